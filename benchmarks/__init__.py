@@ -1,0 +1,1 @@
+"""Measurements: ours against references and peers. Results are recorded in results/*.json."""

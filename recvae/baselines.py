@@ -1,0 +1,148 @@
+"""Baselines behind the package's contract: popularity, and implicit's ALS and item-KNN.
+
+implicit fits; the ranking (N exactly, padding, ties, float32) is the one all models share, so that nothing but the
+scores differs. That these rankings equal implicit's own `recommend` is a test.
+"""
+
+from __future__ import annotations
+
+import warnings
+from contextlib import AbstractContextManager
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import sparse
+from torch import Tensor
+
+from recvae.errors import MissingDependencyError, TrainingError
+from recvae.params import fitted, hyper, parameters
+from recvae.progress import bar
+from recvae.recommender import FitCallback, Recommender
+from recvae.split import Holdout
+
+
+@parameters
+class Popularity(Recommender):
+    """Items by the number of training users who have them: the same list for everyone."""
+
+    item_counts_: Tensor = fitted()
+
+    def _fit(
+        self,
+        rows: sparse.csr_matrix,
+        values: str,
+        show_progress: bool,
+        callback: FitCallback | None,
+        valid: Holdout | None,
+    ) -> dict[str, Any]:
+        counts = np.bincount(rows.indices, minlength=rows.shape[1])
+        return {"item_counts_": torch.from_numpy(counts.astype(np.float32))}
+
+    def _score(self, rows: sparse.csr_matrix) -> Tensor:
+        return self.item_counts_.repeat(rows.shape[0], 1)
+
+
+@parameters
+class ALS(Recommender):
+    """implicit's AlternatingLeastSquares (Hu, Koren & Volinsky 2008), a row's factors solved for at scoring.
+
+    As implicit with `recalculate_user=True`. BLAS is held to one thread around it, as implicit asks for.
+    """
+
+    factors: int = hyper(128, "dimension of the user and item factors", low=1)
+    regularization: float = hyper(30.0, "L2 penalty on the factors; far above implicit's .01, which overfits", low=0)
+    alpha: float = hyper(3.0, "weight of an observed event over an absent one", low=0)
+    iterations: int = hyper(15, "passes of alternating solves", low=1)
+    random_state: int | None = hyper(
+        None, "seed of the initial factors; None draws one", low=0, kind=int, optional=True
+    )
+    model_: Any = fitted()  # implicit's
+
+    def _fit(
+        self,
+        rows: sparse.csr_matrix,
+        values: str,
+        show_progress: bool,
+        callback: FitCallback | None,
+        valid: Holdout | None,
+    ) -> dict[str, Any]:
+        implicit = _implicit()
+        with bar(show_progress) as progress, _one_blas_thread():
+            model = implicit.cpu.als.AlternatingLeastSquares(
+                factors=self.factors,
+                regularization=self.regularization,
+                alpha=self.alpha,
+                iterations=self.iterations,
+                random_state=self.random_state,
+            )
+            task = progress.add_task("training ALS", total=self.iterations, note="")
+
+            def report(iteration: int, seconds: float, loss: float | None = None) -> None:
+                progress.advance(task)
+                if callback is not None:
+                    callback(iteration, seconds, loss)
+
+            try:
+                model.fit(rows, show_progress=False, callback=report)
+            except implicit.recommender_base.ModelFitError as error:
+                raise TrainingError(f"Expected finite factors, got others: {error}; raise regularization.") from error
+        return {"model_": model}
+
+    def _score(self, rows: sparse.csr_matrix) -> Tensor:
+        with _one_blas_thread():
+            factors = self.model_.recalculate_user(np.arange(rows.shape[0]), rows)  # (B, factors)
+        return torch.from_numpy(factors) @ torch.from_numpy(self.model_.item_factors).T
+
+
+@parameters
+class ItemKNN(Recommender):
+    """implicit's item-item nearest neighbours: an item's score is the sum of its similarities to the row's items.
+
+    Items that are no neighbour of any item of the row have no score and are not given.
+    """
+
+    weighting: str = hyper(
+        "cosine", "how events are weighted before the similarity is taken", choices=("cosine", "tfidf", "bm25")
+    )
+    K: int = hyper(100, "neighbours kept for each item", low=1)
+    similarity_: sparse.csr_matrix = fitted()  # (I, I), row i: the neighbours of item i
+
+    def _fit(
+        self,
+        rows: sparse.csr_matrix,
+        values: str,
+        show_progress: bool,
+        callback: FitCallback | None,
+        valid: Holdout | None,
+    ) -> dict[str, Any]:
+        implicit = _implicit()
+        kinds = {"cosine": "CosineRecommender", "tfidf": "TFIDFRecommender", "bm25": "BM25Recommender"}
+        model = getattr(implicit.nearest_neighbours, kinds[self.weighting])(K=self.K)
+        with warnings.catch_warnings():
+            # implicit converts the matrices that it has weighted itself, and warns of it
+            warnings.simplefilter("ignore", implicit.utils.ParameterWarning)
+            model.fit(rows, show_progress=False)
+        return {"similarity_": model.similarity.tocsr().astype(np.float32)}
+
+    def _score(self, rows: sparse.csr_matrix) -> Tensor:
+        scores = torch.from_numpy((rows @ self.similarity_).toarray())
+        return scores.masked_fill_(scores == 0, -torch.inf)
+
+
+def _implicit() -> Any:
+    try:
+        import implicit.cpu.als
+        import implicit.nearest_neighbours
+    except ImportError as error:
+        raise MissingDependencyError(
+            'ALS and item-KNN need the library implicit, which is not installed; run: pip install "recvae[benchmark]"'
+        ) from error
+    return implicit
+
+
+def _one_blas_thread() -> AbstractContextManager[Any]:
+    from threadpoolctl import threadpool_limits
+
+    limits: AbstractContextManager[Any] = threadpool_limits(1, "blas")
+    return limits

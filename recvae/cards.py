@@ -1,0 +1,107 @@
+"""Data set cards: one TOML file for each, saying where the data are, how they are laid out and how they are used."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+from recvae.errors import InvalidDataError, UnknownNameError
+from recvae.interactions import Values
+
+
+@dataclass(frozen=True)
+class Table:
+    """A delimited text file of the data set: its columns in order, "" for those that are not read."""
+
+    file: str
+    delimiter: str
+    columns: list[str]
+    header: bool = False
+    encoding: str = "utf-8"
+    genre_flags: list[str] = field(default_factory=list)  # names of the last columns, where each genre has one
+
+
+@dataclass(frozen=True)
+class Download:
+    """An archive, its checksum as its owners publish it, and the folder inside."""
+
+    url: str
+    checksum: str
+    folder: str
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How the data are used in published work: events that count, users that count, users held out twice."""
+
+    heldout_users: int
+    min_value: float | None = None
+    min_user: int = 5
+    values: Values = "binary"
+
+
+@dataclass(frozen=True)
+class Expected:
+    """Counts of the whole data set, before any filter."""
+
+    users: int
+    items: int
+    events: int
+
+
+@dataclass(frozen=True)
+class Card:
+    """All that is known of a data set. Only the embedded sample, which is made on the spot, has no files."""
+
+    name: str
+    title: str
+    licence: str
+    citation: str
+    protocol: Protocol
+    expected: Expected
+    homepage: str = ""
+    download: Download | None = None
+    events: Table | None = None
+    items: Table | None = None
+    published: dict[str, dict[str, float]] = field(default_factory=dict)
+
+
+PARTS: dict[str, type] = {
+    "protocol": Protocol,
+    "expected": Expected,
+    "download": Download,
+    "events": Table,
+    "items": Table,
+}
+
+
+def known_cards() -> list[str]:
+    """Names of the data sets that have a card."""
+    return sorted(path.stem for path in _folder().glob("*.toml"))
+
+
+def load_card(name: str) -> Card:
+    """The card of a data set. Raises UnknownNameError with the nearest names."""
+    if name not in known_cards():
+        raise UnknownNameError("data set", name, known_cards())
+    return read_card(_folder() / f"{name}.toml")
+
+
+def read_card(path: Path) -> Card:
+    """Read a card from a TOML file. Raises InvalidDataError for broken TOML and for missing or unknown keys."""
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        parts = {key: PARTS[key](**content[key]) for key in PARTS if key in content}
+        return Card(**cast(Any, content | parts))
+    except (tomllib.TOMLDecodeError, TypeError) as error:
+        raise InvalidDataError(
+            f"The card {path.name} cannot be read: {error}; compare it with another card."
+        ) from error
+
+
+def _folder() -> Path:
+    """Inside the package where a wheel was installed, beside it in a checkout."""
+    here = Path(__file__).resolve().parent
+    return here / "cards" if (here / "cards").is_dir() else here.parent / "datasets"

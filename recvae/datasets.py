@@ -1,0 +1,134 @@
+"""Data set by name -> Interactions, by its card: found or downloaded, parsed, filtered as in published work."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import platformdirs
+import pyarrow as pa
+import pyarrow.csv
+
+from recvae.cards import Card, Table, load_card
+from recvae.download import fetch
+from recvae.errors import DataNotFoundError, InvalidDataError, InvalidParameterError
+from recvae.interactions import Interactions
+from recvae.sample import make_sample
+
+# item id -> text
+Texts = dict[int, str]
+
+
+def load_dataset(
+    name: str,
+    home: str | Path | None = None,
+    *,
+    min_value: float | None = None,
+    min_user: int | None = None,
+    show_progress: bool = True,
+) -> Interactions:
+    """Load a data set by the name of its card, such as "ml-1m"; "sample" is made on the spot.
+
+    home : folder of data sets; else the environment variable RECVAE_DATA, else the user's cache. A folder of the data
+        set that is there is used as it is, else the data are downloaded, checked and unpacked.
+    min_value, min_user : which events and users count, in the place of the card's protocol (see `load_card`)
+
+    Raises UnknownNameError, DataNotFoundError (not here and no network: the message says which file to put where),
+    InvalidDataError (damaged or other files).
+    """
+    card = load_card(name)
+    protocol = card.protocol
+    min_value = protocol.min_value if min_value is None else min_value
+    min_user = protocol.min_user if min_user is None else min_user
+    if min_value is not None and (card.events is None or "value" not in card.events.columns):
+        raise InvalidParameterError(f"Expected no min_value for {name}, whose events have no value; got {min_value}.")
+    if card.events is None:
+        return make_sample().interactions.filter(min_user=min_user)
+    folder = fetch(card, data_home(home), show_progress)
+    events = _read_events(folder / card.events.file, card.events)
+    _check_counts(card, events, folder)
+    titles, genres = ({}, {}) if card.items is None else _read_items(folder / card.items.file, card.items)
+    return Interactions.from_frame(
+        events,
+        value="value" if "value" in card.events.columns else None,
+        min_value=min_value,
+        min_user=min_user,
+        titles=titles or None,
+        genres=genres or None,
+        values=protocol.values,
+    )
+
+
+def data_home(home: str | Path | None = None) -> Path:
+    """Where data sets are: the argument, else RECVAE_DATA, else the user's cache."""
+    return Path(home or os.environ.get("RECVAE_DATA") or platformdirs.user_cache_dir("recvae")).expanduser()
+
+
+def _read_events(path: Path, table: Table) -> pa.Table:
+    """Columns user, item and, where there is one, value. -> table of the events"""
+    # the parser takes one character: "::" is ":" with an empty column after each
+    gap = len(table.delimiter) - 1
+    columns = [f"{name or '_'}{'' if name else place}" for place, name in enumerate(table.columns)]
+    spread = [part for place, name in enumerate(columns) for part in [name, *(f"_{place}.{g}" for g in range(gap))]]
+    wanted = [name for name in columns if name in ("user", "item", "value")]
+    try:
+        return pyarrow.csv.read_csv(
+            path,
+            read_options=pyarrow.csv.ReadOptions(
+                column_names=spread[: len(spread) - gap], skip_rows=int(table.header), encoding=table.encoding
+            ),
+            parse_options=pyarrow.csv.ParseOptions(delimiter=table.delimiter[0]),
+            convert_options=pyarrow.csv.ConvertOptions(include_columns=wanted),
+        )
+    except FileNotFoundError as error:
+        raise _missing(path) from error
+    except pa.ArrowInvalid as error:
+        raise InvalidDataError(f"The file {path} is damaged: {error}; delete its folder and load again.") from error
+
+
+def _read_items(path: Path, table: Table) -> tuple[Texts, Texts]:
+    """Titles and genres ("Drama|War") by item id, where the file has them."""
+    titles, genres = {}, {}
+    for fields in _lines(path, table):
+        if len(fields) < len(table.columns) + len(table.genre_flags):
+            raise InvalidDataError(
+                f"The file {path} is damaged: expected {len(table.columns)} columns, got {len(fields)} in {fields}."
+            )
+        named = dict(zip(table.columns, fields, strict=False))
+        item = int(named["item"])
+        titles[item] = named["title"]
+        flags = zip(table.genre_flags, fields[len(table.columns) :], strict=False)
+        genres[item] = named.get("genres") or "|".join(genre for genre, flag in flags if flag == "1")
+    return titles, genres
+
+
+def _lines(path: Path, table: Table) -> Iterator[list[str]]:
+    try:
+        with path.open(encoding=table.encoding, newline="") as lines:
+            if table.header:
+                next(lines)
+            if table.delimiter == ",":
+                yield from csv.reader(lines)
+            else:
+                yield from (line.rstrip("\r\n").split(table.delimiter) for line in lines)
+    except FileNotFoundError as error:
+        raise _missing(path) from error
+
+
+def _missing(path: Path) -> DataNotFoundError:
+    return DataNotFoundError(
+        f"Expected the file {path.name} in {path.parent}, which is there without it; delete that folder to have it "
+        f"downloaded again, or put the file there."
+    )
+
+
+def _check_counts(card: Card, events: pa.Table, folder: Path) -> None:
+    found = tuple(int(n) for n in (len(events["user"].unique()), len(events["item"].unique()), len(events)))
+    expected = (card.expected.users, card.expected.items, card.expected.events)
+    if found != expected:
+        raise InvalidDataError(
+            f"Expected {expected} users, items and events in {folder}, as the card of {card.name} says, got {found}: "
+            f"the files are truncated or of another version; read another version with Interactions.from_frame."
+        )

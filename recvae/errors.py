@@ -1,0 +1,52 @@
+"""Every error the package raises on purpose: one base, each kin of the built-in that a caller would expect."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class RecvaeError(Exception):
+    """Base of all errors that recvae raises on purpose. The message says what was expected, what came, what to do."""
+
+
+class InvalidDataError(RecvaeError, ValueError):
+    """Data whose content cannot be used: negative or NaN values, no events, a wrong shape, a damaged file."""
+
+
+class InvalidTypeError(RecvaeError, TypeError):
+    """An object of the wrong kind, such as a dense array where a sparse matrix is expected."""
+
+
+class InvalidParameterError(RecvaeError, ValueError):
+    """A parameter outside of its range."""
+
+
+class OutOfRangeError(RecvaeError, IndexError):
+    """An item or user index that the model does not have."""
+
+
+class UnknownNameError(RecvaeError, ValueError):
+    """A data set, model, metric or option that does not exist; the message lists the nearest names."""
+
+    def __init__(self, kind: str, name: object, known: Iterable[str]):
+        names = sorted(known)
+        near = difflib.get_close_matches(str(name).lower(), names, n=3, cutoff=0.5)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(names)}."
+        super().__init__(f"There is no {kind} called {str(name)!r}; {hint}")
+
+
+class NotFittedError(RecvaeError, ValueError, AttributeError):
+    """A model was asked for something that only a fitted model can give."""
+
+
+class TrainingError(RecvaeError, ArithmeticError):
+    """Training went wrong, as when the loss is no longer a finite number."""
+
+
+class DataNotFoundError(RecvaeError, FileNotFoundError):
+    """A data set that is not on this machine and could not be fetched."""
+
+
+class MissingDependencyError(RecvaeError, ImportError):
+    """A library of one of the extras is needed and not installed."""

@@ -1,0 +1,251 @@
+"""Interactions: a CSR matrix of users x items and the raw ids of its rows and columns. All data enters through here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+from scipy import sparse
+
+from recvae.errors import InvalidDataError, InvalidTypeError, UnknownNameError
+from recvae.rows import check_content, check_structure
+
+Values = Literal["binary", "log1p", "raw"]
+Duplicates = Literal["sum", "last"]
+Ids = NDArray[Any]
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class Interactions:
+    """What users did, as a matrix and two id arrays.
+
+    Attributes
+    ----------
+    matrix : scipy.sparse.csr_matrix (n_users, n_items), float32, sorted indices, every stored value > 0
+    user_ids, item_ids : raw ids of the rows and of the columns
+    titles, genres : a string for each item, or None where they are not known
+    values : how models read the numbers: "binary" (1 for each event), "log1p" (log(1 + value)) or "raw". The matrix
+        keeps what came; a model applies the transform to training rows and to the rows it scores alike.
+    """
+
+    matrix: sparse.csr_matrix
+    user_ids: Ids
+    item_ids: Ids
+    titles: Ids | None = None
+    genres: Ids | None = None
+    values: Values = "binary"
+
+    @classmethod
+    def from_frame(
+        cls,
+        frame: Any,
+        *,
+        user: str = "user",
+        item: str = "item",
+        value: str | None = None,
+        min_value: float | None = None,
+        min_user: int = 0,
+        min_item: int = 0,
+        duplicates: Duplicates = "sum",
+        values: Values = "binary",
+        titles: Mapping[Any, str] | None = None,
+        genres: Mapping[Any, str] | None = None,
+    ) -> Interactions:
+        """Build from a table of events, one row each: a pandas or polars frame, or a pyarrow table.
+
+        Rows of the matrix are the users in ascending order of raw id, columns the items likewise. Steps, in order:
+        events with `value` < `min_value` go; items with fewer than `min_item` events go; users with fewer than
+        `min_user` of the remaining events go (one pass each, as Liang et al. 2018 do it); repeated (user, item)
+        pairs count once and are added up (`duplicates="sum"`) or the last one stands ("last"); explicit zeros are no
+        events and go before counting. Without `value` each row counts 1.
+
+        Raises InvalidDataError for a missing column, null ids, text where numbers belong, NaN, infinite or negative
+        values, and where no event is left.
+        """
+        users, user_ids = _encode(_column(frame, user), user)
+        items, item_ids = _encode(_column(frame, item), item)
+        counts = np.ones(len(users)) if value is None else _numbers(_column(frame, value), value)
+        events = sparse.coo_matrix((counts, (users, items)), shape=(len(user_ids), len(item_ids)))
+        matrix = _clean(events, min_value, duplicates)
+        data = cls(matrix, user_ids, item_ids, _describe(titles, item_ids), _describe(genres, item_ids), _known(values))
+        return data.filter(max(min_item, 1), max(min_user, 1))
+
+    @classmethod
+    def from_matrix(
+        cls,
+        matrix: Any,
+        *,
+        user_ids: Sequence[Any] | Ids | None = None,
+        item_ids: Sequence[Any] | Ids | None = None,
+        min_value: float | None = None,
+        min_user: int = 0,
+        min_item: int = 0,
+        duplicates: Duplicates = "sum",
+        values: Values = "binary",
+        titles: Mapping[Any, str] | None = None,
+        genres: Mapping[Any, str] | None = None,
+    ) -> Interactions:
+        """Build from a scipy sparse matrix or array (CSR, COO, ...) of users x items, which is copied.
+
+        The filters and duplicates work as in `from_frame`, except that users and items without events keep their row
+        and column unless `min_user` and `min_item` say otherwise. Ids are 0, 1, 2, ... where none are given.
+
+        Raises InvalidTypeError for anything dense, InvalidDataError as `from_frame` and where ids do not fit.
+        """
+        if not sparse.issparse(matrix) or matrix.ndim != 2:
+            raise InvalidTypeError(f"Expected a two-dimensional scipy sparse matrix, got {_name(matrix)}.")
+        if matrix.format == "csr":
+            check_structure(matrix)
+        clean = _clean(sparse.coo_matrix(matrix), min_value, duplicates)
+        users, items = _ids(user_ids, clean.shape[0], "user_ids"), _ids(item_ids, clean.shape[1], "item_ids")
+        data = cls(clean, users, items, _describe(titles, items), _describe(genres, items), _known(values))
+        return data.filter(min_item, min_user)
+
+    @property
+    def n_users(self) -> int:
+        return int(self.matrix.shape[0])
+
+    @property
+    def n_items(self) -> int:
+        return int(self.matrix.shape[1])
+
+    @property
+    def n_events(self) -> int:
+        return int(self.matrix.nnz)
+
+    def filter(self, min_item: int = 0, min_user: int = 0) -> Interactions:
+        """Drop items with fewer than `min_item` events, then users with fewer than `min_user` of those that remain.
+
+        One pass each. An item whose last event goes with its users goes as well if `min_item` is at least 1.
+        """
+        counts = np.bincount(self.matrix.indices, minlength=self.n_items)
+        kept = self if min_item < 1 else self.select_items(np.flatnonzero(counts >= min_item))
+        active = np.flatnonzero(np.diff(kept.matrix.indptr) >= min_user)
+        if len(active) < kept.n_users:
+            kept = kept.select_users(active)
+        if kept.n_events == 0:
+            raise InvalidDataError(
+                f"No events are left: expected users with at least {min_user} events on items with at least "
+                f"{min_item}; lower min_user or min_item."
+            )
+        left = np.bincount(kept.matrix.indices, minlength=kept.n_items)
+        return kept.select_items(np.flatnonzero(left)) if min_item >= 1 and not left.all() else kept
+
+    def select_users(self, rows: NDArray[Any]) -> Interactions:
+        """The given rows (indices or mask), all items kept."""
+        return replace(self, matrix=self.matrix[rows], user_ids=self.user_ids[rows])
+
+    def select_items(self, columns: NDArray[Any]) -> Interactions:
+        """The given columns (indices or mask), all users kept."""
+        return replace(
+            self,
+            matrix=self.matrix[:, columns],
+            item_ids=self.item_ids[columns],
+            titles=None if self.titles is None else self.titles[columns],
+            genres=None if self.genres is None else self.genres[columns],
+        )
+
+    def __repr__(self) -> str:
+        return (
+            f"Interactions({self.n_users:,} users x {self.n_items:,} items, {self.n_events:,} events, "
+            f"values={self.values!r})"
+        )
+
+
+def _clean(events: sparse.coo_matrix, min_value: float | None, duplicates: Duplicates) -> sparse.csr_matrix:
+    """Drop weak events and zeros, merge repeated pairs, and refuse what cannot be counted. -> canonical CSR float32"""
+    if min_value is not None:
+        strong = ~(events.data < min_value)  # NaN stays, to be refused below
+        events = sparse.coo_matrix((events.data[strong], (events.row[strong], events.col[strong])), events.shape)
+    check_content(events.data)
+    if duplicates == "last":
+        events = _last(events)
+    elif duplicates != "sum":
+        raise UnknownNameError("rule for duplicates", duplicates, ("sum", "last"))
+    matrix = sparse.csr_matrix(events, dtype=np.float32)
+    matrix.sum_duplicates()
+    matrix.eliminate_zeros()
+    check_content(matrix.data)  # again: float32 may have overflowed
+    if matrix.nnz == 0:
+        floor = "" if min_value is None else f" with a value of at least {min_value:g}"
+        raise InvalidDataError(f"Expected at least one event{floor}, got a matrix of {matrix.shape} without any.")
+    return matrix
+
+
+def _last(events: sparse.coo_matrix) -> sparse.coo_matrix:
+    key = events.row.astype(np.int64) * events.shape[1] + events.col
+    _, from_end = np.unique(key[::-1], return_index=True)
+    keep = len(key) - 1 - from_end
+    return sparse.coo_matrix((events.data[keep], (events.row[keep], events.col[keep])), events.shape)
+
+
+def _column(frame: Any, name: str) -> pa.ChunkedArray:
+    known = getattr(frame, "column_names", None) or getattr(frame, "columns", None)
+    if known is None:
+        raise InvalidTypeError(f"Expected a pandas or polars frame or a pyarrow table, got {_name(frame)}.")
+    found = [column for column in known if column == name]
+    if len(found) != 1:
+        state = "is missing" if not found else f"stands {len(found)} times"
+        raise InvalidDataError(f"Expected one column {name!r}, but it {state}; the columns are {list(known)}.")
+    try:
+        column = frame[name]
+        column = pa.chunked_array(column) if hasattr(column, "__arrow_c_stream__") else pa.chunked_array([column])
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise InvalidDataError(f"Column {name!r} mixes kinds of values: {error}; make them all one kind.") from error
+    if column.null_count:
+        first = pc.index(column.is_null(), True).as_py()
+        raise InvalidDataError(f"Expected a value in every row of {name!r}, got none in row {first} (from 0).")
+    return column
+
+
+def _encode(column: pa.ChunkedArray, name: str) -> tuple[NDArray[np.int64], Ids]:
+    """Number the distinct ids in ascending order. -> (code of each event, ids)"""
+    if not (pa.types.is_integer(column.type) or pa.types.is_string(column.type) or _text(column.type)):
+        raise InvalidDataError(f"Expected whole numbers or strings as ids in {name!r}, got {column.type}.")
+    encoded = column.combine_chunks().dictionary_encode()
+    order = pc.sort_indices(encoded.dictionary).to_numpy()
+    rank = np.empty(len(order), dtype=np.int64)
+    rank[order] = np.arange(len(order))
+    ids = encoded.dictionary.take(pa.array(order)).to_numpy(zero_copy_only=False)
+    return rank[encoded.indices.to_numpy()], ids
+
+
+def _text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+
+
+def _numbers(column: pa.ChunkedArray, name: str) -> NDArray[np.float64]:
+    if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type) or pa.types.is_boolean(column.type)):
+        raise InvalidDataError(f"Expected numbers in column {name!r}, got {column.type}.")
+    return np.asarray(column.to_numpy(), dtype=np.float64)
+
+
+def _ids(ids: Sequence[Any] | Ids | None, expected: int, name: str) -> Ids:
+    made = np.arange(expected) if ids is None else np.asarray(ids)
+    if made.shape != (expected,):
+        raise InvalidDataError(f"Expected {expected} {name}, one for each row or column, got shape {made.shape}.")
+    if len(np.unique(made)) != expected:
+        raise InvalidDataError(
+            f"Expected {name} without repetition, got {len(np.unique(made))} distinct of {expected}."
+        )
+    return made
+
+
+def _describe(texts: Mapping[Any, str] | None, item_ids: Ids) -> Ids | None:
+    return None if texts is None else np.array([texts.get(item, str(item)) for item in item_ids.tolist()], dtype=object)
+
+
+def _known(values: Values) -> Values:
+    if values not in ("binary", "log1p", "raw"):
+        raise UnknownNameError("values transform", values, ("binary", "log1p", "raw"))
+    return values
+
+
+def _name(thing: object) -> str:
+    shape = getattr(thing, "shape", None)
+    return type(thing).__name__ + ("" if shape is None else f" of shape {shape}")

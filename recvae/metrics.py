@@ -1,0 +1,118 @@
+"""Ranked ids x held-out items -> one value for each user; and list-level measures of a whole set of rankings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from recvae.errors import InvalidDataError, InvalidParameterError, UnknownNameError
+
+Values = NDArray[np.float64]
+Hits = NDArray[np.bool_]
+Counts = NDArray[np.int64]
+
+
+def recall(hits: Hits, held: Counts, k: int) -> Values:
+    """hits / min(k, held-out): the definition of the VAE papers (Liang et al. 2018, section 4.2)."""
+    return hits.sum(1) / np.minimum(k, held)
+
+
+def recall_full(hits: Hits, held: Counts, k: int) -> Values:
+    """hits / held-out: the definition of LightGCN's tables."""
+    return hits.sum(1) / held
+
+
+def precision(hits: Hits, held: Counts, k: int) -> Values:
+    """hits / k."""
+    return hits.sum(1) / k
+
+
+def hit_rate(hits: Hits, held: Counts, k: int) -> Values:
+    """1 where there is a hit at all."""
+    return hits.any(1).astype(float)
+
+
+def mrr(hits: Hits, held: Counts, k: int) -> Values:
+    """1 / rank of the first hit, 0 without one."""
+    return (hits / _ranks(hits)).max(1, initial=0.0)
+
+
+def average_precision(hits: Hits, held: Counts, k: int) -> Values:
+    """Sum of the precision at each hit / min(k, held-out)."""
+    return (hits * hits.cumsum(1) / _ranks(hits)).sum(1) / np.minimum(k, held)
+
+
+def ndcg(hits: Hits, held: Counts, k: int) -> Values:
+    """Sum of 1 / log2(1 + rank) over the hits, relative to a list that begins with all held-out items."""
+    best = np.concatenate([[0.0], np.cumsum(1 / np.log2(np.arange(2, k + 2)))])
+    return (hits / np.log2(1 + _ranks(hits))).sum(1) / best[np.minimum(k, held)]
+
+
+METRICS: dict[str, Callable[[Hits, Counts, int], Values]] = {
+    "recall": recall,
+    "recall_full": recall_full,
+    "precision": precision,
+    "hit_rate": hit_rate,
+    "mrr": mrr,
+    "map": average_precision,
+    "ndcg": ndcg,
+}
+
+
+def parse_metric(name: str) -> tuple[str, int]:
+    """Split "ndcg@100" into ("ndcg", 100), or say in a sentence why it cannot be."""
+    base, at, k = str(name).partition("@")
+    if base not in METRICS:
+        raise UnknownNameError("metric", base, METRICS)
+    if not at or not k.removeprefix("-").isdigit():
+        raise InvalidParameterError(f"Expected a metric with its cut-off, such as {base}@20, got {name!r}.")
+    if int(k) < 1:
+        raise InvalidParameterError(f"Expected k of at least 1, got {name!r}.")
+    return base, int(k)
+
+
+def find_hits(ranked: NDArray[np.integer], held_out: sparse.csr_matrix) -> Hits:
+    """Where the ranked ids (U, K), best first and padded with -1, are among the held-out items (U, I). -> (U, K)"""
+    n_users, n_items = held_out.shape
+    if ranked.shape[0] != n_users:
+        raise InvalidDataError(f"Expected {n_users} ranked lists, one for each user, got {ranked.shape[0]}.")
+    if ranked.size and ranked.max() >= n_items:
+        raise InvalidDataError(f"Expected ranked ids below {n_items}, the number of items, got {ranked.max()}.")
+    listed = np.sort(ranked, axis=1)
+    if ((listed[:, 1:] == listed[:, :-1]) & (listed[:, 1:] >= 0)).any():
+        raise InvalidDataError("Expected each item at most once in a ranked list, got one with repetitions.")
+    # one number for each pair (user, item); those of a CSR with sorted columns ascend
+    rows = np.repeat(np.arange(n_users), np.diff(held_out.indptr))
+    held = rows * n_items + held_out.indices
+    wanted = np.arange(n_users)[:, None] * n_items + ranked
+    place = np.minimum(np.searchsorted(held, wanted), max(len(held) - 1, 0))
+    return (held[place] == wanted) & (ranked >= 0) if len(held) else np.zeros(ranked.shape, dtype=bool)
+
+
+def coverage(ranked: NDArray[np.integer], n_items: int) -> float:
+    """Share of the catalogue that stands in at least one list."""
+    return len(np.unique(ranked[ranked >= 0])) / n_items
+
+
+def novelty(ranked: NDArray[np.integer], item_counts: NDArray[np.integer], n_users: int) -> float:
+    """Mean of -log2(share of training users who have the item), in bits: 0 if all lists hold what everybody has.
+
+    An item that nobody has counts as if one user had it.
+    """
+    shares = np.maximum(item_counts[ranked[ranked >= 0]], 1) / n_users
+    return float(-np.log2(shares).mean()) if len(shares) else float("nan")
+
+
+def gini(ranked: NDArray[np.integer], n_items: int) -> float:
+    """Gini index of how often each item is listed: 0 where all items are listed alike, towards 1 where few are."""
+    times = np.sort(np.bincount(ranked[ranked >= 0], minlength=n_items))
+    if times.sum() == 0:
+        return float("nan")
+    return float(((2 * np.arange(1, n_items + 1) - n_items - 1) * times).sum() / (n_items * times.sum()))
+
+
+def _ranks(hits: Hits) -> NDArray[np.int64]:
+    return np.arange(1, hits.shape[1] + 1)

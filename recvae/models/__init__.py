@@ -1,0 +1,6 @@
+"""The models, one short file for each paper. A new one is a file and a line here."""
+
+from recvae.models.mult_dae import MultDAE
+from recvae.models.mult_vae import MultVAE
+
+__all__ = ["MultDAE", "MultVAE"]

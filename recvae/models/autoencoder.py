@@ -1,0 +1,124 @@
+"""What models trained by gradient share: a recipe for the network and the schedule, and the way through the loop."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import sparse
+from torch import Tensor
+
+from recvae.batches import DeviceRows
+from recvae.evaluation import evaluate_ranker
+from recvae.nn import VAE
+from recvae.nn.layers import initialize
+from recvae.params import fitted, hyper, parameters
+from recvae.progress import bar
+from recvae.recommender import FitCallback, Recommender
+from recvae.rows import transform_values
+from recvae.split import Holdout
+from recvae.topk import rank
+from recvae.train import Epoch, train
+
+
+@parameters
+class Autoencoder(Recommender):
+    """Base of models that are one `VAE` network trained by Adam. `history_` tells how training went."""
+
+    epochs: int = hyper(50, "passes over the training users; schedules stretch with them", low=1)
+    batch_size: int = hyper(250, "users in a step", low=1)
+    learning_rate: float = hyper(1e-3, "of Adam, as in the paper", low=0)
+    weight_decay: float = hyper(0.0, "L2 penalty on all weights, by decoupled decay (AdamW)", low=0)
+    patience: int | None = hyper(
+        None,
+        "with validation users, stop after so many epochs without a better NDCG@100",
+        low=1,
+        kind=int,
+        optional=True,
+    )
+    random_state: int | None = hyper(
+        None, "seed of weights, order, dropout and noise; None draws one", low=0, kind=int, optional=True
+    )
+    device: str = hyper("auto", 'torch device; "auto" takes a GPU if there is one', run_option=True)
+
+    network_: VAE = fitted()
+    history_: list[Epoch] = fitted()
+
+    @abstractmethod
+    def _network(self, n_items: int) -> VAE:
+        """The network for `n_items`, its weights yet to be initialised."""
+
+    def _beta(self, progress: float) -> float:
+        """Weight of the KL term after a share of the run."""
+        return 0.0
+
+    def _fit(
+        self,
+        rows: sparse.csr_matrix,
+        values: str,
+        show_progress: bool,
+        callback: FitCallback | None,
+        valid: Holdout | None,
+    ) -> dict[str, Any]:
+        device = _device(self.device)
+        generator = torch.Generator(device)
+        generator.seed() if self.random_state is None else generator.manual_seed(int(self.random_state))
+        network = self._network(rows.shape[1]).to(device)
+        initialize(network, generator)
+        optimizer = torch.optim.AdamW(
+            network.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay, fused=True
+        )
+        with bar(show_progress) as progress:
+            task = progress.add_task(f"training {type(self).__name__}", total=self.epochs, note="")
+
+            def report(epoch: Epoch) -> None:
+                progress.update(task, completed=epoch.epoch, note=_note(epoch))
+                if callback is not None:
+                    callback(epoch.epoch - 1, epoch.seconds, epoch.loss)
+
+            history = train(
+                network,
+                DeviceRows(rows, device),
+                optimizer,
+                generator,
+                epochs=self.epochs,
+                batch_size=self.batch_size,
+                beta=self._beta,
+                validate=None if valid is None else partial(_validate, network, valid, values),
+                patience=self.patience,
+                callbacks=[report],
+            )
+        return {"network_": network.eval(), "history_": history}
+
+    def _score(self, rows: sparse.csr_matrix) -> Tensor:
+        return _score(self.network_, rows)
+
+
+def _score(network: VAE, rows: sparse.csr_matrix) -> Tensor:
+    device = network.decoder.weight.device
+    with torch.no_grad():
+        return network.scores(DeviceRows(rows, device).all())
+
+
+def _validate(network: VAE, valid: Holdout, values: str) -> float:
+    """NDCG@100 on validation users."""
+
+    def ranker(_: NDArray[np.int64], rows: sparse.csr_matrix, N: int) -> NDArray[np.int32]:
+        return rank(partial(_score, network), transform_values(rows, values), N)[0]
+
+    return evaluate_ranker(ranker, valid, ["ndcg@100"])["ndcg@100"].mean
+
+
+def _device(name: str) -> torch.device:
+    if name != "auto":
+        return torch.device(name)
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _note(epoch: Epoch) -> str:
+    found = "" if epoch.valid is None else f"  NDCG@100 {epoch.valid:.4f}"
+    return f"ELBO {epoch.elbo:.1f} = -{epoch.nll:.1f} - {epoch.kl:.1f}{found}"

@@ -1,0 +1,25 @@
+"""Mult-DAE: the deterministic autoencoder beside Mult-VAE (Liang et al. 2018)."""
+
+from __future__ import annotations
+
+from recvae.models.autoencoder import Autoencoder
+from recvae.nn import VAE, CodeEncoder, Decoder, multinomial_nll
+from recvae.params import hyper, parameters
+
+
+@parameters
+class MultDAE(Autoencoder):
+    """Mult-DAE (Liang, Krishnan, Hoffman & Jebara, "Variational Autoencoders for Collaborative Filtering", WWW 2018).
+
+        z = tanh(g(x)),  x | z ~ Multinomial(n_u, softmax(f(z))),  maximise log p(x | z)
+
+    where dropout on x makes it denoising. A point z in the place of Mult-VAE's Gaussian, and so no KL term.
+    """
+
+    latent_dim: int = hyper(200, "dimension of the code z", low=1)
+    hidden_dims: tuple[int, ...] = hyper((), "widths of the encoder's hidden layers; the decoder mirrors them", low=1)
+    dropout: float = hyper(0.5, "share of a user's events hidden from the encoder in training", low=0, high=0.99)
+
+    def _network(self, n_items: int) -> VAE:
+        encoder = CodeEncoder(n_items, self.hidden_dims, self.latent_dim, self.dropout)
+        return VAE(encoder, Decoder(self.latent_dim, self.hidden_dims[::-1], n_items), multinomial_nll, None)

@@ -1,0 +1,26 @@
+"""The parts of a variational autoencoder for sparse rows, each to be used alone."""
+
+from recvae.nn.encoder import CodeEncoder, GaussianEncoder
+from recvae.nn.layers import Bag, Decoder
+from recvae.nn.likelihood import multinomial_nll
+from recvae.nn.posterior import Gaussian, Point, Posterior, standard_normal_kl
+from recvae.nn.schedule import SCHEDULES, constant, cyclical, linear
+from recvae.nn.vae import VAE, Elbo
+
+__all__ = [
+    "SCHEDULES",
+    "VAE",
+    "Bag",
+    "CodeEncoder",
+    "Decoder",
+    "Elbo",
+    "Gaussian",
+    "GaussianEncoder",
+    "Point",
+    "Posterior",
+    "constant",
+    "cyclical",
+    "linear",
+    "multinomial_nll",
+    "standard_normal_kl",
+]

@@ -1,0 +1,86 @@
+"""Layers on sparse rows: a linear map of a bag of items, dropout that draws from a given generator, the decoder."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from recvae.batches import Batch
+
+
+class Bag(nn.Module):
+    """x W + b for sparse rows x: the weighted sum of the rows of W that belong to a user's items."""
+
+    def __init__(self, n_items: int, out_dim: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(n_items, out_dim))  # (I, H)
+        self.bias = nn.Parameter(torch.empty(out_dim))  # (H,)
+
+    def forward(self, batch: Batch) -> Tensor:  # (B, H)
+        sums = F.embedding_bag(
+            batch.items,
+            self.weight,
+            batch.offsets,
+            mode="sum",
+            per_sample_weights=batch.values.to(self.weight.dtype),
+            include_last_offset=True,
+        )
+        return sums + self.bias
+
+
+class Decoder(nn.Module):
+    """z -> hidden state, by tanh layers; and the output layer that turns it into one logit for each item.
+
+    The output layer's weight (I, H) and bias (I,) are plain parameters: likelihoods take them together with the
+    hidden state, so that no B x I matrix of logits has to exist as a whole.
+    """
+
+    def __init__(self, latent_dim: int, hidden_dims: Sequence[int], n_items: int):
+        super().__init__()
+        self.hidden = dense_layers([latent_dim, *hidden_dims])
+        self.weight = nn.Parameter(torch.empty(n_items, [latent_dim, *hidden_dims][-1]))  # (I, H)
+        self.bias = nn.Parameter(torch.empty(n_items))  # (I,)
+
+    def forward(self, z: Tensor) -> Tensor:  # (B, K) -> (B, H)
+        for layer in self.hidden:
+            z = torch.tanh(layer(z))
+        return z
+
+    def logits(self, hidden: Tensor) -> Tensor:  # (B, H) -> (B, I)
+        return F.linear(hidden, self.weight, self.bias)
+
+
+def dense_layers(dims: Sequence[int]) -> nn.ModuleList:
+    """One linear layer from each size to the next. Left uninitialised: torch would draw from its global generator."""
+    return nn.ModuleList(nn.utils.skip_init(nn.Linear, a, b) for a, b in itertools.pairwise(dims))
+
+
+def normalized(batch: Batch) -> Batch:
+    """Each user's values divided by their Euclidean norm."""
+    norms = batch.sum(batch.values.square()).sqrt()
+    return Batch(batch.items, batch.values / norms[batch.rows], batch.offsets)
+
+
+def dropout(batch: Batch, rate: float, generator: torch.Generator) -> Batch:
+    """Drop each event with probability `rate`, scale the others by 1 / (1 - rate).
+
+    On sparse rows this is dropout on the dense row: where nothing is, nothing can be dropped.
+    """
+    keep = torch.empty_like(batch.values).bernoulli_(1 - rate, generator=generator)
+    return Batch(batch.items, batch.values * keep / (1 - rate), batch.offsets)
+
+
+def initialize(network: nn.Module, generator: torch.Generator) -> None:
+    """Xavier-uniform weights and biases of N(0, .001^2), as Liang et al. 2018 do it, all from one generator."""
+    for name, parameter in network.named_parameters():
+        with torch.no_grad():
+            if name.endswith("bias"):
+                parameter.normal_(0, 0.001, generator=generator)
+            else:
+                bound = math.sqrt(6 / sum(parameter.shape))
+                parameter.uniform_(-bound, bound, generator=generator)

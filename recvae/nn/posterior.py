@@ -1,0 +1,52 @@
+"""What an encoder says of a user: a Gaussian over the latent space (VAE), or a point in it (plain autoencoder)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+
+class Posterior(Protocol):
+    """q(z | x) of B users over K latent dimensions."""
+
+    @property
+    def mean(self) -> Tensor: ...  # (B, K)
+
+    def sample(self, generator: torch.Generator) -> Tensor: ...  # (B, K)
+
+
+class Gaussian(NamedTuple):
+    """N(mean, exp(logvar)), independent in each latent dimension."""
+
+    mean: Tensor  # (B, K)
+    logvar: Tensor  # (B, K)
+
+    def sample(self, generator: torch.Generator) -> Tensor:
+        """z = mu + sigma * eps, eps ~ N(0, I): the randomness stays outside, so gradients reach mu and sigma.
+
+        Source: Kingma & Welling 2014, section 2.4 (the reparameterisation trick).
+        """
+        eps = torch.empty_like(self.mean).normal_(generator=generator)
+        return self.mean + torch.exp(0.5 * self.logvar) * eps
+
+
+class Point(NamedTuple):
+    """All mass on one point: the code of a deterministic autoencoder."""
+
+    mean: Tensor  # (B, K)
+
+    def sample(self, generator: torch.Generator) -> Tensor:
+        """The point itself."""
+        return self.mean
+
+
+def standard_normal_kl(posterior: Gaussian, z: Tensor) -> Tensor:
+    """KL(q(z | x) || N(0, I)) of each user in closed form. -> (B,)
+
+    Source: Kingma & Welling 2014, appendix B. `z`, a sample of q, is not needed here; a prior without a closed form
+    has the same signature and estimates from it.
+    """
+    mean, logvar = posterior
+    return 0.5 * (mean.square() + logvar.exp() - 1 - logvar).sum(1)

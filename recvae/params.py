@@ -1,0 +1,94 @@
+"""Hyper-parameters are written once, as class attributes: constructor, documentation, checks, files read them there."""
+
+from __future__ import annotations
+
+import dataclasses
+import numbers
+from collections.abc import Sequence
+from typing import Any, TypeVar, dataclass_transform
+
+from recvae.errors import InvalidParameterError, InvalidTypeError, UnknownNameError
+
+T = TypeVar("T")
+
+
+def hyper(
+    default: Any,
+    why: str,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    choices: Sequence[str] | None = None,
+    kind: type | None = None,
+    optional: bool = False,
+    run_option: bool = False,
+) -> Any:
+    """Declare a hyper-parameter: its default, one line of why, and its closed range or its choices.
+
+    `kind` is int, float, str or tuple (of whole numbers), by default that of the default value. `optional` admits
+    None. `run_option` marks what must not change the result: device, memory budgets.
+    """
+    rule = {"why": why, "low": low, "high": high, "choices": choices, "kind": kind or type(default)}
+    return dataclasses.field(default=default, metadata=rule | {"optional": optional, "run_option": run_option})
+
+
+def fitted() -> Any:
+    """Declare an attribute that `fit` sets; before that the model does not have it."""
+    return dataclasses.field(init=False, repr=False)
+
+
+@dataclass_transform(kw_only_default=True)
+def parameters(cls: type[T]) -> type[T]:
+    """Class decorator: a keyword constructor that only stores, a repr, and a `Parameters` section in the docstring."""
+    # dataclass() puts the signature in the place of an absent docstring, where it would pass for prose
+    cls.__doc__ = cls.__dict__.get("__doc__") or f"{cls.__name__}."
+    made = dataclasses.dataclass(kw_only=True, eq=False)(cls)
+    lines = [f"    {f.name} : default {f.default!r}\n        {f.metadata['why']}" for f in _declared(made)]
+    if lines:
+        made.__doc__ = f"{cls.__doc__.rstrip()}\n\n    Parameters\n    ----------\n" + "\n".join(lines) + "\n"
+    return made
+
+
+def get_params(model: Any) -> dict[str, Any]:
+    """The hyper-parameters of a model by name, as its constructor takes them."""
+    return {field.name: getattr(model, field.name) for field in _declared(model)}
+
+
+def check_params(model: Any) -> None:
+    """Raise an error that names the first hyper-parameter outside of its declared kind, range or choices."""
+    for field in _declared(model):
+        value, rule = getattr(model, field.name), field.metadata
+        if value is None and rule["optional"]:
+            continue
+        owner = f"{type(model).__name__}({field.name}={value!r})"
+        if rule["choices"] is not None and value not in rule["choices"]:
+            raise UnknownNameError(f"{field.name} of {type(model).__name__}", value, rule["choices"])
+        if not isinstance(value, _KINDS[rule["kind"]][0]) or isinstance(value, bool):
+            raise InvalidTypeError(f"{owner}: expected {_KINDS[rule['kind']][1]}, got {type(value).__name__}.")
+        for number in value if rule["kind"] is tuple else [value]:
+            _check_number(owner, number, rule)
+
+
+# kind -> what is accepted, and what an error calls it
+_KINDS: dict[type, tuple[Any, str]] = {
+    int: (numbers.Integral, "a whole number"),
+    float: (numbers.Real, "a number"),
+    str: (str, "a string"),
+    tuple: ((tuple, list), "a tuple of whole numbers such as (600,)"),
+}
+
+
+def _declared(model: Any) -> list[dataclasses.Field[Any]]:
+    return [field for field in dataclasses.fields(model) if "why" in field.metadata]
+
+
+def _check_number(owner: str, value: Any, rule: Any) -> None:
+    if isinstance(value, str):
+        return
+    if rule["kind"] is tuple and not isinstance(value, numbers.Integral):
+        raise InvalidTypeError(f"{owner}: expected {_KINDS[tuple][1]}, got {type(value).__name__} in it.")
+    low = float("-inf") if rule["low"] is None else rule["low"]
+    high = float("inf") if rule["high"] is None else rule["high"]
+    # written so that NaN, which compares false, is refused as well
+    if not low <= float(value) <= high:
+        raise InvalidParameterError(f"{owner}: expected a value from {low:g} to {high:g}.")

@@ -1,0 +1,163 @@
+"""The contract that every model keeps: fit on rows, recommend for rows. Its prose is here, once."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+from torch import Tensor
+
+from recvae.errors import InvalidDataError, InvalidParameterError, InvalidTypeError, NotFittedError, OutOfRangeError
+from recvae.interactions import Ids, Interactions
+from recvae.params import check_params, fitted, hyper, parameters
+from recvae.rows import check_rows, transform_values
+from recvae.split import Holdout
+from recvae.topk import Ranking, rank
+
+Items = Sequence[int] | NDArray[np.integer]
+FitCallback = Callable[..., None]
+
+
+@parameters
+class Recommender(ABC):
+    """A model that ranks items for rows of a users x items matrix.
+
+    A user is a row, never a number that the model looks up: whoever was not there at training is scored like anyone
+    else. A constructor stores its arguments and does nothing more; they are checked by `fit`.
+    """
+
+    values: str | None = hyper(
+        None,
+        'how values are read, in training and in scoring: "binary", "log1p" or "raw"; by default as the data '
+        "declare it, and binary where they do not",
+        choices=("binary", "log1p", "raw"),
+        optional=True,
+    )
+    values_: str = fitted()  # how values were read
+    n_items_: int = fitted()
+    item_ids_: Ids | None = fitted()  # raw ids and titles of the columns, where the data had them
+    titles_: Ids | None = fitted()
+
+    def fit(
+        self,
+        user_items: Any,
+        show_progress: bool = True,
+        callback: FitCallback | None = None,
+        *,
+        valid: Holdout | None = None,
+    ) -> Self:
+        """Learn from the rows of `user_items`, and return the model.
+
+        user_items : Interactions, or a scipy csr_matrix or csr_array (users, items) of values >= 0
+        show_progress : draw a progress bar if standard error is a terminal
+        callback : called as callback(iteration, seconds, loss) after each pass, where a model has passes
+        valid : held-out users for models that choose by validation; the others do not look at them
+
+        Raises InvalidTypeError or InvalidDataError for data that cannot be used, InvalidParameterError for a
+        hyper-parameter out of range, TrainingError if the loss is not finite.
+        """
+        check_params(self)
+        data = user_items if isinstance(user_items, Interactions) else None
+        rows = check_rows(user_items if data is None else data.matrix, convert=True)
+        if rows.nnz == 0:
+            raise InvalidDataError(
+                f"Expected at least one event to learn from, got a matrix of {rows.shape} without any."
+            )
+        if valid is not None and valid.fold_in.shape[1] != rows.shape[1]:
+            raise InvalidDataError(
+                f"Expected validation rows over {rows.shape[1]} items as in training, got {valid.fold_in.shape[1]}."
+            )
+        values = self.values or ("binary" if data is None else data.values)
+        fitted = self._fit(transform_values(rows, values), values, show_progress, callback, valid)
+        # all at once and at the end: a fit that fails leaves the model as it was
+        self.__dict__.update(
+            fitted,
+            values_=values,
+            n_items_=rows.shape[1],
+            item_ids_=None if data is None else data.item_ids,
+            titles_=None if data is None else data.titles,
+        )
+        return self
+
+    def recommend(
+        self,
+        userid: Any,
+        user_items: Any,
+        N: int = 10,
+        filter_already_liked_items: bool = True,
+        filter_items: Items | None = None,
+        recalculate_user: bool = False,
+        items: Items | None = None,
+    ) -> Ranking:
+        """The N best items for each row, as implicit's `recommend` gives them.
+
+        userid : a number, for one user, or a list of them; says only the form of the answer
+        user_items : csr_matrix or csr_array with one row for each userid, over the items of training
+        filter_already_liked_items : leave out the items of the row
+        filter_items : leave out these as well; items : rank only these (not both)
+        recalculate_user : accepted as in implicit; rows are always encoded anew
+
+        Returns (ids int32, scores float32) by descending score, equal scores by ascending id; of shape (N,) for one
+        user and (len(userid), N) for a list. Where there are no more items to give, id -1 and score -FLT_MAX.
+        With `items`, N is at most their number.
+
+        Raises NotFittedError; InvalidTypeError or InvalidDataError for rows that do not fit; OutOfRangeError for
+        items the model does not have; InvalidParameterError for N < 1.
+        """
+        rows = self._check_rows(user_items)
+        scalar = np.isscalar(userid)
+        n_users = 1 if scalar else len(userid)
+        if rows.shape[0] != n_users:
+            raise InvalidDataError(
+                f"user_items must contain 1 row for every user in userids: expected {n_users}, got {rows.shape[0]}."
+            )
+        if isinstance(N, bool) or not isinstance(N, (int, np.integer)) or N < 1:
+            raise InvalidParameterError(f"Expected N to be a whole number of at least 1, got {N!r}.")
+        allowed = self._allowed(filter_items, items)
+        if items is not None and allowed is not None:
+            N = min(N, int(allowed.sum()))
+        rows_as_read = transform_values(rows, self.values_)
+        ids, scores = rank(self._score, rows_as_read, int(N), filter_seen=filter_already_liked_items, allowed=allowed)
+        return (ids[0], scores[0]) if scalar else (ids, scores)
+
+    @abstractmethod
+    def _fit(
+        self,
+        rows: sparse.csr_matrix,
+        values: str,
+        show_progress: bool,
+        callback: FitCallback | None,
+        valid: Holdout | None,
+    ) -> dict[str, Any]:
+        """Learn from canonical rows whose values have been read. -> fitted attributes by name"""
+
+    @abstractmethod
+    def _score(self, rows: sparse.csr_matrix) -> Tensor:
+        """Score all items for canonical rows whose values have been read; -inf where there is no score. -> (B, I)"""
+
+    def _check_rows(self, user_items: Any) -> sparse.csr_matrix:
+        if not hasattr(self, "n_items_"):
+            raise NotFittedError(f"Expected a fitted {type(self).__name__}; call fit first.")
+        return check_rows(user_items, self.n_items_)
+
+    def _allowed(self, filter_items: Items | None, items: Items | None) -> NDArray[np.bool_] | None:
+        """The items that may be ranked. -> (I,), or None where all may"""
+        if filter_items is None and items is None:
+            return None
+        if filter_items is not None and items is not None:
+            raise InvalidParameterError("Can't specify both filter_items and items; leave filter_items out of items.")
+        chosen = np.asarray(filter_items if items is None else items)
+        if chosen.dtype.kind not in "iu" and chosen.size:
+            raise InvalidTypeError(f"Expected item indices as whole numbers, got {chosen.dtype}.")
+        if chosen.size and (chosen.min() < 0 or chosen.max() >= self.n_items_):
+            raise OutOfRangeError(
+                f"Some of selected itemids are not in the model: expected 0 to {self.n_items_ - 1}, "
+                f"got {chosen.min()} to {chosen.max()}."
+            )
+        mask = np.zeros(self.n_items_, dtype=bool)
+        mask[chosen.astype(np.int64)] = True
+        return mask if filter_items is None else ~mask

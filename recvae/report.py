@@ -1,0 +1,89 @@
+"""Results of a benchmark -> what a person reads on a terminal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+# shown in the table; the last one sorts it
+METRICS = ("recall@20", "recall@50", "ndcg@100")
+
+
+def print_results(results: dict[str, Any], console: Console) -> None:
+    """The table of all models, then a few users with what was recommended to them."""
+    console.print(_table(results))
+    for note in _notes(results):
+        console.print(note, style="dim", highlight=False)
+    for example in results["examples"]:
+        console.print()
+        console.print(_example(example))
+
+
+def _table(results: dict[str, Any]) -> Table:
+    settings = results["settings"]
+    title = (
+        f"{results['dataset']}: {settings['test_users']:,} test users, trained on {settings['train_users']:,} others, "
+        f"{settings['items']:,} items, mean of {settings['seeds']} seed(s)"
+    )
+    table = Table(title=title, title_justify="left")
+    table.add_column("model")
+    for name in (*METRICS, "less best baseline", "training s", "users/s", "peak MiB"):
+        table.add_column(name, justify="right")
+    for row in sorted(results["models"], key=lambda row: -row["metrics"][METRICS[-1]]["mean"]):
+        table.add_row(row["model"], *_accuracy(row), _comparison(row), *_cost(row))
+    return table
+
+
+def _accuracy(row: dict[str, Any]) -> list[str]:
+    cells = [f"{row['metrics'][name]['mean']:.4f}" for name in METRICS]
+    return [*cells[:-1], f"{cells[-1]} ±{row['metrics'][METRICS[-1]]['stderr']:.4f}"]
+
+
+def _comparison(row: dict[str, Any]) -> str:
+    test = row.get("paired_test")
+    if test is None:
+        return ""
+    p = f"p={test['p_value']:.3f}" if test["p_value"] >= 0.001 else "p<.001"
+    return f"{test['difference']:+.4f} {p}"
+
+
+def _cost(row: dict[str, Any]) -> tuple[str, ...]:
+    if "fit_seconds" not in row:
+        return "", "", ""
+    return f"{row['fit_seconds']:.1f}", f"{row['users_ranked_per_second']:,.0f}", f"{row['peak_memory_mib']:,.0f}"
+
+
+def _notes(results: dict[str, Any]) -> list[str]:
+    """What a reader of the table has to know."""
+    main, rival = METRICS[-1], results["best_baseline"]
+    notes = [f"{main} ± its standard error over users; users/s: ranked in the evaluation; peak MiB: of the process."]
+    if rival is not None:
+        notes.append(f"less best baseline: {main} less that of {rival}, p by two-sided paired bootstrap over users.")
+    for row in results["models"]:
+        if row.get("settings_tried", 1) > 1:
+            chosen = ", ".join(f"{key}={value}" for key, value in row["parameters"].items() if value is not None)
+            notes.append(f"{row['model']}: the best on validation users of {row['settings_tried']} settings, {chosen}.")
+        if row["model"] == "oracle":
+            notes.append("oracle: ranking by the preferences that the sample was drawn from; nobody can do better.")
+    return notes + [f"{name} is absent: {why}" for name, why in results["absent"].items()]
+
+
+def _example(example: dict[str, Any], n_history: int = 10) -> Table:
+    history, held_out = example["history"], set(example["held_out"])
+    name, titles = next(iter(example["recommended"].items()))
+    found = sum(title in held_out for title in titles)
+    table = Table(
+        title=f"User {example['user']}: {name} finds {found} of {len(held_out)} held-out items (*)",
+        title_justify="left",
+        box=None,
+    )
+    table.add_column(f"history ({min(n_history, len(history))} of {len(history)})", style="dim", min_width=44)
+    table.add_column(f"top {len(titles)}")
+    for place in range(max(len(titles), min(n_history, len(history)))):
+        seen = history[place] if place < min(n_history, len(history)) else ""
+        title = titles[place] if place < len(titles) else ""
+        table.add_row(Text(seen), Text(f"{place + 1:>2} {'*' if title in held_out else ' '} {title}" if title else ""))
+    return table

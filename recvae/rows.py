@@ -1,0 +1,81 @@
+"""The rows that a model is given: what a valid users x items matrix is, and how its numbers are read."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from recvae.errors import InvalidDataError, InvalidTypeError
+
+
+class ParameterWarning(UserWarning):
+    """An argument was usable only after a conversion that costs time or memory."""
+
+
+def check_rows(user_items: Any, n_items: int | None = None, *, convert: bool = False) -> sparse.csr_matrix:
+    """Return `user_items` as a canonical float32 csr_matrix (rows, n_items): sorted, without duplicates or zeros.
+
+    The argument is never changed. A csr_matrix or csr_array is taken as it is, other sparse formats with a warning if
+    `convert` and not at all otherwise (a CSC matrix is often one that should have been transposed). One row of a
+    csr_array, which scipy makes one-dimensional, counts as a matrix of one row.
+
+    Raises InvalidTypeError (not CSR), InvalidDataError (negative, NaN or infinite values, another width).
+    """
+    if not sparse.issparse(user_items):
+        raise InvalidTypeError(
+            f"user_items needs to be a CSR sparse matrix, got {type(user_items).__name__}; "
+            f"make one with scipy.sparse.csr_matrix(...)."
+        )
+    if user_items.ndim == 1:
+        user_items = user_items.reshape(1, -1).tocsr()
+    if user_items.format != "csr":
+        if not convert:
+            raise InvalidDataError(
+                f"user_items needs to be a CSR sparse matrix, got {user_items.format}; call .tocsr()."
+            )
+        warnings.warn(f"Converting a {user_items.format} matrix to CSR.", ParameterWarning, stacklevel=3)
+    if n_items is not None and user_items.shape[1] != n_items:
+        raise InvalidDataError(f"Expected {n_items} columns, one for each item, got {user_items.shape[1]}.")
+    check_structure(user_items)
+    check_content(user_items.data)
+    rows = sparse.csr_matrix(user_items, dtype=np.float32, copy=not _is_canonical(user_items))
+    if not _is_canonical(rows):
+        rows.sum_duplicates()
+        rows.eliminate_zeros()
+    return rows
+
+
+def check_structure(matrix: Any) -> None:
+    """Refuse a CSR matrix whose index arrays point outside of it, which compiled code would follow blindly."""
+    try:
+        matrix.check_format(full_check=True)
+    except ValueError as error:
+        raise InvalidDataError(f"Expected a well-formed CSR matrix, got one that is damaged: {error}.") from error
+
+
+def check_content(data: NDArray[Any]) -> None:
+    """Refuse values that are not numbers, not finite or negative."""
+    if data.dtype.kind not in "buif":
+        raise InvalidDataError(f"Expected numbers as values, got {data.dtype}.")
+    if not np.isfinite(data).all():
+        raise InvalidDataError(f"Expected finite values, got {data[~np.isfinite(data)][0]}.")
+    if data.size and data.min() < 0:
+        raise InvalidDataError(
+            f"Expected values of zero or more, got {data.min():g}; drop such events first, with min_value for instance."
+        )
+
+
+def transform_values(rows: sparse.csr_matrix, values: str) -> sparse.csr_matrix:
+    """The same events with their values read as "binary", "log1p" or "raw". The argument is never changed."""
+    if values == "raw":
+        return rows
+    data = np.ones_like(rows.data) if values == "binary" else np.log1p(rows.data)
+    return sparse.csr_matrix((data, rows.indices, rows.indptr), shape=rows.shape)
+
+
+def _is_canonical(rows: Any) -> bool:
+    return bool(rows.format == "csr" and rows.has_canonical_format and rows.data.all())

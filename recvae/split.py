@@ -1,0 +1,114 @@
+"""Splits of the data for honest evaluation: who is trained on, and what is hidden from whom."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from recvae.errors import InvalidParameterError, InvalidTypeError
+from recvae.interactions import Ids, Interactions
+
+
+@dataclass(frozen=True, eq=False)
+class Holdout:
+    """Users to evaluate on: what a model sees of them, and what it is to find.
+
+    fold_in, held_out : csr_matrix (users, items), disjoint
+    users : raw ids of the rows
+    dropped : how many users were left out because nothing of theirs was held out
+    item_counts, n_train : how many of the n_train training users have each item, for novelty
+    """
+
+    fold_in: sparse.csr_matrix
+    held_out: sparse.csr_matrix
+    users: Ids
+    dropped: int
+    item_counts: NDArray[np.int64]
+    n_train: int
+
+    def __repr__(self) -> str:
+        return (
+            f"Holdout({len(self.users):,} users, {self.fold_in.nnz:,} events folded in, {self.held_out.nnz:,} held out)"
+        )
+
+
+@dataclass(frozen=True)
+class Split:
+    """Training interactions, validation and test users over one vocabulary, `items` (raw ids of the columns)."""
+
+    train: Interactions
+    valid: Holdout
+    test: Holdout
+
+    @property
+    def items(self) -> Ids:
+        return self.train.item_ids
+
+
+def strong_split(data: Interactions, heldout_users: int, seed: int = 98765, test_share: float = 0.2) -> Split:
+    """Strong generalisation as in Liang et al. 2018: training, validation and test users are disjoint.
+
+    Of the users, permuted by `RandomState(seed)`, the last `heldout_users` are for test, as many before them for
+    validation. The vocabulary is the items of the training users. Of each held-out user with at least five events in
+    it `int(test_share * n)` are held out and the others folded in; users left with nothing to predict are dropped
+    and counted. The draws follow the authors' preprocessing, so that seed 98765 on ML-20M gives the paper's users.
+
+    Raises InvalidParameterError where no training user would be left.
+    """
+    if not isinstance(data, Interactions):
+        raise InvalidTypeError(f"Expected Interactions, got {type(data).__name__}; see Interactions.from_matrix.")
+    if heldout_users < 1 or data.n_users <= 2 * heldout_users:
+        raise InvalidParameterError(
+            f"Expected more than {2 * heldout_users} users for {heldout_users} validation and {heldout_users} test "
+            f"users, got {data.n_users}; ask for from 1 to {(data.n_users - 1) // 2} held-out users."
+        )
+    if not 0 < test_share < 1:
+        raise InvalidParameterError(f"Expected a test_share between 0 and 1, got {test_share}.")
+    order = np.argsort(data.user_ids, kind="stable")[np.random.RandomState(seed).permutation(data.n_users)]
+    train = data.select_users(np.sort(order[: -2 * heldout_users]))
+    counts = np.bincount(train.matrix.indices, minlength=train.n_items)
+    vocabulary = np.flatnonzero(counts)
+    vocabulary = vocabulary[np.argsort(data.item_ids[vocabulary], kind="stable")]
+    data, train, counts = data.select_items(vocabulary), train.select_items(vocabulary), counts[vocabulary]
+    valid_rows, test_rows = order[-2 * heldout_users : -heldout_users], order[-heldout_users:]
+    valid = _holdout(data, valid_rows, test_share, seed, counts, train.n_users)
+    return Split(train, valid, _holdout(data, test_rows, test_share, seed, counts, train.n_users))
+
+
+def _holdout(
+    data: Interactions, rows: NDArray[Any], test_share: float, seed: int, counts: NDArray[np.int64], n_train: int
+) -> Holdout:
+    rows = rows[np.argsort(data.user_ids[rows], kind="stable")]
+    matrix = data.matrix[rows]
+    matrix.sort_indices()
+    held = _draw(matrix.indptr, test_share, np.random.RandomState(seed))
+    fold_in, held_out = _where(matrix, ~held), _where(matrix, held)
+    some = np.flatnonzero(np.diff(held_out.indptr))
+    return Holdout(
+        fold_in=fold_in[some],
+        held_out=held_out[some],
+        users=data.user_ids[rows][some],
+        dropped=len(rows) - len(some),
+        item_counts=counts,
+        n_train=n_train,
+    )
+
+
+def _draw(indptr: NDArray[Any], test_share: float, random: np.random.RandomState) -> NDArray[np.bool_]:
+    """For each event, whether it is held out: int(test_share * n) of each user with n >= 5 events."""
+    held = np.zeros(indptr[-1], dtype=bool)
+    for start, stop in itertools.pairwise(indptr):
+        if stop - start >= 5:
+            size = int(test_share * (stop - start))
+            held[start + random.choice(stop - start, size=size, replace=False)] = True
+    return held
+
+
+def _where(matrix: sparse.csr_matrix, keep: NDArray[np.bool_]) -> sparse.csr_matrix:
+    indptr = np.concatenate([[0], np.cumsum(keep)])[matrix.indptr]
+    return sparse.csr_matrix((matrix.data[keep], matrix.indices[keep], indptr), shape=matrix.shape)
