@@ -31,7 +31,8 @@ class UnknownNameError(RecvaeError, ValueError):
 
     def __init__(self, kind: str, name: object, known: Iterable[str]):
         names = sorted(known)
-        near = difflib.get_close_matches(str(name).lower(), names, n=3, cutoff=0.5)
+        by_lower = {known_name.lower(): known_name for known_name in names}
+        near = [by_lower[match] for match in difflib.get_close_matches(str(name).lower(), by_lower, n=3, cutoff=0.5)]
         hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(names)}."
         super().__init__(f"There is no {kind} called {str(name)!r}; {hint}")
 

@@ -15,7 +15,7 @@ from recvae.errors import InvalidDataError, InvalidParameterError
 from recvae.metrics import METRICS, coverage, find_hits, gini, novelty, parse_metric
 from recvae.progress import track
 from recvae.split import Holdout
-from recvae.topk import PAD_SCORE
+from recvae.topk import PAD_ID, PAD_SCORE
 
 DEFAULT_METRICS = ("recall@20", "recall@50", "ndcg@100")
 
@@ -90,7 +90,7 @@ def evaluate(
 
     def recommend(userids: NDArray[np.int64], rows: sparse.csr_matrix, N: int) -> NDArray[np.integer]:
         ids, scores = model.recommend(userids, rows, N=N, recalculate_user=True)  # type: ignore[call-arg]
-        return np.where(np.asarray(scores) > PAD_SCORE, ids, -1)
+        return np.where(np.asarray(scores) > PAD_SCORE, ids, PAD_ID)
 
     return evaluate_ranker(recommend, holdout, metrics, block_users=block_users, show_progress=show_progress)
 
@@ -113,22 +113,20 @@ def evaluate_ranker(
         raise InvalidDataError("Expected users with held-out items, got none; there is nothing to evaluate.")
     n_items = holdout.held_out.shape[1]
     N = min(max(k for _, k in parsed.values()), n_items)
-    values = {name: np.empty(len(users)) for name in parsed}
-    ranked = np.empty((len(users), N), dtype=np.int32)
+    ranked = np.full((len(users), N), PAD_ID, dtype=np.int64)
     started = time.perf_counter()
     for start in track(range(0, len(users), block_users), "evaluating", show_progress):
         block = users[start : start + block_users]
-        ranked[start : start + block_users] = ranker(block, holdout.fold_in[block], N)
+        ids = ranker(block, holdout.fold_in[block], N)[:, :N]
+        ranked[start : start + block_users, : ids.shape[1]] = ids
     seconds = time.perf_counter() - started
     hits = find_hits(ranked, holdout.held_out[users])
-    for name, (base, k) in parsed.items():
-        values[name] = METRICS[base](hits[:, :k], n_held[users], k)
+    measured = {name: Metric(METRICS[base](hits[:, :k], n_held[users], k)) for name, (base, k) in parsed.items()}
     lists = {
         "coverage": coverage(ranked, n_items),
         "novelty": novelty(ranked, holdout.item_counts, holdout.n_train),
         "gini": gini(ranked, n_items),
     }
-    measured = {name: Metric(value) for name, value in values.items()}
     return Evaluation(measured, holdout.users[users], len(n_held) - len(users), lists, seconds)
 
 

@@ -170,7 +170,6 @@ def _clean(events: sparse.coo_matrix, min_value: float | None, duplicates: Dupli
     matrix = sparse.csr_matrix(events, dtype=np.float32)
     matrix.sum_duplicates()
     matrix.eliminate_zeros()
-    check_content(matrix.data)  # again: float32 may have overflowed
     if matrix.nnz == 0:
         floor = "" if min_value is None else f" with a value of at least {min_value:g}"
         raise InvalidDataError(f"Expected at least one event{floor}, got a matrix of {matrix.shape} without any.")
@@ -205,7 +204,11 @@ def _column(frame: Any, name: str) -> pa.ChunkedArray:
 
 def _encode(column: pa.ChunkedArray, name: str) -> tuple[NDArray[np.int64], Ids]:
     """Number the distinct ids in ascending order. -> (code of each event, ids)"""
-    if not (pa.types.is_integer(column.type) or pa.types.is_string(column.type) or _text(column.type)):
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    if _is_text(column.type):
+        column = column.cast(pa.large_string())  # the one kind of text that can be sorted at any size
+    elif not pa.types.is_integer(column.type):
         raise InvalidDataError(f"Expected whole numbers or strings as ids in {name!r}, got {column.type}.")
     encoded = column.combine_chunks().dictionary_encode()
     order = pc.sort_indices(encoded.dictionary).to_numpy()
@@ -215,8 +218,8 @@ def _encode(column: pa.ChunkedArray, name: str) -> tuple[NDArray[np.int64], Ids]
     return rank[encoded.indices.to_numpy()], ids
 
 
-def _text(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 
 def _numbers(column: pa.ChunkedArray, name: str) -> NDArray[np.float64]:

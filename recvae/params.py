@@ -28,7 +28,13 @@ def hyper(
     `kind` is int, float, str or tuple (of whole numbers), by default that of the default value. `optional` admits
     None. `run_option` marks what must not change the result: device, memory budgets.
     """
-    rule = {"why": why, "low": low, "high": high, "choices": choices, "kind": kind or type(default)}
+    rule = {
+        "why": why,
+        "low": low,
+        "high": high,
+        "choices": choices,
+        "kind": kind or (str if choices else type(default)),
+    }
     return dataclasses.field(default=default, metadata=rule | {"optional": optional, "run_option": run_option})
 
 

@@ -38,6 +38,7 @@ def check_rows(user_items: Any, n_items: int | None = None, *, convert: bool = F
                 f"user_items needs to be a CSR sparse matrix, got {user_items.format}; call .tocsr()."
             )
         warnings.warn(f"Converting a {user_items.format} matrix to CSR.", ParameterWarning, stacklevel=3)
+        user_items = user_items.tocsr()
     if n_items is not None and user_items.shape[1] != n_items:
         raise InvalidDataError(f"Expected {n_items} columns, one for each item, got {user_items.shape[1]}.")
     check_structure(user_items)
@@ -63,6 +64,8 @@ def check_content(data: NDArray[Any]) -> None:
         raise InvalidDataError(f"Expected numbers as values, got {data.dtype}.")
     if not np.isfinite(data).all():
         raise InvalidDataError(f"Expected finite values, got {data[~np.isfinite(data)][0]}.")
+    if data.size and data.max() > np.finfo(np.float32).max:
+        raise InvalidDataError(f"Expected values that fit 32 bits, got {data.max():g}; scale them down first.")
     if data.size and data.min() < 0:
         raise InvalidDataError(
             f"Expected values of zero or more, got {data.min():g}; drop such events first, with min_value for instance."

@@ -13,6 +13,7 @@ from scipy import sparse
 from torch import Tensor
 
 from recvae.batches import DeviceRows
+from recvae.errors import InvalidParameterError
 from recvae.evaluation import evaluate_ranker
 from recvae.nn import VAE
 from recvae.nn.layers import initialize
@@ -114,9 +115,13 @@ def _validate(network: VAE, valid: Holdout, values: str) -> float:
 
 
 def _device(name: str) -> torch.device:
-    if name != "auto":
-        return torch.device(name)
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise InvalidParameterError(f"Expected a device that is here, got device={name!r}: {reason}") from error
 
 
 def _note(epoch: Epoch) -> str:
