@@ -1,0 +1,37 @@
+"""What several test files share: small data whose answers are known."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy import sparse
+
+import recvae
+from recvae.sample import make_sample
+
+# two workers share the cores; more threads than cores only slow each other down
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def checkerboard() -> sparse.csr_matrix:
+    """50 x 50: user u likes the items of u's parity except u itself, which is therefore what to recommend."""
+    same_parity = (np.arange(50)[:, None] + np.arange(50)) % 2 == 0
+    return sparse.csr_matrix((same_parity & ~np.eye(50, dtype=bool)).astype(np.float32))
+
+
+@pytest.fixture(scope="session")
+def split() -> recvae.Split:
+    """A split of a small embedded sample."""
+    return recvae.strong_split(make_sample(n_users=400, n_items=80).interactions, heldout_users=60)
+
+
+@pytest.fixture(scope="session")
+def data_home() -> Path:
+    """The folder of real data sets, where RECVAE_DATA names one."""
+    home = os.environ.get("RECVAE_DATA")
+    if not home or not Path(home).is_dir():
+        pytest.skip("needs real data: set RECVAE_DATA to a folder of data sets")
+    return Path(home)

@@ -1,0 +1,295 @@
+"""Data sets by name, from archives that the tests make and serve themselves."""
+
+import dataclasses
+import functools
+import hashlib
+import http.server
+import io
+import threading
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import recvae
+from recvae import datasets, load_card, load_dataset
+from recvae.cards import known_cards, read_card
+from recvae.download import fetch
+from recvae.errors import DataNotFoundError, InvalidDataError, InvalidParameterError, UnknownNameError
+
+FILES = {
+    "ml-1m": {
+        "ratings.dat": "7::10::5::978\n7::20::3::978\n3::10::4::978\n3::30::5::978\n",
+        "movies.dat": "10::Amélie: A Film (2001)::Comedy|Romance\n20::Big::Comedy\n30::Up::Drama\n".encode("latin-1"),
+    },
+    "ml-100k": {
+        "u.data": "7\t10\t5\t978\n7\t20\t3\t978\n3\t10\t4\t978\n3\t30\t5\t978\n",
+        "u.item": "".join(
+            f"{item}|{title}|01-Jan-1995||http://x|{'|'.join(flags)}\n"
+            for item, title, flags in [
+                (10, 'The "Film"', "0000010000000010000"),
+                (20, "Big", "0000010000000000000"),
+                (30, "Up", "0000000010000000000"),
+            ]
+        ),
+    },
+    "ml-latest-small": {
+        "ratings.csv": "userId,movieId,rating,timestamp\n7,10,5.0,978\n7,20,3.5,978\n3,10,4.0,978\n3,30,4.5,978\n",
+        "movies.csv": 'movieId,title,genres\n10,"Film, The (2001)",Comedy|Romance\n20,Big,Comedy\n30,Up,Drama\n',
+    },
+}
+
+
+def write(folder: Path, files: dict) -> Path:
+    folder.mkdir(parents=True)
+    for name, content in files.items():
+        (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    return folder
+
+
+@pytest.fixture
+def small_cards(monkeypatch):
+    """Cards as they are, but expecting the tests' few events."""
+    small = dataclasses.replace(load_card("ml-1m").expected, users=2, items=3, events=4)
+    protocol = dataclasses.replace(load_card("ml-1m").protocol, min_user=1)
+    monkeypatch.setattr(
+        datasets, "load_card", lambda name: dataclasses.replace(load_card(name), expected=small, protocol=protocol)
+    )
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_each_layout(name, tmp_path, small_cards):
+    write(tmp_path / name, FILES[name])
+    data = load_dataset(name, tmp_path)
+    assert data.user_ids.tolist() == [3, 7]
+    assert data.item_ids.tolist() == [10, 30]  # 20 was rated below four
+    assert data.matrix.toarray().tolist() == [[4, 5 if name != "ml-latest-small" else 4.5], [5, 0]]
+    assert data.titles[1] == "Up"
+    assert data.genres.tolist() == ["Comedy|Romance", "Drama"] if name != "ml-100k" else data.genres[1] == "Drama"
+    everything = load_dataset(name, tmp_path, min_value=0)
+    assert everything.item_ids.tolist() == [10, 20, 30]
+    assert load_dataset(name, tmp_path, min_user=2).user_ids.tolist() == [3]
+
+
+def test_titles_with_accents_quotes_and_colons(tmp_path, small_cards):
+    titles = []
+    for name in FILES:
+        write(tmp_path / name, FILES[name])
+        titles.append(load_dataset(name, tmp_path).titles[0])
+    assert titles == ["Amélie: A Film (2001)", 'The "Film"', "Film, The (2001)"]
+
+
+def test_the_home_is_the_argument_then_the_environment_then_the_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("RECVAE_DATA", str(tmp_path / "environment"))
+    assert datasets.data_home(tmp_path) == tmp_path
+    assert datasets.data_home() == tmp_path / "environment"
+    monkeypatch.delenv("RECVAE_DATA")
+    assert datasets.data_home().name == "recvae"
+
+
+def test_the_sample_needs_nothing(monkeypatch, tmp_path):
+    monkeypatch.setenv("RECVAE_DATA", str(tmp_path))
+    data = load_dataset("sample")
+    expected = load_card("sample").expected
+    assert (data.n_users, data.n_items, data.n_events) == (expected.users, expected.items, expected.events)
+    assert np.diff(load_dataset("sample", min_user=50).matrix.indptr).min() >= 50
+    with pytest.raises(InvalidParameterError, match="no min_value for sample"):
+        load_dataset("sample", min_value=4)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_unknown_names_have_neighbours():
+    with pytest.raises(UnknownNameError, match=r"no data set called 'ml1m'; did you mean"):
+        load_dataset("ml1m")
+
+
+# damaged files -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_truncated_file_is_noticed(name, tmp_path, small_cards):
+    events = load_card(name).events.file
+    text = FILES[name][events]
+    write(tmp_path / name, FILES[name] | {events: text[: text.rindex("\n", 0, -1) + 1]})
+    with pytest.raises(InvalidDataError, match=r"Expected \(2, 3, 4\) users, items and events .*, got \(2, 2, 3\)"):
+        load_dataset(name, tmp_path)
+    (tmp_path / name / events).write_text(text[:-7])
+    with pytest.raises(InvalidDataError, match=r"is damaged: .*columns"):
+        load_dataset(name, tmp_path)
+
+
+def test_a_damaged_item_file_is_noticed(tmp_path, small_cards):
+    write(tmp_path / "ml-1m", FILES["ml-1m"] | {"movies.dat": "10::Film\n"})
+    with pytest.raises(InvalidDataError, match=r"expected 3 columns, got 2 in \['10', 'Film'\]"):
+        load_dataset("ml-1m", tmp_path)
+
+
+@pytest.mark.parametrize("missing", ["ratings.dat", "movies.dat"])
+def test_a_missing_file_is_named(missing, tmp_path, small_cards):
+    write(tmp_path / "ml-1m", FILES["ml-1m"])
+    (tmp_path / "ml-1m" / missing).unlink()
+    with pytest.raises(DataNotFoundError, match=f"Expected the file {missing} in"):
+        load_dataset("ml-1m", tmp_path)
+
+
+# downloads -----------------------------------------------------------------------------------------------------------
+
+
+def archive(folder="ml-1m", files=FILES["ml-1m"]) -> bytes:
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as packed:
+        for name, text in files.items():
+            packed.writestr(f"{folder}/{name}", text)
+    return content.getvalue()
+
+
+class Server(http.server.BaseHTTPRequestHandler):
+    """Serves one body at any address; `cut` ends the connection early that many times."""
+
+    def __init__(self, state, *args):
+        self.state = state
+        super().__init__(*args)
+
+    def do_GET(self):
+        self.state["requests"] += 1
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(self.state["body"])))
+        self.end_headers()
+        whole = self.state["requests"] > self.state["cut"]
+        self.wfile.write(self.state["body"] if whole else self.state["body"][:50])
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def site():
+    state = {"body": archive(), "requests": 0, "cut": 0}
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Server, state))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    state["url"] = f"http://127.0.0.1:{server.server_port}/ml-1m.zip"
+    yield state
+    server.shutdown()
+    server.server_close()
+
+
+def card_for(site, checksum=None, folder="ml-1m"):
+    checksum = checksum or f"md5:{hashlib.md5(archive()).hexdigest()}"
+    card = load_card("ml-1m")
+    return dataclasses.replace(
+        card, download=dataclasses.replace(card.download, url=site["url"], checksum=checksum, folder=folder)
+    )
+
+
+def test_a_download_is_unpacked_and_then_used_as_it_is(site, tmp_path):
+    home = tmp_path / "not" / "there" / "yet"
+    folder = fetch(card_for(site), home)
+    assert folder == home / "ml-1m"
+    assert sorted(path.name for path in folder.iterdir()) == ["movies.dat", "ratings.dat"]
+    assert [path.name for path in home.iterdir()] == ["ml-1m"]
+    assert fetch(card_for(site), home) == folder
+    assert site["requests"] == 1
+
+
+def test_a_broken_download_leaves_nothing_and_starts_again(site, tmp_path):
+    site["cut"] = 1
+    with pytest.raises((DataNotFoundError, InvalidDataError)):
+        fetch(card_for(site), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    assert fetch(card_for(site), tmp_path).is_dir()
+    assert site["requests"] == 2
+
+
+def test_a_wrong_checksum_is_refused(site, tmp_path):
+    with pytest.raises(InvalidDataError, match=r"Expected sha256 0000 of ml-1m.zip, got .*truncated or another one"):
+        fetch(card_for(site, checksum="sha256:0000"), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_archive_that_is_no_zip_or_of_something_else_is_refused(site, tmp_path):
+    with pytest.raises(InvalidDataError, match=r"Expected a folder ml-2m in ml-1m\.zip"):
+        fetch(card_for(site, folder="ml-2m"), tmp_path)
+    site["body"] = archive()[:-30]
+    with pytest.raises(InvalidDataError, match="Expected a whole zip archive"):
+        fetch(card_for(site, checksum=f"md5:{hashlib.md5(site['body']).hexdigest()}"), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_archive_put_there_by_hand_is_used(site, tmp_path):
+    (tmp_path / "ml-1m.zip").write_bytes(archive())
+    assert fetch(card_for(site), tmp_path) == tmp_path / "ml-1m"
+    assert site["requests"] == 0
+    assert (tmp_path / "ml-1m.zip").exists()
+
+
+def test_a_truncated_archive_put_there_by_hand_is_refused_and_kept(site, tmp_path):
+    (tmp_path / "ml-1m.zip").write_bytes(archive()[:100])
+    with pytest.raises(
+        InvalidDataError, match=r"got .* \(100 bytes\): the file is truncated or another one; delete it"
+    ):
+        fetch(card_for(site), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["ml-1m.zip"]
+
+
+def test_without_network_one_sentence_says_what_to_put_where(site, tmp_path):
+    card = card_for(site | {"url": "http://127.0.0.1:9/ml-1m.zip"})
+    with pytest.raises(DataNotFoundError) as caught:
+        fetch(card, tmp_path)
+    message = str(caught.value)
+    assert "fetch http://127.0.0.1:9/ml-1m.zip on a machine with network and put it in" in message
+    assert str(tmp_path) in message
+    assert "\n" not in message
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_home_that_cannot_be_made(site, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataNotFoundError, match="a folder that can be written"):
+        fetch(card_for(site), tmp_path / "file" / "home")
+
+
+# cards ---------------------------------------------------------------------------------------------------------------
+
+
+def test_all_cards_can_be_read():
+    wanted = {"ml-100k", "ml-1m", "ml-10m", "ml-20m", "ml-25m", "ml-32m", "ml-latest-small", "sample"}
+    assert wanted <= set(known_cards())
+    held_out = {name: load_card(name).protocol.heldout_users for name in known_cards()}
+    assert (held_out["ml-1m"], held_out["ml-100k"], held_out["ml-latest-small"]) == (600, 100, 60)
+    assert {held_out[name] for name in ("ml-10m", "ml-20m", "ml-25m", "ml-32m")} == {10_000}
+    for name in wanted - {"sample"}:
+        card = load_card(name)
+        assert card.name == name
+        assert card.protocol.min_value == 4
+        assert card.protocol.min_user == 5
+        assert card.download.url.endswith(f"{name}.zip")
+        assert card.download.checksum.split(":")[0] in ("md5", "sha256")
+
+
+@pytest.mark.parametrize("text", ["name = ", 'name = "x"', 'surprise = "y"'])
+def test_a_broken_card_is_named(text, tmp_path):
+    (tmp_path / "mine.toml").write_text(text)
+    with pytest.raises(InvalidDataError, match=r"The card mine.toml cannot be read"):
+        read_card(tmp_path / "mine.toml")
+
+
+# real data -----------------------------------------------------------------------------------------------------------
+
+COUNTS = {  # of the training matrix after the card's filters
+    "ml-100k": (938, 1447, 55361),
+    "ml-1m": (6034, 3533, 575272),
+    "ml-latest-small": (603, 6298, 48562),
+}
+
+
+@pytest.mark.parametrize("name", COUNTS)
+def test_real_data_as_published(name, data_home):
+    if not (data_home / name).is_dir():
+        pytest.skip(f"needs {name} in RECVAE_DATA")
+    data = recvae.load_dataset(name, data_home)
+    assert (data.n_users, data.n_items, data.n_events) == COUNTS[name]
+    titles = dict(zip(data.item_ids.tolist(), data.titles, strict=True))
+    assert titles[1] == "Toy Story (1995)"
+    genres = dict(zip(data.item_ids.tolist(), data.genres, strict=True))
+    assert "Comedy" in genres[1]

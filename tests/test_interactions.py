@@ -1,0 +1,190 @@
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import sparse
+
+from recvae import Interactions
+from recvae.errors import InvalidDataError, InvalidTypeError, UnknownNameError
+
+EVENTS = {
+    "who": [7, 7, 3, 3, 3, 11],
+    "what": ["b", "a", "b", "c", "b", "a"],
+    "stars": [5.0, 2.0, 4.0, 0.0, 1.0, 3.0],
+}
+KINDS = {"pandas": pd.DataFrame, "polars": pl.DataFrame, "pyarrow": pa.table}
+
+
+def read(events=EVENTS, kind=pd.DataFrame, **options):
+    return Interactions.from_frame(kind(events), **{"user": "who", "item": "what", "value": "stars"} | options)
+
+
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+def test_frames_of_each_library_give_the_same(kind):
+    data = read(kind=kind)
+    assert data.user_ids.tolist() == [3, 7, 11]
+    assert data.item_ids.tolist() == ["a", "b"]  # "c" was given zero stars only: no event
+    assert data.matrix.toarray().tolist() == [[0, 5], [2, 5], [3, 0]]  # 3's two of "b" are added up
+    assert data.matrix.dtype == np.float32
+    assert isinstance(data.matrix, sparse.csr_matrix)
+
+
+def test_without_a_value_column_each_row_counts_one():
+    assert read(value=None).matrix.toarray().tolist() == [[0, 2, 1], [1, 1, 0], [1, 0, 0]]
+
+
+def test_the_last_of_repeated_events_can_stand():
+    assert read(duplicates="last").matrix[0].toarray().tolist() == [[0, 1]]
+
+
+def test_min_value_looks_at_events_before_they_are_added_up():
+    data = read(min_value=3)
+    assert data.matrix.toarray().tolist() == [[0, 4], [0, 5], [3, 0]]
+
+
+def test_min_item_comes_before_min_user():
+    frame = {"who": [1, 1, 2, 2, 3], "what": ["a", "b", "a", "c", "a"], "stars": [1.0] * 5}
+    data = read(frame, min_item=2, min_user=1)
+    assert data.item_ids.tolist() == ["a"]
+    assert data.user_ids.tolist() == [1, 2, 3]
+    with pytest.raises(InvalidDataError, match="lower min_user or min_item"):
+        read(frame, min_item=2, min_user=2)
+
+
+def test_items_whose_users_all_went_go_too():
+    frame = {"who": [1, 1, 2], "what": ["a", "b", "c"], "stars": [1.0] * 3}
+    assert read(frame, min_user=2).item_ids.tolist() == ["a", "b"]
+
+
+def test_a_matrix_keeps_its_empty_rows_and_columns_unless_told_otherwise():
+    matrix = sparse.coo_matrix(([1.0, 1.0], ([0, 2], [1, 1])), shape=(3, 3))
+    assert Interactions.from_matrix(matrix).matrix.shape == (3, 3)
+    filtered = Interactions.from_matrix(matrix, min_user=1, min_item=1, user_ids=["x", "y", "z"])
+    assert filtered.user_ids.tolist() == ["x", "z"]
+    assert filtered.item_ids.tolist() == [1]
+
+
+@pytest.mark.parametrize("kind", [sparse.csr_matrix, sparse.csr_array, sparse.coo_matrix, sparse.coo_array])
+def test_matrices_of_each_kind(kind):
+    matrix = kind(np.array([[0, 2], [1, 0]]))
+    before = matrix.copy()
+    data = Interactions.from_matrix(matrix)
+    assert data.matrix.toarray().tolist() == [[0, 2], [1, 0]]
+    assert isinstance(data.matrix, sparse.csr_matrix)
+    data.matrix.data[:] = 9
+    assert (matrix.toarray() == before.toarray()).all()
+
+
+def test_titles_fall_back_on_the_id():
+    assert read(titles={"a": "Alien"}).titles.tolist() == ["Alien", "b"]
+
+
+def test_64_bit_and_unicode_ids_survive():
+    frame = {"who": [-(2**62), 2**62], "what": ["Ünïcödé 東京", "ünïcödé"], "stars": [1.0, 1.0]}
+    data = read(frame)
+    assert data.user_ids.tolist() == [-(2**62), 2**62]
+    assert data.item_ids.tolist() == ["Ünïcödé 東京", "ünïcödé"]
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(-3, 3), st.integers(0, 4)), min_size=1, max_size=40))
+def test_events_equal_a_dictionary_of_sums(events):
+    sums: dict = {}
+    for user, item, value in events:
+        sums[user, item] = sums.get((user, item), 0) + value
+    sums = {pair: value for pair, value in sums.items() if value}
+    frame = pa.table(dict(zip(["user", "item", "n"], map(list, zip(*events, strict=True)), strict=True)))
+    if not sums:
+        with pytest.raises(InvalidDataError, match="at least one event"):
+            Interactions.from_frame(frame, value="n")
+        return
+    data = Interactions.from_frame(frame, value="n")
+    cells = data.matrix.tocoo()
+    users, items = data.user_ids[cells.row].tolist(), data.item_ids[cells.col].tolist()
+    assert dict(zip(zip(users, items, strict=True), cells.data.tolist(), strict=True)) == sums
+    assert data.user_ids.tolist() == sorted(data.user_ids.tolist())
+    assert data.item_ids.tolist() == sorted(data.item_ids.tolist())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"user": "nobody"}, r"one column 'nobody', but it is missing; the columns are \['who', 'what', 'stars'\]"),
+        ({"value": "what"}, "numbers in column 'what'"),
+        ({"item": "stars"}, "whole numbers or strings as ids in 'stars'"),
+        ({"min_value": 99}, "at least one event with a value of at least 99"),
+        ({"min_user": 99}, "at least 99 events"),
+    ],
+)
+def test_what_cannot_be_read_is_said_in_a_sentence(options, message):
+    with pytest.raises(InvalidDataError, match=message):
+        read(**options)
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "message"),
+    [
+        ("stars", float("inf"), "finite values, got inf"),
+        ("stars", -1.0, "zero or more, got -1"),
+        ("stars", 1e39, r"fit 32 bits, got 1e\+39"),
+        ("stars", None, "every row of 'stars', got none in row 2"),
+        ("who", None, "every row of 'who', got none in row 2"),
+    ],
+)
+def test_bad_cells_are_refused(column, value, message):
+    with pytest.raises(InvalidDataError, match=message):
+        read(EVENTS | {column: [*EVENTS[column][:2], value, *EVENTS[column][3:]]}, pa.table)
+
+
+def test_nan_is_refused_by_each_way_in():
+    broken = EVENTS | {"stars": [float("nan"), *EVENTS["stars"][1:]]}
+    with pytest.raises(InvalidDataError, match="row 0"):
+        read(broken, pd.DataFrame)
+    for kind in (pl.DataFrame, pa.table):
+        with pytest.raises(InvalidDataError, match="finite values, got nan"):
+            read(broken, kind, min_value=3)
+    with pytest.raises(InvalidDataError, match="finite values, got nan"):
+        Interactions.from_matrix(sparse.csr_matrix([[1.0, np.nan]]))
+
+
+@pytest.mark.parametrize("thing", [np.eye(3), [[1, 0], [0, 1]], "events"])
+def test_dense_things_are_refused(thing):
+    with pytest.raises(InvalidTypeError, match="sparse matrix, got"):
+        Interactions.from_matrix(thing)
+    with pytest.raises(InvalidTypeError, match="pandas or polars frame or a pyarrow table, got"):
+        Interactions.from_frame(thing)
+
+
+def test_double_columns_and_mixed_ids_are_refused():
+    with pytest.raises(InvalidDataError, match="'who', but it stands 2 times"):
+        Interactions.from_frame(pd.DataFrame([[1, 2, 3]], columns=["who", "who", "what"]), user="who", item="what")
+    with pytest.raises(InvalidDataError, match="'who' mixes kinds of values"):
+        read(EVENTS | {"who": [1, "x", 2, 3, 4, 5]})
+
+
+def test_ids_have_to_fit():
+    matrix = sparse.eye(3, format="csr")
+    with pytest.raises(InvalidDataError, match="Expected 3 user_ids"):
+        Interactions.from_matrix(matrix, user_ids=[1, 2])
+    with pytest.raises(InvalidDataError, match="without repetition"):
+        Interactions.from_matrix(matrix, item_ids=["a", "a", "b"])
+
+
+def test_unknown_options_name_the_known():
+    with pytest.raises(UnknownNameError, match="did you mean log1p"):
+        read(values="log")
+    with pytest.raises(UnknownNameError, match="last, sum"):
+        read(duplicates="maximal")
+
+
+def test_a_damaged_csr_is_refused():
+    matrix = sparse.csr_matrix(np.eye(3))
+    matrix.indices[0] = 7
+    with pytest.raises(InvalidDataError, match="damaged"):
+        Interactions.from_matrix(matrix)
+
+
+def test_what_it_shows():
+    assert repr(read()) == "Interactions(3 users x 2 items, 4 events, values='binary')"

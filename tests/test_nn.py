@@ -1,0 +1,210 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from scipy import sparse
+from torch.distributions import Multinomial, Normal, kl_divergence
+
+from recvae import nn
+from recvae.batches import DeviceRows
+from recvae.errors import UnknownNameError
+from recvae.nn.layers import dropout, initialize, normalized
+
+CPU = torch.device("cpu")
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def batch_of(dense):
+    return DeviceRows(sparse.csr_matrix(np.asarray(dense, dtype=np.float32)), CPU).all()
+
+
+def random_batch(n_users=7, n_items=13, seed=0):
+    return batch_of(np.random.default_rng(seed).poisson(0.5, (n_users, n_items)))
+
+
+def dense(batch, n_items=13):
+    return torch.zeros(len(batch), n_items).index_put((batch.rows, batch.items), batch.values)
+
+
+# the Gaussian posterior ----------------------------------------------------------------------------------------------
+
+
+def test_kl_equals_torch_distributions():
+    mean, logvar = torch.randn(50, 8, dtype=torch.float64), torch.randn(50, 8, dtype=torch.float64)
+    posterior = Normal(mean, (0.5 * logvar).exp())
+    expected = kl_divergence(posterior, Normal(torch.zeros_like(mean), torch.ones_like(mean))).sum(1)
+    found = nn.standard_normal_kl(nn.Gaussian(mean, logvar), mean)
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
+
+
+def test_the_noise_has_standard_deviation_one():
+    shape = (2000, 200)
+    z = nn.Gaussian(torch.full(shape, 3.0), torch.zeros(shape)).sample(generator())
+    assert z.mean() == pytest.approx(3, abs=0.01)
+    assert z.std() == pytest.approx(1, abs=0.01)
+    wide = nn.Gaussian(torch.zeros(shape), torch.full(shape, math.log(4.0))).sample(generator())
+    assert wide.std() == pytest.approx(2, abs=0.02)
+
+
+def test_the_sample_has_a_gradient_in_mean_and_variance():
+    mean, logvar = torch.zeros(2, 3, requires_grad=True), torch.zeros(2, 3, requires_grad=True)
+    nn.Gaussian(mean, logvar).sample(generator()).sum().backward()
+    assert (mean.grad == 1).all()
+    assert (logvar.grad != 0).all()
+
+
+# the multinomial likelihood ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("impl", ["dense", "exact", "auto"])
+def test_the_likelihood_equals_torch_distributions(impl):
+    batch = random_batch()
+    hidden, weight, bias = torch.randn(7, 5), torch.randn(13, 5), torch.randn(13)
+    x = dense(batch)
+    for user in range(7):
+        counts = x[user]
+        if counts.sum() == 0:
+            continue
+        distribution = Multinomial(int(counts.sum()), logits=F.linear(hidden[user], weight, bias))
+        constant = math.lgamma(counts.sum() + 1) - torch.lgamma(counts + 1).sum()
+        expected = -(distribution.log_prob(counts) - constant)
+        found = nn.multinomial_nll(hidden, weight, bias, batch, impl)[user]
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("scale", [1.0, 40.0])
+def test_exact_has_the_value_and_gradients_of_dense(scale):
+    batch = random_batch()
+    results = []
+    for impl in ("dense", "exact"):
+        torch.manual_seed(0)
+        leaves = [(scale * torch.randn(shape, dtype=torch.float64)).requires_grad_() for shape in [(7, 5), (13, 5), 13]]
+        nll = nn.multinomial_nll(*leaves, batch, impl)
+        (nll * torch.arange(1.0, 8)).sum().backward()  # an own weight for each user
+        results.append([nll, *(leaf.grad for leaf in leaves)])
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
+
+
+def test_repeated_events_add_up_in_both():
+    batch = nn.vae.Batch(torch.tensor([2, 2]), torch.ones(2), torch.tensor([0, 2]))
+    hidden, weight, bias = torch.randn(1, 5), torch.randn(13, 5), torch.randn(13)
+    doubled = batch_of([[0, 0, 2] + [0] * 10])
+    expected = nn.multinomial_nll(hidden, weight, bias, doubled, "dense")
+    for impl in ("dense", "exact"):
+        torch.testing.assert_close(nn.multinomial_nll(hidden, weight, bias, batch, impl), expected)
+
+
+def test_a_user_without_events_has_likelihood_one():
+    batch = batch_of([[0, 0, 0]])
+    for impl in ("dense", "exact"):
+        assert nn.multinomial_nll(torch.randn(1, 2), torch.randn(3, 2), torch.zeros(3), batch, impl) == 0
+
+
+def test_an_unknown_impl():
+    with pytest.raises(UnknownNameError, match="did you mean exact"):
+        nn.multinomial_nll(torch.randn(1, 2), torch.randn(3, 2), torch.zeros(3), batch_of([[1, 0, 0]]), "exactly")
+
+
+# layers --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_bag_is_a_linear_layer_on_the_dense_row():
+    bag, batch = nn.Bag(13, 4), random_batch()
+    initialize(bag, generator())
+    torch.testing.assert_close(bag(batch), dense(batch) @ bag.weight + bag.bias)
+
+
+def test_rows_get_unit_norm_and_empty_ones_stay_empty():
+    batch = batch_of([[3, 4, 0], [0, 0, 0], [0, 0, 2]])
+    torch.testing.assert_close(dense(normalized(batch), 3), torch.tensor([[0.6, 0.8, 0], [0, 0, 0], [0, 0, 1]]))
+
+
+def test_dropout_hides_events_and_keeps_the_mean():
+    batch = batch_of(np.ones((100, 200)))
+    dropped = dropout(batch, 0.3, generator()).values
+    assert (dropped == 0).float().mean() == pytest.approx(0.3, abs=0.02)
+    assert dropped.mean() == pytest.approx(1, abs=0.02)
+    assert dropped.max() == pytest.approx(1 / 0.7)
+
+
+def test_the_encoder_drops_only_in_training_and_only_its_input():
+    encoder = nn.GaussianEncoder(13, (6,), 4, dropout=0.5)
+    initialize(encoder, generator())
+    batch = random_batch()
+    one, two = (encoder(batch, generator(seed)).mean for seed in (1, 2))
+    assert not torch.equal(one, two)
+    encoder.eval()
+    one, two = (encoder(batch, generator(seed)).mean for seed in (1, 2))
+    assert torch.equal(one, two)
+
+
+@pytest.mark.parametrize("hidden_dims", [(), (6,), (8, 6)])
+def test_latent_dim_is_the_dimension_of_z(hidden_dims):
+    batch = random_batch()
+    for kind in (nn.GaussianEncoder, nn.CodeEncoder):
+        encoder = kind(13, hidden_dims, 4, dropout=0)
+        initialize(encoder, generator())
+        posterior = encoder(batch, generator())
+        assert posterior.mean.shape == posterior.sample(generator()).shape == (7, 4)
+
+
+def test_initialisation_leaves_the_global_generator_alone():
+    state = torch.random.get_rng_state()
+    initialize(nn.GaussianEncoder(13, (6,), 4, dropout=0), generator())
+    initialize(nn.Decoder(4, (6,), 13), generator())
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+# the ELBO ------------------------------------------------------------------------------------------------------------
+
+
+def test_the_elbo_of_a_case_done_by_hand():
+    """One user, two items, K = 1: mu = 1, sigma = 1, z = 1 + eps, logits (z, 0), x = (1, 0)."""
+
+    class Encoder(torch.nn.Module):
+        def forward(self, batch, generator=None):
+            return nn.Gaussian(torch.tensor([[1.0]]), torch.tensor([[0.0]]))
+
+    decoder = nn.Decoder(1, (), 2)
+    decoder.weight.data = torch.tensor([[1.0], [0.0]])
+    decoder.bias.data = torch.zeros(2)
+    network = nn.VAE(Encoder(), decoder, nn.multinomial_nll, nn.standard_normal_kl)
+    eps = torch.empty(1, 1).normal_(generator=generator(5)).item()
+    terms = network(batch_of([[1, 0]]), generator(5))
+    assert terms.nll.item() == pytest.approx(math.log(1 + math.exp(-(1 + eps))), rel=1e-5)
+    assert terms.kl.item() == pytest.approx(0.5)  # (mu^2 + sigma^2 - 1 - log sigma^2) / 2
+    assert terms.loss(0.2).item() == pytest.approx(terms.nll.item() + 0.1, rel=1e-5)
+
+
+def test_scores_are_the_logits_at_the_mean_without_noise():
+    network = nn.VAE(nn.GaussianEncoder(13, (6,), 4, 0.5), nn.Decoder(4, (6,), 13), nn.multinomial_nll, None).eval()
+    initialize(network, generator())
+    batch = random_batch()
+    mean = network.encoder(batch).mean
+    torch.testing.assert_close(network.scores(batch), network.decoder.logits(network.decoder(mean)))
+    assert torch.equal(network.scores(batch), network.scores(batch))
+
+
+# schedules -----------------------------------------------------------------------------------------------------------
+
+
+def test_linear_climbs_to_the_cap_and_never_beyond():
+    betas = [nn.linear(step / 100, 0.2, 0.5) for step in range(101)]
+    assert betas[0] == 0
+    assert betas[25] == pytest.approx(0.1)
+    assert set(betas[50:]) == {0.2}
+    assert max(betas) == 0.2
+
+
+def test_constant_and_cyclical():
+    assert {nn.constant(step / 10, 0.2, 0.5) for step in range(11)} == {0.2}
+    betas = [nn.cyclical(step / 400, 0.2, 0.5) for step in range(401)]
+    assert betas[0] == betas[100] == betas[200] == betas[300] == 0
+    assert betas[25] == pytest.approx(0.1)
+    assert betas[50] == betas[99] == betas[399] == betas[400] == 0.2

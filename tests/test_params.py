@@ -1,0 +1,65 @@
+import inspect
+
+import pytest
+
+from recvae import MultDAE, MultVAE
+from recvae.baselines import ALS, ItemKNN, Popularity
+from recvae.errors import InvalidParameterError, InvalidTypeError, UnknownNameError
+from recvae.params import check_params, get_params
+
+MODELS = [MultVAE, MultDAE, ALS, ItemKNN, Popularity]
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_constructors_take_keywords_and_only_store(model):
+    signature = inspect.signature(model).parameters
+    assert list(signature) == list(get_params(model()))
+    for parameter in signature.values():
+        assert parameter.kind is inspect.Parameter.KEYWORD_ONLY
+    nonsense = {name: object() for name in signature}
+    assert get_params(model(**nonsense)) == nonsense
+    with pytest.raises(TypeError):
+        model(no_such_parameter=1)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_the_docstring_has_each_parameter_with_its_default(model):
+    for name, value in get_params(model()).items():
+        assert f"    {name} : default {value!r}\n" in model.__doc__
+    assert not model.__doc__.startswith(f"{model.__name__}(")
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_defaults_are_in_range(model):
+    check_params(model())
+
+
+@pytest.mark.parametrize(
+    ("params", "error", "message"),
+    [
+        ({"latent_dim": 0}, InvalidParameterError, r"MultVAE\(latent_dim=0\): expected a value from 1 to inf"),
+        ({"latent_dim": 2.5}, InvalidTypeError, "expected a whole number, got float"),
+        ({"latent_dim": True}, InvalidTypeError, "expected a whole number, got bool"),
+        ({"latent_dim": None}, InvalidTypeError, "expected a whole number, got NoneType"),
+        ({"hidden_dims": 600}, InvalidTypeError, r"a tuple of whole numbers such as \(600,\), got int"),
+        ({"hidden_dims": (600, 0)}, InvalidParameterError, "from 1 to inf"),
+        ({"hidden_dims": (1.5,)}, InvalidTypeError, "got float in it"),
+        ({"dropout": 1.0}, InvalidParameterError, r"from 0 to 0\.99"),
+        ({"dropout": float("nan")}, InvalidParameterError, r"from 0 to 0\.99"),
+        ({"kl_cap": -0.1}, InvalidParameterError, "from 0 to inf"),
+        ({"kl_schedule": "linaer"}, UnknownNameError, "kl_schedule of MultVAE called 'linaer'; did you mean linear"),
+        ({"learning_rate": "fast"}, InvalidTypeError, "expected a number, got str"),
+        ({"epochs": 0}, InvalidParameterError, "epochs=0"),
+        ({"patience": 0}, InvalidParameterError, "patience=0"),
+        ({"random_state": -1}, InvalidParameterError, "random_state=-1"),
+        ({"values": "squared"}, UnknownNameError, "known are binary, log1p, raw"),
+    ],
+)
+def test_what_is_out_of_range_is_named_at_fit(params, error, message, checkerboard):
+    with pytest.raises(error, match=message):
+        MultVAE(**params).fit(checkerboard)
+
+
+def test_an_unknown_device_is_named(checkerboard):
+    with pytest.raises(InvalidParameterError, match="device"):
+        MultVAE(device="abacus").fit(checkerboard)

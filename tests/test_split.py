@@ -1,0 +1,95 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import sparse
+
+from recvae import Interactions, strong_split
+from recvae.errors import InvalidParameterError, InvalidTypeError
+
+
+def by_the_paper(matrix, user_ids, item_ids, n_heldout, seed):
+    """The preprocessing of Liang et al. 2018 on plain lists. -> train, then (fold-in, held-out) by user, twice"""
+    events = {
+        user: sorted(item_ids[column] for column in matrix[row].indices) for row, user in enumerate(user_ids.tolist())
+    }
+    users = sorted(events)
+    users = [users[place] for place in np.random.RandomState(seed).permutation(len(users))]
+    train, valid, test = users[: -2 * n_heldout], users[-2 * n_heldout : -n_heldout], users[-n_heldout:]
+    vocabulary = {item for user in train for item in events[user]}
+
+    def proportion(part):
+        random, drawn = np.random.RandomState(seed), {}
+        for user in sorted(part):
+            mine = [item for item in events[user] if item in vocabulary]
+            held = []
+            if len(mine) >= 5:
+                held = [mine[i] for i in random.choice(len(mine), size=int(0.2 * len(mine)), replace=False)]
+            if held:
+                drawn[user] = ({item for item in mine if item not in held}, set(held))
+        return drawn
+
+    return {user: set(events[user]) for user in train}, proportion(valid), proportion(test)
+
+
+def as_sets(matrix, users, items):
+    return {user: set(items[matrix[row].indices].tolist()) for row, user in enumerate(users.tolist())}
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.integers(0, 10_000), st.integers(1, 9), st.floats(0.05, 0.5))
+def test_it_draws_as_the_paper_does(seed, n_heldout, density):
+    random = np.random.default_rng(seed)
+    dense = random.random((30, 25)) < density
+    dense[:, 0] = True
+    user_ids, item_ids = random.permutation(1000)[:30], random.permutation(1000)[:25]
+    data = Interactions.from_matrix(sparse.csr_matrix(dense), user_ids=user_ids, item_ids=item_ids)
+    split = strong_split(data, n_heldout, seed)
+    train, valid, test = by_the_paper(data.matrix, user_ids, item_ids, n_heldout, seed)
+    assert as_sets(split.train.matrix, split.train.user_ids, split.items) == train
+    for part, expected in ((split.valid, valid), (split.test, test)):
+        assert {u: pair[0] for u, pair in expected.items()} == as_sets(part.fold_in, part.users, split.items)
+        assert {u: pair[1] for u, pair in expected.items()} == as_sets(part.held_out, part.users, split.items)
+        assert part.dropped == n_heldout - len(expected)
+
+
+def test_no_user_and_no_event_is_in_two_places(split):
+    train, valid, test = (set(users.tolist()) for users in (split.train.user_ids, split.valid.users, split.test.users))
+    assert not train & valid
+    assert not train & test
+    assert not valid & test
+    assert split.test.fold_in.multiply(split.test.held_out).nnz == 0
+    assert (np.bincount(split.train.matrix.indices, minlength=len(split.items)) > 0).all()
+    assert (np.diff(split.test.held_out.indptr) > 0).all()
+
+
+def test_the_seed_decides_and_global_random_state_does_not(split):
+    data = Interactions.from_matrix(sparse.random(60, 20, 0.5, format="csr", random_state=0))
+    np.random.seed(1)
+    one = strong_split(data, 10, seed=3)
+    state = np.random.get_state()[1].copy()
+    two = strong_split(data, 10, seed=3)
+    assert (np.random.get_state()[1] == state).all()
+    assert (one.test.held_out != two.test.held_out).nnz == 0
+    assert strong_split(data, 10, seed=4).test.users.tolist() != one.test.users.tolist()
+
+
+def test_values_come_along():
+    data = Interactions.from_matrix(sparse.csr_matrix(np.full((9, 10), 3.0)))
+    split = strong_split(data, 2)
+    assert (split.test.fold_in.data == 3).all()
+    assert (split.test.held_out.data == 3).all()
+
+
+@pytest.mark.parametrize("n_heldout", [0, -1, 25, 1000])
+def test_too_few_users(n_heldout):
+    data = Interactions.from_matrix(sparse.eye(50, format="csr"))
+    with pytest.raises(InvalidParameterError, match=r"got 50; ask for from 1 to 24 held-out users"):
+        strong_split(data, n_heldout)
+
+
+def test_other_arguments():
+    with pytest.raises(InvalidTypeError, match="Expected Interactions, got csr_matrix"):
+        strong_split(sparse.csr_matrix(np.eye(3)), 1)
+    with pytest.raises(InvalidParameterError, match=r"test_share between 0 and 1, got 1\.5"):
+        strong_split(Interactions.from_matrix(sparse.eye(50, format="csr")), 1, test_share=1.5)

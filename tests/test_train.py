@@ -1,0 +1,96 @@
+import numpy as np
+import pytest
+import torch
+from scipy import sparse
+
+from recvae import MultVAE
+from recvae.batches import DeviceRows
+from recvae.errors import TrainingError
+from recvae.models import MultDAE
+from recvae.nn.layers import initialize
+from recvae.train import train
+
+ROWS = sparse.random(40, 20, 0.3, format="csr", random_state=0, dtype=np.float32)
+
+
+def setup(seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    network = MultVAE(latent_dim=3, hidden_dims=(5,))._network(20)
+    initialize(network, generator)
+    optimizer = torch.optim.Adam(network.parameters(), lr=0.01)
+    return network, DeviceRows(ROWS, torch.device("cpu")), optimizer, generator
+
+
+def weights(network):
+    return torch.cat([parameter.detach().flatten() for parameter in network.parameters()])
+
+
+def test_the_best_weights_are_restored_and_patience_ends_the_run():
+    network, *rest = setup()
+    scores = iter([0.1, 0.3, 0.2, 0.2, 0.2, 0.9])
+    seen = []
+
+    def validate():
+        seen.append(weights(network))
+        assert not network.training
+        return next(scores)
+
+    history = train(network, *rest, epochs=6, batch_size=16, beta=lambda progress: 0.1, validate=validate, patience=3)
+    assert [epoch.valid for epoch in history] == [0.1, 0.3, 0.2, 0.2, 0.2]
+    assert torch.equal(weights(network), seen[1])
+
+
+def test_without_validation_the_last_weights_stay():
+    network, *rest = setup()
+    history = train(network, *rest, epochs=2, batch_size=16, beta=lambda progress: 0.1)
+    assert [epoch.valid for epoch in history] == [None, None]
+    assert history[-1].loss == pytest.approx(history[-1].nll + 0.1 * history[-1].kl)
+    assert history[-1].elbo == pytest.approx(-history[-1].nll - history[-1].kl)
+
+
+def test_beta_is_asked_for_shares_of_the_run():
+    network, *rest = setup()
+    asked = []
+    train(network, *rest, epochs=2, batch_size=16, beta=lambda progress: asked.append(progress) or 0.0)
+    assert asked == pytest.approx([0, 1 / 6, 2 / 6, 3 / 6, 4 / 6, 5 / 6])
+
+
+def test_callbacks_get_each_epoch():
+    network, *rest = setup()
+    got = []
+    history = train(network, *rest, epochs=3, batch_size=50, beta=lambda progress: 0.0, callbacks=[got.append])
+    assert got == history
+    assert [epoch.epoch for epoch in got] == [1, 2, 3]
+    assert got[0].seconds <= got[1].seconds <= got[2].seconds
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_with_advice():
+    network, rows, _, generator = setup()
+    optimizer = torch.optim.SGD(network.parameters(), lr=1e30)
+    with pytest.raises(TrainingError, match=r"Expected a finite loss, got (nan|inf) in epoch \d; lower learning_rate"):
+        train(network, rows, optimizer, generator, epochs=5, batch_size=16, beta=lambda progress: 1.0)
+
+
+def test_the_same_seed_gives_the_same_weights_twice_and_another_does_not():
+    for kind in (MultVAE, MultDAE):
+        one, two, other = (
+            weights(kind(epochs=3, latent_dim=4, random_state=seed, batch_size=16).fit(ROWS).network_)
+            for seed in (0, 0, 1)
+        )
+        assert torch.equal(one, two)
+        assert not torch.equal(one, other)
+
+
+def test_training_and_scoring_leave_the_global_generators_alone():
+    torch.manual_seed(3)
+    np.random.seed(3)
+    before, before_numpy = torch.random.get_rng_state(), np.random.get_state()[1].copy()
+    model = MultVAE(epochs=2, latent_dim=4, random_state=0).fit(ROWS)
+    model.recommend([0, 1], ROWS[:2])
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert (np.random.get_state()[1] == before_numpy).all()
+
+
+def test_training_lowers_the_loss():
+    history = MultVAE(epochs=30, latent_dim=8, random_state=0, learning_rate=0.01).fit(ROWS).history_
+    assert history[-1].loss < history[0].loss
