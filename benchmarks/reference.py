@@ -11,8 +11,7 @@ import numpy as np
 
 from benchmarks.textbook import TextbookMultVAE
 from recvae import Evaluation, Metric, MultVAE, evaluate, load_card, load_dataset, paired_bootstrap, strong_split
-
-METRICS = ("recall@20", "recall@50", "ndcg@100")
+from recvae.evaluation import DEFAULT_METRICS
 
 
 def run_reference(dataset: str, data_home: Path | None, seeds: int, split_seed: int = 98765) -> dict[str, Any]:
@@ -28,8 +27,8 @@ def run_reference(dataset: str, data_home: Path | None, seeds: int, split_seed: 
         started = time.perf_counter()
         theirs = TextbookMultVAE(random_state=seed).fit(split.train.matrix, split.valid)
         seconds["textbook"].append(time.perf_counter() - started)
-        ours.append(evaluate(mine, split.test, METRICS))
-        textbook.append(evaluate(theirs, split.test, METRICS))
+        ours.append(evaluate(mine, split.test, DEFAULT_METRICS))
+        textbook.append(evaluate(theirs, split.test, DEFAULT_METRICS))
         print(f"seed {seed}: recvae {ours[-1]['ndcg@100']!r}, textbook {textbook[-1]['ndcg@100']!r}", flush=True)
     return {
         "dataset": dataset,
@@ -46,7 +45,7 @@ def _mean(runs: list[Evaluation], metric: str) -> Metric:
 
 
 def _summary(runs: list[Evaluation], seconds: list[float]) -> dict[str, Any]:
-    means = {name: _mean(runs, name) for name in METRICS}
+    means = {name: _mean(runs, name) for name in DEFAULT_METRICS}
     return {
         "metrics": {name: {"mean": metric.mean, "stderr": metric.stderr} for name, metric in means.items()},
         "by_seed": [run["ndcg@100"].mean for run in runs],

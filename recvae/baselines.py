@@ -6,6 +6,7 @@ scores differs. That these rankings equal implicit's own `recommend` is a test.
 
 from __future__ import annotations
 
+import functools
 import warnings
 from contextlib import AbstractContextManager
 from typing import Any
@@ -18,8 +19,7 @@ from torch import Tensor
 from recvae.errors import MissingDependencyError, TrainingError
 from recvae.params import fitted, hyper, parameters
 from recvae.progress import bar
-from recvae.recommender import FitCallback, Recommender
-from recvae.split import Holdout
+from recvae.recommender import FitRun, Recommender
 
 
 @parameters
@@ -28,14 +28,7 @@ class Popularity(Recommender):
 
     item_counts_: Tensor = fitted()
 
-    def _fit(
-        self,
-        rows: sparse.csr_matrix,
-        values: str,
-        show_progress: bool,
-        callback: FitCallback | None,
-        valid: Holdout | None,
-    ) -> dict[str, Any]:
+    def _fit(self, rows: sparse.csr_matrix, run: FitRun) -> dict[str, Any]:
         counts = np.bincount(rows.indices, minlength=rows.shape[1])
         return {"item_counts_": torch.from_numpy(counts.astype(np.float32))}
 
@@ -55,20 +48,13 @@ class ALS(Recommender):
     alpha: float = hyper(3.0, "weight of an observed event over an absent one", low=0)
     iterations: int = hyper(15, "passes of alternating solves", low=1)
     random_state: int | None = hyper(
-        None, "seed of the initial factors; None draws one", low=0, kind=int, optional=True
+        None, "seed of the initial factors; None draws one", low=0, high=2**32 - 1, kind=int, optional=True
     )
     model_: Any = fitted()  # implicit's
 
-    def _fit(
-        self,
-        rows: sparse.csr_matrix,
-        values: str,
-        show_progress: bool,
-        callback: FitCallback | None,
-        valid: Holdout | None,
-    ) -> dict[str, Any]:
+    def _fit(self, rows: sparse.csr_matrix, run: FitRun) -> dict[str, Any]:
         implicit = _implicit()
-        with bar(show_progress) as progress, _one_blas_thread():
+        with bar(run.show_progress) as progress, _one_blas_thread():
             model = implicit.cpu.als.AlternatingLeastSquares(
                 factors=self.factors,
                 regularization=self.regularization,
@@ -80,8 +66,8 @@ class ALS(Recommender):
 
             def report(iteration: int, seconds: float, loss: float | None = None) -> None:
                 progress.advance(task)
-                if callback is not None:
-                    callback(iteration, seconds, loss)
+                if run.callback is not None:
+                    run.callback(iteration, seconds, loss)
 
             try:
                 model.fit(rows, show_progress=False, callback=report)
@@ -90,8 +76,13 @@ class ALS(Recommender):
         return {"model_": model}
 
     def _score(self, rows: sparse.csr_matrix) -> Tensor:
-        with _one_blas_thread():
-            factors = self.model_.recalculate_user(np.arange(rows.shape[0]), rows)  # (B, factors)
+        try:
+            with _one_blas_thread():
+                factors = self.model_.recalculate_user(np.arange(rows.shape[0]), rows)  # (B, factors)
+        except ValueError as error:  # the solver met a matrix that is not positive definite
+            raise TrainingError(
+                f"Expected factors that can be solved for, got: {error}; raise regularization."
+            ) from error
         return torch.from_numpy(factors) @ torch.from_numpy(self.model_.item_factors).T
 
 
@@ -108,14 +99,7 @@ class ItemKNN(Recommender):
     K: int = hyper(100, "neighbours kept for each item", low=1)
     similarity_: sparse.csr_matrix = fitted()  # (I, I), row i: the neighbours of item i
 
-    def _fit(
-        self,
-        rows: sparse.csr_matrix,
-        values: str,
-        show_progress: bool,
-        callback: FitCallback | None,
-        valid: Holdout | None,
-    ) -> dict[str, Any]:
+    def _fit(self, rows: sparse.csr_matrix, run: FitRun) -> dict[str, Any]:
         implicit = _implicit()
         kinds = {"cosine": "CosineRecommender", "tfidf": "TFIDFRecommender", "bm25": "BM25Recommender"}
         model = getattr(implicit.nearest_neighbours, kinds[self.weighting])(K=self.K)
@@ -142,7 +126,13 @@ def _implicit() -> Any:
 
 
 def _one_blas_thread() -> AbstractContextManager[Any]:
-    from threadpoolctl import threadpool_limits
-
-    limits: AbstractContextManager[Any] = threadpool_limits(1, "blas")
+    limits: AbstractContextManager[Any] = _threadpools().limit(limits=1, user_api="blas")
     return limits
+
+
+@functools.cache
+def _threadpools() -> Any:
+    """The thread pools of the loaded libraries; looking for them takes longer than scoring one user."""
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()

@@ -119,7 +119,7 @@ def run_benchmark(
 def _known_model(name: str) -> str:
     found = {known.lower(): known for known in CANDIDATES}.get(name.strip().lower())
     if found is None:
-        raise UnknownNameError("model", name, CANDIDATES)
+        raise UnknownNameError.among("model", name, CANDIDATES)
     return found
 
 
@@ -143,11 +143,11 @@ def _run_seeds(name: str, split: Split, seeds: int, show_progress: bool, log: Ca
 
 def _choose(candidates: list[Recommender], split: Split, show_progress: bool) -> dict[str, Any]:
     """The settings that do best on the validation users."""
+    if len(candidates) == 1:
+        return get_params(candidates[0])
     scores = []
     for candidate in track(candidates, f"choosing among {len(candidates)} settings", show_progress):
         settings = get_params(candidate)
-        if len(candidates) == 1:
-            return settings
         trial = type(candidate)(**settings | ({"random_state": 0} if "random_state" in settings else {}))
         trial.fit(split.train, show_progress=False)
         scores.append(evaluate(trial, split.valid, [MAIN_METRIC])[MAIN_METRIC].mean)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from recvae.errors import InvalidDataError, UnknownNameError
-from recvae.interactions import Values
+from recvae.rows import Values
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def known_cards() -> list[str]:
 def load_card(name: str) -> Card:
     """The card of a data set. Raises UnknownNameError with the nearest names."""
     if name not in known_cards():
-        raise UnknownNameError("data set", name, known_cards())
+        raise UnknownNameError.among("data set", name, known_cards())
     return read_card(_folder() / f"{name}.toml")
 
 

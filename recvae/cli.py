@@ -15,6 +15,7 @@ from rich.console import Console
 from recvae.benchmark import CANDIDATES, run_benchmark
 from recvae.cards import known_cards
 from recvae.errors import InvalidParameterError, RecvaeError
+from recvae.params import check_whole
 from recvae.report import print_results
 
 
@@ -57,8 +58,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _benchmark(arguments: argparse.Namespace) -> None:
-    if arguments.seeds < 1:
-        raise InvalidParameterError(f"Expected --seeds of at least 1, got {arguments.seeds}.")
+    check_whole("--seeds", arguments.seeds, 1)
     if arguments.out is not None:
         _check_writable(arguments.out)  # now rather than after the training
     results = run_benchmark(
@@ -80,8 +80,8 @@ def _check_writable(path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path.parent):
             pass
-        if path.is_dir():
-            raise IsADirectoryError(21, "it is a folder")
+        if path.exists() and not path.is_file():
+            raise OSError(0, "it is there and no file")
     except OSError as error:
         raise InvalidParameterError(
             f"Expected --out to be a file that can be written, got {path}: {error.strerror}."
@@ -90,8 +90,9 @@ def _check_writable(path: Path) -> None:
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
     """Write beside the final place and rename, so that there is never half a file."""
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".part", delete=False, encoding="utf-8") as part:
-        json.dump(content, part, indent=1)
-        part.write("\n")
-    Path(part.name).chmod(0o644)
-    Path(part.name).replace(path)
+    # JSON knows no NaN: what is not a number becomes null
+    text = json.dumps(json.loads(json.dumps(content), parse_constant=lambda name: None), indent=1)
+    with tempfile.TemporaryDirectory(dir=path.resolve().parent, prefix=f".{path.name}-") as scratch:
+        part = Path(scratch) / path.name
+        part.write_text(text + "\n", encoding="utf-8")
+        part.replace(path.resolve())

@@ -90,31 +90,30 @@ def _read_events(path: Path, table: Table) -> pa.Table:
 
 def _read_items(path: Path, table: Table) -> tuple[Texts, Texts]:
     """Titles and genres ("Drama|War") by item id, where the file has them."""
-    titles, genres = {}, {}
-    for fields in _lines(path, table):
-        if len(fields) < len(table.columns) + len(table.genre_flags):
-            raise InvalidDataError(
-                f"The file {path} is damaged: expected {len(table.columns)} columns, got {len(fields)} in {fields}."
-            )
-        named = dict(zip(table.columns, fields, strict=False))
-        item = int(named["item"])
-        titles[item] = named["title"]
-        flags = zip(table.genre_flags, fields[len(table.columns) :], strict=False)
-        genres[item] = named.get("genres") or "|".join(genre for genre, flag in flags if flag == "1")
+    titles, genres, columns = {}, {}, [*table.columns, *table.genre_flags]
+    try:
+        for fields in _lines(path, table):
+            if len(fields) != len(columns):
+                raise ValueError(f"expected {len(columns)} columns, got {len(fields)} in {fields}")
+            row = dict(zip(columns, fields, strict=True))
+            item = int(row["item"])
+            titles[item] = row["title"]
+            genres[item] = row.get("genres") or "|".join(genre for genre in table.genre_flags if row[genre] == "1")
+    except FileNotFoundError as error:
+        raise _missing(path) from error
+    except ValueError as error:  # too few columns, an id that is no number, bytes that are no text
+        raise InvalidDataError(f"The file {path} is damaged after item {len(titles)}: {error}.") from error
     return titles, genres
 
 
 def _lines(path: Path, table: Table) -> Iterator[list[str]]:
-    try:
-        with path.open(encoding=table.encoding, newline="") as lines:
-            if table.header:
-                next(lines)
-            if table.delimiter == ",":
-                yield from csv.reader(lines)
-            else:
-                yield from (line.rstrip("\r\n").split(table.delimiter) for line in lines)
-    except FileNotFoundError as error:
-        raise _missing(path) from error
+    with path.open(encoding=table.encoding, newline="") as lines:
+        if table.header:
+            next(lines, None)
+        if table.delimiter == ",":
+            yield from csv.reader(lines)
+        else:
+            yield from (line.rstrip("\r\n").split(table.delimiter) for line in lines)
 
 
 def _missing(path: Path) -> DataNotFoundError:

@@ -29,16 +29,20 @@ def fetch(card: Card, home: Path, show_progress: bool = True) -> Path:
     for folder in (home / card.name, home / source.folder):
         if folder.is_dir():
             return folder
-    _make_home(home)
-    with tempfile.TemporaryDirectory(dir=home, prefix=f".{card.name}-") as scratch:
+    final = home / card.name
+    with _scratch(home, card.name) as scratch:
         archive = home / source.url.rpartition("/")[2]
         if archive.exists():
             _check(archive, source)
         else:
             archive = _download(card, source, home, Path(scratch), show_progress)
         folder = _unpack(archive, source.folder, Path(scratch))
-        folder.replace(home / card.name)
-    return home / card.name
+        try:
+            folder.replace(final)
+        except OSError as error:
+            if not final.is_dir():  # if it is, another process was faster, with the same data
+                raise DataNotFoundError(f"Expected to put the data in {final}, got: {error.strerror}.") from error
+    return final
 
 
 def _download(card: Card, source: Download, home: Path, scratch: Path, show_progress: bool) -> Path:
@@ -80,8 +84,12 @@ def _unpack(archive: Path, folder: str, scratch: Path) -> Path:
     return scratch / "content" / folder
 
 
-def _make_home(home: Path) -> None:
+def _scratch(home: Path, name: str) -> tempfile.TemporaryDirectory[str]:
     try:
         home.mkdir(parents=True, exist_ok=True)
+        return tempfile.TemporaryDirectory(dir=home, prefix=f".{name}-")
     except OSError as error:
-        raise DataNotFoundError(f"Expected a folder that can be written at {home}, got: {error.strerror}.") from error
+        raise DataNotFoundError(
+            f"The data set {name} is not in {home}, and nothing can be written there ({error.strerror}); name another "
+            f"folder with home=, --data-home or RECVAE_DATA."
+        ) from error

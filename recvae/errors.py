@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Self
 
 
 class RecvaeError(Exception):
@@ -29,12 +30,14 @@ class OutOfRangeError(RecvaeError, IndexError):
 class UnknownNameError(RecvaeError, ValueError):
     """A data set, model, metric or option that does not exist; the message lists the nearest names."""
 
-    def __init__(self, kind: str, name: object, known: Iterable[str]):
+    @classmethod
+    def among(cls, kind: str, name: object, known: Iterable[str]) -> Self:
+        """The error for a `kind` of thing called `name`, of which there are those `known`."""
         names = sorted(known)
         by_lower = {known_name.lower(): known_name for known_name in names}
         near = [by_lower[match] for match in difflib.get_close_matches(str(name).lower(), by_lower, n=3, cutoff=0.5)]
         hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(names)}."
-        super().__init__(f"There is no {kind} called {str(name)!r}; {hint}")
+        return cls(f"There is no {kind} called {str(name)!r}; {hint}")
 
 
 class NotFittedError(RecvaeError, ValueError, AttributeError):

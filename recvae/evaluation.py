@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,9 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse, stats
 
-from recvae.errors import InvalidDataError, InvalidParameterError
-from recvae.metrics import METRICS, coverage, find_hits, gini, novelty, parse_metric
+from recvae.errors import InvalidDataError, InvalidParameterError, InvalidTypeError
+from recvae.metrics import METRICS, coverage, find_hits, gini, novelty, parse_metric, times_listed
+from recvae.params import check_whole
 from recvae.progress import track
+from recvae.rows import check_rows
 from recvae.split import Holdout
 from recvae.topk import PAD_ID, PAD_SCORE
 
@@ -23,14 +26,16 @@ DEFAULT_METRICS = ("recall@20", "recall@50", "ndcg@100")
 class Recommends(Protocol):
     """What `evaluate` needs: `recommend` as implicit has it."""
 
-    def recommend(self, userid: Any, user_items: Any, N: int = 10) -> tuple[Any, Any]: ...
+    @property
+    def recommend(self) -> Callable[..., tuple[Any, Any]]: ...
 
 
 @dataclass(frozen=True, eq=False)
 class Metric:
-    """One metric: a value for each evaluated user, in the order of `Evaluation.users`."""
+    """One metric: a value for each evaluated user, and the raw ids of these users."""
 
     values: NDArray[np.float64]
+    users: NDArray[Any] | None = None
 
     @property
     def mean(self) -> float:
@@ -83,16 +88,24 @@ def evaluate(
 ) -> Evaluation:
     """Score any object with implicit's `recommend` on held-out users, by its ranking of the items not folded in.
 
-    Each user's fold-in row is what the model sees (`recalculate_user=True` where a model, as implicit's ALS, would
-    otherwise look the user up). Items that come back with the padding score are not counted as recommended. Users
-    with nothing held out are excluded and counted. Memory is bounded by `block_users` lists, never users x items.
-    """
+    Each user's fold-in row is what the model sees: `recalculate_user=True` is passed where a model takes it, because
+    implicit's ALS would look the user up otherwise. Items that come back with the padding score are not counted as
+    recommended. Users with nothing held out are excluded and counted. Users are ranked `block_users` at a time.
 
-    def recommend(userids: NDArray[np.int64], rows: sparse.csr_matrix, N: int) -> NDArray[np.integer]:
-        ids, scores = model.recommend(userids, rows, N=N, recalculate_user=True)  # type: ignore[call-arg]
+    Raises InvalidTypeError for a model that cannot score users it was not trained on (implicit's BPR and LMF).
+    """
+    fold_in = {"recalculate_user": True} if "recalculate_user" in inspect.signature(model.recommend).parameters else {}
+
+    def ranker(userids: NDArray[np.int64], rows: sparse.csr_matrix, N: int) -> NDArray[np.integer]:
+        try:
+            ids, scores = model.recommend(userids, rows, N=N, **fold_in)
+        except NotImplementedError as error:
+            raise InvalidTypeError(
+                f"Expected a model that can score held-out users, got {type(model).__name__}, which cannot: {error}"
+            ) from error
         return np.where(np.asarray(scores) > PAD_SCORE, ids, PAD_ID)
 
-    return evaluate_ranker(recommend, holdout, metrics, block_users=block_users, show_progress=show_progress)
+    return evaluate_ranker(ranker, holdout, metrics, block_users=block_users, show_progress=show_progress)
 
 
 def evaluate_ranker(
@@ -104,30 +117,43 @@ def evaluate_ranker(
     show_progress: bool = False,
 ) -> Evaluation:
     """As `evaluate`, for a function (positions of the users, fold-in rows, N) -> ids (rows, N), padded with -1."""
-    parsed = {name: parse_metric(name) for name in metrics}
+    parsed = {name: parse_metric(name) for name in ([metrics] if isinstance(metrics, str) else metrics)}
     if not parsed:
         raise InvalidParameterError("Expected at least one metric, such as ndcg@100, got none.")
-    n_held = np.diff(holdout.held_out.indptr).astype(np.int64)
+    block_users = check_whole("block_users", block_users, 1)
+    fold_in, held_out = _check_holdout(holdout)
+    n_held, n_items = np.diff(held_out.indptr).astype(np.int64), held_out.shape[1]
     users = np.flatnonzero(n_held)
     if len(users) == 0:
         raise InvalidDataError("Expected users with held-out items, got none; there is nothing to evaluate.")
-    n_items = holdout.held_out.shape[1]
     N = min(max(k for _, k in parsed.values()), n_items)
-    ranked = np.full((len(users), N), PAD_ID, dtype=np.int64)
-    started = time.perf_counter()
+    values = {name: np.empty(len(users)) for name in parsed}
+    listed, seconds = np.zeros(n_items, dtype=np.int64), 0.0
     for start in track(range(0, len(users), block_users), "evaluating", show_progress):
         block = users[start : start + block_users]
-        ids = ranker(block, holdout.fold_in[block], N)[:, :N]
-        ranked[start : start + block_users, : ids.shape[1]] = ids
-    seconds = time.perf_counter() - started
-    hits = find_hits(ranked, holdout.held_out[users])
-    measured = {name: Metric(METRICS[base](hits[:, :k], n_held[users], k)) for name, (base, k) in parsed.items()}
+        started = time.perf_counter()
+        ranked = np.asarray(ranker(block, fold_in[block], N))
+        seconds += time.perf_counter() - started
+        hits = find_hits(ranked, held_out[block])
+        listed += times_listed(ranked[:, :N], n_items)
+        for name, (base, k) in parsed.items():
+            values[name][start : start + block_users] = METRICS[base](hits[:, :k], n_held[block], k)
     lists = {
-        "coverage": coverage(ranked, n_items),
-        "novelty": novelty(ranked, holdout.item_counts, holdout.n_train),
-        "gini": gini(ranked, n_items),
+        "coverage": coverage(listed),
+        "novelty": novelty(listed, holdout.item_counts, holdout.n_train),
+        "gini": gini(listed),
     }
+    measured = {name: Metric(per_user, holdout.users[users]) for name, per_user in values.items()}
     return Evaluation(measured, holdout.users[users], len(n_held) - len(users), lists, seconds)
+
+
+def _check_holdout(holdout: Holdout) -> tuple[sparse.csr_matrix, sparse.csr_matrix]:
+    if not isinstance(holdout, Holdout):
+        raise InvalidTypeError(f"Expected a Holdout such as split.test, got {type(holdout).__name__}.")
+    fold_in, held_out = check_rows(holdout.fold_in), check_rows(holdout.held_out)
+    if fold_in.shape != held_out.shape:
+        raise InvalidDataError(f"Expected fold_in and held_out of one shape, got {fold_in.shape} and {held_out.shape}.")
+    return fold_in, held_out
 
 
 @dataclass(frozen=True)
@@ -144,13 +170,14 @@ def paired_bootstrap(a: Metric, b: Metric, resamples: int = 10_000, seed: int = 
     """Two-sided paired bootstrap of mean(a) - mean(b) over the same users (Efron & Tibshirani 1993, chapter 16).
 
     The p-value is the share of resamples, centred on zero, whose mean differs at least as much as the one observed.
-    Raises InvalidDataError where a and b are not over the same number of users.
+    Raises InvalidDataError where a and b are not over the same users, or there are fewer than two.
     """
-    if len(a.values) != len(b.values):
-        raise InvalidDataError(
-            f"Expected results over the same users, got {len(a.values)} and {len(b.values)} of them."
-        )
+    known = a.users is not None and b.users is not None
+    if len(a.values) != len(b.values) or (known and not np.array_equal(a.users, b.users)):  # type: ignore[arg-type]
+        raise InvalidDataError(f"Expected results over the same users, got {len(a.values)} and {len(b.values)} others.")
     differences = a.values - b.values
+    if len(differences) < 2 or not np.isfinite(differences).all():
+        raise InvalidDataError(f"Expected numbers for at least two users, got {differences}.")
     mean = float(differences.mean())
     if np.ptp(differences) == 0:  # nothing to resample
         return PairedTest(mean, mean, mean, 1.0 if mean == 0 else 1 / (resamples + 1))

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import math
+import numbers
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 from scipy import sparse
 
-from recvae.errors import InvalidDataError, InvalidTypeError, UnknownNameError
-from recvae.rows import check_content, check_structure
+from recvae.errors import InvalidDataError, InvalidParameterError, InvalidTypeError, UnknownNameError
+from recvae.frames import number_ids, read_column, read_numbers
+from recvae.rows import VALUES, Values, check_content, check_structure
 
-Values = Literal["binary", "log1p", "raw"]
 Duplicates = Literal["sum", "last"]
 Ids = NDArray[Any]
 
@@ -67,9 +67,11 @@ class Interactions:
         Raises InvalidDataError for a missing column, null ids, text where numbers belong, NaN, infinite or negative
         values, and where no event is left.
         """
-        users, user_ids = _encode(_column(frame, user), user)
-        items, item_ids = _encode(_column(frame, item), item)
-        counts = np.ones(len(users)) if value is None else _numbers(_column(frame, value), value)
+        if min_value is not None and value is None:
+            raise InvalidParameterError(f"Expected the column of values for min_value={min_value}, got value=None.")
+        users, user_ids = number_ids(read_column(frame, user), user)
+        items, item_ids = number_ids(read_column(frame, item), item)
+        counts = np.ones(len(users)) if value is None else read_numbers(read_column(frame, value), value)
         events = sparse.coo_matrix((counts, (users, items)), shape=(len(user_ids), len(item_ids)))
         matrix = _clean(events, min_value, duplicates)
         data = cls(matrix, user_ids, item_ids, _describe(titles, item_ids), _describe(genres, item_ids), _known(values))
@@ -142,9 +144,11 @@ class Interactions:
 
     def select_items(self, columns: NDArray[Any]) -> Interactions:
         """The given columns (indices or mask), all users kept."""
+        matrix = self.matrix[:, columns]
+        matrix.sort_indices()
         return replace(
             self,
-            matrix=self.matrix[:, columns],
+            matrix=matrix,
             item_ids=self.item_ids[columns],
             titles=None if self.titles is None else self.titles[columns],
             genres=None if self.genres is None else self.genres[columns],
@@ -160,13 +164,15 @@ class Interactions:
 def _clean(events: sparse.coo_matrix, min_value: float | None, duplicates: Duplicates) -> sparse.csr_matrix:
     """Drop weak events and zeros, merge repeated pairs, and refuse what cannot be counted. -> canonical CSR float32"""
     if min_value is not None:
+        if not isinstance(min_value, numbers.Real) or math.isnan(min_value):
+            raise InvalidParameterError(f"Expected min_value to be a number, got {min_value!r}.")
         strong = ~(events.data < min_value)  # NaN stays, to be refused below
         events = sparse.coo_matrix((events.data[strong], (events.row[strong], events.col[strong])), events.shape)
     check_content(events.data)
     if duplicates == "last":
         events = _last(events)
     elif duplicates != "sum":
-        raise UnknownNameError("rule for duplicates", duplicates, ("sum", "last"))
+        raise UnknownNameError.among("rule for duplicates", duplicates, ("sum", "last"))
     matrix = sparse.csr_matrix(events, dtype=np.float32)
     matrix.sum_duplicates()
     matrix.eliminate_zeros()
@@ -183,59 +189,17 @@ def _last(events: sparse.coo_matrix) -> sparse.coo_matrix:
     return sparse.coo_matrix((events.data[keep], (events.row[keep], events.col[keep])), events.shape)
 
 
-def _column(frame: Any, name: str) -> pa.ChunkedArray:
-    known = getattr(frame, "column_names", None) or getattr(frame, "columns", None)
-    if known is None:
-        raise InvalidTypeError(f"Expected a pandas or polars frame or a pyarrow table, got {_name(frame)}.")
-    found = [column for column in known if column == name]
-    if len(found) != 1:
-        state = "is missing" if not found else f"stands {len(found)} times"
-        raise InvalidDataError(f"Expected one column {name!r}, but it {state}; the columns are {list(known)}.")
-    try:
-        column = frame[name]
-        column = pa.chunked_array(column) if hasattr(column, "__arrow_c_stream__") else pa.chunked_array([column])
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-        raise InvalidDataError(f"Column {name!r} mixes kinds of values: {error}; make them all one kind.") from error
-    if column.null_count:
-        first = pc.index(column.is_null(), True).as_py()
-        raise InvalidDataError(f"Expected a value in every row of {name!r}, got none in row {first} (from 0).")
-    return column
-
-
-def _encode(column: pa.ChunkedArray, name: str) -> tuple[NDArray[np.int64], Ids]:
-    """Number the distinct ids in ascending order. -> (code of each event, ids)"""
-    if pa.types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
-    if _is_text(column.type):
-        column = column.cast(pa.large_string())  # the one kind of text that can be sorted at any size
-    elif not pa.types.is_integer(column.type):
-        raise InvalidDataError(f"Expected whole numbers or strings as ids in {name!r}, got {column.type}.")
-    encoded = column.combine_chunks().dictionary_encode()
-    order = pc.sort_indices(encoded.dictionary).to_numpy()
-    rank = np.empty(len(order), dtype=np.int64)
-    rank[order] = np.arange(len(order))
-    ids = encoded.dictionary.take(pa.array(order)).to_numpy(zero_copy_only=False)
-    return rank[encoded.indices.to_numpy()], ids
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
-
-
-def _numbers(column: pa.ChunkedArray, name: str) -> NDArray[np.float64]:
-    if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type) or pa.types.is_boolean(column.type)):
-        raise InvalidDataError(f"Expected numbers in column {name!r}, got {column.type}.")
-    return np.asarray(column.to_numpy(), dtype=np.float64)
-
-
 def _ids(ids: Sequence[Any] | Ids | None, expected: int, name: str) -> Ids:
     made = np.arange(expected) if ids is None else np.asarray(ids)
     if made.shape != (expected,):
         raise InvalidDataError(f"Expected {expected} {name}, one for each row or column, got shape {made.shape}.")
-    if len(np.unique(made)) != expected:
+    if made.dtype.kind not in "iuUO" or (made.dtype == object and any(not isinstance(x, (int, str)) for x in made)):
         raise InvalidDataError(
-            f"Expected {name} without repetition, got {len(np.unique(made))} distinct of {expected}."
+            f"Expected whole numbers or strings as {name}, got {made.dtype}, or none in some places."
         )
+    n_distinct = len(set(made.tolist()))
+    if n_distinct != expected:
+        raise InvalidDataError(f"Expected {name} without repetition, got {n_distinct} distinct of {expected}.")
     return made
 
 
@@ -244,8 +208,8 @@ def _describe(texts: Mapping[Any, str] | None, item_ids: Ids) -> Ids | None:
 
 
 def _known(values: Values) -> Values:
-    if values not in ("binary", "log1p", "raw"):
-        raise UnknownNameError("values transform", values, ("binary", "log1p", "raw"))
+    if values not in VALUES:
+        raise UnknownNameError.among("values transform", values, VALUES)
     return values
 
 

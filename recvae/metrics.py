@@ -66,8 +66,8 @@ def parse_metric(name: str) -> tuple[str, int]:
     """Split "ndcg@100" into ("ndcg", 100), or say in a sentence why it cannot be."""
     base, at, k = str(name).partition("@")
     if base not in METRICS:
-        raise UnknownNameError("metric", base, METRICS)
-    if not at or not k.removeprefix("-").isdigit():
+        raise UnknownNameError.among("metric", base, METRICS)
+    if not at or not k.removeprefix("-").isdecimal():
         raise InvalidParameterError(f"Expected a metric with its cut-off, such as {base}@20, got {name!r}.")
     if int(k) < 1:
         raise InvalidParameterError(f"Expected k of at least 1, got {name!r}.")
@@ -77,8 +77,11 @@ def parse_metric(name: str) -> tuple[str, int]:
 def find_hits(ranked: NDArray[np.integer], held_out: sparse.csr_matrix) -> Hits:
     """Where the ranked ids (U, K), best first and padded with -1, are among the held-out items (U, I). -> (U, K)"""
     n_users, n_items = held_out.shape
-    if ranked.shape[0] != n_users:
-        raise InvalidDataError(f"Expected {n_users} ranked lists, one for each user, got {ranked.shape[0]}.")
+    if ranked.ndim != 2 or ranked.shape[0] != n_users or ranked.dtype.kind not in "iu":
+        raise InvalidDataError(
+            f"Expected {n_users} ranked lists of whole numbers, one for each user, got {ranked.dtype} of shape "
+            f"{ranked.shape}."
+        )
     if ranked.size and ranked.max() >= n_items:
         raise InvalidDataError(f"Expected ranked ids below {n_items}, the number of items, got {ranked.max()}.")
     listed = np.sort(ranked, axis=1)
@@ -92,26 +95,29 @@ def find_hits(ranked: NDArray[np.integer], held_out: sparse.csr_matrix) -> Hits:
     return (held[place] == wanted) & (ranked >= 0) if len(held) else np.zeros(ranked.shape, dtype=bool)
 
 
-def coverage(ranked: NDArray[np.integer], n_items: int) -> float:
+def times_listed(ranked: NDArray[np.integer], n_items: int) -> Counts:
+    """In how many of the ranked lists (U, K) each item stands, from which all list-level measures follow. -> (I,)"""
+    return np.bincount(ranked[ranked >= 0], minlength=n_items)
+
+
+def coverage(listed: Counts) -> float:
     """Share of the catalogue that stands in at least one list."""
-    return len(np.unique(ranked[ranked >= 0])) / n_items
+    return float((listed > 0).mean())
 
 
-def novelty(ranked: NDArray[np.integer], item_counts: NDArray[np.integer], n_users: int) -> float:
+def novelty(listed: Counts, item_counts: Counts, n_users: int) -> float:
     """Mean of -log2(share of training users who have the item), in bits: 0 if all lists hold what everybody has.
 
-    An item that nobody has counts as if one user had it.
+    An item that nobody has counts as if one user had it. NaN where nothing is listed.
     """
-    shares = np.maximum(item_counts[ranked[ranked >= 0]], 1) / n_users
-    return float(-np.log2(shares).mean()) if len(shares) else float("nan")
+    bits = -np.log2(np.maximum(item_counts, 1) / n_users)
+    return float(listed @ bits / listed.sum()) if listed.any() else float("nan")
 
 
-def gini(ranked: NDArray[np.integer], n_items: int) -> float:
+def gini(listed: Counts) -> float:
     """Gini index of how often each item is listed: 0 where all items are listed alike, towards 1 where few are."""
-    times = np.sort(np.bincount(ranked[ranked >= 0], minlength=n_items))
-    if times.sum() == 0:
-        return float("nan")
-    return float(((2 * np.arange(1, n_items + 1) - n_items - 1) * times).sum() / (n_items * times.sum()))
+    times, n = np.sort(listed), len(listed)
+    return float((2 * np.arange(1, n + 1) - n - 1) @ times / (n * times.sum())) if times.any() else float("nan")
 
 
 def _ranks(hits: Hits) -> NDArray[np.int64]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import numbers
 from collections.abc import Sequence
 from typing import Any, TypeVar, dataclass_transform
@@ -21,12 +22,11 @@ def hyper(
     choices: Sequence[str] | None = None,
     kind: type | None = None,
     optional: bool = False,
-    run_option: bool = False,
 ) -> Any:
     """Declare a hyper-parameter: its default, one line of why, and its closed range or its choices.
 
     `kind` is int, float, str or tuple (of whole numbers), by default that of the default value. `optional` admits
-    None. `run_option` marks what must not change the result: device, memory budgets.
+    None.
     """
     rule = {
         "why": why,
@@ -35,7 +35,7 @@ def hyper(
         "choices": choices,
         "kind": kind or (str if choices else type(default)),
     }
-    return dataclasses.field(default=default, metadata=rule | {"optional": optional, "run_option": run_option})
+    return dataclasses.field(default=default, metadata=rule | {"optional": optional})
 
 
 def fitted() -> Any:
@@ -68,11 +68,19 @@ def check_params(model: Any) -> None:
             continue
         owner = f"{type(model).__name__}({field.name}={value!r})"
         if rule["choices"] is not None and value not in rule["choices"]:
-            raise UnknownNameError(f"{field.name} of {type(model).__name__}", value, rule["choices"])
+            raise UnknownNameError.among(f"{field.name} of {type(model).__name__}", value, rule["choices"])
         if not isinstance(value, _KINDS[rule["kind"]][0]) or isinstance(value, bool):
             raise InvalidTypeError(f"{owner}: expected {_KINDS[rule['kind']][1]}, got {type(value).__name__}.")
         for number in value if rule["kind"] is tuple else [value]:
             _check_number(owner, number, rule)
+
+
+def check_whole(name: str, value: Any, low: int, high: float = math.inf) -> int:
+    """`value` as an int, or an error that says which whole number `name` has to be."""
+    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or not low <= int(value) <= high:
+        limit = f"of at least {low}" if high == math.inf else f"from {low} to {high}"
+        raise InvalidParameterError(f"Expected {name} to be a whole number {limit}, got {value!r}.")
+    return int(value)
 
 
 # kind -> what is accepted, and what an error calls it
@@ -91,7 +99,7 @@ def _declared(model: Any) -> list[dataclasses.Field[Any]]:
 def _check_number(owner: str, value: Any, rule: Any) -> None:
     if isinstance(value, str):
         return
-    if rule["kind"] is tuple and not isinstance(value, numbers.Integral):
+    if rule["kind"] is tuple and (not isinstance(value, numbers.Integral) or isinstance(value, bool)):
         raise InvalidTypeError(f"{owner}: expected {_KINDS[tuple][1]}, got {type(value).__name__} in it.")
     low = float("-inf") if rule["low"] is None else rule["low"]
     high = float("inf") if rule["high"] is None else rule["high"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -13,13 +14,23 @@ from torch import Tensor
 
 from recvae.errors import InvalidDataError, InvalidParameterError, InvalidTypeError, NotFittedError, OutOfRangeError
 from recvae.interactions import Ids, Interactions
-from recvae.params import check_params, fitted, hyper, parameters
-from recvae.rows import check_rows, transform_values
+from recvae.params import check_params, check_whole, fitted, hyper, parameters
+from recvae.rows import VALUES, check_rows, transform_values
 from recvae.split import Holdout
 from recvae.topk import Ranking, rank
 
 Items = Sequence[int] | NDArray[np.integer]
 FitCallback = Callable[..., None]
+
+
+@dataclass(frozen=True)
+class FitRun:
+    """What `fit` was asked for besides the rows."""
+
+    values: str
+    show_progress: bool
+    callback: FitCallback | None
+    valid: Holdout | None
 
 
 @parameters
@@ -34,7 +45,7 @@ class Recommender(ABC):
         None,
         'how values are read, in training and in scoring: "binary", "log1p" or "raw"; by default as the data '
         "declare it, and binary where they do not",
-        choices=("binary", "log1p", "raw"),
+        choices=VALUES,
         optional=True,
     )
     values_: str = fitted()  # how values were read
@@ -67,12 +78,14 @@ class Recommender(ABC):
             raise InvalidDataError(
                 f"Expected at least one event to learn from, got a matrix of {rows.shape} without any."
             )
+        if valid is not None and not isinstance(valid, Holdout):
+            raise InvalidTypeError(f"Expected valid to be a Holdout such as split.valid, got {type(valid).__name__}.")
         if valid is not None and valid.fold_in.shape[1] != rows.shape[1]:
             raise InvalidDataError(
                 f"Expected validation rows over {rows.shape[1]} items as in training, got {valid.fold_in.shape[1]}."
             )
         values = self.values or ("binary" if data is None else data.values)
-        fitted = self._fit(transform_values(rows, values), values, show_progress, callback, valid)
+        fitted = self._fit(transform_values(rows, values), FitRun(values, show_progress, callback, valid))
         # all at once and at the end: a fit that fails leaves the model as it was
         self.__dict__.update(
             fitted,
@@ -109,30 +122,22 @@ class Recommender(ABC):
         items the model does not have; InvalidParameterError for N < 1.
         """
         rows = self._check_rows(user_items)
-        scalar = np.isscalar(userid)
+        scalar = np.ndim(userid) == 0
         n_users = 1 if scalar else len(userid)
         if rows.shape[0] != n_users:
             raise InvalidDataError(
                 f"user_items must contain 1 row for every user in userids: expected {n_users}, got {rows.shape[0]}."
             )
-        if isinstance(N, bool) or not isinstance(N, (int, np.integer)) or N < 1:
-            raise InvalidParameterError(f"Expected N to be a whole number of at least 1, got {N!r}.")
+        N = check_whole("N", N, 1)
         allowed = self._allowed(filter_items, items)
         if items is not None and allowed is not None:
             N = min(N, int(allowed.sum()))
         rows_as_read = transform_values(rows, self.values_)
-        ids, scores = rank(self._score, rows_as_read, int(N), filter_seen=filter_already_liked_items, allowed=allowed)
+        ids, scores = rank(self._score, rows_as_read, N, filter_seen=filter_already_liked_items, allowed=allowed)
         return (ids[0], scores[0]) if scalar else (ids, scores)
 
     @abstractmethod
-    def _fit(
-        self,
-        rows: sparse.csr_matrix,
-        values: str,
-        show_progress: bool,
-        callback: FitCallback | None,
-        valid: Holdout | None,
-    ) -> dict[str, Any]:
+    def _fit(self, rows: sparse.csr_matrix, run: FitRun) -> dict[str, Any]:
         """Learn from canonical rows whose values have been read. -> fitted attributes by name"""
 
     @abstractmethod
@@ -146,14 +151,18 @@ class Recommender(ABC):
 
     def _allowed(self, filter_items: Items | None, items: Items | None) -> NDArray[np.bool_] | None:
         """The items that may be ranked. -> (I,), or None where all may"""
+        if filter_items is not None and len(filter_items) == 0:
+            filter_items = None
         if filter_items is None and items is None:
             return None
         if filter_items is not None and items is not None:
             raise InvalidParameterError("Can't specify both filter_items and items; leave filter_items out of items.")
         chosen = np.asarray(filter_items if items is None else items)
-        if chosen.dtype.kind not in "iu" and chosen.size:
+        if not chosen.size:
+            raise InvalidParameterError("Expected at least one item to rank, got items without any.")
+        if chosen.dtype.kind not in "iu":
             raise InvalidTypeError(f"Expected item indices as whole numbers, got {chosen.dtype}.")
-        if chosen.size and (chosen.min() < 0 or chosen.max() >= self.n_items_):
+        if chosen.min() < 0 or chosen.max() >= self.n_items_:
             raise OutOfRangeError(
                 f"Some of selected itemids are not in the model: expected 0 to {self.n_items_ - 1}, "
                 f"got {chosen.min()} to {chosen.max()}."

@@ -8,15 +8,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-# shown in the table; the last one sorts it
-METRICS = ("recall@20", "recall@50", "ndcg@100")
+from recvae.evaluation import DEFAULT_METRICS
+
+METRICS = DEFAULT_METRICS  # the last one sorts the table
 
 
 def print_results(results: dict[str, Any], console: Console) -> None:
     """The table of all models, then a few users with what was recommended to them."""
     console.print(_table(results))
     for note in _notes(results):
-        console.print(note, style="dim", highlight=False)
+        console.print(Text(note, style="dim"))
     for example in results["examples"]:
         console.print()
         console.print(_example(example))
@@ -76,7 +77,7 @@ def _example(example: dict[str, Any], n_history: int = 10) -> Table:
     name, titles = next(iter(example["recommended"].items()))
     found = sum(title in held_out for title in titles)
     table = Table(
-        title=f"User {example['user']}: {name} finds {found} of {len(held_out)} held-out items (*)",
+        title=Text(f"User {example['user']}: {name} finds {found} of {len(held_out)} held-out items (*)"),
         title_justify="left",
         box=None,
     )

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from recvae.errors import InvalidDataError, InvalidTypeError
+from recvae.errors import InvalidDataError, InvalidTypeError, UnknownNameError
+
+# how the numbers of events are read: 1 for each event, log(1 + value), or as they are
+Values = Literal["binary", "log1p", "raw"]
+VALUES: tuple[str, ...] = get_args(Values)
+LARGEST = 1e15
 
 
 class ParameterWarning(UserWarning):
@@ -43,8 +48,9 @@ def check_rows(user_items: Any, n_items: int | None = None, *, convert: bool = F
         raise InvalidDataError(f"Expected {n_items} columns, one for each item, got {user_items.shape[1]}.")
     check_structure(user_items)
     check_content(user_items.data)
-    rows = sparse.csr_matrix(user_items, dtype=np.float32, copy=not _is_canonical(user_items))
+    rows = sparse.csr_matrix(user_items, dtype=np.float32)
     if not _is_canonical(rows):
+        rows = rows.copy()  # it may share its arrays with the argument
         rows.sum_duplicates()
         rows.eliminate_zeros()
     return rows
@@ -59,21 +65,28 @@ def check_structure(matrix: Any) -> None:
 
 
 def check_content(data: NDArray[Any]) -> None:
-    """Refuse values that are not numbers, not finite or negative."""
+    """Refuse values that are not numbers, not finite, negative, or of a size whose square 32 bits cannot hold."""
     if data.dtype.kind not in "buif":
         raise InvalidDataError(f"Expected numbers as values, got {data.dtype}.")
+    if data.dtype.kind == "b" or not data.size:
+        return
     if not np.isfinite(data).all():
         raise InvalidDataError(f"Expected finite values, got {data[~np.isfinite(data)][0]}.")
-    if data.size and data.max() > np.finfo(np.float32).max:
-        raise InvalidDataError(f"Expected values that fit 32 bits, got {data.max():g}; scale them down first.")
-    if data.size and data.min() < 0:
+    if data.min() < 0:
         raise InvalidDataError(
             f"Expected values of zero or more, got {data.min():g}; drop such events first, with min_value for instance."
+        )
+    odd = (data > LARGEST) | ((data < 1 / LARGEST) & (data != 0))
+    if odd.any():
+        raise InvalidDataError(
+            f"Expected values of zero or from {1 / LARGEST:g} to {LARGEST:g}, got {data[odd][0]:g}; scale them first."
         )
 
 
 def transform_values(rows: sparse.csr_matrix, values: str) -> sparse.csr_matrix:
     """The same events with their values read as "binary", "log1p" or "raw". The argument is never changed."""
+    if values not in VALUES:
+        raise UnknownNameError.among("values transform", values, VALUES)
     if values == "raw":
         return rows
     data = np.ones_like(rows.data) if values == "binary" else np.log1p(rows.data)

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from recvae.errors import InvalidParameterError, InvalidTypeError
+from recvae.errors import InvalidDataError, InvalidParameterError, InvalidTypeError
 from recvae.interactions import Ids, Interactions
+from recvae.params import check_whole
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,10 +63,11 @@ def strong_split(data: Interactions, heldout_users: int, seed: int = 98765, test
     """
     if not isinstance(data, Interactions):
         raise InvalidTypeError(f"Expected Interactions, got {type(data).__name__}; see Interactions.from_matrix.")
-    if heldout_users < 1 or data.n_users <= 2 * heldout_users:
+    heldout_users, seed = check_whole("heldout_users", heldout_users, 1), check_whole("seed", seed, 0, 2**32 - 1)
+    if data.n_users <= 2 * heldout_users:
         raise InvalidParameterError(
             f"Expected more than {2 * heldout_users} users for {heldout_users} validation and {heldout_users} test "
-            f"users, got {data.n_users}; ask for from 1 to {(data.n_users - 1) // 2} held-out users."
+            f"users, got {data.n_users}; ask for {(data.n_users - 1) // 2} held-out users or fewer."
         )
     if not 0 < test_share < 1:
         raise InvalidParameterError(f"Expected a test_share between 0 and 1, got {test_share}.")
@@ -73,6 +75,8 @@ def strong_split(data: Interactions, heldout_users: int, seed: int = 98765, test
     train = data.select_users(np.sort(order[: -2 * heldout_users]))
     counts = np.bincount(train.matrix.indices, minlength=train.n_items)
     vocabulary = np.flatnonzero(counts)
+    if not len(vocabulary):
+        raise InvalidDataError(f"Expected training users with events, got {train.n_users} without any.")
     vocabulary = vocabulary[np.argsort(data.item_ids[vocabulary], kind="stable")]
     data, train, counts = data.select_items(vocabulary), train.select_items(vocabulary), counts[vocabulary]
     valid_rows, test_rows = order[-2 * heldout_users : -heldout_users], order[-heldout_users:]

@@ -23,16 +23,18 @@ Ranking = tuple[NDArray[np.int32], NDArray[np.float32]]
 def top_k(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """The k best columns of each row, exactly: by descending score, equal scores by ascending column.
 
-    scores : (B, I) float32 without NaN. Returns (ids, scores), both (B, min(k, I)).
+    scores : (B, I) float32 without NaN. Returns (ids, scores), both (B, min(k, I)). Columns of score -inf come last,
+    in no particular order.
     """
     k = min(k, scores.shape[1])
-    values, ids = scores.topk(k, dim=1)
+    values, ids = scores.topk(min(k + 1, scores.shape[1]), dim=1)
     if values.isnan().any():  # topk ranks NaN first, so a look at the top is a look at all
         raise InvalidDataError("Expected scores that are numbers, got NaN; the model's weights are damaged.")
-    # topk breaks ties as it likes. Rows where the last value also stands outside of the list choose anew ...
-    undecided = ((scores == values[:, -1:]).sum(1) > (values == values[:, -1:]).sum(1)).nonzero()[:, 0]
+    # topk breaks ties as it likes. Rows where the k-th value also stands outside of the list choose anew ...
+    last, ids = values[:, k - 1 : k], ids[:, :k]
+    undecided = ((values[:, k:] == last) & (last > -torch.inf)).nonzero()[:, 0]
     if len(undecided):
-        ids[undecided] = _first_of_the_best(scores[undecided], values[undecided, -1:], k)
+        ids[undecided] = _first_of_the_best(scores[undecided], last[undecided], k)
     # ... and then each list is put in order: columns ascending, then a stable sort by score.
     ids = ids.sort(dim=1).values
     values, order = scores.gather(1, ids).sort(dim=1, descending=True, stable=True)

@@ -16,11 +16,15 @@ from recvae.nn.vae import VAE
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one epoch gave, per user in the mean: elbo = -nll - kl; the loss that was minimised is nll + beta * kl."""
+    """What one epoch gave, per user in the mean, and how many seconds it took, validation included.
+
+    loss is what was minimised, nll + beta * kl with each step's own beta; `beta` is that of the last step.
+    """
 
     epoch: int
     nll: float
     kl: float
+    loss: float
     beta: float
     valid: float | None
     seconds: float
@@ -29,11 +33,6 @@ class Epoch:
     def elbo(self) -> float:
         """The evidence lower bound, with the KL term in full."""
         return -self.nll - self.kl
-
-    @property
-    def loss(self) -> float:
-        """What was minimised."""
-        return self.nll + self.beta * self.kl
 
 
 def train(
@@ -59,31 +58,32 @@ def train(
     Raises TrainingError when the loss of an epoch is not finite.
     """
     history: list[Epoch] = []
-    best, best_epoch, best_weights = float("-inf"), 0, _copy(network)
+    best, best_epoch, best_weights = float("-inf"), 0, dict[str, Tensor]()
     n_batches = -(-len(rows) // batch_size)
-    started = time.perf_counter()
     for epoch in range(epochs):
+        started = time.perf_counter()
         network.train()
-        totals = torch.zeros(2, device=generator.device)  # sums over users of nll and kl
+        totals = torch.zeros(3, device=generator.device)  # sums over users of nll, kl and loss
         for step, batch in enumerate(rows.shuffled(batch_size, generator)):
             weight = beta((epoch + step / n_batches) / epochs)
             terms = network(batch, generator)
             optimizer.zero_grad()
-            terms.loss(weight).backward()
+            loss = terms.loss(weight)
+            loss.backward()
             optimizer.step()
-            totals += torch.stack([terms.nll.detach().sum(), terms.kl.detach().sum()])
+            totals += torch.stack([terms.nll.sum(), terms.kl.sum(), loss * len(batch)]).detach()
         network.eval()
-        nll, kl = (totals / len(rows)).tolist()  # the one look at device memory in an epoch
-        _check_finite(nll + kl, epoch)
+        nll, kl, mean_loss = (totals / len(rows)).tolist()  # the one look at device memory in an epoch
+        _check_finite(mean_loss, epoch)
         valid = None if validate is None else validate()
-        history.append(Epoch(epoch + 1, nll, kl, weight, valid, time.perf_counter() - started))
+        history.append(Epoch(epoch + 1, nll, kl, mean_loss, weight, valid, time.perf_counter() - started))
         for callback in callbacks:
             callback(history[-1])
         if valid is not None and valid > best:
             best, best_epoch, best_weights = valid, epoch, _copy(network)
         if valid is not None and patience is not None and epoch - best_epoch >= patience:
             break
-    if validate is not None:
+    if best_weights:
         network.load_state_dict(best_weights)
     return history
 

@@ -72,6 +72,13 @@ def test_factors_that_are_not_numbers_are_an_error(implicit, checkerboard, monke
         ALS().fit(checkerboard)
 
 
+def test_a_system_that_cannot_be_solved_is_an_error(implicit):
+    few = sparse.csr_matrix([[1.0, 0.0], [0.0, 1.0]])
+    model = ALS(factors=8, regularization=0, random_state=0)
+    with pytest.raises(TrainingError, match="raise regularization"):
+        model.fit(few).recommend([0], few[[0]])
+
+
 @pytest.mark.parametrize("model", [ALS(), ItemKNN()])
 def test_without_implicit_there_is_a_kind_message(model, checkerboard, monkeypatch):
     for name in [name for name in sys.modules if name.split(".")[0] == "implicit"]:

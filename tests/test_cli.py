@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from recvae import __version__
+from recvae import __version__, cli
 from recvae.cli import main
 
 
@@ -34,8 +34,10 @@ def test_benchmark_prints_the_table_and_writes_the_results(tmp_path, capsys):
     [
         (["--dataset", "ml-2m"], "no data set called 'ml-2m'; did you mean"),
         (["--models", "MultVEA"], "no model called 'MultVEA'; did you mean MultVAE"),
-        (["--seeds", "0"], "Expected --seeds of at least 1, got 0"),
+        (["--seeds", "0"], "Expected --seeds to be a whole number of at least 1, got 0"),
         (["--out", "/proc/nowhere/results.json"], "Expected --out to be a file that can be written"),
+        (["--split-seed", "-1"], "Expected seed to be a whole number from 0 to 4294967295, got -1"),
+        (["--out", "/dev/null"], "it is there and no file"),
         (["--out", "/"], "Expected --out to be a file that can be written"),
     ],
 )
@@ -45,6 +47,18 @@ def test_what_is_wrong_is_one_sentence_and_exit_status_2(arguments, message, cap
     assert message in captured.err
     assert captured.err.count("\n") == 1
     assert captured.out == ""
+
+
+def test_what_is_no_number_is_null_in_json(tmp_path):
+    out = tmp_path / "results.json"
+    cli._write_json(out, {"a": [float("nan"), float("inf"), 1.5]})
+    assert json.loads(out.read_text()) == {"a": [None, None, 1.5]}
+    link = tmp_path / "link.json"
+    link.symlink_to(out)
+    cli._write_json(link, {})
+    assert link.is_symlink()
+    assert out.read_text() == "{}\n"
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_help_shows_an_example(capsys):

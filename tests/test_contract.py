@@ -1,6 +1,7 @@
 """What every model owes its users, on matrices whose answer is known by construction."""
 
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -66,7 +67,7 @@ def test_one_user_or_many_is_a_matter_of_form(model, checkerboard):
     assert ids.shape == scores.shape == (2, 4)
     assert (ids.dtype, scores.dtype) == (np.int32, np.float32)
     assert (np.diff(scores, axis=1) <= 0).all()
-    for row, user in enumerate([3, np.int64(8)]):
+    for row, user in enumerate([3, np.array(8)]):
         one, one_scores = model.recommend(user, checkerboard[user], N=4)
         assert one.shape == one_scores.shape == (4,)
         assert one.tolist() == ids[row].tolist()
@@ -100,6 +101,8 @@ def test_filters(model, checkerboard):
     assert set(only[0].tolist()) <= {4, 7, 9, -1}
     arrays, _ = model.recommend([4], checkerboard[[4]], N=10, items=np.array([7, 4, 9]))
     assert arrays.tolist() == only.tolist()
+    both, _ = model.recommend([4], checkerboard[[4]], N=10, items=[7, 4, 9], filter_items=[])
+    assert both.tolist() == only.tolist()
     nothing, _ = model.recommend([4], checkerboard[[4]], N=3, filter_items=[])
     assert nothing[0].tolist() == plain[0, :3].tolist()
 
@@ -112,6 +115,8 @@ def test_what_recommend_refuses(model, checkerboard):
         model.recommend([0], row, filter_items=[-1])
     with pytest.raises(InvalidParameterError, match="both filter_items and items"):
         model.recommend([0], row, items=np.array([1]), filter_items=np.array([2]))
+    with pytest.raises(InvalidParameterError, match="at least one item to rank"):
+        model.recommend([0], row, items=[])
     with pytest.raises(InvalidTypeError, match="whole numbers"):
         model.recommend([0], row, items=[0.5])
     with pytest.raises(InvalidDataError, match="1 row for every user in userids: expected 2, got 1"):
@@ -205,6 +210,8 @@ def test_what_fit_refuses(make, checkerboard, split):
             make().fit(empty)
     with pytest.raises(InvalidDataError, match="validation rows over 50 items"):
         make().fit(checkerboard, valid=split.valid)
+    with pytest.raises(InvalidTypeError, match=r"Holdout such as split\.valid, got Split"):
+        make().fit(checkerboard, valid=split)
     with pytest.warns(ParameterWarning):
         make().fit(checkerboard.tocoo())
 
@@ -223,6 +230,13 @@ def test_callbacks_are_called_after_each_pass(name, checkerboard):
     EVERY[name]().fit(checkerboard, callback=lambda *args: calls.append(args))
     assert [iteration for iteration, _, _ in calls] == list(range(len(calls)))
     assert len(calls) >= 15
+
+
+def test_many_threads_may_ask_one_model(model, checkerboard):
+    expected = model.recommend(np.arange(50), checkerboard, N=5)[0].tolist()
+    with ThreadPoolExecutor(4) as pool:
+        answers = pool.map(lambda _: model.recommend(np.arange(50), checkerboard, N=5)[0].tolist(), range(12))
+    assert all(answer == expected for answer in answers)
 
 
 def test_models_survive_pickling_in_memory(model, checkerboard):

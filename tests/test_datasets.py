@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import recvae
-from recvae import datasets, load_card, load_dataset
+from recvae import datasets, download, load_card, load_dataset
 from recvae.cards import known_cards, read_card
 from recvae.download import fetch
 from recvae.errors import DataNotFoundError, InvalidDataError, InvalidParameterError, UnknownNameError
@@ -120,9 +120,17 @@ def test_a_truncated_file_is_noticed(name, tmp_path, small_cards):
 
 
 def test_a_damaged_item_file_is_noticed(tmp_path, small_cards):
-    write(tmp_path / "ml-1m", FILES["ml-1m"] | {"movies.dat": "10::Film\n"})
-    with pytest.raises(InvalidDataError, match=r"expected 3 columns, got 2 in \['10', 'Film'\]"):
-        load_dataset("ml-1m", tmp_path)
+    write(tmp_path / "ml-1m", FILES["ml-1m"])
+    for text, message in (
+        (b"10::Film\n", r"expected 3 columns, got 2 in \['10', 'Film'\]"),
+        (b"10::Film::Drama\nten::Film::Drama\n", "damaged after item 1: .*'ten'"),
+    ):
+        (tmp_path / "ml-1m" / "movies.dat").write_bytes(text)
+        with pytest.raises(InvalidDataError, match=message):
+            load_dataset("ml-1m", tmp_path)
+    write(tmp_path / "ml-latest-small", FILES["ml-latest-small"] | {"movies.csv": b"movieId,title,genres\n10,\xff,\n"})
+    with pytest.raises(InvalidDataError, match="'utf-8' codec"):
+        load_dataset("ml-latest-small", tmp_path)
 
 
 @pytest.mark.parametrize("missing", ["ratings.dat", "movies.dat"])
@@ -243,9 +251,21 @@ def test_without_network_one_sentence_says_what_to_put_where(site, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_whoever_comes_second_takes_what_the_first_has_put_there(site, tmp_path, monkeypatch):
+    unpack = download._unpack
+
+    def slow(*args):
+        write(tmp_path / "ml-1m", FILES["ml-1m"])  # another process was faster
+        return unpack(*args)
+
+    monkeypatch.setattr(download, "_unpack", slow)
+    assert fetch(card_for(site), tmp_path) == tmp_path / "ml-1m"
+    assert [path.name for path in tmp_path.iterdir()] == ["ml-1m"]
+
+
 def test_a_home_that_cannot_be_made(site, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(DataNotFoundError, match="a folder that can be written"):
+    with pytest.raises(DataNotFoundError, match=r"nothing can be written there .*; name another folder"):
         fetch(card_for(site), tmp_path / "file" / "home")
 
 

@@ -7,7 +7,7 @@ from scipy import sparse, stats
 import recvae
 from recvae import Holdout, Metric, evaluate, paired_bootstrap
 from recvae.baselines import ALS, ItemKNN
-from recvae.errors import InvalidDataError, InvalidParameterError, UnknownNameError
+from recvae.errors import InvalidDataError, InvalidParameterError, InvalidTypeError, UnknownNameError
 from recvae.evaluation import evaluate_ranker
 
 
@@ -56,6 +56,26 @@ def test_k_beyond_the_items():
     assert result["precision@1000"].values.tolist() == [0.002, 0.001]
 
 
+def test_a_holdout_in_any_order_scores_the_same():
+    model = Fixed([[1, 2, 3], [0, 2, 3], [1, 3, 0]])
+    expected = evaluate(model, SMALL, ["ndcg@3"])["ndcg@3"].values
+    messy = sparse.csr_matrix(([1.0, 1, 0, 1, 1], [3, 1, 2, 0, 0], [0, 3, 3, 5]), shape=(3, 4))
+    result = evaluate(model, Holdout(SMALL.fold_in, messy, SMALL.users, 0, SMALL.item_counts, 4), ["ndcg@3"])
+    assert result["ndcg@3"].values.tolist() == expected.tolist()
+    assert result.excluded == 1
+
+
+def test_one_metric_may_stand_alone():
+    assert list(evaluate(Fixed([[1], [0], [0]]), SMALL, "recall@1")) == ["recall@1"]
+
+
+def test_implicit_s_models_that_cannot_fold_in_are_refused(split):
+    bpr = pytest.importorskip("implicit").cpu.bpr.BayesianPersonalizedRanking(factors=4, iterations=1)
+    bpr.fit(split.train.matrix, show_progress=False)
+    with pytest.raises(InvalidTypeError, match="can score held-out users, got BayesianPersonalizedRanking"):
+        evaluate(bpr, split.test)
+
+
 def test_blocks_do_not_change_the_result(split):
     model = recvae.MultVAE(epochs=2, random_state=0).fit(split.train)
     whole, blocks = (evaluate(model, split.test, block_users=size) for size in (1000, 7))
@@ -72,6 +92,16 @@ def test_what_cannot_be_evaluated():
         evaluate(model, SMALL, [])
     with pytest.raises(InvalidDataError, match="nothing to evaluate"):
         evaluate(model, holdout([[1, 0, 0, 0]], [[0, 0, 0, 0]]), ["recall@1"])
+    with pytest.raises(InvalidTypeError, match=r"Holdout such as split\.test, got csr_matrix"):
+        evaluate(model, SMALL.fold_in)
+    shorter = Holdout(SMALL.fold_in[:2], SMALL.held_out, SMALL.users, 0, SMALL.item_counts, 4)
+    with pytest.raises(InvalidDataError, match="of one shape"):
+        evaluate(model, shorter)
+    for block_users in (0, -1, 1.5):
+        with pytest.raises(InvalidParameterError, match="block_users"):
+            evaluate(model, SMALL, block_users=block_users)
+    with pytest.raises(InvalidDataError, match="Expected 2 ranked lists"):
+        evaluate_ranker(lambda users, rows, N: np.zeros((1, N), dtype=int), SMALL)
     with pytest.raises(InvalidDataError, match="at most once in a ranked list"):
         evaluate_ranker(lambda users, rows, N: np.zeros((len(users), 2), dtype=int), SMALL, ["recall@2"])
 
@@ -131,5 +161,10 @@ def test_paired_bootstrap_at_the_edges():
     same = Metric(np.array([0.5, 0.2]))
     assert paired_bootstrap(same, same).p_value == 1
     assert paired_bootstrap(Metric(same.values + 1), same, resamples=99).p_value == pytest.approx(0.01)
-    with pytest.raises(InvalidDataError, match="the same users, got 2 and 3"):
-        paired_bootstrap(same, Metric(np.zeros(3)))
+    named = Metric(same.values, np.array(["ann", "bob"])), Metric(same.values, np.array(["ann", "eve"]))
+    for pair in ((same, Metric(np.zeros(3))), named):
+        with pytest.raises(InvalidDataError, match="over the same users"):
+            paired_bootstrap(*pair)
+    for values in ([0.5], [0.5, np.nan]):
+        with pytest.raises(InvalidDataError, match="at least two users"):
+            paired_bootstrap(Metric(np.array(values)), Metric(np.zeros(len(values))))

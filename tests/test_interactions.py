@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 from recvae import Interactions
-from recvae.errors import InvalidDataError, InvalidTypeError, UnknownNameError
+from recvae.errors import InvalidDataError, InvalidParameterError, InvalidTypeError, UnknownNameError
 
 EVENTS = {
     "who": [7, 7, 3, 3, 3, 11],
@@ -128,7 +128,7 @@ def test_what_cannot_be_read_is_said_in_a_sentence(options, message):
     [
         ("stars", float("inf"), "finite values, got inf"),
         ("stars", -1.0, "zero or more, got -1"),
-        ("stars", 1e39, r"fit 32 bits, got 1e\+39"),
+        ("stars", 1e39, r"from 1e-15 to 1e\+15, got 1e\+39"),
         ("stars", None, "every row of 'stars', got none in row 2"),
         ("who", None, "every row of 'who', got none in row 2"),
     ],
@@ -136,6 +136,26 @@ def test_what_cannot_be_read_is_said_in_a_sentence(options, message):
 def test_bad_cells_are_refused(column, value, message):
     with pytest.raises(InvalidDataError, match=message):
         read(EVENTS | {column: [*EVENTS[column][:2], value, *EVENTS[column][3:]]}, pa.table)
+
+
+def test_min_value_needs_values_and_a_number():
+    for options in ({"value": None, "min_value": 4}, {"min_value": float("nan")}, {"min_value": "4"}):
+        with pytest.raises(InvalidParameterError, match="min_value"):
+            read(**options)
+
+
+def test_categories_are_ids_like_any_other():
+    expected = read().item_ids.tolist()
+    assert read({**EVENTS, "what": pd.Categorical(EVENTS["what"])}).item_ids.tolist() == expected
+    frame = pl.DataFrame(EVENTS).with_columns(pl.col("what").cast(pl.Categorical))
+    assert Interactions.from_frame(frame, user="who", item="what", value="stars").item_ids.tolist() == expected
+
+
+def test_columns_stay_sorted_whatever_is_selected():
+    data = read().select_items(np.array([1, 0]))
+    assert data.matrix.has_sorted_indices
+    assert data.item_ids.tolist() == ["b", "a"]
+    assert data.matrix.toarray().tolist() == [[5, 0], [5, 2], [0, 3]]
 
 
 def test_nan_is_refused_by_each_way_in():
@@ -160,7 +180,9 @@ def test_dense_things_are_refused(thing):
 def test_double_columns_and_mixed_ids_are_refused():
     with pytest.raises(InvalidDataError, match="'who', but it stands 2 times"):
         Interactions.from_frame(pd.DataFrame([[1, 2, 3]], columns=["who", "who", "what"]), user="who", item="what")
-    with pytest.raises(InvalidDataError, match="'who' mixes kinds of values"):
+    with pytest.raises(InvalidTypeError, match="got LazyFrame"):
+        Interactions.from_frame(pl.LazyFrame({"user": [1], "item": [2]}))
+    with pytest.raises(InvalidDataError, match="'who' cannot be read"):
         read(EVENTS | {"who": [1, "x", 2, 3, 4, 5]})
 
 
@@ -170,6 +192,8 @@ def test_ids_have_to_fit():
         Interactions.from_matrix(matrix, user_ids=[1, 2])
     with pytest.raises(InvalidDataError, match="without repetition"):
         Interactions.from_matrix(matrix, item_ids=["a", "a", "b"])
+    with pytest.raises(InvalidDataError, match="none in some places"):
+        Interactions.from_matrix(matrix, item_ids=["a", None, "b"])
 
 
 def test_unknown_options_name_the_known():

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 from recvae.errors import InvalidDataError, InvalidParameterError, UnknownNameError
-from recvae.metrics import METRICS, coverage, find_hits, gini, novelty, parse_metric
+from recvae.metrics import METRICS, coverage, find_hits, gini, novelty, parse_metric, times_listed
 
 
 def by_hand(name, ranked, held, k):
@@ -105,7 +105,13 @@ def test_padding_is_never_a_hit():
 
 @pytest.mark.parametrize(
     ("ranked", "message"),
-    [([[0, 0]], "at most once"), ([[0, 7]], "below 5, the number of items, got 7"), ([[0], [1]], "Expected 1 ranked")],
+    [
+        ([[0, 0]], "at most once"),
+        ([[0, 7]], "below 5, the number of items, got 7"),
+        ([[0], [1]], "Expected 1 ranked"),
+        ([[0.5]], "whole numbers"),
+        ([0], "Expected 1 ranked"),
+    ],
 )
 def test_lists_that_cannot_be_are_refused(ranked, message):
     with pytest.raises(InvalidDataError, match=message):
@@ -116,7 +122,7 @@ def test_names_of_metrics():
     assert parse_metric("recall_full@20") == ("recall_full", 20)
     with pytest.raises(UnknownNameError, match="no metric called 'ndgc'; did you mean ndcg"):
         parse_metric("ndgc@10")
-    for name in ("ndcg", "ndcg@", "ndcg@ten"):
+    for name in ("ndcg", "ndcg@", "ndcg@ten", "ndcg@²"):
         with pytest.raises(InvalidParameterError, match="such as ndcg@20"):
             parse_metric(name)
     for name in ("ndcg@0", "ndcg@-3"):
@@ -125,13 +131,12 @@ def test_names_of_metrics():
 
 
 def test_list_level_measures():
-    everyone_alike, all_different = np.zeros((4, 1), dtype=int), np.arange(4)[:, None]
-    assert coverage(everyone_alike, 4) == 0.25
-    assert coverage(all_different, 4) == 1
-    assert gini(all_different, 4) == pytest.approx(0)
-    assert gini(everyone_alike, 4) == pytest.approx(0.75)  # (n - 1) / n, the most there is
+    same, different, none = (times_listed(np.array(lists), 4) for lists in ([[0]] * 4, [[0, 1, 2, 3]], [[-1]]))
+    assert (coverage(same), coverage(different), coverage(none)) == (0.25, 1, 0)
+    assert gini(different) == pytest.approx(0)
+    assert gini(same) == pytest.approx(0.75)  # (n - 1) / n, the most there is
     counts = np.array([8, 4, 1, 0])
-    assert novelty(everyone_alike, counts, 8) == 0
-    assert novelty(np.array([[1, 2, -1]]), counts, 8) == pytest.approx((1 + 3) / 2)
-    assert np.isnan(novelty(np.array([[-1]]), counts, 8))
-    assert np.isnan(gini(np.array([[-1]]), 4))
+    assert novelty(same, counts, 8) == 0
+    assert novelty(times_listed(np.array([[1, 2, -1]]), 4), counts, 8) == pytest.approx((1 + 3) / 2)
+    assert np.isnan(novelty(none, counts, 8))
+    assert np.isnan(gini(none))

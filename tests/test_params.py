@@ -1,5 +1,7 @@
 import inspect
+import pickle
 
+import numpy as np
 import pytest
 
 from recvae import MultDAE, MultVAE
@@ -44,6 +46,8 @@ def test_defaults_are_in_range(model):
         ({"hidden_dims": 600}, InvalidTypeError, r"a tuple of whole numbers such as \(600,\), got int"),
         ({"hidden_dims": (600, 0)}, InvalidParameterError, "from 1 to inf"),
         ({"hidden_dims": (1.5,)}, InvalidTypeError, "got float in it"),
+        ({"hidden_dims": (True,)}, InvalidTypeError, "got bool in it"),
+        ({"random_state": 2**70}, InvalidParameterError, "random_state"),
         ({"dropout": 1.0}, InvalidParameterError, r"from 0 to 0\.99"),
         ({"dropout": float("nan")}, InvalidParameterError, r"from 0 to 0\.99"),
         ({"kl_cap": -0.1}, InvalidParameterError, "from 0 to inf"),
@@ -58,6 +62,17 @@ def test_defaults_are_in_range(model):
 def test_what_is_out_of_range_is_named_at_fit(params, error, message, checkerboard):
     with pytest.raises(error, match=message):
         MultVAE(**params).fit(checkerboard)
+
+
+def test_numpy_s_numbers_are_numbers(checkerboard):
+    MultVAE(epochs=np.int64(1), batch_size=np.int32(7), latent_dim=np.uint8(3), learning_rate=np.float32(0.1)).fit(
+        checkerboard
+    )
+
+
+def test_errors_travel_between_processes():
+    for error in (UnknownNameError.among("model", "x", ["y"]), InvalidParameterError("A sentence.")):
+        assert str(pickle.loads(pickle.dumps(error))) == str(error)
 
 
 def test_an_unknown_device_is_named(checkerboard):

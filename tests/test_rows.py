@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from recvae.errors import InvalidDataError, InvalidTypeError
+from recvae.errors import InvalidDataError, InvalidTypeError, UnknownNameError
 from recvae.rows import ParameterWarning, check_rows, transform_values
 
 
@@ -13,6 +13,25 @@ def test_rows_become_canonical_and_the_argument_stays():
     assert rows.nnz == 2
     assert messy.nnz == 4
     assert messy.indices.tolist() == [2, 2, 0, 1]
+
+
+def test_the_argument_stays_even_where_values_are_dropped():
+    wide = sparse.csr_matrix(np.arange(1.0, 13).reshape(3, 4))
+    wide.data[::3] = 0
+    before = wide.copy()
+    assert check_rows(wide).nnz == 8
+    for one, other in zip(
+        (wide.data, wide.indices, wide.indptr), (before.data, before.indices, before.indptr), strict=True
+    ):
+        assert (one == other).all()
+
+
+def test_read_only_arrays_and_64_bit_indices():
+    rows = sparse.csr_matrix(np.eye(3))
+    rows.indices, rows.indptr = rows.indices.astype(np.int64), rows.indptr.astype(np.int64)
+    for array in (rows.data, rows.indices, rows.indptr):
+        array.flags.writeable = False
+    assert check_rows(rows).toarray().tolist() == np.eye(3).tolist()
 
 
 def test_one_row_of_a_csr_array_is_a_matrix_of_one_row():
@@ -40,6 +59,9 @@ def test_width_and_content_are_checked():
     for value, message in ((-2.0, "zero or more, got -2"), (np.nan, "got nan"), (np.inf, "got inf")):
         with pytest.raises(InvalidDataError, match=message):
             check_rows(sparse.csr_matrix([[1.0, value]]))
+    for value in (1e20, 1e-20):
+        with pytest.raises(InvalidDataError, match=r"from 1e-15 to 1e\+15, got .*; scale them first"):
+            check_rows(sparse.csr_matrix([[1.0, value]]))
     with pytest.raises(InvalidDataError, match="numbers as values, got complex"):
         check_rows(sparse.csr_matrix([[1j]]))
 
@@ -50,3 +72,5 @@ def test_the_three_readings_of_values():
     assert transform_values(rows, "raw").data.tolist() == [1, 352698]
     np.testing.assert_allclose(transform_values(rows, "log1p").data, np.log([2, 352699]), rtol=1e-6)
     assert rows.data.tolist() == [1, 352698]
+    with pytest.raises(UnknownNameError, match="did you mean log1p"):
+        transform_values(rows, "log")

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 from recvae import Interactions, strong_split
-from recvae.errors import InvalidParameterError, InvalidTypeError
+from recvae.errors import InvalidDataError, InvalidParameterError, InvalidTypeError
 
 
 def by_the_paper(matrix, user_ids, item_ids, n_heldout, seed):
@@ -81,11 +81,27 @@ def test_values_come_along():
     assert (split.test.held_out.data == 3).all()
 
 
-@pytest.mark.parametrize("n_heldout", [0, -1, 25, 1000])
+@pytest.mark.parametrize("n_heldout", [25, 1000])
 def test_too_few_users(n_heldout):
     data = Interactions.from_matrix(sparse.eye(50, format="csr"))
-    with pytest.raises(InvalidParameterError, match=r"got 50; ask for from 1 to 24 held-out users"):
+    with pytest.raises(InvalidParameterError, match=r"got 50; ask for 24 held-out users or fewer"):
         strong_split(data, n_heldout)
+
+
+@pytest.mark.parametrize(
+    ("heldout_users", "seed"), [(0, 1), (-1, 1), (2.0, 1), ("3", 1), (True, 1), (1, -1), (1, 2**32)]
+)
+def test_numbers_have_to_be_whole_and_in_range(heldout_users, seed):
+    data = Interactions.from_matrix(sparse.eye(50, format="csr"))
+    with pytest.raises(InvalidParameterError, match="to be a whole number"):
+        strong_split(data, heldout_users, seed)
+
+
+def test_training_users_without_events_are_refused():
+    row = sparse.csr_matrix(([1.0], ([0], [0])), shape=(3, 2))
+    seed = next(s for s in range(100) if np.random.RandomState(s).permutation(3)[0] != 0)
+    with pytest.raises(InvalidDataError, match="training users with events"):
+        strong_split(Interactions.from_matrix(row), 1, seed)
 
 
 def test_other_arguments():

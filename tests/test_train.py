@@ -44,7 +44,7 @@ def test_without_validation_the_last_weights_stay():
     network, *rest = setup()
     history = train(network, *rest, epochs=2, batch_size=16, beta=lambda progress: 0.1)
     assert [epoch.valid for epoch in history] == [None, None]
-    assert history[-1].loss == pytest.approx(history[-1].nll + 0.1 * history[-1].kl)
+    assert history[-1].loss == pytest.approx(history[-1].nll + 0.1 * history[-1].kl, rel=1e-5)
     assert history[-1].elbo == pytest.approx(-history[-1].nll - history[-1].kl)
 
 
@@ -61,7 +61,7 @@ def test_callbacks_get_each_epoch():
     history = train(network, *rest, epochs=3, batch_size=50, beta=lambda progress: 0.0, callbacks=[got.append])
     assert got == history
     assert [epoch.epoch for epoch in got] == [1, 2, 3]
-    assert got[0].seconds <= got[1].seconds <= got[2].seconds
+    assert all(epoch.seconds > 0 for epoch in got)
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_with_advice():

@@ -19,7 +19,7 @@ from recvae.nn import VAE
 from recvae.nn.layers import initialize
 from recvae.params import fitted, hyper, parameters
 from recvae.progress import bar
-from recvae.recommender import FitCallback, Recommender
+from recvae.recommender import FitRun, Recommender
 from recvae.rows import transform_values
 from recvae.split import Holdout
 from recvae.topk import rank
@@ -33,7 +33,7 @@ class Autoencoder(Recommender):
     epochs: int = hyper(50, "passes over the training users; schedules stretch with them", low=1)
     batch_size: int = hyper(250, "users in a step", low=1)
     learning_rate: float = hyper(1e-3, "of Adam, as in the paper", low=0)
-    weight_decay: float = hyper(0.0, "L2 penalty on all weights, by decoupled decay (AdamW)", low=0)
+    weight_decay: float = hyper(0.0, "decoupled weight decay of AdamW, on all weights", low=0)
     patience: int | None = hyper(
         None,
         "with validation users, stop after so many epochs without a better NDCG@100",
@@ -42,9 +42,14 @@ class Autoencoder(Recommender):
         optional=True,
     )
     random_state: int | None = hyper(
-        None, "seed of weights, order, dropout and noise; None draws one", low=0, kind=int, optional=True
+        None,
+        "seed of weights, order, dropout and noise; None draws one",
+        low=0,
+        high=2**32 - 1,
+        kind=int,
+        optional=True,
     )
-    device: str = hyper("auto", 'torch device; "auto" takes a GPU if there is one', run_option=True)
+    device: str = hyper("auto", 'torch device; "auto" takes a GPU if there is one')
 
     network_: VAE = fitted()
     history_: list[Epoch] = fitted()
@@ -57,14 +62,7 @@ class Autoencoder(Recommender):
         """Weight of the KL term after a share of the run."""
         return 0.0
 
-    def _fit(
-        self,
-        rows: sparse.csr_matrix,
-        values: str,
-        show_progress: bool,
-        callback: FitCallback | None,
-        valid: Holdout | None,
-    ) -> dict[str, Any]:
+    def _fit(self, rows: sparse.csr_matrix, run: FitRun) -> dict[str, Any]:
         device = _device(self.device)
         generator = torch.Generator(device)
         generator.seed() if self.random_state is None else generator.manual_seed(int(self.random_state))
@@ -73,13 +71,13 @@ class Autoencoder(Recommender):
         optimizer = torch.optim.AdamW(
             network.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay, fused=True
         )
-        with bar(show_progress) as progress:
+        with bar(run.show_progress) as progress:
             task = progress.add_task(f"training {type(self).__name__}", total=self.epochs, note="")
 
             def report(epoch: Epoch) -> None:
                 progress.update(task, completed=epoch.epoch, note=_note(epoch))
-                if callback is not None:
-                    callback(epoch.epoch - 1, epoch.seconds, epoch.loss)
+                if run.callback is not None:
+                    run.callback(epoch.epoch - 1, epoch.seconds, epoch.loss)
 
             history = train(
                 network,
@@ -87,9 +85,9 @@ class Autoencoder(Recommender):
                 optimizer,
                 generator,
                 epochs=self.epochs,
-                batch_size=self.batch_size,
+                batch_size=int(self.batch_size),
                 beta=self._beta,
-                validate=None if valid is None else partial(_validate, network, valid, values),
+                validate=None if run.valid is None else partial(_validate, network, run.valid, run.values),
                 patience=self.patience,
                 callbacks=[report],
             )

@@ -20,7 +20,7 @@ def multinomial_nll(hidden: Tensor, weight: Tensor, bias: Tensor, batch: Batch, 
         same value and gradient from the log-sum-exp and the logits of the observed items. "auto" is "exact".
     """
     if impl not in ("auto", "dense", "exact"):
-        raise UnknownNameError("impl of the multinomial likelihood", impl, ("auto", "dense", "exact"))
+        raise UnknownNameError.among("impl of the multinomial likelihood", impl, ("auto", "dense", "exact"))
     logits = F.linear(hidden, weight, bias)  # (B, I)
     if impl == "dense":
         x = torch.zeros_like(logits).index_put_((batch.rows, batch.items), batch.values.to(logits.dtype), True)
@@ -30,7 +30,7 @@ def multinomial_nll(hidden: Tensor, weight: Tensor, bias: Tensor, batch: Batch, 
 
 
 class _Multinomial(torch.autograd.Function):
-    """n_u logsumexp(l) - sum_i x_i l_i, whose gradient n_u softmax(l) - x is formed in the memory of the logits."""
+    """n_u logsumexp(l) - sum_i x_i l_i, whose gradient n_u softmax(l) - x needs no dense x."""
 
     @staticmethod
     def forward(ctx, logits, rows, items, values):  # type: ignore[no-untyped-def]

@@ -1,0 +1,38 @@
+import re
+from pathlib import Path
+
+import pytest
+
+import recvae
+from benchmarks.table import results_table
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def test_each_snippet_runs(monkeypatch, capsys):
+    fit = recvae.MultVAE.fit
+    monkeypatch.setattr(
+        recvae.MultVAE, "fit", lambda self, *a, **k: (setattr(self, "epochs", 5), fit(self, *a, **k))[1]
+    )
+    namespace: dict = {}
+    for snippet in re.findall(r"```python\n(.*?)```", README, re.DOTALL):
+        exec(snippet, namespace)
+    printed = capsys.readouterr().out
+    assert 0.3 < float(printed.split()[0]) < 0.7
+    assert "Interactions(2 users x 1 items, 2 events, values='binary')" in printed
+
+
+def test_the_table_is_that_of_the_recorded_results():
+    assert results_table() in README
+
+
+def test_links_lead_somewhere():
+    for target in re.findall(r"\]\(([^)]+)\)", README):
+        assert target.startswith("https://") or (ROOT / target).exists()
+
+
+@pytest.mark.parametrize("command", ["benchmark", "test"])
+def test_the_two_commands_are_in_the_makefile(command):
+    assert f"    make {command} " in README
+    assert f"\n{command}:" in (ROOT / "Makefile").read_text()
