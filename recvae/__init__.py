@@ -1,14 +1,14 @@
 """Variational autoencoders for recommender systems."""
 
+from recvae import baselines as baselines
 from recvae.cards import Card, load_card
 from recvae.datasets import load_dataset
 from recvae.evaluation import Evaluation, Metric, PairedTest, evaluate, paired_bootstrap
 from recvae.interactions import Interactions
 from recvae.models import MultDAE, MultVAE
-from recvae.recommender import Recommender
+from recvae.recommender import Recommender, load
 from recvae.split import Holdout, Split, strong_split
-
-__version__ = "0.1.0"
+from recvae.version import __version__ as __version__
 
 __all__ = [
     "Card",
@@ -22,6 +22,7 @@ __all__ = [
     "Recommender",
     "Split",
     "evaluate",
+    "load",
     "load_card",
     "load_dataset",
     "paired_bootstrap",

@@ -32,6 +32,12 @@ class Popularity(Recommender):
         counts = np.bincount(rows.indices, minlength=rows.shape[1])
         return {"item_counts_": torch.from_numpy(counts.astype(np.float32))}
 
+    def _tensors(self) -> dict[str, Tensor]:
+        return {"item_counts": self.item_counts_}
+
+    def _restore(self, tensors: dict[str, Tensor], n_items: int) -> dict[str, Any]:
+        return {"item_counts_": tensors["item_counts"]}
+
     def _score(self, rows: sparse.csr_matrix) -> Tensor:
         return self.item_counts_.repeat(rows.shape[0], 1)
 
@@ -55,13 +61,7 @@ class ALS(Recommender):
     def _fit(self, rows: sparse.csr_matrix, run: FitRun) -> dict[str, Any]:
         implicit = _implicit()
         with bar(run.show_progress) as progress, _one_blas_thread():
-            model = implicit.cpu.als.AlternatingLeastSquares(
-                factors=self.factors,
-                regularization=self.regularization,
-                alpha=self.alpha,
-                iterations=self.iterations,
-                random_state=self.random_state,
-            )
+            model = self._new()
             task = progress.add_task("training ALS", total=self.iterations, note="")
 
             def report(iteration: int, seconds: float, loss: float | None = None) -> None:
@@ -74,6 +74,24 @@ class ALS(Recommender):
             except implicit.recommender_base.ModelFitError as error:
                 raise TrainingError(f"Expected finite factors, got others: {error}; raise regularization.") from error
         return {"model_": model}
+
+    def _tensors(self) -> dict[str, Tensor]:
+        return {"item_factors": torch.from_numpy(self.model_.item_factors)}
+
+    def _restore(self, tensors: dict[str, Tensor], n_items: int) -> dict[str, Any]:
+        with _one_blas_thread():
+            model = self._new()
+        model.item_factors = tensors["item_factors"].numpy()  # all that scoring a row needs
+        return {"model_": model}
+
+    def _new(self) -> Any:
+        return _implicit().cpu.als.AlternatingLeastSquares(
+            factors=self.factors,
+            regularization=self.regularization,
+            alpha=self.alpha,
+            iterations=self.iterations,
+            random_state=self.random_state,
+        )
 
     def _score(self, rows: sparse.csr_matrix) -> Tensor:
         try:
@@ -108,6 +126,14 @@ class ItemKNN(Recommender):
             warnings.simplefilter("ignore", implicit.utils.ParameterWarning)
             model.fit(rows, show_progress=False)
         return {"similarity_": model.similarity.tocsr().astype(np.float32)}
+
+    def _tensors(self) -> dict[str, Tensor]:
+        csr = self.similarity_
+        return {name: torch.from_numpy(getattr(csr, name)) for name in ("data", "indices", "indptr")}
+
+    def _restore(self, tensors: dict[str, Tensor], n_items: int) -> dict[str, Any]:
+        arrays = tuple(tensors[name].numpy() for name in ("data", "indices", "indptr"))
+        return {"similarity_": sparse.csr_matrix(arrays, shape=(n_items, n_items))}
 
     def _score(self, rows: sparse.csr_matrix) -> Tensor:
         scores = torch.from_numpy((rows @ self.similarity_).toarray())

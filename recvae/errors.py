@@ -52,5 +52,9 @@ class DataNotFoundError(RecvaeError, FileNotFoundError):
     """A data set that is not on this machine and could not be fetched."""
 
 
+class OutputError(RecvaeError, OSError):
+    """A file that cannot be written."""
+
+
 class MissingDependencyError(RecvaeError, ImportError):
     """A library of one of the extras is needed and not installed."""

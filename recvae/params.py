@@ -22,11 +22,12 @@ def hyper(
     choices: Sequence[str] | None = None,
     kind: type | None = None,
     optional: bool = False,
+    run_option: bool = False,
 ) -> Any:
     """Declare a hyper-parameter: its default, one line of why, and its closed range or its choices.
 
     `kind` is int, float, str or tuple (of whole numbers), by default that of the default value. `optional` admits
-    None.
+    None. `run_option` marks what belongs to the machine rather than to the model, and is not saved with it.
     """
     rule = {
         "why": why,
@@ -35,7 +36,7 @@ def hyper(
         "choices": choices,
         "kind": kind or (str if choices else type(default)),
     }
-    return dataclasses.field(default=default, metadata=rule | {"optional": optional})
+    return dataclasses.field(default=default, metadata=rule | {"optional": optional, "run_option": run_option})
 
 
 def fitted() -> Any:
@@ -55,9 +56,10 @@ def parameters(cls: type[T]) -> type[T]:
     return made
 
 
-def get_params(model: Any) -> dict[str, Any]:
+def get_params(model: Any, run_options: bool = True) -> dict[str, Any]:
     """The hyper-parameters of a model by name, as its constructor takes them."""
-    return {field.name: getattr(model, field.name) for field in _declared(model)}
+    chosen = (field for field in _declared(model) if run_options or not field.metadata["run_option"])
+    return {field.name: getattr(model, field.name) for field in chosen}
 
 
 def check_params(model: Any) -> None:
@@ -73,6 +75,19 @@ def check_params(model: Any) -> None:
             raise InvalidTypeError(f"{owner}: expected {_KINDS[rule['kind']][1]}, got {type(value).__name__}.")
         for number in value if rule["kind"] is tuple else [value]:
             _check_number(owner, number, rule)
+
+
+def parse_param(model: Any, name: str, text: str) -> Any:
+    """A hyper-parameter as a command line gives it: "64", "0.5", "600,200" for a tuple, "none"."""
+    rule = next(field.metadata for field in _declared(model) if field.name == name)
+    if text.lower() == "none" and rule["optional"]:
+        return None
+    try:
+        if rule["kind"] is tuple:
+            return tuple(int(part) for part in text.split(",") if part)
+        return rule["kind"](text)
+    except ValueError as error:
+        raise InvalidParameterError(f"Expected {_KINDS[rule['kind']][1]} as {name}, got {text!r}.") from error
 
 
 def check_whole(name: str, value: Any, low: int, high: float = math.inf) -> int:

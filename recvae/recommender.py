@@ -5,19 +5,28 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 from torch import Tensor
 
-from recvae.errors import InvalidDataError, InvalidParameterError, InvalidTypeError, NotFittedError, OutOfRangeError
+from recvae.errors import (
+    InvalidDataError,
+    InvalidParameterError,
+    InvalidTypeError,
+    NotFittedError,
+    OutOfRangeError,
+    UnknownNameError,
+)
 from recvae.interactions import Ids, Interactions
-from recvae.params import check_params, check_whole, fitted, hyper, parameters
+from recvae.params import check_params, check_whole, fitted, get_params, hyper, parameters
 from recvae.rows import VALUES, check_rows, transform_values
+from recvae.saving import File, read_model, write_model
 from recvae.split import Holdout
 from recvae.topk import Ranking, rank
+from recvae.version import __version__
 
 Items = Sequence[int] | NDArray[np.integer]
 FitCallback = Callable[..., None]
@@ -48,10 +57,16 @@ class Recommender(ABC):
         choices=VALUES,
         optional=True,
     )
+    known: ClassVar[dict[str, type[Recommender]]] = {}  # classes by name, for `load`
+
     values_: str = fitted()  # how values were read
     n_items_: int = fitted()
     item_ids_: Ids | None = fitted()  # raw ids and titles of the columns, where the data had them
     titles_: Ids | None = fitted()
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        Recommender.known[cls.__name__] = cls
 
     def fit(
         self,
@@ -121,7 +136,8 @@ class Recommender(ABC):
         Raises NotFittedError; InvalidTypeError or InvalidDataError for rows that do not fit; OutOfRangeError for
         items the model does not have; InvalidParameterError for N < 1.
         """
-        rows = self._check_rows(user_items)
+        self._check_fitted()
+        rows = check_rows(user_items, self.n_items_)
         scalar = np.ndim(userid) == 0
         n_users = 1 if scalar else len(userid)
         if rows.shape[0] != n_users:
@@ -136,6 +152,32 @@ class Recommender(ABC):
         ids, scores = rank(self._score, rows_as_read, N, filter_seen=filter_already_liked_items, allowed=allowed)
         return (ids[0], scores[0]) if scalar else (ids, scores)
 
+    def save(self, file: File) -> None:
+        """Write the fitted model to a path or an open binary file: one safetensors file, described by JSON inside.
+
+        The ids and titles of the items and the reading of values travel along; `recvae.load` reads it back. A path is
+        written atomically. Raises NotFittedError, OutputError.
+        """
+        self._check_fitted()
+        description = {
+            "class": type(self).__name__,
+            "parameters": get_params(self, run_options=False),
+            "values": self.values_,
+            "n_items": self.n_items_,
+            "item_ids": None if self.item_ids_ is None else self.item_ids_.tolist(),
+            "titles": None if self.titles_ is None else self.titles_.tolist(),
+            "version": __version__,
+        }
+        write_model(file, self._tensors(), description)
+
+    @abstractmethod
+    def _tensors(self) -> dict[str, Tensor]:
+        """The fitted state by name, from which `_restore` makes it again."""
+
+    @abstractmethod
+    def _restore(self, tensors: dict[str, Tensor], n_items: int) -> dict[str, Any]:
+        """The inverse of `_tensors`. -> fitted attributes by name"""
+
     @abstractmethod
     def _fit(self, rows: sparse.csr_matrix, run: FitRun) -> dict[str, Any]:
         """Learn from canonical rows whose values have been read. -> fitted attributes by name"""
@@ -144,10 +186,9 @@ class Recommender(ABC):
     def _score(self, rows: sparse.csr_matrix) -> Tensor:
         """Score all items for canonical rows whose values have been read; -inf where there is no score. -> (B, I)"""
 
-    def _check_rows(self, user_items: Any) -> sparse.csr_matrix:
+    def _check_fitted(self) -> None:
         if not hasattr(self, "n_items_"):
             raise NotFittedError(f"Expected a fitted {type(self).__name__}; call fit first.")
-        return check_rows(user_items, self.n_items_)
 
     def _allowed(self, filter_items: Items | None, items: Items | None) -> NDArray[np.bool_] | None:
         """The items that may be ranked. -> (I,), or None where all may"""
@@ -170,3 +211,41 @@ class Recommender(ABC):
         mask = np.zeros(self.n_items_, dtype=bool)
         mask[chosen.astype(np.int64)] = True
         return mask if filter_items is None else ~mask
+
+
+def load(file: File) -> Recommender:
+    """Read a model that `save` wrote, from a path or an open binary file, with its hyper-parameters, ids and titles.
+
+    A class of your own is found once its module is imported. Raises DataNotFoundError, InvalidDataError for a damaged
+    or foreign file, UnknownNameError for a model class that is not known here.
+    """
+    tensors, description = read_model(file)
+    if description["class"] not in Recommender.known:
+        raise UnknownNameError.among("model class", description["class"], Recommender.known)
+    try:
+        params: dict[str, Any] = {
+            name: tuple(v) if isinstance(v, list) else v for name, v in description["parameters"].items()
+        }
+        model = Recommender.known[description["class"]](**params)
+        check_params(model)
+        fitted = model._restore(tensors, description["n_items"])
+    except (TypeError, KeyError, RuntimeError) as error:
+        raise InvalidDataError(
+            f"The file holds a {description['class']} of recvae {description['version']} that this version, "
+            f"{__version__}, cannot make again: {error}"
+        ) from error
+    model.__dict__.update(
+        fitted,
+        values_=description["values"],
+        n_items_=description["n_items"],
+        item_ids_=_array(description["item_ids"]),
+        titles_=_array(description["titles"]),
+    )
+    return model
+
+
+def _array(values: list[Any] | None) -> Ids | None:
+    """Texts as objects, as `Interactions` has them, and whole numbers as numbers."""
+    if values is None:
+        return None
+    return np.array(values, dtype=object if any(isinstance(value, str) for value in values) else None)

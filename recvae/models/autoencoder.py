@@ -28,10 +28,16 @@ from recvae.train import Epoch, train
 
 @parameters
 class Autoencoder(Recommender):
-    """Base of models that are one `VAE` network trained by Adam. `history_` tells how training went."""
+    """Base of models that are one `VAE` network trained by Adam. `history_` (not saved) tells how it went."""
 
     epochs: int = hyper(50, "passes over the training users; schedules stretch with them", low=1)
-    batch_size: int = hyper(250, "users in a step", low=1)
+    batch_size: int | None = hyper(
+        None,
+        "users in a step; by default a twentieth of the training users, at most 500, for enough steps on small data",
+        low=1,
+        kind=int,
+        optional=True,
+    )
     learning_rate: float = hyper(1e-3, "of Adam, as in the paper", low=0)
     weight_decay: float = hyper(0.0, "decoupled weight decay of AdamW, on all weights", low=0)
     patience: int | None = hyper(
@@ -49,7 +55,7 @@ class Autoencoder(Recommender):
         kind=int,
         optional=True,
     )
-    device: str = hyper("auto", 'torch device; "auto" takes a GPU if there is one')
+    device: str = hyper("auto", 'torch device; "auto" takes a GPU if there is one', run_option=True)
 
     network_: VAE = fitted()
     history_: list[Epoch] = fitted()
@@ -85,13 +91,21 @@ class Autoencoder(Recommender):
                 optimizer,
                 generator,
                 epochs=self.epochs,
-                batch_size=int(self.batch_size),
+                batch_size=int(self.batch_size or min(500, -(-rows.shape[0] // 20))),
                 beta=self._beta,
                 validate=None if run.valid is None else partial(_validate, network, run.valid, run.values),
                 patience=self.patience,
                 callbacks=[report],
             )
         return {"network_": network.eval(), "history_": history}
+
+    def _tensors(self) -> dict[str, Tensor]:
+        return dict(self.network_.state_dict())
+
+    def _restore(self, tensors: dict[str, Tensor], n_items: int) -> dict[str, Any]:
+        network = self._network(n_items)
+        network.load_state_dict(tensors)
+        return {"network_": network.to(_device(self.device)).eval(), "history_": []}
 
     def _score(self, rows: sparse.csr_matrix) -> Tensor:
         return _score(self.network_, rows)

@@ -1,0 +1,80 @@
+"""Model files: tensors and a JSON description in one safetensors file. Nothing in it is ever executed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import safetensors
+import safetensors.torch
+from torch import Tensor
+
+from recvae.errors import DataNotFoundError, InvalidDataError
+from recvae.files import write_whole
+
+FORMAT = 1
+
+File = str | Path | BinaryIO
+
+
+def write_model(file: File, tensors: Mapping[str, Tensor], description: dict[str, Any]) -> None:
+    """Write to a path, atomically, or to an open binary file."""
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    text = json.dumps(description | {"format": FORMAT}, default=lambda number: number.item())  # numpy's numbers
+    metadata = {"recvae": text, "sha256": _checksum(plain, text)}
+    content = safetensors.torch.save(plain, metadata)
+    if isinstance(file, (str, Path)):
+        write_whole(Path(file), content)
+    else:
+        file.write(content)
+
+
+def read_model(file: File) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read what `write_model` wrote. -> (tensors, description)
+
+    Raises DataNotFoundError where there is no file, InvalidDataError for one that is damaged, foreign or of a newer
+    format.
+    """
+    name = str(file) if isinstance(file, (str, Path)) else getattr(file, "name", "the open file")
+    try:
+        content = Path(file).read_bytes() if isinstance(file, (str, Path)) else file.read()
+    except OSError as error:
+        raise DataNotFoundError(f"Expected a model file at {name}, got: {error.strerror}.") from error
+    metadata = _metadata(content, name)
+    try:
+        tensors = safetensors.torch.load(content)
+        description = json.loads(metadata["recvae"])
+    except (safetensors.SafetensorError, KeyError, ValueError) as error:
+        raise InvalidDataError(
+            f"Expected a model file of recvae, got {name}, which is damaged or another: {error}."
+        ) from error
+    if description.get("format") != FORMAT:
+        raise InvalidDataError(
+            f"Expected a model file of format {FORMAT}, got {description.get('format')} in {name}; load it with recvae "
+            f"{description.get('version', 'of its time')}."
+        )
+    if metadata.get("sha256") != _checksum(tensors, metadata["recvae"]):
+        raise InvalidDataError(f"The model file {name} is damaged: its content does not fit its checksum.")
+    return tensors, description
+
+
+def _metadata(content: bytes, name: str) -> dict[str, str]:
+    """The header's text entries: eight bytes of length, then JSON, as safetensors defines it."""
+    try:
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        metadata: dict[str, str] = header["__metadata__"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise InvalidDataError(f"Expected a model file of recvae, got {name}, which is damaged or another.") from error
+    return metadata
+
+
+def _checksum(tensors: Mapping[str, Tensor], text: str) -> str:
+    digest = hashlib.sha256(text.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.numpy().tobytes())
+    return digest.hexdigest()
