@@ -83,7 +83,7 @@ def run_benchmark(
 
     Raises UnknownNameError for a data set or model that does not exist, and what loading and fitting raise.
     """
-    names = [_known_model(name) for name in models or CANDIDATES]
+    names = [known_model(name) for name in models or CANDIDATES]
     protocol = load_card(dataset).protocol
     data = load_dataset(dataset, data_home, show_progress=show_progress)
     split = strong_split(data, protocol.heldout_users, split_seed)
@@ -116,7 +116,8 @@ def run_benchmark(
     }
 
 
-def _known_model(name: str) -> str:
+def known_model(name: str) -> str:
+    """The name as `CANDIDATES` has it, whatever its capitals. Raises UnknownNameError."""
     found = {known.lower(): known for known in CANDIDATES}.get(name.strip().lower())
     if found is None:
         raise UnknownNameError.among("model", name, CANDIDATES)

@@ -1,29 +1,31 @@
-"""The command line: `recvae benchmark`."""
+"""The command line: what can be asked, with an example for each command. What is then done is in commands.py."""
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
-import tempfile
+import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
-from recvae.benchmark import CANDIDATES, run_benchmark
+from recvae import commands
+from recvae.benchmark import CANDIDATES
 from recvae.cards import known_cards
-from recvae.errors import InvalidParameterError, RecvaeError
-from recvae.params import check_whole
-from recvae.report import print_results
+from recvae.errors import InvalidParameterError, RecvaeError, UnknownNameError
+from recvae.evaluation import DEFAULT_METRICS
+from recvae.rows import VALUES
+from recvae.version import __version__
+
+# the default of what has to be given, by flag or by configuration
+NEEDED: Any = object()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command. -> exit status: 0, or 2 after one sentence on standard error"""
-    arguments = _parser().parse_args(argv)
+    """Run a command. -> exit status: 0, or 2 after one sentence on standard error, or 130 when interrupted"""
     try:
-        arguments.command(arguments)
+        arguments = _parse(argv)
+        arguments.run(arguments)
     except RecvaeError as error:
         print(f"recvae: {error}", file=sys.stderr)
         return 2
@@ -33,66 +35,135 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    from recvae import __version__
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Flags on top of the configuration file, where there is one, on top of defaults."""
+    parser, parsers = _parser()
+    arguments = parser.parse_args(argv)
+    if arguments.config is not None:
+        settings, known = _read_config(arguments.config), set(vars(arguments)) - {"run", "command", "config"}
+        for name in settings:
+            if name not in known:
+                raise UnknownNameError.among(f"setting of recvae {arguments.command}", name, known)
+        parsers[arguments.command].set_defaults(**settings)
+        arguments = parser.parse_args(argv)
+    for name in ("model_file", "out", "heldout_users"):
+        if getattr(arguments, name, "") is NEEDED:
+            raise InvalidParameterError(f"Expected {name} for recvae {arguments.command}, by argument or in --config.")
+    return arguments
 
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        settings = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InvalidParameterError(f"The configuration {path} cannot be read: {error}.") from error
+    paths = ("input", "out", "data_home", "model_file")
+    named = {name.replace("-", "_"): value for name, value in settings.items()}
+    return {name: Path(value) if name in paths else value for name, value in named.items()}
+
+
+def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
+    """-> the whole parser, and that of each command by name"""
     parser = argparse.ArgumentParser(prog="recvae", description="Variational autoencoders for recommender systems.")
     parser.add_argument("--version", action="version", version=f"recvae {__version__}")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    benchmark = commands.add_parser(
-        "benchmark",
-        help="train models on a data set and score them side by side on held-out users",
-        description="Train models on one split of a data set, score all with one evaluator on the same held-out "
-        "users, and print the table and a few users' recommendations.",
-        epilog="Example: recvae benchmark --dataset ml-1m --data-home ~/data --seeds 3 --out ml-1m.json",
-    )
-    benchmark.set_defaults(command=_benchmark)
-    add = benchmark.add_argument
-    add("--dataset", default="sample", help=f"one of {', '.join(known_cards())} (default: sample, made on the spot)")
-    add("--data-home", type=Path, help="folder of data sets (default: RECVAE_DATA, else the user's cache)")
+    subparsers = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
+    parsers: dict[str, argparse.ArgumentParser] = {}
+    for add_arguments, run in (
+        (_benchmark, commands.benchmark),
+        (_train, commands.train),
+        (_evaluate, commands.evaluate),
+        (_recommend, commands.recommend),
+        (_datasets, commands.datasets),
+    ):
+        name = add_arguments.__name__.strip("_")
+        text, _, example = (add_arguments.__doc__ or "").partition("\n\n    ")
+        made = subparsers.add_parser(name, help=text, description=f"{text}.", epilog=f"Example: {example.strip()}")
+        made.add_argument("--config", type=Path, help="TOML file of these settings by name; flags go on top")
+        made.set_defaults(run=run)
+        add_arguments(made.add_argument)
+        parsers[name] = made
+    return parser, parsers
+
+
+# Of each command's docstring, the first line is its help and the second its example.
+
+
+def _benchmark(add: Any) -> None:
+    """Train models on one split of a data set, score all on the same held-out users, print a table and examples
+
+    recvae benchmark --dataset ml-1m --data-home ~/data --seeds 3 --out ml-1m.json
+    """
+    _add_dataset(add, "sample")
     add("--models", help=f"comma-separated, of {', '.join(CANDIDATES)} (default: all)")
     add("--seeds", type=int, default=1, help="train each model with this many seeds, from 0 (default: 1)")
-    add("--split-seed", type=int, default=98765, help="seed of the split into users (default: the paper's 98765)")
+    _add_split_seed(add)
     add("--out", type=Path, help="write settings and results to this JSON file")
-    return parser
 
 
-def _benchmark(arguments: argparse.Namespace) -> None:
-    check_whole("--seeds", arguments.seeds, 1)
-    if arguments.out is not None:
-        _check_writable(arguments.out)  # now rather than after the training
-    results = run_benchmark(
-        arguments.dataset,
-        arguments.data_home,
-        None if arguments.models is None else arguments.models.split(","),
-        arguments.seeds,
-        arguments.split_seed,
-        log=lambda line: print(line, file=sys.stderr, flush=True),
-    )
-    print_results(results, Console(width=None if sys.stdout.isatty() else 120))
-    if arguments.out is not None:
-        _write_json(arguments.out, results)
-        print(f"\nResults written to {arguments.out}")
+def _train(add: Any) -> None:
+    """Train a model on a file of events or a data set and save it
+
+    recvae train --input events.csv --user who --item film --out films.recvae
+    """
+    _add_events(add)
+    add("--model", default="MultVAE", help=f"one of {', '.join(CANDIDATES)} (default: MultVAE)")
+    add("--param", action="append", default=[], metavar="NAME=VALUE", help="a hyper-parameter, such as latent_dim=64")
+    add("--seed", type=int, default=0, help="seed of the model (default: 0)")
+    held_out = "keep so many users out to choose the best epoch, and as many for `recvae evaluate` (default: 0)"
+    add("--heldout-users", type=int, default=0, help=held_out)
+    _add_split_seed(add)
+    add("--out", type=Path, default=NEEDED, help="the model file to write")
 
 
-def _check_writable(path: Path) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent):
-            pass
-        if path.exists() and not path.is_file():
-            raise OSError(0, "it is there and no file")
-    except OSError as error:
-        raise InvalidParameterError(
-            f"Expected --out to be a file that can be written, got {path}: {error.strerror}."
-        ) from error
+def _evaluate(add: Any) -> None:
+    """Score a saved model on the test users that `recvae train --heldout-users` kept out
+
+    recvae evaluate films.recvae --input events.csv --user who --item film --heldout-users 100
+    """
+    add("model_file", type=Path, nargs="?", default=NEEDED, help="what recvae train wrote")
+    _add_events(add)
+    add("--heldout-users", type=int, default=NEEDED, help="as in training")
+    _add_split_seed(add)
+    add("--metrics", default=",".join(DEFAULT_METRICS), help="comma-separated (default: %(default)s)")
+    add("--json", action="store_true", help="print JSON")
 
 
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write beside the final place and rename, so that there is never half a file."""
-    # JSON knows no NaN: what is not a number becomes null
-    text = json.dumps(json.loads(json.dumps(content), parse_constant=lambda name: None), indent=1)
-    with tempfile.TemporaryDirectory(dir=path.resolve().parent, prefix=f".{path.name}-") as scratch:
-        part = Path(scratch) / path.name
-        part.write_text(text + "\n", encoding="utf-8")
-        part.replace(path.resolve())
+def _recommend(add: Any) -> None:
+    """Write the top N items for each user of a file of events or a data set
+
+    recvae recommend films.recvae --input events.csv --user who --item film -N 10 --out top10.csv
+    """
+    add("model_file", type=Path, nargs="?", default=NEEDED, help="what recvae train wrote")
+    _add_events(add)
+    add("-N", type=int, default=10, dest="N", help="items for each user (default: 10)")
+    add("--out", type=Path, help="a .csv, .tsv, .parquet or .jsonl file (default: CSV on standard output)")
+
+
+def _datasets(add: Any) -> None:
+    """List the data sets: what is known, what is here, where the rest is
+
+    recvae datasets --data-home ~/data
+    """
+    add("--data-home", type=Path, help="folder of data sets (default: RECVAE_DATA, else the user's cache)")
+    add("--json", action="store_true", help="print JSON")
+
+
+def _add_dataset(add: Any, default: str | None) -> None:
+    add("--dataset", default=default, help=f"one of {', '.join(known_cards())} (default: {default})")
+    add("--data-home", type=Path, help="folder of data sets (default: RECVAE_DATA, else the user's cache)")
+
+
+def _add_split_seed(add: Any) -> None:
+    add("--split-seed", type=int, default=98765, help="seed of the split into users (default: the paper's 98765)")
+
+
+def _add_events(add: Any) -> None:
+    """Where events come from: a file with columns of any name, or a data set."""
+    add("--input", type=Path, help="a .csv, .tsv or .parquet file, or a folder of Parquet files")
+    add("--user", default="user", help="its column of user ids (default: user)")
+    add("--item", default="item", help="its column of item ids (default: item)")
+    add("--value", help="its column of values (default: each row counts 1)")
+    add("--min-value", type=float, help="leave out events of a lower value")
+    add("--min-user", type=int, help="leave out users with fewer events")
+    add("--values", choices=VALUES, default="binary", help="how values are read (default: binary)")
+    _add_dataset(add, None)

@@ -1,15 +1,74 @@
-"""Columns of a table, from whatever library: ids numbered in ascending order, and numbers. All passes through Arrow."""
+"""Tables of events, from any library or file: ids numbered in ascending order, and numbers. All is Arrow inside."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.dataset
+import pyarrow.parquet
 from numpy.typing import NDArray
 
-from recvae.errors import InvalidDataError, InvalidTypeError
+from recvae.errors import DataNotFoundError, InvalidDataError, InvalidTypeError
+from recvae.files import check_writable, write_whole
+
+READABLE = ("parquet", "csv", "tsv")
+
+
+def read_table(path: str | Path, columns: Sequence[str]) -> pa.Table:
+    """The named columns of a Parquet file or folder (.parquet) or a delimited text file with a header (.csv, .tsv).
+
+    Text files may be compressed (.csv.gz). Ids in them are whole numbers where all of a column are written as such,
+    and else text: 007 stays 007.
+
+    Raises DataNotFoundError, InvalidDataError for an unknown ending, missing or double columns, and broken lines.
+    """
+    path, kind = Path(path), _kind(Path(path))
+    try:
+        if kind == "parquet":
+            return _read_parquet(path, columns)
+        return _read_text(path, "," if kind == "csv" else "\t", columns)
+    except FileNotFoundError as error:
+        raise DataNotFoundError(f"Expected a file of events at {path}, got: {error.strerror or error}.") from error
+    except (pa.ArrowException, OSError) as error:
+        raise InvalidDataError(f"The file {path} cannot be read: {error}") from error
+
+
+def write_table(path: str | Path, table: pa.Table) -> None:
+    """Write a .parquet, .csv, .tsv or .jsonl file, atomically. Raises as `check_table`."""
+    path = Path(path)
+    kind = check_table(path)
+    if kind == "parquet":
+        sink = pa.BufferOutputStream()
+        pyarrow.parquet.write_table(table, sink)
+        write_whole(path, sink.getvalue().to_pybytes())
+    else:
+        write_whole(path, text_of(table, kind).encode())
+
+
+def check_table(path: Path) -> str:
+    """Whether a table can be written to `path`, before the work. -> kind of file
+
+    Raises InvalidDataError for an unknown ending, OutputError.
+    """
+    kind = _kind(path, (*READABLE, "jsonl"))
+    check_writable(path)
+    return kind
+
+
+def text_of(table: pa.Table, kind: str = "csv") -> str:
+    """A table as text: "csv", "tsv" or "jsonl"."""
+    if kind == "jsonl":
+        return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in table.to_pylist())
+    sink = pa.BufferOutputStream()
+    pyarrow.csv.write_csv(table, sink, pyarrow.csv.WriteOptions(delimiter="," if kind == "csv" else "\t"))
+    return sink.getvalue().to_pybytes().decode()
 
 
 def read_column(frame: Any, name: str) -> pa.ChunkedArray:
@@ -18,10 +77,7 @@ def read_column(frame: Any, name: str) -> pa.ChunkedArray:
     known = None if lazy else getattr(frame, "column_names", None) or getattr(frame, "columns", None)
     if known is None:
         raise InvalidTypeError(f"Expected a pandas or polars frame or a pyarrow table, got {type(frame).__name__}.")
-    found = [column for column in known if column == name]
-    if len(found) != 1:
-        state = "is missing" if not found else f"stands {len(found)} times"
-        raise InvalidDataError(f"Expected one column {name!r}, but it {state}; the columns are {list(known)}.")
+    _check_columns([name], known)
     try:
         column = frame[name]
         column = pa.chunked_array(column) if hasattr(column, "__arrow_c_stream__") else pa.chunked_array([column])
@@ -50,10 +106,72 @@ def number_ids(column: pa.ChunkedArray, name: str) -> tuple[NDArray[np.int64], N
     return rank[encoded.indices.to_numpy()], ids
 
 
+def _check_columns(wanted: Sequence[str], known: Iterable[Any]) -> None:
+    known = list(known)
+    for name in wanted:
+        found = [column for column in known if column == name]
+        if len(found) != 1:
+            state = "is missing" if not found else f"stands {len(found)} times"
+            raise InvalidDataError(f"Expected one column {name!r}, but it {state}; the columns are {known}.")
+
+
+def _kind(path: Path, endings: Sequence[str] = READABLE) -> str:
+    """What a file is, by its ending."""
+    for ending in endings:
+        if f".{ending}" in path.suffixes[-2:]:
+            return ending
+    raise InvalidDataError(f"Expected a file that ends in .{', .'.join(endings)}, got {path.name}.")
+
+
+def _read_parquet(path: Path, columns: Sequence[str]) -> pa.Table:
+    parts = pyarrow.dataset.dataset(path)
+    for part in parts.get_fragments():
+        if not part.physical_schema.equals(parts.schema):
+            raise pa.ArrowInvalid(f"{part.path} has another schema than the parts before it")
+    _check_columns(columns, parts.schema.names)
+    # text stays a dictionary, of which each entry is held once
+    texts = [field.name for field in parts.schema if _is_text(field.type)]
+    return pyarrow.parquet.read_table(path, columns=list(columns), read_dictionary=texts)
+
+
+def _read_text(path: Path, delimiter: str, columns: Sequence[str]) -> pa.Table:
+    parse = pyarrow.csv.ParseOptions(delimiter=delimiter)
+    slow = pyarrow.csv.ReadOptions(use_threads=False)  # in one thread, a message on a broken line says which
+    with pyarrow.csv.open_csv(path, read_options=slow, parse_options=parse) as head:
+        _check_columns(columns, head.schema.names)
+    text = pa.dictionary(pa.int32(), pa.string())
+    convert = pyarrow.csv.ConvertOptions(include_columns=list(columns), column_types=dict.fromkeys(columns[:2], text))
+    try:
+        table = pyarrow.csv.read_csv(path, parse_options=parse, convert_options=convert)
+    except pa.ArrowInvalid:
+        pyarrow.csv.read_csv(path, read_options=slow, parse_options=parse, convert_options=convert)
+        raise
+    for place, name in enumerate(columns[:2]):
+        table = table.set_column(place, name, _as_numbers(table[name].unify_dictionaries()))
+    return table
+
+
+def _as_numbers(ids: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Ids as whole numbers if each is written as one would write a whole number, else as they are."""
+    if ids.num_chunks == 0 or ids.null_count:
+        return ids
+    texts = ids.chunk(0).dictionary
+    try:
+        numbers = texts.cast(pa.int64())
+    except pa.ArrowInvalid:
+        return ids
+    if not numbers.cast(pa.string()).equals(texts):
+        return ids
+    return pa.chunked_array([numbers.take(chunk.indices) for chunk in ids.chunks])
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+
+
 def _sortable(texts: Any) -> Any:
     """Text as the one kind that Arrow sorts at any size; anything else as it is."""
-    is_text = pa.types.is_string(texts.type) or pa.types.is_string_view(texts.type)
-    return texts.cast(pa.large_string()) if is_text else texts
+    return texts.cast(pa.large_string()) if _is_text(texts.type) else texts
 
 
 def read_numbers(column: pa.ChunkedArray, name: str) -> NDArray[np.float64]:

@@ -6,14 +6,16 @@ import math
 import numbers
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 from scipy import sparse
 
 from recvae.errors import InvalidDataError, InvalidParameterError, InvalidTypeError, UnknownNameError
-from recvae.frames import number_ids, read_column, read_numbers
+from recvae.frames import number_ids, read_column, read_numbers, read_table, write_table
 from recvae.rows import VALUES, Values, check_content, check_structure
 
 Duplicates = Literal["sum", "last"]
@@ -76,6 +78,48 @@ class Interactions:
         matrix = _clean(events, min_value, duplicates)
         data = cls(matrix, user_ids, item_ids, _describe(titles, item_ids), _describe(genres, item_ids), _known(values))
         return data.filter(max(min_item, 1), max(min_user, 1))
+
+    @classmethod
+    def read(
+        cls, path: str | Path, *, user: str = "user", item: str = "item", value: str | None = None, **options: Any
+    ) -> Interactions:
+        """Read events from a Parquet file or folder, or from a delimited text file: .parquet, .csv, .tsv, .csv.gz.
+
+        Columns and `options` as in `from_frame`. In text files ids are whole numbers where all are written so, and
+        else text. Raises DataNotFoundError, InvalidDataError that names a broken line, and as `from_frame`.
+        """
+        columns = [user, item] if value is None else [user, item, value]
+        return cls.from_frame(read_table(path, columns), user=user, item=item, value=value, **options)
+
+    def write(self, path: str | Path) -> None:
+        """Write the events as columns user, item and value to a .parquet, .csv or .tsv file, atomically."""
+        cells = self.matrix.tocoo()
+        columns = {"user": self.user_ids[cells.row], "item": self.item_ids[cells.col], "value": cells.data}
+        write_table(path, pa.table(columns))
+
+    def describe(self) -> str:
+        """Sizes, density, how active users and how popular items are, and what looks wrong: to be printed."""
+        quantiles = "   ".join(f"{name:>7}" for name in ("min", "10 %", "median", "90 %", "max"))
+        lines = [
+            f"{self.n_users:,} users x {self.n_items:,} items, {self.n_events:,} events "
+            f"({self.n_events / (self.n_users * self.n_items):.3%} of all pairs)",
+            f"{'':>16} {quantiles}",
+        ]
+        counts = {
+            "events per user": np.diff(self.matrix.indptr),
+            "events per item": np.bincount(self.matrix.indices, minlength=self.n_items),
+            "value": self.matrix.data,
+        }
+        for name, column in counts.items():
+            five = np.quantile(column, [0, 0.1, 0.5, 0.9, 1])
+            lines.append(f"{name:>16} {'   '.join(f'{round(float(number), 2):>7,g}' for number in five)}")
+        lines.append(f"values are read as {self.values}")
+        if self.n_items > 50 * self.n_users:
+            lines.append(
+                f"There are {self.n_items / self.n_users:,.0f} times as many items as users: are the rows the items? "
+                f"Then exchange user and item, or transpose the matrix."
+            )
+        return "\n".join(lines)
 
     @classmethod
     def from_matrix(
@@ -153,6 +197,18 @@ class Interactions:
             titles=None if self.titles is None else self.titles[columns],
             genres=None if self.genres is None else self.genres[columns],
         )
+
+    def align(self, item_ids: Ids) -> tuple[Interactions, int]:
+        """The same users over other columns, such as a model's items; and how many events were on none of them."""
+        column_of = {item: column for column, item in enumerate(item_ids.tolist())}
+        columns = np.array([column_of.get(item, -1) for item in self.item_ids.tolist()])
+        cells = self.matrix.tocoo()
+        column, shape = columns[cells.col], (self.n_users, len(item_ids))
+        known = column >= 0
+        matrix = sparse.csr_matrix((cells.data[known], (cells.row[known], column[known])), shape, dtype=np.float32)
+        matrix.sort_indices()
+        aligned = replace(self, matrix=matrix, item_ids=item_ids, titles=None, genres=None)
+        return aligned, int((~known).sum())
 
     def __repr__(self) -> str:
         return (

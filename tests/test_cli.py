@@ -1,11 +1,17 @@
+import csv
+import io
 import json
 import subprocess
 import sys
 
+import numpy as np
+import pyarrow.parquet
 import pytest
 
-from recvae import __version__, cli
+import recvae
+from recvae import __version__
 from recvae.cli import main
+from recvae.sample import make_sample
 
 
 def test_benchmark_prints_the_table_and_writes_the_results(tmp_path, capsys):
@@ -35,10 +41,10 @@ def test_benchmark_prints_the_table_and_writes_the_results(tmp_path, capsys):
         (["--dataset", "ml-2m"], "no data set called 'ml-2m'; did you mean"),
         (["--models", "MultVEA"], "no model called 'MultVEA'; did you mean MultVAE"),
         (["--seeds", "0"], "Expected --seeds to be a whole number of at least 1, got 0"),
-        (["--out", "/proc/nowhere/results.json"], "Expected --out to be a file that can be written"),
+        (["--out", "/proc/nowhere/results.json"], "Expected a file that can be written"),
         (["--split-seed", "-1"], "Expected seed to be a whole number from 0 to 4294967295, got -1"),
         (["--out", "/dev/null"], "it is there and no file"),
-        (["--out", "/"], "Expected --out to be a file that can be written"),
+        (["--out", "/"], "Expected a file that can be written"),
     ],
 )
 def test_what_is_wrong_is_one_sentence_and_exit_status_2(arguments, message, capsys):
@@ -47,18 +53,6 @@ def test_what_is_wrong_is_one_sentence_and_exit_status_2(arguments, message, cap
     assert message in captured.err
     assert captured.err.count("\n") == 1
     assert captured.out == ""
-
-
-def test_what_is_no_number_is_null_in_json(tmp_path):
-    out = tmp_path / "results.json"
-    cli._write_json(out, {"a": [float("nan"), float("inf"), 1.5]})
-    assert json.loads(out.read_text()) == {"a": [None, None, 1.5]}
-    link = tmp_path / "link.json"
-    link.symlink_to(out)
-    cli._write_json(link, {})
-    assert link.is_symlink()
-    assert out.read_text() == "{}\n"
-    assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_help_shows_an_example(capsys):
@@ -83,3 +77,158 @@ def test_importing_is_silent_and_leaves_global_state_alone():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
     assert done.stdout == done.stderr == ""
+
+
+# train, evaluate, recommend ------------------------------------------------------------------------------------------
+
+QUICK = ["--param", "epochs=3", "--param", "latent_dim=8", "--param", "hidden_dims=16"]
+COLUMNS = ["--user", "who", "--item", "film"]
+
+
+@pytest.fixture(scope="module")
+def events(tmp_path_factory):
+    """A file with two columns of its own names."""
+    path = tmp_path_factory.mktemp("events") / "events.csv"
+    cells = make_sample(200, 60).interactions.matrix.tocoo()
+    rows = zip(cells.row, cells.col, strict=True)
+    path.write_text("who,film\n" + "".join(f"user-{user},{item:03}\n" for user, item in rows))
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def trained(events, tmp_path_factory):
+    path = str(tmp_path_factory.mktemp("model") / "films.recvae")
+    held_out = ["--heldout-users", "30", "--seed", "3"]
+    assert main(["train", "--input", events, *COLUMNS, *QUICK, *held_out, "--out", path]) == 0
+    return path
+
+
+def test_train_evaluate_and_recommend_on_a_file(events, trained, tmp_path, capsys):
+    model = recvae.load(trained)
+    assert (model.epochs, model.latent_dim, model.hidden_dims, model.random_state) == (3, 8, (16,), 3)
+    capsys.readouterr()
+    command = [
+        "evaluate",
+        trained,
+        "--input",
+        events,
+        *COLUMNS,
+        "--heldout-users",
+        "30",
+        "--metrics",
+        "ndcg@10",
+        "--json",
+    ]
+    assert main(command) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert 0 < result["metrics"]["ndcg@10"]["mean"] < 1
+    assert result["users"] <= 30
+
+    out = tmp_path / "top.csv"
+    assert main(["recommend", trained, "--input", events, *COLUMNS, "-N", "4", "--out", str(out)]) == 0
+    rows = list(csv.DictReader(io.StringIO(out.read_text())))
+    data = recvae.Interactions.read(events, user="who", item="film")
+    assert len(rows) == 4 * data.n_users
+    assert [row["rank"] for row in rows[:4]] == ["1", "2", "3", "4"]
+    seen = {(data.user_ids[u], data.item_ids[i]) for u, i in zip(*data.matrix.nonzero(), strict=True)}
+    assert not {(row["user"], row["item"]) for row in rows} & seen
+
+
+def test_recommending_from_the_file_is_recommending_at_once(events, trained, tmp_path):
+    data, _ = recvae.Interactions.read(events, user="who", item="film").align(recvae.load(trained).item_ids_)
+    ids, scores = recvae.load(trained).recommend(np.arange(data.n_users), data.matrix, N=5)
+    out = tmp_path / "top.parquet"
+    assert main(["recommend", trained, "--input", events, *COLUMNS, "-N", "5", "--out", str(out)]) == 0
+    table = pyarrow.parquet.read_table(out).to_pydict()
+    assert table["item"] == data.item_ids[ids.ravel()].tolist()
+    assert table["user"] == np.repeat(data.user_ids, 5).tolist()
+    assert np.array_equal(np.array(table["score"], dtype=np.float32), scores.ravel())
+
+
+def test_recommendations_on_standard_output_and_unknown_items(events, trained, tmp_path, capsys):
+    few = tmp_path / "few.csv"
+    few.write_text("who,film\nnew,001\nnew,005\nnew,never seen\n")
+    capsys.readouterr()
+    assert main(["recommend", trained, "--input", str(few), *COLUMNS, "-N", "2"]) == 0
+    captured = capsys.readouterr()
+    assert "1 events are on items that the model does not know" in captured.err
+    rows = list(csv.DictReader(io.StringIO(captured.out)))
+    assert [(row["user"], row["rank"]) for row in rows] == [("new", "1"), ("new", "2")]
+    out = tmp_path / "top.jsonl"
+    assert main(["recommend", trained, "--input", str(few), *COLUMNS, "-N", "2", "--out", str(out)]) == 0
+    assert [json.loads(line)["item"] for line in out.read_text().splitlines()] == [row["item"] for row in rows]
+
+
+def test_settings_from_a_file_and_flags_on_top(events, tmp_path):
+    config, out = tmp_path / "run.toml", tmp_path / "model"
+    config.write_text(f"""
+        input = {events!r}
+        user = "who"
+        item = "film"
+        out = {str(out)!r}
+        model = "MultDAE"
+        param = ["epochs=1", "latent_dim=4"]
+        seed = 7
+    """)
+    assert main(["train", "--config", str(config), "--seed", "8"]) == 0
+    model = recvae.load(out)
+    assert (type(model).__name__, model.random_state, model.latent_dim) == ("MultDAE", 8, 4)
+    config.write_text("epoch = 3")
+    assert main(["train", "--config", str(config)]) == 2
+
+
+def test_data_sets_are_listed(tmp_path, capsys):
+    (tmp_path / "ml-1m").mkdir()
+    assert main(["datasets", "--data-home", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    assert "ml-20m" in printed
+    assert "20,000,263" in printed
+    assert main(["datasets", "--data-home", str(tmp_path), "--json"]) == 0
+    here = {card["name"]: card["here"] for card in json.loads(capsys.readouterr().out)}
+    assert here["ml-1m"]
+    assert here["sample"]
+    assert not here["ml-20m"]
+
+
+def test_a_data_set_serves_as_well(tmp_path, capsys):
+    out = tmp_path / "model"
+    assert main(["train", "--dataset", "sample", "--model", "popularity", "--out", str(out)]) == 0
+    assert recvae.load(out).titles_[0].startswith("The ")
+    assert main(["recommend", str(out), "--dataset", "sample", "-N", "1"]) == 0
+    assert capsys.readouterr().out.splitlines()[0] == '"user","rank","item","score","title"'
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "--input", "EVENTS", "--out", "OUT"], "Expected one column 'user', but it is missing"),
+        (["train", "--input", "EVENTS"], "Expected out for recvae train, by argument or in --config"),
+        (["train", "--out", "OUT"], "either --input FILE or --dataset NAME"),
+        (
+            ["train", "--input", "EVENTS", "--dataset", "sample", "--out", "OUT"],
+            "either --input FILE or --dataset NAME",
+        ),
+        (["train", "--dataset", "sample", "--param", "latent_dim", "--out", "OUT"], "Expected --param NAME=VALUE"),
+        (["train", "--dataset", "sample", "--param", "latent=3", "--out", "OUT"], "did you mean latent_dim"),
+        (["train", "--dataset", "sample", "--param", "latent_dim=x", "--out", "OUT"], "a whole number as latent_dim"),
+        (["train", "--dataset", "sample", "--out", "/proc/nowhere/model"], "Expected a file that can be written"),
+        (["train", "--config", "nowhere.toml"], "The configuration nowhere.toml cannot be read"),
+        (["recommend", "nowhere.recvae", "--dataset", "sample"], "Expected a model file at nowhere.recvae"),
+        (["recommend", "EVENTS", "--dataset", "sample"], "Expected a model file of recvae"),
+        (["recommend", "MODEL", "--dataset", "sample", "-N", "0"], "Expected -N to be a whole number of at least 1"),
+        (["recommend", "MODEL", "--dataset", "sample", "--out", "top.xlsx"], "ends in .parquet, .csv, .tsv, .jsonl"),
+        (["evaluate", "MODEL", "--dataset", "sample", "--heldout-users", "400"], "to have been trained on this split"),
+        (["evaluate", "MODEL", "--dataset", "sample"], "Expected heldout_users for recvae evaluate"),
+    ],
+)
+def test_bad_requests_are_one_sentence_and_leave_nothing(
+    arguments, message, events, trained, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    words = {"EVENTS": events, "OUT": str(tmp_path / "out"), "MODEL": trained}
+    capsys.readouterr()
+    assert main([words.get(word, word) for word in arguments]) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert captured.err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []

@@ -5,6 +5,8 @@ import pytest
 
 import recvae
 from benchmarks.table import results_table
+from recvae.cli import main
+from recvae.sample import make_sample
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -21,6 +23,20 @@ def test_each_snippet_runs(monkeypatch, capsys):
     printed = capsys.readouterr().out
     assert 0.3 < float(printed.split()[0]) < 0.7
     assert "Interactions(2 users x 1 items, 2 events, values='binary')" in printed
+
+
+def test_the_commands_for_one_s_own_file_run(tmp_path, monkeypatch, capsys):
+    cells = make_sample(400, 60).interactions.matrix.tocoo()
+    rows = zip(cells.row, cells.col, strict=True)
+    (tmp_path / "events.csv").write_text("who,film\n" + "".join(f"{user},{item}\n" for user, item in rows))
+    monkeypatch.chdir(tmp_path)
+    commands = re.findall(r"^    recvae (.*)$", README, re.MULTILINE)
+    assert [command.split()[0] for command in commands] == ["train", "evaluate", "recommend"]
+    for command in commands:
+        assert main([*command.split(), *(["--param", "epochs=3"] if command.startswith("train") else [])]) == 0
+    assert "ndcg@100" in capsys.readouterr().out
+    top = (tmp_path / "top10.csv").read_text().splitlines()
+    assert len(top) == 1 + 10 * 400
 
 
 def test_the_table_is_that_of_the_recorded_results():
