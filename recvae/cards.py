@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,11 +13,11 @@ from recvae.rows import Values
 
 @dataclass(frozen=True)
 class Table:
-    """A delimited text file of the data set: its columns in order, "" for those that are not read."""
+    """A file of the data set, Parquet or delimited text: its columns in order, "" for those that are not read."""
 
-    file: str
-    delimiter: str
     columns: list[str]
+    file: str = ""
+    delimiter: str = ","
     header: bool = False
     encoding: str = "utf-8"
     genre_flags: list[str] = field(default_factory=list)  # names of the last columns, where each genre has one
@@ -53,15 +53,19 @@ class Expected:
 
 @dataclass(frozen=True)
 class Card:
-    """All that is known of a data set. Only the embedded sample, which is made on the spot, has no files."""
+    """All that is known of a data set. Only the embedded sample, which is made on the spot, has no files.
+
+    A card of one's own names its file of events by `path`, which starts at the card's folder.
+    """
 
     name: str
     title: str
-    licence: str
-    citation: str
     protocol: Protocol
-    expected: Expected
+    licence: str = ""
+    citation: str = ""
     homepage: str = ""
+    path: str = ""
+    expected: Expected | None = None
     download: Download | None = None
     events: Table | None = None
     items: Table | None = None
@@ -83,7 +87,12 @@ def known_cards() -> list[str]:
 
 
 def load_card(name: str) -> Card:
-    """The card of a data set. Raises UnknownNameError with the nearest names."""
+    """The card of a data set, or one of your own by its file, which ends in .toml.
+
+    Raises UnknownNameError with the nearest names, InvalidDataError for a card that cannot be read.
+    """
+    if name.endswith(".toml"):
+        return read_card(Path(name))
     if name not in known_cards():
         raise UnknownNameError.among("data set", name, known_cards())
     return read_card(_folder() / f"{name}.toml")
@@ -94,8 +103,9 @@ def read_card(path: Path) -> Card:
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
         parts = {key: PARTS[key](**content[key]) for key in PARTS if key in content}
-        return Card(**cast(Any, content | parts))
-    except (tomllib.TOMLDecodeError, TypeError) as error:
+        card = Card(**cast(Any, content | parts))
+        return replace(card, path=str(path.parent / card.path)) if card.path else card
+    except (OSError, ValueError, TypeError) as error:
         raise InvalidDataError(
             f"The card {path.name} cannot be read: {error}; compare it with another card."
         ) from error

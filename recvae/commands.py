@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from dataclasses import astuple
 from typing import Any
 
 import numpy as np
@@ -104,15 +105,14 @@ def datasets(arguments: argparse.Namespace) -> None:
     cards = [load_card(name) for name in known_cards()]
     here = {card.name: card.events is None or (home / card.name).is_dir() for card in cards}
     if arguments.json:
-        print(
-            json.dumps([{"name": card.name, "title": card.title, "here": here[card.name]} for card in cards], indent=1)
-        )
+        known = [{"name": card.name, "title": card.title, "here": here[card.name]} for card in cards]
+        print(json.dumps(known, indent=1))
         return
     table = Table(title=f"Data sets in {home}", title_justify="left")
     for name in ("name", "title", "users", "items", "events", "here", "download"):
         table.add_column(name, justify="right" if name in ("users", "items", "events") else "left", overflow="fold")
     for card in cards:
-        counts = (f"{n:,}" for n in (card.expected.users, card.expected.items, card.expected.events))
+        counts = [""] * 3 if card.expected is None else [f"{n:,}" for n in astuple(card.expected)]
         url = "" if card.download is None else card.download.url
         table.add_row(card.name, card.title, *counts, "yes" if here[card.name] else "no", url)
     _console().print(table)

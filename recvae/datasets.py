@@ -9,16 +9,16 @@ from pathlib import Path
 
 import platformdirs
 import pyarrow as pa
-import pyarrow.csv
 
-from recvae.cards import Card, Table, load_card
+from recvae.cards import Card, Expected, Table, load_card
 from recvae.download import fetch
 from recvae.errors import DataNotFoundError, InvalidDataError, InvalidParameterError
+from recvae.frames import read_delimited, read_table
 from recvae.interactions import Interactions
 from recvae.sample import make_sample
 
 # item id -> text
-Texts = dict[int, str]
+Texts = dict[int | str, str]
 
 
 def load_dataset(
@@ -29,7 +29,9 @@ def load_dataset(
     min_user: int | None = None,
     show_progress: bool = True,
 ) -> Interactions:
-    """Load a data set by the name of its card, such as "ml-1m"; "sample" is made on the spot.
+    """Load a data set by the name of its card, such as "ml-1m", or by the file of a card of your own (.toml).
+
+    "sample" is made on the spot.
 
     home : folder of data sets; else the environment variable RECVAE_DATA, else the user's cache. A folder of the data
         set that is there is used as it is, else the data are downloaded, checked and unpacked.
@@ -46,10 +48,11 @@ def load_dataset(
         raise InvalidParameterError(f"Expected no min_value for {name}, whose events have no value; got {min_value}.")
     if card.events is None:
         return make_sample().interactions.filter(min_user=min_user)
-    folder = fetch(card, data_home(home), show_progress)
-    events = _read_events(folder / card.events.file, card.events)
-    _check_counts(card, events, folder)
-    titles, genres = ({}, {}) if card.items is None else _read_items(folder / card.items.file, card.items)
+    folder = Path(card.path).parent if card.path else fetch(card, data_home(home), show_progress)
+    events = _read_events(Path(card.path) if card.path else folder / card.events.file, card.events)
+    if card.expected is not None:
+        _check_counts(card, card.expected, events, folder)
+    titles, genres = _read_items(folder / card.items.file, card.items) if card.items else ({}, {})
     return Interactions.from_frame(
         events,
         value="value" if "value" in card.events.columns else None,
@@ -68,42 +71,37 @@ def data_home(home: str | Path | None = None) -> Path:
 
 def _read_events(path: Path, table: Table) -> pa.Table:
     """Columns user, item and, where there is one, value. -> table of the events"""
+    wanted = [name for name in ("user", "item", "value") if name in table.columns]
+    if not path.exists():
+        raise _missing(path)
+    if path.suffix == ".parquet":
+        return read_table(path, wanted)
     # the parser takes one character: "::" is ":" with an empty column after each
     gap = len(table.delimiter) - 1
-    columns = [f"{name or '_'}{'' if name else place}" for place, name in enumerate(table.columns)]
-    spread = [part for place, name in enumerate(columns) for part in [name, *(f"_{place}.{g}" for g in range(gap))]]
-    wanted = [name for name in columns if name in ("user", "item", "value")]
-    try:
-        return pyarrow.csv.read_csv(
-            path,
-            read_options=pyarrow.csv.ReadOptions(
-                column_names=spread[: len(spread) - gap], skip_rows=int(table.header), encoding=table.encoding
-            ),
-            parse_options=pyarrow.csv.ParseOptions(delimiter=table.delimiter[0]),
-            convert_options=pyarrow.csv.ConvertOptions(include_columns=wanted),
-        )
-    except FileNotFoundError as error:
-        raise _missing(path) from error
-    except pa.ArrowInvalid as error:
-        raise InvalidDataError(f"The file {path} is damaged: {error}; delete its folder and load again.") from error
+    columns = [name or f"_{place}" for place, name in enumerate(table.columns)]
+    spread = [part for name in columns for part in [name, *(f"{name}.{place}" for place in range(gap))]]
+    names = spread[: len(spread) - gap]
+    return read_delimited(path, table.delimiter[0], wanted, names, int(table.header), table.encoding)
 
 
 def _read_items(path: Path, table: Table) -> tuple[Texts, Texts]:
     """Titles and genres ("Drama|War") by item id, where the file has them."""
-    titles, genres, columns = {}, {}, [*table.columns, *table.genre_flags]
+    titles: Texts = {}
+    genres: Texts = {}
+    columns = [*table.columns, *table.genre_flags]
     try:
         for fields in _lines(path, table):
             if len(fields) != len(columns):
                 raise ValueError(f"expected {len(columns)} columns, got {len(fields)} in {fields}")
             row = dict(zip(columns, fields, strict=True))
-            item = int(row["item"])
+            item: int | str = int(row["item"]) if row["item"].isdecimal() else row["item"]
             titles[item] = row["title"]
             genres[item] = row.get("genres") or "|".join(genre for genre in table.genre_flags if row[genre] == "1")
     except FileNotFoundError as error:
         raise _missing(path) from error
-    except ValueError as error:  # too few columns, an id that is no number, bytes that are no text
+    except ValueError as error:  # too few columns, bytes that are no text
         raise InvalidDataError(f"The file {path} is damaged after item {len(titles)}: {error}.") from error
-    return titles, genres
+    return titles, genres if any(genres.values()) else {}
 
 
 def _lines(path: Path, table: Table) -> Iterator[list[str]]:
@@ -123,9 +121,9 @@ def _missing(path: Path) -> DataNotFoundError:
     )
 
 
-def _check_counts(card: Card, events: pa.Table, folder: Path) -> None:
+def _check_counts(card: Card, counts: Expected, events: pa.Table, folder: Path) -> None:
     found = tuple(int(n) for n in (len(events["user"].unique()), len(events["item"].unique()), len(events)))
-    expected = (card.expected.users, card.expected.items, card.expected.events)
+    expected = (counts.users, counts.items, counts.events)
     if found != expected:
         raise InvalidDataError(
             f"Expected {expected} users, items and events in {folder}, as the card of {card.name} says, got {found}: "

@@ -21,15 +21,14 @@ def fetch(card: Card, home: Path, show_progress: bool = True) -> Path:
 
     Raises DataNotFoundError without network, InvalidDataError for a wrong checksum or a damaged archive.
     """
-    source = card.download
-    if source is None:
-        raise DataNotFoundError(
-            f"The data set {card.name} has no address to download from; put it in {home / card.name}."
-        )
-    for folder in (home / card.name, home / source.folder):
+    source, final = card.download, home / card.name
+    for folder in [final] if source is None else [final, home / source.folder]:
         if folder.is_dir():
             return folder
-    final = home / card.name
+    if source is None:
+        raise DataNotFoundError(
+            f"The data set {card.name} is not in {home} and cannot be downloaded; put it in {final}."
+        )
     with _scratch(home, card.name) as scratch:
         archive = home / source.url.rpartition("/")[2]
         if archive.exists():

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,20 +25,46 @@ READABLE = ("parquet", "csv", "tsv")
 def read_table(path: str | Path, columns: Sequence[str]) -> pa.Table:
     """The named columns of a Parquet file or folder (.parquet) or a delimited text file with a header (.csv, .tsv).
 
-    Text files may be compressed (.csv.gz). Ids in them are whole numbers where all of a column are written as such,
-    and else text: 007 stays 007.
+    The first two are ids. Text files may be compressed (.csv.gz), and are read as by `read_delimited`.
 
     Raises DataNotFoundError, InvalidDataError for an unknown ending, missing or double columns, and broken lines.
     """
     path, kind = Path(path), _kind(Path(path))
-    try:
-        if kind == "parquet":
-            return _read_parquet(path, columns)
-        return _read_text(path, "," if kind == "csv" else "\t", columns)
-    except FileNotFoundError as error:
-        raise DataNotFoundError(f"Expected a file of events at {path}, got: {error.strerror or error}.") from error
-    except (pa.ArrowException, OSError) as error:
-        raise InvalidDataError(f"The file {path} cannot be read: {error}") from error
+    if kind != "parquet":
+        return read_delimited(path, "," if kind == "csv" else "\t", columns)
+    with _said(path):
+        return _read_parquet(path, columns)
+
+
+def read_delimited(
+    path: Path,
+    delimiter: str,
+    columns: Sequence[str],
+    names: Sequence[str] | None = None,
+    skip: int = 0,
+    encoding: str = "utf-8",
+) -> pa.Table:
+    """The named columns of a delimited text file, whose header says their names unless `names` does.
+
+    The first two are ids: whole numbers where all of a column are written as such, and else text, so that 007 stays
+    007. Raises as `read_table`; a message on a broken line says which.
+    """
+    options = {"column_names": names, "skip_rows": skip, "encoding": encoding}
+    parse = pyarrow.csv.ParseOptions(delimiter=delimiter)
+    text = pa.dictionary(pa.int32(), pa.string())
+    convert = pyarrow.csv.ConvertOptions(include_columns=list(columns), column_types=dict.fromkeys(columns[:2], text))
+    slow = pyarrow.csv.ReadOptions(**options, use_threads=False)  # one thread can number the lines
+    with _said(path):
+        with pyarrow.csv.open_csv(path, slow, parse) as head:
+            _check_columns(columns, head.schema.names)
+        try:
+            table = pyarrow.csv.read_csv(path, pyarrow.csv.ReadOptions(**options), parse, convert)
+        except pa.ArrowInvalid:
+            pyarrow.csv.read_csv(path, slow, parse, convert)
+            raise
+    for place, name in enumerate(columns[:2]):
+        table = table.set_column(place, name, _as_numbers(table[name].unify_dictionaries()))
+    return table
 
 
 def write_table(path: str | Path, table: pa.Table) -> None:
@@ -134,21 +161,14 @@ def _read_parquet(path: Path, columns: Sequence[str]) -> pa.Table:
     return pyarrow.parquet.read_table(path, columns=list(columns), read_dictionary=texts)
 
 
-def _read_text(path: Path, delimiter: str, columns: Sequence[str]) -> pa.Table:
-    parse = pyarrow.csv.ParseOptions(delimiter=delimiter)
-    slow = pyarrow.csv.ReadOptions(use_threads=False)  # in one thread, a message on a broken line says which
-    with pyarrow.csv.open_csv(path, read_options=slow, parse_options=parse) as head:
-        _check_columns(columns, head.schema.names)
-    text = pa.dictionary(pa.int32(), pa.string())
-    convert = pyarrow.csv.ConvertOptions(include_columns=list(columns), column_types=dict.fromkeys(columns[:2], text))
+@contextmanager
+def _said(path: Path) -> Iterator[None]:
     try:
-        table = pyarrow.csv.read_csv(path, parse_options=parse, convert_options=convert)
-    except pa.ArrowInvalid:
-        pyarrow.csv.read_csv(path, read_options=slow, parse_options=parse, convert_options=convert)
-        raise
-    for place, name in enumerate(columns[:2]):
-        table = table.set_column(place, name, _as_numbers(table[name].unify_dictionaries()))
-    return table
+        yield
+    except FileNotFoundError as error:
+        raise DataNotFoundError(f"Expected a file of events at {path}, got: {error.strerror or error}.") from error
+    except (pa.ArrowException, OSError) as error:
+        raise InvalidDataError(f"The file {path} cannot be read: {error}") from error
 
 
 def _as_numbers(ids: pa.ChunkedArray) -> pa.ChunkedArray:

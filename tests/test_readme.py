@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 import recvae
-from benchmarks.table import results_table
+from benchmarks.table import reference_line, results_table
 from recvae.cli import main
 from recvae.sample import make_sample
 
@@ -41,6 +41,7 @@ def test_the_commands_for_one_s_own_file_run(tmp_path, monkeypatch, capsys):
 
 def test_the_table_is_that_of_the_recorded_results():
     assert results_table() in README
+    assert reference_line() in README
 
 
 def test_links_lead_somewhere():
