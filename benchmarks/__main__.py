@@ -1,7 +1,7 @@
 """Measurements that are too long for the tests. Results are recorded in benchmarks/results/.
 
 reference: MultVAE against a dense textbook implementation of it, on the same users
-table: the README's table, from the recorded results of `recvae benchmark`
+table: the README's table and comparison, from the recorded results of `recvae benchmark`
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 
 from benchmarks.reference import run_reference
-from benchmarks.table import results_table
+from benchmarks.table import reference_line, results_table
 
 
 def main() -> None:
@@ -39,7 +39,7 @@ def _reference(arguments: argparse.Namespace) -> None:
 
 
 def _table(arguments: argparse.Namespace) -> None:
-    print(results_table())
+    print(results_table(), reference_line(), sep="\n\n")
 
 
 main()

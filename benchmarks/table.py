@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,21 @@ def results_table(folder: Path = RESULTS) -> str:
         seconds = rows[DATASETS[-1]].get(model, {}).get("fit_seconds")
         lines.append(f"| {model} | {' | '.join(cells)} | {'' if seconds is None else f'{seconds:.1f} s'} |")
     return "\n".join(lines)
+
+
+def reference_line(folder: Path = RESULTS) -> str:
+    """The comparison with the textbook in words."""
+    result = json.loads((folder / "reference-ml-1m.json").read_text(encoding="utf-8"))
+    (ours, our_seconds), (theirs, their_seconds) = (
+        (result[who]["metrics"]["ndcg@100"]["mean"], statistics.median(result[who]["training_seconds"]))
+        for who in ("recvae", "textbook")
+    )
+    difference = result["difference"]
+    return (
+        f"{ours:.4f} against {theirs:.4f}, a difference of {difference['difference']:+.4f} with a 95 % interval from\n"
+        f"{difference['low']:+.4f} to {difference['high']:+.4f}; {our_seconds:.0f} s of training against "
+        f"{their_seconds:.0f} s"
+    )
 
 
 def _cell(row: dict[str, Any] | None) -> str:
