@@ -172,7 +172,8 @@ class Server(http.server.BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def site():
+def site(monkeypatch):
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     state = {"body": archive(), "requests": 0, "cut": 0}
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Server, state))
     threading.Thread(target=server.serve_forever, daemon=True).start()

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 import torchmetrics.functional.retrieval as reference
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import sparse
 
@@ -61,7 +61,6 @@ def measure(name, ranked, held, n_items, k):
 
 
 @pytest.mark.parametrize("name", METRICS)
-@settings(deadline=None)
 @given(case=rankings(), k=st.integers(1, 20))
 def test_metrics_equal_their_definitions(name, case, k):
     ranked, held, n_items = case

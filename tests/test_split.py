@@ -36,7 +36,7 @@ def as_sets(matrix, users, items):
     return {user: set(items[matrix[row].indices].tolist()) for row, user in enumerate(users.tolist())}
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(st.integers(0, 10_000), st.integers(1, 9), st.floats(0.05, 0.5))
 def test_it_draws_as_the_paper_does(seed, n_heldout, density):
     random = np.random.default_rng(seed)

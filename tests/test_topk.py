@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import sparse
@@ -15,7 +15,6 @@ SCORES = hnp.arrays(
 )
 
 
-@settings(deadline=None)
 @given(SCORES, st.integers(1, 15))
 def test_top_k_equals_sorting_by_score_and_then_by_id(scores, k):
     ids, values = top_k(torch.from_numpy(scores.copy()), k)
@@ -24,7 +23,6 @@ def test_top_k_equals_sorting_by_score_and_then_by_id(scores, k):
     assert values.tolist() == np.take_along_axis(scores, expected, 1).tolist()
 
 
-@settings(deadline=None)
 @given(SCORES, st.integers(1, 15), st.data())
 def test_rank_equals_brute_force(scores, N, data):
     seen = data.draw(hnp.arrays(bool, scores.shape))
