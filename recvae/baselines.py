@@ -36,7 +36,7 @@ class Popularity(Recommender):
         return {"item_counts": self.item_counts_}
 
     def _restore(self, tensors: dict[str, Tensor], n_items: int) -> dict[str, Any]:
-        return {"item_counts_": tensors["item_counts"]}
+        return {"item_counts_": tensors["item_counts"].reshape(n_items)}
 
     def _score(self, rows: sparse.csr_matrix) -> Tensor:
         return self.item_counts_.repeat(rows.shape[0], 1)
@@ -81,7 +81,9 @@ class ALS(Recommender):
     def _restore(self, tensors: dict[str, Tensor], n_items: int) -> dict[str, Any]:
         with _one_blas_thread():
             model = self._new()
-        model.item_factors = tensors["item_factors"].numpy()  # all that scoring a row needs
+        model.item_factors = (
+            tensors["item_factors"].reshape(n_items, self.factors).numpy()
+        )  # all that scoring a row needs
         return {"model_": model}
 
     def _new(self) -> Any:

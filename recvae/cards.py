@@ -5,7 +5,7 @@ from __future__ import annotations
 import tomllib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, get_type_hints
 
 from recvae.errors import InvalidDataError, UnknownNameError
 from recvae.rows import Values
@@ -102,13 +102,29 @@ def read_card(path: Path) -> Card:
     """Read a card from a TOML file. Raises InvalidDataError for broken TOML and for missing or unknown keys."""
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
-        parts = {key: PARTS[key](**content[key]) for key in PARTS if key in content}
-        card = Card(**cast(Any, content | parts))
+        parts = {key: _make(PARTS[key], content[key]) for key in PARTS if key in content}
+        card = _make(Card, content | parts)
         return replace(card, path=str(path.parent / card.path)) if card.path else card
     except (OSError, ValueError, TypeError) as error:
         raise InvalidDataError(
             f"The card {path.name} cannot be read: {error}; compare it with another card."
         ) from error
+
+
+# type of a field -> what TOML may give for it; the others are checked where they are used
+ACCEPTED: dict[Any, Any] = {str: str, bool: bool, int: int, float | None: (int, float), list[str]: list}
+
+
+def _make(kind: type, content: dict[str, Any]) -> Any:
+    """An object of `kind` from a table of TOML. Raises TypeError for unknown, missing and ill-typed keys."""
+    for name, hint in get_type_hints(kind).items():
+        value = content.get(name)
+        texts = not isinstance(value, list) or all(isinstance(text, str) for text in value)
+        if name in content and not (isinstance(value, ACCEPTED.get(hint, object)) and texts):
+            raise TypeError(f"{name} = {value!r} is no {getattr(hint, '__name__', hint)}")
+        if name in ("delimiter", "encoding") and value == "":
+            raise TypeError(f"{name} is empty")
+    return kind(**content)
 
 
 def _folder() -> Path:

@@ -57,9 +57,18 @@ def _read_config(path: Path) -> dict[str, Any]:
         settings = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InvalidParameterError(f"The configuration {path} cannot be read: {error}.") from error
-    paths = ("input", "out", "data_home", "model_file")
-    named = {name.replace("-", "_"): value for name, value in settings.items()}
-    return {name: Path(value) if name in paths else value for name, value in named.items()}
+    return {name.replace("-", "_"): _as_flag(name, value) for name, value in settings.items()}
+
+
+def _as_flag(name: str, value: Any) -> Any:
+    """A setting as the command line would give it: argparse reads texts by the type of their flag."""
+    if name == "param":
+        return [str(assignment) for assignment in value] if isinstance(value, list) else [str(value)]
+    if isinstance(value, bool) != (name == "json") or isinstance(value, dict):
+        raise InvalidParameterError(f"Expected {name} in the configuration as its flag has it, got {value!r}.")
+    if isinstance(value, list):
+        return ",".join(str(part) for part in value)
+    return value if name == "json" else str(value)
 
 
 def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:

@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from dataclasses import astuple
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -48,6 +49,7 @@ def benchmark(arguments: argparse.Namespace) -> None:
 
 def train(arguments: argparse.Namespace) -> None:
     """recvae train"""
+    _check_apart(arguments.out, arguments.input)
     check_writable(arguments.out)
     model = _new_model(arguments)
     data = _load_events(arguments)
@@ -82,6 +84,7 @@ def recommend(arguments: argparse.Namespace) -> None:
     """recvae recommend"""
     N = check_whole("-N", arguments.N, 1)
     if arguments.out is not None:
+        _check_apart(arguments.out, arguments.input, arguments.model_file)
         check_table(arguments.out)
     model = load(arguments.model_file)
     if model.item_ids_ is None:
@@ -119,10 +122,20 @@ def datasets(arguments: argparse.Namespace) -> None:
     print(f"What is not here is downloaded when it is asked for; without network put it, unpacked, in {home}.")
 
 
+def _check_apart(out: Path, *read: Path | None) -> None:
+    if out.resolve() in [path.resolve() for path in read if path is not None]:
+        raise InvalidParameterError(f"Expected --out to be another file than those that are read, got {out}.")
+
+
 def _load_events(arguments: argparse.Namespace) -> Interactions:
     if (arguments.input is None) == (arguments.dataset is None):
         raise InvalidParameterError("Expected either --input FILE or --dataset NAME, got both or neither.")
     if arguments.dataset is not None:
+        columns = (arguments.user, arguments.item, arguments.value, arguments.values)
+        if columns != ("user", "item", None, "binary"):
+            raise InvalidParameterError(
+                "Expected --user, --item, --value and --values with --input only: a card says them."
+            )
         floors = {"min_value": arguments.min_value, "min_user": arguments.min_user}
         return load_dataset(arguments.dataset, arguments.data_home, **floors)
     return Interactions.read(

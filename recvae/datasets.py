@@ -46,6 +46,8 @@ def load_dataset(
     min_user = protocol.min_user if min_user is None else min_user
     if min_value is not None and (card.events is None or "value" not in card.events.columns):
         raise InvalidParameterError(f"Expected no min_value for {name}, whose events have no value; got {min_value}.")
+    if card.events is None and card.name != "sample":
+        raise InvalidDataError(f"Expected [events] in the card {name}, got none; compare it with another card.")
     if card.events is None:
         return make_sample().interactions.filter(min_user=min_user)
     folder = Path(card.path).parent if card.path else fetch(card, data_home(home), show_progress)
@@ -99,7 +101,7 @@ def _read_items(path: Path, table: Table) -> tuple[Texts, Texts]:
             genres[item] = row.get("genres") or "|".join(genre for genre in table.genre_flags if row[genre] == "1")
     except FileNotFoundError as error:
         raise _missing(path) from error
-    except ValueError as error:  # too few columns, bytes that are no text
+    except (ValueError, LookupError) as error:  # too few columns, bytes that are no text
         raise InvalidDataError(f"The file {path} is damaged after item {len(titles)}: {error}.") from error
     return titles, genres if any(genres.values()) else {}
 
@@ -116,8 +118,7 @@ def _lines(path: Path, table: Table) -> Iterator[list[str]]:
 
 def _missing(path: Path) -> DataNotFoundError:
     return DataNotFoundError(
-        f"Expected the file {path.name} in {path.parent}, which is there without it; delete that folder to have it "
-        f"downloaded again, or put the file there."
+        f"Expected the file {path.name} in {path.parent}, which is there without it; put it there."
     )
 
 

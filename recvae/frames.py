@@ -52,7 +52,12 @@ def read_delimited(
     options = {"column_names": names, "skip_rows": skip, "encoding": encoding}
     parse = pyarrow.csv.ParseOptions(delimiter=delimiter)
     text = pa.dictionary(pa.int32(), pa.string())
-    convert = pyarrow.csv.ConvertOptions(include_columns=list(columns), column_types=dict.fromkeys(columns[:2], text))
+    convert = pyarrow.csv.ConvertOptions(
+        include_columns=list(columns),
+        column_types=dict.fromkeys(columns[:2], text),
+        null_values=[""],  # an id of nothing is none; one of "NA" is an id
+        strings_can_be_null=True,
+    )
     slow = pyarrow.csv.ReadOptions(**options, use_threads=False)  # one thread can number the lines
     with _said(path):
         with pyarrow.csv.open_csv(path, slow, parse) as head:
@@ -112,9 +117,7 @@ def read_column(frame: Any, name: str) -> pa.ChunkedArray:
         raise InvalidDataError(
             f"Column {name!r} cannot be read ({error}); expected numbers or strings, all of one kind."
         ) from error
-    if column.null_count:
-        first = pc.index(column.is_null(), True).as_py()
-        raise InvalidDataError(f"Expected a value in every row of {name!r}, got none in row {first} (from 0).")
+    _refuse_nulls(column, name)
     return column
 
 
@@ -122,6 +125,7 @@ def number_ids(column: pa.ChunkedArray, name: str) -> tuple[NDArray[np.int64], N
     """Number the distinct ids in ascending order. -> (code of each event, ids)"""
     if pa.types.is_dictionary(column.type):
         column = pa.chunked_array([_sortable(chunk.dictionary).take(chunk.indices) for chunk in column.chunks])
+        _refuse_nulls(column, name)
     column = _sortable(column)
     if not pa.types.is_large_string(column.type) and not pa.types.is_integer(column.type):
         raise InvalidDataError(f"Expected whole numbers or strings as ids in {name!r}, got {column.type}.")
@@ -135,6 +139,8 @@ def number_ids(column: pa.ChunkedArray, name: str) -> tuple[NDArray[np.int64], N
 
 def _check_columns(wanted: Sequence[str], known: Iterable[Any]) -> None:
     known = list(known)
+    if len(set(wanted)) < len(wanted):
+        raise InvalidDataError(f"Expected different columns for users, items and values, got {list(wanted)}.")
     for name in wanted:
         found = [column for column in known if column == name]
         if len(found) != 1:
@@ -143,10 +149,12 @@ def _check_columns(wanted: Sequence[str], known: Iterable[Any]) -> None:
 
 
 def _kind(path: Path, endings: Sequence[str] = READABLE) -> str:
-    """What a file is, by its ending."""
-    for ending in endings:
-        if f".{ending}" in path.suffixes[-2:]:
-            return ending
+    """What a file is, by its ending, which that of a compression may follow where one reads."""
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    if suffixes and endings is READABLE and suffixes[-1] in (".gz", ".bz2", ".zst"):
+        suffixes.pop()
+    if suffixes and suffixes[-1].removeprefix(".") in endings:
+        return suffixes[-1].removeprefix(".")
     raise InvalidDataError(f"Expected a file that ends in .{', .'.join(endings)}, got {path.name}.")
 
 
@@ -167,7 +175,7 @@ def _said(path: Path) -> Iterator[None]:
         yield
     except FileNotFoundError as error:
         raise DataNotFoundError(f"Expected a file of events at {path}, got: {error.strerror or error}.") from error
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeError, LookupError) as error:
         raise InvalidDataError(f"The file {path} cannot be read: {error}") from error
 
 
@@ -187,6 +195,12 @@ def _as_numbers(ids: pa.ChunkedArray) -> pa.ChunkedArray:
 
 def _is_text(kind: pa.DataType) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+
+
+def _refuse_nulls(column: pa.ChunkedArray, name: str) -> None:
+    if column.null_count:
+        first = pc.index(column.is_null(), True).as_py()
+        raise InvalidDataError(f"Expected a value in every row of {name!r}, got none in row {first} (from 0).")
 
 
 def _sortable(texts: Any) -> Any:

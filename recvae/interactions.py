@@ -199,12 +199,24 @@ class Interactions:
         )
 
     def align(self, item_ids: Ids) -> tuple[Interactions, int]:
-        """The same users over other columns, such as a model's items; and how many events were on none of them."""
-        column_of = {item: column for column, item in enumerate(item_ids.tolist())}
-        columns = np.array([column_of.get(item, -1) for item in self.item_ids.tolist()])
+        """The same users over other columns, such as a model's items; and how many events were on none of them.
+
+        Where one side has numbers and the other text, which depends on the file they came from, 7 is "7". Raises
+        InvalidDataError where no event is left.
+        """
+        mine, others = self.item_ids.tolist(), np.asarray(item_ids).tolist()
+        if any(isinstance(item, str) for item in mine) != any(isinstance(item, str) for item in others):
+            mine, others = [str(item) for item in mine], [str(item) for item in others]
+        column_of = {item: column for column, item in enumerate(others)}
+        columns = np.array([column_of.get(item, -1) for item in mine])
         cells = self.matrix.tocoo()
         column, shape = columns[cells.col], (self.n_users, len(item_ids))
         known = column >= 0
+        if not known.any():
+            raise InvalidDataError(
+                f"Expected events on some of the {len(others)} items, such as {others[0]!r}, got none: the items here "
+                f"are such as {mine[0]!r}."
+            )
         matrix = sparse.csr_matrix((cells.data[known], (cells.row[known], column[known])), shape, dtype=np.float32)
         matrix.sort_indices()
         aligned = replace(self, matrix=matrix, item_ids=item_ids, titles=None, genres=None)
@@ -247,11 +259,14 @@ def _last(events: sparse.coo_matrix) -> sparse.coo_matrix:
 
 def _ids(ids: Sequence[Any] | Ids | None, expected: int, name: str) -> Ids:
     made = np.arange(expected) if ids is None else np.asarray(ids)
+    if made.dtype.kind == "f":  # numpy has no whole numbers for a list like [1, 2**63]
+        made = np.asarray(ids, dtype=object)
     if made.shape != (expected,):
         raise InvalidDataError(f"Expected {expected} {name}, one for each row or column, got shape {made.shape}.")
-    if made.dtype.kind not in "iuUO" or (made.dtype == object and any(not isinstance(x, (int, str)) for x in made)):
+    kinds = set(map(type, made.tolist()))
+    if len(kinds) > 1 or not kinds <= {int, str}:
         raise InvalidDataError(
-            f"Expected whole numbers or strings as {name}, got {made.dtype}, or none in some places."
+            f"Expected {name} to be all whole numbers or all strings, got {sorted(kind.__name__ for kind in kinds)}."
         )
     n_distinct = len(set(made.tolist()))
     if n_distinct != expected:

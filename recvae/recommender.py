@@ -220,32 +220,33 @@ def load(file: File) -> Recommender:
     or foreign file, UnknownNameError for a model class that is not known here.
     """
     tensors, description = read_model(file)
-    if description["class"] not in Recommender.known:
-        raise UnknownNameError.among("model class", description["class"], Recommender.known)
+    if description.get("class") not in Recommender.known:
+        raise UnknownNameError.among("model class", description.get("class"), Recommender.known)
     try:
         params: dict[str, Any] = {
             name: tuple(v) if isinstance(v, list) else v for name, v in description["parameters"].items()
         }
         model = Recommender.known[description["class"]](**params)
         check_params(model)
-        fitted = model._restore(tensors, description["n_items"])
-    except (TypeError, KeyError, RuntimeError) as error:
+        n_items, item_ids, titles = (
+            description["n_items"],
+            *map(_array, (description["item_ids"], description["titles"])),
+        )
+        fitted = model._restore(tensors, n_items)
+        if any(ids is not None and len(ids) != n_items for ids in (item_ids, titles)):
+            raise ValueError(f"there are ids or titles for another number of items than {n_items}")
+        state = {"values_": description["values"], "n_items_": n_items, "item_ids_": item_ids, "titles_": titles}
+    except (TypeError, KeyError, ValueError, AttributeError, RuntimeError) as error:
         raise InvalidDataError(
-            f"The file holds a {description['class']} of recvae {description['version']} that this version, "
-            f"{__version__}, cannot make again: {error}"
+            f"The file holds a {description['class']} that this version of recvae, {__version__}, cannot make again: "
+            f"{error}"
         ) from error
-    model.__dict__.update(
-        fitted,
-        values_=description["values"],
-        n_items_=description["n_items"],
-        item_ids_=_array(description["item_ids"]),
-        titles_=_array(description["titles"]),
-    )
+    model.__dict__.update(fitted | state)
     return model
 
 
 def _array(values: list[Any] | None) -> Ids | None:
     """Texts as objects, as `Interactions` has them, and whole numbers as numbers."""
-    if values is None:
-        return None
-    return np.array(values, dtype=object if any(isinstance(value, str) for value in values) else None)
+    if values is None or any(isinstance(value, str) for value in values):
+        return None if values is None else np.array(values, dtype=object)
+    return np.array(values, dtype=np.uint64 if max(values) > np.iinfo(np.int64).max else np.int64)

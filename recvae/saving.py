@@ -12,7 +12,7 @@ import safetensors
 import safetensors.torch
 from torch import Tensor
 
-from recvae.errors import DataNotFoundError, InvalidDataError
+from recvae.errors import DataNotFoundError, InvalidDataError, InvalidTypeError
 from recvae.files import write_whole
 
 FORMAT = 1
@@ -22,6 +22,7 @@ File = str | Path | BinaryIO
 
 def write_model(file: File, tensors: Mapping[str, Tensor], description: dict[str, Any]) -> None:
     """Write to a path, atomically, or to an open binary file."""
+    _check_file(file, "write")
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     text = json.dumps(description | {"format": FORMAT}, default=lambda number: number.item())  # numpy's numbers
     metadata = {"recvae": text, "sha256": _checksum(plain, text)}
@@ -38,6 +39,7 @@ def read_model(file: File) -> tuple[dict[str, Tensor], dict[str, Any]]:
     Raises DataNotFoundError where there is no file, InvalidDataError for one that is damaged, foreign or of a newer
     format.
     """
+    _check_file(file, "read")
     name = str(file) if isinstance(file, (str, Path)) else getattr(file, "name", "the open file")
     try:
         content = Path(file).read_bytes() if isinstance(file, (str, Path)) else file.read()
@@ -47,7 +49,9 @@ def read_model(file: File) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         tensors = safetensors.torch.load(content)
         description = json.loads(metadata["recvae"])
-    except (safetensors.SafetensorError, KeyError, ValueError) as error:
+        if not isinstance(description, dict):
+            raise ValueError("its description is none")
+    except (safetensors.SafetensorError, KeyError, ValueError, RecursionError) as error:
         raise InvalidDataError(
             f"Expected a model file of recvae, got {name}, which is damaged or another: {error}."
         ) from error
@@ -61,12 +65,17 @@ def read_model(file: File) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, description
 
 
+def _check_file(file: File, verb: str) -> None:
+    if not isinstance(file, (str, Path)) and not hasattr(file, verb):
+        raise InvalidTypeError(f"Expected a path or an open binary file, got {type(file).__name__}.")
+
+
 def _metadata(content: bytes, name: str) -> dict[str, str]:
     """The header's text entries: eight bytes of length, then JSON, as safetensors defines it."""
     try:
         header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
         metadata: dict[str, str] = header["__metadata__"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InvalidDataError(f"Expected a model file of recvae, got {name}, which is damaged or another.") from error
     return metadata
 

@@ -173,8 +173,39 @@ def test_settings_from_a_file_and_flags_on_top(events, tmp_path):
     assert main(["train", "--config", str(config), "--seed", "8"]) == 0
     model = recvae.load(out)
     assert (type(model).__name__, model.random_state, model.latent_dim) == ("MultDAE", 8, 4)
-    config.write_text("epoch = 3")
-    assert main(["train", "--config", str(config)]) == 2
+    for text in ("epoch = 3", "user = true", 'json = "no"', "[table]"):
+        config.write_text(text)
+        assert main(["evaluate", "--config", str(config)]) == 2
+
+
+def test_settings_are_read_by_the_type_of_their_flag(events, trained, tmp_path, capsys):
+    config = tmp_path / "run.toml"
+    config.write_text('metrics = ["ndcg@10", "recall@5"]\njson = true\nheldout-users = "30"')
+    assert main(["evaluate", trained, "--input", events, *COLUMNS, "--config", str(config)]) == 0
+    assert list(json.loads(capsys.readouterr().out)["metrics"]) == ["ndcg@10", "recall@5"]
+    config.write_text("N = 2.5")
+    with pytest.raises(SystemExit) as stopped:
+        main(["recommend", trained, "--input", events, *COLUMNS, "--config", str(config)])
+    assert stopped.value.code == 2
+    assert "invalid int value: '2.5'" in capsys.readouterr().err
+
+
+def test_ids_that_another_file_spells_as_numbers_are_the_same(tmp_path, capsys):
+    (tmp_path / "text.csv").write_text("user,item\n" + "".join(f"{u},{i}\n" for u in "abc" for i in ["x", 1, 2, 3, 4]))
+    (tmp_path / "numbers.csv").write_text("user,item\nz,1\nz,2\n")
+    command = [
+        "train",
+        "--input",
+        str(tmp_path / "text.csv"),
+        "--model",
+        "popularity",
+        "--out",
+        str(tmp_path / "model"),
+    ]
+    assert main(command) == 0
+    assert main(["recommend", str(tmp_path / "model"), "--input", str(tmp_path / "numbers.csv"), "-N", "5"]) == 0
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert sorted(row["item"] for row in rows) == ["3", "4", "x"]
 
 
 def test_data_sets_are_listed(tmp_path, capsys):
@@ -215,6 +246,14 @@ def test_a_data_set_serves_as_well(tmp_path, capsys):
         (["train", "--config", "nowhere.toml"], "The configuration nowhere.toml cannot be read"),
         (["recommend", "nowhere.recvae", "--dataset", "sample"], "Expected a model file at nowhere.recvae"),
         (["recommend", "EVENTS", "--dataset", "sample"], "Expected a model file of recvae"),
+        (["recommend", "MODEL", "--dataset", "sample"], "Expected events on some of the"),
+        (["recommend", "MODEL", "--input", "EVENTS", "--out", "EVENTS"], "another file than those that are read"),
+        (["recommend", "MODEL", "--input", "EVENTS", "--out", "MODEL"], "another file than those that are read"),
+        (["recommend", "MODEL", "--dataset", "sample", "--item", "film"], "with --input only"),
+        (
+            ["train", "--input", "EVENTS", "--user", "who", "--item", "who", "--out", "OUT"],
+            "Expected different columns",
+        ),
         (["recommend", "MODEL", "--dataset", "sample", "-N", "0"], "Expected -N to be a whole number of at least 1"),
         (["recommend", "MODEL", "--dataset", "sample", "--out", "top.xlsx"], "ends in .parquet, .csv, .tsv, .jsonl"),
         (["evaluate", "MODEL", "--dataset", "sample", "--heldout-users", "400"], "to have been trained on this split"),

@@ -313,6 +313,15 @@ def test_a_card_of_one_s_own(tmp_path):
     (tmp_path / "films.toml").write_text(OWN.replace("header", "heading"))
     with pytest.raises(InvalidDataError, match=r"films\.toml cannot be read: .*'heading'"):
         load_dataset(str(tmp_path / "films.toml"))
+    for old, new in (
+        ("header = true", 'header = "no"'),
+        ("min_user = 1", 'min_user = "x"'),
+        ('["",', "[1,"),
+        ("[ev", "[it"),
+    ):
+        (tmp_path / "films.toml").write_text(OWN.replace(old, new))
+        with pytest.raises(InvalidDataError):
+            load_dataset(str(tmp_path / "films.toml"))
     with pytest.raises(InvalidDataError, match=r"nowhere\.toml cannot be read"):
         load_dataset(str(tmp_path / "nowhere.toml"))
 

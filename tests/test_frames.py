@@ -89,6 +89,7 @@ def test_the_filters_work_on_files(tmp_path):
         ("user,item,user\n1,2,3\n", "one column 'user', but it stands 2 times"),
         ("user,item\n", "at least one event"),
         ("", "cannot be read: Empty CSV file"),
+        ("user,item\n1,2\n,3\n", "a value in every row of 'user', got none in row 1"),
     ],
 )
 def test_broken_text_files_are_said_in_a_sentence(text, message, tmp_path):
@@ -110,6 +111,13 @@ def test_files_that_are_not_there_or_of_another_kind(tmp_path):
         Interactions.read(tmp_path / "nowhere.parquet")
     with pytest.raises(InvalidDataError, match=r"ends in \.parquet, \.csv, \.tsv, got events\.xlsx"):
         Interactions.read(tmp_path / "events.xlsx")
+    with pytest.raises(InvalidDataError, match=r"got events\.csv\.bak"):
+        Interactions.read(tmp_path / "events.csv.bak")
+    with pytest.raises(InvalidDataError, match=r"got out\.csv\.gz"):
+        Interactions.from_frame(pd.DataFrame(EVENTS), **NAMES).write(tmp_path / "out.csv.gz")
+    (tmp_path / "latin.csv").write_bytes("größe,item\n1,2\n".encode("latin-1"))
+    with pytest.raises(InvalidDataError, match=r"latin\.csv"):
+        Interactions.read(tmp_path / "latin.csv", user="größe")
     (tmp_path / "cut.parquet").write_bytes(b"PAR1 and no more")
     with pytest.raises(InvalidDataError, match=r"cut\.parquet"):
         Interactions.read(tmp_path / "cut.parquet")
@@ -118,6 +126,12 @@ def test_files_that_are_not_there_or_of_another_kind(tmp_path):
         Interactions.read(tmp_path / "cut.csv.gz")
     with pytest.raises(OutputError):
         Interactions.from_frame(pd.DataFrame(EVENTS), **NAMES).write("/proc/nowhere/out.csv")
+
+
+def test_gaps_in_a_dictionary_are_gaps():
+    ids = pa.DictionaryArray.from_arrays(pa.array([0, 1]), pa.array(["a", None]))
+    with pytest.raises(InvalidDataError, match="every row of 'user', got none in row 1"):
+        Interactions.from_frame(pa.table({"user": ids, "item": [1, 2]}))
 
 
 def test_a_description_for_people():

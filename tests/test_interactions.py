@@ -192,7 +192,7 @@ def test_ids_have_to_fit():
         Interactions.from_matrix(matrix, user_ids=[1, 2])
     with pytest.raises(InvalidDataError, match="without repetition"):
         Interactions.from_matrix(matrix, item_ids=["a", "a", "b"])
-    with pytest.raises(InvalidDataError, match="none in some places"):
+    with pytest.raises(InvalidDataError, match="all whole numbers or all strings"):
         Interactions.from_matrix(matrix, item_ids=["a", None, "b"])
 
 

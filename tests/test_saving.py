@@ -12,7 +12,14 @@ from scipy import sparse
 import recvae
 from recvae import Interactions, MultDAE, MultVAE, load, saving
 from recvae.baselines import ALS, ItemKNN, Popularity
-from recvae.errors import DataNotFoundError, InvalidDataError, NotFittedError, OutputError, UnknownNameError
+from recvae.errors import (
+    DataNotFoundError,
+    InvalidDataError,
+    InvalidTypeError,
+    NotFittedError,
+    OutputError,
+    UnknownNameError,
+)
 from recvae.params import get_params
 
 ONES = sparse.csr_matrix(np.ones((3, 3)))
@@ -82,7 +89,7 @@ def test_file_objects_serve_as_well(fitted, checkerboard):
     assert type(load(stream)) is type(fitted)
 
 
-@pytest.mark.parametrize("ids", [[-(2**62), 7, 2**62], ["Ünï", "a b", "東京"], ["007", "7", "07"]])
+@pytest.mark.parametrize("ids", [[-(2**62), 7, 2**62], [1, 2, 2**63 + 5], ["Ünï", "a b", "東京"], ["007", "7", "07"]])
 def test_ids_of_each_kind_survive(ids, tmp_path):
     data = Interactions.from_matrix(ONES, item_ids=ids)
     Popularity().fit(data).save(tmp_path / "model")
@@ -153,8 +160,28 @@ def test_a_class_of_someone_else_s(file):
 @pytest.mark.parametrize("parameters", [{"latent_dim": 5}, {"no_such": 1}, {"hidden_dims": [8, 8]}])
 def test_parameters_that_do_not_fit_the_tensors(file, parameters):
     rewrite(file, parameters={"latent_dim": 4, "hidden_dims": [8]} | parameters)
-    with pytest.raises(InvalidDataError, match=r"that this version, .*, cannot make again"):
+    with pytest.raises(InvalidDataError, match=r"that this version of recvae, .*, cannot make again"):
         load(file)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"item_ids": [1]}, {"n_items": 7}, {"values": None, "titles": "x"}, {"parameters": 3}]
+)
+def test_descriptions_that_do_not_fit(file, changes):
+    rewrite(file, **{"parameters": {"latent_dim": 4, "hidden_dims": [8]}} | changes)
+    with pytest.raises(InvalidDataError, match="cannot make again"):
+        load(file)
+
+
+def test_only_paths_and_open_binary_files_are_files(file, split, tmp_path):
+    model = load(file)
+    for thing in (None, 3, b"bytes"):
+        with pytest.raises(InvalidTypeError, match="path or an open binary file"):
+            model.save(thing)
+        with pytest.raises(InvalidTypeError, match="path or an open binary file"):
+            load(thing)
+    with pytest.raises(DataNotFoundError):
+        load(tmp_path)
 
 
 def test_where_there_is_no_file_and_no_model(tmp_path):
