@@ -73,13 +73,15 @@ def run_benchmark(
     models: Sequence[str] | None = None,
     seeds: int = 1,
     split_seed: int = 98765,
+    examples: int = 3,
     show_progress: bool = True,
     log: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
     """Fit and evaluate `models` on one split of `dataset`, each with random_state 0 ... seeds - 1 where it has one.
 
     Metrics are averaged over seeds for each user first: the standard error is that over users. Models of libraries
-    that are not installed are reported as absent. `log` receives a line at each step.
+    that are not installed are reported as absent. The histories and recommendations of `examples` test users are
+    part of the results; leave them out where the data may not be passed on. `log` receives a line at each step.
 
     Raises UnknownNameError for a data set or model that does not exist, and what loading and fitting raise.
     """
@@ -112,7 +114,7 @@ def run_benchmark(
         "best_baseline": rival,
         "models": rows,
         "absent": absent,
-        "examples": _examples(split, {name: done[0].model for name, done in runs.items()}),
+        "examples": _examples(split, {name: done[0].model for name, done in runs.items()}, examples),
     }
 
 
@@ -199,7 +201,7 @@ def _oracle(split: Split) -> Evaluation:
     return evaluate_ranker(ranker, split.test, METRICS)
 
 
-def _examples(split: Split, models: dict[str, Recommender], n_users: int = 3, N: int = 10) -> list[dict[str, Any]]:
+def _examples(split: Split, models: dict[str, Recommender], n_users: int, N: int = 10) -> list[dict[str, Any]]:
     """Histories, held-out items and recommendations of a few test users, by title where titles are known."""
     test: Holdout = split.test
     names = _labels(split)

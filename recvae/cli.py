@@ -106,7 +106,8 @@ def _benchmark(add: Any) -> None:
     add("--models", help=f"comma-separated, of {', '.join(CANDIDATES)} (default: all)")
     add("--seeds", type=int, default=1, help="train each model with this many seeds, from 0 (default: 1)")
     _add_split_seed(add)
-    add("--out", type=Path, help="write settings and results to this JSON file")
+    add("--examples", type=int, default=3, help="test users to show, with histories (default: 3)")
+    add("--out", type=Path, help="write settings and results, examples included, to this JSON file")
 
 
 def _train(add: Any) -> None:

@@ -39,6 +39,7 @@ def benchmark(arguments: argparse.Namespace) -> None:
         None if arguments.models is None else arguments.models.split(","),
         arguments.seeds,
         arguments.split_seed,
+        check_whole("--examples", arguments.examples, 0),
         log=_say,
     )
     print_results(results, _console())

@@ -27,6 +27,11 @@ def test_models_without_a_seed_run_once(quick):
     assert len(run_benchmark(seeds=3, models=["Popularity"])["models"][0]["by_seed"]) == 1
 
 
+def test_examples_can_be_left_out(quick):
+    assert run_benchmark(models=["Popularity"], examples=0)["examples"] == []
+    assert len(run_benchmark(models=["Popularity"], examples=2)["examples"]) == 2
+
+
 def test_settings_are_chosen_on_validation_users(split):
     candidates = [MultVAE(epochs=1, kl_cap=100.0, kl_schedule="constant"), MultVAE(epochs=30, batch_size=50)]
     assert benchmark._choose(candidates, split, False)["epochs"] == 30

@@ -1,10 +1,11 @@
+import json
 import re
 from pathlib import Path
 
 import pytest
 
 import recvae
-from benchmarks.table import reference_line, results_table
+from benchmarks.table import DATASETS, RESULTS, reference_line, results_table
 from recvae.cli import main
 from recvae.sample import make_sample
 
@@ -42,6 +43,11 @@ def test_the_commands_for_one_s_own_file_run(tmp_path, monkeypatch, capsys):
 def test_the_table_is_that_of_the_recorded_results():
     assert results_table() in README
     assert reference_line() in README
+
+
+@pytest.mark.parametrize("name", [name for name in DATASETS if name != "sample"])
+def test_recorded_results_pass_no_data_on(name):
+    assert json.loads((RESULTS / f"{name}.json").read_text())["examples"] == []
 
 
 def test_links_lead_somewhere():
