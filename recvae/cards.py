@@ -22,6 +22,10 @@ class Table:
     encoding: str = "utf-8"
     genre_flags: list[str] = field(default_factory=list)  # names of the last columns, where each genre has one
 
+    def __post_init__(self) -> None:
+        if not (self.delimiter and self.encoding):
+            raise TypeError("delimiter or encoding is empty")
+
 
 @dataclass(frozen=True)
 class Download:
@@ -122,8 +126,6 @@ def _make(kind: type, content: dict[str, Any]) -> Any:
         texts = not isinstance(value, list) or all(isinstance(text, str) for text in value)
         if name in content and not (isinstance(value, ACCEPTED.get(hint, object)) and texts):
             raise TypeError(f"{name} = {value!r} is no {getattr(hint, '__name__', hint)}")
-        if name in ("delimiter", "encoding") and value == "":
-            raise TypeError(f"{name} is empty")
     return kind(**content)
 
 

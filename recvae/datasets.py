@@ -46,9 +46,9 @@ def load_dataset(
     min_user = protocol.min_user if min_user is None else min_user
     if min_value is not None and (card.events is None or "value" not in card.events.columns):
         raise InvalidParameterError(f"Expected no min_value for {name}, whose events have no value; got {min_value}.")
-    if card.events is None and card.name != "sample":
-        raise InvalidDataError(f"Expected [events] in the card {name}, got none; compare it with another card.")
     if card.events is None:
+        if card.name != "sample":
+            raise InvalidDataError(f"Expected [events] in the card {name}, got none; compare it with another card.")
         return make_sample().interactions.filter(min_user=min_user)
     folder = Path(card.path).parent if card.path else fetch(card, data_home(home), show_progress)
     events = _read_events(Path(card.path) if card.path else folder / card.events.file, card.events)

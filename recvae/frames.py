@@ -29,7 +29,7 @@ def read_table(path: str | Path, columns: Sequence[str]) -> pa.Table:
 
     Raises DataNotFoundError, InvalidDataError for an unknown ending, missing or double columns, and broken lines.
     """
-    path, kind = Path(path), _kind(Path(path))
+    path, kind = Path(path), _kind(Path(path), READABLE, (".gz", ".bz2", ".zst"))
     if kind != "parquet":
         return read_delimited(path, "," if kind == "csv" else "\t", columns)
     with _said(path):
@@ -148,13 +148,12 @@ def _check_columns(wanted: Sequence[str], known: Iterable[Any]) -> None:
             raise InvalidDataError(f"Expected one column {name!r}, but it {state}; the columns are {known}.")
 
 
-def _kind(path: Path, endings: Sequence[str] = READABLE) -> str:
-    """What a file is, by its ending, which that of a compression may follow where one reads."""
-    suffixes = [suffix.lower() for suffix in path.suffixes]
-    if suffixes and endings is READABLE and suffixes[-1] in (".gz", ".bz2", ".zst"):
-        suffixes.pop()
-    if suffixes and suffixes[-1].removeprefix(".") in endings:
-        return suffixes[-1].removeprefix(".")
+def _kind(path: Path, endings: Sequence[str], compressions: Sequence[str] = ()) -> str:
+    """What a file is, by its ending, which that of a compression may follow."""
+    if path.suffix.lower() in compressions:
+        path = path.with_suffix("")
+    if path.suffix.lower().removeprefix(".") in endings:
+        return path.suffix.lower().removeprefix(".")
     raise InvalidDataError(f"Expected a file that ends in .{', .'.join(endings)}, got {path.name}.")
 
 

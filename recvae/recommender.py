@@ -228,10 +228,8 @@ def load(file: File) -> Recommender:
         }
         model = Recommender.known[description["class"]](**params)
         check_params(model)
-        n_items, item_ids, titles = (
-            description["n_items"],
-            *map(_array, (description["item_ids"], description["titles"])),
-        )
+        n_items = description["n_items"]
+        item_ids, titles = _array(description["item_ids"]), _array(description["titles"])
         fitted = model._restore(tensors, n_items)
         if any(ids is not None and len(ids) != n_items for ids in (item_ids, titles)):
             raise ValueError(f"there are ids or titles for another number of items than {n_items}")
