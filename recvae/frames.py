@@ -23,13 +23,14 @@ READABLE = ("parquet", "csv", "tsv")
 
 
 def read_table(path: str | Path, columns: Sequence[str]) -> pa.Table:
-    """The named columns of a Parquet file or folder (.parquet) or a delimited text file with a header (.csv, .tsv).
+    """The named columns of a Parquet file (.parquet), a folder of such, or a text file with a header (.csv, .tsv).
 
     The first two are ids. Text files may be compressed (.csv.gz), and are read as by `read_delimited`.
 
     Raises DataNotFoundError, InvalidDataError for an unknown ending, missing or double columns, and broken lines.
     """
-    path, kind = Path(path), _kind(Path(path), READABLE, (".gz", ".bz2", ".zst"))
+    path = Path(path)
+    kind = "parquet" if path.is_dir() else _kind(path, READABLE, (".gz", ".bz2", ".zst"))
     if kind != "parquet":
         return read_delimited(path, "," if kind == "csv" else "\t", columns)
     with _said(path):
@@ -43,31 +44,38 @@ def read_delimited(
     names: Sequence[str] | None = None,
     skip: int = 0,
     encoding: str = "utf-8",
+    content: bytes | None = None,
+    n_ids: int = 2,
 ) -> pa.Table:
     """The named columns of a delimited text file, whose header says their names unless `names` does.
 
-    The first two are ids: whole numbers where all of a column are written as such, and else text, so that 007 stays
-    007. Raises as `read_table`; a message on a broken line says which.
+    The first `n_ids` are ids: whole numbers where all of a column are written as such, and else text, so that 007
+    stays 007. `content` may stand in for what the file holds. Raises as `read_table`; a message on a broken line says
+    which.
     """
     options = {"column_names": names, "skip_rows": skip, "encoding": encoding}
     parse = pyarrow.csv.ParseOptions(delimiter=delimiter)
     text = pa.dictionary(pa.int32(), pa.string())
     convert = pyarrow.csv.ConvertOptions(
         include_columns=list(columns),
-        column_types=dict.fromkeys(columns[:2], text),
+        column_types=dict.fromkeys(columns[:n_ids], text),
         null_values=[""],  # an id of nothing is none; one of "NA" is an id
         strings_can_be_null=True,
     )
     slow = pyarrow.csv.ReadOptions(**options, use_threads=False)  # one thread can number the lines
+
+    def source() -> Any:
+        return path if content is None else pa.BufferReader(content)
+
     with _said(path):
-        with pyarrow.csv.open_csv(path, slow, parse) as head:
+        with pyarrow.csv.open_csv(source(), slow, parse) as head:
             _check_columns(columns, head.schema.names)
         try:
-            table = pyarrow.csv.read_csv(path, pyarrow.csv.ReadOptions(**options), parse, convert)
+            table = pyarrow.csv.read_csv(source(), pyarrow.csv.ReadOptions(**options), parse, convert)
         except pa.ArrowInvalid:
-            pyarrow.csv.read_csv(path, slow, parse, convert)
+            pyarrow.csv.read_csv(source(), slow, parse, convert)
             raise
-    for place, name in enumerate(columns[:2]):
+    for place, name in enumerate(columns[:n_ids]):
         table = table.set_column(place, name, _as_numbers(table[name].unify_dictionaries()))
     return table
 
@@ -103,8 +111,8 @@ def text_of(table: pa.Table, kind: str = "csv") -> str:
     return sink.getvalue().to_pybytes().decode()
 
 
-def read_column(frame: Any, name: str) -> pa.ChunkedArray:
-    """A column without gaps of a pandas or polars frame, or of a pyarrow table."""
+def read_column(frame: Any, name: str, gaps: bool = False) -> pa.ChunkedArray:
+    """A column of a pandas or polars frame, or of a pyarrow table, without `gaps` unless these may be."""
     lazy = hasattr(frame, "collect")
     known = None if lazy else getattr(frame, "column_names", None) or getattr(frame, "columns", None)
     if known is None:
@@ -117,8 +125,14 @@ def read_column(frame: Any, name: str) -> pa.ChunkedArray:
         raise InvalidDataError(
             f"Column {name!r} cannot be read ({error}); expected numbers or strings, all of one kind."
         ) from error
-    _refuse_nulls(column, name)
+    if not gaps:
+        _refuse_nulls(column, name)
     return column
+
+
+def number_texts(ids: Sequence[str]) -> pa.ChunkedArray:
+    """Ids that came as text, as `read_delimited` has them: whole numbers where all are written as such."""
+    return _as_numbers(pa.chunked_array([pa.array(ids, pa.string()).dictionary_encode()]))
 
 
 def number_ids(column: pa.ChunkedArray, name: str) -> tuple[NDArray[np.int64], NDArray[Any]]:
@@ -212,3 +226,18 @@ def read_numbers(column: pa.ChunkedArray, name: str) -> NDArray[np.float64]:
     if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type) or pa.types.is_boolean(column.type)):
         raise InvalidDataError(f"Expected numbers in column {name!r}, got {column.type}.")
     return np.asarray(column.to_numpy(), dtype=np.float64)
+
+
+def read_times(column: pa.ChunkedArray, name: str) -> NDArray[np.float64]:
+    """A column of dates, as seconds since 1970, or of numbers, as they are; 0 where there is no time."""
+    if pa.types.is_temporal(column.type):
+        try:
+            column = pc.divide(column.cast(pa.timestamp("us"), safe=False).cast(pa.int64()).cast(pa.float64()), 1e6)
+        except pa.ArrowException as error:  # a time of day, a duration
+            raise InvalidDataError(f"Expected dates or numbers in column {name!r}, got {column.type}.") from error
+    if pa.types.is_null(column.type):
+        return np.zeros(len(column))
+    times = read_numbers(column, name)
+    if np.isinf(times).any():
+        raise InvalidDataError(f"Expected finite times in column {name!r}, got {times[np.isinf(times)][0]}.")
+    return np.nan_to_num(times)

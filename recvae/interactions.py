@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import math
-import numbers
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 from scipy import sparse
 
+from recvae.description import describe
 from recvae.errors import InvalidDataError, InvalidParameterError, InvalidTypeError, UnknownNameError
-from recvae.frames import number_ids, read_column, read_numbers, read_table, write_table
-from recvae.rows import VALUES, Values, check_content, check_structure
+from recvae.events import Duplicates, merge_events
+from recvae.frames import number_ids, read_column, read_numbers, read_table, read_times, write_table
+from recvae.rows import VALUES, Values, check_structure
 
-Duplicates = Literal["sum", "last"]
 Ids = NDArray[Any]
 
 
@@ -33,6 +32,8 @@ class Interactions:
     titles, genres : a string for each item, or None where they are not known
     values : how models read the numbers: "binary" (1 for each event), "log1p" (log(1 + value)) or "raw". The matrix
         keeps what came; a model applies the transform to training rows and to the rows it scores alike.
+    times : csr_matrix of the structure of `matrix`, float64: when the (last) event was, in seconds since 1970 if it
+        came as a date, 0 where that is not known; None for data without times
     """
 
     matrix: sparse.csr_matrix
@@ -41,6 +42,7 @@ class Interactions:
     titles: Ids | None = None
     genres: Ids | None = None
     values: Values = "binary"
+    times: sparse.csr_matrix | None = None
 
     @classmethod
     def from_frame(
@@ -50,6 +52,7 @@ class Interactions:
         user: str = "user",
         item: str = "item",
         value: str | None = None,
+        time: str | None = None,
         min_value: float | None = None,
         min_user: int = 0,
         min_item: int = 0,
@@ -63,8 +66,9 @@ class Interactions:
         Rows of the matrix are the users in ascending order of raw id, columns the items likewise. Steps, in order:
         events with `value` < `min_value` go; items with fewer than `min_item` events go; users with fewer than
         `min_user` of the remaining events go (one pass each, as Liang et al. 2018 do it); repeated (user, item)
-        pairs count once and are added up (`duplicates="sum"`) or the last one stands ("last"); explicit zeros are no
-        events and go before counting. Without `value` each row counts 1.
+        pairs count once and are added up (`duplicates="sum"`) or the last one stands ("last", by `time` where there is
+        one); explicit zeros are no events and go before counting. Without `value` each row counts 1. `time` is a
+        column of dates or of numbers, in which nothing and 0 mean that the time is not known.
 
         Raises InvalidDataError for a missing column, null ids, text where numbers belong, NaN, infinite or negative
         values, and where no event is left.
@@ -75,51 +79,42 @@ class Interactions:
         items, item_ids = number_ids(read_column(frame, item), item)
         counts = np.ones(len(users)) if value is None else read_numbers(read_column(frame, value), value)
         events = sparse.coo_matrix((counts, (users, items)), shape=(len(user_ids), len(item_ids)))
-        matrix = _clean(events, min_value, duplicates)
-        data = cls(matrix, user_ids, item_ids, _describe(titles, item_ids), _describe(genres, item_ids), _known(values))
+        when = None if time is None else read_times(read_column(frame, time, gaps=True), time)
+        matrix, times = merge_events(events, min_value, duplicates, when)
+        texts = _texts(titles, item_ids), _texts(genres, item_ids)
+        data = cls(matrix, user_ids, item_ids, *texts, _known(values), times)
         return data.filter(max(min_item, 1), max(min_user, 1))
 
     @classmethod
     def read(
-        cls, path: str | Path, *, user: str = "user", item: str = "item", value: str | None = None, **options: Any
+        cls,
+        path: str | Path,
+        *,
+        user: str = "user",
+        item: str = "item",
+        value: str | None = None,
+        time: str | None = None,
+        **options: Any,
     ) -> Interactions:
         """Read events from a Parquet file or folder, or from a delimited text file: .parquet, .csv, .tsv, .csv.gz.
 
         Columns and `options` as in `from_frame`. In text files ids are whole numbers where all are written so, and
         else text. Raises DataNotFoundError, InvalidDataError that names a broken line, and as `from_frame`.
         """
-        columns = [user, item] if value is None else [user, item, value]
-        return cls.from_frame(read_table(path, columns), user=user, item=item, value=value, **options)
+        columns = [name for name in (user, item, value, time) if name is not None]
+        return cls.from_frame(read_table(path, columns), user=user, item=item, value=value, time=time, **options)
 
     def write(self, path: str | Path) -> None:
-        """Write the events as columns user, item and value to a .parquet, .csv or .tsv file, atomically."""
+        """Write columns user, item, value and, where known, time to a .parquet, .csv or .tsv file, atomically."""
         cells = self.matrix.tocoo()
         columns = {"user": self.user_ids[cells.row], "item": self.item_ids[cells.col], "value": cells.data}
+        if self.times is not None:
+            columns["time"] = self.times.data
         write_table(path, pa.table(columns))
 
     def describe(self) -> str:
         """Sizes, density, how active users and how popular items are, and what looks wrong: to be printed."""
-        quantiles = "   ".join(f"{name:>7}" for name in ("min", "10 %", "median", "90 %", "max"))
-        lines = [
-            f"{self.n_users:,} users x {self.n_items:,} items, {self.n_events:,} events "
-            f"({self.n_events / (self.n_users * self.n_items):.3%} of all pairs)",
-            f"{'':>16} {quantiles}",
-        ]
-        counts = {
-            "events per user": np.diff(self.matrix.indptr),
-            "events per item": np.bincount(self.matrix.indices, minlength=self.n_items),
-            "value": self.matrix.data,
-        }
-        for name, column in counts.items():
-            five = np.quantile(column, [0, 0.1, 0.5, 0.9, 1])
-            lines.append(f"{name:>16} {'   '.join(f'{round(float(number), 2):>7,g}' for number in five)}")
-        lines.append(f"values are read as {self.values}")
-        if self.n_items > 50 * self.n_users:
-            lines.append(
-                f"There are {self.n_items / self.n_users:,.0f} times as many items as users: are the rows the items? "
-                f"Then exchange user and item, or transpose the matrix."
-            )
-        return "\n".join(lines)
+        return describe(self.matrix, self.values, self.times)
 
     @classmethod
     def from_matrix(
@@ -147,9 +142,9 @@ class Interactions:
             raise InvalidTypeError(f"Expected a two-dimensional scipy sparse matrix, got {_name(matrix)}.")
         if matrix.format == "csr":
             check_structure(matrix)
-        clean = _clean(sparse.coo_matrix(matrix), min_value, duplicates)
+        clean, _ = merge_events(sparse.coo_matrix(matrix), min_value, duplicates)
         users, items = _ids(user_ids, clean.shape[0], "user_ids"), _ids(item_ids, clean.shape[1], "item_ids")
-        data = cls(clean, users, items, _describe(titles, items), _describe(genres, items), _known(values))
+        data = cls(clean, users, items, _texts(titles, items), _texts(genres, items), _known(values))
         return data.filter(min_item, min_user)
 
     @property
@@ -184,43 +179,54 @@ class Interactions:
 
     def select_users(self, rows: NDArray[Any]) -> Interactions:
         """The given rows (indices or mask), all items kept."""
-        return replace(self, matrix=self.matrix[rows], user_ids=self.user_ids[rows])
+        return replace(self, user_ids=self.user_ids[rows], **self._cells(lambda cells: cells[rows]))
 
     def select_items(self, columns: NDArray[Any]) -> Interactions:
         """The given columns (indices or mask), all users kept."""
-        matrix = self.matrix[:, columns]
-        matrix.sort_indices()
+
+        def choose(cells: sparse.csr_matrix) -> sparse.csr_matrix:
+            chosen = cells[:, columns]
+            chosen.sort_indices()
+            return chosen
+
         return replace(
             self,
-            matrix=matrix,
             item_ids=self.item_ids[columns],
             titles=None if self.titles is None else self.titles[columns],
             genres=None if self.genres is None else self.genres[columns],
+            **self._cells(choose),
         )
+
+    def select_events(self, chosen: NDArray[np.bool_]) -> Interactions:
+        """The events that a mask over `matrix.data` chooses, all users and items kept."""
+        indptr = np.concatenate([[0], np.cumsum(chosen)])[self.matrix.indptr]
+
+        def choose(cells: sparse.csr_matrix) -> sparse.csr_matrix:
+            return sparse.csr_matrix((cells.data[chosen], cells.indices[chosen], indptr), shape=cells.shape)
+
+        return replace(self, **self._cells(choose))
 
     def align(self, item_ids: Ids) -> tuple[Interactions, int]:
         """The same users over other columns, such as a model's items; and how many events were on none of them.
 
-        Where one side has numbers and the other text, which depends on the file they came from, 7 is "7". Raises
-        InvalidDataError where no event is left.
+        Ids are matched as by `match_ids`. Raises InvalidDataError where no event is left.
         """
-        mine, others = self.item_ids.tolist(), np.asarray(item_ids).tolist()
-        if any(isinstance(item, str) for item in mine) != any(isinstance(item, str) for item in others):
-            mine, others = [str(item) for item in mine], [str(item) for item in others]
-        column_of = {item: column for column, item in enumerate(others)}
-        columns = np.array([column_of.get(item, -1) for item in mine])
         cells = self.matrix.tocoo()
-        column, shape = columns[cells.col], (self.n_users, len(item_ids))
+        column, shape = match_ids(self.item_ids, item_ids)[cells.col], (self.n_users, len(item_ids))
         known = column >= 0
         if not known.any():
             raise InvalidDataError(
-                f"Expected events on some of the {len(others)} items, such as {others[0]!r}, got none: the items here "
-                f"are such as {mine[0]!r}."
+                f"Expected events on some of the {len(item_ids)} items, such as {item_ids.tolist()[0]!r}, got none: "
+                f"the items here are such as {self.item_ids.tolist()[0]!r}."
             )
         matrix = sparse.csr_matrix((cells.data[known], (cells.row[known], column[known])), shape, dtype=np.float32)
         matrix.sort_indices()
-        aligned = replace(self, matrix=matrix, item_ids=item_ids, titles=None, genres=None)
+        aligned = replace(self, matrix=matrix, item_ids=item_ids, titles=None, genres=None, times=None)
         return aligned, int((~known).sum())
+
+    def _cells(self, change: Callable[[sparse.csr_matrix], sparse.csr_matrix]) -> dict[str, Any]:
+        """What `change` makes of the matrix and of the times, which have one structure."""
+        return {"matrix": change(self.matrix), "times": None if self.times is None else change(self.times)}
 
     def __repr__(self) -> str:
         return (
@@ -229,32 +235,16 @@ class Interactions:
         )
 
 
-def _clean(events: sparse.coo_matrix, min_value: float | None, duplicates: Duplicates) -> sparse.csr_matrix:
-    """Drop weak events and zeros, merge repeated pairs, and refuse what cannot be counted. -> canonical CSR float32"""
-    if min_value is not None:
-        if not isinstance(min_value, numbers.Real) or math.isnan(min_value):
-            raise InvalidParameterError(f"Expected min_value to be a number, got {min_value!r}.")
-        strong = ~(events.data < min_value)  # NaN stays, to be refused below
-        events = sparse.coo_matrix((events.data[strong], (events.row[strong], events.col[strong])), events.shape)
-    check_content(events.data)
-    if duplicates == "last":
-        events = _last(events)
-    elif duplicates != "sum":
-        raise UnknownNameError.among("rule for duplicates", duplicates, ("sum", "last"))
-    matrix = sparse.csr_matrix(events, dtype=np.float32)
-    matrix.sum_duplicates()
-    matrix.eliminate_zeros()
-    if matrix.nnz == 0:
-        floor = "" if min_value is None else f" with a value of at least {min_value:g}"
-        raise InvalidDataError(f"Expected at least one event{floor}, got a matrix of {matrix.shape} without any.")
-    return matrix
+def match_ids(ids: Ids, known: Ids) -> NDArray[np.int64]:
+    """The place of each id among those known, -1 where it is not.
 
-
-def _last(events: sparse.coo_matrix) -> sparse.coo_matrix:
-    key = events.row.astype(np.int64) * events.shape[1] + events.col
-    _, from_end = np.unique(key[::-1], return_index=True)
-    keep = len(key) - 1 - from_end
-    return sparse.coo_matrix((events.data[keep], (events.row[keep], events.col[keep])), events.shape)
+    Where one side has numbers and the other text, which depends on the file they came from, 7 is "7".
+    """
+    mine, others = ids.tolist(), np.asarray(known).tolist()
+    if any(isinstance(name, str) for name in mine) != any(isinstance(name, str) for name in others):
+        mine, others = [str(name) for name in mine], [str(name) for name in others]
+    place = {name: number for number, name in enumerate(others)}
+    return np.array([place.get(name, -1) for name in mine], dtype=np.int64)
 
 
 def _ids(ids: Sequence[Any] | Ids | None, expected: int, name: str) -> Ids:
@@ -274,7 +264,7 @@ def _ids(ids: Sequence[Any] | Ids | None, expected: int, name: str) -> Ids:
     return made
 
 
-def _describe(texts: Mapping[Any, str] | None, item_ids: Ids) -> Ids | None:
+def _texts(texts: Mapping[Any, str] | None, item_ids: Ids) -> Ids | None:
     return None if texts is None else np.array([texts.get(item, str(item)) for item in item_ids.tolist()], dtype=object)
 
 

@@ -48,15 +48,17 @@ def test_frames_and_files_of_the_same_events_are_the_same_bit_for_bit(name, kind
     same(Interactions.read(tmp_path / name, **NAMES), Interactions.from_frame(kind(EVENTS), **NAMES))
 
 
-def test_a_folder_of_parquet_parts(tmp_path):
-    frame = pl.DataFrame(EVENTS)
-    (tmp_path / "events.parquet").mkdir()
-    frame[:2].write_parquet(tmp_path / "events.parquet" / "1.parquet")
-    frame[2:].write_parquet(tmp_path / "events.parquet" / "2.parquet")
-    same(Interactions.read(tmp_path / "events.parquet", **NAMES), Interactions.from_frame(frame, **NAMES))
-    frame[:1].rename({"times": "often"}).write_parquet(tmp_path / "events.parquet" / "3.parquet")
-    with pytest.raises(InvalidDataError, match=r"events\.parquet"):
-        Interactions.read(tmp_path / "events.parquet", **NAMES)
+@pytest.mark.parametrize("folder", ["events.parquet", "events"])
+def test_a_folder_of_parquet_parts(folder, tmp_path):
+    frame, folder = pl.DataFrame(EVENTS), tmp_path / folder
+    folder.mkdir()
+    frame[:2].write_parquet(folder / "1.parquet")
+    frame[2:].write_parquet(folder / "2.parquet")
+    (folder / "_SUCCESS").touch()
+    same(Interactions.read(folder, **NAMES), Interactions.from_frame(frame, **NAMES))
+    frame[:1].rename({"times": "often"}).write_parquet(folder / "3.parquet")
+    with pytest.raises(InvalidDataError, match=r"3\.parquet has another schema than the parts before it"):
+        Interactions.read(folder, **NAMES)
 
 
 @pytest.mark.parametrize("ending", ["parquet", "csv", "tsv"])

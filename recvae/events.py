@@ -1,0 +1,71 @@
+"""Single events -> the canonical matrix: weak ones and zeros dropped, repeated pairs merged, nothing odd passed on."""
+
+from __future__ import annotations
+
+import math
+import numbers
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from recvae.errors import InvalidDataError, InvalidParameterError, UnknownNameError
+from recvae.rows import check_content
+
+Duplicates = Literal["sum", "last"]
+Times = NDArray[np.float64]
+
+
+def merge_events(
+    events: sparse.coo_matrix, min_value: float | None, duplicates: Duplicates, times: Times | None = None
+) -> tuple[sparse.csr_matrix, sparse.csr_matrix | None]:
+    """One cell for each (user, item) pair that has an event.
+
+    times : (E,), when each event was, if known. The last of repeated events is then the latest, not the last to come.
+    -> canonical float32 matrix, and the times of its cells in the same structure: the latest, where events repeat
+    """
+    if duplicates not in ("sum", "last"):
+        raise UnknownNameError.among("rule for duplicates", duplicates, ("sum", "last"))
+    chosen: NDArray[Any] | None = None if min_value is None else _strong(events.data, min_value)
+    if times is not None:
+        order = np.argsort(times, kind="stable")
+        chosen = order if chosen is None else order[chosen[order]]
+    if chosen is not None:
+        events, times = _select(events, chosen), None if times is None else times[chosen]
+    check_content(events.data)
+    cells = sparse.csr_matrix(_last(events) if duplicates == "last" else events, dtype=np.float32)
+    cells.sum_duplicates()
+    cells.eliminate_zeros()
+    if cells.nnz == 0:
+        floor = "" if min_value is None else f" with a value of at least {min_value:g}"
+        raise InvalidDataError(f"Expected at least one event{floor}, got a matrix of {cells.shape} without any.")
+    return cells, None if times is None else _latest(cells, events, times)
+
+
+def _strong(data: NDArray[Any], min_value: float) -> NDArray[np.bool_]:
+    if not isinstance(min_value, numbers.Real) or math.isnan(min_value):
+        raise InvalidParameterError(f"Expected min_value to be a number, got {min_value!r}.")
+    return ~(data < min_value)  # NaN stays, to be refused
+
+
+def _last(events: sparse.coo_matrix) -> sparse.coo_matrix:
+    key = events.row.astype(np.int64) * events.shape[1] + events.col
+    _, from_end = np.unique(key[::-1], return_index=True)
+    return _select(events, len(key) - 1 - from_end)
+
+
+def _latest(cells: sparse.csr_matrix, events: sparse.coo_matrix, times: Times) -> sparse.csr_matrix:
+    """The time of each cell's last event, `events` being in the order of their times."""
+    row_of = np.repeat(np.arange(cells.shape[0]), np.diff(cells.indptr))
+    keys = row_of * cells.shape[1] + cells.indices  # ascending: the cells are in order
+    wanted = events.row.astype(np.int64) * cells.shape[1] + events.col
+    place = np.minimum(np.searchsorted(keys, wanted), cells.nnz - 1)
+    there = keys[place] == wanted  # the others had a value of zero
+    found = np.zeros(cells.nnz)
+    found[place[there]] = times[there]  # where places repeat, the last assignment stands
+    return sparse.csr_matrix((found, cells.indices, cells.indptr), shape=cells.shape)
+
+
+def _select(events: sparse.coo_matrix, chosen: NDArray[Any]) -> sparse.coo_matrix:
+    return sparse.coo_matrix((events.data[chosen], (events.row[chosen], events.col[chosen])), events.shape)
