@@ -25,6 +25,7 @@ def main() -> None:
     reference.add_argument("--dataset", default="ml-1m")
     reference.add_argument("--data-home", type=Path)
     reference.add_argument("--seeds", type=int, default=3)
+    reference.add_argument("--textbook-epochs", type=int, default=100, help="its passes over the users")
     reference.add_argument("--out", type=Path, help="write the results to this JSON file")
     commands.add_parser("table", help="print the README's table").set_defaults(command=_table)
     arguments = parser.parse_args()
@@ -32,7 +33,9 @@ def main() -> None:
 
 
 def _reference(arguments: argparse.Namespace) -> None:
-    text = json.dumps(run_reference(arguments.dataset, arguments.data_home, arguments.seeds), indent=1)
+    text = json.dumps(
+        run_reference(arguments.dataset, arguments.data_home, arguments.seeds, arguments.textbook_epochs), indent=1
+    )
     print(text)
     if arguments.out is not None:
         arguments.out.write_text(text + "\n", encoding="utf-8")

@@ -10,13 +10,15 @@ from typing import Any
 import numpy as np
 
 from benchmarks.textbook import TextbookMultVAE
-from recvae import Evaluation, Metric, MultVAE, evaluate, load_card, load_dataset, paired_bootstrap, strong_split
+from recvae import Evaluation, Metric, MultVAE, evaluate, load_split, paired_bootstrap
 from recvae.evaluation import DEFAULT_METRICS
 
 
-def run_reference(dataset: str, data_home: Path | None, seeds: int, split_seed: int = 98765) -> dict[str, Any]:
+def run_reference(
+    dataset: str, data_home: Path | None, seeds: int, textbook_epochs: int = 100, split_seed: int = 98765
+) -> dict[str, Any]:
     """Train both with random_state 0 ... seeds - 1, in turn. -> results that JSON can hold"""
-    split = strong_split(load_dataset(dataset, data_home), load_card(dataset).protocol.heldout_users, split_seed)
+    split = load_split(dataset, data_home, seed=split_seed)
     ours: list[Evaluation] = []
     textbook: list[Evaluation] = []
     seconds: dict[str, list[float]] = {"recvae": [], "textbook": []}
@@ -25,7 +27,7 @@ def run_reference(dataset: str, data_home: Path | None, seeds: int, split_seed: 
         mine = MultVAE(random_state=seed).fit(split.train, valid=split.valid)
         seconds["recvae"].append(time.perf_counter() - started)
         started = time.perf_counter()
-        theirs = TextbookMultVAE(random_state=seed).fit(split.train.matrix, split.valid)
+        theirs = TextbookMultVAE(epochs=textbook_epochs, random_state=seed).fit(split.train.matrix, split.valid)
         seconds["textbook"].append(time.perf_counter() - started)
         ours.append(evaluate(mine, split.test, DEFAULT_METRICS))
         textbook.append(evaluate(theirs, split.test, DEFAULT_METRICS))
@@ -34,6 +36,7 @@ def run_reference(dataset: str, data_home: Path | None, seeds: int, split_seed: 
         "dataset": dataset,
         "split_seed": split_seed,
         "seeds": seeds,
+        "textbook_epochs": textbook_epochs,
         "recvae": _summary(ours, seconds["recvae"]),
         "textbook": _summary(textbook, seconds["textbook"]),
         "difference": asdict(paired_bootstrap(_mean(ours, "ndcg@100"), _mean(textbook, "ndcg@100"))),

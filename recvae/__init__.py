@@ -2,12 +2,21 @@
 
 from recvae import baselines as baselines
 from recvae.cards import Card, load_card
-from recvae.datasets import load_dataset
+from recvae.datasets import load_dataset, load_split
 from recvae.evaluation import Evaluation, Metric, PairedTest, evaluate, paired_bootstrap
 from recvae.interactions import Interactions
 from recvae.models import MultDAE, MultVAE
 from recvae.recommender import Recommender, load
-from recvae.split import Holdout, Split, strong_split
+from recvae.split import (
+    Holdout,
+    Split,
+    given_split,
+    leave_last_split,
+    per_user_split,
+    strong_split,
+    temporal_split,
+)
+from recvae.tuning import fit_split
 from recvae.version import __version__ as __version__
 
 __all__ = [
@@ -22,9 +31,15 @@ __all__ = [
     "Recommender",
     "Split",
     "evaluate",
+    "fit_split",
+    "given_split",
+    "leave_last_split",
     "load",
     "load_card",
     "load_dataset",
+    "load_split",
     "paired_bootstrap",
+    "per_user_split",
     "strong_split",
+    "temporal_split",
 ]

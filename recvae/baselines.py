@@ -1,4 +1,4 @@
-"""Baselines behind the package's contract: popularity, and implicit's ALS and item-KNN.
+"""Baselines behind the package's contract: popularity, and implicit's ALS, item-KNN, BPR and LMF.
 
 implicit fits; the ranking (N exactly, padding, ties, float32) is the one all models share, so that nothing but the
 scores differs. That these rankings equal implicit's own `recommend` is a test.
@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import functools
 import warnings
+from abc import abstractmethod
 from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy import sparse
 from torch import Tensor
 
-from recvae.errors import MissingDependencyError, TrainingError
-from recvae.params import fitted, hyper, parameters
+from recvae.errors import MissingDependencyError, OutOfRangeError, TrainingError, UnknownUsersError
+from recvae.params import fitted, get_params, hyper, parameters
 from recvae.progress import bar
 from recvae.recommender import FitRun, Recommender
+from recvae.topk import Scorer
 
 
 @parameters
@@ -142,13 +145,105 @@ class ItemKNN(Recommender):
         return scores.masked_fill_(scores == 0, -torch.inf)
 
 
+@parameters
+class KnownUsers(Recommender):
+    """Base of implicit's models that learn factors for each user, and have none for anybody else.
+
+    Here `userid` in `recommend` is the row of the user in training, as in implicit. With `recalculate_user`, and in
+    a fit with validation users who are not training users, they raise UnknownUsersError.
+    """
+
+    user_factors_: Tensor = fitted()  # (U, F)
+    item_factors_: Tensor = fitted()  # (I, F)
+
+    @abstractmethod
+    def _model(self) -> Any:
+        """implicit's model, one thread of it: with more, the seed does not decide."""
+
+    def _fit(self, rows: sparse.csr_matrix, run: FitRun) -> dict[str, Any]:
+        if run.valid is not None and run.valid.train_rows is None:
+            raise self._refusal()
+        model = self._model()
+        with bar(run.show_progress) as progress:
+            task = progress.add_task(f"training {type(self).__name__}", total=None, note="")
+            model.fit(rows, show_progress=False)
+            progress.update(task, total=1, completed=1)
+        # the zeros that implicit puts in the place of users without events stay zeros
+        factors = {"user_factors_": model.user_factors, "item_factors_": model.item_factors}
+        return {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in factors.items()}
+
+    def _tensors(self) -> dict[str, Tensor]:
+        return {"user_factors": self.user_factors_, "item_factors": self.item_factors_}
+
+    def _restore(self, tensors: dict[str, Tensor], n_items: int) -> dict[str, Any]:
+        return {"user_factors_": tensors["user_factors"], "item_factors_": tensors["item_factors"].view(n_items, -1)}
+
+    def _scorer(self, users: NDArray[Any], recalculate: bool) -> Scorer:
+        n_users = len(self.user_factors_)
+        if recalculate:
+            raise self._refusal()
+        if users.size and (users.dtype.kind not in "iu" or users.min() < 0 or users.max() >= n_users):
+            raise OutOfRangeError(f"Expected users by their rows in training, from 0 to {n_users - 1}, got {users}.")
+        chosen = torch.from_numpy(users.astype(np.int64))
+        return lambda _, places: self.user_factors_[chosen[places]] @ self.item_factors_.T
+
+    def _score(self, rows: sparse.csr_matrix) -> Tensor:
+        raise self._refusal()
+
+    def _refusal(self) -> UnknownUsersError:
+        return UnknownUsersError(
+            f"{type(self).__name__} has factors for the users it was trained on only: it cannot score others, "
+            f"by their events alone. Test it on a split of known users, such as per-user or temporal."
+        )
+
+
+@parameters
+class BPR(KnownUsers):
+    """implicit's BayesianPersonalizedRanking (Rendle et al. 2009), for users who are known."""
+
+    factors: int = hyper(64, "dimension of the user and item factors", low=1)
+    learning_rate: float = hyper(0.05, "of SGD", low=0)
+    regularization: float = hyper(0.01, "L2 penalty on the factors", low=0)
+    iterations: int = hyper(100, "passes over the events", low=1)
+    random_state: int | None = hyper(
+        None, "seed of factors and draws; None draws one", low=0, high=2**32 - 1, kind=int, optional=True
+    )
+
+    def _model(self) -> Any:
+        return _implicit().cpu.bpr.BayesianPersonalizedRanking(**_without_values(self), num_threads=1)
+
+
+@parameters
+class LMF(KnownUsers):
+    """implicit's LogisticMatrixFactorization (Johnson 2014), for users who are known."""
+
+    factors: int = hyper(64, "dimension of the user and item factors", low=1)
+    learning_rate: float = hyper(1.0, "of Adagrad", low=0)
+    regularization: float = hyper(0.6, "L2 penalty on the factors", low=0)
+    iterations: int = hyper(30, "passes over the events", low=1)
+    neg_prop: int = hyper(30, "absent items drawn for each event", low=1)
+    random_state: int | None = hyper(
+        None, "seed of factors and draws; None draws one", low=0, high=2**32 - 1, kind=int, optional=True
+    )
+
+    def _model(self) -> Any:
+        return _implicit().cpu.lmf.LogisticMatrixFactorization(**_without_values(self), num_threads=1)
+
+
+def _without_values(model: Recommender) -> dict[str, Any]:
+    return {name: value for name, value in get_params(model).items() if name != "values"}
+
+
 def _implicit() -> Any:
     try:
         import implicit.cpu.als
+        import implicit.cpu.bpr
+        import implicit.cpu.lmf
         import implicit.nearest_neighbours
     except ImportError as error:
         raise MissingDependencyError(
-            'ALS and item-KNN need the library implicit, which is not installed; run: pip install "recvae[benchmark]"'
+            "ALS, item-KNN, BPR and LMF need the library implicit, which is not installed; "
+            'run: pip install "recvae[benchmark]"'
         ) from error
     return implicit
 

@@ -10,21 +10,36 @@ from typing import Any, get_type_hints
 from recvae.errors import InvalidDataError, UnknownNameError
 from recvae.rows import Values
 
+LAYOUTS = ("columns", "adjacency", "blocks")
+
 
 @dataclass(frozen=True)
 class Table:
-    """A file of the data set, Parquet or delimited text: its columns in order, "" for those that are not read."""
+    """A file of the data set, or several by a pattern, Parquet or delimited text.
 
-    columns: list[str]
+    columns : their names in order, "" for those that are not read
+    layout : "columns", one event in each line; "adjacency", one user in each line, with all items; "blocks", a line
+        "item:" before the lines of its events
+    quoted : whether a column in quotes may hold the delimiter; else the last column may
+    genre_flags : names of the last columns, where each genre has one
+    """
+
+    columns: list[str] = field(default_factory=list)
     file: str = ""
+    layout: str = "columns"
     delimiter: str = ","
     header: bool = False
+    quoted: bool = True
     encoding: str = "utf-8"
-    genre_flags: list[str] = field(default_factory=list)  # names of the last columns, where each genre has one
+    genre_flags: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         if not (self.delimiter and self.encoding):
             raise TypeError("delimiter or encoding is empty")
+        if self.layout not in LAYOUTS:
+            raise TypeError(f"layout = {self.layout!r} is none of {', '.join(LAYOUTS)}")
+        if self.layout != "adjacency" and not self.columns:
+            raise TypeError("columns are missing")
 
 
 @dataclass(frozen=True)
@@ -38,12 +53,30 @@ class Download:
 
 @dataclass(frozen=True)
 class Protocol:
-    """How the data are used in published work: events that count, users that count, users held out twice."""
+    """How the data are used in published work: which events and users count, the split, what is measured.
 
-    heldout_users: int
+    split, heldout_users ... valid_start : the kind of split, and what it is told; see `recvae.split.make_split`
+    min_value, min_item, min_user, values : as in `Interactions.from_frame`
+    metrics : those in the table; the last one sorts it, and chooses among settings
+    """
+
+    split: str = "strong"
+    heldout_users: int | None = None
+    test_share: float | None = None
+    valid_share: float | None = None
+    last: int | None = None
+    test_start: float | str | None = None
+    valid_start: float | str | None = None
     min_value: float | None = None
+    min_item: int = 0
     min_user: int = 5
     values: Values = "binary"
+    metrics: list[str] = field(default_factory=lambda: ["recall@20", "recall@50", "ndcg@100"])
+
+    def split_options(self) -> dict[str, Any]:
+        """What the split is told."""
+        names = ("heldout_users", "test_share", "valid_share", "last", "test_start", "valid_start")
+        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 
 
 @dataclass(frozen=True)
@@ -72,6 +105,7 @@ class Card:
     expected: Expected | None = None
     download: Download | None = None
     events: Table | None = None
+    test: Table | None = None  # the events of a test that the data come with
     items: Table | None = None
     published: dict[str, dict[str, float]] = field(default_factory=dict)
 
@@ -81,6 +115,7 @@ PARTS: dict[str, type] = {
     "expected": Expected,
     "download": Download,
     "events": Table,
+    "test": Table,
     "items": Table,
 }
 
@@ -108,15 +143,31 @@ def read_card(path: Path) -> Card:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
         parts = {key: _make(PARTS[key], content[key]) for key in PARTS if key in content}
         card = _make(Card, content | parts)
-        return replace(card, path=str(path.parent / card.path)) if card.path else card
+        return _local(card, path.parent) if card.path else card
     except (OSError, ValueError, TypeError) as error:
         raise InvalidDataError(
             f"The card {path.name} cannot be read: {error}; compare it with another card."
         ) from error
 
 
+def _local(card: Card, folder: Path) -> Card:
+    """A card of one's own, with its files found from the card's folder."""
+    if card.events is None:
+        raise TypeError("[events] is missing")
+    path = folder / card.path
+    return replace(card, path=str(path), events=replace(card.events, file=path.name))
+
+
 # type of a field -> what TOML may give for it; the others are checked where they are used
-ACCEPTED: dict[Any, Any] = {str: str, bool: bool, int: int, float | None: (int, float), list[str]: list}
+ACCEPTED: dict[Any, Any] = {
+    str: str,
+    bool: bool,
+    int: int,
+    int | None: int,
+    float | None: (int, float),
+    float | str | None: (int, float, str),
+    list[str]: list,
+}
 
 
 def _make(kind: type, content: dict[str, Any]) -> Any:

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from recvae import commands
-from recvae.benchmark import CANDIDATES
+from recvae.candidates import CANDIDATES
 from recvae.cards import known_cards
 from recvae.errors import InvalidParameterError, RecvaeError, UnknownNameError
 from recvae.evaluation import DEFAULT_METRICS
 from recvae.rows import VALUES
+from recvae.split import SPLITS
 from recvae.version import __version__
 
 # the default of what has to be given, by flag or by configuration
@@ -46,7 +47,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
                 raise UnknownNameError.among(f"setting of recvae {arguments.command}", name, known)
         parsers[arguments.command].set_defaults(**settings)
         arguments = parser.parse_args(argv)
-    for name in ("model_file", "out", "heldout_users"):
+    for name in ("model_file", "out"):
         if getattr(arguments, name, "") is NEEDED:
             raise InvalidParameterError(f"Expected {name} for recvae {arguments.command}, by argument or in --config.")
     return arguments
@@ -104,10 +105,13 @@ def _benchmark(add: Any) -> None:
     """
     _add_dataset(add, "sample")
     add("--models", help=f"comma-separated, of {', '.join(CANDIDATES)} (default: all)")
-    add("--seeds", type=int, default=1, help="train each model with this many seeds, from 0 (default: 1)")
-    _add_split_seed(add)
+    add("--seeds", type=int, default=1, help="train each model with this many seeds (default: 1)")
+    add("--seed", type=int, default=0, help="the first of them (default: 0)")
+    _add_param(add, "a hyper-parameter for all models that have it, such as epochs=20")
+    _add_split(add, "the data set's own")
     add("--examples", type=int, default=3, help="test users to show, with histories (default: 3)")
     add("--out", type=Path, help="write settings and results, examples included, to this JSON file")
+    add("--json", action="store_true", help="print the results as JSON in the place of the table")
 
 
 def _train(add: Any) -> None:
@@ -117,23 +121,23 @@ def _train(add: Any) -> None:
     """
     _add_events(add)
     add("--model", default="MultVAE", help=f"one of {', '.join(CANDIDATES)} (default: MultVAE)")
-    add("--param", action="append", default=[], metavar="NAME=VALUE", help="a hyper-parameter, such as latent_dim=64")
+    _add_param(add, "a hyper-parameter, such as latent_dim=64")
     add("--seed", type=int, default=0, help="seed of the model (default: 0)")
-    held_out = "keep so many users out to choose the best epoch, and as many for `recvae evaluate` (default: 0)"
-    add("--heldout-users", type=int, default=0, help=held_out)
-    _add_split_seed(add)
+    _add_split(add, "none: train on everything")
+    _add_test_input(add)
     add("--out", type=Path, default=NEEDED, help="the model file to write")
+    add("--json", action="store_true", help="print what was done as JSON")
 
 
 def _evaluate(add: Any) -> None:
-    """Score a saved model on the test users that `recvae train --heldout-users` kept out
+    """Score a saved model on the test that `recvae train` kept out, by the same --split or --heldout-users
 
     recvae evaluate films.recvae --input events.csv --user who --item film --heldout-users 100
     """
     add("model_file", type=Path, nargs="?", default=NEEDED, help="what recvae train wrote")
     _add_events(add)
-    add("--heldout-users", type=int, default=NEEDED, help="as in training")
-    _add_split_seed(add)
+    _add_split(add, "strong with --heldout-users")
+    _add_test_input(add)
     add("--metrics", default=",".join(DEFAULT_METRICS), help="comma-separated (default: %(default)s)")
     add("--json", action="store_true", help="print JSON")
 
@@ -147,6 +151,7 @@ def _recommend(add: Any) -> None:
     _add_events(add)
     add("-N", type=int, default=10, dest="N", help="items for each user (default: 10)")
     add("--out", type=Path, help="a .csv, .tsv, .parquet or .jsonl file (default: CSV on standard output)")
+    add("--json", action="store_true", help="print JSON, one line for each recommendation, in the place of CSV")
 
 
 def _datasets(add: Any) -> None:
@@ -163,8 +168,24 @@ def _add_dataset(add: Any, default: str | None) -> None:
     add("--data-home", type=Path, help="folder of data sets (default: RECVAE_DATA, else the user's cache)")
 
 
-def _add_split_seed(add: Any) -> None:
-    add("--split-seed", type=int, default=98765, help="seed of the split into users (default: the paper's 98765)")
+def _add_param(add: Any, text: str) -> None:
+    add("--param", action="append", default=[], metavar="NAME=VALUE", help=text)
+
+
+def _add_split(add: Any, default: str) -> None:
+    """What is kept out of training: the options of `recvae.split.make_split`."""
+    add("--split", metavar="KIND", help=f"one of {', '.join(SPLITS)} (default: {default})")
+    add("--heldout-users", type=int, help="strong: so many users for validation, and as many for the test")
+    add("--test-share", type=float, help="per-user, temporal: share of the events (default: 0.2, 0.1)")
+    add("--valid-share", type=float, help="per-user, temporal, given: share of the others (default: 0.1)")
+    add("--last", type=int, help="leave-last: so many events of each user (default: 1)")
+    add("--test-start", help="temporal: the test begins at this date or time")
+    add("--valid-start", help="temporal: validation begins at this date or time")
+    add("--split-seed", type=int, default=98765, help="seed of the split (default: the paper's 98765)")
+
+
+def _add_test_input(add: Any) -> None:
+    add("--test-input", type=Path, help="given: the file of test events, with columns as in --input")
 
 
 def _add_events(add: Any) -> None:
@@ -173,6 +194,7 @@ def _add_events(add: Any) -> None:
     add("--user", default="user", help="its column of user ids (default: user)")
     add("--item", default="item", help="its column of item ids (default: item)")
     add("--value", help="its column of values (default: each row counts 1)")
+    add("--time", help="its column of times: dates or numbers (default: none)")
     add("--min-value", type=float, help="leave out events of a lower value")
     add("--min-user", type=int, help="leave out users with fewer events")
     add("--values", choices=VALUES, default="binary", help="how values are read (default: binary)")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import time
 from dataclasses import astuple
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,10 @@ import pyarrow as pa
 from rich.console import Console
 from rich.table import Table
 
-from recvae.benchmark import CANDIDATES, known_model, run_benchmark
+from recvae.benchmark import run_benchmark
+from recvae.candidates import CANDIDATES, known_model
 from recvae.cards import known_cards, load_card
-from recvae.datasets import data_home, load_dataset
+from recvae.datasets import data_home, load_dataset, load_split
 from recvae.errors import InvalidDataError, InvalidParameterError, UnknownNameError
 from recvae.evaluation import evaluate as evaluate_model
 from recvae.files import check_writable, write_whole
@@ -25,7 +27,8 @@ from recvae.interactions import Interactions
 from recvae.params import check_whole, get_params, parse_param
 from recvae.recommender import Recommender, load
 from recvae.report import json_bytes, print_results
-from recvae.split import Split, strong_split
+from recvae.split import Split, make_split, split_options
+from recvae.tuning import fit_split
 
 
 def benchmark(arguments: argparse.Namespace) -> None:
@@ -38,40 +41,52 @@ def benchmark(arguments: argparse.Namespace) -> None:
         arguments.data_home,
         None if arguments.models is None else arguments.models.split(","),
         arguments.seeds,
-        arguments.split_seed,
-        check_whole("--examples", arguments.examples, 0),
+        check_whole("--seed", arguments.seed, 0),
+        split=arguments.split,
+        split_seed=arguments.split_seed,
+        split_options=_split_options(arguments),
+        params=dict(_assignments(arguments)),
+        examples=check_whole("--examples", arguments.examples, 0),
         log=_say,
     )
-    print_results(results, _console())
+    if arguments.json:
+        sys.stdout.write(json_bytes(results).decode())
+    else:
+        print_results(results, _console())
     if arguments.out is not None:
         write_whole(arguments.out, json_bytes(results))
-        print(f"\nResults written to {arguments.out}")
+        _say(f"\nResults written to {arguments.out}")
 
 
 def train(arguments: argparse.Namespace) -> None:
     """recvae train"""
-    _check_apart(arguments.out, arguments.input)
+    _check_apart(arguments.out, arguments.input, arguments.test_input)
     check_writable(arguments.out)
     model = _new_model(arguments)
-    data = _load_events(arguments)
+    split = _load_split(arguments)
+    data = _load_events(arguments) if split is None else split.refit or split.train
     _say(data.describe())
-    if arguments.heldout_users:
-        split = strong_split(data, arguments.heldout_users, arguments.split_seed)
-        model.fit(split.train, valid=split.valid)
-    else:
-        model.fit(data)
+    started = time.perf_counter()
+    model = model.fit(data) if split is None else fit_split(model, split)
+    seconds = time.perf_counter() - started
     model.save(arguments.out)
     _say(f"{type(model).__name__} written to {arguments.out}")
+    if arguments.json:
+        done = {"model": type(model).__name__, "file": str(arguments.out), "parameters": get_params(model)}
+        trained = {"users": data.n_users, "items": data.n_items, "events": data.n_events, "values": model.values_}
+        sys.stdout.write(json_bytes(done | trained | {"seconds": seconds}).decode())
 
 
 def evaluate(arguments: argparse.Namespace) -> None:
     """recvae evaluate"""
     model = load(arguments.model_file)
-    split: Split = strong_split(_load_events(arguments), arguments.heldout_users, arguments.split_seed)
+    split = _load_split(arguments)
+    if split is None:
+        raise InvalidParameterError("Expected --split or --heldout-users, as in training; got neither.")
     if model.item_ids_ is None or not np.array_equal(model.item_ids_, split.items):
         raise InvalidDataError(
             f"Expected the model to have been trained on this split, whose training users have {len(split.items)} "
-            f"items, but it has {model.n_items_} and others: take the data, --heldout-users, --split-seed of training."
+            f"items, but it has {model.n_items_} and others: take the data, the split and the --split-seed of training."
         )
     result = evaluate_model(model, split.test, arguments.metrics.split(","), show_progress=True)
     if arguments.json:
@@ -97,7 +112,7 @@ def recommend(arguments: argparse.Namespace) -> None:
         _say(f"{unknown:,} events are on items that the model does not know, and were left out.")
     table = _top(model, data, N)
     if arguments.out is None:
-        sys.stdout.write(text_of(table))
+        sys.stdout.write(text_of(table, "jsonl" if arguments.json else "csv"))
     else:
         write_table(arguments.out, table)
         _say(f"{len(table):,} recommendations for {data.n_users:,} users written to {arguments.out}")
@@ -128,26 +143,66 @@ def _check_apart(out: Path, *read: Path | None) -> None:
         raise InvalidParameterError(f"Expected --out to be another file than those that are read, got {out}.")
 
 
-def _load_events(arguments: argparse.Namespace) -> Interactions:
+def _check_source(arguments: argparse.Namespace) -> None:
     if (arguments.input is None) == (arguments.dataset is None):
         raise InvalidParameterError("Expected either --input FILE or --dataset NAME, got both or neither.")
-    if arguments.dataset is not None:
-        columns = (arguments.user, arguments.item, arguments.value, arguments.values)
-        if columns != ("user", "item", None, "binary"):
-            raise InvalidParameterError(
-                "Expected --user, --item, --value and --values with --input only: a card says them."
-            )
-        floors = {"min_value": arguments.min_value, "min_user": arguments.min_user}
-        return load_dataset(arguments.dataset, arguments.data_home, **floors)
+    columns = (arguments.user, arguments.item, arguments.value, arguments.time, arguments.values)
+    if arguments.dataset is not None and columns != ("user", "item", None, None, "binary"):
+        raise InvalidParameterError(
+            "Expected --user, --item, --value, --time and --values with --input only: a card says them."
+        )
+
+
+def _load_events(arguments: argparse.Namespace) -> Interactions:
+    _check_source(arguments)
+    if arguments.dataset is None:
+        return _read(arguments.input, arguments, arguments.min_user or 0)
+    return load_dataset(
+        arguments.dataset, arguments.data_home, min_value=arguments.min_value, min_user=arguments.min_user
+    )
+
+
+def _read(path: Path, arguments: argparse.Namespace, min_user: int) -> Interactions:
     return Interactions.read(
-        arguments.input,
+        path,
         user=arguments.user,
         item=arguments.item,
         value=arguments.value,
+        time=arguments.time,
         min_value=arguments.min_value,
-        min_user=arguments.min_user or 0,
+        min_user=min_user,
         values=arguments.values,
     )
+
+
+def _load_split(arguments: argparse.Namespace) -> Split | None:
+    """The split that is asked for, if one is."""
+    _check_source(arguments)
+    options = _split_options(arguments)
+    kind = arguments.split or ("strong" if arguments.heldout_users is not None else None)
+    if kind is None:
+        if options or arguments.test_input is not None:
+            raise InvalidParameterError(f"Expected --split KIND for {', '.join(options) or 'test_input'}, got none.")
+        return None
+    if arguments.dataset is not None:
+        return load_split(
+            arguments.dataset,
+            arguments.data_home,
+            split=kind,
+            seed=arguments.split_seed,
+            min_value=arguments.min_value,
+            min_user=arguments.min_user,
+            **options,
+        )
+    if "seed" in split_options(kind):
+        options["seed"] = arguments.split_seed
+    test = None if arguments.test_input is None else _read(arguments.test_input, arguments, 0)
+    return make_split(_load_events(arguments), kind, test, **options)
+
+
+def _split_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    names = ("heldout_users", "test_share", "valid_share", "last", "test_start", "valid_start")
+    return {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
 
 
 def _new_model(arguments: argparse.Namespace) -> Recommender:
@@ -156,14 +211,19 @@ def _new_model(arguments: argparse.Namespace) -> Recommender:
     settings = get_params(candidate)
     if "random_state" in settings:
         settings["random_state"] = arguments.seed
-    for assignment in arguments.param:
-        name, equals, text = assignment.partition("=")
-        if not equals:
-            raise InvalidParameterError(f"Expected --param NAME=VALUE, got {assignment!r}.")
+    for name, text in _assignments(arguments):
         if name not in settings:
             raise UnknownNameError.among(f"hyper-parameter of {type(candidate).__name__}", name, settings)
         settings[name] = parse_param(candidate, name, text)
     return type(candidate)(**settings)
+
+
+def _assignments(arguments: argparse.Namespace) -> list[tuple[str, str]]:
+    """Each --param as name and text."""
+    for assignment in arguments.param:
+        if "=" not in assignment:
+            raise InvalidParameterError(f"Expected --param NAME=VALUE, got {assignment!r}.")
+    return [(name, text) for name, _, text in (assignment.partition("=") for assignment in arguments.param)]
 
 
 def _top(model: Recommender, data: Interactions, N: int, block: int = 4096) -> pa.Table:
@@ -171,7 +231,7 @@ def _top(model: Recommender, data: Interactions, N: int, block: int = 4096) -> p
     parts = []
     for start in range(0, data.n_users, block):
         rows = data.matrix[start : start + block]
-        ids, scores = model.recommend(np.arange(rows.shape[0]), rows, N=N)
+        ids, scores = model.recommend(np.arange(rows.shape[0]), rows, N=N, recalculate_user=True)  # or refuse
         user, place = np.nonzero(ids >= 0)
         items = ids[user, place]
         columns: dict[str, Any] = {

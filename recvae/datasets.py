@@ -1,24 +1,22 @@
-"""Data set by name -> Interactions, by its card: found or downloaded, parsed, filtered as in published work."""
+"""Data set by name -> Interactions or a Split, as its card says: found or downloaded, parsed, filtered."""
 
 from __future__ import annotations
 
-import csv
 import os
-from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import platformdirs
 import pyarrow as pa
 
-from recvae.cards import Card, Expected, Table, load_card
+from recvae.cards import Card, Expected, Protocol, load_card
 from recvae.download import fetch
-from recvae.errors import DataNotFoundError, InvalidDataError, InvalidParameterError
-from recvae.frames import read_delimited, read_table
+from recvae.errors import InvalidDataError, InvalidParameterError
 from recvae.interactions import Interactions
+from recvae.layouts import Texts, read_events, read_items
 from recvae.sample import make_sample
-
-# item id -> text
-Texts = dict[int | str, str]
+from recvae.split import Split, make_split, split_options
 
 
 def load_dataset(
@@ -31,7 +29,7 @@ def load_dataset(
 ) -> Interactions:
     """Load a data set by the name of its card, such as "ml-1m", or by the file of a card of your own (.toml).
 
-    "sample" is made on the spot.
+    "sample" is made on the spot. Where the data come with a test of their own, its events are among the others.
 
     home : folder of data sets; else the environment variable RECVAE_DATA, else the user's cache. A folder of the data
         set that is there is used as it is, else the data are downloaded, checked and unpacked.
@@ -41,29 +39,50 @@ def load_dataset(
     InvalidDataError (damaged or other files).
     """
     card = load_card(name)
-    protocol = card.protocol
-    min_value = protocol.min_value if min_value is None else min_value
-    min_user = protocol.min_user if min_user is None else min_user
-    if min_value is not None and (card.events is None or "value" not in card.events.columns):
-        raise InvalidParameterError(f"Expected no min_value for {name}, whose events have no value; got {min_value}.")
     if card.events is None:
-        if card.name != "sample":
-            raise InvalidDataError(f"Expected [events] in the card {name}, got none; compare it with another card.")
-        return make_sample().interactions.filter(min_user=min_user)
-    folder = Path(card.path).parent if card.path else fetch(card, data_home(home), show_progress)
-    events = _read_events(Path(card.path) if card.path else folder / card.events.file, card.events)
-    if card.expected is not None:
-        _check_counts(card, card.expected, events, folder)
-    titles, genres = _read_items(folder / card.items.file, card.items) if card.items else ({}, {})
-    return Interactions.from_frame(
-        events,
-        value="value" if "value" in card.events.columns else None,
-        min_value=min_value,
-        min_user=min_user,
-        titles=titles or None,
-        genres=genres or None,
-        values=protocol.values,
-    )
+        return _sample(card, min_value, min_user)
+    files = _read(card, home, show_progress)
+    events = files.events if files.test is None else pa.concat_tables([files.events, files.test])
+    return _interactions(card, files, events, min_value, min_user)
+
+
+def load_split(
+    name: str,
+    home: str | Path | None = None,
+    *,
+    split: str | None = None,
+    seed: int = 98765,
+    min_value: float | None = None,
+    min_user: int | None = None,
+    show_progress: bool = True,
+    **options: Any,
+) -> Split:
+    """Load a data set as `load_dataset` does, and split it as its card says.
+
+    split : another kind of split than the card's: "strong", "per-user", "leave-last", "temporal", "given"
+    options : what that kind can be told, such as heldout_users=600; on top of the card's where the kind is the card's
+    The others as in `load_dataset`; min_value and min_user do not touch a given test.
+
+    Raises as `load_dataset` and `make_split`.
+    """
+    card = load_card(name)
+    kind, told = plan_split(card.protocol, split, seed, options)
+    if kind == "given" and card.test is None:
+        raise InvalidParameterError(f"Expected another split for {name}, whose card gives no test.")
+    if card.events is None or kind != "given":
+        data = load_dataset(name, home, min_value=min_value, min_user=min_user, show_progress=show_progress)
+        return make_split(data, kind, **told)
+    files = _read(card, home, show_progress)
+    train = _interactions(card, files, files.events, min_value, min_user)
+    test = _interactions(card, files, files.test, None, 0)
+    return make_split(train, kind, test, **told)
+
+
+def plan_split(protocol: Protocol, split: str | None, seed: int, options: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The kind of split and all that it is told: the card's, unless another is asked for."""
+    kind = split or protocol.split
+    told = (protocol.split_options() if kind == protocol.split else {}) | options
+    return kind, told | ({"seed": seed} if "seed" in split_options(kind) else {})
 
 
 def data_home(home: str | Path | None = None) -> Path:
@@ -71,59 +90,62 @@ def data_home(home: str | Path | None = None) -> Path:
     return Path(home or os.environ.get("RECVAE_DATA") or platformdirs.user_cache_dir("recvae")).expanduser()
 
 
-def _read_events(path: Path, table: Table) -> pa.Table:
-    """Columns user, item and, where there is one, value. -> table of the events"""
-    wanted = [name for name in ("user", "item", "value") if name in table.columns]
-    if not path.exists():
-        raise _missing(path)
-    if path.suffix == ".parquet":
-        return read_table(path, wanted)
-    # the parser takes one character: "::" is ":" with an empty column after each
-    gap = len(table.delimiter) - 1
-    columns = [name or f"_{place}" for place, name in enumerate(table.columns)]
-    spread = [part for name in columns for part in [name, *(f"{name}.{place}" for place in range(gap))]]
-    names = spread[: len(spread) - gap]
-    return read_delimited(path, table.delimiter[0], wanted, names, int(table.header), table.encoding)
+@dataclass(frozen=True)
+class _Files:
+    """What the files of a data set hold."""
+
+    events: pa.Table
+    test: pa.Table | None
+    titles: Texts
+    genres: Texts
 
 
-def _read_items(path: Path, table: Table) -> tuple[Texts, Texts]:
-    """Titles and genres ("Drama|War") by item id, where the file has them."""
-    titles: Texts = {}
-    genres: Texts = {}
-    columns = [*table.columns, *table.genre_flags]
-    try:
-        for fields in _lines(path, table):
-            if len(fields) != len(columns):
-                raise ValueError(f"expected {len(columns)} columns, got {len(fields)} in {fields}")
-            row = dict(zip(columns, fields, strict=True))
-            item: int | str = int(row["item"]) if row["item"].isdecimal() else row["item"]
-            titles[item] = row["title"]
-            genres[item] = row.get("genres") or "|".join(genre for genre in table.genre_flags if row[genre] == "1")
-    except FileNotFoundError as error:
-        raise _missing(path) from error
-    except (ValueError, LookupError) as error:  # too few columns, bytes that are no text
-        raise InvalidDataError(f"The file {path} is damaged after item {len(titles)}: {error}.") from error
-    return titles, genres if any(genres.values()) else {}
+def _sample(card: Card, min_value: float | None, min_user: int | None) -> Interactions:
+    if card.name != "sample":
+        raise InvalidDataError(f"Expected [events] in the card {card.name}, got none; compare it with another card.")
+    if min_value is not None:
+        raise _no_values(card, min_value)
+    return make_sample().interactions.filter(min_user=card.protocol.min_user if min_user is None else min_user)
 
 
-def _lines(path: Path, table: Table) -> Iterator[list[str]]:
-    with path.open(encoding=table.encoding, newline="") as lines:
-        if table.header:
-            next(lines, None)
-        if table.delimiter == ",":
-            yield from csv.reader(lines)
-        else:
-            yield from (line.rstrip("\r\n").split(table.delimiter) for line in lines)
+def _read(card: Card, home: str | Path | None, show_progress: bool) -> _Files:
+    assert card.events is not None
+    folder = Path(card.path).parent if card.path else fetch(card, data_home(home), show_progress)
+    events = read_events(folder, card.events)
+    test = None if card.test is None else read_events(folder, card.test)
+    if card.expected is not None:
+        _check_counts(card, card.expected, [events] if test is None else [events, test], folder)
+    titles, genres = read_items(folder, card.items) if card.items else ({}, {})
+    return _Files(events, test, titles, genres)
 
 
-def _missing(path: Path) -> DataNotFoundError:
-    return DataNotFoundError(
-        f"Expected the file {path.name} in {path.parent}, which is there without it; put it there."
+def _interactions(
+    card: Card, files: _Files, events: pa.Table, min_value: float | None, min_user: int | None
+) -> Interactions:
+    protocol = card.protocol
+    min_value = protocol.min_value if min_value is None else min_value
+    if min_value is not None and "value" not in events.column_names:
+        raise _no_values(card, min_value)
+    return Interactions.from_frame(
+        events,
+        value="value" if "value" in events.column_names else None,
+        time="time" if "time" in events.column_names else None,
+        min_value=min_value,
+        min_user=protocol.min_user if min_user is None else min_user,
+        min_item=protocol.min_item,
+        titles=files.titles or None,
+        genres=files.genres or None,
+        values=protocol.values,
     )
 
 
-def _check_counts(card: Card, counts: Expected, events: pa.Table, folder: Path) -> None:
-    found = tuple(int(n) for n in (len(events["user"].unique()), len(events["item"].unique()), len(events)))
+def _no_values(card: Card, min_value: float) -> InvalidParameterError:
+    return InvalidParameterError(f"Expected no min_value for {card.name}, whose events have no value; got {min_value}.")
+
+
+def _check_counts(card: Card, counts: Expected, tables: list[pa.Table], folder: Path) -> None:
+    whole = pa.concat_tables(tables)
+    found = tuple(int(n) for n in (len(whole["user"].unique()), len(whole["item"].unique()), len(whole)))
     expected = (counts.users, counts.items, counts.events)
     if found != expected:
         raise InvalidDataError(

@@ -40,6 +40,10 @@ class UnknownNameError(RecvaeError, ValueError):
         return cls(f"There is no {kind} called {str(name)!r}; {hint}")
 
 
+class UnknownUsersError(RecvaeError, NotImplementedError):
+    """Users who were not there at training, asked of a model that has something learnt for each user it knows."""
+
+
 class NotFittedError(RecvaeError, ValueError, AttributeError):
     """A model was asked for something that only a fitted model can give."""
 

@@ -89,20 +89,26 @@ def evaluate(
     """Score any object with implicit's `recommend` on held-out users, by its ranking of the items not folded in.
 
     Each user's fold-in row is what the model sees: `recalculate_user=True` is passed where a model takes it, because
-    implicit's ALS would look the user up otherwise. Items that come back with the padding score are not counted as
-    recommended. Users with nothing held out are excluded and counted. Users are ranked `block_users` at a time.
+    implicit's ALS would look the user up otherwise. A model that cannot do so (implicit's BPR and LMF) is asked for
+    the users by their rows in training, where the holdout has these. Items that come back with the padding score are
+    not counted as recommended. Users with nothing held out are excluded and counted. Users are ranked `block_users`
+    at a time.
 
-    Raises InvalidTypeError for a model that cannot score users it was not trained on (implicit's BPR and LMF).
+    Raises InvalidTypeError for a model that cannot score users it was not trained on, where the holdout's are such.
     """
+    known = holdout.train_rows if isinstance(holdout, Holdout) else None
     fold_in = {"recalculate_user": True} if "recalculate_user" in inspect.signature(model.recommend).parameters else {}
 
-    def ranker(userids: NDArray[np.int64], rows: sparse.csr_matrix, N: int) -> NDArray[np.integer]:
+    def ranker(places: NDArray[np.int64], rows: sparse.csr_matrix, N: int) -> NDArray[np.integer]:
+        users = places if known is None else known[places]
         try:
-            ids, scores = model.recommend(userids, rows, N=N, **fold_in)
+            ids, scores = model.recommend(users, rows, N=N, **fold_in)
         except NotImplementedError as error:
-            raise InvalidTypeError(
-                f"Expected a model that can score held-out users, got {type(model).__name__}, which cannot: {error}"
-            ) from error
+            if known is None:
+                raise InvalidTypeError(
+                    f"Expected a model that can score held-out users, got {type(model).__name__}, which cannot: {error}"
+                ) from error
+            ids, scores = model.recommend(users, rows, N=N)
         return np.where(np.asarray(scores) > PAD_SCORE, ids, PAD_ID)
 
     return evaluate_ranker(ranker, holdout, metrics, block_users=block_users, show_progress=show_progress)

@@ -25,7 +25,7 @@ from recvae.params import check_params, check_whole, fitted, get_params, hyper, 
 from recvae.rows import VALUES, check_rows, transform_values
 from recvae.saving import File, read_model, write_model
 from recvae.split import Holdout
-from recvae.topk import Ranking, rank
+from recvae.topk import Ranking, Scorer, rank
 from recvae.version import __version__
 
 Items = Sequence[int] | NDArray[np.integer]
@@ -47,7 +47,8 @@ class Recommender(ABC):
     """A model that ranks items for rows of a users x items matrix.
 
     A user is a row, never a number that the model looks up: whoever was not there at training is scored like anyone
-    else. A constructor stores its arguments and does nothing more; they are checked by `fit`.
+    else. (Baselines that cannot do so say it: see `KnownUsers`.) A constructor stores its arguments and does nothing
+    more; they are checked by `fit`.
     """
 
     values: str | None = hyper(
@@ -58,6 +59,7 @@ class Recommender(ABC):
         optional=True,
     )
     known: ClassVar[dict[str, type[Recommender]]] = {}  # classes by name, for `load`
+    validates: ClassVar[bool] = False  # whether `fit` looks at validation users
 
     values_: str = fitted()  # how values were read
     n_items_: int = fitted()
@@ -123,7 +125,7 @@ class Recommender(ABC):
     ) -> Ranking:
         """The N best items for each row, as implicit's `recommend` gives them.
 
-        userid : a number, for one user, or a list of them; says only the form of the answer
+        userid : a number, for one user, or a list of them; says only the form of the answer (but see `KnownUsers`)
         user_items : csr_matrix or csr_array with one row for each userid, over the items of training
         filter_already_liked_items : leave out the items of the row
         filter_items : leave out these as well; items : rank only these (not both)
@@ -148,9 +150,14 @@ class Recommender(ABC):
         allowed = self._allowed(filter_items, items)
         if items is not None and allowed is not None:
             N = min(N, int(allowed.sum()))
+        scorer = self._scorer(np.atleast_1d(userid), recalculate_user)
         rows_as_read = transform_values(rows, self.values_)
-        ids, scores = rank(self._score, rows_as_read, N, filter_seen=filter_already_liked_items, allowed=allowed)
+        ids, scores = rank(scorer, rows_as_read, N, filter_seen=filter_already_liked_items, allowed=allowed)
         return (ids[0], scores[0]) if scalar else (ids, scores)
+
+    def chosen_params(self) -> dict[str, Any]:
+        """The hyper-parameters by which a fit without validation gives the model that validation chose."""
+        return get_params(self)
 
     def save(self, file: File) -> None:
         """Write the fitted model to a path or an open binary file: one safetensors file, described by JSON inside.
@@ -185,6 +192,10 @@ class Recommender(ABC):
     @abstractmethod
     def _score(self, rows: sparse.csr_matrix) -> Tensor:
         """Score all items for canonical rows whose values have been read; -inf where there is no score. -> (B, I)"""
+
+    def _scorer(self, users: NDArray[Any], recalculate: bool) -> Scorer:
+        """How to score the rows of `users`, which only a model of known users looks at."""
+        return lambda rows, _: self._score(rows)
 
     def _check_fitted(self) -> None:
         if not hasattr(self, "n_items_"):

@@ -9,10 +9,6 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from recvae.evaluation import DEFAULT_METRICS
-
-METRICS = DEFAULT_METRICS  # the last one sorts the table
-
 
 def print_results(results: dict[str, Any], console: Console) -> None:
     """The table of all models, then a few users with what was recommended to them."""
@@ -32,22 +28,21 @@ def json_bytes(results: dict[str, Any]) -> bytes:
 
 def _table(results: dict[str, Any]) -> Table:
     settings = results["settings"]
+    *others, main = settings["metrics"]  # the main one comes last, and sorts the table
+    among = "others" if settings["split"]["kind"] == "strong" else "users, these among them"
     title = (
-        f"{results['dataset']}: {settings['test_users']:,} test users, trained on {settings['train_users']:,} others, "
-        f"{settings['items']:,} items, mean of {settings['seeds']} seed(s)"
+        f"{results['dataset']}, {settings['split']['kind']} split: {settings['test_users']:,} test users, trained on "
+        f"{settings['train_users']:,} {among}, {settings['items']:,} items, mean of {len(settings['seeds'])} seed(s)"
     )
     table = Table(title=title, title_justify="left")
     table.add_column("model")
-    for name in (*METRICS, "less best baseline", "training s", "users/s", "peak MiB"):
+    for name in (*others, main, "less best baseline", "training s", "users/s", "peak MiB"):
         table.add_column(name, justify="right")
-    for row in sorted(results["models"], key=lambda row: -row["metrics"][METRICS[-1]]["mean"]):
-        table.add_row(row["model"], *_accuracy(row), _comparison(row), *_cost(row))
+    for row in sorted(results["models"], key=lambda row: -row["metrics"][main]["mean"]):
+        means = [f"{row['metrics'][name]['mean']:.4f}" for name in (*others, main)]
+        means[-1] += f" ±{row['metrics'][main]['stderr']:.4f}"
+        table.add_row(row["model"], *means, _comparison(row), *_cost(row))
     return table
-
-
-def _accuracy(row: dict[str, Any]) -> list[str]:
-    cells = [f"{row['metrics'][name]['mean']:.4f}" for name in METRICS]
-    return [*cells[:-1], f"{cells[-1]} ±{row['metrics'][METRICS[-1]]['stderr']:.4f}"]
 
 
 def _comparison(row: dict[str, Any]) -> str:
@@ -66,7 +61,7 @@ def _cost(row: dict[str, Any]) -> tuple[str, ...]:
 
 def _notes(results: dict[str, Any]) -> list[str]:
     """What a reader of the table has to know."""
-    main, rival = METRICS[-1], results["best_baseline"]
+    main, rival = results["settings"]["metrics"][-1], results["best_baseline"]
     notes = [f"{main} ± its standard error over users; users/s: ranked in the evaluation; peak MiB: of the process."]
     if rival is not None:
         notes.append(f"less best baseline: {main} less that of {rival}, p by two-sided paired bootstrap over users.")
@@ -76,6 +71,9 @@ def _notes(results: dict[str, Any]) -> list[str]:
             notes.append(f"{row['model']}: the best on validation users of {row['settings_tried']} settings, {chosen}.")
         if row["model"] == "oracle":
             notes.append("oracle: ranking by the preferences that the sample was drawn from; nobody can do better.")
+    for name, figures in results["published"].items():
+        measured = ", ".join(f"{metric} {figure:.4f}" for metric, figure in figures.items())
+        notes.append(f"published on this protocol: {name}, {measured}.")
     return notes + [f"{name} is absent: {why}" for name, why in results["absent"].items()]
 
 

@@ -16,7 +16,8 @@ from recvae.errors import InvalidDataError
 PAD_ID = -1
 PAD_SCORE = float(np.finfo(np.float32).min)  # -FLT_MAX, as implicit pads
 
-Scorer = Callable[[sparse.csr_matrix], Tensor]
+# (rows, where they are in what is ranked) -> scores
+Scorer = Callable[[sparse.csr_matrix, slice], Tensor]
 Ranking = tuple[NDArray[np.int32], NDArray[np.float32]]
 
 
@@ -52,7 +53,7 @@ def rank(
 ) -> Ranking:
     """Rank items for each row of `user_items` (U, I) without ever holding U x I scores.
 
-    score : rows (B, I) -> scores (B, I), called on blocks of rows that keep to `block_bytes`
+    score : rows (B, I) and their places in `user_items` -> scores (B, I), called on blocks that keep to `block_bytes`
     filter_seen : leave out the items that a row has
     allowed : (I,) bool, the items that may be ranked at all; None for all
     Returns ids (U, N) int32 and scores (U, N) float32, padded with -1 and -FLT_MAX where there is nothing more to give.
@@ -62,16 +63,17 @@ def rank(
     values = np.full((n_users, N), PAD_SCORE, dtype=np.float32)
     step = max(1, block_bytes // (4 * n_items))
     for start in range(0, n_users, step):
-        rows = user_items[start : start + step]
-        block = score(rows)
+        places = slice(start, start + step)
+        rows = user_items[places]
+        block = score(rows, places)
         if filter_seen:
             block[_coordinates(rows, block.device)] = -torch.inf
         if allowed is not None:
             block[:, torch.from_numpy(~allowed).to(block.device)] = -torch.inf
         best, best_values = (part.cpu().numpy() for part in top_k(block, N))
         real = best_values > -np.inf
-        ids[start : start + step, : best.shape[1]] = np.where(real, best, PAD_ID)
-        values[start : start + step, : best.shape[1]] = np.where(real, best_values, PAD_SCORE)
+        ids[places, : best.shape[1]] = np.where(real, best, PAD_ID)
+        values[places, : best.shape[1]] = np.where(real, best_values, PAD_SCORE)
     return ids, values
 
 

@@ -42,6 +42,7 @@ def train(
     generator: torch.Generator,
     *,
     epochs: int,
+    stop_after: int | None = None,
     batch_size: int,
     beta: Callable[[float], float],
     validate: Callable[[], float] | None = None,
@@ -50,6 +51,7 @@ def train(
 ) -> list[Epoch]:
     """Minimise nll + beta * kl; with `validate`, stop early and keep the weights that it liked best.
 
+    epochs, stop_after : how long the run is by which `beta` goes, and after which of its epochs to end it early
     beta : share of the run done, in [0, 1) -> weight of the KL term
     validate : () -> a number that is better when higher, called after each epoch with the network in eval mode
     patience : stop after so many epochs in a row without a better one; None never stops
@@ -60,7 +62,7 @@ def train(
     history: list[Epoch] = []
     best, best_epoch, best_weights = float("-inf"), 0, dict[str, Tensor]()
     n_batches = -(-len(rows) // batch_size)
-    for epoch in range(epochs):
+    for epoch in range(min(epochs, stop_after or epochs)):
         started = time.perf_counter()
         network.train()
         totals = torch.zeros(3, device=generator.device)  # sums over users of nll, kl and loss

@@ -1,8 +1,9 @@
 import pytest
 
-from recvae import benchmark
 from recvae.baselines import Popularity
 from recvae.benchmark import run_benchmark
+from recvae.candidates import CANDIDATES
+from recvae.errors import UnknownNameError
 from recvae.memory import PeakMemory
 from recvae.models import MultVAE
 
@@ -10,32 +11,57 @@ from recvae.models import MultVAE
 @pytest.fixture
 def quick(monkeypatch):
     """Two models that train in no time."""
-    candidates = {"MultVAE": [MultVAE(epochs=2, latent_dim=8, hidden_dims=(16,))], "Popularity": [Popularity()]}
-    monkeypatch.setattr(benchmark, "CANDIDATES", candidates)
+    for name in list(CANDIDATES):
+        monkeypatch.delitem(CANDIDATES, name)
+    monkeypatch.setitem(CANDIDATES, "MultVAE", [MultVAE(epochs=2, latent_dim=8, hidden_dims=(16,))])
+    monkeypatch.setitem(CANDIDATES, "Popularity", [Popularity()])
 
 
 def test_seeds_are_averaged_by_user(quick):
     one, two = (run_benchmark(seeds=seeds)["models"][0] for seeds in (1, 2))
-    assert len(two["by_seed"]) == 2
-    assert two["by_seed"][0] == one["by_seed"][0] != two["by_seed"][1]
-    assert two["metrics"]["ndcg@100"]["mean"] == pytest.approx(sum(two["by_seed"]) / 2)
+    by_seed = two["by_seed"]["ndcg@100"]
+    assert len(by_seed) == 2
+    assert by_seed[0] == one["by_seed"]["ndcg@100"][0] != by_seed[1]
+    assert two["metrics"]["ndcg@100"]["mean"] == pytest.approx(sum(by_seed) / 2)
     assert len(two["history"]) == 2
     assert two["history"][0]["kl"] > 0
 
 
 def test_models_without_a_seed_run_once(quick):
-    assert len(run_benchmark(seeds=3, models=["Popularity"])["models"][0]["by_seed"]) == 1
+    assert len(run_benchmark(seeds=3, models=["Popularity"])["models"][0]["by_seed"]["ndcg@100"]) == 1
+
+
+def test_the_first_seed_and_hyper_parameters_can_be_chosen(quick):
+    results = run_benchmark(models=["MultVAE"], first_seed=7, params={"epochs": "1"})
+    assert results["models"][0]["parameters"]["random_state"] == 7
+    assert len(results["models"][0]["history"]) == 1
+    assert results["settings"]["seeds"] == [7]
+    with pytest.raises(UnknownNameError, match="did you mean epochs"):
+        run_benchmark(params={"epoch": "1"})
+
+
+def test_another_split_than_the_card_s(quick):
+    results = run_benchmark(split="per-user", split_options={"valid_share": 0.2})
+    assert results["settings"]["split"] == {"kind": "per-user", "valid_share": 0.2, "seed": 98765}
+    assert results["settings"]["test_users"] > 2900
+    names = [row["model"] for row in results["models"]]
+    assert names == ["MultVAE", "Popularity"]
+    assert results["models"][0]["parameters"]["stop_after"] in (1, 2)
+
+
+def test_models_of_known_users_run_where_users_are_known_and_are_absent_elsewhere():
+    known = run_benchmark(split="per-user", models=["BPR", "Popularity"], params={"iterations": "2", "factors": "2"})
+    assert [row["model"] for row in known["models"]] == ["BPR", "Popularity"]
+    assert known["examples"][0]["recommended"]["BPR"]
+    strong = run_benchmark(models=["BPR", "LMF", "Popularity"])
+    assert [row["model"] for row in strong["models"]] == ["Popularity", "oracle"]
+    assert "cannot score others" in strong["absent"]["BPR"]
+    assert "cannot score others" in strong["absent"]["LMF"]
 
 
 def test_examples_can_be_left_out(quick):
     assert run_benchmark(models=["Popularity"], examples=0)["examples"] == []
     assert len(run_benchmark(models=["Popularity"], examples=2)["examples"]) == 2
-
-
-def test_settings_are_chosen_on_validation_users(split):
-    candidates = [MultVAE(epochs=1, kl_cap=100.0, kl_schedule="constant"), MultVAE(epochs=30, batch_size=50)]
-    assert benchmark._choose(candidates, split, False)["epochs"] == 30
-    assert benchmark._choose(candidates[:1], split, False)["epochs"] == 1
 
 
 def test_absent_libraries_are_reported_as_absent(monkeypatch):

@@ -83,6 +83,7 @@ def test_importing_is_silent_and_leaves_global_state_alone():
 
 QUICK = ["--param", "epochs=3", "--param", "latent_dim=8", "--param", "hidden_dims=16"]
 COLUMNS = ["--user", "who", "--item", "film"]
+EVENTS = ["--input", "EVENTS", *COLUMNS]
 
 
 @pytest.fixture(scope="module")
@@ -190,6 +191,78 @@ def test_settings_are_read_by_the_type_of_their_flag(events, trained, tmp_path, 
     assert "invalid int value: '2.5'" in capsys.readouterr().err
 
 
+@pytest.fixture(scope="module")
+def dated(tmp_path_factory):
+    """Events with days, and a file of later ones."""
+    folder = tmp_path_factory.mktemp("dated")
+    cells = make_sample(200, 60).interactions.matrix.tocoo()
+    days = np.random.default_rng(0).integers(0, 100, cells.nnz)
+    base = np.datetime64("2020-01-01")
+    rows = [f"{u},{i},{base + d}\n" for u, i, d in zip(cells.row, cells.col, days.tolist(), strict=True)]
+    for name, chosen in (("all", days >= 0), ("train", days < 80), ("test", days >= 80)):
+        text = "".join(row for row, take in zip(rows, chosen, strict=True) if take)
+        (folder / f"{name}.csv").write_text("user,item,day\n" + text)
+    return folder
+
+
+@pytest.mark.parametrize(
+    "split",
+    [
+        ["per-user", "--test-share", "0.3"],
+        ["leave-last", "--last", "2"],
+        ["temporal", "--test-start", "2020-03-21"],
+        ["given", "--test-input", "TEST"],
+    ],
+)
+def test_each_split_serves_training_and_evaluation(split, dated, tmp_path, capsys):
+    data = "train" if split[0] == "given" else "all"
+    source = ["--input", str(dated / f"{data}.csv"), "--time", "day", "--split", *split]
+    source = [word.replace("TEST", str(dated / "test.csv")) for word in source]
+    out = str(tmp_path / "model")
+    assert main(["train", *source, *QUICK, "--out", out, "--json"]) == 0
+    printed = capsys.readouterr()
+    done = json.loads(printed.out)
+    assert (done["model"], done["file"]) == ("MultVAE", out)
+    assert 1 <= done["parameters"]["stop_after"] <= 3
+    assert "times from 2020-01-01 to" in printed.err
+    assert main(["evaluate", out, *source, "--metrics", "ndcg@10", "--json"]) == 0
+    assert 0.02 < json.loads(capsys.readouterr().out)["metrics"]["ndcg@10"]["mean"] < 1
+
+
+def test_the_two_ways_to_say_what_is_later_agree(dated, tmp_path, capsys):
+    cut = ["--input", str(dated / "all.csv"), "--time", "day", "--split", "temporal", "--test-start", "2020-03-21"]
+    given = ["--input", str(dated / "train.csv"), "--split", "given", "--test-input", str(dated / "test.csv")]
+    found = []
+    for source in (cut, given):
+        out = str(tmp_path / "model")
+        assert main(["train", *source, "--model", "popularity", "--out", out]) == 0
+        assert main(["evaluate", out, *source, "--metrics", "ndcg@10,recall@5", "--json"]) == 0
+        found.append(json.loads(capsys.readouterr().out))
+    assert found[0] == found[1]
+
+
+def test_models_of_known_users_are_evaluated_and_do_not_recommend_to_others(dated, tmp_path, capsys):
+    source = ["--input", str(dated / "all.csv")]
+    out = str(tmp_path / "model")
+    command = ["train", *source, "--split", "per-user", "--model", "bpr", "--param", "factors=4", "--out", out]
+    assert main(command) == 0
+    assert main(["evaluate", out, *source, "--split", "per-user", "--metrics", "ndcg@10"]) == 0
+    assert main(["recommend", out, *source]) == 2
+    assert "BPR has factors for the users it was trained on only" in capsys.readouterr().err
+    strangers = ["--heldout-users", "30", "--out", str(tmp_path / "other")]
+    assert main(["train", *source, "--model", "bpr", *strangers]) == 2
+    assert not (tmp_path / "other").exists()
+    assert "BPR has factors for the users it was trained on only" in capsys.readouterr().err
+
+
+def test_results_as_json(events, trained, capsys):
+    assert main(["benchmark", "--models", "popularity", "--examples", "0", "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["settings"]["split"] == {"kind": "strong", "heldout_users": 400, "seed": 98765}
+    assert main(["recommend", trained, "--input", events, *COLUMNS, "-N", "1", "--json"]) == 0
+    assert set(json.loads(capsys.readouterr().out.splitlines()[0])) == {"user", "rank", "item", "score"}
+
+
 def test_ids_that_another_file_spells_as_numbers_are_the_same(tmp_path, capsys):
     (tmp_path / "text.csv").write_text("user,item\n" + "".join(f"{u},{i}\n" for u in "abc" for i in ["x", 1, 2, 3, 4]))
     (tmp_path / "numbers.csv").write_text("user,item\nz,1\nz,2\n")
@@ -257,7 +330,17 @@ def test_a_data_set_serves_as_well(tmp_path, capsys):
         (["recommend", "MODEL", "--dataset", "sample", "-N", "0"], "Expected -N to be a whole number of at least 1"),
         (["recommend", "MODEL", "--dataset", "sample", "--out", "top.xlsx"], "ends in .parquet, .csv, .tsv, .jsonl"),
         (["evaluate", "MODEL", "--dataset", "sample", "--heldout-users", "400"], "to have been trained on this split"),
-        (["evaluate", "MODEL", "--dataset", "sample"], "Expected heldout_users for recvae evaluate"),
+        (["evaluate", "MODEL", "--dataset", "sample"], "Expected --split or --heldout-users, as in training"),
+        (["evaluate", "MODEL", "--dataset", "sample", "--last", "2"], "Expected --split KIND for last, got none"),
+        (["train", "--dataset", "sample", "--split", "temporal", "--out", "OUT"], "Expected events with times"),
+        (["train", "--dataset", "sample", "--split", "tempral", "--out", "OUT"], "did you mean temporal"),
+        (["train", "--dataset", "sample", "--split", "strong", "--last", "1", "--out", "OUT"], "split, got last"),
+        (["train", "--dataset", "sample", "--split", "given", "--out", "OUT"], "whose card gives no test"),
+        (["train", *EVENTS, "--split", "given", "--out", "OUT"], "test interactions for the given split"),
+        (["train", *EVENTS, "--test-input", "EVENTS", "--out", "OUT"], "Expected --split KIND for test_input"),
+        (["train", *EVENTS, "--time", "when", "--out", "OUT"], "Expected one column 'when', but it is missing"),
+        (["benchmark", "--param", "epoch=3"], "did you mean epochs"),
+        (["benchmark", "--seed", "-1"], "Expected --seed to be a whole number of at least 0, got -1"),
     ],
 )
 def test_bad_requests_are_one_sentence_and_leave_nothing(

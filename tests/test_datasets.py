@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import recvae
-from recvae import datasets, download, load_card, load_dataset
+from recvae import datasets, download, load_card, load_dataset, load_split, temporal_split
 from recvae.cards import known_cards, read_card
 from recvae.download import fetch
 from recvae.errors import DataNotFoundError, InvalidDataError, InvalidParameterError, UnknownNameError
@@ -70,6 +70,74 @@ def test_each_layout(name, tmp_path, small_cards):
     everything = load_dataset(name, tmp_path, min_value=0)
     assert everything.item_ids.tolist() == [10, 20, 30]
     assert load_dataset(name, tmp_path, min_user=2).user_ids.tolist() == [3]
+
+
+def test_times_are_read(tmp_path, small_cards):
+    write(tmp_path / "ml-1m", FILES["ml-1m"])
+    assert (load_dataset("ml-1m", tmp_path).times.data == 978).all()
+
+
+def small_card(monkeypatch, name, counts, **protocol):
+    card = load_card(name)
+    expected = recvae.cards.Expected(*counts)
+    small = dataclasses.replace(card, expected=expected, protocol=dataclasses.replace(card.protocol, **protocol))
+    monkeypatch.setattr(datasets, "load_card", lambda name: small)
+
+
+def test_a_data_set_with_lists_of_items_and_a_test_of_its_own(tmp_path, monkeypatch):
+    train = "".join(f"{user} 10 11 12 13 14\n" for user in (0, 2)) + "1 \n\n"
+    write(tmp_path / "gowalla", {"train.txt": train, "test.txt": "0 20\n2 15 20\n1 10\n"})
+    small_card(monkeypatch, "gowalla", (3, 7, 14), valid_share=0.25)
+    data = load_dataset("gowalla", tmp_path)
+    assert data.matrix.toarray().tolist() == [[1, 1, 1, 1, 1, 0, 1], [1, 0, 0, 0, 0, 0, 0], [1, 1, 1, 1, 1, 1, 1]]
+    (tmp_path / "gowalla" / "train.txt").write_text(train.replace("2 10", "2 20 10"))
+    (tmp_path / "gowalla" / "test.txt").write_text("0 20\n2 15 30\n1 10\n")
+    small_card(monkeypatch, "gowalla", (3, 8, 15), valid_share=0.25)
+    split = load_split("gowalla", tmp_path)
+    assert split.items.tolist() == [10, 11, 12, 13, 14, 20]  # 15 and 30 are not in training
+    assert split.refit.user_ids.tolist() == [0, 2]
+    assert split.test.users.tolist() == [0]
+    assert split.test.held_out.indices.tolist() == [5]
+    assert split.test.dropped == 2
+    assert split.valid.held_out.nnz == 2
+    other = load_split("gowalla", tmp_path, split="per-user", test_share=0.4, valid_share=0.4)
+    assert len(other.test.users) == 2  # the third has but one event
+
+
+def test_blocks_and_titles_with_commas(tmp_path, monkeypatch):
+    parts = {
+        "combined_data_1.txt": "1:\n7,3,2005-09-06\n8,5,2005-09-07\n2:\n3:\n",
+        "combined_data_2.txt": "4:\r\n7,4,2005-09-08\r\n",
+    }
+    titles = b"1,2003,Dinosaur Planet\n2,2004,Nobody's\n3,NULL,Am\xe9lie, Again\n4,1999,Lock, Stock, and More\n"
+    folder = write(tmp_path / "netflix", parts | {"movie_titles.csv": titles})
+    small_card(monkeypatch, "netflix", (2, 2, 3), min_value=None, min_user=1)
+    data = load_dataset("netflix", tmp_path)
+    assert data.user_ids.tolist() == [7, 8]
+    assert data.item_ids.tolist() == [1, 4]
+    assert data.matrix.toarray().tolist() == [[3, 4], [5, 0]]
+    assert data.titles.tolist() == ["Dinosaur Planet", "Lock, Stock, and More"]
+    assert data.times.data.tolist() == [1125964800, 1126137600, 1126051200]
+    for text, message in (
+        ("7,3,2005-09-06\n", "to begin with an item, such as '1:'"),
+        ("1:\n7,3\n", "cannot be read: CSV parse error"),
+    ):
+        (folder / "combined_data_1.txt").write_text(text)
+        with pytest.raises(InvalidDataError, match=message):
+            load_dataset("netflix", tmp_path)
+
+
+def test_the_card_says_the_split_and_options_go_on_top(tmp_path):
+    split = load_split("sample")
+    assert len(split.test.users) + split.test.dropped == load_card("sample").protocol.heldout_users
+    assert len(load_split("sample", heldout_users=50).test.users) <= 50
+    assert load_split("sample", split="per-user", seed=1, min_user=50).refit is not None
+    with pytest.raises(InvalidParameterError, match="another split for sample, whose card gives no test"):
+        load_split("sample", split="given")
+    with pytest.raises(UnknownNameError, match="no split called 'strange'"):
+        load_split("sample", split="strange")
+    with pytest.raises(InvalidDataError, match="events with times for a split by time"):
+        load_split("sample", split="temporal")
 
 
 def test_titles_with_accents_quotes_and_colons(tmp_path, small_cards):
@@ -318,6 +386,9 @@ def test_a_card_of_one_s_own(tmp_path):
         ("min_user = 1", 'min_user = "x"'),
         ('["",', "[1,"),
         ("[ev", "[it"),
+        ("header = true", 'layout = "rows"'),
+        ("min_value = 4", 'split = "temporal"\ntest_start = [4]'),
+        ('columns = ["", "item", "user", "value"]\n', ""),
     ):
         (tmp_path / "films.toml").write_text(OWN.replace(old, new))
         with pytest.raises(InvalidDataError):
@@ -346,6 +417,7 @@ COUNTS = {  # of the training matrix after the card's filters
     "ml-latest-small": (603, 6298, 48562),
     "lastfm-2k": (1877, 17617, 92801),
     "ml-10m-implicit": (60655, 8641, 2105971),
+    "gowalla": (29858, 40981, 1027370),
 }
 
 
@@ -360,5 +432,27 @@ def test_real_data_as_published(name, data_home):
         assert titles[1] == ("MALICE MIZER" if name == "lastfm-2k" else "Toy Story (1995)")
     if data.genres is not None:
         assert "Comedy" in dict(zip(data.item_ids.tolist(), data.genres, strict=True))[1]
-    assert (data.titles is None) == (name == "ml-10m-implicit")
-    assert (data.genres is None) == (name in ("lastfm-2k", "ml-10m-implicit"))
+    assert (data.titles is None) == (name in ("ml-10m-implicit", "gowalla"))
+    assert (data.genres is None) == (name in ("lastfm-2k", "ml-10m-implicit", "gowalla"))
+    assert (data.times is None) == (name in ("lastfm-2k", "ml-10m-implicit", "gowalla"))
+
+
+def test_gowalla_as_published(data_home):
+    if not (data_home / "gowalla").is_dir():
+        pytest.skip("needs gowalla in RECVAE_DATA")
+    split = load_split("gowalla", data_home)
+    assert (split.refit.n_users, split.refit.n_items, split.refit.n_events) == (29858, 40981, 810128)
+    assert (len(split.test.users), split.test.held_out.nnz, split.test.dropped) == (29858, 217242, 0)
+    # int(0.1 n) of each user's n items
+    assert split.valid.held_out.nnz == (np.diff(split.refit.matrix.indptr) // 10).sum()
+
+
+def test_times_that_are_not_known_forbid_a_split_by_time(data_home):
+    if not (data_home / "ml-1m").is_dir():
+        pytest.skip("needs ml-1m in RECVAE_DATA")
+    data = load_dataset("ml-1m", data_home)
+    if (data.times.data == 0).any():  # as in one copy of the data
+        with pytest.raises(InvalidDataError, match="Expected a time for each event"):
+            temporal_split(data)
+    else:
+        assert temporal_split(data).test.held_out.nnz > 0

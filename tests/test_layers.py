@@ -10,11 +10,11 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "recvae"
 # a module imports from lower layers, or from its own without a circle
 LAYERS = {
-    0: "version errors files params progress rows frames interactions topk metrics memory",
-    1: "saving cards download sample datasets split batches evaluation",
+    0: "version errors files params progress rows frames events description interactions topk metrics memory",
+    1: "saving cards download sample layouts datasets split batches evaluation",
     2: "nn",
     3: "train",
-    4: "recommender models baselines",
+    4: "recommender models baselines candidates tuning",
     5: "benchmark report",
     6: "cli commands __main__ __init__",
 }

@@ -43,7 +43,9 @@ def test_nobody_beats_the_oracle(split):
     rows = np.searchsorted(truth.interactions.user_ids, split.test.users)
     columns = np.searchsorted(truth.interactions.item_ids, split.items)
     weights = torch.from_numpy(truth.log_weights[np.ix_(rows, columns)])
-    oracle = evaluate_ranker(lambda u, r, N: rank(lambda _: weights[u], r, N)[0], split.test, ["ndcg@20"])
+    oracle = evaluate_ranker(
+        lambda u, r, N: rank(lambda _, places: weights[u[places]], r, N)[0], split.test, ["ndcg@20"]
+    )
     popular = evaluate(Popularity().fit(split.train), split.test, ["ndcg@20"])
     assert oracle["ndcg@20"].mean > popular["ndcg@20"].mean + 0.1
     assert strong_split(truth.interactions, 60).test.users.tolist() == split.test.users.tolist()

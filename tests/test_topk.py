@@ -30,11 +30,10 @@ def test_rank_equals_brute_force(scores, N, data):
     filter_seen = data.draw(st.booleans())
     rows = sparse.csr_matrix(seen.astype(np.float32))
     block_bytes = data.draw(st.sampled_from([1, 100, 1 << 20]))
-    place = iter(np.array_split(scores, max(1, -(-len(scores) // max(1, block_bytes // (4 * scores.shape[1]))))))
-    blocks = iter(np.concatenate(list(place)))
 
-    def score(block):
-        return torch.from_numpy(np.array([next(blocks) for _ in range(block.shape[0])]))
+    def score(block, places):
+        assert block.shape[0] == len(scores[places])
+        return torch.from_numpy(scores[places].copy())
 
     ids, values = rank(score, rows, N, filter_seen=filter_seen, allowed=allowed, block_bytes=block_bytes)
     assert ids.shape == values.shape == (len(scores), N)
@@ -64,6 +63,6 @@ def test_nan_never_becomes_a_recommendation():
 
 
 def test_scores_that_are_minus_infinity_are_not_given():
-    ids, values = rank(lambda _: torch.tensor([[1.0, -torch.inf]]), sparse.csr_matrix((1, 2)), 2)
+    ids, values = rank(lambda *_: torch.tensor([[1.0, -torch.inf]]), sparse.csr_matrix((1, 2)), 2)
     assert ids.tolist() == [[0, -1]]
     assert values.tolist() == [[1.0, PAD_SCORE]]

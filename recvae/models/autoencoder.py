@@ -13,7 +13,7 @@ from scipy import sparse
 from torch import Tensor
 
 from recvae.batches import DeviceRows
-from recvae.errors import InvalidParameterError
+from recvae.errors import InvalidParameterError, NotFittedError
 from recvae.evaluation import evaluate_ranker
 from recvae.nn import VAE
 from recvae.nn.layers import initialize
@@ -40,6 +40,14 @@ class Autoencoder(Recommender):
     )
     learning_rate: float = hyper(1e-3, "of Adam, as in the paper", low=0)
     weight_decay: float = hyper(0.0, "decoupled weight decay of AdamW, on all weights", low=0)
+    stop_after: int | None = hyper(
+        None,
+        "stop after so many of the `epochs`, schedules unchanged: for a fit without validation users, when the best "
+        "epoch is known",
+        low=1,
+        kind=int,
+        optional=True,
+    )
     patience: int | None = hyper(
         None,
         "with validation users, stop after so many epochs without a better NDCG@100",
@@ -59,10 +67,23 @@ class Autoencoder(Recommender):
 
     network_: VAE = fitted()
     history_: list[Epoch] = fitted()
+    validates = True
 
     @abstractmethod
     def _network(self, n_items: int) -> VAE:
         """The network for `n_items`, its weights yet to be initialised."""
+
+    @property
+    def best_epoch_(self) -> int:
+        """The epoch (from 1) whose weights were kept; only for models that have been fitted here."""
+        if not getattr(self, "history_", []):
+            raise NotFittedError(f"Expected a {type(self).__name__} fitted in this process; call fit first.")
+        best = max(self.history_, key=lambda epoch: epoch.epoch if epoch.valid is None else epoch.valid)
+        return best.epoch
+
+    def chosen_params(self) -> dict[str, Any]:
+        """As for every model, with the number of epochs that was best."""
+        return super().chosen_params() | {"stop_after": self.best_epoch_}
 
     def _beta(self, progress: float) -> float:
         """Weight of the KL term after a share of the run."""
@@ -78,7 +99,9 @@ class Autoencoder(Recommender):
             network.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay, fused=True
         )
         with bar(run.show_progress) as progress:
-            task = progress.add_task(f"training {type(self).__name__}", total=self.epochs, note="")
+            task = progress.add_task(
+                f"training {type(self).__name__}", total=min(self.epochs, self.stop_after or self.epochs), note=""
+            )
 
             def report(epoch: Epoch) -> None:
                 progress.update(task, completed=epoch.epoch, note=_note(epoch))
@@ -91,6 +114,7 @@ class Autoencoder(Recommender):
                 optimizer,
                 generator,
                 epochs=self.epochs,
+                stop_after=self.stop_after,
                 batch_size=int(self.batch_size or min(500, -(-rows.shape[0] // 20))),
                 beta=self._beta,
                 validate=None if run.valid is None else partial(_validate, network, run.valid, run.values),
@@ -111,7 +135,7 @@ class Autoencoder(Recommender):
         return _score(self.network_, rows)
 
 
-def _score(network: VAE, rows: sparse.csr_matrix) -> Tensor:
+def _score(network: VAE, rows: sparse.csr_matrix, _: object = None) -> Tensor:
     device = network.decoder.weight.device
     with torch.no_grad():
         return network.scores(DeviceRows(rows, device).all())

@@ -1,9 +1,8 @@
-"""Splits of the data for honest evaluation: who is trained on, and what is hidden from whom."""
+"""Strong generalisation: the users that a model is tested on were not there when it was trained."""
 
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,44 +10,9 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from recvae.errors import InvalidDataError, InvalidParameterError, InvalidTypeError
-from recvae.interactions import Ids, Interactions
+from recvae.interactions import Interactions
 from recvae.params import check_whole
-
-
-@dataclass(frozen=True, eq=False)
-class Holdout:
-    """Users to evaluate on: what a model sees of them, and what it is to find.
-
-    fold_in, held_out : csr_matrix (users, items), disjoint
-    users : raw ids of the rows
-    dropped : how many users were left out because nothing of theirs was held out
-    item_counts, n_train : how many of the n_train training users have each item, for novelty
-    """
-
-    fold_in: sparse.csr_matrix
-    held_out: sparse.csr_matrix
-    users: Ids
-    dropped: int
-    item_counts: NDArray[np.int64]
-    n_train: int
-
-    def __repr__(self) -> str:
-        return (
-            f"Holdout({len(self.users):,} users, {self.fold_in.nnz:,} events folded in, {self.held_out.nnz:,} held out)"
-        )
-
-
-@dataclass(frozen=True)
-class Split:
-    """Training interactions, validation and test users over one vocabulary, `items` (raw ids of the columns)."""
-
-    train: Interactions
-    valid: Holdout
-    test: Holdout
-
-    @property
-    def items(self) -> Ids:
-        return self.train.item_ids
+from recvae.split.holdout import Holdout, Split
 
 
 def strong_split(data: Interactions, heldout_users: int, seed: int = 98765, test_share: float = 0.2) -> Split:

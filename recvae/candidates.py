@@ -1,0 +1,51 @@
+"""The models by name, each with the settings that a benchmark chooses from on validation users."""
+
+from __future__ import annotations
+
+from recvae.baselines import ALS, BPR, LMF, ItemKNN, Popularity
+from recvae.errors import UnknownNameError
+from recvae.models import MultDAE, MultVAE
+from recvae.params import get_params, parse_param
+from recvae.recommender import Recommender
+
+# name -> settings to choose from on validation users; one is no choice
+CANDIDATES: dict[str, list[Recommender]] = {
+    "MultVAE": [MultVAE()],
+    "MultDAE": [MultDAE()],
+    "ALS": [
+        ALS(factors=factors, regularization=regularization, alpha=alpha)
+        for factors in (64, 128)
+        for regularization, alpha in ((10.0, 3.0), (30.0, 3.0), (100.0, 10.0))
+    ],
+    "ItemKNN": [ItemKNN(weighting=weighting, K=K) for weighting in ("cosine", "tfidf", "bm25") for K in (20, 100)],
+    "BPR": [
+        BPR(learning_rate=learning_rate, regularization=regularization)
+        for learning_rate in (0.02, 0.05)
+        for regularization in (0.003, 0.01)
+    ],
+    "LMF": [LMF(regularization=regularization) for regularization in (0.6, 3.0)],
+    "Popularity": [Popularity()],
+}
+
+
+def known_model(name: str) -> str:
+    """The name as `CANDIDATES` has it, whatever its capitals. Raises UnknownNameError."""
+    found = {known.lower(): known for known in CANDIDATES}.get(name.strip().lower())
+    if found is None:
+        raise UnknownNameError.among("model", name, CANDIDATES)
+    return found
+
+
+def candidates(name: str, params: dict[str, str]) -> list[Recommender]:
+    """The settings of a model to choose from, with those `params` that it has in all of them."""
+    for param in params:
+        known = {own for settings in CANDIDATES.values() for own in get_params(settings[0])}
+        if param not in known:
+            raise UnknownNameError.among("hyper-parameter", param, known)
+    made: list[Recommender] = []
+    for candidate in CANDIDATES[name]:
+        settings = get_params(candidate)
+        settings |= {own: parse_param(candidate, own, text) for own, text in params.items() if own in settings}
+        if settings not in [get_params(other) for other in made]:
+            made.append(type(candidate)(**settings))
+    return made

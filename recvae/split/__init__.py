@@ -1,0 +1,19 @@
+"""Splits of the data for honest evaluation: who is trained on, and what is hidden from whom."""
+
+from recvae.split.holdout import Holdout, Split
+from recvae.split.known_users import given_split, leave_last_split, per_user_split, temporal_split
+from recvae.split.plan import SPLITS, make_split, split_options
+from recvae.split.strong import strong_split
+
+__all__ = [
+    "SPLITS",
+    "Holdout",
+    "Split",
+    "given_split",
+    "leave_last_split",
+    "make_split",
+    "per_user_split",
+    "split_options",
+    "strong_split",
+    "temporal_split",
+]

@@ -1,0 +1,188 @@
+"""Weak generalisation: test users are training users, of whose events some are hidden: at random, by time, as given."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from recvae.errors import InvalidDataError, InvalidParameterError, InvalidTypeError
+from recvae.interactions import Interactions, match_ids
+from recvae.params import check_whole
+from recvae.split.holdout import Holdout, Split
+
+TRAIN, VALID, TEST = 0, 1, 2
+Time = float | str
+
+
+def per_user_split(data: Interactions, test_share: float = 0.2, valid_share: float = 0.1, seed: int = 98765) -> Split:
+    """Of each user's n events, drawn at random, int(test_share * n) are for test.
+
+    Of the m others, int(valid_share * m) are for validation. The vocabulary is the items that are left in training
+    or validation. Raises InvalidParameterError for shares outside of (0, 1), or so small that nothing is held out.
+    """
+    _check(data, test_share=test_share, valid_share=valid_share)
+    random = np.random.RandomState(check_whole("seed", seed, 0, 2**32 - 1))
+    part = np.zeros(data.n_events, dtype=np.int8)
+    _hide(data, part, TEST, random.random_sample(data.n_events), test_share)
+    _hide(data, part, VALID, random.random_sample(data.n_events), valid_share)
+    return _split(data, part)
+
+
+def leave_last_split(data: Interactions, last: int = 1) -> Split:
+    """Of each user, the `last` events by time are for test, and as many before these for validation.
+
+    Events of one time are in the order of their items. Users with fewer than 2 * last + 1 events are trained on, and
+    dropped and counted in validation and test. Raises InvalidDataError where times are not known.
+    """
+    _check(data)
+    times, last = _known_times(data), check_whole("last", last, 1)
+    part = np.zeros(data.n_events, dtype=np.int8)
+    for place in (TEST, VALID):
+        enough = np.diff(data.matrix.indptr) > 2 * last
+        _hide(data, part, place, times, np.where(enough, last, 0))
+    return _split(data, part)
+
+
+def temporal_split(
+    data: Interactions,
+    test_share: float = 0.1,
+    valid_share: float = 0.1,
+    *,
+    test_start: Time | None = None,
+    valid_start: Time | None = None,
+) -> Split:
+    """One cut through time for all: what happens from `test_start` on is for test, what from `valid_start` until then
+    for validation.
+
+    A start is a date such as "2018-01-31" (UTC) or a number of the data's own times. Where there is none, the last
+    `test_share` of all events are for test, and the last `valid_share` of those before for validation, as nearly as
+    events of one time allow. Users and items that come with the test are dropped, and the users counted.
+
+    Raises InvalidDataError where times are not known, InvalidParameterError for starts that leave a part empty.
+    """
+    _check(data, test_share=test_share, valid_share=valid_share)
+    times = _known_times(data)
+    test_from = _share_start(times, test_share) if test_start is None else _seconds(test_start)
+    before = times[times < test_from]
+    if not len(before):
+        raise InvalidParameterError(f"Expected events before test_start={test_start}, got none; take a later one.")
+    valid_from = _share_start(before, valid_share) if valid_start is None else _seconds(valid_start)
+    part = np.where(times >= test_from, TEST, np.where(times >= valid_from, VALID, TRAIN)).astype(np.int8)
+    return _split(data, part)
+
+
+def given_split(train: Interactions, test: Interactions, valid_share: float = 0.1, seed: int = 98765) -> Split:
+    """The test that the data come with. int(valid_share * n) of each user's n training events are for validation.
+
+    Users and items are those of `train`; test events on others are left out, the users counted. Raises
+    InvalidDataError where an event is in both, or test and training have no users or items in common.
+    """
+    _check(train, valid_share=valid_share)
+    _check(test)
+    random = np.random.RandomState(check_whole("seed", seed, 0, 2**32 - 1))
+    part = np.zeros(train.n_events, dtype=np.int8)
+    _hide(train, part, VALID, random.random_sample(train.n_events), valid_share)
+    user, item = match_ids(test.user_ids, train.user_ids), match_ids(test.item_ids, train.item_ids)
+    cells = test.matrix.tocoo()
+    row, column = user[cells.row], item[cells.col]
+    known = (row >= 0) & (column >= 0)
+    matrix = sparse.csr_matrix((cells.data[known], (row[known], column[known])), shape=train.matrix.shape)
+    both = matrix.multiply(train.matrix).nnz
+    if both:
+        raise InvalidDataError(f"Expected test events that are not in training, got {both:,} that are; drop these.")
+    return _assemble(train, part, replace(train, matrix=matrix, times=None), int((user < 0).sum()))
+
+
+def _check(data: Interactions, **shares: float) -> None:
+    if not isinstance(data, Interactions):
+        raise InvalidTypeError(f"Expected Interactions, got {type(data).__name__}; see Interactions.from_matrix.")
+    for name, share in shares.items():
+        if not 0 < share < 1:
+            raise InvalidParameterError(f"Expected a {name} between 0 and 1, got {share}.")
+
+
+def _known_times(data: Interactions) -> NDArray[np.float64]:
+    if data.times is None:
+        raise InvalidDataError("Expected events with times for a split by time, got data without; name their column.")
+    unknown = int((data.times.data == 0).sum())
+    if unknown:
+        raise InvalidDataError(
+            f"Expected a time for each event, got {unknown:,} of {data.n_events:,} without (0 means: not known); "
+            f"leave these out, or split in another way."
+        )
+    times: NDArray[np.float64] = data.times.data
+    return times
+
+
+def _seconds(time: Time) -> float:
+    try:
+        return float(time)
+    except (TypeError, ValueError):
+        pass
+    try:
+        date = datetime.fromisoformat(str(time))
+    except ValueError as error:
+        raise InvalidParameterError(f"Expected a date such as 2018-01-31, or a number, got {time!r}.") from error
+    return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
+
+
+def _share_start(times: NDArray[np.float64], share: float) -> float:
+    """The time from which on there are `share` of all events."""
+    return float(np.quantile(times, 1 - share, method="higher"))
+
+
+def _hide(
+    data: Interactions, part: NDArray[np.int8], place: int, keys: NDArray[np.float64], size: float | NDArray[Any]
+) -> None:
+    """Move the events of the largest keys from training to `place`: of each user's, a share or a number of them."""
+    free = part == TRAIN
+    row_of = np.repeat(np.arange(data.n_users), np.diff(data.matrix.indptr))
+    n = np.bincount(row_of[free], minlength=data.n_users)  # of each user
+    size = (size * n).astype(np.int64) if isinstance(size, float) else size
+    order = np.flatnonzero(free)
+    order = order[np.lexsort((keys[order], row_of[order]))]  # by user, then key
+    rank = np.arange(len(order)) - np.repeat(np.cumsum(n) - n, n)
+    part[order[rank >= np.repeat(n - size, n)]] = place
+
+
+def _split(data: Interactions, part: NDArray[np.int8]) -> Split:
+    return _assemble(data, part, data.select_events(part == TEST), 0)
+
+
+def _assemble(data: Interactions, part: NDArray[np.int8], held: Interactions, unknown: int) -> Split:
+    """The split where `part` says what is for training and for validation, and `held` has the test events."""
+    seen = data.select_events(part < TEST)
+    known = np.flatnonzero(np.diff(seen.matrix.indptr))
+    vocabulary = np.flatnonzero(np.bincount(seen.matrix.indices, minlength=data.n_items))
+    unknown += data.n_users - len(known)
+    seen, held, train, valid = (
+        events.select_users(known).select_items(vocabulary)
+        for events in (seen, held, data.select_events(part == TRAIN), data.select_events(part == VALID))
+    )
+    if not train.n_events:
+        raise InvalidParameterError("Expected events to train on, got none; hold out less, or from a later time on.")
+    return Split(train, _holdout(train, valid, 0, "validation"), _holdout(seen, held, unknown, "test"), refit=seen)
+
+
+def _holdout(seen: Interactions, held: Interactions, unknown: int, purpose: str) -> Holdout:
+    """Users with events on both sides; the others are dropped."""
+    rows = np.flatnonzero((np.diff(seen.matrix.indptr) > 0) & (np.diff(held.matrix.indptr) > 0))
+    if not len(rows):
+        raise InvalidParameterError(
+            f"Expected users with something held out for {purpose}, got none: users have too few events, or the times "
+            f"leave nobody; hold out more."
+        )
+    return Holdout(
+        fold_in=seen.matrix[rows],
+        held_out=held.matrix[rows],
+        users=seen.user_ids[rows],
+        dropped=seen.n_users - len(rows) + unknown,
+        item_counts=np.bincount(seen.matrix.indices, minlength=seen.n_items),
+        n_train=seen.n_users,
+        train_rows=rows,
+    )

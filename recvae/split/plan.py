@@ -1,0 +1,46 @@
+"""Any split by its name, as data set cards and the command line ask for it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from recvae.errors import InvalidParameterError, UnknownNameError
+from recvae.interactions import Interactions
+from recvae.split.holdout import Split
+from recvae.split.known_users import given_split, leave_last_split, per_user_split, temporal_split
+from recvae.split.strong import strong_split
+
+SPLITS: dict[str, Callable[..., Split]] = {
+    "strong": strong_split,
+    "per-user": per_user_split,
+    "leave-last": leave_last_split,
+    "temporal": temporal_split,
+    "given": given_split,
+}
+
+
+def split_options(kind: str) -> list[str]:
+    """The names of what a kind of split can be told, besides the data. Raises UnknownNameError."""
+    if kind not in SPLITS:
+        raise UnknownNameError.among("split", kind, SPLITS)
+    return [name for name in inspect.signature(SPLITS[kind]).parameters if name not in ("data", "train", "test")]
+
+
+def make_split(data: Interactions, kind: str, test: Interactions | None = None, **options: Any) -> Split:
+    """Split `data` in one of the ways of `SPLITS`; "given" needs the `test` interactions as well.
+
+    Raises UnknownNameError for another kind, InvalidParameterError for options that it does not have or lacks, and
+    what the split itself raises.
+    """
+    known = split_options(kind)
+    for name in options:
+        if name not in known:
+            raise InvalidParameterError(f"Expected {', '.join(known)} for the {kind} split, got {name}.")
+    if (kind == "given") != (test is not None):
+        raise InvalidParameterError("Expected test interactions for the given split, and for no other.")
+    if kind == "strong" and "heldout_users" not in options:
+        raise InvalidParameterError("Expected heldout_users for the strong split: how many to test on.")
+    parts = [data] if test is None else [data, test]
+    return SPLITS[kind](*parts, **options)

@@ -1,0 +1,45 @@
+"""Choices on validation users, then the model for the test: the one order of things in which a test stays a test."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from recvae.evaluation import evaluate
+from recvae.params import get_params
+from recvae.progress import track
+from recvae.recommender import FitCallback, Recommender
+from recvae.split import Split
+
+
+def choose(
+    candidates: Sequence[Recommender], split: Split, metric: str = "ndcg@100", show_progress: bool = True
+) -> dict[str, Any]:
+    """The hyper-parameters of the candidate that is best on the validation users; one candidate is no choice."""
+    if len(candidates) == 1:
+        return get_params(candidates[0])
+    scores = []
+    for candidate in track(candidates, f"choosing among {len(candidates)} settings", show_progress):
+        settings = get_params(candidate)
+        trial = type(candidate)(**settings | ({"random_state": 0} if "random_state" in settings else {}))
+        trial.fit(split.train, show_progress=False, valid=split.valid)
+        scores.append(evaluate(trial, split.valid, [metric])[metric].mean)
+    return get_params(candidates[int(np.argmax(scores))])
+
+
+def fit_split(
+    model: Recommender, split: Split, show_progress: bool = True, callback: FitCallback | None = None
+) -> Recommender:
+    """The model to be tested on `split.test`.
+
+    Where validation users are others than training users, it is `model` itself, fitted on `split.train` with
+    `split.valid`. Where they are the same, that fit only finds what validation chooses (the epoch to stop after); a
+    new model is then fitted on all of `split.refit`. Raises what `fit` raises.
+    """
+    if split.refit is None:
+        return model.fit(split.train, show_progress, callback, valid=split.valid)
+    if model.validates:
+        model.fit(split.train, show_progress, callback, valid=split.valid)
+    return type(model)(**model.chosen_params()).fit(split.refit, show_progress, callback)
