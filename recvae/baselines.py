@@ -165,10 +165,17 @@ class KnownUsers(Recommender):
             raise self._refusal()
         model = self._model()
         with bar(run.show_progress) as progress:
-            task = progress.add_task(f"training {type(self).__name__}", total=None, note="")
-            model.fit(rows, show_progress=False)
-            progress.update(task, total=1, completed=1)
-        # the zeros that implicit puts in the place of users without events stay zeros
+            task = progress.add_task(f"training {type(self).__name__}", total=model.iterations, note="")
+
+            def report(iteration: int, seconds: float, *_: Any) -> None:
+                progress.advance(task)
+                if run.callback is not None:
+                    run.callback(iteration, seconds, None)  # they compute no loss
+
+            try:
+                model.fit(rows, show_progress=False, callback=report)
+            except _implicit().recommender_base.ModelFitError as error:
+                raise TrainingError(f"Expected finite factors, got others: {error}; lower learning_rate.") from error
         factors = {"user_factors_": model.user_factors, "item_factors_": model.item_factors}
         return {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in factors.items()}
 

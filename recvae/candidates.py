@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from recvae.baselines import ALS, BPR, LMF, ItemKNN, Popularity
-from recvae.errors import UnknownNameError
+from recvae.errors import InvalidParameterError, UnknownNameError
 from recvae.models import MultDAE, MultVAE
 from recvae.params import get_params, parse_param
 from recvae.recommender import Recommender
@@ -20,10 +20,12 @@ CANDIDATES: dict[str, list[Recommender]] = {
     "ItemKNN": [ItemKNN(weighting=weighting, K=K) for weighting in ("cosine", "tfidf", "bm25") for K in (20, 100)],
     "BPR": [
         BPR(learning_rate=learning_rate, regularization=regularization)
-        for learning_rate in (0.02, 0.05)
-        for regularization in (0.003, 0.01)
+        for learning_rate, regularization in ((0.02, 0.01), (0.05, 0.05))
     ],
-    "LMF": [LMF(regularization=regularization) for regularization in (0.6, 3.0)],
+    "LMF": [
+        LMF(factors=factors, regularization=regularization, neg_prop=5)
+        for factors, regularization in ((16, 0.6), (32, 5.0))
+    ],
     "Popularity": [Popularity()],
 }
 
@@ -38,6 +40,8 @@ def known_model(name: str) -> str:
 
 def candidates(name: str, params: dict[str, str]) -> list[Recommender]:
     """The settings of a model to choose from, with those `params` that it has in all of them."""
+    if "random_state" in params:
+        raise InvalidParameterError("Expected the seeds by first_seed and seeds (--seed, --seeds), got random_state.")
     for param in params:
         known = {own for settings in CANDIDATES.values() for own in get_params(settings[0])}
         if param not in known:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import tomllib
 from dataclasses import dataclass, field, replace
+from datetime import date
 from pathlib import Path
 from typing import Any, get_type_hints
 
 from recvae.errors import InvalidDataError, UnknownNameError
+from recvae.metrics import parse_metric
 from recvae.rows import Values
 
 LAYOUTS = ("columns", "adjacency", "blocks")
@@ -34,8 +36,10 @@ class Table:
     genre_flags: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        if not (self.delimiter and self.encoding):
-            raise TypeError("delimiter or encoding is empty")
+        if not (self.delimiter and self.delimiter.isascii() and self.encoding):
+            raise TypeError("delimiter or encoding is empty, or the delimiter no ASCII")
+        if Path(self.file).is_absolute():
+            raise TypeError(f"file = {self.file!r} is no path below the folder of the data set")
         if self.layout not in LAYOUTS:
             raise TypeError(f"layout = {self.layout!r} is none of {', '.join(LAYOUTS)}")
         if self.layout != "adjacency" and not self.columns:
@@ -73,6 +77,10 @@ class Protocol:
     values: Values = "binary"
     metrics: list[str] = field(default_factory=lambda: ["recall@20", "recall@50", "ndcg@100"])
 
+    def __post_init__(self) -> None:
+        for metric in self.metrics or [""]:
+            parse_metric(metric)
+
     def split_options(self) -> dict[str, Any]:
         """What the split is told."""
         names = ("heldout_users", "test_share", "valid_share", "last", "test_start", "valid_start")
@@ -108,6 +116,20 @@ class Card:
     test: Table | None = None  # the events of a test that the data come with
     items: Table | None = None
     published: dict[str, dict[str, float]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for part, needed in (("events", "user item"), ("test", "user item"), ("items", "item title")):
+            table: Table | None = getattr(self, part)
+            if table is not None and table.layout != "adjacency":
+                wanted = needed.removesuffix(" item") if table.layout == "blocks" else needed
+                missing = set(wanted.split()) - set(table.columns)
+                if missing:
+                    raise TypeError(f"[{part}] has no column {' and '.join(sorted(missing))}")
+            if table is not None and not table.file and not (part == "events" and self.path):
+                raise TypeError(f"[{part}] has no file")
+        for who, figures in self.published.items():
+            if not isinstance(figures, dict) or not all(isinstance(n, (int, float)) for n in figures.values()):
+                raise TypeError(f"published {who!r} is no table of numbers")
 
 
 PARTS: dict[str, type] = {
@@ -159,25 +181,29 @@ def _local(card: Card, folder: Path) -> Card:
 
 
 # type of a field -> what TOML may give for it; the others are checked where they are used
-ACCEPTED: dict[Any, Any] = {
-    str: str,
-    bool: bool,
-    int: int,
-    int | None: int,
-    float | None: (int, float),
-    float | str | None: (int, float, str),
-    list[str]: list,
+ACCEPTED: dict[Any, tuple[Any, str]] = {
+    str: (str, "text"),
+    bool: (bool, "true or false"),
+    int: (int, "a whole number"),
+    int | None: (int, "a whole number"),
+    float | None: ((int, float), "a number"),
+    float | str | None: ((int, float, str, date), "a date or a number"),
+    list[str]: (list, "a list of texts"),
+    dict[str, dict[str, float]]: (dict, "a table"),
 }
 
 
 def _make(kind: type, content: dict[str, Any]) -> Any:
     """An object of `kind` from a table of TOML. Raises TypeError for unknown, missing and ill-typed keys."""
+    if not isinstance(content, dict):
+        raise TypeError(f"{content!r} is no table of a {kind.__name__.lower()}")
     for name, hint in get_type_hints(kind).items():
-        value = content.get(name)
+        value, (accepted, called) = content.get(name), ACCEPTED.get(hint, (object, ""))
         texts = not isinstance(value, list) or all(isinstance(text, str) for text in value)
-        if name in content and not (isinstance(value, ACCEPTED.get(hint, object)) and texts):
-            raise TypeError(f"{name} = {value!r} is no {getattr(hint, '__name__', hint)}")
-    return kind(**content)
+        truth = isinstance(value, bool) and hint is not bool
+        if name in content and (not isinstance(value, accepted) or truth or not texts):
+            raise TypeError(f"{name} = {value!r} is not {called}")
+    return kind(**{name: str(value) if isinstance(value, date) else value for name, value in content.items()})
 
 
 def _folder() -> Path:

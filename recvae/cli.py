@@ -15,7 +15,7 @@ from recvae.cards import known_cards
 from recvae.errors import InvalidParameterError, RecvaeError, UnknownNameError
 from recvae.evaluation import DEFAULT_METRICS
 from recvae.rows import VALUES
-from recvae.split import SPLITS
+from recvae.split import SPLIT_SEED, SPLITS
 from recvae.version import __version__
 
 # the default of what has to be given, by flag or by configuration
@@ -175,13 +175,13 @@ def _add_param(add: Any, text: str) -> None:
 def _add_split(add: Any, default: str) -> None:
     """What is kept out of training: the options of `recvae.split.make_split`."""
     add("--split", metavar="KIND", help=f"one of {', '.join(SPLITS)} (default: {default})")
-    add("--heldout-users", type=int, help="strong: so many users for validation, and as many for the test")
-    add("--test-share", type=float, help="per-user, temporal: share of the events (default: 0.2, 0.1)")
-    add("--valid-share", type=float, help="per-user, temporal, given: share of the others (default: 0.1)")
+    add("--heldout-users", type=int, help="so many users for validation, and as many for the test; needed for strong")
+    add("--test-share", type=float, help="strong, per-user: of a user's events (default: 0.2); temporal: of all (0.1)")
+    add("--valid-share", type=float, help="per-user, temporal, given: of what the test leaves (default: 0.1)")
     add("--last", type=int, help="leave-last: so many events of each user (default: 1)")
     add("--test-start", help="temporal: the test begins at this date or time")
     add("--valid-start", help="temporal: validation begins at this date or time")
-    add("--split-seed", type=int, default=98765, help="seed of the split (default: the paper's 98765)")
+    add("--split-seed", type=int, default=SPLIT_SEED, help="seed of the split (default: the paper's 98765)")
 
 
 def _add_test_input(add: Any) -> None:

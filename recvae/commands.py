@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 import time
-from dataclasses import astuple
+from dataclasses import asdict, astuple
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from rich.table import Table
 
 from recvae.benchmark import run_benchmark
 from recvae.candidates import CANDIDATES, known_model
-from recvae.cards import known_cards, load_card
+from recvae.cards import Card, known_cards, load_card
 from recvae.datasets import data_home, load_dataset, load_split
 from recvae.errors import InvalidDataError, InvalidParameterError, UnknownNameError
 from recvae.evaluation import evaluate as evaluate_model
@@ -27,7 +27,7 @@ from recvae.interactions import Interactions
 from recvae.params import check_whole, get_params, parse_param
 from recvae.recommender import Recommender, load
 from recvae.report import json_bytes, print_results
-from recvae.split import Split, make_split, split_options
+from recvae.split import Split, check_split, make_split, split_options
 from recvae.tuning import fit_split
 
 
@@ -35,6 +35,7 @@ def benchmark(arguments: argparse.Namespace) -> None:
     """recvae benchmark"""
     check_whole("--seeds", arguments.seeds, 1)
     if arguments.out is not None:
+        _check_out(arguments)
         check_writable(arguments.out)  # now rather than after the training
     results = run_benchmark(
         arguments.dataset,
@@ -49,18 +50,18 @@ def benchmark(arguments: argparse.Namespace) -> None:
         examples=check_whole("--examples", arguments.examples, 0),
         log=_say,
     )
+    if arguments.out is not None:
+        write_whole(arguments.out, json_bytes(results))
+        _say(f"Results written to {arguments.out}")
     if arguments.json:
         sys.stdout.write(json_bytes(results).decode())
     else:
         print_results(results, _console())
-    if arguments.out is not None:
-        write_whole(arguments.out, json_bytes(results))
-        _say(f"\nResults written to {arguments.out}")
 
 
 def train(arguments: argparse.Namespace) -> None:
     """recvae train"""
-    _check_apart(arguments.out, arguments.input, arguments.test_input)
+    _check_out(arguments)
     check_writable(arguments.out)
     model = _new_model(arguments)
     split = _load_split(arguments)
@@ -83,10 +84,10 @@ def evaluate(arguments: argparse.Namespace) -> None:
     split = _load_split(arguments)
     if split is None:
         raise InvalidParameterError("Expected --split or --heldout-users, as in training; got neither.")
-    if model.item_ids_ is None or not np.array_equal(model.item_ids_, split.items):
+    if model.trained_on_ != (split.refit or split.train).fingerprint():
         raise InvalidDataError(
-            f"Expected the model to have been trained on this split, whose training users have {len(split.items)} "
-            f"items, but it has {model.n_items_} and others: take the data, the split and the --split-seed of training."
+            "Expected the model to have been trained on the training part of this split, but it was on other users or "
+            "events, perhaps those of the test: take the data, the split and the --split-seed of training."
         )
     result = evaluate_model(model, split.test, arguments.metrics.split(","), show_progress=True)
     if arguments.json:
@@ -100,7 +101,7 @@ def recommend(arguments: argparse.Namespace) -> None:
     """recvae recommend"""
     N = check_whole("-N", arguments.N, 1)
     if arguments.out is not None:
-        _check_apart(arguments.out, arguments.input, arguments.model_file)
+        _check_out(arguments)
         check_table(arguments.out)
     model = load(arguments.model_file)
     if model.item_ids_ is None:
@@ -124,23 +125,37 @@ def datasets(arguments: argparse.Namespace) -> None:
     cards = [load_card(name) for name in known_cards()]
     here = {card.name: card.events is None or (home / card.name).is_dir() for card in cards}
     if arguments.json:
-        known = [{"name": card.name, "title": card.title, "here": here[card.name]} for card in cards]
-        print(json.dumps(known, indent=1))
+        print(json.dumps([_facts(card) | {"here": here[card.name]} for card in cards], indent=1))
         return
     table = Table(title=f"Data sets in {home}", title_justify="left")
-    for name in ("name", "title", "users", "items", "events", "here", "download"):
+    for name in ("name", "title", "users", "items", "events", "here", "from"):
         table.add_column(name, justify="right" if name in ("users", "items", "events") else "left", overflow="fold")
     for card in cards:
         counts = [""] * 3 if card.expected is None else [f"{n:,}" for n in astuple(card.expected)]
-        url = "" if card.download is None else card.download.url
+        url = card.homepage if card.download is None else card.download.url
         table.add_row(card.name, card.title, *counts, "yes" if here[card.name] else "no", url)
     _console().print(table)
-    print(f"What is not here is downloaded when it is asked for; without network put it, unpacked, in {home}.")
+    print(f"An archive (.zip) is downloaded when it is asked for; without network put it, unpacked, in {home}.")
+    print("What is local only has no archive that may be downloaded: get the files from that page, and put them there.")
 
 
-def _check_apart(out: Path, *read: Path | None) -> None:
-    if out.resolve() in [path.resolve() for path in read if path is not None]:
-        raise InvalidParameterError(f"Expected --out to be another file than those that are read, got {out}.")
+def _facts(card: Card) -> dict[str, Any]:
+    """What a script wants to know of a data set."""
+    counts = None if card.expected is None else asdict(card.expected)
+    url = None if card.download is None else card.download.url
+    facts = {"name": card.name, "title": card.title, "licence": card.licence, "homepage": card.homepage}
+    return facts | {"expected": counts, "download": url, "split": card.protocol.split}
+
+
+def _check_out(arguments: argparse.Namespace) -> None:
+    """Nothing that is read may be written over."""
+    read = [getattr(arguments, name, None) for name in ("input", "test_input", "model_file", "config")]
+    if arguments.dataset is not None and arguments.dataset.endswith(".toml"):
+        card = load_card(arguments.dataset)
+        tables = [table for table in (card.events, card.test, card.items) if table is not None]
+        read += [Path(arguments.dataset), *(Path(card.path).parent / table.file for table in tables)]
+    if arguments.out.resolve() in [path.resolve() for path in read if path is not None]:
+        raise InvalidParameterError(f"Expected --out to be another file than those that are read, got {arguments.out}.")
 
 
 def _check_source(arguments: argparse.Namespace) -> None:
@@ -151,6 +166,8 @@ def _check_source(arguments: argparse.Namespace) -> None:
         raise InvalidParameterError(
             "Expected --user, --item, --value, --time and --values with --input only: a card says them."
         )
+    if arguments.dataset is not None and getattr(arguments, "test_input", None) is not None:
+        raise InvalidParameterError("Expected --test-input with --input only: a card says its test.")
 
 
 def _load_events(arguments: argparse.Namespace) -> Interactions:
@@ -179,7 +196,9 @@ def _load_split(arguments: argparse.Namespace) -> Split | None:
     """The split that is asked for, if one is."""
     _check_source(arguments)
     options = _split_options(arguments)
-    kind = arguments.split or ("strong" if arguments.heldout_users is not None else None)
+    kind = arguments.split
+    if kind is None and arguments.heldout_users is not None:
+        kind = "strong"
     if kind is None:
         if options or arguments.test_input is not None:
             raise InvalidParameterError(f"Expected --split KIND for {', '.join(options) or 'test_input'}, got none.")
@@ -196,6 +215,7 @@ def _load_split(arguments: argparse.Namespace) -> Split | None:
         )
     if "seed" in split_options(kind):
         options["seed"] = arguments.split_seed
+    check_split(kind, options)
     test = None if arguments.test_input is None else _read(arguments.test_input, arguments, 0)
     return make_split(_load_events(arguments), kind, test, **options)
 

@@ -14,9 +14,9 @@ from recvae.cards import Card, Expected, Protocol, load_card
 from recvae.download import fetch
 from recvae.errors import InvalidDataError, InvalidParameterError
 from recvae.interactions import Interactions
-from recvae.layouts import Texts, read_events, read_items
+from recvae.layouts import Texts, concat_events, read_events, read_items
 from recvae.sample import make_sample
-from recvae.split import Split, make_split, split_options
+from recvae.split import SPLIT_SEED, Split, check_split, make_split, split_options
 
 
 def load_dataset(
@@ -42,7 +42,7 @@ def load_dataset(
     if card.events is None:
         return _sample(card, min_value, min_user)
     files = _read(card, home, show_progress)
-    events = files.events if files.test is None else pa.concat_tables([files.events, files.test])
+    events = files.events if files.test is None else concat_events([files.events, files.test], name)
     return _interactions(card, files, events, min_value, min_user)
 
 
@@ -51,7 +51,7 @@ def load_split(
     home: str | Path | None = None,
     *,
     split: str | None = None,
-    seed: int = 98765,
+    seed: int = SPLIT_SEED,
     min_value: float | None = None,
     min_user: int | None = None,
     show_progress: bool = True,
@@ -61,7 +61,7 @@ def load_split(
 
     split : another kind of split than the card's: "strong", "per-user", "leave-last", "temporal", "given"
     options : what that kind can be told, such as heldout_users=600; on top of the card's where the kind is the card's
-    The others as in `load_dataset`; min_value and min_user do not touch a given test.
+    The others as in `load_dataset`. A given test has the events of min_value or more, whatever its users and items.
 
     Raises as `load_dataset` and `make_split`.
     """
@@ -74,15 +74,21 @@ def load_split(
         return make_split(data, kind, **told)
     files = _read(card, home, show_progress)
     train = _interactions(card, files, files.events, min_value, min_user)
-    test = _interactions(card, files, files.test, None, 0)
+    test = _interactions(card, files, files.test, min_value, 0, 0)
     return make_split(train, kind, test, **told)
 
 
 def plan_split(protocol: Protocol, split: str | None, seed: int, options: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """The kind of split and all that it is told: the card's, unless another is asked for."""
-    kind = split or protocol.split
-    told = (protocol.split_options() if kind == protocol.split else {}) | options
-    return kind, told | ({"seed": seed} if "seed" in split_options(kind) else {})
+    """The kind of split and all that it is told: the card's, unless another is asked for. Raises as `check_split`."""
+    kind = protocol.split if split is None else split
+    told = protocol.split_options() if kind == protocol.split else {}
+    for part in ("test", "valid"):  # a share asked for takes the place of the card's start, and the other way round
+        for one, other in (("share", "start"), ("start", "share")):
+            if f"{part}_{one}" in options:
+                told.pop(f"{part}_{other}", None)
+    told |= options | ({"seed": seed} if "seed" in split_options(kind) else {})
+    check_split(kind, told)
+    return kind, told
 
 
 def data_home(home: str | Path | None = None) -> Path:
@@ -114,13 +120,19 @@ def _read(card: Card, home: str | Path | None, show_progress: bool) -> _Files:
     events = read_events(folder, card.events)
     test = None if card.test is None else read_events(folder, card.test)
     if card.expected is not None:
-        _check_counts(card, card.expected, [events] if test is None else [events, test], folder)
+        whole = events if test is None else concat_events([events, test], card.name)
+        _check_counts(card, card.expected, whole, folder)
     titles, genres = read_items(folder, card.items) if card.items else ({}, {})
     return _Files(events, test, titles, genres)
 
 
 def _interactions(
-    card: Card, files: _Files, events: pa.Table, min_value: float | None, min_user: int | None
+    card: Card,
+    files: _Files,
+    events: pa.Table,
+    min_value: float | None,
+    min_user: int | None,
+    min_item: int | None = None,
 ) -> Interactions:
     protocol = card.protocol
     min_value = protocol.min_value if min_value is None else min_value
@@ -132,7 +144,7 @@ def _interactions(
         time="time" if "time" in events.column_names else None,
         min_value=min_value,
         min_user=protocol.min_user if min_user is None else min_user,
-        min_item=protocol.min_item,
+        min_item=protocol.min_item if min_item is None else min_item,
         titles=files.titles or None,
         genres=files.genres or None,
         values=protocol.values,
@@ -143,8 +155,7 @@ def _no_values(card: Card, min_value: float) -> InvalidParameterError:
     return InvalidParameterError(f"Expected no min_value for {card.name}, whose events have no value; got {min_value}.")
 
 
-def _check_counts(card: Card, counts: Expected, tables: list[pa.Table], folder: Path) -> None:
-    whole = pa.concat_tables(tables)
+def _check_counts(card: Card, counts: Expected, whole: pa.Table, folder: Path) -> None:
     found = tuple(int(n) for n in (len(whole["user"].unique()), len(whole["item"].unique()), len(whole)))
     expected = (counts.users, counts.items, counts.events)
     if found != expected:

@@ -22,14 +22,16 @@ def merge_events(
 ) -> tuple[sparse.csr_matrix, sparse.csr_matrix | None]:
     """One cell for each (user, item) pair that has an event.
 
-    times : (E,), when each event was, if known. The last of repeated events is then the latest, not the last to come.
-    -> canonical float32 matrix, and the times of its cells in the same structure: the latest, where events repeat
+    times : (E,), when each event was, 0 where that is not known. The last of repeated events is then the latest by
+        time, not the last to come.
+    -> canonical float32 matrix, and the times of its cells in the same structure: of the first, where events repeat,
+        so that to a split by time a repetition is nothing new
     """
     if duplicates not in ("sum", "last"):
         raise UnknownNameError.among("rule for duplicates", duplicates, ("sum", "last"))
     chosen: NDArray[Any] | None = None if min_value is None else _strong(events.data, min_value)
     if times is not None:
-        order = np.argsort(times, kind="stable")
+        order = np.lexsort((times, times != 0))  # the unknown come first
         chosen = order if chosen is None else order[chosen[order]]
     if chosen is not None:
         events, times = _select(events, chosen), None if times is None else times[chosen]
@@ -40,7 +42,7 @@ def merge_events(
     if cells.nnz == 0:
         floor = "" if min_value is None else f" with a value of at least {min_value:g}"
         raise InvalidDataError(f"Expected at least one event{floor}, got a matrix of {cells.shape} without any.")
-    return cells, None if times is None else _latest(cells, events, times)
+    return cells, None if times is None else _first(cells, events, times)
 
 
 def _strong(data: NDArray[Any], min_value: float) -> NDArray[np.bool_]:
@@ -55,15 +57,15 @@ def _last(events: sparse.coo_matrix) -> sparse.coo_matrix:
     return _select(events, len(key) - 1 - from_end)
 
 
-def _latest(cells: sparse.csr_matrix, events: sparse.coo_matrix, times: Times) -> sparse.csr_matrix:
-    """The time of each cell's last event, `events` being in the order of their times."""
+def _first(cells: sparse.csr_matrix, events: sparse.coo_matrix, times: Times) -> sparse.csr_matrix:
+    """The time of each cell's first event of known time, `events` being in the order of their times."""
     row_of = np.repeat(np.arange(cells.shape[0]), np.diff(cells.indptr))
     keys = row_of * cells.shape[1] + cells.indices  # ascending: the cells are in order
     wanted = events.row.astype(np.int64) * cells.shape[1] + events.col
     place = np.minimum(np.searchsorted(keys, wanted), cells.nnz - 1)
-    there = keys[place] == wanted  # the others had a value of zero
+    there = np.flatnonzero((keys[place] == wanted) & (times != 0))[::-1]  # the others had a value of zero
     found = np.zeros(cells.nnz)
-    found[place[there]] = times[there]  # where places repeat, the last assignment stands
+    found[place[there]] = times[there]  # where places repeat, the last assignment stands: that of the first event
     return sparse.csr_matrix((found, cells.indices, cells.indptr), shape=cells.shape)
 
 

@@ -46,15 +46,16 @@ def read_delimited(
     encoding: str = "utf-8",
     content: bytes | None = None,
     n_ids: int = 2,
+    quoted: bool = True,
 ) -> pa.Table:
     """The named columns of a delimited text file, whose header says their names unless `names` does.
 
     The first `n_ids` are ids: whole numbers where all of a column are written as such, and else text, so that 007
-    stays 007. `content` may stand in for what the file holds. Raises as `read_table`; a message on a broken line says
-    which.
+    stays 007. `content` may stand in for what the file holds; where nothing is `quoted`, quotes are text. Raises as
+    `read_table`; a message on a broken line says which.
     """
     options = {"column_names": names, "skip_rows": skip, "encoding": encoding}
-    parse = pyarrow.csv.ParseOptions(delimiter=delimiter)
+    parse = pyarrow.csv.ParseOptions(delimiter=delimiter, quote_char='"' if quoted else False)
     text = pa.dictionary(pa.int32(), pa.string())
     convert = pyarrow.csv.ConvertOptions(
         include_columns=list(columns),
@@ -235,8 +236,13 @@ def read_times(column: pa.ChunkedArray, name: str) -> NDArray[np.float64]:
             column = pc.divide(column.cast(pa.timestamp("us"), safe=False).cast(pa.int64()).cast(pa.float64()), 1e6)
         except pa.ArrowException as error:  # a time of day, a duration
             raise InvalidDataError(f"Expected dates or numbers in column {name!r}, got {column.type}.") from error
-    if pa.types.is_null(column.type):
+    elif pa.types.is_null(column.type):
         return np.zeros(len(column))
+    elif not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
+        raise InvalidDataError(
+            f"Expected dates or numbers in column {name!r}, got {column.type}; turn it into dates first, as "
+            f"pandas.to_datetime does."
+        )
     times = read_numbers(column, name)
     if np.isinf(times).any():
         raise InvalidDataError(f"Expected finite times in column {name!r}, got {times[np.isinf(times)][0]}.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,7 +33,7 @@ class Interactions:
     titles, genres : a string for each item, or None where they are not known
     values : how models read the numbers: "binary" (1 for each event), "log1p" (log(1 + value)) or "raw". The matrix
         keeps what came; a model applies the transform to training rows and to the rows it scores alike.
-    times : csr_matrix of the structure of `matrix`, float64: when the (last) event was, in seconds since 1970 if it
+    times : csr_matrix of the structure of `matrix`, float64: when the first such event was, in seconds since 1970 if it
         came as a date, 0 where that is not known; None for data without times
     """
 
@@ -227,6 +228,15 @@ class Interactions:
     def _cells(self, change: Callable[[sparse.csr_matrix], sparse.csr_matrix]) -> dict[str, Any]:
         """What `change` makes of the matrix and of the times, which have one structure."""
         return {"matrix": change(self.matrix), "times": None if self.times is None else change(self.times)}
+
+    def fingerprint(self) -> str:
+        """A digest of users, items and events, by which a model can be held against the data it was trained on."""
+        digest = hashlib.blake2b(digest_size=16)
+        for ids in (self.user_ids, self.item_ids):
+            digest.update("\n".join(map(str, ids.tolist())).encode() + b"\n\n")
+        for array in (self.matrix.indptr.astype(np.int64), self.matrix.indices.astype(np.int64), self.matrix.data):
+            digest.update(array.tobytes())
+        return digest.hexdigest()
 
     def __repr__(self) -> str:
         return (

@@ -29,7 +29,25 @@ def read_events(folder: Path, table: Table) -> pa.Table:
         if not path.exists():
             raise _missing(path)
     read = {"columns": _read_columns, "adjacency": _read_adjacency, "blocks": _read_blocks}[table.layout]
-    return pa.concat_tables([read(path, table) for path in paths])
+    return concat_events([read(path, table) for path in paths], str(folder / table.file))
+
+
+def concat_events(tables: list[pa.Table], name: str) -> pa.Table:
+    """Tables of events as one: ids are text in all where they are text in one, numbers become as wide as needed."""
+    for column in ("user", "item"):
+        if len({_stands_as_text(table[column]) for table in tables}) > 1:
+            tables = [
+                table.set_column(table.column_names.index(column), column, table[column].cast(pa.string()))
+                for table in tables
+            ]
+    try:
+        whole: pa.Table = pa.concat_tables(tables, promote_options="permissive")
+    except pa.ArrowException as error:
+        raise InvalidDataError(f"Expected the files of {name} to have columns of one kind, got: {error}") from error
+    absent = [column for column in whole.column_names if any(column not in part.column_names for part in tables)]
+    if absent:
+        raise InvalidDataError(f"Expected {', '.join(absent)} in all files of {name}, or in none.")
+    return whole
 
 
 def read_items(folder: Path, table: Table) -> tuple[Texts, Texts]:
@@ -63,7 +81,9 @@ def _read_columns(path: Path, table: Table) -> pa.Table:
     columns = [name or f"_{place}" for place, name in enumerate(table.columns)]
     spread = [part for name in columns for part in [name, *(f"{name}.{place}" for place in range(gap))]]
     names = spread[: len(spread) - gap]
-    return read_delimited(path, table.delimiter[0], wanted, names, int(table.header), table.encoding)
+    return read_delimited(
+        path, table.delimiter[0], wanted, names, int(table.header), table.encoding, quoted=table.quoted
+    )
 
 
 def _read_adjacency(path: Path, table: Table) -> pa.Table:
@@ -71,9 +91,13 @@ def _read_adjacency(path: Path, table: Table) -> pa.Table:
     users: list[str] = []
     items: list[str] = []
     try:
-        with path.open(encoding=table.encoding) as lines:
-            for line in lines:
-                user, *mine = line.strip().split(table.delimiter)
+        with path.open(encoding=_encoding(table)) as lines:
+            for number, line in enumerate(lines, 1):
+                if table.delimiter != "\t" and "\t" in line:
+                    raise ValueError(f"line {number} has another delimiter than {table.delimiter!r}: {line[:40]!r}")
+                user, *mine = line.rstrip("\r\n").removesuffix(table.delimiter).split(table.delimiter)
+                if mine and not (user.strip() and all(item.strip() == item != "" for item in mine)):
+                    raise ValueError(f"line {number} has an empty or spaced id: {line.strip()[:40]!r}")
                 users += [user] * len(mine)
                 items += mine
     except (ValueError, LookupError) as error:
@@ -83,20 +107,25 @@ def _read_adjacency(path: Path, table: Table) -> pa.Table:
 
 def _read_blocks(path: Path, table: Table) -> pa.Table:
     """A line "item:" before the lines of its events, as Netflix had them: "user,value,time"."""
-    before, *parts = re.split(rb"(?m)^(\d+):\r?\n", path.read_bytes())
-    items, blocks = [int(item) for item in parts[::2]], parts[1::2]
+    before, *parts = re.split(rb"(?m)^(\d+):[ \t]*\r?\n", path.read_bytes().rstrip() + b"\n")
+    items, blocks = [item.decode() for item in parts[::2]], parts[1::2]
     if before or not items:
         raise InvalidDataError(f"Expected {path} to begin with an item, such as '1:', got {before[:20]!r}.")
-    sizes = [block.count(b"\n") + (not block.endswith(b"\n") and bool(block)) for block in blocks]
     wanted = [name for name in EVENT_COLUMNS if name in table.columns]
     names = [name or f"_{place}" for place, name in enumerate(table.columns)]
-    content = b"".join(block if block.endswith(b"\n") else block + b"\n" for block in blocks if block)
-    events = read_delimited(path, table.delimiter, wanted, names, encoding=table.encoding, content=content, n_ids=1)
-    return events.append_column("item", pa.array(np.repeat(items, sizes)))
+    body = b"".join(blocks)
+    events = read_delimited(
+        path, table.delimiter, wanted, names, encoding=table.encoding, content=body, n_ids=1, quoted=False
+    )
+    sizes = [block.count(b"\n") for block in blocks]
+    if sum(sizes) != len(events):
+        raise InvalidDataError(f"Expected {path} without empty lines, got {sum(sizes) - len(events)}; take these out.")
+    item = number_texts(items).take(pa.array(np.repeat(np.arange(len(items)), sizes)))
+    return events.append_column("item", item)
 
 
 def _lines(path: Path, table: Table, n_columns: int) -> Iterator[list[str]]:
-    with path.open(encoding=table.encoding, newline="") as lines:
+    with path.open(encoding=_encoding(table), newline="") as lines:
         if table.header:
             next(lines, None)
         if not table.quoted:  # the last column may hold delimiters
@@ -105,6 +134,16 @@ def _lines(path: Path, table: Table, n_columns: int) -> Iterator[list[str]]:
             yield from csv.reader(lines)
         else:
             yield from (line.rstrip("\r\n").split(table.delimiter) for line in lines)
+
+
+def _encoding(table: Table) -> str:
+    """That of the table; a mark at the beginning of a UTF-8 file is none of its text."""
+    return "utf-8-sig" if table.encoding.lower() in ("utf-8", "utf8") else table.encoding
+
+
+def _stands_as_text(ids: pa.ChunkedArray) -> bool:
+    kind = ids.type.value_type if pa.types.is_dictionary(ids.type) else ids.type
+    return not pa.types.is_integer(kind)
 
 
 def _missing(path: Path) -> DataNotFoundError:

@@ -98,6 +98,13 @@ def check_whole(name: str, value: Any, low: int, high: float = math.inf) -> int:
     return int(value)
 
 
+def check_share(name: str, value: Any) -> float:
+    """`value` as a float, or an error that says that `name` has to lie between 0 and 1."""
+    if not isinstance(value, numbers.Real) or isinstance(value, bool) or not 0 < float(value) < 1:
+        raise InvalidParameterError(f"Expected a {name} between 0 and 1, got {value!r}.")
+    return float(value)
+
+
 # kind -> what is accepted, and what an error calls it
 _KINDS: dict[type, tuple[Any, str]] = {
     int: (numbers.Integral, "a whole number"),

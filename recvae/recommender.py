@@ -65,6 +65,7 @@ class Recommender(ABC):
     n_items_: int = fitted()
     item_ids_: Ids | None = fitted()  # raw ids and titles of the columns, where the data had them
     titles_: Ids | None = fitted()
+    trained_on_: str | None = fitted()  # fingerprint of the Interactions, where it was such
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -110,6 +111,7 @@ class Recommender(ABC):
             n_items_=rows.shape[1],
             item_ids_=None if data is None else data.item_ids,
             titles_=None if data is None else data.titles,
+            trained_on_=None if data is None else data.fingerprint(),
         )
         return self
 
@@ -129,7 +131,7 @@ class Recommender(ABC):
         user_items : csr_matrix or csr_array with one row for each userid, over the items of training
         filter_already_liked_items : leave out the items of the row
         filter_items : leave out these as well; items : rank only these (not both)
-        recalculate_user : accepted as in implicit; rows are always encoded anew
+        recalculate_user : accepted as in implicit; rows are always encoded anew (but see `KnownUsers`)
 
         Returns (ids int32, scores float32) by descending score, equal scores by ascending id; of shape (N,) for one
         user and (len(userid), N) for a list. Where there are no more items to give, id -1 and score -FLT_MAX.
@@ -173,6 +175,7 @@ class Recommender(ABC):
             "n_items": self.n_items_,
             "item_ids": None if self.item_ids_ is None else self.item_ids_.tolist(),
             "titles": None if self.titles_ is None else self.titles_.tolist(),
+            "trained_on": self.trained_on_,
             "version": __version__,
         }
         write_model(file, self._tensors(), description)
@@ -245,6 +248,7 @@ def load(file: File) -> Recommender:
         if any(ids is not None and len(ids) != n_items for ids in (item_ids, titles)):
             raise ValueError(f"there are ids or titles for another number of items than {n_items}")
         state = {"values_": description["values"], "n_items_": n_items, "item_ids_": item_ids, "titles_": titles}
+        state["trained_on_"] = description["trained_on"]
     except (TypeError, KeyError, ValueError, AttributeError, RuntimeError) as error:
         raise InvalidDataError(
             f"The file holds a {description['class']} that this version of recvae, {__version__}, cannot make again: "

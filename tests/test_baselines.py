@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from recvae.baselines import ALS, ItemKNN, Popularity
+from recvae.baselines import ALS, BPR, LMF, ItemKNN, Popularity
 from recvae.errors import MissingDependencyError, TrainingError
 
 N = 20
@@ -70,6 +70,29 @@ def test_factors_that_are_not_numbers_are_an_error(implicit, checkerboard, monke
     monkeypatch.setattr(implicit.cpu.als.AlternatingLeastSquares, "fit", broken)
     with pytest.raises(TrainingError, match="raise regularization"):
         ALS().fit(checkerboard)
+
+
+def test_known_users_are_ranked_as_by_implicit_itself(implicit, split):
+    cpu, options = implicit.cpu, {"factors": 8, "iterations": 20, "random_state": 1}
+    for ours, theirs in (
+        (BPR(**options), cpu.bpr.BayesianPersonalizedRanking(**options, num_threads=1, learning_rate=0.05)),
+        (LMF(**options), cpu.lmf.LogisticMatrixFactorization(**options, num_threads=1)),
+    ):
+        passes = []
+        rows = split.train.matrix
+        ours.fit(split.train, callback=lambda *args, passes=passes: passes.append(args[0]))
+        theirs.fit(rows, show_progress=False)
+        assert passes == list(range(ours.iterations))
+        users = np.arange(0, rows.shape[0], 3)
+        ids, scores = theirs.recommend(users, rows[users], N=N)
+        our_ids, our_scores = ours.recommend(users, rows[users], N=N)
+        np.testing.assert_allclose(our_scores, scores, rtol=1e-4, atol=1e-5)
+        assert (our_ids == ids).mean() > 0.99
+
+
+def test_factors_that_run_away_are_an_error(implicit, checkerboard):
+    with pytest.raises(TrainingError, match="lower learning_rate"):
+        BPR(learning_rate=1e30, random_state=0).fit(checkerboard)
 
 
 def test_a_system_that_cannot_be_solved_is_an_error(implicit):

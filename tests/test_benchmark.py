@@ -1,9 +1,12 @@
+import dataclasses
+
 import pytest
 
+from recvae import benchmark, load_card
 from recvae.baselines import Popularity
 from recvae.benchmark import run_benchmark
 from recvae.candidates import CANDIDATES
-from recvae.errors import UnknownNameError
+from recvae.errors import UnknownNameError, UnknownUsersError
 from recvae.memory import PeakMemory
 from recvae.models import MultVAE
 
@@ -57,6 +60,16 @@ def test_models_of_known_users_run_where_users_are_known_and_are_absent_elsewher
     assert [row["model"] for row in strong["models"]] == ["Popularity", "oracle"]
     assert "cannot score others" in strong["absent"]["BPR"]
     assert "cannot score others" in strong["absent"]["LMF"]
+    with pytest.raises(UnknownUsersError, match="LMF has factors"):
+        run_benchmark(models=["BPR", "LMF"])
+
+
+def test_published_figures_stand_beside_the_card_s_own_protocol_only(quick, monkeypatch):
+    card = dataclasses.replace(load_card("sample"), published={"Someone": {"ndcg@100": 0.5}})
+    monkeypatch.setattr(benchmark, "load_card", lambda name: card)
+    assert run_benchmark(models=["Popularity"])["published"] == card.published
+    for other in ({"split": "per-user"}, {"split_seed": 1}, {"split_options": {"heldout_users": 300}}):
+        assert run_benchmark(models=["Popularity"], **other)["published"] == {}
 
 
 def test_examples_can_be_left_out(quick):

@@ -241,6 +241,36 @@ def test_the_two_ways_to_say_what_is_later_agree(dated, tmp_path, capsys):
     assert found[0] == found[1]
 
 
+@pytest.mark.parametrize("other", [[], ["--split-seed", "5"], ["--test-share", "0.1"]])
+def test_a_model_that_may_know_the_test_is_not_evaluated(other, dated, tmp_path, capsys):
+    """The items are the same, and so nothing but the events tells."""
+    source, out = ["--input", str(dated / "all.csv")], str(tmp_path / "model")
+    split = ["--split", "per-user", *other] if other else []
+    assert main(["train", *source, *split, "--model", "popularity", "--out", out]) == 0
+    assert main(["evaluate", out, *source, "--split", "per-user"]) == 2
+    assert "perhaps those of the test" in capsys.readouterr().err
+    if other:
+        assert main(["evaluate", out, *source, *split]) == 0
+
+
+def test_nothing_that_is_read_is_written_over(events, tmp_path, capsys):
+    (tmp_path / "events.csv").write_text("user,item\n1,2\n")
+    card = '[events]\ncolumns = ["user", "item"]\nheader = true\n[protocol]\nmin_user = 1\nheldout_users = 1'
+    (tmp_path / "films.toml").write_text(f'name = "films"\ntitle = "Films"\npath = "events.csv"\n{card}')
+    (tmp_path / "run.toml").write_text('dataset = "sample"')
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    own = ["--dataset", str(tmp_path / "films.toml")]
+    for arguments in (
+        ["train", *own, "--out", "films.toml"],
+        ["train", *own, "--out", "events.csv"],
+        ["benchmark", *own, "--out", "events.csv"],
+        ["benchmark", "--config", str(tmp_path / "run.toml"), "--out", "run.toml"],
+    ):
+        assert main([*arguments[:-1], str(tmp_path / arguments[-1])]) == 2
+        assert "another file than those that are read" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
 def test_models_of_known_users_are_evaluated_and_do_not_recommend_to_others(dated, tmp_path, capsys):
     source = ["--input", str(dated / "all.csv")]
     out = str(tmp_path / "model")
@@ -329,17 +359,30 @@ def test_a_data_set_serves_as_well(tmp_path, capsys):
         ),
         (["recommend", "MODEL", "--dataset", "sample", "-N", "0"], "Expected -N to be a whole number of at least 1"),
         (["recommend", "MODEL", "--dataset", "sample", "--out", "top.xlsx"], "ends in .parquet, .csv, .tsv, .jsonl"),
-        (["evaluate", "MODEL", "--dataset", "sample", "--heldout-users", "400"], "to have been trained on this split"),
+        (
+            ["evaluate", "MODEL", "--dataset", "sample", "--heldout-users", "400"],
+            "to have been trained on the training part of this",
+        ),
         (["evaluate", "MODEL", "--dataset", "sample"], "Expected --split or --heldout-users, as in training"),
         (["evaluate", "MODEL", "--dataset", "sample", "--last", "2"], "Expected --split KIND for last, got none"),
         (["train", "--dataset", "sample", "--split", "temporal", "--out", "OUT"], "Expected events with times"),
         (["train", "--dataset", "sample", "--split", "tempral", "--out", "OUT"], "did you mean temporal"),
         (["train", "--dataset", "sample", "--split", "strong", "--last", "1", "--out", "OUT"], "split, got last"),
         (["train", "--dataset", "sample", "--split", "given", "--out", "OUT"], "whose card gives no test"),
-        (["train", *EVENTS, "--split", "given", "--out", "OUT"], "test interactions for the given split"),
+        (
+            ["train", *EVENTS, "--split", "given", "--out", "OUT"],
+            "test interactions (--test-input) for the given split, got none",
+        ),
         (["train", *EVENTS, "--test-input", "EVENTS", "--out", "OUT"], "Expected --split KIND for test_input"),
         (["train", *EVENTS, "--time", "when", "--out", "OUT"], "Expected one column 'when', but it is missing"),
+        (["train", *EVENTS, "--split", "", "--out", "OUT"], "no split called ''"),
+        (["train", *EVENTS, "--split", "per-user", "--test-share", "3", "--out", "OUT"], "between 0 and 1, got 3.0"),
+        (
+            ["train", "--dataset", "sample", "--split", "per-user", "--test-input", "EVENTS", "--out", "OUT"],
+            "Expected --test-input with --input only",
+        ),
         (["benchmark", "--param", "epoch=3"], "did you mean epochs"),
+        (["benchmark", "--param", "random_state=3"], "Expected the seeds by first_seed and seeds"),
         (["benchmark", "--seed", "-1"], "Expected --seed to be a whole number of at least 0, got -1"),
     ],
 )

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import recvae
-from recvae import datasets, download, load_card, load_dataset, load_split, temporal_split
+from recvae import datasets, download, layouts, load_card, load_dataset, load_split, temporal_split
 from recvae.cards import known_cards, read_card
 from recvae.download import fetch
 from recvae.errors import DataNotFoundError, InvalidDataError, InvalidParameterError, UnknownNameError
@@ -104,6 +104,133 @@ def test_a_data_set_with_lists_of_items_and_a_test_of_its_own(tmp_path, monkeypa
     assert len(other.test.users) == 2  # the third has but one event
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("0 1 2\n1\t5\t6\n", "line 2 has another delimiter than ' '"),
+        ("0 1  2\n", "line 1 has an empty or spaced id"),
+        (" 1 2\n", "line 1 has an empty or spaced id"),
+        ("0 1 2\t3\n", "line 1 has another delimiter than ' '"),
+        (b"0 1 \xff\n", "'utf-8' codec"),
+    ],
+)
+def test_broken_lists_of_items_are_named(text, message, tmp_path):
+    write(tmp_path / "gowalla", {"train.txt": text, "test.txt": "0 1\n"})
+    with pytest.raises(InvalidDataError, match=message):
+        load_dataset("gowalla", tmp_path)
+
+
+def test_a_mark_at_the_beginning_is_no_id(tmp_path):
+    (tmp_path / "events.txt").write_bytes(b"\xef\xbb\xbf0 1 2\n3 1\n")
+    own = 'name = "x"\ntitle = "x"\npath = "events.txt"\n[events]\nlayout = "adjacency"\ndelimiter = " "\n'
+    (tmp_path / "x.toml").write_text(own + "[protocol]\nheldout_users = 1\nmin_user = 1")
+    assert load_dataset(str(tmp_path / "x.toml")).user_ids.tolist() == [0, 3]
+
+
+GIVEN = """
+name = "x"
+title = "x"
+path = "events.csv"
+[events]
+columns = ["user", "item", "value"]
+[test]
+file = "test.csv"
+columns = ["user", "item", "value"]
+[protocol]
+split = "given"
+valid_share = 0.25
+min_user = 1
+min_item = 2
+min_value = 2
+"""
+
+
+def test_a_given_test_loses_weak_events_and_nothing_else(tmp_path):
+    (tmp_path / "x.toml").write_text(GIVEN)
+    (tmp_path / "events.csv").write_text("".join(f"{u},{i},3\n" for u in "ab" for i in (1, 2, 3, 4)) + "c,1,3\nc,5,3\n")
+    (tmp_path / "test.csv").write_text("c,2,3\nc,3,1\n")
+    test = load_split(str(tmp_path / "x.toml")).test
+    assert (test.users.tolist(), test.held_out.indices.tolist()) == (["c"], [1])
+    assert load_split(str(tmp_path / "x.toml"), min_value=1).test.held_out.indices.tolist() == [1, 2]
+    # ids of text in one file and of numbers in the other are the same ids
+    (tmp_path / "test.csv").write_text("c,x,3\nc,2,3\n")
+    assert load_split(str(tmp_path / "x.toml")).test.held_out.indices.tolist() == [1]
+    assert set(load_dataset(str(tmp_path / "x.toml"), min_value=0).item_ids) == {"1", "2", "3", "4"}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("[test]\n", "[test]\nlayout = 3\n", "layout = 3 is not text"),
+        ('file = "test.csv"\n', "", r"\[test\] has no file"),
+        ('"test.csv"', '"/test.csv"', "no path below the folder"),
+        ('["user", "item", "value"]\n[test]', '["user", "value"]\n[test]', r"\[events\] has no column item"),
+        ("min_user = 1", "min_user = true", "min_user = True is not a whole number"),
+        ("min_user = 1", "last = 0", "Expected valid_share, seed for the given split, got last"),
+        ("min_user = 1", 'metrics = ["foo@3"]', "no metric called 'foo'"),
+        ("min_user = 1", "metrics = []", "metric"),
+        ("min_user = 1", 'heldout_users = "x"', "heldout_users = 'x' is not a whole number"),
+        ("min_user = 1", 'min_user = 1\n[published]\nx = "y"', "published 'x' is no table of numbers"),
+        ('split = "given"', 'split = "strong"', "for the strong split, got valid_share"),
+        ('path = "events.csv"\n', 'path = "events.csv"\nitems = 3\n', "3 is no table of a table"),
+        ("[test]\n", '[test]\ndelimiter = "é"\n', "ASCII"),
+    ],
+)  # fmt: skip
+def test_cards_that_cannot_be_meant(old, new, message, tmp_path):
+    assert old in GIVEN
+    (tmp_path / "x.toml").write_text(GIVEN.replace(old, new, 1))
+    (tmp_path / "events.csv").write_text("1,1,3\n")
+    (tmp_path / "test.csv").write_text("1,2,3\n")
+    with pytest.raises((InvalidDataError, InvalidParameterError), match=message):
+        load_split(str(tmp_path / "x.toml"))
+
+
+def test_options_are_checked_before_anything_is_read(tmp_path):
+    for options, message in (({"last": 3}, "got last"), ({"heldout_users": 0}, "at least 1, got 0")):
+        with pytest.raises(InvalidParameterError, match=message):
+            load_split("netflix", tmp_path, **options)
+
+
+def test_a_date_in_a_card_is_a_date(tmp_path):
+    text = GIVEN.split("[test]")[0].replace('"value"', '"time"') + "[protocol]\nmin_user = 1\n"
+    (tmp_path / "x.toml").write_text(text + 'split = "temporal"\ntest_start = 2018-01-03\nvalid_start = "2018-01-02"')
+    (tmp_path / "events.csv").write_text(
+        "".join(f"1,{i},2018-01-0{i}\n" for i in (1, 2, 3, 4)) + "1,5,2018-01-01\n2,3,2018-01-01\n"
+    )
+    with pytest.raises(InvalidParameterError, match="held out for validation, got none"):
+        load_split(str(tmp_path / "x.toml"), valid_start="2018-01-02T12:00")
+    (tmp_path / "events.csv").write_text(
+        "".join(f"{u},{i},2018-01-0{1 + (i + u) % 3}\n" for u in (1, 2) for i in range(6))
+    )
+    assert load_split(str(tmp_path / "x.toml")).test.held_out.nnz > 0
+    assert load_split(str(tmp_path / "x.toml"), test_share=0.3).test.held_out.nnz > 0
+
+
+def test_patterns_of_files_need_one_kind_of_column(tmp_path):
+    card = (
+        GIVEN.split("[test]")[0]
+        .replace("[events]", '[events]\nfile = "part_*.csv"')
+        .replace('path = "events.csv"\n', "")
+    )
+    folder = write(tmp_path / "x", {"part_1.csv": "1,2,3\n", "part_2.csv": "1,4,3.5\n"})
+    (tmp_path / "x.toml").write_text(card)
+    table = read_card(tmp_path / "x.toml").events if "protocol" in card else None
+    assert table is None
+    table = recvae.cards.Table(columns=["user", "item", "value"], file="part_*.csv")
+    assert layouts.read_events(folder, table)["value"].to_pylist() == [3, 3.5]
+    (folder / "part_2.csv").write_text("1,x,good\n")
+    with pytest.raises(InvalidDataError, match=r"part_\*\.csv to have columns of one kind"):
+        layouts.read_events(folder, table)
+    (folder / "part_2.csv").write_text("1,x,4\n")
+    assert layouts.read_events(folder, table)["item"].to_pylist() == ["2", "x"]
+
+
+def test_quotes_can_be_text(tmp_path):
+    (tmp_path / "a.tsv").write_text('ann\t1\n"dan\t4\n')
+    table = recvae.cards.Table(columns=["user", "item"], file="a.tsv", delimiter="\t", quoted=False)
+    assert layouts.read_events(tmp_path, table)["user"].to_pylist() == ["ann", '"dan']
+
+
 def test_blocks_and_titles_with_commas(tmp_path, monkeypatch):
     parts = {
         "combined_data_1.txt": "1:\n7,3,2005-09-06\n8,5,2005-09-07\n2:\n3:\n",
@@ -118,6 +245,12 @@ def test_blocks_and_titles_with_commas(tmp_path, monkeypatch):
     assert data.matrix.toarray().tolist() == [[3, 4], [5, 0]]
     assert data.titles.tolist() == ["Dinosaur Planet", "Lock, Stock, and More"]
     assert data.times.data.tolist() == [1125964800, 1126137600, 1126051200]
+    last = (folder / "combined_data_1.txt").read_text()
+    (folder / "combined_data_1.txt").write_text(last + "5:\n\n")
+    assert load_dataset("netflix", tmp_path).n_events == 3
+    (folder / "combined_data_1.txt").write_text("1:\n\n7,3,2005-09-06\n")
+    with pytest.raises(InvalidDataError, match="without empty lines, got 1"):
+        load_dataset("netflix", tmp_path)
     for text, message in (
         ("7,3,2005-09-06\n", "to begin with an item, such as '1:'"),
         ("1:\n7,3\n", "cannot be read: CSV parse error"),

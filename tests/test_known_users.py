@@ -1,5 +1,7 @@
 """Splits whose test users are training users: what is hidden, from whom, and that nothing is seen twice."""
 
+from fractions import Fraction
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,7 +13,7 @@ from recvae import Interactions, given_split, leave_last_split, per_user_split, 
 from recvae.baselines import Popularity
 from recvae.errors import InvalidDataError, InvalidParameterError, InvalidTypeError, UnknownNameError
 from recvae.evaluation import evaluate
-from recvae.split import make_split, split_options
+from recvae.split import known_users, make_split, split_options
 
 
 def cells(matrix, users, items):
@@ -127,6 +129,34 @@ def test_temporal_with_dates_and_newcomers():
     assert cells(same.test.held_out, same.test.users, same.items) == held
 
 
+def test_shares_of_any_kind_of_number():
+    _, data = by_time()
+    expected = per_user_split(data, 0.25, 0.25)
+    for share in (np.float32(0.25), Fraction(1, 4)):
+        found = per_user_split(data, share, share)
+        assert (found.test.held_out != expected.test.held_out).nnz == 0
+        assert (found.valid.held_out != expected.valid.held_out).nnz == 0
+
+
+def test_what_is_repeated_after_the_cut_is_nothing_new():
+    frame = pd.DataFrame(
+        {"user": [1, 1, 1, 1, 2, 2, 2], "item": [1, 2, 1, 3, 2, 3, 1], "time": [1, 2, 99, 99, 3, 2, 99]}
+    )
+    split = temporal_split(Interactions.from_frame(frame, time="time"), test_start=50, valid_start=2.5)
+    assert cells(split.test.held_out, split.test.users, split.items) == {(1, 3), (2, 1)}
+    assert cells(split.train.matrix, split.train.user_ids, split.items) == {(1, 1), (1, 2), (2, 3)}
+
+
+def test_a_cut_by_share_is_as_near_as_equal_times_allow():
+    for n, expected in ((11, 1), (21, 2), (101, 10)):
+        frame = pd.DataFrame({"user": np.arange(n) % 2, "item": np.arange(n) // 2 % 5, "time": 1 + np.arange(n)})
+        assert known_users._start("test", None, None, frame["time"].to_numpy(float)) == n - expected + 1
+    times = np.array([1.0] * 100 + [2.0] * 137 + [3.0] * 6)
+    assert known_users._start("test", None, 0.1, times) == 3
+    with pytest.raises(InvalidDataError, match=r"events of different times, got 9 of one: 2018-01-01T00:00:00\+00:00"):
+        known_users._start("test", None, None, np.full(9, 1514764800.0))
+
+
 def test_given_takes_the_test_as_it_is():
     train = Interactions.from_frame(pd.DataFrame({"user": [*"aaaabbbb"], "item": [1, 2, 3, 4, 1, 2, 3, 5]}))
     test = Interactions.from_frame(pd.DataFrame({"user": [*"bbacc"], "item": ["4", "9", "5", "1", "2"]}))
@@ -176,15 +206,17 @@ def test_times_that_are_not_known_are_said():
         (lambda data: per_user_split(data, valid_share=0.001), "held out for validation, got none"),
         (lambda data: leave_last_split(data, 0), "last to be a whole number of at least 1, got 0"),
         (lambda data: leave_last_split(data, 500), "got none"),
+        (lambda data: per_user_split(data, test_share="a lot"), "test_share between 0 and 1, got 'a lot'"),
+        (lambda data: temporal_split(data, 0.1, test_start=5), "test_start or test_share, got both: 5 and 0.1"),
         (lambda data: temporal_split(data, test_start="soon"), "a date such as 2018-01-31, or a number, got 'soon'"),
-        (lambda data: temporal_split(data, test_start=-5), "Expected events before test_start=-5"),
+        (lambda data: temporal_split(data, test_start=-5), "Expected events before the test, got none from before -5"),
         (lambda data: temporal_split(data, test_start=1e9), "something held out for test, got none"),
         (lambda data: temporal_split(data, valid_start=-5), "Expected events to train on, got none"),
         (lambda data: make_split(data, "random"), "no split called 'random'"),
         (lambda data: make_split(data, "strong"), "Expected heldout_users for the strong split"),
         (lambda data: make_split(data, "strong", last=2), "Expected heldout_users, seed, test_share .*, got last"),
-        (lambda data: make_split(data, "given"), "test interactions for the given split, and for no other"),
-        (lambda data: make_split(data, "per-user", data), "test interactions for the given split, and for no other"),
+        (lambda data: make_split(data, "given"), "test interactions .* for the given split, got none"),
+        (lambda data: make_split(data, "per-user", data), "no test interactions .* for the per-user split"),
     ],
 )  # fmt: skip
 def test_what_is_refused(call, message):

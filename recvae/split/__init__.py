@@ -2,13 +2,15 @@
 
 from recvae.split.holdout import Holdout, Split
 from recvae.split.known_users import given_split, leave_last_split, per_user_split, temporal_split
-from recvae.split.plan import SPLITS, make_split, split_options
+from recvae.split.plan import SPLIT_SEED, SPLITS, check_split, make_split, split_options
 from recvae.split.strong import strong_split
 
 __all__ = [
     "SPLITS",
+    "SPLIT_SEED",
     "Holdout",
     "Split",
+    "check_split",
     "given_split",
     "leave_last_split",
     "make_split",

@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from recvae.description import DATES
 from recvae.errors import InvalidDataError, InvalidParameterError, InvalidTypeError
 from recvae.interactions import Interactions, match_ids
-from recvae.params import check_whole
+from recvae.params import check_share, check_whole
 from recvae.split.holdout import Holdout, Split
 
 TRAIN, VALID, TEST = 0, 1, 2
@@ -25,7 +26,8 @@ def per_user_split(data: Interactions, test_share: float = 0.2, valid_share: flo
     Of the m others, int(valid_share * m) are for validation. The vocabulary is the items that are left in training
     or validation. Raises InvalidParameterError for shares outside of (0, 1), or so small that nothing is held out.
     """
-    _check(data, test_share=test_share, valid_share=valid_share)
+    _check(data)
+    test_share, valid_share = check_share("test_share", test_share), check_share("valid_share", valid_share)
     random = np.random.RandomState(check_whole("seed", seed, 0, 2**32 - 1))
     part = np.zeros(data.n_events, dtype=np.int8)
     _hide(data, part, TEST, random.random_sample(data.n_events), test_share)
@@ -50,8 +52,8 @@ def leave_last_split(data: Interactions, last: int = 1) -> Split:
 
 def temporal_split(
     data: Interactions,
-    test_share: float = 0.1,
-    valid_share: float = 0.1,
+    test_share: float | None = None,
+    valid_share: float | None = None,
     *,
     test_start: Time | None = None,
     valid_start: Time | None = None,
@@ -60,18 +62,23 @@ def temporal_split(
     for validation.
 
     A start is a date such as "2018-01-31" (UTC) or a number of the data's own times. Where there is none, the last
-    `test_share` of all events are for test, and the last `valid_share` of those before for validation, as nearly as
-    events of one time allow. Users and items that come with the test are dropped, and the users counted.
+    `test_share` of all events (a tenth) are for test, and the last `valid_share` of those before (a tenth) for
+    validation, as nearly as events of one time allow. An event that is repeated is where it was first. Users and
+    items that come with the test are dropped, and the users counted.
 
-    Raises InvalidDataError where times are not known, InvalidParameterError for starts that leave a part empty.
+    Raises InvalidDataError where times are not known, InvalidParameterError for starts that leave a part empty, and
+    for a start and a share at once.
     """
-    _check(data, test_share=test_share, valid_share=valid_share)
+    _check(data)
     times = _known_times(data)
-    test_from = _share_start(times, test_share) if test_start is None else _seconds(test_start)
+    test_from = _start("test", test_start, test_share, times)
     before = times[times < test_from]
     if not len(before):
-        raise InvalidParameterError(f"Expected events before test_start={test_start}, got none; take a later one.")
-    valid_from = _share_start(before, valid_share) if valid_start is None else _seconds(valid_start)
+        raise InvalidParameterError(
+            f"Expected events before the test, got none from before {_date(test_from)}; take a later test_start (a "
+            f"date is written 2018-01-31)."
+        )
+    valid_from = _start("valid", valid_start, valid_share, before)
     part = np.where(times >= test_from, TEST, np.where(times >= valid_from, VALID, TRAIN)).astype(np.int8)
     return _split(data, part)
 
@@ -82,8 +89,9 @@ def given_split(train: Interactions, test: Interactions, valid_share: float = 0.
     Users and items are those of `train`; test events on others are left out, the users counted. Raises
     InvalidDataError where an event is in both, or test and training have no users or items in common.
     """
-    _check(train, valid_share=valid_share)
+    _check(train)
     _check(test)
+    valid_share = check_share("valid_share", valid_share)
     random = np.random.RandomState(check_whole("seed", seed, 0, 2**32 - 1))
     part = np.zeros(train.n_events, dtype=np.int8)
     _hide(train, part, VALID, random.random_sample(train.n_events), valid_share)
@@ -98,12 +106,9 @@ def given_split(train: Interactions, test: Interactions, valid_share: float = 0.
     return _assemble(train, part, replace(train, matrix=matrix, times=None), int((user < 0).sum()))
 
 
-def _check(data: Interactions, **shares: float) -> None:
+def _check(data: Interactions) -> None:
     if not isinstance(data, Interactions):
         raise InvalidTypeError(f"Expected Interactions, got {type(data).__name__}; see Interactions.from_matrix.")
-    for name, share in shares.items():
-        if not 0 < share < 1:
-            raise InvalidParameterError(f"Expected a {name} between 0 and 1, got {share}.")
 
 
 def _known_times(data: Interactions) -> NDArray[np.float64]:
@@ -119,6 +124,10 @@ def _known_times(data: Interactions) -> NDArray[np.float64]:
     return times
 
 
+def _date(time: float) -> str:
+    return datetime.fromtimestamp(time, UTC).isoformat() if DATES[0] < time < DATES[1] else f"{time:g}"
+
+
 def _seconds(time: Time) -> float:
     try:
         return float(time)
@@ -131,9 +140,18 @@ def _seconds(time: Time) -> float:
     return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
 
 
-def _share_start(times: NDArray[np.float64], share: float) -> float:
-    """The time from which on there are `share` of all events."""
-    return float(np.quantile(times, 1 - share, method="higher"))
+def _start(part: str, start: Time | None, share: float | None, times: NDArray[np.float64]) -> float:
+    """The time from which on events are for `part`: as given, or such that there are a share of all."""
+    if start is not None:
+        if share is not None:
+            raise InvalidParameterError(f"Expected {part}_start or {part}_share, got both: {start!r} and {share!r}.")
+        return _seconds(start)
+    wanted = len(times) * (0.1 if share is None else check_share(f"{part}_share", share))
+    known, counts = np.unique(times, return_counts=True)
+    if len(known) < 2:
+        raise InvalidDataError(f"Expected events of different times, got {len(times):,} of one: {_date(known[0])}.")
+    later = counts[::-1].cumsum()[::-1]  # events from each time on
+    return float(known[1:][np.abs(later[1:] - wanted).argmin()])
 
 
 def _hide(

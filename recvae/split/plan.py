@@ -8,10 +8,12 @@ from typing import Any
 
 from recvae.errors import InvalidParameterError, UnknownNameError
 from recvae.interactions import Interactions
+from recvae.params import check_share, check_whole
 from recvae.split.holdout import Split
 from recvae.split.known_users import given_split, leave_last_split, per_user_split, temporal_split
 from recvae.split.strong import strong_split
 
+SPLIT_SEED = 98765  # that of Liang et al. 2018
 SPLITS: dict[str, Callable[..., Split]] = {
     "strong": strong_split,
     "per-user": per_user_split,
@@ -28,19 +30,33 @@ def split_options(kind: str) -> list[str]:
     return [name for name in inspect.signature(SPLITS[kind]).parameters if name not in ("data", "train", "test")]
 
 
+def check_split(kind: str, options: dict[str, Any]) -> None:
+    """Whether a kind of split can be told these options, before any data are read.
+
+    Raises UnknownNameError for another kind, InvalidParameterError for options it does not have or lacks, and for
+    shares and numbers out of range.
+    """
+    known = split_options(kind)
+    for name, value in options.items():
+        if name not in known:
+            raise InvalidParameterError(f"Expected {', '.join(known)} for the {kind} split, got {name}.")
+        if name.endswith("_share") and value is not None:
+            check_share(name, value)
+        elif name in ("heldout_users", "last"):
+            check_whole(name, value, 1)
+    if kind == "strong" and "heldout_users" not in options:
+        raise InvalidParameterError("Expected heldout_users for the strong split: how many to test on.")
+
+
 def make_split(data: Interactions, kind: str, test: Interactions | None = None, **options: Any) -> Split:
     """Split `data` in one of the ways of `SPLITS`; "given" needs the `test` interactions as well.
 
-    Raises UnknownNameError for another kind, InvalidParameterError for options that it does not have or lacks, and
-    what the split itself raises.
+    Raises as `check_split`, and what the split itself raises.
     """
-    known = split_options(kind)
-    for name in options:
-        if name not in known:
-            raise InvalidParameterError(f"Expected {', '.join(known)} for the {kind} split, got {name}.")
-    if (kind == "given") != (test is not None):
-        raise InvalidParameterError("Expected test interactions for the given split, and for no other.")
-    if kind == "strong" and "heldout_users" not in options:
-        raise InvalidParameterError("Expected heldout_users for the strong split: how many to test on.")
+    check_split(kind, options)
+    if kind == "given" and test is None:
+        raise InvalidParameterError("Expected test interactions (--test-input) for the given split, got none.")
+    if kind != "given" and test is not None:
+        raise InvalidParameterError(f"Expected no test interactions (--test-input) for the {kind} split; leave it out.")
     parts = [data] if test is None else [data, test]
     return SPLITS[kind](*parts, **options)

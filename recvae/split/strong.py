@@ -11,7 +11,7 @@ from scipy import sparse
 
 from recvae.errors import InvalidDataError, InvalidParameterError, InvalidTypeError
 from recvae.interactions import Interactions
-from recvae.params import check_whole
+from recvae.params import check_share, check_whole
 from recvae.split.holdout import Holdout, Split
 
 
@@ -33,8 +33,7 @@ def strong_split(data: Interactions, heldout_users: int, seed: int = 98765, test
             f"Expected more than {2 * heldout_users} users for {heldout_users} validation and {heldout_users} test "
             f"users, got {data.n_users}; ask for {(data.n_users - 1) // 2} held-out users or fewer."
         )
-    if not 0 < test_share < 1:
-        raise InvalidParameterError(f"Expected a test_share between 0 and 1, got {test_share}.")
+    test_share = check_share("test_share", test_share)
     order = np.argsort(data.user_ids, kind="stable")[np.random.RandomState(seed).permutation(data.n_users)]
     train = data.select_users(np.sort(order[: -2 * heldout_users]))
     counts = np.bincount(train.matrix.indices, minlength=train.n_items)
