@@ -74,7 +74,12 @@ def _as_flag(name: str, value: Any) -> Any:
 
 def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
     """-> the whole parser, and that of each command by name"""
-    parser = argparse.ArgumentParser(prog="recvae", description="Variational autoencoders for recommender systems.")
+    parser = argparse.ArgumentParser(
+        prog="recvae",
+        description="Variational autoencoders for recommender systems.",
+        epilog="Exit status: 0 when done; 2 after one sentence on standard error, with nothing written, when what was "
+        "asked for cannot be done; 130 when interrupted. `recvae COMMAND --help` shows an example of each.",
+    )
     parser.add_argument("--version", action="version", version=f"recvae {__version__}")
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
     parsers: dict[str, argparse.ArgumentParser] = {}
@@ -90,7 +95,7 @@ def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParse
         made = subparsers.add_parser(name, help=text, description=f"{text}.", epilog=f"Example: {example.strip()}")
         made.add_argument("--config", type=Path, help="TOML file of these settings by name; flags go on top")
         made.set_defaults(run=run)
-        add_arguments(made.add_argument)
+        add_arguments(made)
         parsers[name] = made
     return parser, parsers
 
@@ -98,73 +103,76 @@ def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParse
 # Of each command's docstring, the first line is its help and the second its example.
 
 
-def _benchmark(add: Any) -> None:
+def _benchmark(parser: argparse.ArgumentParser) -> None:
     """Train models on one split of a data set, score all on the same held-out users, print a table and examples
 
     recvae benchmark --dataset ml-1m --data-home ~/data --seeds 3 --out ml-1m.json
     """
-    _add_dataset(add, "sample")
+    add = parser.add_argument
+    _add_dataset(add, "sample", " (default: sample)")
     add("--models", help=f"comma-separated, of {', '.join(CANDIDATES)} (default: all)")
     add("--seeds", type=int, default=1, help="train each model with this many seeds (default: 1)")
     add("--seed", type=int, default=0, help="the first of them (default: 0)")
     _add_param(add, "a hyper-parameter for all models that have it, such as epochs=20")
-    _add_split(add, "the data set's own")
+    _add_split(parser, "the data set's own")
     add("--examples", type=int, default=3, help="test users to show, with histories (default: 3)")
     add("--out", type=Path, help="write settings and results, examples included, to this JSON file")
     add("--json", action="store_true", help="print the results as JSON in the place of the table")
 
 
-def _train(add: Any) -> None:
+def _train(parser: argparse.ArgumentParser) -> None:
     """Train a model on a file of events or a data set and save it
 
     recvae train --input events.csv --user who --item film --out films.recvae
     """
-    _add_events(add)
+    add = parser.add_argument
+    _add_events(parser)
     add("--model", default="MultVAE", help=f"one of {', '.join(CANDIDATES)} (default: MultVAE)")
     _add_param(add, "a hyper-parameter, such as latent_dim=64")
     add("--seed", type=int, default=0, help="seed of the model (default: 0)")
-    _add_split(add, "none: train on everything")
-    _add_test_input(add)
+    _add_split(parser, "none: train on everything", given=True)
     add("--out", type=Path, default=NEEDED, help="the model file to write")
     add("--json", action="store_true", help="print what was done as JSON")
 
 
-def _evaluate(add: Any) -> None:
+def _evaluate(parser: argparse.ArgumentParser) -> None:
     """Score a saved model on the test that `recvae train` kept out, by the same --split or --heldout-users
 
     recvae evaluate films.recvae --input events.csv --user who --item film --heldout-users 100
     """
+    add = parser.add_argument
     add("model_file", type=Path, nargs="?", default=NEEDED, help="what recvae train wrote")
-    _add_events(add)
-    _add_split(add, "strong with --heldout-users")
-    _add_test_input(add)
+    _add_events(parser)
+    _add_split(parser, "strong with --heldout-users", given=True)
     add("--metrics", default=",".join(DEFAULT_METRICS), help="comma-separated (default: %(default)s)")
     add("--json", action="store_true", help="print JSON")
 
 
-def _recommend(add: Any) -> None:
+def _recommend(parser: argparse.ArgumentParser) -> None:
     """Write the top N items for each user of a file of events or a data set
 
     recvae recommend films.recvae --input events.csv --user who --item film -N 10 --out top10.csv
     """
+    add = parser.add_argument
     add("model_file", type=Path, nargs="?", default=NEEDED, help="what recvae train wrote")
-    _add_events(add)
+    _add_events(parser)
     add("-N", type=int, default=10, dest="N", help="items for each user (default: 10)")
     add("--out", type=Path, help="a .csv, .tsv, .parquet or .jsonl file (default: CSV on standard output)")
     add("--json", action="store_true", help="print JSON, one line for each recommendation, in the place of CSV")
 
 
-def _datasets(add: Any) -> None:
+def _datasets(parser: argparse.ArgumentParser) -> None:
     """List the data sets: what is known, what is here, where the rest is
 
     recvae datasets --data-home ~/data
     """
+    add = parser.add_argument
     add("--data-home", type=Path, help="folder of data sets (default: RECVAE_DATA, else the user's cache)")
     add("--json", action="store_true", help="print JSON")
 
 
-def _add_dataset(add: Any, default: str | None) -> None:
-    add("--dataset", default=default, help=f"one of {', '.join(known_cards())} (default: {default})")
+def _add_dataset(add: Any, default: str | None, text: str) -> None:
+    add("--dataset", default=default, help=f"one of {', '.join(known_cards())}, or a card of your own (.toml){text}")
     add("--data-home", type=Path, help="folder of data sets (default: RECVAE_DATA, else the user's cache)")
 
 
@@ -172,8 +180,9 @@ def _add_param(add: Any, text: str) -> None:
     add("--param", action="append", default=[], metavar="NAME=VALUE", help=text)
 
 
-def _add_split(add: Any, default: str) -> None:
+def _add_split(parser: argparse.ArgumentParser, default: str, given: bool = False) -> None:
     """What is kept out of training: the options of `recvae.split.make_split`."""
+    add = parser.add_argument_group("split").add_argument
     add("--split", metavar="KIND", help=f"one of {', '.join(SPLITS)} (default: {default})")
     add("--heldout-users", type=int, help="so many users for validation, and as many for the test; needed for strong")
     add("--test-share", type=float, help="strong, per-user: of a user's events (default: 0.2); temporal: of all (0.1)")
@@ -182,14 +191,13 @@ def _add_split(add: Any, default: str) -> None:
     add("--test-start", help="temporal: the test begins at this date or time")
     add("--valid-start", help="temporal: validation begins at this date or time")
     add("--split-seed", type=int, default=SPLIT_SEED, help="seed of the split (default: the paper's 98765)")
+    if given:
+        add("--test-input", type=Path, help="given: the file of test events, with columns as in --input")
 
 
-def _add_test_input(add: Any) -> None:
-    add("--test-input", type=Path, help="given: the file of test events, with columns as in --input")
-
-
-def _add_events(add: Any) -> None:
+def _add_events(parser: argparse.ArgumentParser) -> None:
     """Where events come from: a file with columns of any name, or a data set."""
+    add = parser.add_argument_group("events").add_argument
     add("--input", type=Path, help="a .csv, .tsv or .parquet file, or a folder of Parquet files")
     add("--user", default="user", help="its column of user ids (default: user)")
     add("--item", default="item", help="its column of item ids (default: item)")
@@ -198,4 +206,4 @@ def _add_events(add: Any) -> None:
     add("--min-value", type=float, help="leave out events of a lower value")
     add("--min-user", type=int, help="leave out users with fewer events")
     add("--values", choices=VALUES, default="binary", help="how values are read (default: binary)")
-    _add_dataset(add, None)
+    _add_dataset(add, None, "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -30,8 +31,8 @@ def per_user_split(data: Interactions, test_share: float = 0.2, valid_share: flo
     test_share, valid_share = check_share("test_share", test_share), check_share("valid_share", valid_share)
     random = np.random.RandomState(check_whole("seed", seed, 0, 2**32 - 1))
     part = np.zeros(data.n_events, dtype=np.int8)
-    _hide(data, part, TEST, random.random_sample(data.n_events), test_share)
-    _hide(data, part, VALID, random.random_sample(data.n_events), valid_share)
+    _hide(data, part, TEST, random.random_sample(data.n_events), lambda n: test_share * n)
+    _hide(data, part, VALID, random.random_sample(data.n_events), lambda n: valid_share * n)
     return _split(data, part)
 
 
@@ -43,10 +44,10 @@ def leave_last_split(data: Interactions, last: int = 1) -> Split:
     """
     _check(data)
     times, last = _known_times(data), check_whole("last", last, 1)
+    enough = np.diff(data.matrix.indptr) > 2 * last
     part = np.zeros(data.n_events, dtype=np.int8)
     for place in (TEST, VALID):
-        enough = np.diff(data.matrix.indptr) > 2 * last
-        _hide(data, part, place, times, np.where(enough, last, 0))
+        _hide(data, part, place, times, lambda n: last * enough)
     return _split(data, part)
 
 
@@ -94,7 +95,7 @@ def given_split(train: Interactions, test: Interactions, valid_share: float = 0.
     valid_share = check_share("valid_share", valid_share)
     random = np.random.RandomState(check_whole("seed", seed, 0, 2**32 - 1))
     part = np.zeros(train.n_events, dtype=np.int8)
-    _hide(train, part, VALID, random.random_sample(train.n_events), valid_share)
+    _hide(train, part, VALID, random.random_sample(train.n_events), lambda n: valid_share * n)
     user, item = match_ids(test.user_ids, train.user_ids), match_ids(test.item_ids, train.item_ids)
     cells = test.matrix.tocoo()
     row, column = user[cells.row], item[cells.col]
@@ -155,17 +156,23 @@ def _start(part: str, start: Time | None, share: float | None, times: NDArray[np
 
 
 def _hide(
-    data: Interactions, part: NDArray[np.int8], place: int, keys: NDArray[np.float64], size: float | NDArray[Any]
+    data: Interactions,
+    part: NDArray[np.int8],
+    place: int,
+    keys: NDArray[np.float64],
+    size: Callable[[NDArray[np.int64]], NDArray[Any]],
 ) -> None:
-    """Move the events of the largest keys from training to `place`: of each user's, a share or a number of them."""
+    """Move events from training to `place`: of each user those of the largest keys.
+
+    size : how many events each user has in training (U,) -> how many of them to move (U,), rounded down
+    """
     free = part == TRAIN
     row_of = np.repeat(np.arange(data.n_users), np.diff(data.matrix.indptr))
     n = np.bincount(row_of[free], minlength=data.n_users)  # of each user
-    size = (size * n).astype(np.int64) if isinstance(size, float) else size
     order = np.flatnonzero(free)
     order = order[np.lexsort((keys[order], row_of[order]))]  # by user, then key
     rank = np.arange(len(order)) - np.repeat(np.cumsum(n) - n, n)
-    part[order[rank >= np.repeat(n - size, n)]] = place
+    part[order[rank >= np.repeat(n - size(n).astype(np.int64), n)]] = place
 
 
 def _split(data: Interactions, part: NDArray[np.int8]) -> Split:
