@@ -196,6 +196,16 @@ def test_values_reach_the_model(name, checkerboard):
     assert not np.allclose(*scores)
 
 
+@pytest.mark.parametrize("name", ["MultVAE", "MultDAE"])
+def test_the_unit_of_values_does_not_matter_to_an_autoencoder(name, checkerboard):
+    """Else plays would outweigh the KL term where stars do not."""
+    weighted = checkerboard.copy()
+    weighted.data = np.random.default_rng(0).integers(1, 9, weighted.nnz).astype(np.float32)
+    one, two = (EVERY[name](values="raw", epochs=3).fit(scale * weighted) for scale in (1, 64))
+    assert one.recommend([0], weighted[[0]], N=20)[0].tolist() == two.recommend([0], weighted[[0]], N=20)[0].tolist()
+    assert [epoch.loss for epoch in one.history_] == pytest.approx([epoch.loss for epoch in two.history_])
+
+
 def test_the_same_seed_gives_the_same_answers(make, checkerboard):
     answers = [make().fit(checkerboard).recommend(np.arange(50), checkerboard, N=9) for _ in range(2)]
     assert (answers[0][0] == answers[1][0]).all()

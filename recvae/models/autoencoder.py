@@ -91,6 +91,9 @@ class Autoencoder(Recommender):
 
     def _fit(self, rows: sparse.csr_matrix, run: FitRun) -> dict[str, Any]:
         device = _device(self.device)
+        # an event weighs 1 in the mean: with counts, the likelihood would else outgrow the KL term that beta weighs.
+        # The encoder reads rows at unit norm, so that in scoring nothing has to be divided.
+        rows = rows / rows.data.mean()
         generator = torch.Generator(device)
         generator.seed() if self.random_state is None else generator.manual_seed(int(self.random_state))
         network = self._network(rows.shape[1]).to(device)
