@@ -1,7 +1,8 @@
 """Measurements that are too long for the tests. Results are recorded in benchmarks/results/.
 
 reference: MultVAE against a dense textbook implementation of it, on the same users
-table: the README's table and comparison, from the recorded results of `recvae benchmark`
+ingest: seconds and memory in which ten million events of a Parquet file become `Interactions`
+table: the README's tables, from the recorded results; also written beside them
 """
 
 from __future__ import annotations
@@ -9,9 +10,11 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
+from benchmarks.ingest import run_ingest
 from benchmarks.reference import run_reference
-from benchmarks.table import reference_line, results_table
+from benchmarks.table import RESULTS, results_page
 
 
 def main() -> None:
@@ -27,22 +30,34 @@ def main() -> None:
     reference.add_argument("--seeds", type=int, default=3)
     reference.add_argument("--textbook-epochs", type=int, default=100, help="its passes over the users")
     reference.add_argument("--out", type=Path, help="write the results to this JSON file")
-    commands.add_parser("table", help="print the README's table").set_defaults(command=_table)
+    ingest = commands.add_parser("ingest", help="a large Parquet file to Interactions")
+    ingest.set_defaults(command=_ingest)
+    ingest.add_argument("--rows", type=int, default=10_000_000)
+    ingest.add_argument("--out", type=Path, help="write the results to this JSON file")
+    commands.add_parser("table", help="the README's tables").set_defaults(command=_table)
     arguments = parser.parse_args()
     arguments.command(arguments)
 
 
 def _reference(arguments: argparse.Namespace) -> None:
-    text = json.dumps(
-        run_reference(arguments.dataset, arguments.data_home, arguments.seeds, arguments.textbook_epochs), indent=1
-    )
+    results = run_reference(arguments.dataset, arguments.data_home, arguments.seeds, arguments.textbook_epochs)
+    _write(results, arguments.out)
+
+
+def _ingest(arguments: argparse.Namespace) -> None:
+    _write(run_ingest(arguments.rows), arguments.out)
+
+
+def _write(results: dict[str, Any], out: Path | None) -> None:
+    text = json.dumps(results, indent=1)
     print(text)
-    if arguments.out is not None:
-        arguments.out.write_text(text + "\n", encoding="utf-8")
+    if out is not None:
+        out.write_text(text + "\n", encoding="utf-8")
 
 
 def _table(arguments: argparse.Namespace) -> None:
-    print(results_table(), reference_line(), sep="\n\n")
+    (RESULTS / "README.md").write_text(results_page() + "\n", encoding="utf-8")
+    print(results_page())
 
 
 main()

@@ -1,4 +1,4 @@
-"""The README's table, made from the recorded results, so that no figure in it is typed by hand."""
+"""The README's tables, made from the recorded results, so that no figure in them is typed by hand."""
 
 from __future__ import annotations
 
@@ -8,42 +8,85 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
-DATASETS = ("sample", "ml-latest-small", "ml-100k", "ml-1m")
-MODELS = ("MultVAE", "MultDAE", "ALS", "ItemKNN", "Popularity", "oracle")
+DATASETS = ("sample", "ml-latest-small", "ml-100k", "ml-1m", "lastfm-2k", "ml-10m-implicit", "gowalla")
+REFERENCES = ("ml-1m", "lastfm-2k", "ml-10m-implicit")
+MODELS = ("MultVAE", "MultDAE", "ALS", "ItemKNN", "BPR", "LMF", "Popularity", "oracle")
 
 
 def results_table(folder: Path = RESULTS) -> str:
-    """NDCG@100 of each model on each data set, and the seconds of training on the last one, as Markdown."""
-    results = {name: json.loads((folder / f"{name}.json").read_text(encoding="utf-8")) for name in DATASETS}
-    rows = {name: {row["model"]: row for row in result["models"]} for name, result in results.items()}
-    lines = [
-        f"| NDCG@100 | {' | '.join(DATASETS)} | training, {DATASETS[-1]} |",
-        f"|---|{'---|' * (len(DATASETS) + 1)}",
-    ]
-    for model in MODELS:
-        cells = [_cell(rows[name].get(model)) for name in DATASETS]
-        seconds = rows[DATASETS[-1]].get(model, {}).get("fit_seconds")
-        lines.append(f"| {model} | {' | '.join(cells)} | {'' if seconds is None else f'{seconds:.1f} s'} |")
-    return "\n".join(lines)
+    """The main metric of each model on each data set, as Markdown."""
+    results = {name: _read(folder, name) for name in DATASETS}
+    heads = [f"{name} ({result['settings']['metrics'][-1].upper()})" for name, result in results.items()]
+    rows = [["", *heads]]
+    rows += [[model, *(_cell(result, model) for result in results.values())] for model in MODELS]
+    settings = [result["settings"] for result in results.values()]
+    rows += [["split", *(each["split"]["kind"] for each in settings)]]
+    rows += [["test users", *(f"{each['test_users']:,}" for each in settings)]]
+    rows += [["seeds", *(str(len(each["seeds"])) for each in settings)]]
+    rows += [["MultVAE training", *(f"{_seconds(result, 'MultVAE'):,.0f} s" for result in results.values())]]
+    return _markdown(rows)
 
 
-def reference_line(folder: Path = RESULTS) -> str:
-    """The comparison with the textbook in words."""
-    result = json.loads((folder / "reference-ml-1m.json").read_text(encoding="utf-8"))
-    (ours, our_seconds), (theirs, their_seconds) = (
-        (result[who]["metrics"]["ndcg@100"]["mean"], statistics.median(result[who]["training_seconds"]))
-        for who in ("recvae", "textbook")
+def published_table(folder: Path = RESULTS, name: str = "gowalla") -> str:
+    """Our rows among the published ones on the same protocol, best last, as Markdown."""
+    result = _read(folder, name)
+    metrics = result["settings"]["metrics"]
+    ours = {
+        f"{row['model']} (recvae)": [row["metrics"][metric]["mean"] for metric in metrics] for row in result["models"]
+    }
+    theirs = {who: [figures[metric] for metric in metrics] for who, figures in result["published"].items()}
+    ranked = sorted((ours | theirs).items(), key=lambda item: item[1][-1])
+    return _markdown([[name, *metrics]] + [[who, *(f"{figure:.4f}" for figure in figures)] for who, figures in ranked])
+
+
+def reference_table(folder: Path = RESULTS) -> str:
+    """MultVAE against the dense textbook, as Markdown."""
+    rows = [["NDCG@100", "recvae", "textbook", "difference (95 % interval)", "seeds", "training"]]
+    for name in REFERENCES:
+        result = _read(folder, f"reference-{name}")
+        means = [f"{result[who]['metrics']['ndcg@100']['mean']:.4f}" for who in ("recvae", "textbook")]
+        seconds = [statistics.median(result[who]["training_seconds"]) for who in ("recvae", "textbook")]
+        test = result["difference"]
+        interval = f"{test['difference']:+.4f} ({test['low']:+.4f} to {test['high']:+.4f})"
+        rows.append([name, *means, interval, str(result["seeds"]), f"{seconds[0]:,.0f} s against {seconds[1]:,.0f} s"])
+    return _markdown(rows)
+
+
+def results_page(folder: Path = RESULTS) -> str:
+    """The page that stands beside the results."""
+    return "\n\n".join(
+        [
+            "# Recorded results",
+            "Made by `python -m benchmarks table`; the README says how each was measured.",
+            results_table(folder),
+            published_table(folder),
+            reference_table(folder),
+        ]
     )
-    difference = result["difference"]
-    return (
-        f"{ours:.4f} against {theirs:.4f}, a difference of {difference['difference']:+.4f} with a 95 % interval from\n"
-        f"{difference['low']:+.4f} to {difference['high']:+.4f}; {our_seconds:.0f} s of training against "
-        f"{their_seconds:.0f} s"
-    )
 
 
-def _cell(row: dict[str, Any] | None) -> str:
+def _read(folder: Path, name: str) -> dict[str, Any]:
+    result: dict[str, Any] = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+    return result
+
+
+def _row(result: dict[str, Any], model: str) -> dict[str, Any] | None:
+    return next((row for row in result["models"] if row["model"] == model), None)
+
+
+def _seconds(result: dict[str, Any], model: str) -> float:
+    row = _row(result, model)
+    return float("nan") if row is None else float(row["fit_seconds"])
+
+
+def _cell(result: dict[str, Any], model: str) -> str:
+    row = _row(result, model)
     if row is None:
         return ""
-    metric = row["metrics"]["ndcg@100"]
+    metric = row["metrics"][result["settings"]["metrics"][-1]]
     return f"{metric['mean']:.4f} ± {metric['stderr']:.4f}"
+
+
+def _markdown(rows: list[list[str]]) -> str:
+    head, *body = (f"| {' | '.join(row)} |" for row in rows)
+    return "\n".join([head, f"|{'---|' * len(rows[0])}", *body])
