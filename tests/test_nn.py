@@ -10,6 +10,7 @@ from torch.distributions import Multinomial, Normal, kl_divergence
 from recvae import nn
 from recvae.batches import DeviceRows
 from recvae.errors import UnknownNameError
+from recvae.nn import likelihood
 from recvae.nn.layers import dropout, initialize, normalized
 
 CPU = torch.device("cpu")
@@ -84,11 +85,68 @@ def test_exact_has_the_value_and_gradients_of_dense(scale):
     for impl in ("dense", "exact"):
         torch.manual_seed(0)
         leaves = [(scale * torch.randn(shape, dtype=torch.float64)).requires_grad_() for shape in [(7, 5), (13, 5), 13]]
-        nll = nn.multinomial_nll(*leaves, batch, impl)
+        nll = nn.multinomial_nll(*leaves, batch, impl, precision="float32")
         (nll * torch.arange(1.0, 8)).sum().backward()  # an own weight for each user
         results.append([nll, *(leaf.grad for leaf in leaves)])
     for one, other in zip(*results, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
+
+
+def head(impl, dtype=torch.float32, n_users=23, n_items=517, width=19, seed=0, users=None, **options):
+    """Value and gradients of a likelihood, in float64, from leaves that every call with one seed shares."""
+    drawn = torch.Generator().manual_seed(seed)
+    lengths = torch.randint(0, 9, (n_users,), generator=drawn)
+    lengths[:3] = torch.tensor([0, 1, 400])  # nobody, one item, nearly all of them
+    offsets = torch.cat([torch.zeros(1, dtype=torch.long), lengths.cumsum(0)])
+    items = torch.cat([torch.randperm(n_items, generator=drawn)[:n] for n in lengths.tolist()])
+    batch = nn.vae.Batch(items, torch.rand(len(items), generator=drawn) + 0.5, offsets)
+    shapes = [(n_users, width), (n_items, width), (n_items,)]
+    leaves = [(0.5 * torch.randn(shape, generator=drawn)).to(dtype).requires_grad_() for shape in shapes]
+    nll = nn.multinomial_nll(*leaves, batch, impl, **options)
+    (nll.mean() if users is None else (nll * users.to(dtype)).sum()).backward()
+    return [part.detach().double() for part in (nll, *(leaf.grad for leaf in leaves))]
+
+
+def errors(found, expected):
+    return [float((one - other).norm() / other.norm()) for one, other in zip(found, expected, strict=True)]
+
+
+BLOCKS = [1, 517 * 4 * 5, 1 << 30]  # less than a row, five rows, all
+
+
+@pytest.mark.parametrize("block_bytes", BLOCKS)
+@pytest.mark.parametrize("users", [None, torch.linspace(-1, 2, 23), torch.full((23,), 0.3)], ids=["mean", "own", "sum"])
+def test_in_blocks_exact_is_dense(users, block_bytes):
+    exact, dense = (
+        head(impl, users=users, precision="float32", block_bytes=block_bytes) for impl in ("exact", "dense")
+    )
+    assert max(errors(exact, dense)) < 1e-5
+
+
+@pytest.mark.parametrize("block_bytes", BLOCKS)
+@pytest.mark.parametrize("seed", range(3))
+def test_in_bfloat16_it_is_no_further_from_float64_than_plain_code(seed, block_bytes):
+    expected = head("dense", torch.float64, seed=seed)
+    found = errors(head("exact", precision="bfloat16", block_bytes=block_bytes, seed=seed), expected)
+    plain = errors(head("dense", torch.bfloat16, seed=seed), expected)
+    assert all(one <= other for one, other in zip(found, plain, strict=True))
+    assert found[0] < 1e-3
+
+
+def test_without_gradients_there_is_only_the_value():
+    with torch.no_grad():
+        hidden, weight, bias = torch.randn(7, 5), torch.randn(13, 5), torch.randn(13)
+        one, other = (nn.multinomial_nll(hidden, weight, bias, random_batch(), impl) for impl in ("exact", "dense"))
+    torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3)
+
+
+def test_auto_takes_bfloat16_where_the_hardware_has_it(monkeypatch):
+    for supported, expected in ((True, torch.bfloat16), (False, torch.float32)):
+        monkeypatch.setattr(likelihood, "_computes_bfloat16", lambda device, answer=supported: answer)
+        assert likelihood._dtype("auto", torch.zeros(1)) == expected
+        assert likelihood._dtype("auto", torch.zeros(1, dtype=torch.float64)) == torch.float64
+    with pytest.raises(UnknownNameError, match="did you mean bfloat16"):
+        likelihood._dtype("bfloat", torch.zeros(1))
 
 
 def test_repeated_events_add_up_in_both():

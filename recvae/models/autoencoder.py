@@ -15,8 +15,10 @@ from torch import Tensor
 from recvae.batches import DeviceRows
 from recvae.errors import InvalidParameterError, NotFittedError
 from recvae.evaluation import evaluate_ranker
-from recvae.nn import VAE
+from recvae.nn import VAE, multinomial_nll
 from recvae.nn.layers import initialize
+from recvae.nn.likelihood import PRECISIONS
+from recvae.nn.vae import Likelihood
 from recvae.params import fitted, hyper, parameters
 from recvae.progress import bar
 from recvae.recommender import FitRun, Recommender
@@ -65,6 +67,13 @@ class Autoencoder(Recommender):
     )
     device: str = hyper("auto", 'torch device; "auto" takes a GPU if there is one', run_option=True)
 
+    precision: str = hyper(
+        "float32",
+        'of the output products in training; "bfloat16" is faster where the hardware has it, which "auto" finds out',
+        choices=PRECISIONS,
+        run_option=True,
+    )
+
     network_: VAE = fitted()
     history_: list[Epoch] = fitted()
     validates = True
@@ -72,6 +81,10 @@ class Autoencoder(Recommender):
     @abstractmethod
     def _network(self, n_items: int) -> VAE:
         """The network for `n_items`, its weights yet to be initialised."""
+
+    def _likelihood(self) -> Likelihood:
+        """The likelihood of a row, its products in the precision asked for."""
+        return partial(multinomial_nll, precision=self.precision)
 
     @property
     def best_epoch_(self) -> int:

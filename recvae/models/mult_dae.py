@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from recvae.models.autoencoder import Autoencoder
-from recvae.nn import VAE, CodeEncoder, Decoder, multinomial_nll
+from recvae.nn import VAE, CodeEncoder, Decoder
 from recvae.params import hyper, parameters
 
 
@@ -22,4 +22,4 @@ class MultDAE(Autoencoder):
 
     def _network(self, n_items: int) -> VAE:
         encoder = CodeEncoder(n_items, self.hidden_dims, self.latent_dim, self.dropout)
-        return VAE(encoder, Decoder(self.latent_dim, self.hidden_dims[::-1], n_items), multinomial_nll, None)
+        return VAE(encoder, Decoder(self.latent_dim, self.hidden_dims[::-1], n_items), self._likelihood(), None)
