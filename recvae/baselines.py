@@ -153,6 +153,11 @@ class KnownUsers(Recommender):
     a fit with validation users who are not training users, they raise UnknownUsersError.
     """
 
+    factors: int = hyper(64, "dimension of the user and item factors", low=1)
+    random_state: int | None = hyper(
+        None, "seed of factors and draws; None draws one", low=0, high=2**32 - 1, kind=int, optional=True
+    )
+
     user_factors_: Tensor = fitted()  # (U, F)
     item_factors_: Tensor = fitted()  # (I, F)
 
@@ -208,13 +213,9 @@ class KnownUsers(Recommender):
 class BPR(KnownUsers):
     """implicit's BayesianPersonalizedRanking (Rendle et al. 2009), for users who are known."""
 
-    factors: int = hyper(64, "dimension of the user and item factors", low=1)
     learning_rate: float = hyper(0.05, "of SGD", low=0)
     regularization: float = hyper(0.01, "L2 penalty on the factors", low=0)
     iterations: int = hyper(100, "passes over the events", low=1)
-    random_state: int | None = hyper(
-        None, "seed of factors and draws; None draws one", low=0, high=2**32 - 1, kind=int, optional=True
-    )
 
     def _model(self) -> Any:
         return _implicit().cpu.bpr.BayesianPersonalizedRanking(**_without_values(self), num_threads=1)
@@ -224,14 +225,10 @@ class BPR(KnownUsers):
 class LMF(KnownUsers):
     """implicit's LogisticMatrixFactorization (Johnson 2014), for users who are known."""
 
-    factors: int = hyper(64, "dimension of the user and item factors", low=1)
     learning_rate: float = hyper(1.0, "of Adagrad", low=0)
     regularization: float = hyper(0.6, "L2 penalty on the factors", low=0)
     iterations: int = hyper(30, "passes over the events", low=1)
     neg_prop: int = hyper(30, "absent items drawn for each event", low=1)
-    random_state: int | None = hyper(
-        None, "seed of factors and draws; None draws one", low=0, high=2**32 - 1, kind=int, optional=True
-    )
 
     def _model(self) -> Any:
         return _implicit().cpu.lmf.LogisticMatrixFactorization(**_without_values(self), num_threads=1)
