@@ -11,6 +11,7 @@ from typing import Any, get_type_hints
 from recvae.errors import InvalidDataError, UnknownNameError
 from recvae.metrics import parse_metric
 from recvae.rows import Values
+from recvae.split import SPLIT_OPTIONS
 
 LAYOUTS = ("columns", "adjacency", "blocks")
 
@@ -83,8 +84,7 @@ class Protocol:
 
     def split_options(self) -> dict[str, Any]:
         """What the split is told."""
-        names = ("heldout_users", "test_share", "valid_share", "last", "test_start", "valid_start")
-        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        return {name: getattr(self, name) for name in SPLIT_OPTIONS if getattr(self, name) is not None}
 
 
 @dataclass(frozen=True)

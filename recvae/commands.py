@@ -27,7 +27,7 @@ from recvae.interactions import Interactions
 from recvae.params import check_whole, get_params, parse_param
 from recvae.recommender import Recommender, load
 from recvae.report import json_bytes, print_results
-from recvae.split import Split, check_split, make_split, split_options
+from recvae.split import SPLIT_OPTIONS, Split, check_split, make_split, split_options
 from recvae.tuning import fit_split
 
 
@@ -221,8 +221,7 @@ def _load_split(arguments: argparse.Namespace) -> Split | None:
 
 
 def _split_options(arguments: argparse.Namespace) -> dict[str, Any]:
-    names = ("heldout_users", "test_share", "valid_share", "last", "test_start", "valid_start")
-    return {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
+    return {name: getattr(arguments, name) for name in SPLIT_OPTIONS if getattr(arguments, name) is not None}
 
 
 def _new_model(arguments: argparse.Namespace) -> Recommender:

@@ -45,6 +45,12 @@ def merge_events(
     return cells, None if times is None else _first(cells, events, times)
 
 
+def select_cells(cells: sparse.csr_matrix, chosen: NDArray[np.bool_]) -> sparse.csr_matrix:
+    """The cells that a mask over `cells.data` chooses, all rows and columns kept."""
+    indptr = np.concatenate([[0], np.cumsum(chosen)])[cells.indptr]
+    return sparse.csr_matrix((cells.data[chosen], cells.indices[chosen], indptr), shape=cells.shape)
+
+
 def _strong(data: NDArray[Any], min_value: float) -> NDArray[np.bool_]:
     if not isinstance(min_value, numbers.Real) or math.isnan(min_value):
         raise InvalidParameterError(f"Expected min_value to be a number, got {min_value!r}.")

@@ -15,7 +15,7 @@ from scipy import sparse
 
 from recvae.description import describe
 from recvae.errors import InvalidDataError, InvalidParameterError, InvalidTypeError, UnknownNameError
-from recvae.events import Duplicates, merge_events
+from recvae.events import Duplicates, merge_events, select_cells
 from recvae.frames import number_ids, read_column, read_numbers, read_table, read_times, write_table
 from recvae.rows import VALUES, Values, check_structure
 
@@ -200,12 +200,7 @@ class Interactions:
 
     def select_events(self, chosen: NDArray[np.bool_]) -> Interactions:
         """The events that a mask over `matrix.data` chooses, all users and items kept."""
-        indptr = np.concatenate([[0], np.cumsum(chosen)])[self.matrix.indptr]
-
-        def choose(cells: sparse.csr_matrix) -> sparse.csr_matrix:
-            return sparse.csr_matrix((cells.data[chosen], cells.indices[chosen], indptr), shape=cells.shape)
-
-        return replace(self, **self._cells(choose))
+        return replace(self, **self._cells(lambda cells: select_cells(cells, chosen)))
 
     def align(self, item_ids: Ids) -> tuple[Interactions, int]:
         """The same users over other columns, such as a model's items; and how many events were on none of them.

@@ -1,12 +1,13 @@
 """Splits of the data for honest evaluation: who is trained on, and what is hidden from whom."""
 
-from recvae.split.holdout import Holdout, Split
+from recvae.split.holdout import SPLIT_SEED, Holdout, Split
 from recvae.split.known_users import given_split, leave_last_split, per_user_split, temporal_split
-from recvae.split.plan import SPLIT_SEED, SPLITS, check_split, make_split, split_options
+from recvae.split.plan import SPLIT_OPTIONS, SPLITS, check_split, make_split, split_options
 from recvae.split.strong import strong_split
 
 __all__ = [
     "SPLITS",
+    "SPLIT_OPTIONS",
     "SPLIT_SEED",
     "Holdout",
     "Split",

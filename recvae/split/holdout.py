@@ -10,6 +10,8 @@ from scipy import sparse
 
 from recvae.interactions import Ids, Interactions
 
+SPLIT_SEED = 98765  # that of Liang et al. 2018
+
 
 @dataclass(frozen=True, eq=False)
 class Holdout:

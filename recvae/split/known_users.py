@@ -15,13 +15,15 @@ from recvae.description import DATES
 from recvae.errors import InvalidDataError, InvalidParameterError, InvalidTypeError
 from recvae.interactions import Interactions, match_ids
 from recvae.params import check_share, check_whole
-from recvae.split.holdout import Holdout, Split
+from recvae.split.holdout import SPLIT_SEED, Holdout, Split
 
 TRAIN, VALID, TEST = 0, 1, 2
 Time = float | str
 
 
-def per_user_split(data: Interactions, test_share: float = 0.2, valid_share: float = 0.1, seed: int = 98765) -> Split:
+def per_user_split(
+    data: Interactions, test_share: float = 0.2, valid_share: float = 0.1, seed: int = SPLIT_SEED
+) -> Split:
     """Of each user's n events, drawn at random, int(test_share * n) are for test.
 
     Of the m others, int(valid_share * m) are for validation. The vocabulary is the items that are left in training
@@ -84,7 +86,7 @@ def temporal_split(
     return _split(data, part)
 
 
-def given_split(train: Interactions, test: Interactions, valid_share: float = 0.1, seed: int = 98765) -> Split:
+def given_split(train: Interactions, test: Interactions, valid_share: float = 0.1, seed: int = SPLIT_SEED) -> Split:
     """The test that the data come with. int(valid_share * n) of each user's n training events are for validation.
 
     Users and items are those of `train`; test events on others are left out, the users counted. Raises

@@ -13,7 +13,6 @@ from recvae.split.holdout import Split
 from recvae.split.known_users import given_split, leave_last_split, per_user_split, temporal_split
 from recvae.split.strong import strong_split
 
-SPLIT_SEED = 98765  # that of Liang et al. 2018
 SPLITS: dict[str, Callable[..., Split]] = {
     "strong": strong_split,
     "per-user": per_user_split,
@@ -28,6 +27,10 @@ def split_options(kind: str) -> list[str]:
     if kind not in SPLITS:
         raise UnknownNameError.among("split", kind, SPLITS)
     return [name for name in inspect.signature(SPLITS[kind]).parameters if name not in ("data", "train", "test")]
+
+
+# whatever any of them can be told, but for the seed
+SPLIT_OPTIONS = tuple(dict.fromkeys(name for kind in SPLITS for name in split_options(kind) if name != "seed"))
 
 
 def check_split(kind: str, options: dict[str, Any]) -> None:

@@ -7,15 +7,15 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
 
 from recvae.errors import InvalidDataError, InvalidParameterError, InvalidTypeError
+from recvae.events import select_cells
 from recvae.interactions import Interactions
 from recvae.params import check_share, check_whole
-from recvae.split.holdout import Holdout, Split
+from recvae.split.holdout import SPLIT_SEED, Holdout, Split
 
 
-def strong_split(data: Interactions, heldout_users: int, seed: int = 98765, test_share: float = 0.2) -> Split:
+def strong_split(data: Interactions, heldout_users: int, seed: int = SPLIT_SEED, test_share: float = 0.2) -> Split:
     """Strong generalisation as in Liang et al. 2018: training, validation and test users are disjoint.
 
     Of the users, permuted by `RandomState(seed)`, the last `heldout_users` are for test, as many before them for
@@ -54,7 +54,7 @@ def _holdout(
     matrix = data.matrix[rows]
     matrix.sort_indices()
     held = _draw(matrix.indptr, test_share, np.random.RandomState(seed))
-    fold_in, held_out = _where(matrix, ~held), _where(matrix, held)
+    fold_in, held_out = select_cells(matrix, ~held), select_cells(matrix, held)
     some = np.flatnonzero(np.diff(held_out.indptr))
     return Holdout(
         fold_in=fold_in[some],
@@ -74,8 +74,3 @@ def _draw(indptr: NDArray[Any], test_share: float, random: np.random.RandomState
             size = int(test_share * (stop - start))
             held[start + random.choice(stop - start, size=size, replace=False)] = True
     return held
-
-
-def _where(matrix: sparse.csr_matrix, keep: NDArray[np.bool_]) -> sparse.csr_matrix:
-    indptr = np.concatenate([[0], np.cumsum(keep)])[matrix.indptr]
-    return sparse.csr_matrix((matrix.data[keep], matrix.indices[keep], indptr), shape=matrix.shape)
