@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy import sparse
 from torch import Tensor
 
@@ -15,18 +17,25 @@ from torch import Tensor
 class Batch:
     """Events of B users, one after the other: user b has items[offsets[b] : offsets[b + 1]]."""
 
-    items: Tensor  # (E,) int64, column of each event
+    items: Tensor  # (E,) whole numbers, column of each event
     values: Tensor  # (E,) float32
     offsets: Tensor  # (B + 1,) int64
+    bounds: Sequence[int] | NDArray[np.int64] | None = None  # the offsets once more, where the host knows them
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
-    @property
+    @cached_property
     def rows(self) -> Tensor:
-        """Row of each event. -> (E,)"""
+        """Row of each event. -> (E,) int64"""
         lengths = self.offsets.diff()
-        return torch.repeat_interleave(torch.arange(len(self), device=lengths.device), lengths)
+        users = torch.arange(len(self), device=lengths.device)
+        return torch.repeat_interleave(users, lengths, output_size=len(self.items))
+
+    def events(self, rows: slice) -> slice:
+        """Where the events of some rows are. Without `bounds`, this waits for the device."""
+        bounds = self.offsets if self.bounds is None else self.bounds
+        return slice(int(bounds[rows.start]), int(bounds[rows.stop]))
 
     def sum(self, events: Tensor) -> Tensor:
         """Sum of one number for each event (E,) by user. -> (B,)"""
@@ -34,11 +43,13 @@ class Batch:
 
 
 class DeviceRows:
-    """Rows (U, I) of a CSR matrix, moved to `device` once."""
+    """Rows (U, I) of a CSR matrix, moved to `device` once: columns as int32, and where rows begin on the host too."""
 
     def __init__(self, matrix: sparse.csr_matrix, device: torch.device):
-        self.indptr = torch.from_numpy(matrix.indptr.astype(np.int64)).to(device)
-        self.items = torch.from_numpy(matrix.indices.astype(np.int64)).to(device)
+        self.n_items = matrix.shape[1]
+        self.indptr = matrix.indptr.astype(np.int64)
+        self.starts = torch.from_numpy(self.indptr).to(device)
+        self.items = torch.from_numpy(matrix.indices.astype(np.int32)).to(device)
         self.values = torch.from_numpy(matrix.data.astype(np.float32)).to(device)
 
     def __len__(self) -> int:
@@ -46,21 +57,29 @@ class DeviceRows:
 
     def all(self) -> Batch:
         """All rows as one batch."""
-        return Batch(self.items, self.values, self.indptr)
+        return Batch(self.items, self.values, self.starts, self.indptr)
 
-    def gather(self, rows: Tensor) -> Batch:
-        """The given rows (B,), in that order."""
-        starts = self.indptr[rows]
-        lengths = self.indptr[rows + 1] - starts
-        offsets = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
-        total = int(offsets[-1])
-        # event e of the batch is event e - offsets[b] + starts[b] of the matrix
-        shift = torch.repeat_interleave(starts - offsets[:-1], lengths, output_size=total)
-        events = torch.arange(total, device=shift.device) + shift
-        return Batch(self.items[events], self.values[events], offsets)
+    def batches(self, order: Tensor, batch_size: int) -> Iterator[Batch]:
+        """The given rows, in that order, in batches; the last one may be smaller.
+
+        What the host has to know of all batches, how many events each has, is worked out before the first: within a
+        batch nothing waits for the device.
+        """
+        on_host = order.cpu().numpy()
+        bounds = np.concatenate([[0], np.cumsum(self.indptr[on_host + 1] - self.indptr[on_host])])
+        offsets = torch.from_numpy(bounds).to(self.starts.device)
+        order = order.to(self.starts.device)
+        for start in range(0, len(order), batch_size):
+            here = slice(start, start + batch_size + 1)
+            yield self._gather(order[here][:batch_size], offsets[here] - offsets[start], bounds[here] - bounds[start])
 
     def shuffled(self, batch_size: int, generator: torch.Generator) -> Iterator[Batch]:
-        """All rows once, in a random order, in batches; the last one may be smaller."""
-        order = torch.randperm(len(self), generator=generator, device=generator.device).to(self.indptr.device)
-        for rows in order.split(batch_size):
-            yield self.gather(rows)
+        """All rows once, in a random order, in batches."""
+        return self.batches(torch.randperm(len(self), generator=generator, device=generator.device), batch_size)
+
+    def _gather(self, order: Tensor, offsets: Tensor, bounds: NDArray[np.int64]) -> Batch:
+        total = int(bounds[-1])
+        # event e of the batch is event e - offsets[b] + starts[b] of the matrix
+        shift = torch.repeat_interleave(self.starts[order] - offsets[:-1], offsets.diff(), output_size=total)
+        events = torch.arange(total, device=shift.device) + shift
+        return Batch(self.items[events], self.values[events], offsets, bounds)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from recvae.batches import DeviceRows
+from recvae.batches import Batch, DeviceRows
 from recvae.errors import TrainingError
+from recvae.nn.products import in_bfloat16
+from recvae.nn.scratch import reused
 from recvae.nn.vae import VAE
 
 
@@ -45,6 +47,8 @@ def train(
     stop_after: int | None = None,
     batch_size: int,
     beta: Callable[[float], float],
+    max_grad_norm: float | None = None,
+    precision: str = "float32",
     validate: Callable[[], float] | None = None,
     patience: int | None = None,
     callbacks: Iterable[Callable[[Epoch], None]] = (),
@@ -53,50 +57,75 @@ def train(
 
     epochs, stop_after : how long the run is by which `beta` goes, and after which of its epochs to end it early
     beta : share of the run done, in [0, 1) -> weight of the KL term
+    max_grad_norm : scale the gradient of a step down to this norm where it is longer
+    precision : of the products within the network; weights, sums and all else stay in float32
     validate : () -> a number that is better when higher, called after each epoch with the network in eval mode
     patience : stop after so many epochs in a row without a better one; None never stops
     callbacks : called with each epoch's record
 
-    Raises TrainingError when the loss of an epoch is not finite.
+    Raises TrainingError when a loss is not finite: at the end of its epoch, so that no step waits for the device.
     """
     history: list[Epoch] = []
     best, best_epoch, best_weights = float("-inf"), 0, dict[str, Tensor]()
-    n_batches = -(-len(rows) // batch_size)
-    for epoch in range(min(epochs, stop_after or epochs)):
-        started = time.perf_counter()
-        network.train()
-        totals = torch.zeros(3, device=generator.device)  # sums over users of nll, kl and loss
-        for step, batch in enumerate(rows.shuffled(batch_size, generator)):
-            weight = beta((epoch + step / n_batches) / epochs)
-            terms = network(batch, generator)
-            optimizer.zero_grad()
-            loss = terms.loss(weight)
-            loss.backward()
-            optimizer.step()
-            totals += torch.stack([terms.nll.sum(), terms.kl.sum(), loss * len(batch)]).detach()
-        network.eval()
-        nll, kl, mean_loss = (totals / len(rows)).tolist()  # the one look at device memory in an epoch
-        _check_finite(mean_loss, epoch)
-        valid = None if validate is None else validate()
-        history.append(Epoch(epoch + 1, nll, kl, mean_loss, weight, valid, time.perf_counter() - started))
-        for callback in callbacks:
-            callback(history[-1])
-        if valid is not None and valid > best:
-            best, best_epoch, best_weights = valid, epoch, _copy(network)
-        if valid is not None and patience is not None and epoch - best_epoch >= patience:
-            break
+    n_steps = -(-len(rows) // batch_size)
+    lower = torch.autocast(generator.device.type, torch.bfloat16, enabled=in_bfloat16(precision, generator.device))
+    with reused():
+        for epoch in range(min(epochs, stop_after or epochs)):
+            started = time.perf_counter()
+            betas = [beta((epoch + step / n_steps) / epochs) for step in range(n_steps)]
+            batches = rows.shuffled(batch_size, generator)
+            steps = _epoch(network, batches, optimizer, generator, betas, lower, max_grad_norm)
+            _check_finite(steps[:, 2], epoch)
+            nll, kl, loss = (steps.sum(0) / len(rows)).tolist()
+            valid = None if validate is None else validate()
+            history.append(Epoch(epoch + 1, nll, kl, loss, betas[-1], valid, time.perf_counter() - started))
+            for callback in callbacks:
+                callback(history[-1])
+            if valid is not None and valid > best:
+                best, best_epoch, best_weights = valid, epoch, _copy(network)
+            if valid is not None and patience is not None and epoch - best_epoch >= patience:
+                break
+    optimizer.zero_grad()  # nobody needs the last gradients, nor their memory
     if best_weights:
         network.load_state_dict(best_weights)
     return history
+
+
+def _epoch(
+    network: VAE,
+    batches: Iterable[Batch],
+    optimizer: torch.optim.Optimizer,
+    generator: torch.Generator,
+    betas: Sequence[float],
+    precision: torch.autocast,
+    max_grad_norm: float | None,
+) -> Tensor:
+    """One step for each batch. -> (steps, 3) on the host: sums over users of nll, kl and loss"""
+    network.train()
+    steps = torch.empty(len(betas), 3, device=generator.device)
+    for step, (batch, beta) in enumerate(zip(batches, betas, strict=True)):
+        with precision:
+            terms = network(batch, generator)
+        loss = terms.loss(beta)
+        optimizer.zero_grad()
+        loss.backward()
+        if max_grad_norm is not None:
+            nn.utils.clip_grad_norm_(network.parameters(), max_grad_norm)
+        optimizer.step()
+        steps[step] = torch.stack([terms.nll.sum(), terms.kl.sum(), loss * len(batch)]).detach()
+    network.eval()
+    return steps.cpu()  # the one look at device memory in an epoch
 
 
 def _copy(network: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
 
 
-def _check_finite(value: float, epoch: int) -> None:
-    if value != value or value in (float("inf"), float("-inf")):
+def _check_finite(losses: Tensor, epoch: int) -> None:
+    wrong = (~losses.isfinite()).nonzero()[:, 0].tolist()
+    if wrong:
         raise TrainingError(
-            f"Expected a finite loss, got {value} in epoch {epoch + 1}; lower learning_rate, or look for huge values "
-            f'in the data (values="log1p" tames counts).'
+            f"Expected a finite loss, got {losses[wrong[0]].item()} in step {wrong[0] + 1} of {len(losses)} of epoch "
+            f"{epoch + 1}; lower learning_rate, set max_grad_norm, or look for huge values in the data "
+            f'(values="log1p" tames counts).'
         )

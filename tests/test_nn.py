@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from torch.distributions import Multinomial, Normal, kl_divergence
 from recvae import nn
 from recvae.batches import DeviceRows
 from recvae.errors import UnknownNameError
-from recvae.nn import likelihood
+from recvae.nn import products
 from recvae.nn.layers import dropout, initialize, normalized
 
 CPU = torch.device("cpu")
@@ -142,11 +143,13 @@ def test_without_gradients_there_is_only_the_value():
 
 def test_auto_takes_bfloat16_where_the_hardware_has_it(monkeypatch):
     for supported, expected in ((True, torch.bfloat16), (False, torch.float32)):
-        monkeypatch.setattr(likelihood, "_computes_bfloat16", lambda device, answer=supported: answer)
-        assert likelihood._dtype("auto", torch.zeros(1)) == expected
-        assert likelihood._dtype("auto", torch.zeros(1, dtype=torch.float64)) == torch.float64
+        monkeypatch.setattr(products, "_computes_bfloat16", lambda device, answer=supported: answer)
+        for dtype in (torch.float32, torch.float64):
+            leaves = [torch.zeros(shape, dtype=dtype) for shape in [(2, 3), (5, 3), 5]]
+            chosen = products.products("auto", *leaves)
+            assert chosen.dtype == (expected if dtype == torch.float32 else dtype)
     with pytest.raises(UnknownNameError, match="did you mean bfloat16"):
-        likelihood._dtype("bfloat", torch.zeros(1))
+        products.products("bfloat", *leaves)
 
 
 def test_repeated_events_add_up_in_both():
@@ -180,12 +183,14 @@ def test_a_bag_is_a_linear_layer_on_the_dense_row():
 
 def test_rows_get_unit_norm_and_empty_ones_stay_empty():
     batch = batch_of([[3, 4, 0], [0, 0, 0], [0, 0, 2]])
-    torch.testing.assert_close(dense(normalized(batch), 3), torch.tensor([[0.6, 0.8, 0], [0, 0, 0], [0, 0, 1]]))
+    torch.testing.assert_close(
+        dense(replace(batch, values=normalized(batch)), 3), torch.tensor([[0.6, 0.8, 0], [0, 0, 0], [0, 0, 1]])
+    )
 
 
 def test_dropout_hides_events_and_keeps_the_mean():
     batch = batch_of(np.ones((100, 200)))
-    dropped = dropout(batch, 0.3, generator()).values
+    dropped = dropout(batch.values, 0.3, generator())
     assert (dropped == 0).float().mean() == pytest.approx(0.3, abs=0.02)
     assert dropped.mean() == pytest.approx(1, abs=0.02)
     assert dropped.max() == pytest.approx(1 / 0.7)

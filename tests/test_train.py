@@ -67,7 +67,9 @@ def test_callbacks_get_each_epoch():
 def test_a_loss_that_is_not_finite_ends_the_run_with_advice():
     network, rows, _, generator = setup()
     optimizer = torch.optim.SGD(network.parameters(), lr=1e30)
-    with pytest.raises(TrainingError, match=r"Expected a finite loss, got (nan|inf) in epoch \d; lower learning_rate"):
+    with pytest.raises(
+        TrainingError, match=r"Expected a finite loss, got (nan|inf) in step \d of 3 of epoch \d; lower learning_rate"
+    ):
         train(network, rows, optimizer, generator, epochs=5, batch_size=16, beta=lambda progress: 1.0)
 
 

@@ -17,7 +17,7 @@ from recvae.errors import InvalidParameterError, NotFittedError
 from recvae.evaluation import evaluate_ranker
 from recvae.nn import VAE, multinomial_nll
 from recvae.nn.layers import initialize
-from recvae.nn.likelihood import PRECISIONS
+from recvae.nn.products import PRECISIONS
 from recvae.nn.vae import Likelihood
 from recvae.params import fitted, hyper, parameters
 from recvae.progress import bar
@@ -42,6 +42,9 @@ class Autoencoder(Recommender):
     )
     learning_rate: float = hyper(1e-3, "of Adam, as in the paper", low=0)
     weight_decay: float = hyper(0.0, "decoupled weight decay of AdamW, on all weights", low=0)
+    max_grad_norm: float | None = hyper(
+        None, "scale the gradient of a step down to this norm where it is longer", low=0, kind=float, optional=True
+    )
     stop_after: int | None = hyper(
         None,
         "stop after so many of the `epochs`, schedules unchanged: for a fit without validation users, when the best "
@@ -69,7 +72,7 @@ class Autoencoder(Recommender):
 
     precision: str = hyper(
         "float32",
-        'of the output products in training; "bfloat16" is faster where the hardware has it, which "auto" finds out',
+        'of the matrix products in training; "bfloat16" is faster where the hardware has it, which "auto" finds out',
         choices=PRECISIONS,
         run_option=True,
     )
@@ -133,6 +136,8 @@ class Autoencoder(Recommender):
                 stop_after=self.stop_after,
                 batch_size=int(self.batch_size or min(500, -(-rows.shape[0] // 20))),
                 beta=self._beta,
+                max_grad_norm=self.max_grad_norm,
+                precision=self.precision,
                 validate=None if run.valid is None else partial(_validate, network, run.valid, run.values),
                 patience=self.patience,
                 callbacks=[report],

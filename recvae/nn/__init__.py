@@ -1,7 +1,8 @@
 """The parts of a variational autoencoder for sparse rows, each to be used alone."""
 
+from recvae.nn.bag import Bag
 from recvae.nn.encoder import CodeEncoder, GaussianEncoder
-from recvae.nn.layers import Bag, Decoder
+from recvae.nn.layers import Decoder
 from recvae.nn.likelihood import multinomial_nll
 from recvae.nn.posterior import Gaussian, Point, Posterior, standard_normal_kl
 from recvae.nn.schedule import SCHEDULES, constant, cyclical, linear

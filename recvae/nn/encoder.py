@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from recvae.batches import Batch
-from recvae.nn.layers import Bag, dense_layers, dropout, normalized
+from recvae.nn.bag import Bag
+from recvae.nn.layers import dense_layers, dropout, normalized
 from recvae.nn.posterior import Gaussian, Point
 
 
@@ -23,12 +24,12 @@ class _Encoder(nn.Module):
         self.dropout = dropout
 
     def features(self, batch: Batch, generator: torch.Generator | None) -> Tensor:  # (B, out_dim)
-        batch = normalized(batch)
+        values = normalized(batch)
         if self.training and self.dropout and generator is not None:
-            batch = dropout(batch, self.dropout, generator)
-        h = self.bag(batch)
+            values = dropout(values, self.dropout, generator)
+        h = self.bag(batch, values)
         for layer in self.layers:
-            h = layer(torch.tanh(h))
+            h = layer(torch.tanh(h)).to(h.dtype)  # of which only the product may be in a lower precision
         return h
 
 

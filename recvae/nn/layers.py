@@ -1,4 +1,4 @@
-"""Layers on sparse rows: a linear map of a bag of items, dropout that draws from a given generator, the decoder."""
+"""What stands around the first layer: normalised rows, dropout that draws from a given generator, the decoder."""
 
 from __future__ import annotations
 
@@ -11,26 +11,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recvae.batches import Batch
-
-
-class Bag(nn.Module):
-    """x W + b for sparse rows x: the weighted sum of the rows of W that belong to a user's items."""
-
-    def __init__(self, n_items: int, out_dim: int):
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(n_items, out_dim))  # (I, H)
-        self.bias = nn.Parameter(torch.empty(out_dim))  # (H,)
-
-    def forward(self, batch: Batch) -> Tensor:  # (B, H)
-        sums = F.embedding_bag(
-            batch.items,
-            self.weight,
-            batch.offsets,
-            mode="sum",
-            per_sample_weights=batch.values.to(self.weight.dtype),
-            include_last_offset=True,
-        )
-        return sums + self.bias
 
 
 class Decoder(nn.Module):
@@ -48,7 +28,7 @@ class Decoder(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:  # (B, K) -> (B, H)
         for layer in self.hidden:
-            z = torch.tanh(layer(z))
+            z = torch.tanh(layer(z).to(z.dtype))
         return z
 
     def logits(self, hidden: Tensor) -> Tensor:  # (B, H) -> (B, I)
@@ -60,19 +40,18 @@ def dense_layers(dims: Sequence[int]) -> nn.ModuleList:
     return nn.ModuleList(nn.utils.skip_init(nn.Linear, a, b) for a, b in itertools.pairwise(dims))
 
 
-def normalized(batch: Batch) -> Batch:
-    """Each user's values divided by their Euclidean norm."""
+def normalized(batch: Batch) -> Tensor:
+    """Each user's values divided by their Euclidean norm. -> (E,)"""
     norms = batch.sum(batch.values.square()).sqrt()
-    return Batch(batch.items, batch.values / norms[batch.rows], batch.offsets)
+    return batch.values / norms[batch.rows]
 
 
-def dropout(batch: Batch, rate: float, generator: torch.Generator) -> Batch:
-    """Drop each event with probability `rate`, scale the others by 1 / (1 - rate).
+def dropout(values: Tensor, rate: float, generator: torch.Generator) -> Tensor:
+    """Drop each value with probability `rate`, scale the others by 1 / (1 - rate).
 
-    On sparse rows this is dropout on the dense row: where nothing is, nothing can be dropped.
+    On the events of sparse rows this is dropout on the dense row: where nothing is, nothing can be dropped.
     """
-    keep = torch.empty_like(batch.values).bernoulli_(1 - rate, generator=generator)
-    return Batch(batch.items, batch.values * keep / (1 - rate), batch.offsets)
+    return values * torch.empty_like(values).bernoulli_(1 - rate, generator=generator) / (1 - rate)
 
 
 def initialize(network: nn.Module, generator: torch.Generator) -> None:

@@ -1,0 +1,124 @@
+"""The three products of a block of users with all items, on which training spends its time, in two precisions.
+
+Both keep the same protocol: `logits` of a block of users, and `backward`, which adds what the gradient in these logits
+makes of the gradients of hidden states, weights and bias.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from recvae.errors import UnknownNameError
+from recvae.nn.scratch import scratch
+
+PRECISIONS = ("auto", "float32", "bfloat16")
+ITEMS = 4096  # of a product that is taken apart by items
+
+
+class Gradients(NamedTuple):
+    """Of a sum of nll over users, each with its weight."""
+
+    hidden: Tensor  # (B, H)
+    weight: Tensor  # (I, H)
+    bias: Tensor  # (I,)
+
+    @classmethod
+    def like(cls, hidden: Tensor, weight: Tensor, bias: Tensor) -> Gradients:
+        """Room for them, uninitialised."""
+        room = scratch("gradient of the output layer", weight.shape, weight.dtype, weight.device)
+        return cls(torch.empty_like(hidden), room, torch.empty_like(bias))
+
+
+class Plain:
+    """In the precision of the hidden states."""
+
+    def __init__(self, hidden: Tensor, weight: Tensor, bias: Tensor):
+        self.hidden, self.weight, self.bias = hidden, weight, bias
+        self.dtype = hidden.dtype
+
+    def logits(self, rows: slice, out: Tensor) -> None:  # -> (R, I)
+        torch.addmm(self.bias, self.hidden[rows], self.weight.T, out=out)
+
+    def sums(self, p: Tensor) -> Tensor:  # (R, I) -> (R,)
+        return p.sum(1)
+
+    def backward(self, p: Tensor, rows: slice, scale: Tensor, gradients: Gradients) -> None:
+        """For the gradient p * scale[:, None] in the logits of `rows`; the first block writes, the others add."""
+        beta = 0 if rows.start == 0 else 1
+        torch.mm(p, self.weight, out=gradients.hidden[rows]).mul_(scale[:, None])
+        gradients.weight.addmm_(p.T, self.hidden[rows] * scale[:, None], beta=beta)
+        gradients.bias.addmv_(p.T, scale, beta=beta)
+
+
+class Bfloat16:
+    """In bfloat16, whose products are summed in float32.
+
+    The bias is two more columns of the weight, met by ones in the hidden state: the nearest bfloat16, and what that is
+    off by. So it is as exact as in float32, and costs no pass of its own over the logits.
+    """
+
+    dtype = torch.bfloat16
+
+    def __init__(self, hidden: Tensor, weight: Tensor, bias: Tensor):
+        n_items, self.width = weight.shape
+        self.hidden = hidden
+        padded = -(-(self.width + 2) // 32) * 32  # whole cache lines
+        self.weight = scratch("output layer in bfloat16", (n_items, padded), self.dtype, weight.device)
+        self.weight[:, : self.width] = weight
+        self.weight[:, self.width :] = 0
+        self.weight[:, self.width] = bias
+        self.weight[:, self.width + 1] = bias - self.weight[:, self.width]
+
+    def logits(self, rows: slice, out: Tensor) -> None:
+        torch.mm(self._widened(self.hidden[rows], 1), self.weight.T, out=out)
+
+    def sums(self, p: Tensor) -> Tensor:
+        # a sum in bfloat16 is rounded once, at its end: of many short ones, the roundings cancel out
+        n_items = p.shape[1]
+        whole = n_items - n_items % 64
+        return p[:, :whole].unflatten(1, (64, whole // 64)).sum(2).float().sum(1) + p[:, whole:].sum(1)
+
+    def backward(self, p: Tensor, rows: slice, scale: Tensor, gradients: Gradients) -> None:
+        gradients.hidden[rows] = (p @ self.weight)[:, : self.width] * scale[:, None]
+        scaled = self._widened(self.hidden[rows] * scale[:, None], scale)
+        for start in range(0, len(self.weight), ITEMS):  # what a product gives is in the cache when it is added up
+            items = slice(start, start + ITEMS)
+            product = p[:, items].T @ scaled
+            for into, part in zip(gradients[1:], (product[:, : self.width], product[:, self.width]), strict=True):
+                if rows.start == 0:
+                    into[items].copy_(part)
+                else:
+                    into[items].add_(part)
+
+    def _widened(self, hidden: Tensor, ones: Tensor | float) -> Tensor:
+        """(R, H) and what stands beside it for the bias. -> (R, columns of the weight)"""
+        wide = scratch("hidden state in bfloat16", (len(hidden), self.weight.shape[1]), self.dtype, hidden.device)
+        wide[:, : self.width] = hidden
+        wide[:, self.width :] = ones if isinstance(ones, float | int) else ones[:, None]
+        return wide
+
+
+def products(precision: str, hidden: Tensor, weight: Tensor, bias: Tensor) -> Plain | Bfloat16:
+    """The products in a precision; float64 stays as it is under "auto"."""
+    precise = precision == "auto" and hidden.dtype == torch.float64
+    kind = Bfloat16 if not precise and in_bfloat16(precision, hidden.device) else Plain
+    return kind(hidden, weight, bias)
+
+
+def in_bfloat16(precision: str, device: torch.device) -> bool:
+    """Whether a precision is bfloat16; "auto" is where the hardware computes in it."""
+    if precision not in PRECISIONS:
+        raise UnknownNameError.among("precision", precision, PRECISIONS)
+    return precision == "bfloat16" or (precision == "auto" and _computes_bfloat16(device))
+
+
+def _computes_bfloat16(device: torch.device) -> bool:
+    """Whether the hardware multiplies bfloat16, rather than turning it into float32 first."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return device.type == "cpu" and (
+        torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()  # no public name for these
+    )
