@@ -83,7 +83,7 @@ def evaluate(
     holdout: Holdout,
     metrics: Sequence[str] = DEFAULT_METRICS,
     *,
-    block_users: int = 1000,
+    block_users: int = 4000,
     show_progress: bool = False,
 ) -> Evaluation:
     """Score any object with implicit's `recommend` on held-out users, by its ranking of the items not folded in.
@@ -119,7 +119,7 @@ def evaluate_ranker(
     holdout: Holdout,
     metrics: Sequence[str] = DEFAULT_METRICS,
     *,
-    block_users: int = 1000,
+    block_users: int = 4000,
     show_progress: bool = False,
 ) -> Evaluation:
     """As `evaluate`, for a function (positions of the users, fold-in rows, N) -> ids (rows, N), padded with -1."""

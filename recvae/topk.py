@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,30 +16,56 @@ from recvae.errors import InvalidDataError
 PAD_ID = -1
 PAD_SCORE = float(np.finfo(np.float32).min)  # -FLT_MAX, as implicit pads
 
+
+class Rough(NamedTuple):
+    """Scores that are exact only where they need to be."""
+
+    scores: Tensor  # (B, I), rough
+    within: Callable[[Tensor], Tensor]  # k-th best rough score (B, 1) -> the least that a true k-th best may have
+    exact: Callable[[Tensor, Tensor], Tensor]  # rows, columns of some cells, in order -> their scores
+
+
 # (rows, where they are in what is ranked) -> scores
-Scorer = Callable[[sparse.csr_matrix, slice], Tensor]
+Scorer = Callable[[sparse.csr_matrix, slice], Tensor | Rough]
 Ranking = tuple[NDArray[np.int32], NDArray[np.float32]]
 
 
-def top_k(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
+def top_k(scores: Tensor | Rough, k: int) -> tuple[Tensor, Tensor]:
     """The k best columns of each row, exactly: by descending score, equal scores by ascending column.
 
-    scores : (B, I) float32 without NaN. Returns (ids, scores), both (B, min(k, I)). Columns of score -inf come last,
-    in no particular order.
+    scores : (B, I) floats without NaN. Returns (ids, scores), both (B, min(k, I)); a score of -inf is not in a list,
+    which ends in id -1 and -inf where it has fewer than k others.
+
+    The k-th of the maxima of disjoint groups of columns is reached by at least k columns and, with more groups than
+    k, by few others: what is sorted is those, and among them all that are equal to the k-th. Of rough scores, it is
+    those that their bounds leave, by their exact scores.
     """
-    k = min(k, scores.shape[1])
-    values, ids = scores.topk(min(k + 1, scores.shape[1]), dim=1)
-    if values.isnan().any():  # topk ranks NaN first, so a look at the top is a look at all
+    rough = scores if isinstance(scores, Rough) else None
+    scores = scores.scores if isinstance(scores, Rough) else scores
+    n_users, n_items = scores.shape
+    k = min(k, n_items)
+    maxima, left = scores, []
+    while maxima.shape[1] >= 10 * k:  # one half of the columns against the other
+        half = maxima.shape[1] // 2
+        left.append(maxima[:, 2 * half :])
+        maxima = torch.maximum(maxima[:, :half], maxima[:, half : 2 * half])
+    maxima = torch.cat([maxima, *left], dim=1)
+    if maxima.isnan().any():
         raise InvalidDataError("Expected scores that are numbers, got NaN; the model's weights are damaged.")
-    # topk breaks ties as it likes. Rows where the k-th value also stands outside of the list choose anew ...
-    last, ids = values[:, k - 1 : k], ids[:, :k]
-    undecided = ((values[:, k:] == last) & (last > -torch.inf)).nonzero()[:, 0]
-    if len(undecided):
-        ids[undecided] = _first_of_the_best(scores[undecided], last[undecided], k)
-    # ... and then each list is put in order: columns ascending, then a stable sort by score.
-    ids = ids.sort(dim=1).values
-    values, order = scores.gather(1, ids).sort(dim=1, descending=True, stable=True)
-    return ids.gather(1, order), values
+    least = maxima.topk(k, dim=1).values[:, -1:]
+    if rough is not None:
+        least = rough.within(least)
+    rows, ids = _reached(scores, least.clamp(min=torch.finfo(scores.dtype).min))  # -inf is nobody's
+    found = scores[rows, ids] if rough is None else rough.exact(rows, ids)
+    counts = rows.bincount(minlength=n_users)
+    columns = torch.arange(len(rows), device=rows.device) - (counts.cumsum(0) - counts)[rows]
+    width = max(k, int(counts.max())) if n_users else k
+    candidates = found.new_full((n_users, width), -torch.inf)
+    candidates[rows, columns] = found
+    ids_of = ids.new_full((n_users, width), PAD_ID)
+    ids_of[rows, columns] = ids
+    best, order = candidates.sort(dim=1, descending=True, stable=True)
+    return ids_of.gather(1, order[:, :k]), best[:, :k]
 
 
 def rank(
@@ -49,11 +75,12 @@ def rank(
     *,
     filter_seen: bool = True,
     allowed: NDArray[np.bool_] | None = None,
-    block_bytes: int = 64 << 20,
+    block_bytes: int = 20 << 20,
 ) -> Ranking:
     """Rank items for each row of `user_items` (U, I) without ever holding U x I scores.
 
-    score : rows (B, I) and their places in `user_items` -> scores (B, I), called on blocks that keep to `block_bytes`
+    score : rows (B, I) and their places in `user_items` -> scores (B, I), exact or rough (the result is the same),
+        called on blocks that keep to `block_bytes`
     filter_seen : leave out the items that a row has
     allowed : (I,) bool, the items that may be ranked at all; None for all
     Returns ids (U, N) int32 and scores (U, N) float32, padded with -1 and -FLT_MAX where there is nothing more to give.
@@ -61,30 +88,40 @@ def rank(
     n_users, n_items = user_items.shape
     ids = np.full((n_users, N), PAD_ID, dtype=np.int32)
     values = np.full((n_users, N), PAD_SCORE, dtype=np.float32)
-    step = max(1, block_bytes // (4 * n_items))
-    for start in range(0, n_users, step):
+    start, step = 0, _step(block_bytes // (4 * n_items))
+    while start < n_users:
         places = slice(start, start + step)
         rows = user_items[places]
-        block = score(rows, places)
+        scores = score(rows, places)
+        block = scores.scores if isinstance(scores, Rough) else scores
         if filter_seen:
-            block[_coordinates(rows, block.device)] = -torch.inf
+            block.view(-1)[_cells(rows, block.device)] = -torch.inf
         if allowed is not None:
             block[:, torch.from_numpy(~allowed).to(block.device)] = -torch.inf
-        best, best_values = (part.cpu().numpy() for part in top_k(block, N))
-        real = best_values > -np.inf
-        ids[places, : best.shape[1]] = np.where(real, best, PAD_ID)
-        values[places, : best.shape[1]] = np.where(real, best_values, PAD_SCORE)
+        best, best_values = (part.cpu().numpy() for part in top_k(scores, N))
+        ids[places, : best.shape[1]] = best
+        values[places, : best.shape[1]] = np.where(best_values > -np.inf, best_values, PAD_SCORE)
+        start, step = start + step, _step(block_bytes // (block.itemsize * n_items))
     return ids, values
 
 
-def _first_of_the_best(scores: Tensor, last: Tensor, k: int) -> Tensor:
-    """Columns above the k-th value `last` (B, 1), then the first of those that equal it. -> (B, k), ascending"""
-    above, tied = scores > last, scores == last
-    room = k - above.sum(1, keepdim=True)
-    chosen = above | (tied & (tied.cumsum(1) <= room))
-    return chosen.nonzero()[:, 1].view(-1, k)
+def _step(rows: int) -> int:
+    """As many rows as that, or a few less: products have kernels for whole groups of them."""
+    return rows - rows % 64 if rows > 64 else max(1, rows)
 
 
-def _coordinates(rows: Any, device: torch.device) -> tuple[Tensor, Tensor]:
-    row_of = np.repeat(np.arange(rows.shape[0]), np.diff(rows.indptr))
-    return torch.from_numpy(row_of).to(device), torch.from_numpy(rows.indices).long().to(device)
+def _reached(scores: Tensor, least: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows and columns of scores that are `least` (B, 1) or better, in order."""
+    if scores.device.type != "cpu":
+        return tuple((scores >= least).nonzero().T)
+    # numpy finds them several times as fast as torch, which is slow at comparing bfloat16 too: but not at signs
+    rough = scores.dtype == torch.bfloat16
+    reached = (scores - least).view(torch.int16).numpy() >= 0 if rough else (scores >= least).numpy()
+    cells = torch.from_numpy(np.flatnonzero(reached))
+    return cells // scores.shape[1], cells % scores.shape[1]
+
+
+def _cells(rows: Any, device: torch.device) -> Tensor:
+    """Places of the stored entries in the flattened matrix."""
+    first = np.arange(rows.shape[0], dtype=np.int64) * rows.shape[1]
+    return torch.from_numpy(np.repeat(first, np.diff(rows.indptr)) + rows.indices).to(device)

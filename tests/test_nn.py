@@ -13,6 +13,7 @@ from recvae.batches import DeviceRows
 from recvae.errors import UnknownNameError
 from recvae.nn import products
 from recvae.nn.layers import dropout, initialize, normalized
+from recvae.nn.scratch import reused, scratch
 
 CPU = torch.device("cpu")
 
@@ -145,11 +146,52 @@ def test_auto_takes_bfloat16_where_the_hardware_has_it(monkeypatch):
     for supported, expected in ((True, torch.bfloat16), (False, torch.float32)):
         monkeypatch.setattr(products, "_computes_bfloat16", lambda device, answer=supported: answer)
         for dtype in (torch.float32, torch.float64):
-            leaves = [torch.zeros(shape, dtype=dtype) for shape in [(2, 3), (5, 3), 5]]
+            leaves = [torch.zeros(shape, dtype=dtype) for shape in [(5, 3), 5]]
             chosen = products.products("auto", *leaves)
             assert chosen.dtype == (expected if dtype == torch.float32 else dtype)
     with pytest.raises(UnknownNameError, match="did you mean bfloat16"):
         products.products("bfloat", *leaves)
+
+
+def test_a_second_backward_pass_adds_the_same_gradients_again():
+    batch, leaves = random_batch(), [torch.randn(shape).requires_grad_() for shape in [(7, 5), (13, 5), 13]]
+    loss = nn.multinomial_nll(*leaves, batch, precision="float32").mean()
+    for times in (1, 2, 3):
+        loss.backward(retain_graph=True)
+        if times == 1:
+            once = [leaf.grad.clone() for leaf in leaves]
+        for leaf, first in zip(leaves, once, strict=True):
+            torch.testing.assert_close(leaf.grad, times * first)
+
+
+@pytest.mark.parametrize("impl", ["exact", "dense"])
+def test_logits_out_of_the_range_of_exponentials(impl):
+    batch, hidden = batch_of([[1, 0, 0], [0, 2, 0]]), torch.ones(2, 1, requires_grad=True)
+    for shift in (-300.0, 0.0, 300.0):
+        nll = nn.multinomial_nll(hidden, torch.zeros(3, 1), shift + torch.tensor([0.0, 1.0, 2.0]), batch, impl)
+        expected = -torch.log_softmax(torch.tensor([0.0, 1.0, 2.0], dtype=torch.float64), 0)[:2] * torch.tensor([1, 2])
+        torch.testing.assert_close(nll.detach().double(), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_within_reused_a_step_has_the_memory_of_the_last_and_the_same_gradients():
+    batch, hidden = random_batch(), torch.randn(7, 5)
+    weight, bias = torch.randn(13, 5).requires_grad_(), torch.zeros(13)
+
+    def step():
+        weight.grad = None
+        nn.multinomial_nll(hidden, weight, bias, batch, precision="float32").mean().backward()
+        return weight.grad
+
+    fresh = step()
+    with reused():
+        first = step()
+        assert torch.equal(first, fresh)
+        second = step()
+        assert second.data_ptr() == first.data_ptr() != fresh.data_ptr()
+        hidden.mul_(2)
+        assert not torch.equal(step(), fresh)
+    assert step().data_ptr() != first.data_ptr()
+    assert scratch("any", (2, 3), torch.float32, CPU).shape == (2, 3)
 
 
 def test_repeated_events_add_up_in_both():
@@ -179,6 +221,18 @@ def test_a_bag_is_a_linear_layer_on_the_dense_row():
     bag, batch = nn.Bag(13, 4), random_batch()
     initialize(bag, generator())
     torch.testing.assert_close(bag(batch), dense(batch) @ bag.weight + bag.bias)
+
+
+def test_the_gradient_of_a_bag_is_that_of_the_dense_layer_dropped_events_or_not():
+    batch = random_batch()
+    for values in (batch.values, dropout(batch.values, 0.5, generator()), torch.zeros_like(batch.values)):
+        bag = nn.Bag(13, 4)
+        initialize(bag, generator())
+        seeds = torch.randn(7, 4)
+        (bag(batch, values) * seeds).sum().backward()
+        expected = dense(replace(batch, values=values)).T @ seeds
+        torch.testing.assert_close(bag.weight.grad, expected)
+        torch.testing.assert_close(bag.bias.grad, seeds.sum(0))
 
 
 def test_rows_get_unit_norm_and_empty_ones_stay_empty():

@@ -73,6 +73,73 @@ def test_a_loss_that_is_not_finite_ends_the_run_with_advice():
         train(network, rows, optimizer, generator, epochs=5, batch_size=16, beta=lambda progress: 1.0)
 
 
+def test_the_step_at_which_a_loss_is_lost_is_named():
+    network, rows, optimizer, generator = setup()
+    calls = []
+
+    def beta(progress):
+        calls.append(progress)
+        return float("nan") if len(calls) == 5 else 0.1
+
+    with pytest.raises(TrainingError, match=r"got nan in step 2 of 3 of epoch 2; lower learning_rate, set max_grad"):
+        train(network, rows, optimizer, generator, epochs=5, batch_size=16, beta=beta)
+
+
+def test_gradients_are_clipped_to_their_norm():
+    moved = []
+    for limit in (0.01, None):
+        network, rows, _, generator = setup()
+        before = weights(network)
+        optimizer = torch.optim.SGD(network.parameters(), lr=1.0)
+        train(network, rows, optimizer, generator, epochs=1, batch_size=40, beta=lambda _: 0.1, max_grad_norm=limit)
+        moved.append((weights(network) - before).norm().item())
+    assert moved[0] == pytest.approx(0.01, rel=1e-3)
+    assert moved[1] > 0.02
+
+
+def test_no_gradients_are_left_behind():
+    model = MultVAE(epochs=1, latent_dim=4, random_state=0).fit(ROWS)
+    assert all(parameter.grad is None for parameter in model.network_.parameters())
+
+
+def test_in_bfloat16_the_loss_goes_the_same_way():
+    losses = {
+        precision: [
+            epoch.loss
+            for epoch in MultVAE(epochs=8, latent_dim=8, random_state=0, precision=precision).fit(ROWS).history_
+        ]
+        for precision in ("float32", "bfloat16")
+    }
+    np.testing.assert_allclose(losses["bfloat16"], losses["float32"], rtol=0.01)
+    assert losses["bfloat16"] != losses["float32"]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_an_epoch_on_a_gpu_never_waits_for_it():
+    device = torch.device("cuda")
+    generator = torch.Generator(device).manual_seed(0)
+    network = MultVAE(latent_dim=3, hidden_dims=(5,))._network(20).to(device)
+    initialize(network, generator)
+    optimizer = torch.optim.AdamW(network.parameters(), fused=True)
+    batches = DeviceRows(ROWS, device).shuffled(16, generator)
+    first = next(batches)  # before it, the order comes to the host
+
+    def rest():
+        yield first
+        yield from batches
+
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for batch in rest():
+            loss = network(batch, generator).loss(0.1)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
 def test_the_same_seed_gives_the_same_weights_twice_and_another_does_not():
     for kind in (MultVAE, MultDAE):
         one, two, other = (

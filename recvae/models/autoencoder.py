@@ -17,15 +17,18 @@ from recvae.errors import InvalidParameterError, NotFittedError
 from recvae.evaluation import evaluate_ranker
 from recvae.nn import VAE, multinomial_nll
 from recvae.nn.layers import initialize
-from recvae.nn.products import PRECISIONS
+from recvae.nn.products import PRECISIONS, in_bfloat16
+from recvae.nn.rough import RoughLogits
 from recvae.nn.vae import Likelihood
 from recvae.params import fitted, hyper, parameters
 from recvae.progress import bar
 from recvae.recommender import FitRun, Recommender
 from recvae.rows import transform_values
 from recvae.split import Holdout
-from recvae.topk import rank
+from recvae.topk import Rough, Scorer, rank
 from recvae.train import Epoch, train
+
+MANY = 256  # users from which on it pays to prepare the output layer for rough scores
 
 
 @parameters
@@ -71,7 +74,7 @@ class Autoencoder(Recommender):
     device: str = hyper("auto", 'torch device; "auto" takes a GPU if there is one', run_option=True)
 
     precision: str = hyper(
-        "float32",
+        "auto",
         'of the matrix products in training; "bfloat16" is faster where the hardware has it, which "auto" finds out',
         choices=PRECISIONS,
         run_option=True,
@@ -155,18 +158,35 @@ class Autoencoder(Recommender):
     def _score(self, rows: sparse.csr_matrix) -> Tensor:
         return _score(self.network_, rows)
 
+    def _scorer(self, users: NDArray[Any], recalculate: bool) -> Scorer:
+        return _scorer(self.network_, len(users))
 
-def _score(network: VAE, rows: sparse.csr_matrix, _: object = None) -> Tensor:
+
+def _score(network: VAE, rows: sparse.csr_matrix) -> Tensor:
     device = network.decoder.weight.device
     with torch.no_grad():
         return network.scores(DeviceRows(rows, device).all())
+
+
+def _scorer(network: VAE, n_users: int) -> Scorer:
+    """What ranks by the network's scores: for many users roughly at first, where that is faster."""
+    weight, bias = network.decoder.weight.detach(), network.decoder.bias.detach()
+    if n_users < MANY or not in_bfloat16("auto", weight.device):
+        return lambda rows, _: _score(network, rows)
+    logits = RoughLogits(weight, bias)
+
+    def score(rows: sparse.csr_matrix, _: slice) -> Rough:
+        with torch.no_grad():
+            return logits(network.hidden(DeviceRows(rows, weight.device).all()))
+
+    return score
 
 
 def _validate(network: VAE, valid: Holdout, values: str) -> float:
     """NDCG@100 on validation users."""
 
     def ranker(_: NDArray[np.int64], rows: sparse.csr_matrix, N: int) -> NDArray[np.int32]:
-        return rank(partial(_score, network), transform_values(rows, values), N)[0]
+        return rank(_scorer(network, rows.shape[0]), transform_values(rows, values), N)[0]
 
     return evaluate_ranker(ranker, valid, ["ndcg@100"])["ndcg@100"].mean
 

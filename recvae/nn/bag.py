@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import torch
@@ -11,11 +10,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from recvae.batches import Batch
+from recvae.nn.csr import csr, starts
 from recvae.nn.scratch import scratch
-
-with warnings.catch_warnings():  # torch says once that CSR tensors are in beta
-    warnings.simplefilter("ignore", UserWarning)
-    torch.sparse_csr_tensor([0], [], [], (0, 1), check_invariants=False)
 
 
 class Bag(nn.Module):
@@ -39,10 +35,10 @@ class _Bag(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, weight: Tensor, batch: Batch, values: Tensor) -> Tensor:
         items, rows, offsets = batch.items, batch.rows, batch.offsets
-        if values.device.type == "cpu":  # what dropout left; elsewhere, to count them would halt the device
+        if values.device.type == "cpu" and ctx.needs_input_grad[0]:  # what dropout left; other devices would halt
             kept = values.nonzero()[:, 0]
             items, rows, values = items[kept], rows[kept], values[kept]
-            offsets = _offsets(rows, len(batch))
+            offsets = starts(rows, len(batch))
         ctx.shape, ctx.n_users = weight.shape, len(batch)
         ctx.save_for_backward(items, rows, values)
         return weighted_sums(weight, items, offsets, values)
@@ -53,19 +49,12 @@ class _Bag(torch.autograd.Function):
         """x^T grad, from the events in the order of their items."""
         items, rows, values = ctx.saved_tensors
         order = items.argsort(stable=True)
-        offsets, rows, values = _offsets(items, ctx.shape[0]), rows[order], values[order]
+        items, rows, values = items[order], rows[order], values[order]
         if grad.device.type != "cpu":
-            return weighted_sums(grad, rows, offsets, values), None, None
-        transposed = torch.sparse_csr_tensor(
-            offsets.int(), rows.int(), values, (ctx.shape[0], ctx.n_users), check_invariants=False
-        )
+            return weighted_sums(grad, rows, starts(items, ctx.shape[0]), values), None, None
+        transposed = csr(items, rows, values, (ctx.shape[0], ctx.n_users))
         room = scratch("gradient of the first layer", ctx.shape, grad.dtype, grad.device)
         return torch.addmm(room, transposed, grad, beta=0, out=room), None, None
-
-
-def _offsets(groups: Tensor, n_groups: int) -> Tensor:
-    """Where each group begins, once its members are side by side. -> (n_groups + 1,)"""
-    return F.pad(groups.bincount(minlength=n_groups).cumsum(0), (1, 0))
 
 
 def weighted_sums(table: Tensor, chosen: Tensor, offsets: Tensor, values: Tensor) -> Tensor:

@@ -29,7 +29,7 @@ class _Encoder(nn.Module):
             values = dropout(values, self.dropout, generator)
         h = self.bag(batch, values)
         for layer in self.layers:
-            h = layer(torch.tanh(h)).to(h.dtype)  # of which only the product may be in a lower precision
+            h = layer(torch.tanh(h))
         return h
 
 

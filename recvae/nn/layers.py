@@ -7,10 +7,10 @@ import math
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recvae.batches import Batch
+from recvae.nn.products import linear
 
 
 class Decoder(nn.Module):
@@ -28,16 +28,23 @@ class Decoder(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:  # (B, K) -> (B, H)
         for layer in self.hidden:
-            z = torch.tanh(layer(z).to(z.dtype))
+            z = torch.tanh(layer(z))
         return z
 
     def logits(self, hidden: Tensor) -> Tensor:  # (B, H) -> (B, I)
-        return F.linear(hidden, self.weight, self.bias)
+        return linear(hidden, self.weight, self.bias)
+
+
+class Dense(nn.Linear):
+    """A linear layer of which only the product may be in a lower precision (under autocast), never what it gives."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return linear(x, self.weight, self.bias).to(x.dtype)
 
 
 def dense_layers(dims: Sequence[int]) -> nn.ModuleList:
     """One linear layer from each size to the next. Left uninitialised: torch would draw from its global generator."""
-    return nn.ModuleList(nn.utils.skip_init(nn.Linear, a, b) for a, b in itertools.pairwise(dims))
+    return nn.ModuleList(nn.utils.skip_init(Dense, a, b) for a, b in itertools.pairwise(dims))
 
 
 def normalized(batch: Batch) -> Tensor:

@@ -12,7 +12,6 @@ from torch.autograd.function import once_differentiable
 from recvae.batches import Batch
 from recvae.errors import UnknownNameError
 from recvae.nn.products import Gradients, products
-from recvae.nn.scratch import scratch
 
 IMPLS = ("auto", "dense", "exact")
 BLOCK_BYTES = 96 << 20
@@ -97,16 +96,14 @@ def _by_blocks(
     totals = batch.sum(values)  # (B,), n_u
     nll = torch.empty_like(totals)
     gradients = None if users is None else Gradients.like(hidden, weight, bias)
-    with_items = products(how.precision, hidden, weight, bias)
+    with_items = products(how.precision, weight, bias)
     n_users, n_items = len(hidden), len(weight)
     step = max(1, how.block_bytes // max(1, with_items.dtype.itemsize * n_items))
-    block = scratch("block of logits", (min(step, n_users), n_items), with_items.dtype, hidden.device)
     for start in range(0, n_users, step):
         rows = slice(start, min(start + step, n_users))
         events = batch.events(rows)
         of, x, n = batch.rows[events] - start, values[events], totals[rows]
-        p = block[: rows.stop - start]  # (R, I), logits for now
-        with_items.logits(rows, p)
+        p = with_items.logits(hidden[rows])  # (R, I)
         cells = of * n_items + batch.items[events]  # of the events, in the block
         observed = torch.zeros_like(n).index_add_(0, of, x * p.view(-1)[cells])  # sum_i x_i l_i
         top = p.amax(1, keepdim=True)
@@ -119,5 +116,5 @@ def _by_blocks(
         if users is not None and gradients is not None:
             less = x * (sums / n.clamp(min=torch.finfo(n.dtype).tiny))[of]
             p.view(-1).index_add_(0, cells, less.to(p.dtype), alpha=-1)  # n_u softmax(l) - x, but for n_u / sums
-            with_items.backward(p, rows, users[rows] * n / sums, gradients)
+            with_items.backward(p, hidden[rows], users[rows] * n / sums, rows, gradients)
     return nll, gradients

@@ -52,6 +52,11 @@ class VAE(nn.Module):
         return Elbo(nll, kl)
 
     def scores(self, batch: Batch) -> Tensor:
-        """Logits of all items, decoded from the posterior's mean: no noise at inference. -> (B, I)"""
+        """Logits of all items: no noise at inference. -> (B, I)"""
+        return self.decoder.logits(self.hidden(batch))
+
+    def hidden(self, batch: Batch) -> Tensor:
+        """The decoder's last hidden state, from the posterior's mean. -> (B, H)"""
         posterior: Posterior = self.encoder(batch)
-        return self.decoder.logits(self.decoder(posterior.mean))
+        hidden: Tensor = self.decoder(posterior.mean)
+        return hidden
