@@ -25,6 +25,24 @@ class TextbookMultVAE:
 
     def fit(self, user_items: Any, valid: Holdout) -> Self:
         n_users, n_items = user_items.shape
+        network, optimizer = self.build(n_items)
+        step, n_steps = 0, self.epochs * -(-n_users // self.batch_size)
+        best, best_weights = -1.0, network.state_dict()
+        for _ in range(self.epochs):
+            network.train()
+            for rows in np.array_split(
+                np.random.RandomState(step).permutation(n_users), -(-n_users // self.batch_size)
+            ):
+                self.step(user_items[rows], optimizer, beta=self.kl_cap * step / n_steps)
+                step += 1
+            network.eval()
+            score = evaluate(self, valid, ["ndcg@100"])["ndcg@100"].mean
+            if score > best:
+                best, best_weights = score, copy.deepcopy(network.state_dict())
+        network.load_state_dict(best_weights)
+        return self
+
+    def build(self, n_items: int) -> tuple[nn.Module, torch.optim.Optimizer]:
         torch.manual_seed(self.random_state)
         self.encoder = nn.Sequential(nn.Dropout(0.5), nn.Linear(n_items, 600), nn.Tanh(), nn.Linear(600, 400))
         self.decoder = nn.Sequential(nn.Linear(200, 600), nn.Tanh(), nn.Linear(600, n_items))
@@ -33,25 +51,13 @@ class TextbookMultVAE:
                 nn.init.xavier_uniform_(layer.weight)
                 nn.init.trunc_normal_(layer.bias, std=0.001)
         network = nn.ModuleList([self.encoder, self.decoder])
-        optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
-        step, n_steps = 0, self.epochs * -(-n_users // self.batch_size)
-        best, best_weights = -1.0, network.state_dict()
-        for _ in range(self.epochs):
-            network.train()
-            for rows in np.array_split(
-                np.random.RandomState(step).permutation(n_users), -(-n_users // self.batch_size)
-            ):
-                loss = self._loss(_dense(user_items[rows]), beta=self.kl_cap * step / n_steps)
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-                step += 1
-            network.eval()
-            score = evaluate(self, valid, ["ndcg@100"])["ndcg@100"].mean
-            if score > best:
-                best, best_weights = score, copy.deepcopy(network.state_dict())
-        network.load_state_dict(best_weights)
-        return self
+        return network, torch.optim.Adam(network.parameters(), lr=1e-3)
+
+    def step(self, rows: Any, optimizer: torch.optim.Optimizer, beta: float) -> None:
+        loss = self._loss(_dense(rows), beta)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
 
     def _loss(self, x: Tensor, beta: float) -> Tensor:
         mu, logvar = self.encoder(F.normalize(x)).chunk(2, dim=1)

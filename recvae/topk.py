@@ -45,7 +45,7 @@ def top_k(scores: Tensor | Rough, k: int) -> tuple[Tensor, Tensor]:
     n_users, n_items = scores.shape
     k = min(k, n_items)
     maxima, left = scores, []
-    while maxima.shape[1] >= 10 * k:  # one half of the columns against the other
+    while maxima.shape[1] >= 6 * k:  # one half of the columns against the other
         half = maxima.shape[1] // 2
         left.append(maxima[:, 2 * half :])
         maxima = torch.maximum(maxima[:, :half], maxima[:, half : 2 * half])

@@ -74,7 +74,7 @@ def train(
             started = time.perf_counter()
             betas = [beta((epoch + step / n_steps) / epochs) for step in range(n_steps)]
             batches = rows.shuffled(batch_size, generator)
-            steps = _epoch(network, batches, optimizer, generator, betas, lower, max_grad_norm)
+            steps = run_steps(network, batches, optimizer, generator, betas, lower, max_grad_norm)
             _check_finite(steps[:, 2], epoch)
             nll, kl, loss = (steps.sum(0) / len(rows)).tolist()
             valid = None if validate is None else validate()
@@ -91,7 +91,7 @@ def train(
     return history
 
 
-def _epoch(
+def run_steps(
     network: VAE,
     batches: Iterable[Batch],
     optimizer: torch.optim.Optimizer,

@@ -109,17 +109,10 @@ class Autoencoder(Recommender):
         return 0.0
 
     def _fit(self, rows: sparse.csr_matrix, run: FitRun) -> dict[str, Any]:
-        device = _device(self.device)
         # an event weighs 1 in the mean: with counts, the likelihood would else outgrow the KL term that beta weighs.
         # The encoder reads rows at unit norm, so that in scoring nothing has to be divided.
         rows = rows / rows.data.mean()
-        generator = torch.Generator(device)
-        generator.seed() if self.random_state is None else generator.manual_seed(int(self.random_state))
-        network = self._network(rows.shape[1]).to(device)
-        initialize(network, generator)
-        optimizer = torch.optim.AdamW(
-            network.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay, fused=True
-        )
+        network, optimizer, generator = self._untrained(rows.shape[1])
         with bar(run.show_progress) as progress:
             task = progress.add_task(
                 f"training {type(self).__name__}", total=min(self.epochs, self.stop_after or self.epochs), note=""
@@ -132,7 +125,7 @@ class Autoencoder(Recommender):
 
             history = train(
                 network,
-                DeviceRows(rows, device),
+                DeviceRows(rows, generator.device),
                 optimizer,
                 generator,
                 epochs=self.epochs,
@@ -146,6 +139,18 @@ class Autoencoder(Recommender):
                 callbacks=[report],
             )
         return {"network_": network.eval(), "history_": history}
+
+    def _untrained(self, n_items: int) -> tuple[VAE, torch.optim.Optimizer, torch.Generator]:
+        """What training starts from, on the model's device."""
+        device = _device(self.device)
+        generator = torch.Generator(device)
+        generator.seed() if self.random_state is None else generator.manual_seed(int(self.random_state))
+        network = self._network(n_items).to(device)
+        initialize(network, generator)
+        optimizer = torch.optim.AdamW(
+            network.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay, fused=True
+        )
+        return network, optimizer, generator
 
     def _tensors(self) -> dict[str, Tensor]:
         return dict(self.network_.state_dict())

@@ -14,7 +14,7 @@ from recvae.errors import UnknownNameError
 from recvae.nn.products import Gradients, products
 
 IMPLS = ("auto", "dense", "exact")
-BLOCK_BYTES = 96 << 20
+BLOCK_BYTES = 48 << 20
 LARGEST = 60.0  # of a logit that is taken to the exponential as it is: e^60 times any number of items is a float32
 
 
@@ -98,7 +98,8 @@ def _by_blocks(
     gradients = None if users is None else Gradients.like(hidden, weight, bias)
     with_items = products(how.precision, weight, bias)
     n_users, n_items = len(hidden), len(weight)
-    step = max(1, how.block_bytes // max(1, with_items.dtype.itemsize * n_items))
+    n_blocks = -(-n_users // max(1, how.block_bytes // max(1, with_items.dtype.itemsize * n_items)))
+    step = -(-n_users // max(1, n_blocks))  # all blocks of about one size
     for start in range(0, n_users, step):
         rows = slice(start, min(start + step, n_users))
         events = batch.events(rows)

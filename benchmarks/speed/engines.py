@@ -1,0 +1,74 @@
+"""What is timed: a training step of each engine, an epoch, and the ranking of many users. Shared by all suites here."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from scipy import sparse
+
+from benchmarks.textbook import TextbookMultVAE
+from recvae import MultVAE
+from recvae.batches import DeviceRows
+from recvae.nn.products import in_bfloat16
+from recvae.nn.scratch import reused
+from recvae.train import run_steps
+
+Work = Callable[[], None]
+ENGINES = ("textbook", "float32", "bfloat16")  # the latter two are recvae's precisions
+ALS_FACTORS = 256
+
+
+@contextmanager
+def training(matrix: sparse.csr_matrix, engine: str, batch_size: int, device: str = "cpu") -> Iterator[Work]:
+    """A function that makes the next training step of a 600-200-600 Mult-VAE with one of the `ENGINES`."""
+    if engine == "textbook":
+        yield _textbook_step(matrix, batch_size)
+        return
+    model = MultVAE(random_state=0, precision=engine, device=device)
+    network, optimizer, generator = model._untrained(matrix.shape[1])
+    rows = DeviceRows(matrix, generator.device)
+    batches = itertools.chain.from_iterable(rows.shuffled(batch_size, generator) for _ in itertools.count())
+    lower = torch.autocast(device, torch.bfloat16, enabled=in_bfloat16(engine, generator.device))
+
+    def step() -> None:
+        run_steps(network, itertools.islice(batches, 1), optimizer, generator, [0.1], lower, None)
+
+    with reused():
+        yield step
+
+
+def _textbook_step(matrix: sparse.csr_matrix, batch_size: int) -> Work:
+    model = TextbookMultVAE()
+    _, optimizer = model.build(matrix.shape[1])
+    random = np.random.default_rng(0)
+
+    def step() -> None:
+        model.step(matrix[random.choice(matrix.shape[0], batch_size, replace=False)], optimizer, 0.1)
+
+    return step
+
+
+def ranking(matrix: sparse.csr_matrix, engine: str, n_users: int, N: int = 100) -> Work:
+    """A function that ranks items for the first users, those they have left out, by "recvae" or "als" (implicit's).
+
+    The models see so little training that only the shape of their factors is real, which is what takes the time.
+    """
+    users, rows = np.arange(n_users), matrix[:n_users]
+    if engine == "recvae":
+        model = MultVAE(random_state=0, epochs=1, batch_size=500).fit(rows[:500], show_progress=False)
+        return lambda: _drop(model.recommend(users, rows, N=N))
+    import implicit
+    import threadpoolctl
+
+    threadpoolctl.threadpool_limits(1, "blas")  # as implicit advises: it has threads of its own
+    als = implicit.als.AlternatingLeastSquares(factors=ALS_FACTORS, iterations=1, random_state=0)
+    als.fit(matrix, show_progress=False)
+    return lambda: _drop(als.recommend(users, rows, N=N))
+
+
+def _drop(_: object) -> None:
+    pass

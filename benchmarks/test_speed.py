@@ -1,0 +1,39 @@
+"""Timed pieces of the engine, by size and precision: `python -m pytest benchmarks -n 0` (pytest-benchmark)."""
+
+import itertools
+
+import pytest
+
+from benchmarks.speed.engines import ranking, training
+from benchmarks.synthetic import synthetic
+from recvae import Interactions, MultVAE, evaluate, strong_split
+
+SIZES = {"small": (4_000, 2_000, 200_000), "medium": (8_000, 20_000, 500_000)}
+
+
+@pytest.fixture(scope="module", params=SIZES)
+def matrix(request):
+    return synthetic(*SIZES[request.param])
+
+
+@pytest.mark.parametrize(("engine", "batch"), itertools.product(["textbook", "float32", "bfloat16"], [500, 2000]))
+def test_step(benchmark, matrix, engine, batch):
+    with training(matrix, engine, batch) as step:
+        benchmark.pedantic(step, rounds=5, warmup_rounds=2)
+
+
+@pytest.mark.parametrize("engine", ["float32", "bfloat16"])
+def test_epoch(benchmark, matrix, engine):
+    with training(matrix, engine, 500) as step:
+        benchmark.pedantic(lambda: [step() for _ in range(matrix.shape[0] // 500)], rounds=5, warmup_rounds=1)
+
+
+@pytest.mark.parametrize("engine", ["recvae", "als"])
+def test_ranking(benchmark, matrix, engine):
+    benchmark.pedantic(ranking(matrix, engine, n_users=2000), rounds=5, warmup_rounds=1)
+
+
+def test_evaluation(benchmark, matrix):
+    split = strong_split(Interactions.from_matrix(matrix), heldout_users=1000)
+    model = MultVAE(random_state=0, epochs=1).fit(split.train, show_progress=False)
+    benchmark.pedantic(lambda: evaluate(model, split.test), rounds=5, warmup_rounds=1)
