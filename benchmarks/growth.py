@@ -8,7 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks.speed import machine, run_cases, write_matrix
+from benchmarks.speed import Save, machine, run_cases, write_matrix
+from benchmarks.speed.tables import in_all
 from benchmarks.synthetic import synthetic
 
 ITEMS = (5_000, 10_000, 20_000, 40_000, 80_000, 160_000)
@@ -17,16 +18,17 @@ PER_USER = 50  # events
 ENGINE = "bfloat16"
 
 
-def run_growth(repeats: int) -> dict[str, Any]:
+def run_growth(repeats: int, save: Save) -> None:
     """Steps of 500 of 10,000 users at each number of items, epochs of each number of users at 20,000 items."""
     shapes = [("step", 10_000, items) for items in ITEMS] + [("epoch", users, 20_000) for users in USERS]
-    results = []
+    results: list[dict[str, Any]] = []
     for what, n_users, n_items in shapes:
         with tempfile.TemporaryDirectory() as folder:
             paths = {"data": write_matrix(Path(folder) / "data.npz", synthetic(n_users, n_items, PER_USER * n_users))}
             case = {"what": what, "data": "data", "engine": ENGINE, "batch": 500, "repeats": repeats}
-            results += [result | {"users": n_users, "items": n_items} for result in run_cases([case], paths, 1)]
-    return machine() | {"events_per_user": PER_USER, "cases": results}
+            (result,) = run_cases([case], paths, 1, lambda _: None)
+        results.append(result | {"users": n_users, "items": n_items})
+        save(machine() | {"events_per_user": PER_USER, "cases": results})
 
 
 def plot(results: dict[str, Any], path: Path) -> None:
@@ -40,7 +42,7 @@ def plot(results: dict[str, Any], path: Path) -> None:
     panels: tuple[tuple[str, str, list[dict[str, Any]], Callable[[dict[str, Any]], float]], ...] = (
         ("a step of 500 users, ms", "items", steps, lambda case: 1e3 * statistics.median(case["seconds"])),
         ("an epoch, s", "users", epochs, lambda case: statistics.median(case["seconds"])),
-        ("memory of training, MiB", "items", steps, lambda case: case["mib"]),
+        ("memory without the data, MiB", "items", steps, in_all),
     )
     for axis, (title, size, cases, value) in zip(axes, panels, strict=True):
         sizes, values = [case[size] for case in cases], [value(case) for case in cases]

@@ -15,9 +15,12 @@ def synthetic(n_users: int, n_items: int, n_events: int, seed: int = 0) -> spars
     Activity is exp(N(0, 1)), at least one event and at most a quarter of the items; the item of rank r is drawn with
     weight 1 / (10 + r), each at most once by a user.
     """
+    most = n_items // 4
+    if not n_users <= n_events <= n_users * most:
+        raise ValueError(f"Expected {n_users} to {n_users * most} events, one to {most} of a user, got {n_events}.")
     random = np.random.default_rng(seed)
     activity = random.lognormal(0, 1, n_users)
-    lengths = _lengths(activity / activity.sum() * n_events, n_events, n_items // 4)
+    lengths = _lengths(activity / activity.sum() * n_events, n_events, most)
     cumulative = np.cumsum(1 / (10 + np.arange(n_items)))
     names = random.permutation(n_items)  # so that an item's number does not tell its rank
     complete: list[NDArray[np.int64]] = []

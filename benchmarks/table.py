@@ -7,6 +7,9 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+from benchmarks.markdown import markdown
+from benchmarks.speed.tables import epoch_table, growth_table, rank_table, step_table
+
 RESULTS = Path(__file__).parent / "results"
 DATASETS = ("sample", "ml-latest-small", "ml-100k", "ml-1m", "lastfm-2k", "ml-10m-implicit", "gowalla")
 REFERENCES = ("ml-1m", "lastfm-2k", "ml-10m-implicit")
@@ -24,7 +27,7 @@ def results_table(folder: Path = RESULTS) -> str:
     rows += [["test users", *(f"{each['test_users']:,}" for each in settings)]]
     rows += [["seeds", *(str(len(each["seeds"])) for each in settings)]]
     rows += [["MultVAE training", *(f"{_seconds(result, 'MultVAE'):,.0f} s" for result in results.values())]]
-    return _markdown(rows)
+    return markdown(rows)
 
 
 def published_table(folder: Path = RESULTS, name: str = "gowalla") -> str:
@@ -36,7 +39,7 @@ def published_table(folder: Path = RESULTS, name: str = "gowalla") -> str:
     }
     theirs = {who: [figures[metric] for metric in metrics] for who, figures in result["published"].items()}
     ranked = sorted((ours | theirs).items(), key=lambda item: item[1][-1])
-    return _markdown([[name, *metrics]] + [[who, *(f"{figure:.4f}" for figure in figures)] for who, figures in ranked])
+    return markdown([[name, *metrics]] + [[who, *(f"{figure:.4f}" for figure in figures)] for who, figures in ranked])
 
 
 def reference_table(folder: Path = RESULTS) -> str:
@@ -49,7 +52,13 @@ def reference_table(folder: Path = RESULTS) -> str:
         test = result["difference"]
         interval = f"{test['difference']:+.4f} ({test['low']:+.4f} to {test['high']:+.4f})"
         rows.append([name, *means, interval, str(result["seeds"]), f"{seconds[0]:,.0f} s against {seconds[1]:,.0f} s"])
-    return _markdown(rows)
+    return markdown(rows)
+
+
+def speed_tables(folder: Path = RESULTS) -> list[str]:
+    """Steps, epochs and ranking beside other packages, and growth with size, as Markdown."""
+    speed, epochs, growth = (_read(folder, name) for name in ("speed", "epochs", "growth"))
+    return [step_table(speed), epoch_table(epochs), rank_table(speed, epochs), growth_table(growth)]
 
 
 def results_page(folder: Path = RESULTS) -> str:
@@ -61,6 +70,7 @@ def results_page(folder: Path = RESULTS) -> str:
             results_table(folder),
             published_table(folder),
             reference_table(folder),
+            *speed_tables(folder),
         ]
     )
 
@@ -85,8 +95,3 @@ def _cell(result: dict[str, Any], model: str) -> str:
         return ""
     metric = row["metrics"][result["settings"]["metrics"][-1]]
     return f"{metric['mean']:.4f} ± {metric['stderr']:.4f}"
-
-
-def _markdown(rows: list[list[str]]) -> str:
-    head, *body = (f"| {' | '.join(row)} |" for row in rows)
-    return "\n".join([head, f"|{'---|' * len(rows[0])}", *body])

@@ -37,35 +37,52 @@ def top_k(scores: Tensor | Rough, k: int) -> tuple[Tensor, Tensor]:
     which ends in id -1 and -inf where it has fewer than k others.
 
     The k-th of the maxima of disjoint groups of columns is reached by at least k columns and, with more groups than
-    k, by few others: what is sorted is those, and among them all that are equal to the k-th. Of rough scores, it is
-    those that their bounds leave, by their exact scores.
+    k, by few others but those equal to it: these are sorted. Of rough scores, it is those that their bounds leave, by
+    their exact scores.
     """
     rough = scores if isinstance(scores, Rough) else None
     scores = scores.scores if isinstance(scores, Rough) else scores
-    n_users, n_items = scores.shape
-    k = min(k, n_items)
+    k = min(k, scores.shape[1])
+    if k == 0:
+        return torch.empty(len(scores), 0, dtype=torch.int64), scores.new_empty(len(scores), 0)
+    least = _group_maxima(scores, 3 * k).topk(k, dim=1).values[:, -1:]
+    if rough is not None:
+        least = rough.within(least)
+    rows, ids = _reached(scores, least.clamp(min=torch.finfo(scores.dtype).min))  # -inf is nobody's
+    found = scores[rows, ids] if rough is None else rough.exact(rows, ids)
+    counts = rows.bincount(minlength=len(scores))
+    if len(rows) and int(counts.max()) > 8 * k:  # rows in which very many are equal: each cell by itself
+        order = found.argsort(descending=True, stable=True)
+        order = order[rows[order].argsort(stable=True)]
+        order = order[_within_rows(rows, counts) < k]
+        rows, ids, found = rows[order], ids[order], found[order]
+        counts = counts.clamp(max=k)
+    width = max(k, int(counts.max())) if len(counts) else k
+    columns = _within_rows(rows, counts)
+    candidates = found.new_full((len(scores), width), -torch.inf)
+    candidates[rows, columns] = found
+    ids_of = ids.new_full((len(scores), width), PAD_ID)
+    ids_of[rows, columns] = ids
+    best, order = candidates.sort(dim=1, descending=True, stable=True)
+    return ids_of.gather(1, order[:, :k]), best[:, :k]
+
+
+def _group_maxima(scores: Tensor, n_groups: int) -> Tensor:
+    """Maxima of that many disjoint groups of columns, or of up to twice as many; NaN is an error."""
     maxima, left = scores, []
-    while maxima.shape[1] >= 6 * k:  # one half of the columns against the other
+    while maxima.shape[1] >= 2 * n_groups:  # one half of the columns against the other
         half = maxima.shape[1] // 2
         left.append(maxima[:, 2 * half :])
         maxima = torch.maximum(maxima[:, :half], maxima[:, half : 2 * half])
     maxima = torch.cat([maxima, *left], dim=1)
     if maxima.isnan().any():
         raise InvalidDataError("Expected scores that are numbers, got NaN; the model's weights are damaged.")
-    least = maxima.topk(k, dim=1).values[:, -1:]
-    if rough is not None:
-        least = rough.within(least)
-    rows, ids = _reached(scores, least.clamp(min=torch.finfo(scores.dtype).min))  # -inf is nobody's
-    found = scores[rows, ids] if rough is None else rough.exact(rows, ids)
-    counts = rows.bincount(minlength=n_users)
-    columns = torch.arange(len(rows), device=rows.device) - (counts.cumsum(0) - counts)[rows]
-    width = max(k, int(counts.max())) if n_users else k
-    candidates = found.new_full((n_users, width), -torch.inf)
-    candidates[rows, columns] = found
-    ids_of = ids.new_full((n_users, width), PAD_ID)
-    ids_of[rows, columns] = ids
-    best, order = candidates.sort(dim=1, descending=True, stable=True)
-    return ids_of.gather(1, order[:, :k]), best[:, :k]
+    return maxima
+
+
+def _within_rows(rows: Tensor, counts: Tensor) -> Tensor:
+    """The number of each cell within its row, for cells in the order of rows."""
+    return torch.arange(len(rows), device=rows.device) - (counts.cumsum(0) - counts)[rows]
 
 
 def rank(
@@ -79,7 +96,7 @@ def rank(
 ) -> Ranking:
     """Rank items for each row of `user_items` (U, I) without ever holding U x I scores.
 
-    score : rows (B, I) and their places in `user_items` -> scores (B, I), exact or rough (the result is the same),
+    score : rows (B, I) and their places in `user_items` -> scores (B, I), exact or rough (which changes nothing),
         called on blocks that keep to `block_bytes`
     filter_seen : leave out the items that a row has
     allowed : (I,) bool, the items that may be ranked at all; None for all
@@ -93,7 +110,7 @@ def rank(
         places = slice(start, start + step)
         rows = user_items[places]
         scores = score(rows, places)
-        block = scores.scores if isinstance(scores, Rough) else scores
+        block = scores.scores if isinstance(scores, Rough) else (scores := scores.contiguous())
         if filter_seen:
             block.view(-1)[_cells(rows, block.device)] = -torch.inf
         if allowed is not None:
@@ -116,6 +133,7 @@ def _reached(scores: Tensor, least: Tensor) -> tuple[Tensor, Tensor]:
         return tuple((scores >= least).nonzero().T)
     # numpy finds them several times as fast as torch, which is slow at comparing bfloat16 too: but not at signs
     rough = scores.dtype == torch.bfloat16
+    least = torch.where(least == 0, -0.0, least)  # -0.0 less 0.0 would have the sign of a number below
     reached = (scores - least).view(torch.int16).numpy() >= 0 if rough else (scores >= least).numpy()
     cells = torch.from_numpy(np.flatnonzero(reached))
     return cells // scores.shape[1], cells % scores.shape[1]

@@ -58,7 +58,7 @@ def train(
     epochs, stop_after : how long the run is by which `beta` goes, and after which of its epochs to end it early
     beta : share of the run done, in [0, 1) -> weight of the KL term
     max_grad_norm : scale the gradient of a step down to this norm where it is longer
-    precision : of the products within the network; weights, sums and all else stay in float32
+    precision : of the products within the network, not of weights, noise and KL term
     validate : () -> a number that is better when higher, called after each epoch with the network in eval mode
     patience : stop after so many epochs in a row without a better one; None never stops
     callbacks : called with each epoch's record
@@ -69,22 +69,21 @@ def train(
     best, best_epoch, best_weights = float("-inf"), 0, dict[str, Tensor]()
     n_steps = -(-len(rows) // batch_size)
     lower = torch.autocast(generator.device.type, torch.bfloat16, enabled=in_bfloat16(precision, generator.device))
-    with reused():
-        for epoch in range(min(epochs, stop_after or epochs)):
-            started = time.perf_counter()
-            betas = [beta((epoch + step / n_steps) / epochs) for step in range(n_steps)]
-            batches = rows.shuffled(batch_size, generator)
-            steps = run_steps(network, batches, optimizer, generator, betas, lower, max_grad_norm)
-            _check_finite(steps[:, 2], epoch)
-            nll, kl, loss = (steps.sum(0) / len(rows)).tolist()
-            valid = None if validate is None else validate()
-            history.append(Epoch(epoch + 1, nll, kl, loss, betas[-1], valid, time.perf_counter() - started))
-            for callback in callbacks:
-                callback(history[-1])
-            if valid is not None and valid > best:
-                best, best_epoch, best_weights = valid, epoch, _copy(network)
-            if valid is not None and patience is not None and epoch - best_epoch >= patience:
-                break
+    for epoch in range(min(epochs, stop_after or epochs)):
+        started = time.perf_counter()
+        betas = [beta((epoch + step / n_steps) / epochs) for step in range(n_steps)]
+        batches = rows.shuffled(batch_size, generator)
+        steps = run_steps(network, batches, optimizer, generator, betas, lower, max_grad_norm)
+        _check_finite(steps[:, 2], epoch)
+        nll, kl, loss = (steps.sum(0) / len(rows)).tolist()
+        valid = None if validate is None else validate()
+        history.append(Epoch(epoch + 1, nll, kl, loss, betas[-1], valid, time.perf_counter() - started))
+        for callback in callbacks:
+            callback(history[-1])
+        if valid is not None and valid > best:
+            best, best_epoch, best_weights = valid, epoch, _copy(network)
+        if valid is not None and patience is not None and epoch - best_epoch >= patience:
+            break
     optimizer.zero_grad()  # nobody needs the last gradients, nor their memory
     if best_weights:
         network.load_state_dict(best_weights)
@@ -103,18 +102,20 @@ def run_steps(
     """One step for each batch. -> (steps, 3) on the host: sums over users of nll, kl and loss"""
     network.train()
     steps = torch.empty(len(betas), 3, device=generator.device)
-    for step, (batch, beta) in enumerate(zip(batches, betas, strict=True)):
-        with precision:
-            terms = network(batch, generator)
-        loss = terms.loss(beta)
-        optimizer.zero_grad()
-        loss.backward()
-        if max_grad_norm is not None:
-            nn.utils.clip_grad_norm_(network.parameters(), max_grad_norm)
-        optimizer.step()
-        steps[step] = torch.stack([terms.nll.sum(), terms.kl.sum(), loss * len(batch)]).detach()
+    with reused() as memory:
+        for step, (batch, beta) in enumerate(zip(batches, betas, strict=True)):
+            optimizer.zero_grad()
+            memory.begin_step()
+            with precision:
+                terms = network(batch, generator)
+            loss = terms.loss(beta)
+            loss.backward()
+            if max_grad_norm is not None:
+                nn.utils.clip_grad_norm_(network.parameters(), max_grad_norm)
+            optimizer.step()
+            steps[step] = torch.stack([terms.nll.sum(), terms.kl.sum(), loss * len(batch)]).detach()
     network.eval()
-    return steps.cpu()  # the one look at device memory in an epoch
+    return steps.cpu()  # what the host learns of these steps, once
 
 
 def _copy(network: nn.Module) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ from torch.distributions import Multinomial, Normal, kl_divergence
 
 from recvae import nn
 from recvae.batches import DeviceRows
-from recvae.errors import UnknownNameError
+from recvae.errors import InvalidTypeError, UnknownNameError
 from recvae.nn import products
 from recvae.nn.layers import dropout, initialize, normalized
 from recvae.nn.scratch import reused, scratch
@@ -183,15 +183,74 @@ def test_within_reused_a_step_has_the_memory_of_the_last_and_the_same_gradients(
         return weight.grad
 
     fresh = step()
-    with reused():
+    with reused() as memory:
         first = step()
         assert torch.equal(first, fresh)
+        memory.begin_step()
         second = step()
         assert second.data_ptr() == first.data_ptr() != fresh.data_ptr()
         hidden.mul_(2)
         assert not torch.equal(step(), fresh)
     assert step().data_ptr() != first.data_ptr()
     assert scratch("any", (2, 3), torch.float32, CPU).shape == (2, 3)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_two_likelihoods_and_two_bags_of_one_step_do_not_share_their_gradients(precision):
+    batch = random_batch()
+    bags = [nn.Bag(13, 5), nn.Bag(13, 5)]
+    heads = [(torch.randn(13, 5).requires_grad_(), torch.randn(13).requires_grad_()) for _ in range(2)]
+    for bag in bags:
+        initialize(bag, generator())
+    leaves = [*(part for head in heads for part in head), *(bag.weight for bag in bags)]
+
+    def gradients():
+        for leaf in leaves:
+            leaf.grad = None
+        for _ in range(2):  # and two batches whose gradients are added up
+            for bag, head in zip(bags, heads, strict=True):
+                nn.multinomial_nll(bag(batch), *head, batch, precision=precision).mean().backward()
+        return [leaf.grad.clone() for leaf in leaves]
+
+    expected = gradients()
+    with reused():
+        found = gradients()
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_where_no_gradient_is_wanted_none_is_formed(monkeypatch):
+    monkeypatch.setattr(products.Plain, "backward", None)
+    leaves = [torch.randn(shape).requires_grad_() for shape in [(7, 5), (13, 5), 13]]
+    with torch.no_grad():
+        assert nn.multinomial_nll(*leaves, random_batch(), precision="float32").grad_fn is None
+        assert nn.Bag(13, 5)(random_batch()).grad_fn is None
+
+
+def test_under_autocast_the_precision_asked_for_is_kept(monkeypatch):
+    monkeypatch.setattr(products, "ONEDNN", None)
+    leaves = [torch.randn(shape).requires_grad_() for shape in [(7, 5), (13, 5), 13]]
+    expected = nn.multinomial_nll(*leaves, random_batch(), precision="float32")
+    with torch.autocast("cpu", torch.bfloat16):
+        found = nn.multinomial_nll(*leaves, random_batch(), precision="float32")
+    torch.testing.assert_close(found, expected)
+    found.mean().backward()
+
+
+def test_a_batch_without_users():
+    batch = DeviceRows(sparse.csr_matrix((0, 13), dtype=np.float32), CPU).all()
+    hidden = torch.zeros(0, 5, requires_grad=True)
+    nll = nn.multinomial_nll(hidden, torch.randn(13, 5).requires_grad_(), torch.zeros(13), batch)
+    assert nll.shape == (0,)
+    nll.sum().backward()
+
+
+def test_half_precision_is_refused_with_the_reason():
+    leaves = [torch.randn(shape).half() for shape in [(7, 5), (13, 5), 13]]
+    with pytest.raises(
+        InvalidTypeError, match=r"Expected weights in float32 or float64, got torch\.float16; precision"
+    ):
+        nn.multinomial_nll(*leaves, random_batch())
 
 
 def test_repeated_events_add_up_in_both():

@@ -6,6 +6,7 @@ import torch
 from scipy import sparse
 
 from recvae import MultVAE
+from recvae.errors import InvalidDataError
 from recvae.nn import products
 from recvae.nn.rough import RoughLogits
 from recvae.topk import PAD_SCORE, rank
@@ -60,13 +61,20 @@ def test_equal_items_come_in_order():
     assert (np.diff(ids.reshape(40, -1)[:, :10]) == 50).all()
 
 
-def test_few_items_need_their_exact_score(monkeypatch):
+def test_few_items_need_their_exact_score():
     hidden, weight, bias = layer(spread=0.3, n_items=5000)
     asked = []
     rough = RoughLogits(weight, bias)(hidden)
     kept = rough._replace(exact=lambda rows, items: asked.append(len(rows)) or rough.exact(rows, items))
     rank(lambda _, places: kept, sparse.csr_matrix((40, 5000), dtype=np.float32), 50)
     assert 50 * 40 <= asked[0] < 150 * 40
+
+
+def test_weights_that_are_no_numbers():
+    _, weight, bias = layer()
+    weight[3, 3] = torch.inf
+    with pytest.raises(InvalidDataError, match="output layer is damaged"):
+        RoughLogits(weight, bias)
 
 
 def test_models_rank_many_users_roughly_at_first_and_alike(monkeypatch):

@@ -57,6 +57,33 @@ def test_large_rows_with_ties_at_the_border():
     assert ids.tolist() == expected.tolist()
 
 
+def test_a_row_of_equal_scores_among_others():
+    random = np.random.default_rng(0)
+    scores = random.normal(size=(6, 3000)).astype(np.float32)
+    scores[2], scores[4, 100:] = 0, -5
+    ids, values = top_k(torch.from_numpy(scores.copy()), 7)
+    expected = np.lexsort((np.broadcast_to(np.arange(3000), scores.shape), -scores))[:, :7]
+    assert ids.tolist() == expected.tolist()
+    assert values.tolist() == np.take_along_axis(scores, expected, 1).tolist()
+
+
+def test_zero_of_either_sign_is_one_score_in_bfloat16():
+    ids, _ = top_k(torch.tensor([[-0.0, 0.0, -1.0, 0.0, -0.0]]).bfloat16(), 3)
+    assert ids.tolist() == [[0, 1, 3]]
+
+
+def test_nothing_asked_for_and_nothing_there():
+    assert top_k(torch.zeros(2, 5), 0)[0].shape == (2, 0)
+    assert top_k(torch.zeros(2, 0), 3)[0].shape == (2, 0)
+
+
+def test_scores_need_not_lie_in_the_order_of_rows():
+    scores = np.arange(12, dtype=np.float32).reshape(3, 4)
+    rows = sparse.csr_matrix(np.eye(4, 3, dtype=np.float32))
+    ids, _ = rank(lambda block, places: torch.from_numpy(scores).T[places], rows, 1)
+    assert ids[:, 0].tolist() == [2, 2, 1, 2]
+
+
 def test_nan_never_becomes_a_recommendation():
     with pytest.raises(InvalidDataError, match="got NaN"):
         top_k(torch.tensor([[1.0, float("nan"), 0.0]]), 2)

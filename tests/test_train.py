@@ -8,7 +8,7 @@ from recvae.batches import DeviceRows
 from recvae.errors import TrainingError
 from recvae.models import MultDAE
 from recvae.nn.layers import initialize
-from recvae.train import train
+from recvae.train import run_steps, train
 
 ROWS = sparse.random(40, 20, 0.3, format="csr", random_state=0, dtype=np.float32)
 
@@ -122,20 +122,20 @@ def test_an_epoch_on_a_gpu_never_waits_for_it():
     network = MultVAE(latent_dim=3, hidden_dims=(5,))._network(20).to(device)
     initialize(network, generator)
     optimizer = torch.optim.AdamW(network.parameters(), fused=True)
-    batches = DeviceRows(ROWS, device).shuffled(16, generator)
-    first = next(batches)  # before it, the order comes to the host
 
-    def rest():
+    def watched():
+        batches = DeviceRows(ROWS, device).shuffled(16, generator)
+        first = next(batches)  # before it, the order comes to the host
+        torch.cuda.set_sync_debug_mode("error")
         yield first
         yield from batches
+        torch.cuda.set_sync_debug_mode("default")  # before the losses come to the host
 
-    torch.cuda.set_sync_debug_mode("error")
     try:
-        for batch in rest():
-            loss = network(batch, generator).loss(0.1)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
+        for precision in (False, True):
+            lower = torch.autocast("cuda", torch.bfloat16, enabled=precision)
+            steps = run_steps(network, watched(), optimizer, generator, [0.1] * 3, lower, 1.0)
+            assert steps.isfinite().all()
     finally:
         torch.cuda.set_sync_debug_mode("default")
 

@@ -27,5 +27,5 @@ def environment(peer: str, home: Path) -> Path | str:
         [str(python), "-m", "pip", "install", "--quiet", *torch, *requirements], capture_output=True, text=True
     )
     if done.returncode:
-        return f"cannot be installed: {done.stderr.strip().splitlines()[-1]}"
+        return ["cannot be installed", *done.stderr.strip().splitlines()][-1]
     return python

@@ -1,14 +1,14 @@
-"""Training and ranking beside other implementations: each case in a process of its own, all in one run, in turns."""
+"""Training and ranking beside other implementations, each case in a process of its own."""
 
 from __future__ import annotations
 
 import json
-import os
 import platform
 import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,55 +24,69 @@ from recvae import __version__, load_split
 SYNTHETIC = "ml-20m-shape"
 BATCHES = (500, 2000)
 RANKED = {SYNTHETIC: 10_000, "gowalla": 29_858}  # users, whose 100 best items are listed
-STEPS = {"textbook": 6, "float32": 8, "bfloat16": 10}
+STEPS = {"textbook": 6, "textbook-autocast": 6, "float32": 8, "bfloat16": 10}
+Case = dict[str, Any]
+Save = Callable[[dict[str, Any]], None]  # takes the results so far
 
 
-def run_speed(rounds: int, epochs: int, home: Path | None, peers: Path | None) -> dict[str, Any]:
-    """Steps and ranking `rounds` times in turns, then epochs on real data, ours and the peers'. -> for JSON
-
-    home : where gowalla and ml-1m are; peers : where the environments of other packages are, or are to be made
-    """
+def run_speed(rounds: int, save: Save) -> None:
+    """Steps and ranking on random data of ML-20M's shape, in turns: each case once in each round."""
+    matrix = synthetic(*ML_20M)
+    cases: list[Case] = [
+        {"what": "step", "data": SYNTHETIC, "engine": engine, "batch": batch, "repeats": STEPS[engine]}
+        for batch in BATCHES
+        for engine in ENGINES
+    ]
+    cases += [
+        {"what": "rank", "data": SYNTHETIC, "engine": engine, "users": RANKED[SYNTHETIC], "repeats": 3}
+        for engine in ("recvae", "als")
+    ]
+    about = machine() | {"data": {SYNTHETIC: [*matrix.shape, matrix.nnz]}, "als_factors": ALS_FACTORS}
     with tempfile.TemporaryDirectory() as folder:
-        data = {SYNTHETIC: synthetic(*ML_20M)} | _real(home)
-        paths = {name: write_matrix(Path(folder) / f"{name}.npz", matrix) for name, matrix in data.items()}
-        cases = [
-            {"what": "step", "data": SYNTHETIC, "engine": engine, "batch": batch, "repeats": STEPS[engine]}
-            for batch in BATCHES
-            for engine in ENGINES
-        ]
-        cases += [
-            {"what": "rank", "data": SYNTHETIC, "engine": engine, "users": RANKED[SYNTHETIC], "repeats": 3}
-            for engine in ("recvae", "als")
-        ]
-        results = run_cases(cases, paths, rounds)
-        real = [name for name in data if name != SYNTHETIC]
-        cases = [
-            {"what": "epoch", "data": name, "engine": engine, "batch": 500, "repeats": epochs}
-            for name in real
-            for engine in ("float32", "bfloat16")
-        ]
-        cases += [
-            {"what": "rank", "data": name, "engine": "recvae", "users": RANKED[name], "repeats": epochs}
-            for name in real
-            if name in RANKED
-        ]
-        results += run_cases(cases, paths, 1)
-        others, absent = _peers({name: paths[name] for name in real}, epochs, peers)
+        paths = {SYNTHETIC: write_matrix(Path(folder) / "data.npz", matrix)}
+        run_cases(cases, paths, rounds, lambda results: save(about | {"cases": results}))
+
+
+def run_epochs(epochs: int, home: Path | None, peers: Path | None, save: Save) -> None:
+    """Epochs on gowalla and ml-1m, ours and other packages', one after the other; and the ranking of all users.
+
+    home : where the data are; peers : where the environments of other packages are, or are to be made
+    """
+    data = {name: load_split(name, home).train.matrix for name in ("gowalla", "ml-1m")}
+    cases: list[Case] = [
+        {"what": "epoch", "data": name, "engine": engine, "batch": 500, "repeats": epochs}
+        for name in data
+        for engine in ("float32", "bfloat16")
+    ]
+    cases += [
+        {"what": "rank", "data": name, "engine": engine, "users": RANKED[name], "repeats": epochs}
+        for name in data
+        for engine in ("recvae", "als")
+        if name in RANKED
+    ]
     shapes = {name: [*matrix.shape, matrix.nnz] for name, matrix in data.items()}
-    return machine() | {"data": shapes, "als_factors": ALS_FACTORS, "cases": results + others, "absent": absent}
+    about = machine() | {"data": shapes, "als_factors": ALS_FACTORS}
+    with tempfile.TemporaryDirectory() as folder:
+        paths = {name: write_matrix(Path(folder) / f"{name}.npz", matrix) for name, matrix in data.items()}
+        results = run_cases(cases, paths, 1, lambda results: save(about | {"cases": results, "absent": {}}))
+        for others, absent in _peers(paths, epochs, peers):
+            save(about | {"cases": results + others, "absent": absent})
 
 
-def run_cases(cases: list[dict[str, Any]], paths: dict[str, str], rounds: int) -> list[dict[str, Any]]:
-    """Each case once in each round, in a new process. -> the cases with their median seconds by round"""
+def run_cases(cases: list[Case], paths: dict[str, str], rounds: int, save: Callable[[list[Case]], None]) -> list[Case]:
+    """Each case once in each round, in a new process. -> those done, with their median seconds in each round
+
+    With one round, they have the seconds of each repeat in it.
+    """
     results = [case | {"seconds": []} for case in cases]
     for number in range(rounds):
         for result, case in zip(results, cases, strict=True):
             found = _in_process([sys.executable, "-m", "benchmarks.speed.case"], case | {"data": paths[case["data"]]})
-            one_round = rounds == 1  # then what is repeated within it counts
-            result["seconds"] += found["seconds"] if one_round else [statistics.median(found["seconds"])]
+            result["seconds"] += found["seconds"] if rounds == 1 else [statistics.median(found["seconds"])]
             if "mib" in found:
                 result["mib"] = max(result.get("mib", 0.0), found["mib"])
             print(f"round {number + 1}", *case.values(), f"{result['seconds'][-1]:.3f} s", flush=True)
+            save([each for each in results if each["seconds"]])
     return results
 
 
@@ -84,32 +98,27 @@ def _in_process(command: list[str], case: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _peers(paths: dict[str, str], epochs: int, home: Path | None) -> tuple[list[dict[str, Any]], dict[str, str]]:
-    """Epochs of other packages on real data; and which could not be had, and why."""
-    results: list[dict[str, Any]] = []
+def _peers(paths: dict[str, str], epochs: int, home: Path | None) -> Iterator[tuple[list[Case], dict[str, str]]]:
+    """After each epoch run of another package, all so far; and which could not be had, and why."""
+    results: list[Case] = []
     absent: dict[str, str] = {}
     for peer, (script, _) in REQUIREMENTS.items():
         python = "no folder for its environment was given" if home is None else environment(peer, home)
-        if isinstance(python, str):
-            absent[peer] = python
-            continue
         for name, path in paths.items():
+            if isinstance(python, str):
+                absent[peer] = python
+                break
             command = [str(python), str(SCRIPTS / script), path, "500", str(epochs)]
             done = subprocess.run(command, capture_output=True, text=True, cwd=tempfile.gettempdir())
             if done.returncode:
-                absent[peer] = done.stderr.strip().splitlines()[-1].split("/")[-1]
-                break
-            seconds = json.loads(done.stdout.splitlines()[-1])["seconds"]
-            results.append({"what": "epoch", "data": name, "engine": peer, "batch": 500, "seconds": seconds})
-            print(peer, name, seconds, flush=True)
-    return results, absent
-
-
-def _real(home: Path | None) -> dict[str, sparse.csr_matrix]:
-    """Training rows of gowalla and ml-1m, where they are to be found."""
-    if home is None and "RECVAE_DATA" not in os.environ:
-        return {}
-    return {name: load_split(name, home).train.matrix for name in ("gowalla", "ml-1m")}
+                reason = [f"ended with {done.returncode}", *done.stderr.strip().splitlines()][-1]
+                absent[f"{peer} on {name}"] = reason.split("/")[-1]
+            else:
+                seconds = json.loads(done.stdout.splitlines()[-1])["seconds"]
+                results.append({"what": "epoch", "data": name, "engine": peer, "batch": 500, "seconds": seconds})
+            print(peer, name, done.returncode, flush=True)
+            yield results, absent
+    yield results, absent
 
 
 def write_matrix(path: Path, matrix: sparse.csr_matrix) -> str:

@@ -25,7 +25,10 @@ class Bag(nn.Module):
     def forward(self, batch: Batch, values: Tensor | None = None) -> Tensor:
         """Of the batch's own values, or of others (E,) at the same places. -> (B, H)"""
         x = batch.values if values is None else values
-        sums: Tensor = _Bag.apply(self.weight, batch, x.to(self.weight.dtype))  # type: ignore[no-untyped-call]
+        x = x.to(self.weight.dtype)
+        if not (torch.is_grad_enabled() and self.weight.requires_grad):
+            return weighted_sums(self.weight, batch.items, batch.offsets, x) + self.bias
+        sums: Tensor = _Bag.apply(self.weight, batch, x)  # type: ignore[no-untyped-call]
         return sums + self.bias
 
 
@@ -35,7 +38,7 @@ class _Bag(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, weight: Tensor, batch: Batch, values: Tensor) -> Tensor:
         items, rows, offsets = batch.items, batch.rows, batch.offsets
-        if values.device.type == "cpu" and ctx.needs_input_grad[0]:  # what dropout left; other devices would halt
+        if values.device.type == "cpu":  # what dropout left; to count them, other devices would halt
             kept = values.nonzero()[:, 0]
             items, rows, values = items[kept], rows[kept], values[kept]
             offsets = starts(rows, len(batch))
@@ -53,7 +56,7 @@ class _Bag(torch.autograd.Function):
         if grad.device.type != "cpu":
             return weighted_sums(grad, rows, starts(items, ctx.shape[0]), values), None, None
         transposed = csr(items, rows, values, (ctx.shape[0], ctx.n_users))
-        room = scratch("gradient of the first layer", ctx.shape, grad.dtype, grad.device)
+        room = scratch("gradient of the first layer", ctx.shape, grad.dtype, grad.device, for_step=True)
         return torch.addmm(room, transposed, grad, beta=0, out=room), None, None
 
 

@@ -35,8 +35,10 @@ def multinomial_nll(
     hidden : (B, H), weight : (I, H), bias : (I,), batch : the B rows x
     impl : "dense" is the textbook's, log-softmax over all logits times a dense row: the reference. "exact" has the
         same value and gradient from blocks of rows, and never more than one block of logits. "auto" is "exact".
-    precision : of the products of "exact" with all items: "float32" (that of `hidden`), or "bfloat16" with sums, the
-        observed items and gradients in float32; "auto" takes bfloat16 where the hardware computes in it
+        On a GPU its gradient is for losses in which all users have one weight, such as the mean; for others it is NaN.
+    precision : of the products of "exact" with all items: "float32" (that of the weights), or "bfloat16", in which
+        the block of logits is kept too, while sums over items or users are in float32; "auto" takes bfloat16 where the
+        hardware computes in it
     block_bytes : how large a block of logits may be; it has at least one row
     """
     if impl not in IMPLS:
@@ -45,7 +47,11 @@ def multinomial_nll(
         logits = F.linear(hidden, weight, bias)  # (B, I)
         x = torch.zeros_like(logits).index_put_((batch.rows, batch.items), batch.values.to(logits.dtype), True)
         return -(x * F.log_softmax(logits, dim=1)).sum(1)
-    how = How(precision, block_bytes)
+    how, hidden = How(precision, block_bytes), hidden.to(weight.dtype)
+    if not len(hidden):
+        return hidden.sum(1)
+    if not (torch.is_grad_enabled() and any(part.requires_grad for part in (hidden, weight, bias))):
+        return _by_blocks(hidden, weight, bias, batch, how, None)[0]
     nll: Tensor = _Multinomial.apply(hidden, weight, bias, batch, how)  # type: ignore[no-untyped-call]
     return nll
 
@@ -61,17 +67,16 @@ class _Multinomial(torch.autograd.Function):
     """n_u logsumexp(l) - sum_i x_i l_i, whose gradient in the logits l is n_u softmax(l) - x.
 
     The gradients are formed in the forward pass, while a block of softmax is at hand, for the loss that is the mean
-    over users. For any other weights, and if asked for once more, backward computes them anew.
+    over users. For any other weights, and if asked for once more, backward computes them anew; but where to look at
+    the weights would halt the device, there must be one weight for all.
     """
 
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor, batch: Batch, how: How) -> Tensor:
-        mean = hidden.new_full((len(hidden),), 1 / max(len(hidden), 1))
-        differentiable = any(ctx.needs_input_grad)
-        nll, ctx.formed = _by_blocks(hidden, weight, bias, batch, how, mean if differentiable else None)
-        if differentiable:
-            ctx.save_for_backward(hidden, weight, bias, mean)
-            ctx.batch, ctx.how = batch, how
+        mean = hidden.new_full((len(hidden),), 1 / len(hidden))
+        nll, ctx.formed = _by_blocks(hidden, weight, bias, batch, how, mean)
+        ctx.save_for_backward(hidden, weight, bias, mean)
+        ctx.batch, ctx.how = batch, how
         return nll
 
     @staticmethod
@@ -88,6 +93,7 @@ class _Multinomial(torch.autograd.Function):
         return *(formed or ()), None, None
 
 
+@torch.no_grad()
 def _by_blocks(
     hidden: Tensor, weight: Tensor, bias: Tensor, batch: Batch, how: How, users: Tensor | None
 ) -> tuple[Tensor, Gradients | None]:
@@ -104,7 +110,8 @@ def _by_blocks(
         rows = slice(start, min(start + step, n_users))
         events = batch.events(rows)
         of, x, n = batch.rows[events] - start, values[events], totals[rows]
-        p = with_items.logits(hidden[rows])  # (R, I)
+        with torch.autocast(hidden.device.type, enabled=False):
+            p = with_items.logits(hidden[rows])  # (R, I)
         cells = of * n_items + batch.items[events]  # of the events, in the block
         observed = torch.zeros_like(n).index_add_(0, of, x * p.view(-1)[cells])  # sum_i x_i l_i
         top = p.amax(1, keepdim=True)

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from recvae.errors import UnknownNameError
+from recvae.errors import InvalidTypeError, UnknownNameError
 from recvae.nn.scratch import scratch
 
 PRECISIONS = ("auto", "float32", "bfloat16")
@@ -30,7 +30,7 @@ class Gradients(NamedTuple):
     @classmethod
     def like(cls, hidden: Tensor, weight: Tensor, bias: Tensor) -> Gradients:
         """Room for them, uninitialised."""
-        room = scratch("gradient of the output layer", weight.shape, weight.dtype, weight.device)
+        room = scratch("gradient of the output layer", weight.shape, weight.dtype, weight.device, for_step=True)
         return cls(torch.empty_like(hidden), room, torch.empty_like(bias))
 
 
@@ -56,7 +56,7 @@ class Plain:
 
 
 class Bfloat16:
-    """In bfloat16, whose products are summed in float32.
+    """In bfloat16: what goes into a product and what comes out of it, while it is summed in float32.
 
     The bias is two more columns of the weight, met by ones in the hidden state: the nearest bfloat16, and what that is
     off by. So it is as exact as in float32, and costs no pass of its own over the logits.
@@ -78,7 +78,7 @@ class Bfloat16:
         return torch.mm(self._widened(hidden, 1), self.weight.T, out=out)
 
     def sums(self, p: Tensor) -> Tensor:
-        # a sum in bfloat16 is rounded once, at its end: of many short ones, the roundings cancel out
+        # a sum in bfloat16 is rounded once, at its end: of 64 of them, no rounding is that of the whole
         n_items = p.shape[1]
         whole = n_items - n_items % 64
         return p[:, :whole].unflatten(1, (64, whole // 64)).sum(2).float().sum(1) + p[:, whole:].sum(1)
@@ -116,6 +116,10 @@ def linear(hidden: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 def products(precision: str, weight: Tensor, bias: Tensor) -> Plain | Bfloat16:
     """The products in a precision; float64 stays as it is under "auto"."""
+    if weight.dtype not in (torch.float32, torch.float64):
+        raise InvalidTypeError(
+            f"Expected weights in float32 or float64, got {weight.dtype}; precision says what products are computed in."
+        )
     precise = precision == "auto" and weight.dtype == torch.float64
     return (Bfloat16 if not precise and in_bfloat16(precision, weight.device) else Plain)(weight, bias)
 

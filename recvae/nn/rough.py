@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from recvae.errors import InvalidDataError
 from recvae.nn.csr import csr
 from recvae.nn.products import ITEMS, Bfloat16
 from recvae.topk import Rough
@@ -18,7 +19,8 @@ class RoughLogits:
 
     With h' and W' rounded to bfloat16, h W^T - h' W'^T = h (W - W')^T + (h - h') W'^T, and by Cauchy and Schwarz that
     is for no item more than |h| max |W_i - W'_i| + |h - h'| max |W'_i|. An item whose rough logit is further than
-    twice this below the k-th best rough one is not among the k best, and needs no logit in float32.
+    twice this below the k-th best rough one is not among the k best, and needs no logit in float32. What remains is
+    what float32 itself leaves open: the order in which products are summed.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor):
@@ -29,6 +31,8 @@ class RoughLogits:
         parts = zip(weight.split(ITEMS), rounded.split(ITEMS), strict=True)
         self.most_off = max((part - near).norm(dim=1).max() for part, near in parts)
         self.largest_bias = bias.abs().max()
+        if not (self.longest + self.most_off + self.largest_bias).isfinite():
+            raise InvalidDataError("Expected weights that are finite numbers; the model's output layer is damaged.")
 
     def __call__(self, hidden: Tensor) -> Rough:
         """Of hidden states (B, H)."""

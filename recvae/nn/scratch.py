@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -9,30 +10,53 @@ from contextvars import ContextVar
 import torch
 from torch import Tensor
 
-_kept: ContextVar[dict[str, Tensor] | None] = ContextVar("kept", default=None)
+
+class Memory:
+    """Buffers by name and turn."""
+
+    def __init__(self) -> None:
+        self.buffers: dict[tuple[str, int], Tensor] = {}
+        self.turns: Counter[str] = Counter()
+
+    def begin_step(self) -> None:
+        """From here on, what the last step was given may be written over."""
+        self.turns.clear()
+
+    def give(self, name: str, turn: int, size: int, dtype: torch.dtype) -> Tensor:
+        held = self.buffers.get((name, turn))
+        if held is None or held.dtype != dtype or len(held) < size:
+            held = self.buffers[name, turn] = torch.empty(size, dtype=dtype)
+        return held[:size]
+
+
+_memory: ContextVar[Memory | None] = ContextVar("memory", default=None)
 
 
 @contextmanager
-def reused() -> Iterator[None]:
-    """Within this, `scratch` gives the same memory under the same name again and again.
+def reused() -> Iterator[Memory]:
+    """Within this, memory that one step was given is given to the next again, that of gradients among it.
 
-    Gradients lie in it too: each backward pass writes over those of the one before. So it is for loops that are done
-    with a step's gradients before they begin the next step.
+    So it is for a loop that is done with a step's gradients when it calls `begin_step`, in one thread. Within another
+    such block it is that block's memory.
     """
-    token = _kept.set({})
+    memory = _memory.get() or Memory()
+    token = _memory.set(memory)
     try:
-        yield
+        yield memory
     finally:
-        _kept.reset(token)
+        _memory.reset(token)
 
 
-def scratch(name: str, shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """An uninitialised tensor. Other devices than the CPU have an allocator that keeps memory by itself."""
-    kept = _kept.get()
-    if kept is None or device.type != "cpu":
+def scratch(
+    name: str, shape: Sequence[int], dtype: torch.dtype, device: torch.device, *, for_step: bool = False
+) -> Tensor:
+    """An uninitialised tensor, to be used until the same name is asked for again; or `for_step`, until the next step.
+
+    Other devices than the CPU have an allocator that keeps memory by itself.
+    """
+    memory = _memory.get()
+    if memory is None or device.type != "cpu":
         return torch.empty(shape, dtype=dtype, device=device)
-    size = torch.Size(shape).numel()
-    held = kept.get(name)
-    if held is None or held.dtype != dtype or len(held) < size:
-        held = kept[name] = torch.empty(size, dtype=dtype)
-    return held[:size].view(shape)
+    turn = memory.turns[name]
+    memory.turns[name] += for_step
+    return memory.give(name, turn, torch.Size(shape).numel(), dtype).view(shape)
