@@ -96,8 +96,8 @@ def rank(
 ) -> Ranking:
     """Rank items for each row of `user_items` (U, I) without ever holding U x I scores.
 
-    score : rows (B, I) and their places in `user_items` -> scores (B, I), exact or rough (which changes nothing),
-        called on blocks that keep to `block_bytes`
+    score : rows (B, I) and their places in `user_items` -> scores (B, I), called on blocks that keep to `block_bytes`;
+        they may be rough, and the lists are still those of exact ones
     filter_seen : leave out the items that a row has
     allowed : (I,) bool, the items that may be ranked at all; None for all
     Returns ids (U, N) int32 and scores (U, N) float32, padded with -1 and -FLT_MAX where there is nothing more to give.

@@ -17,7 +17,7 @@ REQUIREMENTS = {
 def environment(peer: str, home: Path) -> Path | str:
     """The interpreter of a peer's environment under `home`, made if it is not there; or why it cannot be had."""
     script, requirements = REQUIREMENTS[peer]
-    folder = home / script.removesuffix(".py")
+    folder = home.resolve() / script.removesuffix(".py")
     python = folder / "bin" / "python"
     if not python.exists():
         subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
