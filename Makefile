@@ -5,13 +5,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: benchmark test lint types wheel clean
+.PHONY: benchmark test time-once lint types wheel clean
 
 benchmark: $(INSTALLED)  ## train and score all models on the embedded sample
 	$(BIN)/recvae benchmark --out runs/sample.json
 
 test: $(INSTALLED)  ## the whole test suite
 	$(BIN)/python -m pytest
+
+time-once: $(INSTALLED)  ## what `pytest benchmarks` times, on small data and untimed: that it runs
+	$(BIN)/python -m pytest benchmarks -n 0 -q -k "small or gpu" --benchmark-disable
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

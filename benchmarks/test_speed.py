@@ -4,7 +4,8 @@ import itertools
 
 import pytest
 
-from benchmarks.speed.engines import ranking, training
+from benchmarks.gpu import run_gpu
+from benchmarks.speed.engines import ENGINES, ranking, training
 from benchmarks.synthetic import synthetic
 from recvae import Interactions, MultVAE, evaluate, strong_split
 
@@ -16,7 +17,7 @@ def matrix(request):
     return synthetic(*SIZES[request.param])
 
 
-@pytest.mark.parametrize(("engine", "batch"), itertools.product(["textbook", "float32", "bfloat16"], [500, 2000]))
+@pytest.mark.parametrize(("engine", "batch"), [*itertools.product(ENGINES, [500, 2000])])
 def test_step(benchmark, matrix, engine, batch):
     with training(matrix, engine, batch) as step:
         benchmark.pedantic(step, rounds=5, warmup_rounds=2)
@@ -37,3 +38,10 @@ def test_evaluation(benchmark, matrix):
     split = strong_split(Interactions.from_matrix(matrix), heldout_users=1000)
     model = MultVAE(random_state=0, epochs=1).fit(split.train, show_progress=False)
     benchmark.pedantic(lambda: evaluate(model, split.test), rounds=5, warmup_rounds=1)
+
+
+def test_the_gpu_suite_runs_and_knows_its_bound():
+    results = run_gpu(batches=(50,), shape=(300, 400, 6000), steps=2, device="cpu")
+    (case,) = results["cases"]
+    assert 0 < case["share"] < 1
+    assert case["users_per_second"] > 0
