@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -20,7 +20,7 @@ class Batch:
     items: Tensor  # (E,) whole numbers, column of each event
     values: Tensor  # (E,) float32
     offsets: Tensor  # (B + 1,) int64
-    bounds: Sequence[int] | NDArray[np.int64] | None = None  # the offsets once more, where the host knows them
+    bounds: NDArray[np.int64] | None = None  # the offsets once more, where the host knows them
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -46,7 +46,6 @@ class DeviceRows:
     """Rows (U, I) of a CSR matrix, moved to `device` once: columns as int32, and where rows begin on the host too."""
 
     def __init__(self, matrix: sparse.csr_matrix, device: torch.device):
-        self.n_items = matrix.shape[1]
         self.indptr = matrix.indptr.astype(np.int64)
         self.starts = torch.from_numpy(self.indptr).to(device)
         self.items = torch.from_numpy(matrix.indices.astype(np.int32)).to(device)

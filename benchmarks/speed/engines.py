@@ -17,7 +17,7 @@ from recvae.nn.products import in_bfloat16
 from recvae.nn.scratch import reused
 from recvae.train import run_steps
 
-Work = Callable[..., None]
+Work = Callable[..., object]
 ENGINES = ("textbook", "textbook-autocast", "float32", "bfloat16")  # the latter two are recvae's precisions
 ALS_FACTORS = 256
 
@@ -64,15 +64,11 @@ def ranking(matrix: sparse.csr_matrix, engine: str, n_users: int, N: int = 100) 
     users, rows = np.arange(n_users), matrix[:n_users]
     if engine == "recvae":
         model = MultVAE(random_state=0, epochs=1, batch_size=500).fit(matrix[:20_000], show_progress=False)
-        return lambda: _drop(model.recommend(users, rows, N=N))
+        return lambda: model.recommend(users, rows, N=N)
     import implicit
     import threadpoolctl
 
     threadpoolctl.threadpool_limits(1, "blas")  # as implicit advises: it has threads of its own
     als = implicit.als.AlternatingLeastSquares(factors=ALS_FACTORS, iterations=1, random_state=0)
     als.fit(matrix, show_progress=False)
-    return lambda: _drop(als.recommend(users, rows, N=N))
-
-
-def _drop(_: object) -> None:
-    pass
+    return lambda: als.recommend(users, rows, N=N)

@@ -35,7 +35,7 @@ class Gradients(NamedTuple):
 
 
 class Plain:
-    """In the precision of the hidden states."""
+    """In the precision of the weights."""
 
     def __init__(self, weight: Tensor, bias: Tensor):
         self.weight, self.bias = weight, bias
