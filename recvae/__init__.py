@@ -5,7 +5,7 @@ from recvae.cards import Card, load_card
 from recvae.datasets import load_dataset, load_split
 from recvae.evaluation import Evaluation, Metric, PairedTest, evaluate, paired_bootstrap
 from recvae.interactions import Interactions
-from recvae.models import MultDAE, MultVAE
+from recvae.models import MultDAE, MultVAE, RecVAE
 from recvae.recommender import Recommender, load
 from recvae.split import (
     Holdout,
@@ -28,6 +28,7 @@ __all__ = [
     "MultDAE",
     "MultVAE",
     "PairedTest",
+    "RecVAE",
     "Recommender",
     "Split",
     "evaluate",

@@ -21,6 +21,7 @@ class Batch:
     values: Tensor  # (E,) float32
     offsets: Tensor  # (B + 1,) int64
     bounds: NDArray[np.int64] | None = None  # the offsets once more, where the host knows them
+    users: Tensor | None = None  # (B,) int64, their rows in what the batch was gathered from
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -56,7 +57,8 @@ class DeviceRows:
 
     def all(self) -> Batch:
         """All rows as one batch."""
-        return Batch(self.items, self.values, self.starts, self.indptr)
+        users = torch.arange(len(self), device=self.starts.device)
+        return Batch(self.items, self.values, self.starts, self.indptr, users)
 
     def batches(self, order: Tensor, batch_size: int) -> Iterator[Batch]:
         """The given rows, in that order, in batches; the last one may be smaller.
@@ -81,4 +83,4 @@ class DeviceRows:
         # event e of the batch is event e - offsets[b] + starts[b] of the matrix
         shift = torch.repeat_interleave(self.starts[order] - offsets[:-1], offsets.diff(), output_size=total)
         events = torch.arange(total, device=shift.device) + shift
-        return Batch(self.items[events], self.values[events], offsets, bounds)
+        return Batch(self.items[events], self.values[events], offsets, bounds, order)

@@ -20,7 +20,8 @@ from recvae.nn.vae import VAE
 class Epoch:
     """What one epoch gave, per user in the mean, and how many seconds it took, validation included.
 
-    loss is what was minimised, nll + beta * kl with each step's own beta; `beta` is that of the last step.
+    An epoch is one pass of each of its phases, or more. loss is what was minimised, nll + beta * kl with each step's
+    own beta; `beta` is that of the last step.
     """
 
     epoch: int
@@ -37,6 +38,22 @@ class Epoch:
         return -self.nll - self.kl
 
 
+@dataclass(frozen=True)
+class Phase:
+    """Passes over the users in which a part of the network learns and the others stay, without dropout in them."""
+
+    learns: tuple[str, ...] = ("encoder", "decoder", "prior")
+    passes: int = 1
+
+    def begin(self, network: nn.Module) -> None:
+        """Make the parts learn, and stop the others."""
+        for name, part in network.named_children():
+            part.train(name in self.learns).requires_grad_(name in self.learns)
+
+
+WHOLE = Phase()
+
+
 def train(
     network: VAE,
     rows: DeviceRows,
@@ -47,6 +64,7 @@ def train(
     stop_after: int | None = None,
     batch_size: int,
     beta: Callable[[float], float],
+    phases: Sequence[Phase] = (WHOLE,),
     max_grad_norm: float | None = None,
     precision: str = "float32",
     validate: Callable[[], float] | None = None,
@@ -57,6 +75,7 @@ def train(
 
     epochs, stop_after : how long the run is by which `beta` goes, and after which of its epochs to end it early
     beta : share of the run done, in [0, 1) -> weight of the KL term
+    phases : what an epoch is made of, one after the other
     max_grad_norm : scale the gradient of a step down to this norm where it is longer
     precision : of the products within the network, not of weights, noise and KL term
     validate : () -> a number that is better when higher, called after each epoch with the network in eval mode
@@ -67,15 +86,22 @@ def train(
     """
     history: list[Epoch] = []
     best, best_epoch, best_weights = float("-inf"), 0, dict[str, Tensor]()
+    passes = [phase for phase in phases for _ in range(phase.passes)]
     n_steps = -(-len(rows) // batch_size)
     lower = torch.autocast(generator.device.type, torch.bfloat16, enabled=in_bfloat16(precision, generator.device))
     for epoch in range(min(epochs, stop_after or epochs)):
         started = time.perf_counter()
-        betas = [beta((epoch + step / n_steps) / epochs) for step in range(n_steps)]
-        batches = rows.shuffled(batch_size, generator)
-        steps = run_steps(network, batches, optimizer, generator, betas, lower, max_grad_norm)
+        done = [step / (n_steps * len(passes)) for step in range(n_steps * len(passes))]
+        betas = [beta((epoch + share) / epochs) for share in done]
+        if network.prior is not None:
+            network.prior.renew(network.encoder, rows)
+        each = []
+        for place, phase in enumerate(passes):
+            batches, here = rows.shuffled(batch_size, generator), betas[place * n_steps : (place + 1) * n_steps]
+            each.append(run_steps(network, batches, optimizer, generator, here, lower, max_grad_norm, phase))
+        steps = torch.cat(each)
         _check_finite(steps[:, 2], epoch)
-        nll, kl, loss = (steps.sum(0) / len(rows)).tolist()
+        nll, kl, loss = (steps.sum(0) / (len(rows) * len(passes))).tolist()
         valid = None if validate is None else validate()
         history.append(Epoch(epoch + 1, nll, kl, loss, betas[-1], valid, time.perf_counter() - started))
         for callback in callbacks:
@@ -85,6 +111,7 @@ def train(
         if valid is not None and patience is not None and epoch - best_epoch >= patience:
             break
     optimizer.zero_grad()  # nobody needs the last gradients, nor their memory
+    network.requires_grad_(True)
     if best_weights:
         network.load_state_dict(best_weights)
     return history
@@ -98,9 +125,10 @@ def run_steps(
     betas: Sequence[float],
     precision: torch.autocast,
     max_grad_norm: float | None,
+    phase: Phase = WHOLE,
 ) -> Tensor:
     """One step for each batch. -> (steps, 3) on the host: sums over users of nll, kl and loss"""
-    network.train()
+    phase.begin(network)
     steps = torch.empty(len(betas), 3, device=generator.device)
     with reused() as memory:
         for step, (batch, beta) in enumerate(zip(batches, betas, strict=True)):

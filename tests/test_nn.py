@@ -41,7 +41,7 @@ def test_kl_equals_torch_distributions():
     mean, logvar = torch.randn(50, 8, dtype=torch.float64), torch.randn(50, 8, dtype=torch.float64)
     posterior = Normal(mean, (0.5 * logvar).exp())
     expected = kl_divergence(posterior, Normal(torch.zeros_like(mean), torch.ones_like(mean))).sum(1)
-    found = nn.standard_normal_kl(nn.Gaussian(mean, logvar), mean)
+    found = nn.standard_normal_kl(nn.Gaussian(mean, logvar))
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
 
 
@@ -350,7 +350,7 @@ def test_the_elbo_of_a_case_done_by_hand():
     decoder = nn.Decoder(1, (), 2)
     decoder.weight.data = torch.tensor([[1.0], [0.0]])
     decoder.bias.data = torch.zeros(2)
-    network = nn.VAE(Encoder(), decoder, nn.multinomial_nll, nn.standard_normal_kl)
+    network = nn.VAE(Encoder(), decoder, nn.multinomial_nll, nn.StandardNormal())
     eps = torch.empty(1, 1).normal_(generator=generator(5)).item()
     terms = network(batch_of([[1, 0]]), generator(5))
     assert terms.nll.item() == pytest.approx(math.log(1 + math.exp(-(1 + eps))), rel=1e-5)

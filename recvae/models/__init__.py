@@ -2,5 +2,6 @@
 
 from recvae.models.mult_dae import MultDAE
 from recvae.models.mult_vae import MultVAE
+from recvae.models.rec_vae import RecVAE
 
-__all__ = ["MultDAE", "MultVAE"]
+__all__ = ["MultDAE", "MultVAE", "RecVAE"]

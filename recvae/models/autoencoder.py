@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -26,7 +27,7 @@ from recvae.recommender import FitRun, Recommender
 from recvae.rows import transform_values
 from recvae.split import Holdout
 from recvae.topk import Rough, Scorer, rank
-from recvae.train import Epoch, train
+from recvae.train import WHOLE, Epoch, Phase, train
 
 MANY = 256  # users from which on it pays to prepare the output layer for rough scores
 
@@ -108,6 +109,10 @@ class Autoencoder(Recommender):
         """Weight of the KL term after a share of the run."""
         return 0.0
 
+    def _phases(self) -> Sequence[Phase]:
+        """What an epoch is made of."""
+        return (WHOLE,)
+
     def _fit(self, rows: sparse.csr_matrix, run: FitRun) -> dict[str, Any]:
         # an event weighs 1 in the mean: with counts, the likelihood would else outgrow the KL term that beta weighs.
         # The encoder reads rows at unit norm, so that in scoring nothing has to be divided.
@@ -132,6 +137,7 @@ class Autoencoder(Recommender):
                 stop_after=self.stop_after,
                 batch_size=int(self.batch_size or min(500, -(-rows.shape[0] // 20))),
                 beta=self._beta,
+                phases=self._phases(),
                 max_grad_norm=self.max_grad_norm,
                 precision=self.precision,
                 validate=None if run.valid is None else partial(_validate, network, run.valid, run.values),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from recvae.models.autoencoder import Autoencoder
-from recvae.nn import SCHEDULES, VAE, Decoder, GaussianEncoder, standard_normal_kl
+from recvae.nn import SCHEDULES, VAE, Decoder, GaussianEncoder, StandardNormal
 from recvae.params import hyper, parameters
 
 
@@ -36,7 +36,7 @@ class MultVAE(Autoencoder):
     def _network(self, n_items: int) -> VAE:
         encoder = GaussianEncoder(n_items, self.hidden_dims, self.latent_dim, self.dropout)
         decoder = Decoder(self.latent_dim, self.hidden_dims[::-1], n_items)
-        return VAE(encoder, decoder, self._likelihood(), standard_normal_kl)
+        return VAE(encoder, decoder, self._likelihood(), StandardNormal())
 
     def _beta(self, progress: float) -> float:
         return SCHEDULES[self.kl_schedule](progress, self.kl_cap, self.kl_anneal)

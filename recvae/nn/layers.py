@@ -67,6 +67,6 @@ def initialize(network: nn.Module, generator: torch.Generator) -> None:
         with torch.no_grad():
             if name.endswith("bias"):
                 parameter.normal_(0, 0.001, generator=generator)
-            else:
+            elif parameter.dim() > 1:  # the scales of a LayerNorm stay at 1
                 bound = math.sqrt(6 / sum(parameter.shape))
                 parameter.uniform_(-bound, bound, generator=generator)

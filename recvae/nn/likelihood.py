@@ -87,10 +87,10 @@ class _Multinomial(torch.autograd.Function):
         if formed is not None and grad.device.type != "cpu":
             # to look at the weights would halt the device: where they are not all alike, the gradients are NaN
             scale = torch.where((grad == grad[:1]).all(), grad[0] / mean[0], torch.nan)
-            return *(gradient.mul_(scale) for gradient in formed), None, None
+            return *(None if gradient is None else gradient.mul_(scale) for gradient in formed.all()), None, None
         if formed is None or not torch.equal(grad, mean):
             _, formed = _by_blocks(hidden, weight, bias, ctx.batch, ctx.how, grad)
-        return *(formed or ()), None, None
+        return *(formed.all() if formed else ()), None, None
 
 
 @torch.no_grad()

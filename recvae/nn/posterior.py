@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
+
+LOG_2PI = math.log(2 * math.pi)
 
 
 class Posterior(Protocol):
@@ -22,6 +25,10 @@ class Gaussian(NamedTuple):
 
     mean: Tensor  # (B, K)
     logvar: Tensor  # (B, K)
+
+    def log_density(self, z: Tensor) -> Tensor:
+        """log N(z; mean, exp(logvar)). (B, K) -> (B,)"""
+        return -0.5 * ((z - self.mean).square() / self.logvar.exp() + self.logvar + LOG_2PI).sum(-1)
 
     def sample(self, generator: torch.Generator) -> Tensor:
         """z = mu + sigma * eps, eps ~ N(0, I): the randomness stays outside, so gradients reach mu and sigma.
@@ -42,11 +49,10 @@ class Point(NamedTuple):
         return self.mean
 
 
-def standard_normal_kl(posterior: Gaussian, z: Tensor) -> Tensor:
+def standard_normal_kl(posterior: Gaussian) -> Tensor:
     """KL(q(z | x) || N(0, I)) of each user in closed form. -> (B,)
 
-    Source: Kingma & Welling 2014, appendix B. `z`, a sample of q, is not needed here; a prior without a closed form
-    has the same signature and estimates from it.
+    Source: Kingma & Welling 2014, appendix B.
     """
     mean, logvar = posterior
     return 0.5 * (mean.square() + logvar.exp() - 1 - logvar).sum(1)

@@ -21,17 +21,23 @@ ITEMS = 4096  # of a product that is taken apart by items
 
 
 class Gradients(NamedTuple):
-    """Of a sum of nll over users, each with its weight."""
+    """Of a sum of nll over users, each with its weight; None where nobody learns from it."""
 
-    hidden: Tensor  # (B, H)
-    weight: Tensor  # (I, H)
-    bias: Tensor  # (I,)
+    hidden: Tensor | None  # (B, H)
+    layer: tuple[Tensor, Tensor] | None  # (I, H) and (I,), of weight and bias
 
     @classmethod
     def like(cls, hidden: Tensor, weight: Tensor, bias: Tensor) -> Gradients:
-        """Room for them, uninitialised."""
-        room = scratch("gradient of the output layer", weight.shape, weight.dtype, weight.device, for_step=True)
-        return cls(torch.empty_like(hidden), room, torch.empty_like(bias))
+        """Room for those that are needed, uninitialised."""
+        layer = None
+        if weight.requires_grad or bias.requires_grad:
+            room = scratch("gradient of the output layer", weight.shape, weight.dtype, weight.device, for_step=True)
+            layer = room, torch.empty_like(bias)
+        return cls(torch.empty_like(hidden) if hidden.requires_grad else None, layer)
+
+    def all(self) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """Of hidden states, weight and bias."""
+        return self.hidden, *(self.layer or (None, None))
 
 
 class Plain:
@@ -50,9 +56,11 @@ class Plain:
     def backward(self, p: Tensor, hidden: Tensor, scale: Tensor, rows: slice, into: Gradients) -> None:
         """For the gradient p * scale[:, None] in the logits of `rows`; the first block writes, the others add."""
         beta = 0 if rows.start == 0 else 1
-        torch.mm(p, self.weight, out=into.hidden[rows]).mul_(scale[:, None])
-        into.weight.addmm_(p.T, hidden * scale[:, None], beta=beta)
-        into.bias.addmv_(p.T, scale, beta=beta)
+        if into.hidden is not None:
+            torch.mm(p, self.weight, out=into.hidden[rows]).mul_(scale[:, None])
+        if into.layer is not None:
+            into.layer[0].addmm_(p.T, hidden * scale[:, None], beta=beta)
+            into.layer[1].addmv_(p.T, scale, beta=beta)
 
 
 class Bfloat16:
@@ -84,12 +92,16 @@ class Bfloat16:
         return p[:, :whole].unflatten(1, (64, whole // 64)).sum(2).float().sum(1) + p[:, whole:].sum(1)
 
     def backward(self, p: Tensor, hidden: Tensor, scale: Tensor, rows: slice, into: Gradients) -> None:
-        into.hidden[rows] = (p @ self.weight)[:, : self.width] * scale[:, None]
+        if into.hidden is not None:
+            into.hidden[rows] = (p @ self.weight)[:, : self.width] * scale[:, None]
+        if into.layer is None:
+            return
+        weight, bias = into.layer
         scaled = self._widened(hidden * scale[:, None], scale)
         for start in range(0, len(self.weight), ITEMS):  # what a product gives is in the cache when it is added up
             items = slice(start, start + ITEMS)
             product = p[:, items].T @ scaled
-            for total, part in ((into.weight, product[:, : self.width]), (into.bias, product[:, self.width])):
+            for total, part in ((weight, product[:, : self.width]), (bias, product[:, self.width])):
                 if rows.start == 0:
                     total[items].copy_(part)
                 else:

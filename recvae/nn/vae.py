@@ -11,11 +11,10 @@ from torch import Tensor, nn
 from recvae.batches import Batch
 from recvae.nn.layers import Decoder
 from recvae.nn.posterior import Posterior
+from recvae.nn.prior import Prior
 
 # (hidden, weight, bias, batch) -> (B,)
 Likelihood = Callable[[Tensor, Tensor, Tensor, Batch], Tensor]
-# (posterior, z) -> (B,)
-Divergence = Callable[..., Tensor]
 
 
 class Elbo(NamedTuple):
@@ -23,24 +22,34 @@ class Elbo(NamedTuple):
 
     nll: Tensor  # (B,) -log p(x | z), z a draw from q(z | x)
     kl: Tensor  # (B,) KL(q(z | x) || p(z))
+    kl_scale: Tensor | float = 1.0  # (B,) times which beta weighs a user's KL term
 
     def loss(self, beta: float) -> Tensor:
-        """What is minimised: the mean over users of nll + beta * kl. -> scalar"""
-        return (self.nll + beta * self.kl).mean()
+        """What is minimised: the mean over users of nll + beta * kl_scale * kl. -> scalar"""
+        return (self.nll + beta * self.kl_scale * self.kl).mean()
 
 
 class VAE(nn.Module):
-    """An encoder, a decoder, a likelihood of rows and a divergence from the prior.
+    """An encoder, a decoder, a likelihood of rows and a prior.
 
-    A deterministic autoencoder is the case whose encoder gives points and which has no divergence (None).
+    A deterministic autoencoder is the case whose encoder gives points and which has no prior (None). With
+    `kl_by_events` beta weighs a user's KL term times n_u, the sum of the row.
     """
 
-    def __init__(self, encoder: nn.Module, decoder: Decoder, likelihood: Likelihood, divergence: Divergence | None):
+    def __init__(
+        self,
+        encoder: nn.Module,
+        decoder: Decoder,
+        likelihood: Likelihood,
+        prior: Prior | None,
+        kl_by_events: bool = False,
+    ):
         super().__init__()
         self.encoder = encoder
         self.decoder = decoder
         self.likelihood = likelihood
-        self.divergence = divergence
+        self.prior = prior
+        self.kl_by_events = kl_by_events
 
     def forward(self, batch: Batch, generator: torch.Generator) -> Elbo:
         """The ELBO's terms for rows x: z ~ q(z | x), then log p(x | z) and KL(q(z | x) || p(z))."""
@@ -48,8 +57,8 @@ class VAE(nn.Module):
         z = posterior.sample(generator)  # (B, K)
         hidden = self.decoder(z)  # (B, H)
         nll = self.likelihood(hidden, self.decoder.weight, self.decoder.bias, batch)
-        kl = torch.zeros_like(nll) if self.divergence is None else self.divergence(posterior, z)
-        return Elbo(nll, kl)
+        kl = torch.zeros_like(nll) if self.prior is None else self.prior(posterior, z, batch)
+        return Elbo(nll, kl, batch.sum(batch.values) if self.kl_by_events else 1.0)
 
     def scores(self, batch: Batch) -> Tensor:
         """Logits of all items: no noise at inference. -> (B, I)"""

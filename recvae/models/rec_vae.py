@@ -1,0 +1,45 @@
+"""RecVAE: Mult-VAE with a composite prior and an encoder and a decoder that learn in turns (Shenbin et al. 2020)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from recvae.models.autoencoder import Autoencoder
+from recvae.nn import VAE, Composite, Decoder, DenselyConnectedEncoder
+from recvae.params import hyper, parameters
+from recvae.train import Phase
+
+
+@parameters
+class RecVAE(Autoencoder):
+    """RecVAE (Shenbin, Alekseev, Tutubalina, Malykh & Nikolenko, "RecVAE: A New Variational Autoencoder for Top-N
+    Recommendations with Implicit Feedback", WSDM 2020).
+
+        q(z | x) = N(mu(x), diag(sigma(x)^2))               densely connected swish layers with LayerNorm
+        x | z ~ Multinomial(n_u, softmax(W z + b))          a linear decoder
+        p(z | x) = 3/20 N(0, I) + 3/4 q_old(z | x) + 1/10 N(0, e^10 I)
+        maximise  E[log p(x | z)] - gamma n_u KL(q(z | x) || p(z | x))
+
+    where q_old is the posterior before the epoch. An epoch is `encoder_passes` over the users in which the encoder
+    learns, with dropout on x, and then `decoder_passes` in which the decoder does, without.
+    """
+
+    epochs: int = hyper(40, "rounds of passes over the training users", low=1)
+    learning_rate: float = hyper(5e-4, "of Adam, as in the paper", low=0)
+    latent_dim: int = hyper(200, "dimension of z", low=1)
+    hidden_dim: int = hyper(600, "width of the encoder's layers", low=1)
+    depth: int = hyper(5, "number of the encoder's layers", low=1)
+    dropout: float = hyper(0.5, "share of a user's events hidden from the encoder while it learns", low=0, high=0.99)
+    gamma: float = hyper(0.005, "weight of the KL term for each event of a user", low=0)
+    encoder_passes: int = hyper(3, "passes in which the encoder learns, in an epoch", low=1)
+    decoder_passes: int = hyper(1, "passes in which the decoder learns, in an epoch", low=1)
+
+    def _network(self, n_items: int) -> VAE:
+        encoder = DenselyConnectedEncoder(n_items, self.hidden_dim, self.depth, self.latent_dim, self.dropout)
+        return VAE(encoder, Decoder(self.latent_dim, (), n_items), self._likelihood(), Composite(), kl_by_events=True)
+
+    def _beta(self, progress: float) -> float:
+        return self.gamma
+
+    def _phases(self) -> Sequence[Phase]:
+        return Phase(("encoder",), self.encoder_passes), Phase(("decoder",), self.decoder_passes)
