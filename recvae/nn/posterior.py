@@ -27,8 +27,8 @@ class Gaussian(NamedTuple):
     logvar: Tensor  # (B, K)
 
     def log_density(self, z: Tensor) -> Tensor:
-        """log N(z; mean, exp(logvar)). (B, K) -> (B,)"""
-        return -0.5 * ((z - self.mean).square() / self.logvar.exp() + self.logvar + LOG_2PI).sum(-1)
+        """log N(z_k; mean_k, exp(logvar_k)) in each dimension. (B, K) -> (B, K)"""
+        return -0.5 * ((z - self.mean).square() / self.logvar.exp() + self.logvar + LOG_2PI)
 
     def sample(self, generator: torch.Generator) -> Tensor:
         """z = mu + sigma * eps, eps ~ N(0, I): the randomness stays outside, so gradients reach mu and sigma.

@@ -32,9 +32,9 @@ class StandardNormal(Prior):
 
 
 class Composite(Prior):
-    """A mixture of N(0, I), the posterior before this epoch, and a wide N(0, e^10 I), by 3/20, 3/4 and 1/10.
+    """In each dimension, a mixture of N(0, 1), the posterior before this epoch, and a wide N(0, e^10): 3/20, 3/4, 1/10.
 
-    Source: Shenbin et al. 2020, section 3.3. The old encoder does not change within an epoch, nor does its posterior
+    Source: Shenbin et al. 2020, section 3.3; that dimensions mix on their own is in the authors' code. The old encoder does not change within an epoch, nor does its posterior
     of a user, for which it sees the whole row: so it is computed once an epoch, (U, 2 K) numbers.
     """
 
@@ -56,10 +56,10 @@ class Composite(Prior):
         if self.old is None or batch.users is None:
             raise InvalidDataError("Expected a composite prior renewed on the rows that the batch is from; call renew.")
         mean, logvar = (part[batch.users] for part in self.old)
-        return posterior.log_density(z) - self.log_density(z, Gaussian(mean, logvar))
+        return (posterior.log_density(z) - self.log_density(z, Gaussian(mean, logvar))).sum(1)
 
     def log_density(self, z: Tensor, old: Gaussian) -> Tensor:
-        """log p(z) of the mixture, with the old posterior of the same users. -> (B,)"""
+        """log p(z) of the mixture, with the old posterior of the same users. -> (B, K)"""
         zero = torch.zeros_like(z)
         parts = (Gaussian(zero, zero), old, Gaussian(zero, zero + self.WIDE_LOGVAR))
         logs = [math.log(weight) + part.log_density(z) for weight, part in zip(self.WEIGHTS, parts, strict=True)]
