@@ -11,6 +11,7 @@ from scipy.linalg import lapack
 
 from recvae.errors import TrainingError
 from recvae.memory import require
+from recvae.progress import track
 
 Array = NDArray[np.float32]
 BLOCK = 512  # items whose part of an I x I matrix is worked on at a time
@@ -25,6 +26,7 @@ def gram(rows: sparse.csr_matrix, weights: NDArray[Any] | None = None) -> Array:
     """
     n_items = rows.shape[1]
     require(4 * n_items**2, f"the {n_items:,} x {n_items:,} weights of items on items", 'form="sparse"')
+    rows = rows.astype(np.float32, copy=False)
     items = _weighted(rows, weights).T.tocsr()  # (I, U)
     made = np.zeros((n_items, n_items), dtype=np.float32)
     for start in range(0, n_items, BLOCK):
@@ -41,11 +43,12 @@ def dense_weights(gram: Array, diagonal: NDArray[Any] | float) -> Array:
     (Steck, "Embarrassingly Shallow Autoencoders for Sparse Data", WWW 2019, equation 8), where the division is by
     columns: column j weighs the other items in the score of item j.
 
-    gram : (I, I) float32, symmetric, in C order; it is written over
+    gram : (I, I) float32, symmetric; written over where it is in C order, else copied
     diagonal : (I,) or one number, the penalty on the weights of each item
 
     Raises TrainingError where the matrix is not positive definite.
     """
+    gram = np.ascontiguousarray(gram, dtype=np.float32)
     np.einsum("ii->i", gram)[:] += diagonal
     # LAPACK counts columns first, so that its lower triangle is the upper one here; with `overwrite` nothing is copied
     _, failed = lapack.spotrf(gram.T, lower=1, clean=0, overwrite_a=1)
@@ -59,6 +62,41 @@ def dense_weights(gram: Array, diagonal: NDArray[Any] | float) -> Array:
     return gram
 
 
+def sparse_weights(
+    rows: sparse.csr_matrix,
+    diagonal: NDArray[Any] | float,
+    neighbours: int,
+    weights: NDArray[Any] | None = None,
+    show_progress: bool = False,
+) -> sparse.csr_matrix:
+    """As `dense_weights`, where each item is predicted by its `neighbours` alone: for catalogues too wide for I x I.
+
+        B_Nj = (G_NN + diag(diagonal)_NN)^-1 G_Nj
+
+    is the exact ridge regression of item j on its neighbours N, that is -P_Nj / P_jj where P is the inverse over N and
+    j. N are the items nearest to j by the cosine, G_ij / sqrt(G_ii G_jj). A sparse approximation in the spirit of
+    Steck, "Markov Random Fields for Collaborative Filtering", NeurIPS 2019, and of SANSA (Spisak et al., "Scalable
+    Approximate NonSymmetric Autoencoder for Collaborative Filtering", RecSys 2023). -> (I, I)
+
+    rows, weights : (U, I) and (U,) as in `gram`; its G is held sparse
+    diagonal : (I,) or one number, as in `dense_weights`
+    neighbours : how many items may predict one; with fewer that users of it have, these are all
+
+    Raises NotEnoughMemoryError, TrainingError as `dense_weights`.
+    """
+    together = _sparse_gram(rows, weights)
+    n_items = rows.shape[1]
+    penalty = np.broadcast_to(np.float32(diagonal), n_items)
+    norms = np.sqrt(together.diagonal())  # (I,)
+    found = [
+        _ridge(together, item, norms, penalty, neighbours)
+        for item in track(range(n_items), "solving for items", show_progress)
+    ]
+    starts = np.cumsum([0, *(len(chosen) for chosen, _ in found)])
+    chosen, values = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    return sparse.csc_matrix((values, chosen, starts), shape=(n_items, n_items)).tocsr()
+
+
 def gram_diagonal(rows: sparse.csr_matrix, weights: NDArray[Any] | None = None) -> Array:
     """The diagonal of the Gram matrix alone: for binary rows without weights, in how many rows each item is. -> (I,)"""
     return np.asarray(_weighted(rows, weights).multiply(rows).sum(axis=0), dtype=np.float32).ravel()
@@ -67,6 +105,36 @@ def gram_diagonal(rows: sparse.csr_matrix, weights: NDArray[Any] | None = None) 
 def not_definite() -> TrainingError:
     """The error for a system without a unique solution, or one that float32 cannot tell from such."""
     return TrainingError("Expected a Gram matrix that with its diagonal is positive definite, got another; raise l2.")
+
+
+def _sparse_gram(rows: sparse.csr_matrix, weights: NDArray[Any] | None) -> sparse.csr_matrix:
+    """The Gram matrix as it is where most pairs of items have no user in common."""
+    items = _weighted(rows, weights).T.tocsr()  # (I, U)
+    sample = items[:: max(1, items.shape[0] // BLOCK)]
+    pairs = (sample @ rows).nnz * items.shape[0] // sample.shape[0]
+    require(8 * pairs, f"about {pairs:,} pairs of items with users in common", "fewer items, such as by min_item")
+    return items @ rows
+
+
+def _ridge(
+    together: sparse.csr_matrix, item: int, norms: Array, penalty: Array, neighbours: int
+) -> tuple[NDArray[np.int32], Array]:
+    """The neighbours of an item and their weights in its score."""
+    cells = slice(together.indptr[item], together.indptr[item + 1])
+    chosen, shared = together.indices[cells], together.data[cells]
+    others = chosen != item
+    chosen, shared = chosen[others], shared[others]
+    if len(chosen) > neighbours:
+        best = np.argpartition(-shared / norms[chosen], neighbours)[:neighbours]
+        chosen, shared = chosen[best], shared[best]
+    if not len(chosen):
+        return chosen, shared
+    system = together[chosen][:, chosen].toarray(order="F")
+    system[np.diag_indices_from(system)] += penalty[chosen]
+    _, solution, failed = lapack.sposv(system, shared, overwrite_a=1)
+    if failed:
+        raise not_definite()
+    return chosen, solution
 
 
 def _weighted(rows: sparse.csr_matrix, weights: NDArray[Any] | None) -> sparse.csr_matrix:

@@ -1,6 +1,8 @@
 """The models, one short file for each paper. A new one is a file and a line here."""
 
+from recvae.models.ease import EASE
+from recvae.models.edlae import EDLAE
 from recvae.models.mult_dae import MultDAE
 from recvae.models.mult_vae import MultVAE
 
-__all__ = ["MultDAE", "MultVAE"]
+__all__ = ["EASE", "EDLAE", "MultDAE", "MultVAE"]
