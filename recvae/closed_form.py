@@ -15,6 +15,7 @@ from recvae.progress import track
 
 Array = NDArray[np.float32]
 BLOCK = 512  # items whose part of an I x I matrix is worked on at a time
+RESOLVED = 1e-6  # the share of an item's size that has to be its own, for float32 to tell it from none
 
 
 def gram(rows: sparse.csr_matrix, weights: NDArray[Any] | None = None) -> Array:
@@ -51,11 +52,10 @@ def dense_weights(gram: Array, diagonal: NDArray[Any] | float) -> Array:
     gram = np.ascontiguousarray(gram, dtype=np.float32)
     np.einsum("ii->i", gram)[:] += diagonal
     # LAPACK counts columns first, so that its lower triangle is the upper one here; with `overwrite` nothing is copied
+    sizes = gram.diagonal().copy()
     _, failed = lapack.spotrf(gram.T, lower=1, clean=0, overwrite_a=1)
-    if not failed:
-        _, failed = lapack.spotri(gram.T, lower=1, overwrite_c=1)
-    if failed:
-        raise not_definite()
+    _check_definite(failed, gram.diagonal(), sizes)
+    lapack.spotri(gram.T, lower=1, overwrite_c=1)
     _mirror(gram)
     gram /= -gram.diagonal()
     np.fill_diagonal(gram, 0)
@@ -102,11 +102,6 @@ def gram_diagonal(rows: sparse.csr_matrix, weights: NDArray[Any] | None = None) 
     return np.asarray(_weighted(rows, weights).multiply(rows).sum(axis=0), dtype=np.float32).ravel()
 
 
-def not_definite() -> TrainingError:
-    """The error for a system without a unique solution, or one that float32 cannot tell from such."""
-    return TrainingError("Expected a Gram matrix that with its diagonal is positive definite, got another; raise l2.")
-
-
 def _sparse_gram(rows: sparse.csr_matrix, weights: NDArray[Any] | None) -> sparse.csr_matrix:
     """The Gram matrix as it is where most pairs of items have no user in common."""
     items = _weighted(rows, weights).T.tocsr()  # (I, U)
@@ -131,9 +126,9 @@ def _ridge(
         return chosen, shared
     system = together[chosen][:, chosen].toarray(order="F")
     system[np.diag_indices_from(system)] += penalty[chosen]
-    _, solution, failed = lapack.sposv(system, shared, overwrite_a=1)
-    if failed:
-        raise not_definite()
+    sizes = system.diagonal().copy()
+    factor, solution, failed = lapack.sposv(system, shared, overwrite_a=1)
+    _check_definite(failed, factor.diagonal(), sizes)
     return chosen, solution
 
 
@@ -151,3 +146,15 @@ def _mirror(square: Array) -> None:
         corner = square[start:stop, start:stop]
         corner[:] = np.triu(corner) + np.triu(corner, 1).T
         square[stop:, start:stop] = square[start:stop, stop:].T
+
+
+def _check_definite(failed: int, factor: Array, sizes: Array) -> None:
+    """Refuse a Cholesky decomposition that LAPACK gave up, or of which float32 left nothing but rounding errors.
+
+    factor, sizes : the diagonals of the decomposition and of what was decomposed
+    """
+    if failed or (factor**2 < RESOLVED * sizes).any():
+        raise TrainingError(
+            "Expected a Gram matrix that with its penalty is positive definite, got one with items that are all but "
+            "sums of others; raise l2."
+        )
