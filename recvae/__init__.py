@@ -5,7 +5,7 @@ from recvae.cards import Card, load_card
 from recvae.datasets import load_dataset, load_split
 from recvae.evaluation import Evaluation, Metric, PairedTest, evaluate, paired_bootstrap
 from recvae.interactions import Interactions
-from recvae.models import MultDAE, MultVAE, RecVAE
+from recvae.models import EASE, EDLAE, HybridVAE, MultDAE, MultVAE, RecVAE
 from recvae.recommender import Recommender, load
 from recvae.split import (
     Holdout,
@@ -20,9 +20,12 @@ from recvae.tuning import fit_split
 from recvae.version import __version__ as __version__
 
 __all__ = [
+    "EASE",
+    "EDLAE",
     "Card",
     "Evaluation",
     "Holdout",
+    "HybridVAE",
     "Interactions",
     "Metric",
     "MultDAE",

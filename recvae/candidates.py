@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from recvae.baselines import ALS, BPR, LMF, ItemKNN, Popularity
 from recvae.errors import InvalidParameterError, UnknownNameError
-from recvae.models import MultDAE, MultVAE
+from recvae.models import EASE, EDLAE, MultDAE, MultVAE
 from recvae.params import get_params, parse_param
 from recvae.recommender import Recommender
 
@@ -12,6 +12,8 @@ from recvae.recommender import Recommender
 CANDIDATES: dict[str, list[Recommender]] = {
     "MultVAE": [MultVAE()],
     "MultDAE": [MultDAE()],
+    "EASE": [EASE(l2=l2) for l2 in (10.0, 17.0, 28.0, 47.0, 80.0, 130.0, 220.0, 380.0, 630.0, 1060.0, 1780.0, 3000.0)],
+    "EDLAE": [EDLAE(l2=l2, dropout=dropout) for l2 in (30.0, 100.0, 300.0, 1000.0) for dropout in (0.25, 0.33, 0.5)],
     "ALS": [
         ALS(factors=factors, regularization=regularization, alpha=alpha)
         for factors in (64, 128)

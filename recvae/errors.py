@@ -52,6 +52,10 @@ class TrainingError(RecvaeError, ArithmeticError):
     """Training went wrong, as when the loss is no longer a finite number."""
 
 
+class NotEnoughMemoryError(RecvaeError, MemoryError):
+    """Something would not fit into the memory that is available."""
+
+
 class DataNotFoundError(RecvaeError, FileNotFoundError):
     """A data set that is not on this machine and could not be fetched."""
 

@@ -1,4 +1,4 @@
-"""How much memory a piece of work takes."""
+"""How much memory a piece of work takes, and whether that is there."""
 
 from __future__ import annotations
 
@@ -7,6 +7,18 @@ from types import TracebackType
 from typing import Self
 
 import psutil
+
+from recvae.errors import NotEnoughMemoryError
+
+
+def require(n_bytes: int, what: str, remedy: str) -> None:
+    """Raise NotEnoughMemoryError where `what` takes more than is available: a clear word, before the system's own."""
+    available = psutil.virtual_memory().available
+    if n_bytes > available:
+        raise NotEnoughMemoryError(
+            f"Expected {n_bytes / 2**30:.1f} GiB of memory for {what}, got {available / 2**30:.1f} GiB available; "
+            f"use {remedy}."
+        )
 
 
 class PeakMemory:

@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "recvae"
 # a module imports from lower layers, or from its own without a circle
 LAYERS = {
     0: "version errors files params progress rows frames events description interactions topk metrics memory",
-    1: "saving cards download sample layouts datasets split batches evaluation",
+    1: "join saving cards download sample layouts datasets split batches evaluation closed_form",
     2: "nn",
     3: "train",
     4: "recommender models baselines candidates tuning",

@@ -167,13 +167,14 @@ class Autoencoder(Recommender):
         return {"network_": network.to(_device(self.device)).eval(), "history_": []}
 
     def _score(self, rows: sparse.csr_matrix) -> Tensor:
-        return _score(self.network_, rows)
+        return network_scores(self.network_, rows)
 
     def _scorer(self, users: NDArray[Any], recalculate: bool) -> Scorer:
         return _scorer(self.network_, len(users))
 
 
-def _score(network: VAE, rows: sparse.csr_matrix) -> Tensor:
+def network_scores(network: VAE, rows: sparse.csr_matrix) -> Tensor:
+    """Scores of all items for rows, on the network's device. -> (B, I)"""
     device = network.decoder.weight.device
     with torch.no_grad():
         return network.scores(DeviceRows(rows, device).all())
@@ -184,7 +185,7 @@ def _scorer(network: VAE, n_users: int) -> Scorer:
     weight, bias = network.decoder.weight.detach(), network.decoder.bias.detach()
     # on a CPU alone: a GPU may sum in bfloat16 too, which the bound does not know of
     if n_users < MANY or weight.device.type != "cpu" or not in_bfloat16("auto", weight.device):
-        return lambda rows, _: _score(network, rows)
+        return lambda rows, _: network_scores(network, rows)
     logits = RoughLogits(weight, bias)
 
     def score(rows: sparse.csr_matrix, _: slice) -> Rough:

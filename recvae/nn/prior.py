@@ -34,8 +34,9 @@ class StandardNormal(Prior):
 class Composite(Prior):
     """In each dimension, a mixture of N(0, 1), the posterior before this epoch, and a wide N(0, e^10): 3/20, 3/4, 1/10.
 
-    Source: Shenbin et al. 2020, section 3.3; that dimensions mix on their own is in the authors' code. The old encoder does not change within an epoch, nor does its posterior
-    of a user, for which it sees the whole row: so it is computed once an epoch, (U, 2 K) numbers.
+    Source: Shenbin et al. 2020, section 3.3; that dimensions mix on their own is in the authors' code. The old
+    encoder does not change within an epoch, nor does its posterior of a user, for which it sees the whole row: so it is
+    computed once an epoch, (U, 2 K) numbers.
     """
 
     WEIGHTS = (3 / 20, 3 / 4, 1 / 10)

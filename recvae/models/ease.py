@@ -1,0 +1,23 @@
+"""EASE: a linear autoencoder whose weights have no diagonal, in closed form (Steck 2019)."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recvae.models.linear import Linear
+from recvae.params import parameters
+
+
+@parameters
+class EASE(Linear):
+    """EASE (Steck, "Embarrassingly Shallow Autoencoders for Sparse Data", WWW 2019).
+
+        minimise  ||X - X B||^2 + lambda ||B||^2  over B with diag(B) = 0
+        P = (X^T X + lambda I)^-1,  B = I - P / diag(P)             the division is by columns
+
+    Items are scored by x B. `l2` is lambda.
+    """
+
+    def _diagonal(self, sizes: NDArray[np.float32]) -> NDArray[np.float32]:
+        return np.full_like(sizes, self.l2)

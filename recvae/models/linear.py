@@ -1,0 +1,78 @@
+"""What linear models in closed form share: a Gram matrix, a penalty, and scores that are a sparse product."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import sparse
+from torch import Tensor
+
+from recvae.closed_form import dense_weights, gram, gram_diagonal, sparse_weights
+from recvae.nn.bag import weighted_sums
+from recvae.params import fitted, hyper, parameters
+from recvae.recommender import FitRun, Recommender
+from recvae.rows import check_structure
+
+FORMS = ("auto", "dense", "sparse")
+WIDE = 20_000  # items above which "auto" is sparse: 1.5 GiB of weights
+
+
+@parameters
+class Linear(Recommender):
+    """Base of models that score a row x by x B, with a zero diagonal in B: no item speaks for itself.
+
+    In values other than binary, an event weighs 1 in the mean of squares, so that their unit does not matter to `l2`.
+    """
+
+    l2: float = hyper(300.0, "ridge penalty lambda on the weights, beside the number of users of an item", low=0)
+    form: str = hyper(
+        "auto",
+        'of the weights: "dense", items x items in memory; "sparse", each item predicted by its neighbours alone; '
+        f'"auto" is sparse above {WIDE:,} items',
+        choices=FORMS,
+    )
+    neighbours: int = hyper(400, "items that may predict one, in the sparse form", low=1)
+    user_power: float = hyper(0.0, "users weigh n_u to the minus this", low=0, high=1)
+
+    weights_: Tensor | sparse.csr_matrix = fitted()  # (I, I), column j: what each item says of item j
+
+    @abstractmethod
+    def _diagonal(self, sizes: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The penalty on the weights of each item, given the diagonal of the Gram matrix. -> (I,)"""
+
+    def _fit(self, rows: sparse.csr_matrix, run: FitRun) -> dict[str, Any]:
+        rows = rows * np.float32(1 / np.sqrt(np.mean(rows.data**2, dtype=np.float64)))
+        users = None if self.user_power == 0 else _user_weights(rows, self.user_power)
+        diagonal = self._diagonal(gram_diagonal(rows, users))
+        if self.form == "sparse" or (self.form == "auto" and rows.shape[1] > WIDE):
+            return {"weights_": sparse_weights(rows, diagonal, self.neighbours, users, run.show_progress)}
+        return {"weights_": torch.from_numpy(dense_weights(gram(rows, users), diagonal))}
+
+    def _tensors(self) -> dict[str, Tensor]:
+        if isinstance(self.weights_, Tensor):
+            return {"weights": self.weights_}
+        return {name: torch.from_numpy(getattr(self.weights_, name)) for name in ("data", "indices", "indptr")}
+
+    def _restore(self, tensors: dict[str, Tensor], n_items: int) -> dict[str, Any]:
+        if "weights" in tensors:
+            return {"weights_": tensors["weights"].view(n_items, n_items)}
+        arrays = tuple(tensors[name].numpy() for name in ("data", "indices", "indptr"))
+        weights = sparse.csr_matrix(arrays, shape=(n_items, n_items))
+        check_structure(weights)
+        return {"weights_": weights}
+
+    def _score(self, rows: sparse.csr_matrix) -> Tensor:
+        if not isinstance(self.weights_, Tensor):
+            return torch.from_numpy((rows @ self.weights_).toarray())
+        items, offsets, values = (torch.from_numpy(part) for part in (rows.indices, rows.indptr, rows.data))
+        return weighted_sums(self.weights_, items, offsets, values)
+
+
+def _user_weights(rows: sparse.csr_matrix, power: float) -> NDArray[np.float64]:
+    n = np.diff(rows.indptr)
+    weights = np.maximum(n, 1.0) ** -power
+    return weights * n.sum() / (weights * n).sum()
