@@ -3,6 +3,7 @@
 reference: MultVAE against a dense textbook implementation of it, on the same users
 speed: training steps beside a dense textbook's, ranking beside implicit's ALS, in turns
 epochs: epochs on real data beside RecBole's and Cornac's
+rounds: RecVAE's rounds of passes beside those of dense code
 gpu: training steps on a GPU, beside the time that they need at least
 growth: time and memory against the number of items and of users
 ingest: seconds and memory in which ten million events of a Parquet file become `Interactions`
@@ -21,7 +22,7 @@ from benchmarks.gpu import run_gpu
 from benchmarks.growth import plot, run_growth
 from benchmarks.ingest import run_ingest
 from benchmarks.reference import run_reference
-from benchmarks.speed import run_epochs, run_speed
+from benchmarks.speed import run_epochs, run_rounds, run_speed
 from benchmarks.table import RESULTS, results_page
 
 
@@ -54,6 +55,11 @@ def main() -> None:
         "--peers", type=Path, help="folder for environments of other packages; without it, none are run"
     )
     epochs.add_argument("--out", type=Path, help="write the results to this JSON file")
+    rounds = commands.add_parser("rounds", help="RecVAE's rounds beside dense code")
+    rounds.set_defaults(command=_rounds)
+    rounds.add_argument("--rounds", type=int, default=5)
+    rounds.add_argument("--data-home", type=Path)
+    rounds.add_argument("--out", type=Path, help="write the results to this JSON file")
     gpu = commands.add_parser("gpu", help="training steps on a GPU")
     gpu.set_defaults(command=_gpu)
     gpu.add_argument("--out", type=Path, help="write the results to this JSON file")
@@ -81,6 +87,10 @@ def _speed(arguments: argparse.Namespace) -> None:
 
 def _epochs(arguments: argparse.Namespace) -> None:
     run_epochs(arguments.epochs, arguments.data_home, arguments.peers, partial(_save, arguments.out))
+
+
+def _rounds(arguments: argparse.Namespace) -> None:
+    run_rounds(arguments.rounds, arguments.data_home, partial(_save, arguments.out))
 
 
 def _gpu(arguments: argparse.Namespace) -> None:

@@ -47,6 +47,19 @@ def run_speed(rounds: int, save: Save) -> None:
         run_cases(cases, paths, rounds, lambda results: save(about | {"cases": results}))
 
 
+def run_rounds(rounds: int, home: Path | None, save: Save) -> None:
+    """RecVAE's rounds on ml-1m, ours and those of dense code, in turns."""
+    matrix = load_split("ml-1m", home).train.matrix
+    cases: list[Case] = [
+        {"what": "round", "data": "ml-1m", "engine": engine, "batch": 500, "repeats": 3}
+        for engine in ("textbook", "float32", "bfloat16")
+    ]
+    about = machine() | {"data": {"ml-1m": [*matrix.shape, matrix.nnz]}}
+    with tempfile.TemporaryDirectory() as folder:
+        paths = {"ml-1m": write_matrix(Path(folder) / "data.npz", matrix)}
+        run_cases(cases, paths, rounds, lambda results: save(about | {"cases": results}))
+
+
 def run_epochs(epochs: int, home: Path | None, peers: Path | None, save: Save) -> None:
     """Epochs on gowalla and ml-1m, ours and other packages', one after the other; and the ranking of all users.
 

@@ -11,15 +11,17 @@ from typing import Any
 import psutil
 from scipy import sparse
 
-from benchmarks.speed.engines import Work, ranking, training
+from benchmarks.speed.engines import Work, ranking, recvae_round, training
 from benchmarks.synthetic import synthetic
 
 
 def run(case: dict[str, Any]) -> dict[str, Any]:
-    """Time a case: {"what": "step" | "epoch" | "rank", "data": file, "engine": ..., "batch": ..., "repeats": ...}."""
+    """Time a case: {"what": "step", "epoch", "round" or "rank", "data": file, "engine", "batch" or "users", "repeats"}."""
     matrix = sparse.load_npz(case["data"]).tocsr()
     if case["what"] == "rank":
         return {"seconds": _times(ranking(matrix, case["engine"], case["users"]), case["repeats"], warm=1)}
+    if case["what"] == "round":
+        return {"seconds": recvae_round(matrix, case["engine"], case["batch"])(case["repeats"] + 1)[1:]}
     with training(synthetic(20, 50, 200), case["engine"], 10) as step:
         step()  # so that what the libraries take for themselves is there before
     with training(matrix, case["engine"], case["batch"]) as step:

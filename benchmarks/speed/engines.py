@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import numpy as np
 import torch
 from scipy import sparse
 
 from benchmarks.textbook import TextbookMultVAE
-from recvae import MultVAE
+from benchmarks.textbook_recvae import TextbookRecVAE
+from recvae import MultVAE, RecVAE
 from recvae.batches import DeviceRows
 from recvae.nn.products import in_bfloat16
 from recvae.nn.scratch import reused
@@ -53,6 +56,29 @@ def _textbook_step(matrix: sparse.csr_matrix, batch_size: int, autocast: bool) -
         model.step(matrix[random.choice(matrix.shape[0], batch_size, replace=False)], optimizer, 0.1)
 
     return step
+
+
+def recvae_round(matrix: sparse.csr_matrix, engine: str, batch_size: int) -> Callable[[int], list[float]]:
+    """A function that trains a RecVAE for some rounds by one of the `ENGINES`, and gives the seconds of each."""
+    if engine == "textbook":
+        return partial(_textbook_rounds, TextbookRecVAE(matrix.shape[1], batch_size), matrix)
+
+    def rounds(n: int) -> list[float]:
+        seconds: list[float] = []
+        model = RecVAE(random_state=0, precision=engine, epochs=n, batch_size=batch_size)
+        model.fit(matrix, show_progress=False, callback=lambda _, took, __: seconds.append(took))
+        return seconds
+
+    return rounds
+
+
+def _textbook_rounds(model: TextbookRecVAE, matrix: sparse.csr_matrix, n: int) -> list[float]:
+    seconds = []
+    for _ in range(n):
+        started = time.perf_counter()
+        model.round(matrix)
+        seconds.append(time.perf_counter() - started)
+    return seconds
 
 
 def ranking(matrix: sparse.csr_matrix, engine: str, n_users: int, N: int = 100) -> Work:
