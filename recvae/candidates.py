@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from recvae.baselines import ALS, BPR, LMF, ItemKNN, Popularity
 from recvae.errors import InvalidParameterError, UnknownNameError
 from recvae.models import MultDAE, MultVAE
 from recvae.params import get_params, parse_param
 from recvae.recommender import Recommender
+
+# the models that this package is about; the others are the baselines that they are held against
+OURS = ("MultVAE", "MultDAE", "RecVAE", "HybridVAE")
 
 # name -> settings to choose from on validation users; one is no choice
 CANDIDATES: dict[str, list[Recommender]] = {
@@ -14,20 +19,33 @@ CANDIDATES: dict[str, list[Recommender]] = {
     "MultDAE": [MultDAE()],
     "ALS": [
         ALS(factors=factors, regularization=regularization, alpha=alpha)
-        for factors in (64, 128)
-        for regularization, alpha in ((10.0, 3.0), (30.0, 3.0), (100.0, 10.0))
+        for factors in (64, 128, 256)
+        for regularization, alpha in ((10.0, 3.0), (30.0, 3.0), (30.0, 6.0), (100.0, 15.0))
     ],
-    "ItemKNN": [ItemKNN(weighting=weighting, K=K) for weighting in ("cosine", "tfidf", "bm25") for K in (20, 100)],
+    "ItemKNN": [
+        ItemKNN(weighting=weighting, K=K) for weighting in ("cosine", "tfidf", "bm25") for K in (20, 50, 100, 200)
+    ],
     "BPR": [
-        BPR(learning_rate=learning_rate, regularization=regularization)
-        for learning_rate, regularization in ((0.02, 0.01), (0.05, 0.05))
+        BPR(factors=factors, learning_rate=learning_rate, regularization=regularization)
+        for factors in (64, 128)
+        for learning_rate in (0.01, 0.02)
+        for regularization in (0.0001, 0.001, 0.01)
     ],
     "LMF": [
-        LMF(factors=factors, regularization=regularization, neg_prop=5)
-        for factors, regularization in ((16, 0.6), (32, 5.0))
+        LMF(factors=factors, regularization=regularization, neg_prop=neg_prop)
+        for factors in (16, 32, 64)
+        for regularization in (0.6, 5.0)
+        for neg_prop in (5, 20)
     ],
     "Popularity": [Popularity()],
 }
+
+
+def known_models(names: Sequence[str] | None) -> list[str]:
+    """The names as `CANDIDATES` has them; all of them for None or "all". Raises UnknownNameError."""
+    if names is None or [name.strip().lower() for name in names] == ["all"]:
+        return list(CANDIDATES)
+    return [known_model(name) for name in names]
 
 
 def known_model(name: str) -> str:
