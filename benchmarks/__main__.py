@@ -6,6 +6,7 @@ epochs: epochs on real data beside RecBole's and Cornac's
 gpu: training steps on a GPU, beside the time that they need at least
 growth: time and memory against the number of items and of users
 family: every model on several splits, differences pooled by user; to be resumed where it was stopped
+reproduce: our models by a card's protocol, beside the figures that papers have published
 ingest: seconds and memory in which ten million events of a Parquet file become `Interactions`
 table: the README's tables and plot, from the recorded results; also written beside them
 """
@@ -25,6 +26,7 @@ from benchmarks.gpu import run_gpu
 from benchmarks.growth import plot, run_growth
 from benchmarks.ingest import run_ingest
 from benchmarks.reference import run_reference
+from benchmarks.reproduce import reproduce_table, run_reproduce
 from benchmarks.speed import run_epochs, run_speed
 from benchmarks.table import RESULTS, family_table, results_page
 from recvae.errors import RecvaeError
@@ -32,7 +34,7 @@ from recvae.files import check_writable
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command. -> exit status: 0, or 2 after one sentence of what is wrong"""
+    """Run a command. -> exit status: 0; 1 where figures are not reproduced; 2 after one sentence of what is wrong"""
     arguments = _parser().parse_args(argv)
     try:
         return arguments.command(arguments) or 0
@@ -77,6 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     growth.add_argument("--repeats", type=int, default=5)
     growth.add_argument("--out", type=Path, help="write the results to this JSON file")
     _add_family(commands.add_parser("family", help="every model on several splits"))
+    _add_reproduce(commands.add_parser("reproduce", help="our models beside published figures"))
     commands.add_parser("table", help="the README's tables").set_defaults(command=_table)
     return parser
 
@@ -92,6 +95,16 @@ def _add_family(family: argparse.ArgumentParser) -> None:
     add("--users", choices=("test", "valid"), default="test", help="valid, for development: no test user is looked at")
     add("--work", type=Path, required=True, help="folder outside of the repository for the values of each user")
     add("--again", action="store_true", help="run what is finished once more")
+    add("--out", type=Path, help="write the results to this JSON file")
+
+
+def _add_reproduce(reproduce: argparse.ArgumentParser) -> None:
+    add = reproduce.add_argument
+    reproduce.set_defaults(command=_reproduce)
+    add("--dataset", default="ml-20m", help="one whose card has published figures (default: %(default)s)")
+    add("--data-home", type=Path)
+    add("--models", help="comma-separated names (default: all that the card has figures of)")
+    add("--seeds", type=int, default=1)
     add("--out", type=Path, help="write the results to this JSON file")
 
 
@@ -135,6 +148,14 @@ def _family(arguments: argparse.Namespace) -> None:
     results = run_family(family, arguments.again)
     _save(arguments.out, results)
     print(family_table(results))
+
+
+def _reproduce(arguments: argparse.Namespace) -> int:
+    models = None if arguments.models is None else arguments.models.split(",")
+    results = run_reproduce(arguments.dataset, arguments.data_home, models, arguments.seeds)
+    _save(arguments.out, results)
+    print(reproduce_table(results))
+    return 0 if results["reproduced"] else 1
 
 
 def _write(results: dict[str, Any], out: Path | None) -> None:
