@@ -75,8 +75,8 @@ def family_table(result: dict[str, Any]) -> str:
         "training",
     ]
     rows = sorted(result["models"], key=lambda row: -float(row["metrics"][main]["mean"]))
-    kind = "test" if result["measured_on"] == "test" else "half of the validation"
-    users = f"{result['users']:,} users, {result['tests_of_users']:,} times in the {kind}"
+    kind = "test users" if result["measured_on"] == "test" else "half of the validation users, for development"
+    users = f"{result['users']:,} persons among {result['tests_of_users']:,} {kind}"
     about = f"Means over {len(seeds)} splits (seeds {', '.join(map(str, seeds))}); {users}."
     return markdown([head, *(_family_row(row, metrics, best) for row in rows)]) + f"\n\n{about}"
 

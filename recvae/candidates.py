@@ -20,7 +20,7 @@ CANDIDATES: dict[str, list[Recommender]] = {
     "ALS": [
         ALS(factors=factors, regularization=regularization, alpha=alpha)
         for factors in (64, 128, 256)
-        for regularization, alpha in ((10.0, 3.0), (30.0, 3.0), (30.0, 6.0), (100.0, 15.0))
+        for regularization, alpha in ((30.0, 3.0), (30.0, 6.0), (60.0, 8.0), (100.0, 10.0))
     ],
     "ItemKNN": [
         ItemKNN(weighting=weighting, K=K) for weighting in ("cosine", "tfidf", "bm25") for K in (20, 50, 100, 200)

@@ -200,7 +200,7 @@ def test_ials_is_absent_without_an_environment(card, here, tmp_path):
 
 def test_names_and_seeds():
     assert models_of("all") == [*CANDIDATES, "iALS"]
-    assert models_of("multvae, ials") == ["MultVAE", "iALS"]
+    assert models_of("multvae, ials,MultVAE") == ["MultVAE", "iALS"]
     with pytest.raises(UnknownNameError, match="did you mean"):
         models_of("MultVEA")
     assert seeds_of("101-105") == [101, 102, 103, 104, 105]

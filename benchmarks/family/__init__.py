@@ -55,16 +55,18 @@ def run_family(family: Family, again: bool = False) -> dict[str, Any]:
             f"Expected --work outside of the repository, got {family.work}; it is data of persons."
         )
     family.work.mkdir(parents=True, exist_ok=True)
+    pairs = [(seed, model) for seed in family.split_seeds for model in family.models]
+    to_run = [(seed, model) for seed, model in pairs if again or not _finished(family, seed, model)]
     absent: dict[str, str] = {}
-    python = _python(family, absent)
-    for seed in family.split_seeds:
-        for model in [model for model in family.models if model not in absent]:
-            if again or not _finished(family, seed, model):
-                _run(family, seed, model, python)
-            about = _about(family, seed, model)
-            if "absent" in about:
-                absent[model] = about["absent"]
-            print(f"split seed {seed}, {model}: {about.get('absent', 'done')}", flush=True)
+    python = _python(family, absent) if IALS in [model for _, model in to_run] else ""
+    for seed, model in to_run:
+        if model in absent:
+            continue
+        _run(family, seed, model, python)
+        about = _about(family, seed, model)
+        if "absent" in about:
+            absent[model] = about["absent"]
+        print(f"split seed {seed}, {model}: {about.get('absent', 'done')}", flush=True)
     return pooled(family, absent)
 
 
@@ -91,7 +93,8 @@ def models_of(names: str) -> list[str]:
     """Comma-separated names as they are known, iALS among them; "all" for all. Raises UnknownNameError."""
     if names.strip().lower() == "all":
         return [*CANDIDATES, IALS]
-    return [IALS if name.strip().lower() == IALS.lower() else known_model(name) for name in names.split(",")]
+    found = [IALS if name.strip().lower() == IALS.lower() else known_model(name) for name in names.split(",")]
+    return list(dict.fromkeys(found))
 
 
 def seeds_of(text: str) -> list[int]:
@@ -107,9 +110,7 @@ def seeds_of(text: str) -> list[int]:
 
 
 def _python(family: Family, absent: dict[str, str]) -> str:
-    """The interpreter for iALS, where that is asked for; or it is noted as absent."""
-    if IALS not in family.models:
-        return ""
+    """The interpreter for iALS; where it cannot be had, that is noted as absent."""
     found = (
         "no folder for its environment was given" if family.peers is None else environment("irspack iALS", family.peers)
     )
