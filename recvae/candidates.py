@@ -19,8 +19,16 @@ CANDIDATES: dict[str, list[Recommender]] = {
     "MultDAE": [MultDAE()],
     "ALS": [
         ALS(factors=factors, regularization=regularization, alpha=alpha)
-        for factors in (64, 128, 256)
-        for regularization, alpha in ((30.0, 3.0), (30.0, 6.0), (60.0, 8.0), (100.0, 10.0))
+        for factors in (64, 256)
+        # the penalty is not scaled by counts: what is enough for thousands of users is not for tens of thousands
+        for regularization, alpha in (
+            (30.0, 3.0),
+            (30.0, 6.0),
+            (60.0, 8.0),
+            (100.0, 10.0),
+            (200.0, 10.0),
+            (400.0, 20.0),
+        )
     ],
     "ItemKNN": [
         ItemKNN(weighting=weighting, K=K) for weighting in ("cosine", "tfidf", "bm25") for K in (20, 50, 100, 200)
