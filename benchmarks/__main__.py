@@ -6,6 +6,8 @@ epochs: epochs on real data beside RecBole's and Cornac's
 rounds: RecVAE's rounds of passes beside those of dense code
 gpu: training steps on a GPU, beside the time that they need at least
 growth: time and memory against the number of items and of users
+family: every model on several splits, differences pooled by user; to be resumed where it was stopped
+reproduce: our models by a card's protocol, beside the figures that papers have published
 ingest: seconds and memory in which ten million events of a Parquet file become `Interactions`
 table: the README's tables and plot, from the recorded results; also written beside them
 """
@@ -14,20 +16,35 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from benchmarks.family import Family, models_of, run_family, seeds_of
 from benchmarks.gpu import run_gpu
 from benchmarks.growth import plot, run_growth
 from benchmarks.ingest import run_ingest
 from benchmarks.reference import run_reference
+from benchmarks.reproduce import reproduce_table, run_reproduce
 from benchmarks.speed import run_epochs, run_rounds, run_speed
-from benchmarks.table import RESULTS, results_page
+from benchmarks.table import RESULTS, family_table, results_page
+from recvae.errors import RecvaeError
+from recvae.files import check_writable
 
 
-def main() -> None:
-    """Run a command."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command. -> exit status: 0; 1 where figures are not reproduced; 2 after one sentence of what is wrong"""
+    arguments = _parser().parse_args(argv)
+    try:
+        return arguments.command(arguments) or 0
+    except RecvaeError as error:
+        print(f"benchmarks: {error}", file=sys.stderr)
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -67,9 +84,34 @@ def main() -> None:
     growth.set_defaults(command=_growth)
     growth.add_argument("--repeats", type=int, default=5)
     growth.add_argument("--out", type=Path, help="write the results to this JSON file")
+    _add_family(commands.add_parser("family", help="every model on several splits"))
+    _add_reproduce(commands.add_parser("reproduce", help="our models beside published figures"))
     commands.add_parser("table", help="the README's tables").set_defaults(command=_table)
-    arguments = parser.parse_args()
-    arguments.command(arguments)
+    return parser
+
+
+def _add_family(family: argparse.ArgumentParser) -> None:
+    add = family.add_argument
+    family.set_defaults(command=_family)
+    add("--dataset", default="ml-1m")
+    add("--data-home", type=Path)
+    add("--peers", type=Path, help="folder for the environment of iALS; without it, iALS is not run")
+    add("--split-seeds", default="101-105", help="seeds of the splits, such as 101-105 or 1,2 (default: %(default)s)")
+    add("--models", default="all", help="comma-separated names (default: all, and iALS)")
+    add("--users", choices=("test", "valid"), default="test", help="valid, for development: no test user is looked at")
+    add("--work", type=Path, required=True, help="folder outside of the repository for the values of each user")
+    add("--again", action="store_true", help="run what is finished once more")
+    add("--out", type=Path, help="write the results to this JSON file")
+
+
+def _add_reproduce(reproduce: argparse.ArgumentParser) -> None:
+    add = reproduce.add_argument
+    reproduce.set_defaults(command=_reproduce)
+    add("--dataset", default="ml-20m", help="one whose card has published figures (default: %(default)s)")
+    add("--data-home", type=Path)
+    add("--models", help="comma-separated names (default: all that the card has figures of)")
+    add("--seeds", type=int, default=1)
+    add("--out", type=Path, help="write the results to this JSON file")
 
 
 def _reference(arguments: argparse.Namespace) -> None:
@@ -101,6 +143,31 @@ def _growth(arguments: argparse.Namespace) -> None:
     run_growth(arguments.repeats, partial(_save, arguments.out))
 
 
+def _family(arguments: argparse.Namespace) -> None:
+    if arguments.out is not None:
+        check_writable(arguments.out)
+    family = Family(
+        arguments.dataset,
+        arguments.data_home,
+        seeds_of(arguments.split_seeds),
+        models_of(arguments.models),
+        arguments.work,
+        arguments.users,
+        arguments.peers,
+    )
+    results = run_family(family, arguments.again)
+    _save(arguments.out, results)
+    print(family_table(results))
+
+
+def _reproduce(arguments: argparse.Namespace) -> int:
+    models = None if arguments.models is None else arguments.models.split(",")
+    results = run_reproduce(arguments.dataset, arguments.data_home, models, arguments.seeds)
+    _save(arguments.out, results)
+    print(reproduce_table(results))
+    return 0 if results["reproduced"] else 1
+
+
 def _write(results: dict[str, Any], out: Path | None) -> None:
     print(json.dumps(results, indent=1))
     _save(out, results)
@@ -117,4 +184,5 @@ def _table(arguments: argparse.Namespace) -> None:
     print(results_page())
 
 
-main()
+if __name__ == "__main__":
+    sys.exit(main())

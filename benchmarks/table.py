@@ -61,6 +61,31 @@ def speed_tables(folder: Path = RESULTS) -> list[str]:
     return [step_table(speed), epoch_table(epochs), rank_table(speed, epochs), growth_table(growth)]
 
 
+def family_table(result: dict[str, Any]) -> str:
+    """Every model on several splits, and ours against the best baseline, best first, as Markdown."""
+    metrics, best = result["metrics"], result["best_baseline"]
+    seeds, main = result["split_seeds"], metrics[-1]
+    head = [
+        result["dataset"],
+        *metrics,
+        f"less {best or 'baseline'} (95 % interval)",
+        "p (Holm)",
+        "settings",
+        "choice",
+        "training",
+    ]
+    rows = sorted(result["models"], key=lambda row: -float(row["metrics"][main]["mean"]))
+    kind = "test users" if result["measured_on"] == "test" else "half of the validation users, for development"
+    users = f"{result['users']:,} persons among {result['tests_of_users']:,} {kind}"
+    about = f"Means over {len(seeds)} splits (seeds {', '.join(map(str, seeds))}); {users}."
+    return markdown([head, *(_family_row(row, metrics, best) for row in rows)]) + f"\n\n{about}"
+
+
+def family_tables(folder: Path = RESULTS) -> list[str]:
+    """The table of each recorded family of splits."""
+    return [family_table(_read(folder, path.stem)) for path in sorted(folder.glob("family-*.json"))]
+
+
 def results_page(folder: Path = RESULTS) -> str:
     """The page that stands beside the results."""
     return "\n\n".join(
@@ -70,9 +95,22 @@ def results_page(folder: Path = RESULTS) -> str:
             results_table(folder),
             published_table(folder),
             reference_table(folder),
+            *family_tables(folder),
             *speed_tables(folder),
         ]
     )
+
+
+def _family_row(row: dict[str, Any], metrics: list[str], best: str | None) -> list[str]:
+    means = [f"{row['metrics'][metric]['mean']:.4f}" for metric in metrics]
+    means[-1] += f" ± {row['metrics'][metrics[-1]]['stderr']:.4f}"
+    test = row["paired_tests"].get(best)
+    held = ["", ""]
+    if test is not None:
+        p = f"{test['p_holm']:.3f}" if test["p_holm"] >= 0.001 else "< .001"
+        held = [f"{test['difference']:+.4f} ({test['low']:+.4f} to {test['high']:+.4f})", p]
+    seconds = [f"{row[part]:,.1f} s" for part in ("choice_seconds", "fit_seconds")]
+    return [row["model"], *means, *held, str(row["settings_tried"]), *seconds]
 
 
 def _read(folder: Path, name: str) -> dict[str, Any]:

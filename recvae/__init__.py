@@ -3,7 +3,7 @@
 from recvae import baselines as baselines
 from recvae.cards import Card, load_card
 from recvae.datasets import load_dataset, load_split
-from recvae.evaluation import Evaluation, Metric, PairedTest, evaluate, paired_bootstrap
+from recvae.evaluation import Evaluation, Metric, PairedTest, evaluate, holm, paired_bootstrap
 from recvae.interactions import Interactions
 from recvae.models import EASE, EDLAE, HybridVAE, MultDAE, MultVAE, RecVAE
 from recvae.recommender import Recommender, load
@@ -37,6 +37,7 @@ __all__ = [
     "evaluate",
     "fit_split",
     "given_split",
+    "holm",
     "leave_last_split",
     "load",
     "load_card",

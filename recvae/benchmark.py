@@ -6,7 +6,7 @@ import importlib.metadata
 import os
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,20 +16,19 @@ import torch
 from numpy.typing import NDArray
 from scipy import sparse
 
-from recvae.candidates import CANDIDATES, candidates, known_model
+from recvae.candidates import OURS, candidates, known_models
 from recvae.cards import Protocol, load_card
 from recvae.datasets import load_split, plan_split
 from recvae.errors import MissingDependencyError, UnknownUsersError
-from recvae.evaluation import Evaluation, Metric, evaluate, evaluate_ranker, paired_bootstrap
+from recvae.evaluation import Evaluation, Metric, evaluate, evaluate_ranker, holm, paired_bootstrap
 from recvae.memory import PeakMemory
 from recvae.params import get_params
 from recvae.recommender import Recommender
 from recvae.sample import make_sample
 from recvae.split import SPLIT_SEED, Holdout, Split
 from recvae.topk import rank
-from recvae.tuning import choose, fit_split
+from recvae.tuning import Choice, choose, fit_split
 
-BASELINES = ("ALS", "ItemKNN", "BPR", "LMF", "Popularity")
 METRICS = (
     "recall@20",
     "recall@50",
@@ -66,6 +65,40 @@ class Run:
     peak_mib: float
 
 
+@dataclass
+class Runs:
+    """One model fitted and evaluated with each seed, after one choice of settings."""
+
+    runs: list[Run]
+    choice: Choice
+
+    @property
+    def averaged(self) -> dict[str, Metric]:
+        """Metrics whose per-user values are means over the runs."""
+        evaluations = [run.evaluation for run in self.runs]
+        users = evaluations[0].users
+        return {n: Metric(np.mean([each[n].values for each in evaluations], axis=0), users) for n in evaluations[0]}
+
+    def row(self, name: str) -> dict[str, Any]:
+        """What JSON says of them."""
+        first, averaged = self.runs[0], self.averaged
+        history = getattr(first.model, "history_", None)
+        return {
+            "model": name,
+            "parameters": get_params(first.model),
+            "settings_tried": self.choice.settings_tried,
+            "choice_seconds": self.choice.seconds,
+            "metrics": _summary(averaged),
+            "by_seed": {metric: [run.evaluation[metric].mean for run in self.runs] for metric in averaged},
+            "lists": first.evaluation.lists,
+            "fit_seconds": float(np.median([run.fit_seconds for run in self.runs])),
+            "users_ranked_per_second": len(first.evaluation.users)
+            / float(np.median([run.evaluation.seconds for run in self.runs])),
+            "peak_memory_mib": max(run.peak_mib for run in self.runs),
+            "history": None if history is None else [asdict(epoch) for epoch in history],
+        }
+
+
 def run_benchmark(
     dataset: str = "sample",
     data_home: str | Path | None = None,
@@ -82,15 +115,18 @@ def run_benchmark(
 ) -> dict[str, Any]:
     """Fit and evaluate `models` on one split of `dataset`, each with as many random_states, from `first_seed` on.
 
-    The split is that of the data set's card, or another one, as in `load_split`. `params` are hyper-parameters, as
-    text, for all settings of the models that have them. Metrics are averaged over seeds for each user first: the
-    standard error is that over users. Models of libraries that are not installed, and those that cannot score the
-    split's users, are reported as absent. The histories and recommendations of `examples` test users are
-    part of the results; leave them out where the data may not be passed on. `log` receives a line at each step.
+    `models` are names, or None or "all" for all of them. The split is that of the data set's card, or another one, as
+    in `load_split`. `params` are hyper-parameters, as text, for all settings of the models that have them. Metrics are
+    averaged over seeds for each user first: the standard error is that over users. Each of `OURS` is tested against
+    every other model, the baselines, with p-values adjusted for their number; a baseline against the best of them.
+    Which is best the test says, with hindsight in the baselines' favour. Models of libraries that are not installed,
+    and those that cannot score the split's users, are reported as absent. The histories and recommendations of
+    `examples` test users are part of the results; leave them out where the data may not be passed on. `log` receives a
+    line at each step.
 
     Raises UnknownNameError for a data set or model that does not exist, and what loading and fitting raise.
     """
-    names = [known_model(name) for name in models or CANDIDATES]
+    names = known_models(models)
     chosen = {name: candidates(name, params or {}) for name in names}
     card = load_card(dataset)
     kind, told = plan_split(card.protocol, split, split_seed, split_options or {})
@@ -101,46 +137,42 @@ def run_benchmark(
     main_metric, seed_range = card.protocol.metrics[-1], range(first_seed, first_seed + seeds)
     task = Task(data, metrics, main_metric, seed_range, show_progress, log)
     log(f"{dataset}, {kind} split: trained on {data.train!r}; {data.test!r}")
-    runs: dict[str, list[Run]] = {}
+    runs: dict[str, Runs] = {}
     absent: dict[str, str] = {}
     for name in names:
         try:
-            runs[name] = _run_seeds(name, chosen[name], task)
+            runs[name] = run_model(name, chosen[name], task)
         except (MissingDependencyError, UnknownUsersError) as error:
             if name == names[-1] and not runs:
                 raise  # there is nothing to show
             absent[name] = str(error)
             log(f"{name}: absent. {error}")
-    averaged = {name: _average(done) for name, done in runs.items()}
-    rivals = {name: averaged[name][main_metric].mean for name in BASELINES if name in averaged}
-    rival = max(rivals, key=rivals.__getitem__) if rivals else None
-    rows = [
-        _row(name, runs[name], averaged[name], len(chosen[name]))
-        | {"paired_test": _against(rival, name, averaged, main_metric)}
-        for name in runs
-    ]
+    found = {name: done.averaged[main_metric] for name, done in runs.items()}
+    best = best_baseline(found)
+    rows = [runs[name].row(name) | {"paired_tests": paired_tests(name, found, best)} for name in runs]
     if dataset == "sample" and kind == "strong":
         oracle = _oracle(data, metrics)
         rows.append({"model": "oracle", "metrics": _summary(dict(oracle)), "lists": oracle.lists})
     return {
-        "format": 2,
+        "format": 3,
         "dataset": dataset,
         "settings": _settings(task, card.protocol, kind, told),
         "versions": _versions(),
-        "best_baseline": rival,
+        "best_baseline": best,
         "models": rows,
         "absent": absent,
         "published": card.published if (kind, told) == plan_split(card.protocol, None, SPLIT_SEED, {}) else {},
-        "examples": _examples(data, {name: done[0].model for name, done in runs.items()}, examples),
+        "examples": _examples(data, {name: done.runs[0].model for name, done in runs.items()}, examples),
     }
 
 
-def _run_seeds(name: str, settings_to_try: list[Recommender], task: Task) -> list[Run]:
+def run_model(name: str, settings_to_try: list[Recommender], task: Task) -> Runs:
+    """Choose settings on validation users, then fit and evaluate with each seed. Raises what fitting raises."""
     runs: list[Run] = []
-    settings = choose(settings_to_try, task.split, task.main_metric, task.show_progress)
+    choice = choose(settings_to_try, task.split, task.main_metric, task.show_progress)
     for seed in task.seeds:
-        seeded = {"random_state": seed} if "random_state" in settings else {}
-        model = type(settings_to_try[0])(**settings | seeded)
+        seeded = {"random_state": seed} if "random_state" in choice.params else {}
+        model = type(settings_to_try[0])(**choice.params | seeded)
         with PeakMemory() as memory:
             started = time.perf_counter()
             model = fit_split(model, task.split, task.show_progress)
@@ -151,39 +183,24 @@ def _run_seeds(name: str, settings_to_try: list[Recommender], task: Task) -> lis
         task.log(f"{name}, seed {seed}: {found}, {fit_seconds:.1f} s of training")
         if not seeded:
             break  # another seed would give the same model
-    return runs
+    return Runs(runs, choice)
 
 
-def _average(runs: list[Run]) -> dict[str, Metric]:
-    """Metrics whose per-user values are means over the runs."""
-    evaluations = [run.evaluation for run in runs]
-    return {name: Metric(np.mean([each[name].values for each in evaluations], axis=0)) for name in evaluations[0]}
+def best_baseline(metrics: Mapping[str, Metric]) -> str | None:
+    """The name of the highest mean among models that are not `OURS`, if there are such."""
+    means = {name: metric.mean for name, metric in metrics.items() if name not in OURS}
+    return max(means, key=means.__getitem__) if means else None
 
 
-def _row(name: str, runs: list[Run], averaged: dict[str, Metric], settings_tried: int) -> dict[str, Any]:
-    seconds = float(np.median([run.evaluation.seconds for run in runs]))
-    history = getattr(runs[0].model, "history_", None)
-    return {
-        "model": name,
-        "parameters": get_params(runs[0].model),
-        "settings_tried": settings_tried,
-        "metrics": _summary(averaged),
-        "by_seed": {metric: [run.evaluation[metric].mean for run in runs] for metric in averaged},
-        "lists": runs[0].evaluation.lists,
-        "fit_seconds": float(np.median([run.fit_seconds for run in runs])),
-        "users_ranked_per_second": len(runs[0].evaluation.users) / seconds,
-        "peak_memory_mib": max(run.peak_mib for run in runs),
-        "history": None if history is None else [asdict(epoch) for epoch in history],
-    }
+def paired_tests(name: str, metrics: Mapping[str, Metric], best: str | None) -> dict[str, dict[str, float]]:
+    """One of `OURS` against every baseline, or a baseline against the `best`. -> paired bootstrap by name, for JSON
 
-
-def _against(
-    rival: str | None, name: str, averaged: dict[str, dict[str, Metric]], metric: str
-) -> dict[str, Any] | None:
-    """The paired test of a model against the best baseline."""
-    if rival is None or rival == name:
-        return None
-    return {"against": rival} | asdict(paired_bootstrap(averaged[name][metric], averaged[rival][metric]))
+    `p_holm` is the p-value adjusted for the number of these tests.
+    """
+    rivals = [other for other in metrics if other not in OURS and other != name and (name in OURS or other == best)]
+    tests = {other: asdict(paired_bootstrap(metrics[name], metrics[other])) for other in rivals}
+    adjusted = holm([test["p_value"] for test in tests.values()])
+    return {other: test | {"p_holm": p} for (other, test), p in zip(tests.items(), adjusted, strict=True)}
 
 
 def _summary(metrics: dict[str, Metric]) -> dict[str, dict[str, float]]:

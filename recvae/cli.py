@@ -110,7 +110,7 @@ def _benchmark(parser: argparse.ArgumentParser) -> None:
     """
     add = parser.add_argument
     _add_dataset(add, "sample", " (default: sample)")
-    add("--models", help=f"comma-separated, of {', '.join(CANDIDATES)} (default: all)")
+    add("--models", help=f"comma-separated, of {', '.join(CANDIDATES)}, or all (default: all)")
     add("--seeds", type=int, default=1, help="train each model with this many seeds (default: 1)")
     add("--seed", type=int, default=0, help="the first of them (default: 0)")
     _add_param(add, "a hyper-parameter for all models that have it, such as epochs=20")

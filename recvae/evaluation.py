@@ -194,3 +194,18 @@ def paired_bootstrap(a: Metric, b: Metric, resamples: int = 10_000, seed: int = 
     extreme = np.abs(drawn.bootstrap_distribution - mean) >= abs(mean) * (1 - 1e-12)
     p_value = float((extreme.sum() + 1) / (resamples + 1))
     return PairedTest(mean, float(drawn.confidence_interval.low), float(drawn.confidence_interval.high), p_value)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p-values of several tests, adjusted such that all below .05 may be claimed at once (Holm 1979, step-down).
+
+    The smallest of m is multiplied by m, the next by m - 1 and so on; none is below a smaller one, or above 1.
+    Raises InvalidParameterError for what is no p-value.
+    """
+    p = np.asarray(p_values, dtype=np.float64)
+    if p.ndim != 1 or not ((p >= 0) & (p <= 1)).all():
+        raise InvalidParameterError(f"Expected p-values, numbers from 0 to 1, got {p_values!r}.")
+    order = np.argsort(p, kind="stable")
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.maximum.accumulate(np.minimum(p[order] * np.arange(len(p), 0, -1), 1.0))
+    return [float(value) for value in adjusted]

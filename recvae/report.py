@@ -36,35 +36,45 @@ def _table(results: dict[str, Any]) -> Table:
     )
     table = Table(title=title, title_justify="left")
     table.add_column("model")
-    for name in (*others, main, "less best baseline", "training s", "users/s", "peak MiB"):
+    for name in (*others, main, "less best baseline", "settings", "fit s", "users/s", "peak MiB"):
         table.add_column(name, justify="right")
     for row in sorted(results["models"], key=lambda row: -row["metrics"][main]["mean"]):
         means = [f"{row['metrics'][name]['mean']:.4f}" for name in (*others, main)]
         means[-1] += f" ±{row['metrics'][main]['stderr']:.4f}"
-        table.add_row(row["model"], *means, _comparison(row), *_cost(row))
+        table.add_row(row["model"], *means, _comparison(row, results["best_baseline"]), *_cost(row))
     return table
 
 
-def _comparison(row: dict[str, Any]) -> str:
-    test = row.get("paired_test")
+def _comparison(row: dict[str, Any], rival: str | None) -> str:
+    test = row.get("paired_tests", {}).get(rival)
     if test is None:
         return ""
-    p = f"p={test['p_value']:.3f}" if test["p_value"] >= 0.001 else "p<.001"
+    p = f"p={test['p_holm']:.3f}" if test["p_holm"] >= 0.001 else "p<.001"
     return f"{test['difference']:+.4f} {p}"
 
 
 def _cost(row: dict[str, Any]) -> tuple[str, ...]:
     if "fit_seconds" not in row:
-        return "", "", ""
-    return f"{row['fit_seconds']:.1f}", f"{row['users_ranked_per_second']:,.0f}", f"{row['peak_memory_mib']:,.0f}"
+        return ("",) * 4
+    settings = str(row["settings_tried"])
+    if row["settings_tried"] > 1:
+        settings += f", {row['choice_seconds']:,.0f} s"
+    costs = f"{row['fit_seconds']:,.1f}", f"{row['users_ranked_per_second']:,.0f}", f"{row['peak_memory_mib']:,.0f}"
+    return settings, *costs
 
 
 def _notes(results: dict[str, Any]) -> list[str]:
     """What a reader of the table has to know."""
     main, rival = results["settings"]["metrics"][-1], results["best_baseline"]
-    notes = [f"{main} ± its standard error over users; users/s: ranked in the evaluation; peak MiB: of the process."]
+    notes = [
+        f"{main} ± its standard error over users; settings: how many were tried on validation users, and for how long; "
+        "users/s: ranked in the evaluation; peak MiB: of the process."
+    ]
     if rival is not None:
-        notes.append(f"less best baseline: {main} less that of {rival}, p by two-sided paired bootstrap over users.")
+        notes.append(
+            f"less best baseline: {main} less that of {rival}, p by two-sided paired bootstrap over users, "
+            "adjusted (Holm) for all baselines that a model is tested against; the file of --out has each."
+        )
     for row in results["models"]:
         if row.get("settings_tried", 1) > 1:
             chosen = ", ".join(f"{key}={value}" for key, value in row["parameters"].items() if value is not None)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,19 +16,29 @@ from recvae.recommender import FitCallback, Recommender
 from recvae.split import Split
 
 
+@dataclass(frozen=True)
+class Choice:
+    """Hyper-parameters, of how many settings they are the best, and the seconds that it took to find out."""
+
+    params: dict[str, Any]
+    settings_tried: int
+    seconds: float
+
+
 def choose(
     candidates: Sequence[Recommender], split: Split, metric: str = "ndcg@100", show_progress: bool = True
-) -> dict[str, Any]:
+) -> Choice:
     """The hyper-parameters of the candidate that is best on the validation users; one candidate is no choice."""
     if len(candidates) == 1:
-        return get_params(candidates[0])
-    scores = []
+        return Choice(get_params(candidates[0]), 1, 0.0)
+    scores, started = [], time.perf_counter()
     for candidate in track(candidates, f"choosing among {len(candidates)} settings", show_progress):
         settings = get_params(candidate)
         trial = type(candidate)(**settings | ({"random_state": 0} if "random_state" in settings else {}))
         trial.fit(split.train, show_progress=False, valid=split.valid)
         scores.append(evaluate(trial, split.valid, [metric])[metric].mean)
-    return get_params(candidates[int(np.argmax(scores))])
+    best = candidates[int(np.argmax(scores))]
+    return Choice(get_params(best), len(candidates), time.perf_counter() - started)
 
 
 def fit_split(

@@ -3,12 +3,13 @@ import dataclasses
 import pytest
 
 from recvae import benchmark, load_card
-from recvae.baselines import Popularity
+from recvae.baselines import ItemKNN, Popularity
 from recvae.benchmark import run_benchmark
-from recvae.candidates import CANDIDATES
+from recvae.candidates import CANDIDATES, OURS, known_models
 from recvae.errors import UnknownNameError, UnknownUsersError
 from recvae.memory import PeakMemory
 from recvae.models import MultVAE
+from recvae.params import get_params
 
 
 @pytest.fixture
@@ -70,6 +71,36 @@ def test_published_figures_stand_beside_the_card_s_own_protocol_only(quick, monk
     assert run_benchmark(models=["Popularity"])["published"] == card.published
     for other in ({"split": "per-user"}, {"split_seed": 1}, {"split_options": {"heldout_users": 300}}):
         assert run_benchmark(models=["Popularity"], **other)["published"] == {}
+
+
+def test_baselines_have_equally_many_settings_to_choose_from():
+    tried = {name: len(settings) for name, settings in CANDIDATES.items() if name not in OURS}
+    assert tried.pop("Popularity") == 1  # it has nothing to choose
+    assert set(tried.values()) == {12}
+    for settings in CANDIDATES.values():
+        assert all(get_params(a) != get_params(b) for i, a in enumerate(settings) for b in settings[:i])
+
+
+def test_all_is_every_model(quick):
+    assert known_models(None) == known_models(["All"]) == ["MultVAE", "Popularity"]
+    assert known_models(["popularity"]) == ["Popularity"]
+
+
+def test_ours_are_tested_against_every_baseline_and_baselines_against_the_best(quick, monkeypatch):
+    monkeypatch.setitem(CANDIDATES, "ItemKNN", [ItemKNN(K=20), ItemKNN(K=1)])
+    results = run_benchmark()
+    rows = {row["model"]: row for row in results["models"]}
+    tests = rows["MultVAE"]["paired_tests"]
+    assert results["best_baseline"] == "ItemKNN"
+    assert set(tests) == {"Popularity", "ItemKNN"}
+    means = {name: row["metrics"]["ndcg@100"]["mean"] for name, row in rows.items()}
+    for name, test in tests.items():
+        assert test["difference"] == pytest.approx(means["MultVAE"] - means[name])
+        assert test["p_value"] <= test["p_holm"] <= 2 * test["p_value"]
+    assert set(rows["Popularity"]["paired_tests"]) == {"ItemKNN"}
+    assert rows["ItemKNN"]["paired_tests"] == {}
+    assert (rows["ItemKNN"]["settings_tried"], rows["MultVAE"]["settings_tried"]) == (2, 1)
+    assert rows["ItemKNN"]["choice_seconds"] > rows["MultVAE"]["choice_seconds"] == 0
 
 
 def test_examples_can_be_left_out(quick):

@@ -18,14 +18,16 @@ def test_benchmark_prints_the_table_and_writes_the_results(tmp_path, capsys):
     out = tmp_path / "new" / "results.json"
     assert main(["benchmark", "--models", "itemknn,Popularity", "--seeds", "2", "--out", str(out)]) == 0
     printed = capsys.readouterr().out
-    for word in ("ItemKNN", "Popularity", "oracle", "ndcg@100", "of 6 settings", "top 10", "history"):
+    for word in ("ItemKNN", "Popularity", "oracle", "ndcg@100", "of 12 settings", "top 10", "history"):
         assert word in printed
     results = json.loads(out.read_text())
     assert [row["model"] for row in results["models"]] == ["ItemKNN", "Popularity", "oracle"]
     knn, popularity, oracle = ({n: m["mean"] for n, m in row["metrics"].items()} for row in results["models"])
     assert oracle["ndcg@100"] > knn["ndcg@100"] > popularity["ndcg@100"]
-    assert results["models"][1]["paired_test"]["against"] == "ItemKNN"
-    assert results["models"][1]["paired_test"]["p_value"] < 0.001
+    assert results["best_baseline"] == "ItemKNN"
+    assert results["models"][1]["paired_tests"]["ItemKNN"]["p_value"] < 0.001
+    assert results["models"][0]["settings_tried"] == 12
+    assert results["models"][0]["choice_seconds"] > 0
     assert results["models"][0]["peak_memory_mib"] > 10
     assert results["settings"]["test_users"] == 400
     assert results["versions"]["recvae"] == __version__

@@ -1,3 +1,4 @@
+import itertools
 import warnings
 
 import numpy as np
@@ -8,7 +9,7 @@ import recvae
 from recvae import Holdout, Metric, evaluate, paired_bootstrap
 from recvae.baselines import ALS, ItemKNN
 from recvae.errors import InvalidDataError, InvalidParameterError, InvalidTypeError, UnknownNameError
-from recvae.evaluation import evaluate_ranker
+from recvae.evaluation import evaluate_ranker, holm
 
 
 def holdout(fold_in, held_out):
@@ -155,6 +156,30 @@ def test_paired_bootstrap_keeps_its_level():
         for i in range(200)
     ]
     assert 2 <= sum(small) <= 22
+
+
+def closed_testing(p_values):
+    """Holm's procedure as a closed test: the largest Bonferroni p-value among all sets that a test is in."""
+    m = len(p_values)
+    sets = [s for size in range(1, m + 1) for s in itertools.combinations(range(m), size)]
+    return [max(min(1, len(s) * min(p_values[j] for j in s)) for s in sets if i in s) for i in range(m)]
+
+
+def test_holm_in_known_cases():
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.02]) == [0.02]
+    assert holm([]) == []
+    assert holm([0.5, 0.9, 0.6]) == [1, 1, 1]
+    for broken in ([0.1, 1.1], [-0.1], [float("nan")]):
+        with pytest.raises(InvalidParameterError, match="Expected p-values"):
+            holm(broken)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_holm_is_the_closed_test_of_bonferroni(seed):
+    p_values = np.random.default_rng(seed).random(6) ** 3
+    p_values[seed % 6] = p_values[0]  # a tie
+    assert holm(p_values) == pytest.approx(closed_testing(p_values))
 
 
 def test_paired_bootstrap_at_the_edges():

@@ -17,8 +17,11 @@ def known():
 
 def test_settings_are_chosen_on_validation_users(split):
     candidates = [MultVAE(epochs=1, kl_cap=100.0, kl_schedule="constant"), MultVAE(epochs=30, batch_size=50)]
-    assert choose(candidates, split, show_progress=False)["epochs"] == 30
-    assert choose(candidates[:1], split, show_progress=False)["epochs"] == 1
+    choice = choose(candidates, split, show_progress=False)
+    assert (choice.params["epochs"], choice.settings_tried) == (30, 2)
+    assert choice.seconds > 0
+    one = choose(candidates[:1], split, show_progress=False)
+    assert (one.params["epochs"], one.settings_tried, one.seconds) == (1, 1, 0)
 
 
 def test_where_validation_users_are_others_it_is_one_fit(split):

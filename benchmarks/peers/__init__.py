@@ -1,4 +1,4 @@
-"""Other packages' Mult-VAEs, each timed in an environment of its own: their pins do not go with anybody's."""
+"""Other packages, each in an environment of its own: their pins do not go with anybody's."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from pathlib import Path
 SCRIPTS = Path(__file__).parent
 REQUIREMENTS = {
     # RecBole does not run with numpy 2, nor with what needs it
-    "RecBole MultiVAE": ("recbole_multivae.py", ["recbole==1.2.1", "numpy<2", "scipy<1.14", "pandas<2.3"]),
-    "Cornac VAECF": ("cornac_vaecf.py", ["cornac==2.2.2"]),
+    "RecBole MultiVAE": ("recbole_multivae.py", ["recbole==1.2.1", "torch", "numpy<2", "scipy<1.14", "pandas<2.3"]),
+    "Cornac VAECF": ("cornac_vaecf.py", ["cornac==2.2.2", "torch"]),
+    "irspack iALS": ("irspack_ials.py", ["irspack==0.5.2"]),
 }
 
 
@@ -23,9 +24,8 @@ def environment(peer: str, home: Path) -> Path | str:
         subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
     constraints = Path(__file__).parents[2] / "constraints.txt"
     torch = [line for line in constraints.read_text(encoding="utf-8").splitlines() if line.startswith("torch==")]
-    done = subprocess.run(
-        [str(python), "-m", "pip", "install", "--quiet", *torch, *requirements], capture_output=True, text=True
-    )
+    wanted = [torch[0] if name == "torch" and torch else name for name in requirements]
+    done = subprocess.run([str(python), "-m", "pip", "install", "--quiet", *wanted], capture_output=True, text=True)
     if done.returncode:
         return ["cannot be installed", *done.stderr.strip().splitlines()][-1]
     return python

@@ -16,7 +16,7 @@ from benchmarks.synthetic import synthetic
 
 
 def run(case: dict[str, Any]) -> dict[str, Any]:
-    """Time a case: {"what": "step", "epoch", "round" or "rank", "data": file, "engine", "batch" or "users", "repeats"}."""
+    """Time a case: {"what": "step" | "epoch" | "round" | "rank", "data": file, "engine": ..., "batch": ..., ...}."""
     matrix = sparse.load_npz(case["data"]).tocsr()
     if case["what"] == "rank":
         return {"seconds": _times(ranking(matrix, case["engine"], case["users"]), case["repeats"], warm=1)}

@@ -1,0 +1,84 @@
+"""Results of each (split seed, model) -> means over splits, and differences pooled by user."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recvae.benchmark import best_baseline, paired_tests
+from recvae.errors import InvalidDataError
+from recvae.evaluation import Metric
+
+
+@dataclass(frozen=True)
+class Result:
+    """One model on one split: values of each user by metric, and what was done."""
+
+    users: NDArray[np.str_]
+    values: Mapping[str, NDArray[np.float64]]
+    about: dict[str, Any]
+
+
+def pool(results: Mapping[str, Sequence[Result]], metrics: Sequence[str]) -> dict[str, Any]:
+    """Models by name, each with one result for each split, in the same order. -> for JSON, without users
+
+    A mean is that over splits of the mean over users. A difference is pooled by user: a user who is in the test of
+    several splits counts once, with the mean over these splits, so that what the bootstrap draws are persons, who are
+    independent of each other, and not their tests, which are not. The standard error is that over the same values.
+
+    metrics : the last one is tested
+    Raises InvalidDataError where models were not tested on the same users.
+    """
+    _check(results)
+    found = {name: by_user(each, metrics[-1]) for name, each in results.items()}
+    best = best_baseline(found)
+    rows = [
+        _row(name, each, metrics) | {"paired_tests": paired_tests(name, found, best)} for name, each in results.items()
+    ]
+    first = next(iter(results.values()))
+    return {
+        "best_baseline": best,
+        "tests_of_users": sum(len(result.users) for result in first),
+        "users": len(next(iter(found.values())).values),
+        "models": rows,
+    }
+
+
+def by_user(results: Sequence[Result], metric: str) -> Metric:
+    """The mean of each user's values over the splits whose test has the user."""
+    users, place = np.unique(np.concatenate([result.users for result in results]), return_inverse=True)
+    values = np.concatenate([result.values[metric] for result in results])
+    return Metric(np.bincount(place, values) / np.bincount(place), users)
+
+
+def _row(name: str, results: Sequence[Result], metrics: Sequence[str]) -> dict[str, Any]:
+    abouts = [result.about for result in results]
+    return {
+        "model": name,
+        "metrics": {metric: _summary(results, metric) for metric in metrics},
+        "parameters": [about["parameters"] for about in abouts],
+        "settings_tried": max(about["settings_tried"] for about in abouts),
+        **{key: statistics.median(about[key] for about in abouts) for key in ("choice_seconds", "fit_seconds")},
+        "users_ranked_per_second": statistics.median(about["users_ranked_per_second"] for about in abouts),
+        "peak_memory_mib": max(about["peak_memory_mib"] for about in abouts),
+    }
+
+
+def _summary(results: Sequence[Result], metric: str) -> dict[str, Any]:
+    by_split = [float(result.values[metric].mean()) for result in results]
+    return {"mean": statistics.fmean(by_split), "stderr": by_user(results, metric).stderr, "by_split": by_split}
+
+
+def _check(results: Mapping[str, Sequence[Result]]) -> None:
+    (first, reference), *others = results.items()
+    for name, each in others:
+        same = [np.array_equal(a.users, b.users) for a, b in zip(reference, each, strict=True)]
+        if not all(same):
+            raise InvalidDataError(
+                f"Expected {name} to be tested on the users of {first}, got others; run both once more, with --again."
+            )
