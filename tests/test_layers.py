@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "recvae"
 # a module imports from lower layers, or from its own without a circle
 LAYERS = {
-    0: "version errors files params progress rows frames events description interactions topk metrics memory",
+    0: "version errors files spaces params progress rows frames events description interactions topk metrics memory",
     1: "saving cards download sample layouts datasets split batches evaluation",
     2: "nn",
     3: "train",

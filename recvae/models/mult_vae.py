@@ -5,6 +5,7 @@ from __future__ import annotations
 from recvae.models.autoencoder import Autoencoder
 from recvae.nn import SCHEDULES, VAE, Decoder, GaussianEncoder, standard_normal_kl
 from recvae.params import hyper, parameters
+from recvae.spaces import uniform, whole
 
 
 @parameters
@@ -19,18 +20,24 @@ class MultVAE(Autoencoder):
     with beta annealed up to a cap below 1. Items are scored by f(mu(x)): inference has no noise.
     """
 
-    latent_dim: int = hyper(200, "dimension of z", low=1)
+    latent_dim: int = hyper(200, "dimension of z", low=1, search=whole(32, 512))
     hidden_dims: tuple[int, ...] = hyper(
-        (600,), "widths of the encoder's hidden layers; the decoder mirrors them", low=1
+        (600,),
+        "widths of the encoder's hidden layers; the decoder mirrors them",
+        low=1,
+        search=[(), (200,), (600,), (600, 600)],
     )
-    dropout: float = hyper(0.5, "share of a user's events hidden from the encoder in training", low=0, high=0.99)
-    kl_cap: float = hyper(0.2, "largest weight beta of the KL term", low=0)
+    dropout: float = hyper(
+        0.5, "share of a user's events hidden from the encoder in training", low=0, high=0.99, search=uniform(0, 0.8)
+    )
+    kl_cap: float = hyper(0.2, "largest weight beta of the KL term", low=0, search=uniform(0, 1))
     kl_schedule: str = hyper("linear", "how beta climbs to the cap", choices=tuple(SCHEDULES))
     kl_anneal: float = hyper(
         0.85,
         "share of the run (of a cycle) in which beta climbs: the paper's 40,000 of 46,600 steps",
         low=0.001,
         high=1,
+        search=uniform(0.2, 1),
     )
 
     def _network(self, n_items: int) -> VAE:
