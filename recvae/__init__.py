@@ -7,6 +7,7 @@ from recvae.evaluation import Evaluation, Metric, PairedTest, evaluate, paired_b
 from recvae.interactions import Interactions
 from recvae.models import MultDAE, MultVAE
 from recvae.recommender import Recommender, load
+from recvae.search import tune
 from recvae.split import (
     Holdout,
     Split,
@@ -42,4 +43,5 @@ __all__ = [
     "per_user_split",
     "strong_split",
     "temporal_split",
+    "tune",
 ]
