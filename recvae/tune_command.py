@@ -82,9 +82,9 @@ def _config(tuned: Tuned) -> str:
     )
 
 
-def _table(tuned: Tuned, best: int = 10) -> Table:
-    """The best trials, and which hyper-parameters tell them from the others."""
-    ended = sorted((t for t in tuned.trials if t.value is not None), key=lambda t: -(t.value or 0.0))
+def _table(tuned: Tuned, best: int = 8) -> Table:
+    """The best trials side by side, and the importance of each hyper-parameter where it is known."""
+    ended = sorted((t for t in tuned.trials if t.value is not None), key=lambda t: -(t.value or 0.0))[:best]
     states = [trial.state for trial in tuned.trials]
     counts = ", ".join(
         f"{states.count(state)} {state}" for state in ("complete", "pruned", "failed") if state in states
@@ -92,18 +92,15 @@ def _table(tuned: Tuned, best: int = 10) -> Table:
     table = Table(
         title=f"{type(tuned.model).__name__}: the best of {len(states)} trials ({counts}) in {tuned.seconds:,.0f} s",
         title_justify="left",
-        caption=_importance(tuned),
-        caption_justify="left",
     )
-    names = list(ended[0].params)
-    for name in ("trial", tuned.metric, *names, "s"):
-        table.add_column(name, justify="right")
-    for trial in ended[:best]:
-        texts = [param_text(trial.params[name]) for name in names]
-        table.add_row(str(trial.number), f"{trial.value:.4f}", *texts, f"{trial.seconds:.1f}")
+    table.add_column("trial")
+    for trial in ended:
+        table.add_column(str(trial.number), justify="right", overflow="fold")
+    shares = {name: f"{share:.0%}" for name, share in tuned.importance.items()}
+    if shares:
+        table.add_column("importance", justify="right")
+    table.add_row(tuned.metric, *(f"{trial.value:.4f}" for trial in ended))
+    for name in ended[0].params:
+        table.add_row(name, *(param_text(trial.params[name]) for trial in ended), *([shares[name]] if shares else []))
+    table.add_row("seconds", *(f"{trial.seconds:.1f}" for trial in ended))
     return table
-
-
-def _importance(tuned: Tuned) -> str | None:
-    shares = sorted(tuned.importance.items(), key=lambda item: -item[1])
-    return "importance: " + ", ".join(f"{name} {share:.0%}" for name, share in shares) if shares else None

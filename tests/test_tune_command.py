@@ -30,10 +30,13 @@ def test_a_search_prints_its_best_and_writes_what_train_and_benchmark_take(event
     assert "trial 0, " in captured.err
     assert "weighting=cosine, K=100: recall@10 0." in captured.err
     assert "ItemKNN: the best of 5 trials (5 complete)" in captured.out
+    assert "importance" not in captured.out  # of five trials
+    assert main([*command, "--trials", "12"]) == 0
+    assert "importance" in capsys.readouterr().out
 
     assert main([*command, "--trials", "12", "--json"]) == 0
     captured = capsys.readouterr()
-    assert "trial 4, " not in captured.err  # it was there
+    assert "trial " not in captured.err  # they were there
     found = json.loads(captured.out)
     assert found["value"] == max(trial["value"] for trial in found["trials"])
     assert set(found["importance"]) == {"weighting", "K"}
