@@ -7,6 +7,7 @@ from recvae.evaluation import Evaluation, Metric, PairedTest, evaluate, holm, pa
 from recvae.interactions import Interactions
 from recvae.models import EASE, EDLAE, HybridVAE, MultDAE, MultVAE, RecVAE
 from recvae.recommender import Recommender, load
+from recvae.search import tune
 from recvae.split import (
     Holdout,
     Split,
@@ -47,4 +48,5 @@ __all__ = [
     "per_user_split",
     "strong_split",
     "temporal_split",
+    "tune",
 ]

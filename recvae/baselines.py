@@ -22,6 +22,7 @@ from recvae.errors import MissingDependencyError, OutOfRangeError, TrainingError
 from recvae.params import fitted, get_params, hyper, parameters
 from recvae.progress import bar
 from recvae.recommender import FitRun, Recommender
+from recvae.spaces import log, whole
 from recvae.topk import Scorer
 
 
@@ -52,9 +53,11 @@ class ALS(Recommender):
     As implicit with `recalculate_user=True`. BLAS is held to one thread around it, as implicit asks for.
     """
 
-    factors: int = hyper(128, "dimension of the user and item factors", low=1)
-    regularization: float = hyper(30.0, "L2 penalty on the factors; far above implicit's .01, which overfits", low=0)
-    alpha: float = hyper(3.0, "weight of an observed event over an absent one", low=0)
+    factors: int = hyper(128, "dimension of the user and item factors", low=1, search=whole(16, 512))
+    regularization: float = hyper(
+        30.0, "L2 penalty on the factors; far above implicit's .01, which overfits", low=0, search=log(0.1, 1000)
+    )
+    alpha: float = hyper(3.0, "weight of an observed event over an absent one", low=0, search=log(0.1, 100))
     iterations: int = hyper(15, "passes of alternating solves", low=1)
     random_state: int | None = hyper(
         None, "seed of the initial factors; None draws one", low=0, high=2**32 - 1, kind=int, optional=True
@@ -117,9 +120,12 @@ class ItemKNN(Recommender):
     """
 
     weighting: str = hyper(
-        "cosine", "how events are weighted before the similarity is taken", choices=("cosine", "tfidf", "bm25")
+        "cosine",
+        "how events are weighted before the similarity is taken",
+        choices=("cosine", "tfidf", "bm25"),
+        search=["cosine", "tfidf", "bm25"],
     )
-    K: int = hyper(100, "neighbours kept for each item", low=1)
+    K: int = hyper(100, "neighbours kept for each item", low=1, search=whole(5, 500))
     similarity_: sparse.csr_matrix = fitted()  # (I, I), row i: the neighbours of item i
 
     def _fit(self, rows: sparse.csr_matrix, run: FitRun) -> dict[str, Any]:
@@ -153,7 +159,7 @@ class KnownUsers(Recommender):
     a fit with validation users who are not training users, they raise UnknownUsersError.
     """
 
-    factors: int = hyper(64, "dimension of the user and item factors", low=1)
+    factors: int = hyper(64, "dimension of the user and item factors", low=1, search=whole(8, 256))
     random_state: int | None = hyper(
         None, "seed of factors and draws; None draws one", low=0, high=2**32 - 1, kind=int, optional=True
     )
@@ -213,8 +219,8 @@ class KnownUsers(Recommender):
 class BPR(KnownUsers):
     """implicit's BayesianPersonalizedRanking (Rendle et al. 2009), for users who are known."""
 
-    learning_rate: float = hyper(0.05, "of SGD", low=0)
-    regularization: float = hyper(0.01, "L2 penalty on the factors", low=0)
+    learning_rate: float = hyper(0.05, "of SGD", low=0, search=log(0.005, 0.5))
+    regularization: float = hyper(0.01, "L2 penalty on the factors", low=0, search=log(1e-4, 0.5))
     iterations: int = hyper(100, "passes over the events", low=1)
 
     def _model(self) -> Any:
@@ -225,10 +231,10 @@ class BPR(KnownUsers):
 class LMF(KnownUsers):
     """implicit's LogisticMatrixFactorization (Johnson 2014), for users who are known."""
 
-    learning_rate: float = hyper(1.0, "of Adagrad", low=0)
-    regularization: float = hyper(0.6, "L2 penalty on the factors", low=0)
+    learning_rate: float = hyper(1.0, "of Adagrad", low=0, search=log(0.1, 3))
+    regularization: float = hyper(0.6, "L2 penalty on the factors", low=0, search=log(0.01, 20))
     iterations: int = hyper(30, "passes over the events", low=1)
-    neg_prop: int = hyper(30, "absent items drawn for each event", low=1)
+    neg_prop: int = hyper(30, "absent items drawn for each event", low=1, search=whole(1, 60))
 
     def _model(self) -> Any:
         return _implicit().cpu.lmf.LogisticMatrixFactorization(**_without_values(self), num_threads=1)

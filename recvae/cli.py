@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from recvae import commands
+from recvae import commands, tune_command
 from recvae.candidates import CANDIDATES
 from recvae.cards import known_cards
 from recvae.errors import InvalidParameterError, RecvaeError, UnknownNameError
@@ -42,6 +42,8 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     arguments = parser.parse_args(argv)
     if arguments.config is not None:
         settings, known = _read_config(arguments.config), set(vars(arguments)) - {"run", "command", "config"}
+        if "model" not in known and "models" in known and "model" in settings:  # one is a list of one
+            settings["models"] = settings.pop("model")
         for name in settings:
             if name not in known:
                 raise UnknownNameError.among(f"setting of recvae {arguments.command}", name, known)
@@ -85,6 +87,7 @@ def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParse
     parsers: dict[str, argparse.ArgumentParser] = {}
     for add_arguments, run in (
         (_benchmark, commands.benchmark),
+        (_tune, tune_command.run),
         (_train, commands.train),
         (_evaluate, commands.evaluate),
         (_recommend, commands.recommend),
@@ -118,6 +121,26 @@ def _benchmark(parser: argparse.ArgumentParser) -> None:
     add("--examples", type=int, default=3, help="test users to show, with histories (default: 3)")
     add("--out", type=Path, help="write settings and results, examples included, to this JSON file")
     add("--json", action="store_true", help="print the results as JSON in the place of the table")
+
+
+def _tune(parser: argparse.ArgumentParser) -> None:
+    """Search for a model's hyper-parameters on validation users; the test users are not looked at
+
+    recvae tune --dataset ml-1m --data-home ~/data --model MultVAE --trials 20 --study tune.db --out best.toml
+    """
+    add = parser.add_argument
+    _add_events(parser)
+    add("--model", default="MultVAE", help=f"one of {', '.join(CANDIDATES)} (default: MultVAE)")
+    add("--trials", type=int, default=30, help="fits in all, with those that the study has (default: 30)")
+    add("--metric", default="ndcg@100", help="of validation users (default: ndcg@100)")
+    _add_param(add, "a hyper-parameter that is not searched for but fixed, such as epochs=20")
+    add("--study", type=Path, help="SQLite file that keeps the trials; a search that was stopped goes on there")
+    add("--name", help="of the study in that file (default: the model)")
+    add("--timeout", type=float, help="begin no trial after so many seconds")
+    add("--seed", type=int, default=0, help="seed of the proposals and of the models (default: 0)")
+    _add_split(parser, "the data set's own", given=True)
+    add("--out", type=Path, help="write the best settings to this TOML file, for --config of train and benchmark")
+    add("--json", action="store_true", help="print all trials as JSON in the place of the table of the best")
 
 
 def _train(parser: argparse.ArgumentParser) -> None:

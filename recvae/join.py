@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,36 +19,61 @@ USERS = 500  # whose scores are held at a time
 SHARES = 2.0 ** np.arange(-4, 4.5, 0.5)  # of the first voice's spread that the second's may have
 EVEN = len(SHARES) // 2  # both spread alike
 
-# rows (B, I) -> the scores of both voices, (B, I) each
-Voices = Callable[[sparse.csr_matrix], tuple[Tensor, Tensor]]
+# rows (B, I) -> their scores, (B, I)
+Voice = Callable[[sparse.csr_matrix], Tensor]
 
 
-def best_weight(voices: Voices, fold_in: sparse.csr_matrix, held_out: sparse.csr_matrix) -> float:
-    """The weight w for which the ranking by first + w * second finds most of what was held out: by NDCG@100.
+class Strangers(NamedTuple):
+    """Users whom no voice has learned from: what is seen of them, and what they are to be recommended."""
+
+    fold_in: sparse.csr_matrix  # (U, I)
+    held_out: sparse.csr_matrix  # (U, I)
+
+    @classmethod
+    def hiding(cls, rows: sparse.csr_matrix, share: float, random: np.random.Generator) -> Strangers:
+        """With a share of their events hidden at random."""
+        hidden = random.random(rows.nnz) < share
+        return cls(select_cells(rows, ~hidden), select_cells(rows, hidden))
+
+    def blocks(self) -> Iterator[tuple[sparse.csr_matrix, sparse.csr_matrix]]:
+        """Some users at a time."""
+        for start in range(0, self.fold_in.shape[0], USERS):
+            yield self.fold_in[start : start + USERS], self.held_out[start : start + USERS]
+
+
+def best_weight(first: Voice, second: Voice, strangers: Strangers) -> float:
+    """The weight w for which the ranking by first + w * second finds most of what is hidden: by NDCG@100.
 
     Weights are tried on a grid of powers of two, in units of the ratio of both voices' standard deviations. A weight
     counts with those beside it, so that few users do not decide by chance; without any user both spread alike.
     """
     found, unit = np.zeros(len(SHARES)), 1.0
-    for start in range(0, fold_in.shape[0], USERS):
-        rows, wanted = fold_in[start : start + USERS], held_out[start : start + USERS]
-        first, second = voices(rows)
-        if start == 0:
-            unit = float(first.std() / second.std().clamp(min=1e-12))
+    for number, (rows, wanted) in enumerate(strangers.blocks()):
+        one = first(rows)
+        other = second(rows).to(one.device)
+        if number == 0:
+            unit = float(one.std() / other.std().clamp(min=1e-12))
         for place, share in enumerate(SHARES):
-            found[place] += _found(first + float(share) * unit * second, rows, wanted)
+            found[place] += _found(one + float(share) * unit * other, rows, wanted)
     padded = np.pad(found, 1, mode="edge")
     smooth = padded[:-2] + padded[1:-1] + padded[2:]
     best = int(smooth.argmax()) if found.any() else EVEN
     return float(SHARES[best]) * unit
 
 
-def hide(
-    rows: sparse.csr_matrix, share: float, random: np.random.Generator
-) -> tuple[sparse.csr_matrix, sparse.csr_matrix]:
-    """A share of the events of rows, at random, apart from the others. -> (fold_in, held_out)"""
-    hidden = random.random(rows.nnz) < share
-    return select_cells(rows, ~hidden), select_cells(rows, hidden)
+def quality(voice: Voice, strangers: Strangers) -> float:
+    """How much of what is hidden the ranking by one voice finds: NDCG@100, summed over users."""
+    return sum(_found(voice(rows), rows, wanted) for rows, wanted in strangers.blocks())
+
+
+def climb(height: Callable[[int], float], n: int) -> int:
+    """A place in 0 ... n - 1 whose neighbours are not higher, found by steps up from the middle."""
+    here = n // 2
+    while True:
+        best = max((place for place in (here, here - 1, here + 1) if 0 <= place < n), key=height)
+        if best == here:
+            return here
+        here = best
 
 
 def _found(scores: Tensor, rows: sparse.csr_matrix, wanted: sparse.csr_matrix) -> float:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any, TypeVar, dataclass_transform
 
 from recvae.errors import InvalidParameterError, InvalidTypeError, UnknownNameError
+from recvae.spaces import Space, check_space
 
 T = TypeVar("T")
 
@@ -23,13 +24,18 @@ def hyper(
     kind: type | None = None,
     optional: bool = False,
     run_option: bool = False,
+    search: Space | None = None,
 ) -> Any:
     """Declare a hyper-parameter: its default, one line of why, and its closed range or its choices.
 
     `kind` is int, float, str or tuple (of whole numbers), by default that of the default value. `optional` admits
-    None. `run_option` marks what belongs to the machine rather than to the model, and is not saved with it.
+    None. `run_option` marks what belongs to the machine rather than to the model, and is not saved with it. `search`
+    is where `recvae.tune` looks for a better value: `log`, `uniform` or `whole` of `recvae.spaces`, or a list.
     """
+    if search is not None:
+        check_space(search, default, low, high)
     rule = {
+        "search": search,
         "why": why,
         "low": low,
         "high": high,
@@ -62,6 +68,11 @@ def get_params(model: Any, run_options: bool = True) -> dict[str, Any]:
     return {field.name: getattr(model, field.name) for field in chosen}
 
 
+def search_space(model: Any) -> dict[str, Space]:
+    """Where to search for each hyper-parameter of a model, or of its class, that declares it."""
+    return {field.name: field.metadata["search"] for field in _declared(model) if field.metadata["search"] is not None}
+
+
 def check_params(model: Any) -> None:
     """Raise an error that names the first hyper-parameter outside of its declared kind, range or choices."""
     for field in _declared(model):
@@ -88,6 +99,13 @@ def parse_param(model: Any, name: str, text: str) -> Any:
         return rule["kind"](text)
     except ValueError as error:
         raise InvalidParameterError(f"Expected {_KINDS[rule['kind']][1]} as {name}, got {text!r}.") from error
+
+
+def param_text(value: Any) -> str:
+    """A hyper-parameter as a command line gives it, from which `parse_param` makes it again."""
+    if isinstance(value, (tuple, list)):
+        return ",".join(str(part) for part in value)
+    return "none" if value is None else str(value)
 
 
 def check_whole(name: str, value: Any, low: int, high: float = math.inf) -> int:

@@ -26,6 +26,7 @@ from recvae.rows import VALUES, check_rows, transform_values
 from recvae.saving import File, read_model, write_model
 from recvae.split import Holdout
 from recvae.topk import Ranking, Scorer, rank
+from recvae.train import Epoch
 from recvae.version import __version__
 
 Items = Sequence[int] | NDArray[np.integer]
@@ -40,6 +41,7 @@ class FitRun:
     show_progress: bool
     callback: FitCallback | None
     valid: Holdout | None
+    on_epoch: Callable[[Epoch], None] | None
 
 
 @parameters
@@ -78,6 +80,7 @@ class Recommender(ABC):
         callback: FitCallback | None = None,
         *,
         valid: Holdout | None = None,
+        on_epoch: Callable[[Epoch], None] | None = None,
     ) -> Self:
         """Learn from the rows of `user_items`, and return the model.
 
@@ -85,6 +88,8 @@ class Recommender(ABC):
         show_progress : draw a progress bar if standard error is a terminal
         callback : called as callback(iteration, seconds, loss) after each pass, where a model has passes
         valid : held-out users for models that choose by validation; the others do not look at them
+        on_epoch : called with each epoch's record (`recvae.train.Epoch`: ELBO terms, validation), by models that have
+            epochs. What it raises ends the fit, comes out of it, and leaves the model as it was.
 
         Raises InvalidTypeError or InvalidDataError for data that cannot be used, InvalidParameterError for a
         hyper-parameter out of range, TrainingError if the loss is not finite.
@@ -103,7 +108,7 @@ class Recommender(ABC):
                 f"Expected validation rows over {rows.shape[1]} items as in training, got {valid.fold_in.shape[1]}."
             )
         values = self.values or ("binary" if data is None else data.values)
-        fitted = self._fit(transform_values(rows, values), FitRun(values, show_progress, callback, valid))
+        fitted = self._fit(transform_values(rows, values), FitRun(values, show_progress, callback, valid, on_epoch))
         # all at once and at the end: a fit that fails leaves the model as it was
         self.__dict__.update(
             fitted,

@@ -80,7 +80,7 @@ def train(
     precision : of the products within the network, not of weights, noise and KL term
     validate : () -> a number that is better when higher, called after each epoch with the network in eval mode
     patience : stop after so many epochs in a row without a better one; None never stops
-    callbacks : called with each epoch's record
+    callbacks : called with each epoch's record; what one raises ends the run
 
     Raises TrainingError when a loss is not finite: at the end of its epoch, so that no step waits for the device.
     """
@@ -115,6 +115,11 @@ def train(
     if best_weights:
         network.load_state_dict(best_weights)
     return history
+
+
+def best_epoch(history: Sequence[Epoch]) -> Epoch:
+    """The epoch whose weights `train` keeps: that of the best validation, or the last."""
+    return max(history, key=lambda epoch: epoch.epoch if epoch.valid is None else epoch.valid)
 
 
 def run_steps(

@@ -277,6 +277,30 @@ def test_callbacks_are_called_after_each_pass(name, checkerboard):
     assert len(calls) >= 15
 
 
+@pytest.mark.parametrize("name", ["MultVAE", "MultDAE"])
+def test_each_epoch_is_told_and_may_be_the_last(name, checkerboard, split):
+    """What comes out of `on_epoch` comes out of `fit`, and leaves the model as it was."""
+    told, model = [], EVERY[name](epochs=5)
+    model.fit(split.train, valid=split.valid, on_epoch=told.append)
+    assert told == model.history_
+    assert [epoch.epoch for epoch in told] == [1, 2, 3, 4, 5]
+    assert all(0 < epoch.valid < 1 for epoch in told)
+
+    class EnoughError(Exception):
+        pass
+
+    def enough(epoch):
+        told.append(epoch)
+        if epoch.epoch == 2:
+            raise EnoughError
+
+    before, told = model.recommend([0], split.test.fold_in[[0]])[1], []
+    with pytest.raises(EnoughError):
+        model.fit(checkerboard, on_epoch=enough)
+    assert [(epoch.epoch, epoch.valid) for epoch in told] == [(1, None), (2, None)]
+    assert (model.recommend([0], split.test.fold_in[[0]])[1] == before).all()
+
+
 def test_many_threads_may_ask_one_model(model, checkerboard):
     expected = model.recommend(np.arange(50), checkerboard, N=5)[0].tolist()
     with ThreadPoolExecutor(4) as pool:

@@ -3,7 +3,7 @@ import pytest
 
 from recvae import MultVAE, evaluate, fit_split, per_user_split
 from recvae.baselines import ALS, BPR
-from recvae.errors import NotFittedError, UnknownUsersError
+from recvae.errors import InvalidParameterError, NotFittedError, UnknownUsersError
 from recvae.sample import make_sample
 from recvae.tuning import choose
 
@@ -43,6 +43,34 @@ def test_where_they_are_the_same_it_is_a_fit_on_all_as_long_as_was_best(known):
     again = MultVAE(**final.chosen_params()).fit(known.refit)
     ids, scores = (model.recommend([0], known.test.fold_in[[0]]) for model in (final, again))
     assert all((a == b).all() for a, b in zip(ids, scores, strict=True))
+
+
+def test_the_cap_is_the_beta_at_which_validation_peaks(split):
+    """Liang et al. 2018, section 2.2.2: anneal up to 1, note the best beta, train again up to there."""
+    settings = {"epochs": 12, "batch_size": 20, "learning_rate": 0.02, "kl_anneal": 0.9} | QUICK
+    calls, model = [], MultVAE(kl_cap=None, kl_schedule="cyclical", **settings)
+    model.fit(split.train, valid=split.valid, callback=lambda *call: calls.append(call))
+    first = MultVAE(kl_cap=1.0, **settings).fit(split.train, valid=split.valid)
+    betas, valid = ([getattr(epoch, name) for epoch in first.history_] for name in ("beta", "valid"))
+    assert 0 < model.kl_cap_ == betas[int(np.argmax(valid))] < 1
+    second = MultVAE(kl_cap=model.kl_cap_, kl_schedule="cyclical", **settings).fit(split.train, valid=split.valid)
+    ids, scores = (fitted.recommend([0], split.test.fold_in[[0]]) for fitted in (model, second))
+    assert all((a == b).all() for a, b in zip(ids, scores, strict=True))
+    assert [loss for _, _, loss in calls] == [epoch.loss for epoch in second.history_]  # of that run alone
+    assert model.kl_cap is None
+    assert model.chosen_params() == second.chosen_params()
+
+
+def test_a_cap_found_is_that_of_the_fit_for_the_test(known):
+    model = MultVAE(epochs=6, batch_size=20, learning_rate=0.02, kl_cap=None, **QUICK)
+    final = fit_split(model, known)
+    assert final.kl_cap == final.kl_cap_ == model.kl_cap_
+    assert final.chosen_params() == model.chosen_params()
+
+
+def test_a_cap_is_not_found_without_validation_users(split):
+    with pytest.raises(InvalidParameterError, match=r"give fit's valid=, or a number such as kl_cap=0\.2"):
+        MultVAE(kl_cap=None).fit(split.train)
 
 
 def test_models_that_do_not_validate_are_fitted_once(known, monkeypatch):

@@ -25,9 +25,10 @@ from recvae.params import fitted, hyper, parameters
 from recvae.progress import bar
 from recvae.recommender import FitRun, Recommender
 from recvae.rows import transform_values
+from recvae.spaces import log
 from recvae.split import Holdout
 from recvae.topk import Rough, Scorer, rank
-from recvae.train import WHOLE, Epoch, Phase, train
+from recvae.train import WHOLE, Epoch, Phase, best_epoch, train
 
 MANY = 256  # users from which on it pays to prepare the output layer for rough scores
 
@@ -43,9 +44,12 @@ class Autoencoder(Recommender):
         low=1,
         kind=int,
         optional=True,
+        search=[None, 50, 100, 200, 500],
     )
-    learning_rate: float = hyper(1e-3, "of Adam, as in the paper", low=0)
-    weight_decay: float = hyper(0.0, "decoupled weight decay of AdamW, on all weights", low=0)
+    learning_rate: float = hyper(1e-3, "of Adam, as in the paper", low=0, search=log(1e-4, 1e-2))
+    weight_decay: float = hyper(
+        0.0, "decoupled weight decay of AdamW, on all weights", low=0, search=[0.0, 0.001, 0.01, 0.1]
+    )
     max_grad_norm: float | None = hyper(
         None, "scale the gradient of a step down to this norm where it is longer", low=0, kind=float, optional=True
     )
@@ -98,8 +102,7 @@ class Autoencoder(Recommender):
         """The epoch (from 1) whose weights were kept; only for models that have been fitted here."""
         if not getattr(self, "history_", []):
             raise NotFittedError(f"Expected a {type(self).__name__} fitted in this process; call fit first.")
-        best = max(self.history_, key=lambda epoch: epoch.epoch if epoch.valid is None else epoch.valid)
-        return best.epoch
+        return best_epoch(self.history_).epoch
 
     def chosen_params(self) -> dict[str, Any]:
         """As for every model, with the number of epochs that was best."""
@@ -127,6 +130,8 @@ class Autoencoder(Recommender):
                 progress.update(task, completed=epoch.epoch, note=_note(epoch))
                 if run.callback is not None:
                     run.callback(epoch.epoch - 1, epoch.seconds, epoch.loss)
+                if run.on_epoch is not None:
+                    run.on_epoch(epoch)
 
             history = train(
                 network,

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from recvae.models.linear import Linear
 from recvae.params import hyper, parameters
+from recvae.spaces import uniform
 
 
 @parameters
@@ -22,7 +23,9 @@ class EDLAE(Linear):
     held back more than in EASE, which is p = 0. Items are scored by x B. `l2` is lambda, `dropout` is p.
     """
 
-    dropout: float = hyper(0.5, "share p of the events that are hidden and to be restored", low=0, high=0.99)
+    dropout: float = hyper(
+        0.5, "share p of the events that are hidden and to be restored", low=0, high=0.99, search=uniform(0.1, 0.7)
+    )
 
     def _diagonal(self, sizes: NDArray[np.float32]) -> NDArray[np.float32]:
         return np.float32(self.l2) + np.float32(self.dropout / (1 - self.dropout)) * sizes

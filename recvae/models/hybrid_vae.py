@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 from torch import Tensor
 
-from recvae.join import best_weight, hide
+from recvae.join import Strangers, best_weight, climb, quality
 from recvae.models.autoencoder import network_scores
 from recvae.models.edlae import EDLAE
 from recvae.models.linear import FORMS
@@ -18,10 +19,13 @@ from recvae.models.rec_vae import RecVAE
 from recvae.params import fitted, hyper, parameters
 from recvae.recommender import FitRun
 from recvae.rows import transform_values
+from recvae.spaces import log, uniform
 from recvae.topk import Scorer
 
 ASIDE = 500  # users whom the weight is learned from, at most, where there are no validation users
 HIDDEN = 0.2  # of their events
+LADDER = (3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)  # of penalties to choose from
+FEW = 100  # neighbours of an item in the sparse form, while penalties are compared
 LINEAR = "linear."  # what the names of the linear path's tensors begin with
 
 
@@ -39,9 +43,25 @@ class HybridVAE(RecVAE):
     training users, who take no part in the rest.
     """
 
-    l2: float = hyper(300.0, "ridge penalty lambda on the weights of the linear path", low=0)
-    linear_dropout: float = hyper(0.5, "share p of the events that are hidden from the linear path", low=0, high=0.99)
-    user_power: float = hyper(0.5, "users weigh n_u to the minus this in the linear path", low=0, high=1)
+    epochs: int = hyper(25, "rounds of passes over the training users", low=1)
+    learning_rate: float = hyper(
+        1e-3, "of Adam: the join makes up for what slower steps would give", low=0, search=log(1e-4, 3e-3)
+    )
+    l2: float | None = hyper(
+        None,
+        "ridge penalty lambda on the weights of the linear path; by default what ranks best for the users that `a` is "
+        "learned from",
+        low=0,
+        kind=float,
+        optional=True,
+        search=[None, *LADDER],
+    )
+    linear_dropout: float = hyper(
+        0.5, "share p of the events that are hidden from the linear path", low=0, high=0.99, search=uniform(0.1, 0.7)
+    )
+    user_power: float = hyper(
+        0.5, "users weigh n_u to the minus this in the linear path", low=0, high=1, search=uniform(0.0, 1.0)
+    )
     form: str = hyper("auto", 'of the linear path, as in EDLAE: "dense", "sparse" or by the items', choices=FORMS)
     neighbours: int = hyper(400, "items that may predict one, in the sparse form", low=1)
     aside: float = hyper(
@@ -54,37 +74,49 @@ class HybridVAE(RecVAE):
     linear_: EDLAE = fitted()
     weight_: float = fitted()  # a
 
+    def chosen_params(self) -> dict[str, Any]:
+        """As for RecVAE, with the penalty that was chosen."""
+        return super().chosen_params() | {"l2": self.linear_.l2}
+
     def _fit(self, rows: sparse.csr_matrix, run: FitRun) -> dict[str, Any]:
-        rows, fold_in, held_out = self._strangers(rows, run)
+        rows, strangers = self._apart(rows, run)
         fitted = super()._fit(rows, run)
-        linear = self._linear().fit(rows, show_progress=run.show_progress)
+        l2 = self._chosen_l2(rows, strangers) if self.l2 is None else self.l2
+        linear = self._path(l2).fit(rows, run.show_progress)
+        network = partial(network_scores, fitted["network_"])
+        return fitted | {"linear_": linear, "weight_": best_weight(network, linear._score, strangers)}
 
-        def voices(rows: sparse.csr_matrix) -> tuple[Tensor, Tensor]:
-            first = network_scores(fitted["network_"], rows)
-            return first, linear._score(rows).to(first.device)
-
-        return fitted | {"linear_": linear, "weight_": best_weight(voices, fold_in, held_out)}
-
-    def _strangers(
-        self, rows: sparse.csr_matrix, run: FitRun
-    ) -> tuple[sparse.csr_matrix, sparse.csr_matrix, sparse.csr_matrix]:
-        """Rows to learn from, and what is seen and hidden of users who are not among them."""
+    def _apart(self, rows: sparse.csr_matrix, run: FitRun) -> tuple[sparse.csr_matrix, Strangers]:
+        """Rows to learn from, and users who are not among them."""
         if run.valid is not None and run.valid.train_rows is None:
-            return rows, transform_values(run.valid.fold_in, run.values), run.valid.held_out
+            return rows, Strangers(transform_values(run.valid.fold_in, run.values), run.valid.held_out)
         random = np.random.default_rng(self.random_state)
         order = random.permutation(rows.shape[0])
         n_aside = min(ASIDE, int(self.aside * rows.shape[0]))
-        return rows[np.sort(order[n_aside:])], *hide(rows[order[:n_aside]], HIDDEN, random)
+        return rows[np.sort(order[n_aside:])], Strangers.hiding(rows[order[:n_aside]], HIDDEN, random)
 
-    def _linear(self) -> EDLAE:
+    def _path(self, l2: float) -> EDLAE:
         return EDLAE(
             values="raw",  # they have been read
-            l2=self.l2,
+            l2=l2,
             dropout=self.linear_dropout,
             user_power=self.user_power,
             form=self.form,
             neighbours=self.neighbours,
         )
+
+    def _chosen_l2(self, rows: sparse.csr_matrix, strangers: Strangers) -> float:
+        """Up or down the ladder from its middle, as long as that is better for strangers."""
+        found: dict[int, float] = {}
+
+        def tried(rung: int) -> float:
+            if rung not in found:
+                path = self._path(LADDER[rung])
+                path.neighbours = min(path.neighbours, FEW)
+                found[rung] = quality(path.fit(rows, show_progress=False)._score, strangers)
+            return found[rung]
+
+        return LADDER[climb(tried, len(LADDER))]
 
     def _score(self, rows: sparse.csr_matrix) -> Tensor:
         first = super()._score(rows)
@@ -95,10 +127,17 @@ class HybridVAE(RecVAE):
 
     def _tensors(self) -> dict[str, Tensor]:
         path = {LINEAR + name: tensor for name, tensor in self.linear_._tensors().items()}
-        return super()._tensors() | path | {"weight": torch.tensor(self.weight_, dtype=torch.float64)}
+        return (
+            super()._tensors()
+            | path
+            | {
+                name: torch.tensor(number, dtype=torch.float64)
+                for name, number in {"weight": self.weight_, "l2": self.linear_.l2}.items()
+            }
+        )
 
     def _restore(self, tensors: dict[str, Tensor], n_items: int) -> dict[str, Any]:
         path = {name.removeprefix(LINEAR): tensors.pop(name) for name in list(tensors) if name.startswith(LINEAR)}
-        weight, linear = float(tensors.pop("weight")), self._linear()
+        weight, linear = float(tensors.pop("weight")), self._path(float(tensors.pop("l2")))
         linear.__dict__.update(linear._restore(path, n_items), values_="raw", n_items_=n_items)
         return super()._restore(tensors, n_items) | {"linear_": linear, "weight_": weight}

@@ -16,6 +16,7 @@ from recvae.nn.bag import weighted_sums
 from recvae.params import fitted, hyper, parameters
 from recvae.recommender import FitRun, Recommender
 from recvae.rows import check_structure
+from recvae.spaces import log, uniform
 
 FORMS = ("auto", "dense", "sparse")
 WIDE = 20_000  # items above which "auto" is sparse: 1.5 GiB of weights
@@ -28,7 +29,12 @@ class Linear(Recommender):
     In values other than binary, an event weighs 1 in the mean of squares, so that their unit does not matter to `l2`.
     """
 
-    l2: float = hyper(300.0, "ridge penalty lambda on the weights, beside the number of users of an item", low=0)
+    l2: float = hyper(
+        300.0,
+        "ridge penalty lambda on the weights, beside the number of users of an item",
+        low=0,
+        search=log(10.0, 3000.0),
+    )
     form: str = hyper(
         "auto",
         'of the weights: "dense", items x items in memory; "sparse", each item predicted by its neighbours alone; '
@@ -36,7 +42,7 @@ class Linear(Recommender):
         choices=FORMS,
     )
     neighbours: int = hyper(400, "items that may predict one, in the sparse form", low=1)
-    user_power: float = hyper(0.0, "users weigh n_u to the minus this", low=0, high=1)
+    user_power: float = hyper(0.0, "users weigh n_u to the minus this", low=0, high=1, search=uniform(0.0, 1.0))
 
     weights_: Tensor | sparse.csr_matrix = fitted()  # (I, I), column j: what each item says of item j
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from recvae.models.autoencoder import Autoencoder
 from recvae.nn import VAE, CodeEncoder, Decoder
 from recvae.params import hyper, parameters
+from recvae.spaces import uniform, whole
 
 
 @parameters
@@ -16,9 +17,16 @@ class MultDAE(Autoencoder):
     where dropout on x makes it denoising. A point z in the place of Mult-VAE's Gaussian, and so no KL term.
     """
 
-    latent_dim: int = hyper(200, "dimension of the code z", low=1)
-    hidden_dims: tuple[int, ...] = hyper((), "widths of the encoder's hidden layers; the decoder mirrors them", low=1)
-    dropout: float = hyper(0.5, "share of a user's events hidden from the encoder in training", low=0, high=0.99)
+    latent_dim: int = hyper(200, "dimension of the code z", low=1, search=whole(32, 512))
+    hidden_dims: tuple[int, ...] = hyper(
+        (),
+        "widths of the encoder's hidden layers; the decoder mirrors them",
+        low=1,
+        search=[(), (200,), (600,)],
+    )
+    dropout: float = hyper(
+        0.5, "share of a user's events hidden from the encoder in training", low=0, high=0.99, search=uniform(0, 0.8)
+    )
 
     def _network(self, n_items: int) -> VAE:
         encoder = CodeEncoder(n_items, self.hidden_dims, self.latent_dim, self.dropout)

@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
+from scipy import sparse
+
+from recvae.errors import InvalidParameterError
 from recvae.models.autoencoder import Autoencoder
 from recvae.nn import SCHEDULES, VAE, Decoder, GaussianEncoder, StandardNormal
-from recvae.params import hyper, parameters
+from recvae.nn.schedule import linear
+from recvae.params import fitted, get_params, hyper, parameters
+from recvae.recommender import FitRun
+from recvae.spaces import uniform, whole
+from recvae.train import best_epoch
 
 
 @parameters
@@ -17,21 +27,55 @@ class MultVAE(Autoencoder):
         maximise  E[log p(x | z)] - beta KL(q(z | x) || N(0, I))
 
     with beta annealed up to a cap below 1. Items are scored by f(mu(x)): inference has no noise.
+
+    With `kl_cap=None` the cap is found as in section 2.2.2 of the paper: a first run anneals beta up to 1, the beta at
+    which validation peaks is the cap of a second run, which gives the model. It is `kl_cap_` after the fit (not saved).
+    Callbacks hear of the second run alone. `fit` without `valid` then raises InvalidParameterError.
     """
 
-    latent_dim: int = hyper(200, "dimension of z", low=1)
+    latent_dim: int = hyper(200, "dimension of z", low=1, search=whole(32, 512))
     hidden_dims: tuple[int, ...] = hyper(
-        (600,), "widths of the encoder's hidden layers; the decoder mirrors them", low=1
+        (600,),
+        "widths of the encoder's hidden layers; the decoder mirrors them",
+        low=1,
+        search=[(), (200,), (600,), (600, 600)],
     )
-    dropout: float = hyper(0.5, "share of a user's events hidden from the encoder in training", low=0, high=0.99)
-    kl_cap: float = hyper(0.2, "largest weight beta of the KL term", low=0)
+    dropout: float = hyper(
+        0.5, "share of a user's events hidden from the encoder in training", low=0, high=0.99, search=uniform(0, 0.8)
+    )
+    kl_cap: float | None = hyper(
+        0.2,
+        "largest weight beta of the KL term; None finds it on validation users, which takes two runs",
+        low=0,
+        kind=float,
+        optional=True,
+        search=uniform(0, 1),
+    )
     kl_schedule: str = hyper("linear", "how beta climbs to the cap", choices=tuple(SCHEDULES))
     kl_anneal: float = hyper(
         0.85,
         "share of the run (of a cycle) in which beta climbs: the paper's 40,000 of 46,600 steps",
         low=0.001,
         high=1,
+        search=uniform(0.2, 1),
     )
+
+    kl_cap_: float = fitted()  # as given, or as validation chose it
+
+    def chosen_params(self) -> dict[str, Any]:
+        """As for every autoencoder, with the cap that was found."""
+        return super().chosen_params() | {"kl_cap": self.kl_cap_}
+
+    def _fit(self, rows: sparse.csr_matrix, run: FitRun) -> dict[str, Any]:
+        if self.kl_cap is not None:
+            return super()._fit(rows, run) | {"kl_cap_": float(self.kl_cap)}
+        if run.valid is None:
+            raise InvalidParameterError(
+                "Expected validation users to find a kl_cap by, got none; give fit's valid=, or a number such as "
+                "kl_cap=0.2."
+            )
+        history = super()._fit(rows, replace(run, callback=None, on_epoch=None))["history_"]
+        return type(self)(**get_params(self) | {"kl_cap": best_epoch(history).beta})._fit(rows, run)
 
     def _network(self, n_items: int) -> VAE:
         encoder = GaussianEncoder(n_items, self.hidden_dims, self.latent_dim, self.dropout)
@@ -39,4 +83,6 @@ class MultVAE(Autoencoder):
         return VAE(encoder, decoder, self._likelihood(), StandardNormal())
 
     def _beta(self, progress: float) -> float:
+        if self.kl_cap is None:  # the run that finds it
+            return linear(progress, 1.0, self.kl_anneal)
         return SCHEDULES[self.kl_schedule](progress, self.kl_cap, self.kl_anneal)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from recvae.models.autoencoder import Autoencoder
 from recvae.nn import VAE, Composite, Decoder, DenselyConnectedEncoder
 from recvae.params import hyper, parameters
+from recvae.spaces import log, uniform, whole
 from recvae.train import Phase
 
 
@@ -25,14 +26,20 @@ class RecVAE(Autoencoder):
     """
 
     epochs: int = hyper(40, "rounds of passes over the training users", low=1)
-    learning_rate: float = hyper(5e-4, "of Adam, as in the paper", low=0)
-    latent_dim: int = hyper(200, "dimension of z", low=1)
-    hidden_dim: int = hyper(600, "width of the encoder's layers", low=1)
-    depth: int = hyper(5, "number of the encoder's layers", low=1)
-    dropout: float = hyper(0.5, "share of a user's events hidden from the encoder while it learns", low=0, high=0.99)
-    gamma: float = hyper(0.005, "weight of the KL term for each event of a user", low=0)
-    encoder_passes: int = hyper(3, "passes in which the encoder learns, in an epoch", low=1)
-    decoder_passes: int = hyper(1, "passes in which the decoder learns, in an epoch", low=1)
+    learning_rate: float = hyper(5e-4, "of Adam, as in the paper", low=0, search=log(1e-4, 3e-3))
+    latent_dim: int = hyper(200, "dimension of z", low=1, search=whole(50, 400))
+    hidden_dim: int = hyper(600, "width of the encoder's layers", low=1, search=whole(100, 1000))
+    depth: int = hyper(5, "number of the encoder's layers", low=1, search=whole(2, 6))
+    dropout: float = hyper(
+        0.5,
+        "share of a user's events hidden from the encoder while it learns",
+        low=0,
+        high=0.99,
+        search=uniform(0.2, 0.8),
+    )
+    gamma: float = hyper(0.005, "weight of the KL term for each event of a user", low=0, search=log(5e-4, 5e-2))
+    encoder_passes: int = hyper(3, "passes in which the encoder learns, in an epoch", low=1, search=[1, 2, 3])
+    decoder_passes: int = hyper(1, "passes in which the decoder learns, in an epoch", low=1, search=[1, 2])
 
     def _network(self, n_items: int) -> VAE:
         encoder = DenselyConnectedEncoder(n_items, self.hidden_dim, self.depth, self.latent_dim, self.dropout)

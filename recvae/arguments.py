@@ -1,0 +1,129 @@
+"""What the arguments of a command ask for: events, a split, a model; and where it speaks."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from recvae.candidates import CANDIDATES, known_model
+from recvae.cards import load_card
+from recvae.datasets import load_dataset, load_split
+from recvae.errors import InvalidParameterError, UnknownNameError
+from recvae.interactions import Interactions
+from recvae.params import get_params, parse_param
+from recvae.recommender import Recommender
+from recvae.split import SPLIT_OPTIONS, Split, check_split, make_split, split_options
+
+
+def check_out(arguments: argparse.Namespace) -> None:
+    """Nothing that is read may be written over."""
+    read = [getattr(arguments, name, None) for name in ("input", "test_input", "model_file", "config")]
+    if arguments.dataset is not None and arguments.dataset.endswith(".toml"):
+        card = load_card(arguments.dataset)
+        tables = [table for table in (card.events, card.test, card.items) if table is not None]
+        read += [Path(arguments.dataset), *(Path(card.path).parent / table.file for table in tables)]
+    if arguments.out.resolve() in [path.resolve() for path in read if path is not None]:
+        raise InvalidParameterError(f"Expected --out to be another file than those that are read, got {arguments.out}.")
+
+
+def _check_source(arguments: argparse.Namespace) -> None:
+    if (arguments.input is None) == (arguments.dataset is None):
+        raise InvalidParameterError("Expected either --input FILE or --dataset NAME, got both or neither.")
+    columns = (arguments.user, arguments.item, arguments.value, arguments.time, arguments.values)
+    if arguments.dataset is not None and columns != ("user", "item", None, None, "binary"):
+        raise InvalidParameterError(
+            "Expected --user, --item, --value, --time and --values with --input only: a card says them."
+        )
+    if arguments.dataset is not None and getattr(arguments, "test_input", None) is not None:
+        raise InvalidParameterError("Expected --test-input with --input only: a card says its test.")
+
+
+def load_events(arguments: argparse.Namespace) -> Interactions:
+    """All events, nothing kept out."""
+    _check_source(arguments)
+    if arguments.dataset is None:
+        return _read(arguments.input, arguments, arguments.min_user or 0)
+    return load_dataset(
+        arguments.dataset, arguments.data_home, min_value=arguments.min_value, min_user=arguments.min_user
+    )
+
+
+def _read(path: Path, arguments: argparse.Namespace, min_user: int) -> Interactions:
+    return Interactions.read(
+        path,
+        user=arguments.user,
+        item=arguments.item,
+        value=arguments.value,
+        time=arguments.time,
+        min_value=arguments.min_value,
+        min_user=min_user,
+        values=arguments.values,
+    )
+
+
+def asked_split(arguments: argparse.Namespace) -> Split | None:
+    """The split that is asked for, if one is."""
+    _check_source(arguments)
+    options = asked_split_options(arguments)
+    kind = arguments.split
+    if kind is None and arguments.heldout_users is not None:
+        kind = "strong"
+    if kind is None:
+        if options or arguments.test_input is not None:
+            raise InvalidParameterError(f"Expected --split KIND for {', '.join(options) or 'test_input'}, got none.")
+        return None
+    if arguments.dataset is not None:
+        return load_split(
+            arguments.dataset,
+            arguments.data_home,
+            split=kind,
+            seed=arguments.split_seed,
+            min_value=arguments.min_value,
+            min_user=arguments.min_user,
+            **options,
+        )
+    if "seed" in split_options(kind):
+        options["seed"] = arguments.split_seed
+    check_split(kind, options)
+    test = None if arguments.test_input is None else _read(arguments.test_input, arguments, 0)
+    return make_split(load_events(arguments), kind, test, **options)
+
+
+def asked_split_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What the split is told, as far as it is given."""
+    return {name: getattr(arguments, name) for name in SPLIT_OPTIONS if getattr(arguments, name) is not None}
+
+
+def new_model(arguments: argparse.Namespace) -> Recommender:
+    """The model asked for: its first settings, --seed and each --param on top."""
+    candidate = CANDIDATES[known_model(arguments.model)][0]
+    settings = get_params(candidate)
+    if "random_state" in settings:
+        settings["random_state"] = arguments.seed
+    for name, text in assignments(arguments):
+        if name not in settings:
+            raise UnknownNameError.among(f"hyper-parameter of {type(candidate).__name__}", name, settings)
+        settings[name] = parse_param(candidate, name, text)
+    return type(candidate)(**settings)
+
+
+def assignments(arguments: argparse.Namespace) -> list[tuple[str, str]]:
+    """Each --param as name and text."""
+    for assignment in arguments.param:
+        if "=" not in assignment:
+            raise InvalidParameterError(f"Expected --param NAME=VALUE, got {assignment!r}.")
+    return [(name, text) for name, _, text in (assignment.partition("=") for assignment in arguments.param)]
+
+
+def say(line: str) -> None:
+    """A line on how it goes, on standard error: standard output is for results."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def console() -> Console:
+    """Standard output, as wide as the terminal, or 120 wide where there is none."""
+    return Console(width=None if sys.stdout.isatty() else 120)

@@ -1,0 +1,190 @@
+"""A study: the trials of a search, kept by Optuna in memory or in an SQLite file. All that knows Optuna is here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from recvae.errors import InvalidDataError, MissingDependencyError
+from recvae.files import check_writable
+from recvae.params import param_text
+from recvae.spaces import Range, Space
+
+# trials before others are pruned by their median, epochs before one is, trials before a word on importance
+FULL_TRIALS, FREE_EPOCHS, ENOUGH_TRIALS = 5, 10, 10
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One fit of a search.
+
+    params : what was searched for, as it was in this fit
+    value : the metric's mean over validation users, where the trial is complete
+    state : "complete", "pruned" (stopped early, worse than the median of earlier trials) or "failed"
+    note : where it is not complete, why
+    """
+
+    number: int
+    params: dict[str, Any]
+    value: float | None
+    state: str
+    seconds: float
+    note: str
+
+
+class Study:
+    """Proposes trials by the tree-structured Parzen estimator and keeps what came of them."""
+
+    def __init__(self, study: Any, space: Mapping[str, Space], seed: int):
+        self._study, self._space, self._seed = study, space, seed
+
+    def ask(self, defaults: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+        """The next trial, the first with the defaults. -> Optuna's trial, its hyper-parameters"""
+        import optuna
+
+        states = [trial.state for trial in self._study.get_trials(deepcopy=False)]
+        n_done = len(self.trials())
+        if n_done == 0 and optuna.trial.TrialState.WAITING not in states:
+            told = {name: _told(self._space[name], value) for name, value in defaults.items()}
+            self._study.enqueue_trial(told)
+        # a seed for each trial, not one for all: a study that was stopped goes on as if it had not been
+        seed = int(np.random.SeedSequence([self._seed, n_done]).generate_state(1)[0])
+        self._study.sampler = optuna.samplers.TPESampler(seed=seed, constant_liar=False)
+        trial = self._study.ask({name: _distribution(space) for name, space in self._space.items()})
+        return trial, self._read(trial.params)
+
+    def tell(self, trial: Any, value: float | None = None, state: str = "complete", note: str = "") -> None:
+        """How a trial ended."""
+        trial.set_user_attr("note", note)
+        self._study.tell(trial, value, _states()[state])
+
+    def trials(self) -> list[Trial]:
+        """Those that ended, in order. One that was killed is still under way in the file, and does not count."""
+        names = {state: name for name, state in _states().items()}
+        ended = [trial for trial in self._study.get_trials(deepcopy=False) if trial.state in names]
+        return [
+            Trial(
+                number,
+                self._read(trial.params),
+                trial.value if names[trial.state] == "complete" else None,
+                names[trial.state],
+                trial.duration.total_seconds(),
+                trial.user_attrs["note"],
+            )
+            for number, trial in enumerate(ended)
+        ]
+
+    def importance(self) -> dict[str, float]:
+        """What sets the best complete trials apart, in shares; nothing is said of few."""
+        import optuna
+
+        values = [trial.value for trial in self.trials() if trial.state == "complete"]
+        if len(values) < ENOUGH_TRIALS or len(set(values)) == 1:
+            return {}
+        return dict(optuna.importance.get_param_importances(self._study))
+
+    def _read(self, told: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: _value(self._space[name], value) for name, value in told.items()}
+
+
+@contextmanager
+def open_study(
+    path: str | Path | None, name: str, asked: Mapping[str, str], space: Mapping[str, Space], seed: int
+) -> Iterator[Study]:
+    """A study in memory, or that of this name in an SQLite file, new or gone on with.
+
+    asked : what the search is, by which a study is known again
+
+    Raises MissingDependencyError, OutputError, InvalidDataError for another study, or no study.
+    """
+    optuna = _optuna()
+    verbosity = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    storage = None
+    try:
+        storage = optuna.storages.InMemoryStorage() if path is None else _file(Path(path))
+        study = optuna.create_study(
+            storage=storage,
+            study_name=name,
+            direction="maximize",
+            load_if_exists=True,
+            pruner=optuna.pruners.MedianPruner(n_startup_trials=FULL_TRIALS, n_warmup_steps=FREE_EPOCHS),
+        )
+        _check_same(study, path, asked)
+        yield Study(study, space, seed)
+    finally:
+        optuna.logging.set_verbosity(verbosity)
+        if path is not None and storage is not None:
+            storage.remove_session()
+            storage.engine.dispose()
+
+
+def _file(path: Path) -> Any:
+    import optuna
+    import sqlalchemy
+
+    check_writable(path)
+    try:
+        return optuna.storages.RDBStorage(f"sqlite:///{path}")
+    except (sqlalchemy.exc.DatabaseError, RuntimeError) as error:
+        raise InvalidDataError(
+            f"Expected {path} to be a new file or a study in SQLite, got another; take another name for it."
+        ) from error
+
+
+def _check_same(study: Any, path: str | Path | None, asked: Mapping[str, str]) -> None:
+    """Trials of another search are no help to this one: know it again, or refuse it."""
+    there = study.user_attrs.get("asked", {})
+    if not there and not study.trials:
+        study.set_user_attr("asked", dict(asked))
+        return
+    for key in [*asked, *there]:
+        mine, its = asked.get(key, "not there"), there.get(key, "not there")
+        if mine != its:
+            raise InvalidDataError(
+                f"Expected the study {study.study_name!r} in {path} to be of the same search, but its {key} is {its}, "
+                f"and here {mine}; take another file, or another name in it."
+            )
+
+
+def _distribution(space: Space) -> Any:
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    if not isinstance(space, Range):
+        return CategoricalDistribution([param_text(choice) for choice in space])
+    if space.whole:
+        return IntDistribution(int(space.low), int(space.high), log=space.by_ratio)
+    return FloatDistribution(space.low, space.high, log=space.by_ratio)
+
+
+def _told(space: Space, value: Any) -> Any:
+    """A hyper-parameter as Optuna keeps it: of a list, the text."""
+    return value if isinstance(space, Range) else param_text(value)
+
+
+def _value(space: Space, told: Any) -> Any:
+    """The inverse of `_told`. Fractions have three digits: more of them would be noise, and hard to read."""
+    if not isinstance(space, Range):
+        return {param_text(choice): choice for choice in space}[told]
+    return int(told) if space.whole else float(f"{told:.3g}")
+
+
+def _states() -> dict[str, Any]:
+    states = _optuna().trial.TrialState
+    return {"complete": states.COMPLETE, "pruned": states.PRUNED, "failed": states.FAIL}
+
+
+def _optuna() -> Any:
+    try:
+        import optuna
+    except ImportError as error:
+        raise MissingDependencyError(
+            "The search for hyper-parameters needs the library optuna, which is not installed; run: pip install "
+            '"recvae[tune]"'
+        ) from error
+    return optuna
