@@ -19,7 +19,7 @@ from recvae.rows import check_structure
 from recvae.spaces import log, uniform
 
 FORMS = ("auto", "dense", "sparse")
-WIDE = 20_000  # items above which "auto" is sparse: 1.5 GiB of weights
+WIDE = 12_000  # items above which "auto" is sparse: .5 GiB of weights
 
 
 @parameters
