@@ -3,6 +3,7 @@
 reference: MultVAE against a dense textbook implementation of it, on the same users
 speed: training steps beside a dense textbook's, ranking beside implicit's ALS, in turns
 epochs: epochs on real data beside RecBole's and Cornac's
+joins: ways to join a VAE and a linear path, on validation users
 rounds: RecVAE's rounds of passes beside those of dense code
 gpu: training steps on a GPU, beside the time that they need at least
 growth: time and memory against the number of items and of users
@@ -26,6 +27,7 @@ from benchmarks.family import Family, models_of, run_family, seeds_of
 from benchmarks.gpu import run_gpu
 from benchmarks.growth import plot, run_growth
 from benchmarks.ingest import run_ingest
+from benchmarks.joins import run_joins
 from benchmarks.reference import run_reference
 from benchmarks.reproduce import reproduce_table, run_reproduce
 from benchmarks.speed import run_epochs, run_rounds, run_speed
@@ -77,6 +79,12 @@ def _parser() -> argparse.ArgumentParser:
     rounds.add_argument("--rounds", type=int, default=5)
     rounds.add_argument("--data-home", type=Path)
     rounds.add_argument("--out", type=Path, help="write the results to this JSON file")
+    joins = commands.add_parser("joins", help="ways to join a VAE and a linear path")
+    joins.set_defaults(command=_joins)
+    joins.add_argument("--dataset", default="ml-1m")
+    joins.add_argument("--data-home", type=Path)
+    joins.add_argument("--split-seeds", default="1,2", help="seeds of the splits whose validation users are looked at")
+    joins.add_argument("--out", type=Path, help="write the results to this JSON file")
     gpu = commands.add_parser("gpu", help="training steps on a GPU")
     gpu.set_defaults(command=_gpu)
     gpu.add_argument("--out", type=Path, help="write the results to this JSON file")
@@ -133,6 +141,11 @@ def _epochs(arguments: argparse.Namespace) -> None:
 
 def _rounds(arguments: argparse.Namespace) -> None:
     run_rounds(arguments.rounds, arguments.data_home, partial(_save, arguments.out))
+
+
+def _joins(arguments: argparse.Namespace) -> None:
+    seeds = seeds_of(arguments.split_seeds)
+    run_joins(arguments.dataset, arguments.data_home, seeds, partial(_save, arguments.out))
 
 
 def _gpu(arguments: argparse.Namespace) -> None:

@@ -127,14 +127,8 @@ class HybridVAE(RecVAE):
 
     def _tensors(self) -> dict[str, Tensor]:
         path = {LINEAR + name: tensor for name, tensor in self.linear_._tensors().items()}
-        return (
-            super()._tensors()
-            | path
-            | {
-                name: torch.tensor(number, dtype=torch.float64)
-                for name, number in {"weight": self.weight_, "l2": self.linear_.l2}.items()
-            }
-        )
+        weight, l2 = torch.tensor([self.weight_, self.linear_.l2], dtype=torch.float64)
+        return super()._tensors() | path | {"weight": weight, "l2": l2}
 
     def _restore(self, tensors: dict[str, Tensor], n_items: int) -> dict[str, Any]:
         path = {name.removeprefix(LINEAR): tensors.pop(name) for name in list(tensors) if name.startswith(LINEAR)}
