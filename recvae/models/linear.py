@@ -28,7 +28,7 @@ class Linear(Recommender):
     In values other than binary, an event weighs 1 in the mean of squares, so that their unit does not matter to `l2`.
     """
 
-    l2: float = hyper(300.0, "ridge penalty lambda on the weights, beside the number of users of an item", low=0)
+    l2: float = hyper(300.0, "ridge penalty lambda on the weights; an item with as many users is shrunk by half", low=0)
     form: str = hyper(
         "auto",
         'of the weights: "dense", items x items in memory; "sparse", each item predicted by its neighbours alone; '
@@ -36,7 +36,9 @@ class Linear(Recommender):
         choices=FORMS,
     )
     neighbours: int = hyper(400, "items that may predict one, in the sparse form", low=1)
-    user_power: float = hyper(0.0, "users weigh n_u to the minus this", low=0, high=1)
+    user_power: float = hyper(
+        0.0, "users weigh n_u to the power of minus this, so that the busiest do not speak for all", low=0, high=1
+    )
 
     weights_: Tensor | sparse.csr_matrix = fitted()  # (I, I), column j: what each item says of item j
 
@@ -46,7 +48,7 @@ class Linear(Recommender):
 
     def _fit(self, rows: sparse.csr_matrix, run: FitRun) -> dict[str, Any]:
         rows = rows * np.float32(1 / np.sqrt(np.mean(rows.data**2, dtype=np.float64)))
-        users = None if self.user_power == 0 else _user_weights(rows, self.user_power)
+        users = _user_weights(rows, self.user_power)
         diagonal = self._diagonal(gram_diagonal(rows, users))
         if self.form == "sparse" or (self.form == "auto" and rows.shape[1] > WIDE):
             return {"weights_": sparse_weights(rows, diagonal, self.neighbours, users, run.show_progress)}
@@ -73,6 +75,7 @@ class Linear(Recommender):
 
 
 def _user_weights(rows: sparse.csr_matrix, power: float) -> NDArray[np.float64]:
+    """n_u^-power, times what makes the mean over events 1: `l2` stays what it is. -> (U,)"""
     n = np.diff(rows.indptr)
-    weights = np.maximum(n, 1.0) ** -power
+    weights = np.maximum(n, 1.0) ** -power  # (U,)
     return weights * n.sum() / (weights * n).sum()
