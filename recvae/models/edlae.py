@@ -22,6 +22,7 @@ class EDLAE(Linear):
     held back more than in EASE, which is p = 0. Items are scored by x B. `l2` is lambda, `dropout` is p.
     """
 
+    l2: float = hyper(100.0, "ridge penalty lambda on the weights, beside that of dropout", low=0)
     dropout: float = hyper(0.5, "share p of the events that are hidden and to be restored", low=0, high=0.99)
 
     def _diagonal(self, sizes: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -25,17 +25,17 @@ WIDE = 20_000  # items above which "auto" is sparse: 1.5 GiB of weights
 class Linear(Recommender):
     """Base of models that score a row x by x B, with a zero diagonal in B: no item speaks for itself.
 
-    In values other than binary, an event weighs 1 in the mean of squares, so that their unit does not matter to `l2`.
+    In values other than binary, an event weighs 1 in the mean of squares, so that their unit does not matter to the
+    penalty.
     """
 
-    l2: float = hyper(300.0, "ridge penalty lambda on the weights; an item with as many users is shrunk by half", low=0)
     form: str = hyper(
         "auto",
         'of the weights: "dense", items x items in memory; "sparse", each item predicted by its neighbours alone; '
         f'"auto" is sparse above {WIDE:,} items',
         choices=FORMS,
     )
-    neighbours: int = hyper(400, "items that may predict one, in the sparse form", low=1)
+    neighbours: int = hyper(200, "items that may predict one, in the sparse form", low=1)
     user_power: float = hyper(
         0.0, "users weigh n_u to the power of minus this, so that the busiest do not speak for all", low=0, high=1
     )
@@ -75,7 +75,7 @@ class Linear(Recommender):
 
 
 def _user_weights(rows: sparse.csr_matrix, power: float) -> NDArray[np.float64]:
-    """n_u^-power, times what makes the mean over events 1: `l2` stays what it is. -> (U,)"""
+    """n_u^-power, times what makes the mean over events 1: the penalty means the same. -> (U,)"""
     n = np.diff(rows.indptr)
     weights = np.maximum(n, 1.0) ** -power  # (U,)
     return weights * n.sum() / (weights * n).sum()
