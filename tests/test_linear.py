@@ -112,6 +112,21 @@ def test_edlae_without_dropout_is_ease(rows):
     np.testing.assert_array_equal(one.weights_, two.weights_)
 
 
+def test_busy_users_weigh_less_and_the_penalty_as_before(rows):
+    n = np.diff(rows.indptr)
+    weights = n**-0.5 / np.average(n**-0.5, weights=n)
+    scale = np.mean(rows.data**2)
+    expected = dense_weights(gram(rows, weights) / np.float32(scale), 3.0)
+    found = EASE(l2=3.0, user_power=0.5, values="raw").fit(rows).weights_
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-5)
+    assert not np.allclose(found, EASE(l2=3.0, values="raw").fit(rows).weights_, atol=1e-3)
+
+
+def test_users_who_are_equally_busy_weigh_the_same(checkerboard):
+    plain, weighted = (EASE(l2=3.0, user_power=power).fit(checkerboard).weights_ for power in (0.0, 0.5))
+    np.testing.assert_allclose(weighted, plain, atol=1e-6)
+
+
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("form", ["dense", "sparse"])
 def test_scores_are_the_row_times_the_weights(name, form, split):

@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recvae.models.linear import Linear
-from recvae.params import parameters
+from recvae.params import hyper, parameters
+from recvae.spaces import log
 
 
 @parameters
@@ -18,6 +19,10 @@ class EASE(Linear):
 
     Items are scored by x B. `l2` is lambda.
     """
+
+    l2: float = hyper(
+        300.0, "ridge penalty lambda on the weights; less where items have few users", low=0, search=log(3.0, 3000.0)
+    )
 
     def _diagonal(self, sizes: NDArray[np.float32]) -> NDArray[np.float32]:
         return np.full_like(sizes, self.l2)

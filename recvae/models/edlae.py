@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from recvae.models.linear import Linear
 from recvae.params import hyper, parameters
-from recvae.spaces import uniform
+from recvae.spaces import log, uniform
 
 
 @parameters
@@ -23,6 +23,9 @@ class EDLAE(Linear):
     held back more than in EASE, which is p = 0. Items are scored by x B. `l2` is lambda, `dropout` is p.
     """
 
+    l2: float = hyper(
+        100.0, "ridge penalty lambda on the weights, beside that of dropout", low=0, search=log(3.0, 3000.0)
+    )
     dropout: float = hyper(
         0.5, "share p of the events that are hidden and to be restored", low=0, high=0.99, search=uniform(0.1, 0.7)
     )

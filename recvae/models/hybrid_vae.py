@@ -63,7 +63,7 @@ class HybridVAE(RecVAE):
         0.5, "users weigh n_u to the minus this in the linear path", low=0, high=1, search=uniform(0.0, 1.0)
     )
     form: str = hyper("auto", 'of the linear path, as in EDLAE: "dense", "sparse" or by the items', choices=FORMS)
-    neighbours: int = hyper(400, "items that may predict one, in the sparse form", low=1)
+    neighbours: int = hyper(200, "items that may predict one, in the sparse form", low=1)
     aside: float = hyper(
         0.05,
         f"share of the training users, at most {ASIDE}, from whom `a` is learned where validation users do not serve",

@@ -16,7 +16,7 @@ from recvae.nn.bag import weighted_sums
 from recvae.params import fitted, hyper, parameters
 from recvae.recommender import FitRun, Recommender
 from recvae.rows import check_structure
-from recvae.spaces import log, uniform
+from recvae.spaces import uniform
 
 FORMS = ("auto", "dense", "sparse")
 WIDE = 12_000  # items above which "auto" is sparse: .5 GiB of weights
@@ -26,23 +26,24 @@ WIDE = 12_000  # items above which "auto" is sparse: .5 GiB of weights
 class Linear(Recommender):
     """Base of models that score a row x by x B, with a zero diagonal in B: no item speaks for itself.
 
-    In values other than binary, an event weighs 1 in the mean of squares, so that their unit does not matter to `l2`.
+    In values other than binary, an event weighs 1 in the mean of squares, so that their unit does not matter to the
+    penalty.
     """
 
-    l2: float = hyper(
-        300.0,
-        "ridge penalty lambda on the weights, beside the number of users of an item",
-        low=0,
-        search=log(10.0, 3000.0),
-    )
     form: str = hyper(
         "auto",
         'of the weights: "dense", items x items in memory; "sparse", each item predicted by its neighbours alone; '
         f'"auto" is sparse above {WIDE:,} items',
         choices=FORMS,
     )
-    neighbours: int = hyper(400, "items that may predict one, in the sparse form", low=1)
-    user_power: float = hyper(0.0, "users weigh n_u to the minus this", low=0, high=1, search=uniform(0.0, 1.0))
+    neighbours: int = hyper(200, "items that may predict one, in the sparse form", low=1)
+    user_power: float = hyper(
+        0.0,
+        "users weigh n_u to the power of minus this, so that the busiest do not speak for all",
+        low=0,
+        high=1,
+        search=uniform(0.0, 1.0),
+    )
 
     weights_: Tensor | sparse.csr_matrix = fitted()  # (I, I), column j: what each item says of item j
 
@@ -52,7 +53,7 @@ class Linear(Recommender):
 
     def _fit(self, rows: sparse.csr_matrix, run: FitRun) -> dict[str, Any]:
         rows = rows * np.float32(1 / np.sqrt(np.mean(rows.data**2, dtype=np.float64)))
-        users = None if self.user_power == 0 else _user_weights(rows, self.user_power)
+        users = _user_weights(rows, self.user_power)
         diagonal = self._diagonal(gram_diagonal(rows, users))
         if self.form == "sparse" or (self.form == "auto" and rows.shape[1] > WIDE):
             return {"weights_": sparse_weights(rows, diagonal, self.neighbours, users, run.show_progress)}
@@ -79,6 +80,7 @@ class Linear(Recommender):
 
 
 def _user_weights(rows: sparse.csr_matrix, power: float) -> NDArray[np.float64]:
+    """n_u^-power, times what makes the mean over events 1: the penalty means the same. -> (U,)"""
     n = np.diff(rows.indptr)
-    weights = np.maximum(n, 1.0) ** -power
+    weights = np.maximum(n, 1.0) ** -power  # (U,)
     return weights * n.sum() / (weights * n).sum()
