@@ -25,7 +25,10 @@ from recvae.rows import ParameterWarning
 SMALL = {"latent_dim": 8, "epochs": 60, "batch_size": 25, "learning_rate": 0.01, "random_state": 0}
 PERSONAL = {
     "MultVAE": lambda **more: MultVAE(hidden_dims=(16,), **SMALL | more),
+    "MultVAE-logistic": lambda **more: MultVAE(hidden_dims=(16,), likelihood="logistic", **SMALL | more),
+    "MultVAE-gaussian": lambda **more: MultVAE(hidden_dims=(16,), likelihood="gaussian", **SMALL | more),
     "MultDAE": lambda **more: MultDAE(**SMALL | more),
+    "MultDAE-logistic": lambda **more: MultDAE(likelihood="logistic", **SMALL | more),
     "RecVAE": lambda **more: RecVAE(hidden_dim=16, depth=3, gamma=0.002, **SMALL | {"epochs": 30} | more),
     "HybridVAE": lambda **more: HybridVAE(hidden_dim=16, depth=3, gamma=0.002, l2=1.0, **SMALL | {"epochs": 30} | more),
     "EASE": lambda **more: EASE(l2=1.0, **more),
