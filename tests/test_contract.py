@@ -27,6 +27,7 @@ PERSONAL = {
     "MultVAE": lambda **more: MultVAE(hidden_dims=(16,), **SMALL | more),
     "MultVAE-logistic": lambda **more: MultVAE(hidden_dims=(16,), likelihood="logistic", **SMALL | more),
     "MultVAE-gaussian": lambda **more: MultVAE(hidden_dims=(16,), likelihood="gaussian", **SMALL | more),
+    "MultVAE-cosine": lambda **more: MultVAE(hidden_dims=(16,), logits="cosine", **SMALL | more),
     "MultDAE": lambda **more: MultDAE(**SMALL | more),
     "MultDAE-logistic": lambda **more: MultDAE(likelihood="logistic", **SMALL | more),
     "RecVAE": lambda **more: RecVAE(hidden_dim=16, depth=3, gamma=0.002, **SMALL | {"epochs": 30} | more),

@@ -407,6 +407,29 @@ def test_latent_dim_is_the_dimension_of_z(hidden_dims):
         assert posterior.mean.shape == posterior.sample(generator()).shape == (7, 4)
 
 
+def test_gated_layers_by_hand():
+    decoder = nn.Decoder(4, (6,), 13, gated=True)
+    initialize(decoder, generator())
+    (layer,), z = decoder.hidden, torch.randn(7, 4)
+    W, V, b, c = layer.weight[:6], layer.weight[6:], layer.bias[:6], layer.bias[6:]
+    torch.testing.assert_close(decoder(z), (z @ W.T + b) * torch.sigmoid(z @ V.T + c))
+
+
+@pytest.mark.parametrize("hidden_dims", [(), (6,)])
+def test_cosine_logits(hidden_dims):
+    decoder, plain = nn.Decoder(4, hidden_dims, 13, temperature=0.2), nn.Decoder(4, hidden_dims, 13)
+    initialize(decoder, generator())
+    plain.hidden, plain.weight = decoder.hidden, decoder.weight
+    z, batch = torch.randn(7, 4), random_batch()
+    expected = F.cosine_similarity(plain(z)[:, None], decoder.weight, dim=2) / 0.2 + decoder.bias  # (B, I)
+    torch.testing.assert_close(decoder.logits(decoder(z)), expected)
+    log_p = F.log_softmax(expected, dim=1)
+    wanted = torch.autograd.grad(-(dense(batch) * log_p).sum(1).mean(), list(decoder.parameters()))
+    loss = nn.multinomial_nll(decoder(z), *decoder.output, batch).mean()
+    for one, other in zip(torch.autograd.grad(loss, list(decoder.parameters())), wanted, strict=True):
+        torch.testing.assert_close(one, other)
+
+
 def test_initialisation_leaves_the_global_generator_alone():
     state = torch.random.get_rng_state()
     initialize(nn.GaussianEncoder(13, (6,), 4, dropout=0), generator())

@@ -190,7 +190,7 @@ def network_scores(network: VAE, rows: sparse.csr_matrix) -> Tensor:
 
 def _scorer(network: VAE, n_users: int) -> Scorer:
     """What ranks by the network's scores: for many users roughly at first, where that is faster."""
-    weight, bias = network.decoder.weight.detach(), network.decoder.bias.detach()
+    weight, bias = (part.detach() for part in network.decoder.output)
     # on a CPU alone: a GPU may sum in bfloat16 too, which the bound does not know of
     if n_users < MANY or weight.device.type != "cpu" or not in_bfloat16("auto", weight.device):
         return lambda rows, _: network_scores(network, rows)

@@ -24,6 +24,10 @@ class MultVAE(Autoencoder):
         (600,), "widths of the encoder's hidden layers; the decoder mirrors them", low=1
     )
     dropout: float = hyper(0.5, "share of a user's events hidden from the encoder in training", low=0, high=0.99)
+    logits: str = hyper(
+        "dot", "of the items: h W^T + b, or with cosines in the place of h W^T", choices=("dot", "cosine")
+    )
+    temperature: float = hyper(0.1, "by which cosines are divided", low=1e-3)
     kl_cap: float = hyper(0.2, "largest weight beta of the KL term", low=0)
     kl_schedule: str = hyper("linear", "how beta climbs to the cap", choices=tuple(SCHEDULES))
     kl_anneal: float = hyper(
@@ -35,8 +39,12 @@ class MultVAE(Autoencoder):
 
     def _network(self, n_items: int) -> VAE:
         encoder = GaussianEncoder(n_items, self.hidden_dims, self.latent_dim, self.dropout)
-        decoder = Decoder(self.latent_dim, self.hidden_dims[::-1], n_items)
+        decoder = Decoder(self.latent_dim, self.hidden_dims[::-1], n_items, temperature=self._temperature())
         return VAE(encoder, decoder, self._likelihood(), StandardNormal())
+
+    def _temperature(self) -> float | None:
+        """That of cosine logits, None of others."""
+        return self.temperature if self.logits == "cosine" else None
 
     def _beta(self, progress: float) -> float:
         return SCHEDULES[self.kl_schedule](progress, self.kl_cap, self.kl_anneal)
