@@ -27,6 +27,7 @@ OTHER |= {"patience": 1, "form": "sparse", "neighbours": 3, "aside": 0.5}
 CONTEXT = {"patience": {"epochs": 20, "batch_size": 10, "learning_rate": 0.03}}
 # on so few users a join leaps, and the composite prior makes much of little
 CONTEXT |= {"precision": {"aside": 0.001, "gamma": 0.0}}
+CONTEXT |= {"unobserved": {"likelihood": "gaussian"}, "temperature": {"logits": "cosine"}}
 CONTEXT |= {"form": {"neighbours": 5}, "neighbours": {"form": "sparse"}}
 VALIDATED = {"patience"}
 # declared for all models, nothing to those that see only which items somebody has

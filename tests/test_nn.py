@@ -6,11 +6,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from scipy import sparse
-from torch.distributions import Multinomial, Normal, kl_divergence
+from torch.distributions import Bernoulli, Multinomial, Normal, kl_divergence
 
 from recvae import nn
 from recvae.batches import DeviceRows
-from recvae.errors import InvalidTypeError, UnknownNameError
+from recvae.errors import InvalidParameterError, InvalidTypeError, UnknownNameError
 from recvae.nn import products
 from recvae.nn.layers import dropout, initialize, normalized
 from recvae.nn.scratch import reused, scratch
@@ -61,7 +61,9 @@ def test_the_sample_has_a_gradient_in_mean_and_variance():
     assert (logvar.grad != 0).all()
 
 
-# the multinomial likelihood ------------------------------------------------------------------------------------------
+# likelihoods ---------------------------------------------------------------------------------------------------------
+
+every_likelihood = pytest.mark.parametrize("nll", nn.LIKELIHOODS.values(), ids=nn.LIKELIHOODS)
 
 
 @pytest.mark.parametrize("impl", ["dense", "exact", "auto"])
@@ -80,21 +82,56 @@ def test_the_likelihood_equals_torch_distributions(impl):
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("impl", ["dense", "exact"])
+def test_items_that_are_had_or_not_are_coins(impl):
+    batch = batch_of(dense(random_batch()) > 0)
+    hidden, weight, bias = torch.randn(7, 5), torch.randn(13, 5), torch.randn(13)
+    coins = Bernoulli(logits=F.linear(hidden, weight, bias))
+    expected = -coins.log_prob(dense(batch)).sum(1)
+    torch.testing.assert_close(nn.logistic_nll(hidden, weight, bias, batch, impl), expected, rtol=1e-4, atol=1e-4)
+    thrice = replace(batch, values=3 * batch.values)  # an event three times as heavy, as if there were three of it
+    found = nn.logistic_nll(hidden, weight, bias, thrice, impl)
+    expected -= 2 * (dense(batch) * coins.probs.log()).sum(1)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("impl", ["dense", "exact"])
+@pytest.mark.parametrize("unobserved", [0.05, 1.0])
+def test_values_are_normal_around_their_logits_with_a_confidence(impl, unobserved):
+    batch = random_batch()
+    hidden, weight, bias = torch.randn(7, 5), torch.randn(13, 5), torch.randn(13)
+    confidence = torch.where(dense(batch) > 0, 1.0, unobserved)
+    normal = Normal(F.linear(hidden, weight, bias), confidence.rsqrt())
+    constant = (0.5 * confidence.log() - 0.5 * math.log(2 * math.pi)).sum(1)
+    expected = constant - normal.log_prob(dense(batch)).sum(1)
+    found = nn.gaussian_nll(hidden, weight, bias, batch, impl, unobserved=unobserved)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_confidence_above_zero_is_needed():
+    for unobserved in (0.0, -1.0, math.nan):
+        with pytest.raises(InvalidParameterError, match="Expected a confidence in items without an event above 0, got"):
+            nn.gaussian_nll(
+                torch.randn(7, 5), torch.randn(13, 5), torch.zeros(13), random_batch(), unobserved=unobserved
+            )
+
+
 @pytest.mark.parametrize("scale", [1.0, 40.0])
-def test_exact_has_the_value_and_gradients_of_dense(scale):
+@every_likelihood
+def test_exact_has_the_value_and_gradients_of_dense(nll, scale):
     batch = random_batch()
     results = []
     for impl in ("dense", "exact"):
         torch.manual_seed(0)
         leaves = [(scale * torch.randn(shape, dtype=torch.float64)).requires_grad_() for shape in [(7, 5), (13, 5), 13]]
-        nll = nn.multinomial_nll(*leaves, batch, impl, precision="float32")
-        (nll * torch.arange(1.0, 8)).sum().backward()  # an own weight for each user
-        results.append([nll, *(leaf.grad for leaf in leaves)])
+        value = nll(*leaves, batch, impl, precision="float32")
+        (value * torch.arange(1.0, 8)).sum().backward()  # an own weight for each user
+        results.append([value, *(leaf.grad for leaf in leaves)])
     for one, other in zip(*results, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
 
 
-def head(impl, dtype=torch.float32, n_users=23, n_items=517, width=19, seed=0, users=None, **options):
+def head(nll, impl, dtype=torch.float32, n_users=23, n_items=517, width=19, seed=0, users=None, **options):
     """Value and gradients of a likelihood, in float64, from leaves that every call with one seed shares."""
     drawn = torch.Generator().manual_seed(seed)
     lengths = torch.randint(0, 9, (n_users,), generator=drawn)
@@ -104,9 +141,9 @@ def head(impl, dtype=torch.float32, n_users=23, n_items=517, width=19, seed=0, u
     batch = nn.vae.Batch(items, torch.rand(len(items), generator=drawn) + 0.5, offsets)
     shapes = [(n_users, width), (n_items, width), (n_items,)]
     leaves = [(0.5 * torch.randn(shape, generator=drawn)).to(dtype).requires_grad_() for shape in shapes]
-    nll = nn.multinomial_nll(*leaves, batch, impl, **options)
-    (nll.mean() if users is None else (nll * users.to(dtype)).sum()).backward()
-    return [part.detach().double() for part in (nll, *(leaf.grad for leaf in leaves))]
+    value = nll(*leaves, batch, impl, **options)
+    (value.mean() if users is None else (value * users.to(dtype)).sum()).backward()
+    return [part.detach().double() for part in (value, *(leaf.grad for leaf in leaves))]
 
 
 def errors(found, expected):
@@ -118,27 +155,42 @@ BLOCKS = [1, 517 * 4 * 5, 1 << 30]  # less than a row, five rows, all
 
 @pytest.mark.parametrize("block_bytes", BLOCKS)
 @pytest.mark.parametrize("users", [None, torch.linspace(-1, 2, 23), torch.full((23,), 0.3)], ids=["mean", "own", "sum"])
-def test_in_blocks_exact_is_dense(users, block_bytes):
+@every_likelihood
+def test_in_blocks_exact_is_dense(nll, users, block_bytes):
     exact, dense = (
-        head(impl, users=users, precision="float32", block_bytes=block_bytes) for impl in ("exact", "dense")
+        head(nll, impl, users=users, precision="float32", block_bytes=block_bytes) for impl in ("exact", "dense")
     )
     assert max(errors(exact, dense)) < 1e-5
 
 
 @pytest.mark.parametrize("block_bytes", BLOCKS)
 @pytest.mark.parametrize("seed", range(3))
-def test_in_bfloat16_it_is_no_further_from_float64_than_plain_code(seed, block_bytes):
-    expected = head("dense", torch.float64, seed=seed)
-    found = errors(head("exact", precision="bfloat16", block_bytes=block_bytes, seed=seed), expected)
-    plain = errors(head("dense", torch.bfloat16, seed=seed), expected)
-    assert all(one <= other for one, other in zip(found, plain, strict=True))
+@every_likelihood
+def test_in_bfloat16_it_is_no_further_from_float64_than_plain_code(nll, seed, block_bytes):
+    expected = head(nll, "dense", torch.float64, seed=seed)
+    found = errors(head(nll, "exact", precision="bfloat16", block_bytes=block_bytes, seed=seed), expected)
+    plain = errors(head(nll, "dense", torch.bfloat16, seed=seed), expected)
+    assert all(one <= max(1.05 * other, 1e-3) for one, other in zip(found, plain, strict=True))
     assert found[0] < 1e-3
 
 
-def test_without_gradients_there_is_only_the_value():
+@every_likelihood
+def test_there_is_never_more_than_one_block_of_logits(nll, monkeypatch):
+    blocks = []
+    logits = products.Plain.logits
+    monkeypatch.setattr(
+        products.Plain, "logits", lambda self, hidden: blocks.append(len(hidden)) or logits(self, hidden)
+    )
+    leaves = [torch.randn(shape).requires_grad_() for shape in [(7, 5), (13, 5), 13]]
+    nll(*leaves, random_batch(), block_bytes=3 * 13 * 4).mean().backward()
+    assert blocks == [3, 3, 1]
+
+
+@every_likelihood
+def test_without_gradients_there_is_only_the_value(nll):
     with torch.no_grad():
         hidden, weight, bias = torch.randn(7, 5), torch.randn(13, 5), torch.randn(13)
-        one, other = (nn.multinomial_nll(hidden, weight, bias, random_batch(), impl) for impl in ("exact", "dense"))
+        one, other = (nll(hidden, weight, bias, random_batch(), impl) for impl in ("exact", "dense"))
     torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3)
 
 
@@ -171,6 +223,17 @@ def test_logits_out_of_the_range_of_exponentials(impl):
         nll = nn.multinomial_nll(hidden, torch.zeros(3, 1), shift + torch.tensor([0.0, 1.0, 2.0]), batch, impl)
         expected = -torch.log_softmax(torch.tensor([0.0, 1.0, 2.0], dtype=torch.float64), 0)[:2] * torch.tensor([1, 2])
         torch.testing.assert_close(nll.detach().double(), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("impl", ["exact", "dense"])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_coins_that_are_certain(impl, precision):
+    hidden = torch.ones(1, 1, requires_grad=True)
+    bias = torch.tensor([-300.0, 300.0, -300.0, 300.0], requires_grad=True)
+    nll = nn.logistic_nll(hidden, torch.zeros(4, 1), bias, batch_of([[1, 1, 0, 0]]), impl, precision=precision)
+    nll.sum().backward()
+    assert nll.item() == pytest.approx(600, rel=1e-2 if precision == "bfloat16" else 1e-6)
+    assert bias.grad.tolist() == [-1, 0, 0, 1]
 
 
 def test_within_reused_a_step_has_the_memory_of_the_last_and_the_same_gradients():
@@ -237,12 +300,26 @@ def test_under_autocast_the_precision_asked_for_is_kept(monkeypatch):
     found.mean().backward()
 
 
-def test_a_batch_without_users():
+@every_likelihood
+def test_a_batch_without_users(nll):
     batch = DeviceRows(sparse.csr_matrix((0, 13), dtype=np.float32), CPU).all()
     hidden = torch.zeros(0, 5, requires_grad=True)
-    nll = nn.multinomial_nll(hidden, torch.randn(13, 5).requires_grad_(), torch.zeros(13), batch)
-    assert nll.shape == (0,)
-    nll.sum().backward()
+    value = nll(hidden, torch.randn(13, 5).requires_grad_(), torch.zeros(13), batch)
+    assert value.shape == (0,)
+    value.sum().backward()
+
+
+@every_likelihood
+@pytest.mark.parametrize("row", [[0], [1]])
+def test_a_catalogue_of_one_item(nll, row):
+    results = []
+    for impl in ("exact", "dense"):
+        leaves = [torch.full(shape, 0.7).requires_grad_() for shape in [(1, 2), (1, 2), (1,)]]
+        value = nll(*leaves, batch_of([row]), impl)
+        value.sum().backward()
+        results.append([value, *(leaf.grad for leaf in leaves)])
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other)
 
 
 def test_half_precision_is_refused_with_the_reason():
@@ -328,6 +405,29 @@ def test_latent_dim_is_the_dimension_of_z(hidden_dims):
         initialize(encoder, generator())
         posterior = encoder(batch, generator())
         assert posterior.mean.shape == posterior.sample(generator()).shape == (7, 4)
+
+
+def test_gated_layers_by_hand():
+    decoder = nn.Decoder(4, (6,), 13, gated=True)
+    initialize(decoder, generator())
+    (layer,), z = decoder.hidden, torch.randn(7, 4)
+    W, V, b, c = layer.weight[:6], layer.weight[6:], layer.bias[:6], layer.bias[6:]
+    torch.testing.assert_close(decoder(z), (z @ W.T + b) * torch.sigmoid(z @ V.T + c))
+
+
+@pytest.mark.parametrize("hidden_dims", [(), (6,)])
+def test_cosine_logits(hidden_dims):
+    decoder, plain = nn.Decoder(4, hidden_dims, 13, temperature=0.2), nn.Decoder(4, hidden_dims, 13)
+    initialize(decoder, generator())
+    plain.hidden, plain.weight = decoder.hidden, decoder.weight
+    z, batch = torch.randn(7, 4), random_batch()
+    expected = F.cosine_similarity(plain(z)[:, None], decoder.weight, dim=2) / 0.2 + decoder.bias  # (B, I)
+    torch.testing.assert_close(decoder.logits(decoder(z)), expected)
+    log_p = F.log_softmax(expected, dim=1)
+    wanted = torch.autograd.grad(-(dense(batch) * log_p).sum(1).mean(), list(decoder.parameters()))
+    loss = nn.multinomial_nll(decoder(z), *decoder.output, batch).mean()
+    for one, other in zip(torch.autograd.grad(loss, list(decoder.parameters())), wanted, strict=True):
+        torch.testing.assert_close(one, other)
 
 
 def test_initialisation_leaves_the_global_generator_alone():

@@ -77,9 +77,10 @@ def test_weights_that_are_no_numbers():
         RoughLogits(weight, bias)
 
 
-def test_models_rank_many_users_roughly_at_first_and_alike(monkeypatch):
+@pytest.mark.parametrize("settings", [{}, {"logits": "cosine"}], ids=["dot", "cosine"])
+def test_models_rank_many_users_roughly_at_first_and_alike(settings, monkeypatch):
     rows = sparse.random(300, 60, 0.2, format="csr", random_state=0, dtype=np.float32)
-    model = MultVAE(epochs=3, latent_dim=4, random_state=0).fit(rows)
+    model = MultVAE(epochs=3, latent_dim=4, random_state=0, **settings).fit(rows)
     results = []
     for supported in (True, False):
         monkeypatch.setattr(products, "_computes_bfloat16", lambda device, answer=supported: answer)

@@ -16,8 +16,9 @@ from torch import Tensor
 from recvae.batches import DeviceRows
 from recvae.errors import InvalidParameterError, NotFittedError
 from recvae.evaluation import evaluate_ranker
-from recvae.nn import VAE, multinomial_nll
+from recvae.nn import LIKELIHOODS, VAE
 from recvae.nn.layers import initialize
+from recvae.nn.likelihood import UNOBSERVED
 from recvae.nn.products import PRECISIONS, in_bfloat16
 from recvae.nn.rough import RoughLogits
 from recvae.nn.vae import Likelihood
@@ -37,6 +38,13 @@ MANY = 256  # users from which on it pays to prepare the output layer for rough 
 class Autoencoder(Recommender):
     """Base of models that are one `VAE` network trained by Adam. `history_` (not saved) tells how it went."""
 
+    likelihood: str = hyper("multinomial", "distribution of a row, given z", choices=tuple(LIKELIHOODS))
+    unobserved: float = hyper(
+        UNOBSERVED,
+        "of the Gaussian likelihood: confidence in the items that a user does not have, to 1 in the others",
+        low=1e-6,
+        search=log(1e-3, 1.0),
+    )
     epochs: int = hyper(50, "passes over the training users; schedules stretch with them", low=1)
     batch_size: int | None = hyper(
         None,
@@ -95,7 +103,8 @@ class Autoencoder(Recommender):
 
     def _likelihood(self) -> Likelihood:
         """The likelihood of a row, its products in the precision asked for."""
-        return partial(multinomial_nll, precision=self.precision)
+        options = {"unobserved": self.unobserved} if self.likelihood == "gaussian" else {}
+        return partial(LIKELIHOODS[self.likelihood], precision=self.precision, **options)
 
     @property
     def best_epoch_(self) -> int:
@@ -187,7 +196,7 @@ def network_scores(network: VAE, rows: sparse.csr_matrix) -> Tensor:
 
 def _scorer(network: VAE, n_users: int) -> Scorer:
     """What ranks by the network's scores: for many users roughly at first, where that is faster."""
-    weight, bias = network.decoder.weight.detach(), network.decoder.bias.detach()
+    weight, bias = (part.detach() for part in network.decoder.output)
     # on a CPU alone: a GPU may sum in bfloat16 too, which the bound does not know of
     if n_users < MANY or weight.device.type != "cpu" or not in_bfloat16("auto", weight.device):
         return lambda rows, _: network_scores(network, rows)

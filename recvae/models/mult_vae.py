@@ -13,7 +13,7 @@ from recvae.nn import SCHEDULES, VAE, Decoder, GaussianEncoder, StandardNormal
 from recvae.nn.schedule import linear
 from recvae.params import fitted, get_params, hyper, parameters
 from recvae.recommender import FitRun
-from recvae.spaces import uniform, whole
+from recvae.spaces import log, uniform, whole
 from recvae.train import best_epoch
 
 
@@ -51,6 +51,10 @@ class MultVAE(Autoencoder):
         optional=True,
         search=uniform(0, 1),
     )
+    logits: str = hyper(
+        "dot", "of the items: h W^T + b, or with cosines in the place of h W^T", choices=("dot", "cosine")
+    )
+    temperature: float = hyper(0.1, "by which cosines are divided", low=1e-3, search=log(0.03, 0.3))
     kl_schedule: str = hyper("linear", "how beta climbs to the cap", choices=tuple(SCHEDULES))
     kl_anneal: float = hyper(
         0.85,
@@ -79,8 +83,12 @@ class MultVAE(Autoencoder):
 
     def _network(self, n_items: int) -> VAE:
         encoder = GaussianEncoder(n_items, self.hidden_dims, self.latent_dim, self.dropout)
-        decoder = Decoder(self.latent_dim, self.hidden_dims[::-1], n_items)
+        decoder = Decoder(self.latent_dim, self.hidden_dims[::-1], n_items, temperature=self._temperature())
         return VAE(encoder, decoder, self._likelihood(), StandardNormal())
+
+    def _temperature(self) -> float | None:
+        """That of cosine logits, None of others."""
+        return self.temperature if self.logits == "cosine" else None
 
     def _beta(self, progress: float) -> float:
         if self.kl_cap is None:  # the run that finds it

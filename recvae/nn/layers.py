@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recvae.batches import Batch
@@ -14,25 +15,42 @@ from recvae.nn.products import linear
 
 
 class Decoder(nn.Module):
-    """z -> hidden state, by tanh layers; and the output layer that turns it into one logit for each item.
+    """z -> hidden state, by tanh or `gated` layers; and the output layer that turns it into one logit for each item.
 
-    The output layer's weight (I, H) and bias (I,) are plain parameters: likelihoods take them together with the
-    hidden state, so that no B x I matrix of logits has to exist as a whole.
+    Likelihoods take the hidden state and the `output` layer's weight (I, H) and bias (I,), so that no B x I matrix of
+    logits h W^T + b has to exist as a whole. With a `temperature` t they are cos(h, W_i) / t + b_i: hidden states and
+    weights are at unit norm, those of 1 / t.
     """
 
-    def __init__(self, latent_dim: int, hidden_dims: Sequence[int], n_items: int):
+    def __init__(
+        self,
+        latent_dim: int,
+        hidden_dims: Sequence[int],
+        n_items: int,
+        *,
+        gated: bool = False,
+        temperature: float | None = None,
+    ):
         super().__init__()
-        self.hidden = dense_layers([latent_dim, *hidden_dims])
-        self.weight = nn.Parameter(torch.empty(n_items, [latent_dim, *hidden_dims][-1]))  # (I, H)
+        dims = [latent_dim, *hidden_dims]
+        self.hidden = gated_layers(dims) if gated else dense_layers(dims)
+        self.activation = F.glu if gated else torch.tanh
+        self.temperature = temperature
+        self.weight = nn.Parameter(torch.empty(n_items, dims[-1]))  # (I, H)
         self.bias = nn.Parameter(torch.empty(n_items))  # (I,)
 
     def forward(self, z: Tensor) -> Tensor:  # (B, K) -> (B, H)
         for layer in self.hidden:
-            z = torch.tanh(layer(z))
-        return z
+            z = self.activation(layer(z))
+        return z if self.temperature is None else F.normalize(z) / self.temperature
+
+    @property
+    def output(self) -> tuple[Tensor, Tensor]:
+        """Weight (I, H) and bias (I,) that turn hidden states into logits."""
+        return self.weight if self.temperature is None else F.normalize(self.weight), self.bias
 
     def logits(self, hidden: Tensor) -> Tensor:  # (B, H) -> (B, I)
-        return linear(hidden, self.weight, self.bias)
+        return linear(hidden, *self.output)
 
 
 class Dense(nn.Linear):
@@ -45,6 +63,11 @@ class Dense(nn.Linear):
 def dense_layers(dims: Sequence[int]) -> nn.ModuleList:
     """One linear layer from each size to the next. Left uninitialised: torch would draw from its global generator."""
     return nn.ModuleList(nn.utils.skip_init(Dense, a, b) for a, b in itertools.pairwise(dims))
+
+
+def gated_layers(dims: Sequence[int]) -> nn.ModuleList:
+    """Layers for `glu`, which halves them: h -> (W h + b) * sigmoid(V h + c). Source: Dauphin et al. 2017."""
+    return nn.ModuleList(nn.utils.skip_init(Dense, a, 2 * b) for a, b in itertools.pairwise(dims))
 
 
 def normalized(batch: Batch) -> Tensor:

@@ -53,6 +53,9 @@ class Plain:
     def sums(self, p: Tensor) -> Tensor:  # (R, I) -> (R,)
         return p.sum(1)
 
+    def squares(self, p: Tensor) -> Tensor:  # (R, I) -> (R,), their sum
+        return torch.linalg.vector_norm(p, dim=1).square()
+
     def backward(self, p: Tensor, hidden: Tensor, scale: Tensor, rows: slice, into: Gradients) -> None:
         """For the gradient p * scale[:, None] in the logits of `rows`; the first block writes, the others add."""
         beta = 0 if rows.start == 0 else 1
@@ -91,6 +94,9 @@ class Bfloat16:
         whole = n_items - n_items % 64
         return p[:, :whole].unflatten(1, (64, whole // 64)).sum(2).float().sum(1) + p[:, whole:].sum(1)
 
+    def squares(self, p: Tensor) -> Tensor:
+        return torch.stack([part.float().square().sum(1) for part in p.split(ITEMS, dim=1)]).sum(0)
+
     def backward(self, p: Tensor, hidden: Tensor, scale: Tensor, rows: slice, into: Gradients) -> None:
         if into.hidden is not None:
             into.hidden[rows] = (p @ self.weight)[:, : self.width] * scale[:, None]
@@ -98,10 +104,12 @@ class Bfloat16:
             return
         weight, bias = into.layer
         scaled = self._widened(hidden * scale[:, None], scale)
+        scaled[:, self.width + 1] = scale - scaled[:, self.width]  # where all users have one scale, rounding would stay
         for start in range(0, len(self.weight), ITEMS):  # what a product gives is in the cache when it is added up
             items = slice(start, start + ITEMS)
             product = p[:, items].T @ scaled
-            for total, part in ((weight, product[:, : self.width]), (bias, product[:, self.width])):
+            of_bias = product[:, self.width : self.width + 2].float().sum(1)
+            for total, part in ((weight, product[:, : self.width]), (bias, of_bias)):
                 if rows.start == 0:
                     total[items].copy_(part)
                 else:

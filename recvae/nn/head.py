@@ -1,0 +1,124 @@
+"""The exact head: value and gradients of a likelihood from blocks of logits, of which one at a time exists."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from recvae.batches import Batch
+from recvae.nn.products import Bfloat16, Gradients, Plain, products
+
+
+class Block(NamedTuple):
+    """Logits of R users, to be written over, and the users' events."""
+
+    logits: Tensor  # (R, I), in the precision of the products
+    rows: Tensor  # (E,) user of each event, from 0 to R - 1
+    cells: Tensor  # (E,) place of each event in logits.view(-1)
+    values: Tensor  # (E,)
+    with_items: Plain | Bfloat16
+
+    def observed(self) -> Tensor:
+        """Logits of the events. -> (E,)"""
+        return self.logits.view(-1)[self.cells].to(self.values.dtype)
+
+    def sum(self, events: Tensor) -> Tensor:
+        """Sum of one number for each event (E,) by user. -> (R,)"""
+        return events.new_zeros(len(self.logits)).index_add_(0, self.rows, events)
+
+
+class Distribution(Protocol):
+    """-log p(x | l) of a row x given its logits l, without the constant of x alone."""
+
+    def dense(self, logits: Tensor, x: Tensor) -> Tensor:
+        """From whole rows, as the textbook has it: the reference. (B, I), (B, I) -> (B,)"""
+        ...
+
+    def block(self, block: Block) -> tuple[Tensor, Tensor | float]:
+        """From a block, in whose logits it leaves the gradient, but for a factor for each user. -> (R,), the factor"""
+        ...
+
+
+class How(NamedTuple):
+    """How the products with all items are computed."""
+
+    precision: str
+    block_bytes: int
+
+
+def exact_nll(
+    distribution: Distribution, hidden: Tensor, weight: Tensor, bias: Tensor, batch: Batch, how: How
+) -> Tensor:
+    """-log p(x | z) of each user, with gradients where they are wanted. -> (B,)"""
+    hidden = hidden.to(weight.dtype)
+    if not len(hidden):
+        return hidden.sum(1)
+    if not (torch.is_grad_enabled() and any(part.requires_grad for part in (hidden, weight, bias))):
+        return _by_blocks(distribution, hidden, weight, bias, batch, how, None)[0]
+    nll: Tensor = _Exact.apply(distribution, hidden, weight, bias, batch, how)  # type: ignore[no-untyped-call]
+    return nll
+
+
+class _Exact(torch.autograd.Function):
+    """The gradients are formed in the forward pass, while a block is at hand, for the loss that is the mean over users.
+
+    For any other weights, and if asked for once more, backward computes them anew; but where to look at the weights
+    would halt the device, there must be one weight for all.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, distribution: Distribution, hidden: Tensor, weight: Tensor, bias: Tensor, batch: Batch, how: How
+    ) -> Tensor:
+        mean = hidden.new_full((len(hidden),), 1 / len(hidden))
+        nll, ctx.formed = _by_blocks(distribution, hidden, weight, bias, batch, how, mean)
+        ctx.save_for_backward(hidden, weight, bias, mean)
+        ctx.distribution, ctx.batch, ctx.how = distribution, batch, how
+        return nll
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        hidden, weight, bias, mean = ctx.saved_tensors
+        formed, ctx.formed = ctx.formed, None  # handed out, not kept: who gets them may change them
+        if formed is not None and grad.device.type != "cpu":
+            # to look at the weights would halt the device: where they are not all alike, the gradients are NaN
+            scale = torch.where((grad == grad[:1]).all(), grad[0] / mean[0], torch.nan)
+            return None, *(None if gradient is None else gradient.mul_(scale) for gradient in formed.all()), None, None
+        if formed is None or not torch.equal(grad, mean):
+            _, formed = _by_blocks(ctx.distribution, hidden, weight, bias, ctx.batch, ctx.how, grad)
+        return None, *(formed.all() if formed else ()), None, None
+
+
+@torch.no_grad()
+def _by_blocks(
+    distribution: Distribution,
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    batch: Batch,
+    how: How,
+    users: Tensor | None,
+) -> tuple[Tensor, Gradients | None]:
+    """nll (B,), and its gradients where `users` (B,) gives the weight of each user in a loss."""
+    values = batch.values.to(hidden.dtype)
+    nll = hidden.new_empty(len(hidden))
+    gradients = None if users is None else Gradients.like(hidden, weight, bias)
+    with_items = products(how.precision, weight, bias)
+    n_users, n_items = len(hidden), len(weight)
+    n_blocks = -(-n_users // max(1, how.block_bytes // max(1, with_items.dtype.itemsize * n_items)))
+    step = -(-n_users // max(1, n_blocks))  # all blocks of about one size
+    for start in range(0, n_users, step):
+        rows = slice(start, min(start + step, n_users))
+        events = batch.events(rows)
+        of = batch.rows[events] - start
+        with torch.autocast(hidden.device.type, enabled=False):
+            logits = with_items.logits(hidden[rows])
+        block = Block(logits, of, of * n_items + batch.items[events], values[events], with_items)
+        nll[rows], factor = distribution.block(block)
+        if users is not None and gradients is not None:
+            with_items.backward(logits, hidden[rows], users[rows] * factor, rows, gradients)
+    return nll, gradients
