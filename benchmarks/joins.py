@@ -6,6 +6,7 @@ A weight that a join needs is the best of a few on the same users, for all ways 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from recvae.baselines import ALS
 from recvae.batches import Batch
 from recvae.evaluation import evaluate_ranker
 from recvae.nn import VAE
+from recvae.rows import transform_values
 from recvae.topk import rank
 
 METRIC = "ndcg@100"
@@ -32,7 +34,9 @@ def run_joins(dataset: str, home: Path | None, split_seeds: list[int], save: Cal
     results: dict[str, list[float]] = {}
     for seed in split_seeds:
         split = load_split(dataset, home, seed=seed)
-        for way, value in _ways(split.train.matrix, split.valid):
+        rows = transform_values(split.train.matrix, split.train.values)
+        valid = replace(split.valid, fold_in=transform_values(split.valid.fold_in, split.train.values))
+        for way, value in _ways(rows, valid):
             results.setdefault(way, []).append(value)
             print(f"split seed {seed}: {value:.4f} {way}", flush=True)
             save({"dataset": dataset, "split_seeds": split_seeds, METRIC: results})
@@ -42,10 +46,12 @@ def _ways(rows: sparse.csr_matrix, valid: Holdout) -> Iterator[tuple[str, float]
     models = {
         "RecVAE": RecVAE(epochs=25, learning_rate=1e-3, random_state=0),
         "MultDAE": MultDAE(random_state=0),
-        "EDLAE": EDLAE(),
-        "EDLAE, users weighed": EDLAE(user_power=0.5),
+        "EDLAE": EDLAE(l2=300.0),
+        "EDLAE, users weighed": EDLAE(l2=300.0, user_power=0.5),
         "ALS": ALS(factors=256, regularization=60.0, alpha=8.0, random_state=0),
     }
+    for model in models.values():
+        model.values = "raw"  # they have been read
     s: dict[str, Tensor] = {}  # (U, I)
     for name, model in models.items():
         s[name] = model.fit(rows, show_progress=False, valid=valid)._score(valid.fold_in)
@@ -92,15 +98,18 @@ class JoinedInTraining:
         self.folds = folds
 
     def fit_on(self, rows: sparse.csr_matrix) -> JoinedInTraining:
-        self.path = EDLAE(user_power=0.5).fit(rows, show_progress=False)
+        self.path = self._solved(rows)
         fold = np.random.default_rng(0).integers(self.folds, size=rows.shape[0])
         scores = torch.empty(rows.shape)
         for k in range(self.folds):
-            path = self.path if self.folds == 1 else EDLAE(user_power=0.5).fit(rows[fold != k], show_progress=False)
+            path = self.path if self.folds == 1 else self._solved(rows[fold != k])
             scores[torch.from_numpy(fold == k)] = path._score(rows[fold == k])
         self.log_a = nn.Parameter(torch.tensor([[1.5]]))
         self.network = _Joined(scores, self.log_a).fit(rows, show_progress=False, valid=None)
         return self
+
+    def _solved(self, rows: sparse.csr_matrix) -> EDLAE:
+        return EDLAE(l2=300.0, user_power=0.5, values="raw").fit(rows, show_progress=False)
 
     def recommend(self, users: Any, rows: sparse.csr_matrix, N: int, **_: Any) -> Any:
         scores = self.network._score(rows) + self.log_a.detach().exp() * self.path._score(rows)
@@ -111,7 +120,7 @@ class _Joined(MultDAE):
     """A MultDAE with scores (U, I) of its training users on top of its logits."""
 
     def __init__(self, scores: Tensor, log_a: nn.Parameter):
-        super().__init__(random_state=0, precision="float32")
+        super().__init__(random_state=0, precision="float32", values="raw")
         self.scores, self.log_a = scores, log_a
 
     def _network(self, n_items: int) -> VAE:

@@ -128,7 +128,7 @@ class Autoencoder(Recommender):
     def _fit(self, rows: sparse.csr_matrix, run: FitRun) -> dict[str, Any]:
         # an event weighs 1 in the mean: with counts, the likelihood would else outgrow the KL term that beta weighs.
         # The encoder reads rows at unit norm, so that in scoring nothing has to be divided.
-        rows = rows / rows.data.mean()
+        rows = rows * np.float32(1 / rows.data.mean(dtype=np.float64))
         network, optimizer, generator = self._untrained(rows.shape[1])
         with bar(run.show_progress) as progress:
             task = progress.add_task(
