@@ -5,7 +5,7 @@ from recvae.cards import Card, load_card
 from recvae.datasets import load_dataset, load_split
 from recvae.evaluation import Evaluation, Metric, PairedTest, evaluate, paired_bootstrap
 from recvae.interactions import Interactions
-from recvae.models import EASE, EDLAE, HybridVAE, MultDAE, MultVAE, RecVAE
+from recvae.models import EASE, EDLAE, HVamp, HybridVAE, MultDAE, MultVAE, RecVAE
 from recvae.recommender import Recommender, load
 from recvae.split import (
     Holdout,
@@ -24,6 +24,7 @@ __all__ = [
     "EDLAE",
     "Card",
     "Evaluation",
+    "HVamp",
     "Holdout",
     "HybridVAE",
     "Interactions",

@@ -9,7 +9,7 @@ import torch
 from scipy import sparse
 
 import recvae
-from recvae import EASE, EDLAE, HybridVAE, Interactions, MultDAE, MultVAE, RecVAE
+from recvae import EASE, EDLAE, HVamp, HybridVAE, Interactions, MultDAE, MultVAE, RecVAE
 from recvae.baselines import ALS, BPR, LMF, ItemKNN, Popularity
 from recvae.errors import (
     InvalidDataError,
@@ -30,6 +30,7 @@ PERSONAL = {
     "MultVAE-cosine": lambda **more: MultVAE(hidden_dims=(16,), logits="cosine", **SMALL | more),
     "MultDAE": lambda **more: MultDAE(**SMALL | more),
     "MultDAE-logistic": lambda **more: MultDAE(likelihood="logistic", **SMALL | more),
+    "HVamp": lambda **more: HVamp(hidden_dims=(16,), n_components=10, **SMALL | more),
     "RecVAE": lambda **more: RecVAE(hidden_dim=16, depth=3, gamma=0.002, **SMALL | {"epochs": 30} | more),
     "HybridVAE": lambda **more: HybridVAE(hidden_dim=16, depth=3, gamma=0.002, l2=1.0, **SMALL | {"epochs": 30} | more),
     "EASE": lambda **more: EASE(l2=1.0, **more),

@@ -10,7 +10,7 @@ import torch
 from scipy import sparse
 
 import recvae
-from recvae import Interactions, MultDAE, MultVAE, load, saving
+from recvae import HVamp, Interactions, MultDAE, MultVAE, load, saving
 from recvae.baselines import ALS, ItemKNN, Popularity
 from recvae.errors import (
     DataNotFoundError,
@@ -25,6 +25,8 @@ from recvae.params import get_params
 ONES = sparse.csr_matrix(np.ones((3, 3)))
 MODELS = {
     "MultVAE": MultVAE(latent_dim=4, hidden_dims=(8, 6), epochs=np.int64(2), kl_cap=np.float32(0.5), random_state=0),
+    "MultVAE-cosine": MultVAE(latent_dim=4, epochs=2, logits="cosine", temperature=0.2, random_state=0),
+    "HVamp": HVamp(latent_dim=4, hidden_dims=(8, 6), n_components=3, epochs=2, likelihood="logistic", random_state=0),
     "MultDAE": MultDAE(latent_dim=4, epochs=2, random_state=0, values="log1p"),
     "ALS": ALS(factors=4, random_state=0),
     "ItemKNN": ItemKNN(weighting="bm25", K=7),

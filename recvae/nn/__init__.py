@@ -1,11 +1,11 @@
 """The parts of a variational autoencoder for sparse rows, each to be used alone."""
 
 from recvae.nn.bag import Bag
-from recvae.nn.encoder import CodeEncoder, DenselyConnectedEncoder, GaussianEncoder
+from recvae.nn.encoder import CodeEncoder, DenselyConnectedEncoder, GatedTwoLevelEncoder, GaussianEncoder
 from recvae.nn.layers import Decoder
 from recvae.nn.likelihood import LIKELIHOODS, gaussian_nll, logistic_nll, multinomial_nll
-from recvae.nn.posterior import Gaussian, Point, Posterior, standard_normal_kl
-from recvae.nn.prior import Composite, Prior, StandardNormal
+from recvae.nn.posterior import Gaussian, Point, Posterior, TwoLevels, gaussian_kl, standard_normal_kl
+from recvae.nn.prior import Composite, Prior, StandardNormal, TwoLevelPrior, VampPrior
 from recvae.nn.schedule import SCHEDULES, constant, cyclical, linear
 from recvae.nn.vae import VAE, Elbo
 
@@ -19,14 +19,19 @@ __all__ = [
     "Decoder",
     "DenselyConnectedEncoder",
     "Elbo",
+    "GatedTwoLevelEncoder",
     "Gaussian",
     "GaussianEncoder",
     "Point",
     "Posterior",
     "Prior",
     "StandardNormal",
+    "TwoLevelPrior",
+    "TwoLevels",
+    "VampPrior",
     "constant",
     "cyclical",
+    "gaussian_kl",
     "gaussian_nll",
     "linear",
     "logistic_nll",

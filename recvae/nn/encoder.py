@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import silu
+from torch.nn.functional import glu, silu
 
 from recvae.batches import Batch
 from recvae.nn.bag import Bag
-from recvae.nn.layers import dense_layers, dropout, normalized
-from recvae.nn.posterior import Gaussian, Point
+from recvae.nn.layers import dense_layers, dropout, gated_layers, normalized
+from recvae.nn.posterior import Gaussian, Point, TwoLevels
 
 
 class NoisyBag(Bag):
@@ -37,8 +37,7 @@ class _Encoder(nn.Module):
         self.bag = NoisyBag(n_items, dims[0], dropout)
         self.layers = dense_layers(dims)
 
-    def features(self, batch: Batch, generator: torch.Generator | None) -> Tensor:  # (B, out_dim)
-        h = self.bag.noisy(batch, generator)
+    def after(self, h: Tensor) -> Tensor:  # the first layer's output (B, H) -> (B, out_dim)
         for layer in self.layers:
             h = layer(torch.tanh(h))
         return h
@@ -51,8 +50,11 @@ class GaussianEncoder(_Encoder):
         super().__init__(n_items, hidden_dims, 2 * latent_dim, dropout)
 
     def forward(self, batch: Batch, generator: torch.Generator | None = None) -> Gaussian:
-        mean, logvar = self.features(batch, generator).chunk(2, dim=1)
-        return Gaussian(mean, logvar)
+        return self.beyond(self.bag.noisy(batch, generator))
+
+    def beyond(self, h: Tensor) -> Gaussian:
+        """What follows from the first layer's output (B, H)."""
+        return Gaussian.halves(self.after(h))
 
 
 class CodeEncoder(_Encoder):
@@ -62,7 +64,7 @@ class CodeEncoder(_Encoder):
         super().__init__(n_items, hidden_dims, latent_dim, dropout)
 
     def forward(self, batch: Batch, generator: torch.Generator | None = None) -> Point:
-        return Point(torch.tanh(self.features(batch, generator)))
+        return Point(torch.tanh(self.after(self.bag.noisy(batch, generator))))
 
 
 class DenselyConnectedEncoder(nn.Module):
@@ -84,5 +86,37 @@ class DenselyConnectedEncoder(nn.Module):
         for layer, norm in zip(self.layers, norms, strict=True):
             h = norm(silu(layer(h) + total))
             total = total + h
-        mean, logvar = self.last(h).chunk(2, dim=1)
-        return Gaussian(mean, logvar)
+        return Gaussian.halves(self.last(h))
+
+
+class GatedTwoLevelEncoder(nn.Module):
+    """q(z2 | x) and q(z1 | x, z2), of `latent_dim` each, from gated layers h -> (W h + b) * sigmoid(V h + c).
+
+    Both levels read x by the same gated layers, which are a network of its own for each in Kim & Suh 2019:
+    the first layer, which is that of all items, would be twice as wide. Given a generator, z2 is a draw from q(z2 | x),
+    else its mean.
+    """
+
+    def __init__(self, n_items: int, hidden_dims: Sequence[int], latent_dim: int, dropout: float):
+        super().__init__()
+        first, width = hidden_dims[0], hidden_dims[-1]
+        self.bag = NoisyBag(n_items, 2 * first, dropout)
+        self.layers = gated_layers(hidden_dims)
+        (self.joint,) = gated_layers([width + latent_dim, width])
+        self.upper, self.lower = (dense_layers([width, 2 * latent_dim])[0] for _ in range(2))
+
+    def forward(self, batch: Batch, generator: torch.Generator | None = None) -> TwoLevels:
+        h = self._features(self.bag.noisy(batch, generator))
+        upper = Gaussian.halves(self.upper(h))
+        z2 = upper.mean if generator is None else upper.sample(generator)
+        return TwoLevels(upper, z2, Gaussian.halves(self.lower(glu(self.joint(torch.cat([h, z2], dim=1))))))
+
+    def beyond(self, h: Tensor) -> Gaussian:
+        """q(z2 | x) from the first layer's output (B, 2 H)."""
+        return Gaussian.halves(self.upper(self._features(h)))
+
+    def _features(self, h: Tensor) -> Tensor:
+        h = glu(h)
+        for layer in self.layers:
+            h = glu(layer(h))
+        return h

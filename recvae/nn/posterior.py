@@ -26,6 +26,11 @@ class Gaussian(NamedTuple):
     mean: Tensor  # (B, K)
     logvar: Tensor  # (B, K)
 
+    @classmethod
+    def halves(cls, x: Tensor) -> Gaussian:
+        """Means and log-variances side by side, as a layer gives them. (B, 2 K) ->"""
+        return cls(*x.chunk(2, dim=1))
+
     def log_density(self, z: Tensor) -> Tensor:
         """log N(z_k; mean_k, exp(logvar_k)) in each dimension. (B, K) -> (B, K)"""
         return -0.5 * ((z - self.mean).square() / self.logvar.exp() + self.logvar + LOG_2PI)
@@ -47,6 +52,31 @@ class Point(NamedTuple):
     def sample(self, generator: torch.Generator) -> Tensor:
         """The point itself."""
         return self.mean
+
+
+class TwoLevels(NamedTuple):
+    """q(z1, z2 | x) = q(z2 | x) q(z1 | x, z2) in K dimensions each, with z2 drawn already; z is z1 and z2 side by side.
+
+    As q(z1 | x, z2) is known at that z2 alone, `mean` is that of z1 there.
+    """
+
+    upper: Gaussian  # q(z2 | x)
+    z2: Tensor  # (B, K)
+    lower: Gaussian  # q(z1 | x, z2)
+
+    @property
+    def mean(self) -> Tensor:  # (B, 2 K)
+        return torch.cat([self.lower.mean, self.z2], dim=1)
+
+    def sample(self, generator: torch.Generator) -> Tensor:  # (B, 2 K)
+        return torch.cat([self.lower.sample(generator), self.z2], dim=1)
+
+
+def gaussian_kl(posterior: Gaussian, prior: Gaussian) -> Tensor:
+    """KL(posterior || prior) of each user in closed form. -> (B,)"""
+    ratio = posterior.logvar - prior.logvar
+    distance = (posterior.mean - prior.mean).square() / prior.logvar.exp()
+    return 0.5 * (ratio.exp() + distance - 1 - ratio).sum(1)
 
 
 def standard_normal_kl(posterior: Gaussian) -> Tensor:

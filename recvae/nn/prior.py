@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import glu
 
 from recvae.batches import Batch, DeviceRows
 from recvae.errors import InvalidDataError
-from recvae.nn.posterior import Gaussian, standard_normal_kl
+from recvae.nn.layers import dense_layers, gated_layers
+from recvae.nn.posterior import LOG_2PI, Gaussian, TwoLevels, gaussian_kl, standard_normal_kl
 
 RENEWED = 2048  # users encoded at a time
 
 
 class Prior(nn.Module):
-    """KL(q(z | x) || p(z)) of users, exactly or from the draw z. A prior that follows the encoder has to be renewed."""
+    """KL(q(z | x) || p(z)) of users, exactly or from the draw z.
 
-    def forward(self, posterior: Gaussian, z: Tensor, batch: Batch) -> Tensor:  # -> (B,)
+    A prior may ask the encoder itself; what it keeps of the encoder has to be renewed.
+    """
+
+    def forward(self, posterior: Any, z: Tensor, batch: Batch, encoder: nn.Module) -> Tensor:  # -> (B,)
         raise NotImplementedError
 
     def renew(self, encoder: nn.Module, rows: DeviceRows) -> None:
@@ -27,7 +33,7 @@ class Prior(nn.Module):
 class StandardNormal(Prior):
     """N(0, I)."""
 
-    def forward(self, posterior: Gaussian, z: Tensor, batch: Batch) -> Tensor:
+    def forward(self, posterior: Gaussian, z: Tensor, batch: Batch, encoder: nn.Module) -> Tensor:
         return standard_normal_kl(posterior)
 
 
@@ -53,7 +59,7 @@ class Composite(Prior):
             parts = [encoder(batch) for batch in rows.batches(users, RENEWED)]
         self.old = Gaussian(*(torch.cat(part) for part in zip(*parts, strict=True)))
 
-    def forward(self, posterior: Gaussian, z: Tensor, batch: Batch) -> Tensor:
+    def forward(self, posterior: Gaussian, z: Tensor, batch: Batch, encoder: nn.Module) -> Tensor:
         if self.old is None or batch.users is None:
             raise InvalidDataError("Expected a composite prior renewed on the rows that the batch is from; call renew.")
         mean, logvar = (part[batch.users] for part in self.old)
@@ -65,3 +71,53 @@ class Composite(Prior):
         parts = (Gaussian(zero, zero), old, Gaussian(zero, zero + self.WIDE_LOGVAR))
         logs = [math.log(weight) + part.log_density(z) for weight, part in zip(self.WEIGHTS, parts, strict=True)]
         return torch.stack(logs).logsumexp(0)
+
+
+class VampPrior(Prior):
+    """p(z) = 1/C sum_c q(z | u_c): a mixture of what the encoder says of C users who do not exist, and are learned.
+
+    Source: Tomczak & Welling 2018, section 3. Of a pseudo-input u_c the encoder sees u_c W + b, W the weight of its
+    first layer. It is this, (C, H), that is learned here: the (C, I) numbers u_c would take as many dense rows through
+    that layer in each step. So the encoder has to have the rest of it as `beyond`, (C, H) -> Gaussian.
+    """
+
+    def __init__(self, n_components: int, width: int):
+        super().__init__()
+        self.pseudo_inputs = nn.Parameter(torch.empty(n_components, width))  # (C, H)
+
+    def forward(self, posterior: Gaussian, z: Tensor, batch: Batch, encoder: nn.Module) -> Tensor:
+        return posterior.log_density(z).sum(1) - self.log_density(z, encoder)
+
+    def log_density(self, z: Tensor, encoder: Any) -> Tensor:
+        """log p(z). (B, K) -> (B,)"""
+        return mixture_log_density(z, encoder.beyond(self.pseudo_inputs))
+
+
+class TwoLevelPrior(Prior):
+    """p(z2) p(z1 | z2): a prior of the upper level, and a Gaussian by a gated layer below it.
+
+    The KL term of z1 is in closed form at the draw z2. Source: Tomczak & Welling 2018, section 4.
+    """
+
+    def __init__(self, upper: Prior, latent_dim: int, hidden_dim: int):
+        super().__init__()
+        self.upper = upper
+        (self.hidden,) = gated_layers([latent_dim, hidden_dim])
+        (self.lower,) = dense_layers([hidden_dim, 2 * latent_dim])
+
+    def forward(self, posterior: TwoLevels, z: Tensor, batch: Batch, encoder: nn.Module) -> Tensor:
+        lower = Gaussian.halves(self.lower(glu(self.hidden(posterior.z2))))  # p(z1 | z2)
+        return self.upper(posterior.upper, posterior.z2, batch, encoder) + gaussian_kl(posterior.lower, lower)
+
+
+def mixture_log_density(z: Tensor, components: Gaussian) -> Tensor:
+    """log 1/C sum_c N(z; mean_c, exp(logvar_c)). z : (B, K), components of (C, K) -> (B,)
+
+    The squares are expanded, so that there are two products and never a (B, C, K) of differences.
+    """
+    mean, logvar = components
+    with torch.autocast(z.device.type, enabled=False):  # differences of large numbers
+        precision = (-logvar).exp()  # (C, K)
+        constant = (mean.square() * precision + logvar + LOG_2PI).sum(1)  # (C,)
+        logs = z @ (mean * precision).T - 0.5 * (z.square() @ precision.T + constant)  # (B, C)
+    return logs.logsumexp(1) - math.log(len(mean))

@@ -57,7 +57,7 @@ class VAE(nn.Module):
         z = posterior.sample(generator)  # (B, K)
         hidden = self.decoder(z)  # (B, H)
         nll = self.likelihood(hidden, *self.decoder.output, batch)
-        kl = torch.zeros_like(nll) if self.prior is None else self.prior(posterior, z, batch)
+        kl = torch.zeros_like(nll) if self.prior is None else self.prior(posterior, z, batch, self.encoder)
         return Elbo(nll, kl, batch.sum(batch.values) if self.kl_by_events else 1.0)
 
     def scores(self, batch: Batch) -> Tensor:
