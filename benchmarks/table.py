@@ -85,6 +85,17 @@ def family_tables(folder: Path = RESULTS) -> list[str]:
     return [family_table(_read(folder, path.stem)) for path in sorted(folder.glob("family-*.json"))]
 
 
+def joins_table(folder: Path = RESULTS) -> str:
+    """What each way to join a VAE and a linear path gives, as Markdown."""
+    result = _read(folder, "joins-ml-1m")
+    rows = [["NDCG@100", *(f"split {seed}" for seed in result["split_seeds"]), "mean"]]
+    rows += [
+        [way, *(f"{value:.4f}" for value in values), f"{statistics.fmean(values):.4f}"]
+        for way, values in result["ndcg@100"].items()
+    ]
+    return markdown(rows)
+
+
 def results_page(folder: Path = RESULTS) -> str:
     """The page that stands beside the results."""
     return "\n\n".join(
@@ -138,7 +149,9 @@ def _ahead(family: dict[str, Any]) -> str:
     row, best = _row(family, "HybridVAE"), family["best_baseline"]
     if row is None:
         return ""
-    test = row["paired_tests"][best]
+    test = row["paired_tests"].get(best)
+    if test is None:
+        return ""
     p = f"p = {test['p_holm']:.3f}" if test["p_holm"] >= 0.001 else "p < .001"
     return f"{test['difference']:+.4f} ({test['low']:+.4f} to {test['high']:+.4f}), {p}, {best}"
 

@@ -21,7 +21,7 @@ from recvae.split import SPLIT_OPTIONS, Split, check_split, make_split, split_op
 
 def check_out(arguments: argparse.Namespace) -> None:
     """Nothing that is read may be written over."""
-    read = [getattr(arguments, name, None) for name in ("input", "test_input", "model_file", "config")]
+    read = [getattr(arguments, name, None) for name in ("input", "test_input", "model_file", "config", "study")]
     if arguments.dataset is not None and arguments.dataset.endswith(".toml"):
         card = load_card(arguments.dataset)
         tables = [table for table in (card.events, card.test, card.items) if table is not None]

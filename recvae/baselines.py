@@ -22,6 +22,7 @@ from recvae.errors import MissingDependencyError, OutOfRangeError, TrainingError
 from recvae.params import fitted, get_params, hyper, parameters
 from recvae.progress import bar
 from recvae.recommender import FitRun, Recommender
+from recvae.saving import csr_from, csr_tensors
 from recvae.spaces import log, whole
 from recvae.topk import Scorer
 
@@ -139,12 +140,10 @@ class ItemKNN(Recommender):
         return {"similarity_": model.similarity.tocsr().astype(np.float32)}
 
     def _tensors(self) -> dict[str, Tensor]:
-        csr = self.similarity_
-        return {name: torch.from_numpy(getattr(csr, name)) for name in ("data", "indices", "indptr")}
+        return csr_tensors(self.similarity_)
 
     def _restore(self, tensors: dict[str, Tensor], n_items: int) -> dict[str, Any]:
-        arrays = tuple(tensors[name].numpy() for name in ("data", "indices", "indptr"))
-        return {"similarity_": sparse.csr_matrix(arrays, shape=(n_items, n_items))}
+        return {"similarity_": csr_from(tensors, (n_items, n_items))}
 
     def _score(self, rows: sparse.csr_matrix) -> Tensor:
         scores = torch.from_numpy((rows @ self.similarity_).toarray())

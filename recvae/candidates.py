@@ -6,17 +6,18 @@ from collections.abc import Sequence
 
 from recvae.baselines import ALS, BPR, LMF, ItemKNN, Popularity
 from recvae.errors import InvalidParameterError, UnknownNameError
-from recvae.models import EASE, EDLAE, HybridVAE, MultDAE, MultVAE, RecVAE
+from recvae.models import EASE, EDLAE, HVamp, HybridVAE, MultDAE, MultVAE, RecVAE
 from recvae.params import get_params, parse_param
 from recvae.recommender import Recommender
 
 # the models that this package is about; the others are the baselines that they are held against
-OURS = ("MultVAE", "MultDAE", "RecVAE", "HybridVAE")
+OURS = ("HybridVAE", "RecVAE", "HVamp", "MultVAE", "MultDAE")
 
 # name -> settings to choose from on validation users; one is no choice
 CANDIDATES: dict[str, list[Recommender]] = {
     "HybridVAE": [HybridVAE()],
     "RecVAE": [RecVAE()],
+    "HVamp": [HVamp()],
     "MultVAE": [MultVAE()],
     "MultDAE": [MultDAE()],
     "EASE": [EASE(l2=l2) for l2 in (10.0, 17.0, 28.0, 47.0, 80.0, 130.0, 220.0, 380.0, 630.0, 1060.0, 1780.0, 3000.0)],

@@ -107,7 +107,11 @@ def _sparse_gram(rows: sparse.csr_matrix, weights: NDArray[Any] | None) -> spars
     items = _weighted(rows, weights).T.tocsr()  # (I, U)
     sample = items[:: max(1, items.shape[0] // BLOCK)]
     pairs = (sample @ rows).nnz * items.shape[0] // sample.shape[0]
-    require(8 * pairs, f"about {pairs:,} pairs of items with users in common", "fewer items, such as by min_item")
+    require(
+        8 * pairs,
+        f"about {pairs:,} pairs of items with users in common",
+        'fewer items, such as by min_item, or form="dense"',
+    )
     return items @ rows
 
 

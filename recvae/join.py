@@ -41,20 +41,20 @@ class Strangers(NamedTuple):
             yield self.fold_in[start : start + USERS], self.held_out[start : start + USERS]
 
 
-def best_weight(first: Voice, second: Voice, strangers: Strangers) -> float:
+def best_weight(first: Voice, second: Voice, strangers: Strangers, rows: sparse.csr_matrix) -> float:
     """The weight w for which the ranking by first + w * second finds most of what is hidden: by NDCG@100.
 
     Weights are tried on a grid of powers of two, in units of the ratio of both voices' standard deviations. A weight
-    counts with those beside it, so that few users do not decide by chance; without any user both spread alike.
+    counts with those beside it, so that few users do not decide by chance. Where there is no stranger to ask, both
+    spread alike over `rows`, those that the voices have learned from.
     """
-    found, unit = np.zeros(len(SHARES)), 1.0
-    for number, (rows, wanted) in enumerate(strangers.blocks()):
-        one = first(rows)
-        other = second(rows).to(one.device)
-        if number == 0:
-            unit = float(one.std() / other.std().clamp(min=1e-12))
+    unit = _unit(first, second, strangers.fold_in if strangers.fold_in.nnz else rows)
+    found = np.zeros(len(SHARES))
+    for seen, wanted in strangers.blocks():
+        one = first(seen)
+        other = second(seen).to(one.device)
         for place, share in enumerate(SHARES):
-            found[place] += _found(one + float(share) * unit * other, rows, wanted)
+            found[place] += _found(one + float(share) * unit * other, seen, wanted)
     padded = np.pad(found, 1, mode="edge")
     smooth = padded[:-2] + padded[1:-1] + padded[2:]
     best = int(smooth.argmax()) if found.any() else EVEN
@@ -64,6 +64,13 @@ def best_weight(first: Voice, second: Voice, strangers: Strangers) -> float:
 def quality(voice: Voice, strangers: Strangers) -> float:
     """How much of what is hidden the ranking by one voice finds: NDCG@100, summed over users."""
     return sum(_found(voice(rows), rows, wanted) for rows, wanted in strangers.blocks())
+
+
+def _unit(first: Voice, second: Voice, rows: sparse.csr_matrix) -> float:
+    """The ratio of both voices' standard deviations over users who have something; 1 where the second has none."""
+    some = rows[np.flatnonzero(np.diff(rows.indptr))[:USERS]]
+    one, other = (float(voice(some).std(correction=0)) for voice in (first, second))
+    return one / other if other > 0 else 1.0
 
 
 def climb(height: Callable[[int], float], n: int) -> int:

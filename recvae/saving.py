@@ -10,10 +10,13 @@ from typing import Any, BinaryIO
 
 import safetensors
 import safetensors.torch
+import torch
+from scipy import sparse
 from torch import Tensor
 
 from recvae.errors import DataNotFoundError, InvalidDataError, InvalidTypeError
 from recvae.files import write_whole
+from recvae.rows import check_structure
 
 FORMAT = 1
 
@@ -63,6 +66,19 @@ def read_model(file: File) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if metadata.get("sha256") != _checksum(tensors, metadata["recvae"]):
         raise InvalidDataError(f"The model file {name} is damaged: its content does not fit its checksum.")
     return tensors, description
+
+
+def csr_tensors(matrix: sparse.csr_matrix) -> dict[str, Tensor]:
+    """A sparse matrix as tensors of a file."""
+    return {name: torch.from_numpy(getattr(matrix, name)) for name in ("data", "indices", "indptr")}
+
+
+def csr_from(tensors: Mapping[str, Tensor], shape: tuple[int, int]) -> sparse.csr_matrix:
+    """The inverse of `csr_tensors`. Raises InvalidDataError where indices point outside of the matrix."""
+    arrays = tuple(tensors[name].numpy() for name in ("data", "indices", "indptr"))
+    matrix = sparse.csr_matrix(arrays, shape=shape)
+    check_structure(matrix)
+    return matrix
 
 
 def _check_file(file: File, verb: str) -> None:

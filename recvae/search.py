@@ -93,8 +93,9 @@ def tune(
 
     The first trial has the defaults. The others come from the tree-structured Parzen estimator (Bergstra et al. 2011),
     within the spaces that `hyper(..., search=...)` declares. Each is a fit on `split.train`; `split.test` and
-    `split.refit` are not looked at. Where a model validates after each epoch, a trial ends early once its best epoch
-    is worse than the median of earlier trials up to there. A trial that fails is noted, and the search goes on.
+    `split.refit` are not looked at. Where a model validates after each epoch, a trial ends early once its best epoch so
+    far is worse than the median of complete trials at that epoch; not before five trials and ten epochs. A trial that
+    fails is noted, and the search goes on.
 
     trials : how many in all, with those that `study` has
     metric : such as "recall@20"; early ends go by NDCG@100, as the choice of an epoch in `fit` does
@@ -191,6 +192,10 @@ def _try(study: Study, task: Task) -> None:
         raise
     except FAILURES as error:
         study.tell(trial, state="failed", note=str(error) or type(error).__name__)
+    except RuntimeError as error:
+        if "allocate memory" not in str(error):  # as torch says it of a CPU
+            raise
+        study.tell(trial, state="failed", note=str(error).splitlines()[0])
     else:
         study.tell(trial, value)
 

@@ -112,6 +112,8 @@ def train(
             break
     optimizer.zero_grad()  # nobody needs the last gradients, nor their memory
     network.requires_grad_(True)
+    if network.prior is not None:
+        network.prior.forget()
     if best_weights:
         network.load_state_dict(best_weights)
     return history

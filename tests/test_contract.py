@@ -48,6 +48,7 @@ KNOWN_USERS = {
     "LMF": lambda **more: LMF(factors=8, random_state=0, **more),
 }
 EVERY = PERSONAL | KNOWN_USERS | {"Popularity": lambda **more: Popularity(**more)}
+AUTOENCODERS = ("MultVAE", "MultDAE", "RecVAE", "HybridVAE", "HVamp")
 WORST = np.finfo(np.float32).min
 
 
@@ -176,6 +177,21 @@ def test_a_row_without_events_gets_an_answer(model):
     assert (ids >= 0).sum() in (0, 50)
 
 
+@pytest.mark.parametrize(
+    "cells", [([0], [2], (1, 5)), ([0, 2, 3], [0, 0, 0], (4, 1)), ([4, 4, 4], [0, 1, 3], (20, 5))], ids=str
+)
+def test_hardly_any_data_gives_an_answer_or_a_sentence(make, cells):
+    rows, columns, shape = cells
+    few = sparse.csr_matrix((np.ones(len(rows), dtype=np.float32), (rows, columns)), shape=shape)
+    try:
+        model = make().fit(few)
+    except RecvaeError:
+        return  # a sentence
+    ids, scores = model.recommend([0], few[[0]], N=3)
+    assert ids.shape == (1, 3)
+    assert not np.isnan(scores).any()
+
+
 def test_no_users_at_all(model):
     ids, scores = model.recommend([], sparse.csr_matrix((0, 50)), N=5)
     assert ids.shape == scores.shape == (0, 5)
@@ -217,7 +233,7 @@ def test_the_unit_of_values_does_not_matter_to_the_ridge_penalty(name, checkerbo
     np.testing.assert_allclose(scores, scores_too, rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["MultVAE", "MultDAE"])
+@pytest.mark.parametrize("name", AUTOENCODERS)
 def test_the_unit_of_values_does_not_matter_to_an_autoencoder(name, checkerboard):
     """Else plays would outweigh the KL term where stars do not."""
     weighted = checkerboard.copy()
@@ -274,7 +290,7 @@ def test_a_fit_that_fails_leaves_the_model_as_it_was(checkerboard):
         assert model.recommend([0], checkerboard[[0]])[0].tolist() == before.tolist()
 
 
-@pytest.mark.parametrize("name", ["MultVAE", "MultDAE", "ALS"])
+@pytest.mark.parametrize("name", [*AUTOENCODERS, "ALS"])
 def test_callbacks_are_called_after_each_pass(name, checkerboard):
     calls = []
     EVERY[name]().fit(checkerboard, callback=lambda *args: calls.append(args))
@@ -333,7 +349,7 @@ def test_the_public_names_are_there():
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize("name", ["MultVAE", "MultDAE"])
+@pytest.mark.parametrize("name", AUTOENCODERS)
 def test_the_checkerboard_on_a_gpu(name, checkerboard):
     model = PERSONAL[name](device="cuda").fit(checkerboard)
     ids, _ = model.recommend(np.arange(50), checkerboard, N=1)

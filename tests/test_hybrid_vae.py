@@ -5,8 +5,10 @@ import pytest
 import torch
 from scipy import sparse
 
-from recvae import HybridVAE, load, strong_split
+from recvae import HybridVAE, fit_split, load, per_user_split, strong_split
 from recvae.join import Strangers, best_weight, climb, quality
+from recvae.models.hybrid_vae import LADDER
+from recvae.recommender import FitRun
 from recvae.sample import make_sample
 
 QUICK = {"epochs": 3, "latent_dim": 8, "hidden_dim": 16, "depth": 2, "random_state": 0}
@@ -35,20 +37,26 @@ def noise(rows):
 def test_the_weight_goes_to_the_voice_that_knows(strangers):
     """Noise is below 1, and what is hidden has 1: with such a weight it comes first."""
     knows = oracle(strangers)
-    assert best_weight(noise, knows, strangers) > 1
-    assert best_weight(knows, noise, strangers) < 1
+    assert best_weight(noise, knows, strangers, strangers.fold_in) > 1
+    assert best_weight(knows, noise, strangers, strangers.fold_in) < 1
     assert quality(knows, strangers) == pytest.approx((np.diff(strangers.held_out.indptr) > 0).sum())
 
 
 def test_the_unit_of_a_voice_does_not_matter(strangers):
     knows = oracle(strangers)
-    one = best_weight(noise, knows, strangers)
-    assert best_weight(noise, lambda rows: 1000 * knows(rows), strangers) == pytest.approx(one / 1000)
+    one = best_weight(noise, knows, strangers, strangers.fold_in)
+    other = best_weight(noise, lambda rows: 1000 * knows(rows), strangers, strangers.fold_in)
+    assert other == pytest.approx(one / 1000)
 
 
 def test_without_strangers_both_voices_spread_alike():
-    nobody = Strangers(sparse.csr_matrix((0, 9)), sparse.csr_matrix((0, 9)))
-    assert best_weight(noise, noise, nobody) == 1.0
+    nobody, rows = Strangers(sparse.csr_matrix((0, 9)), sparse.csr_matrix((0, 9))), sparse.csr_matrix(np.eye(9))
+    assert best_weight(noise, lambda rows: 4 * noise(rows), nobody, rows) == pytest.approx(0.25)
+
+
+def test_a_voice_that_says_nothing_is_no_reason_to_shout(strangers):
+    silent = best_weight(noise, lambda rows: torch.zeros(rows.shape), strangers, strangers.fold_in)
+    assert 0 < silent < 100
 
 
 def test_hiding_takes_each_event_once():
@@ -80,6 +88,21 @@ def test_the_path_is_solved_without_those_whom_the_weight_is_learned_from(split,
     assert seen.pop("rows").shape[0] == split.train.n_users - int(0.25 * split.train.n_users)
     HybridVAE(l2=10.0, aside=0.25, **QUICK).fit(split.train, valid=split.valid)
     assert seen["rows"].shape[0] == split.train.n_users  # validation users are strangers enough
+
+
+def test_where_users_are_known_the_choices_go_into_the_refit():
+    split = per_user_split(make_sample(n_users=300, n_items=80).interactions, valid_share=0.2)
+    model = fit_split(HybridVAE(**QUICK), split)
+    assert model.l2 in LADDER
+    assert model.stop_after in (1, 2, 3)
+    assert model.trained_on_ == split.refit.fingerprint()
+
+
+def test_users_without_anything_to_hide_are_not_put_aside():
+    rows = sparse.csr_matrix((np.ones(3), ([4, 4, 7], [0, 1, 2])), shape=(20, 5))
+    learned, strangers = HybridVAE(aside=0.5, random_state=0)._apart(rows, FitRun("binary", False, None, None, None))
+    assert learned.shape[0] == 20
+    assert strangers.fold_in.shape[0] == 0
 
 
 def test_scores_are_those_of_both_voices(split):

@@ -7,6 +7,7 @@ import pytest
 import recvae
 from benchmarks.table import (
     RESULTS,
+    joins_table,
     published_table,
     reference_table,
     results_page,
@@ -59,9 +60,16 @@ def test_recorded_results_pass_no_data_on(path):
     assert path.stem == "sample" or not results.get("examples")
 
 
-def test_links_lead_somewhere():
-    for target in re.findall(r"\]\(([^)]+)\)", README):
-        assert target.startswith("https://") or (ROOT / target).exists()
+def test_the_log_of_joins_has_the_recorded_figures():
+    assert joins_table() in (ROOT / "docs" / "hybrid.md").read_text()
+
+
+@pytest.mark.parametrize(
+    "path", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda path: path.stem
+)
+def test_links_lead_somewhere(path):
+    for target in re.findall(r"\]\(([^)]+)\)", path.read_text()):
+        assert target.startswith("https://") or (path.parent / target).exists()
 
 
 @pytest.mark.parametrize("command", ["benchmark", "test"])

@@ -43,7 +43,6 @@ class Autoencoder(Recommender):
         UNOBSERVED,
         "of the Gaussian likelihood: confidence in the items that a user does not have, to 1 in the others",
         low=1e-6,
-        search=log(1e-3, 1.0),
     )
     epochs: int = hyper(50, "passes over the training users; schedules stretch with them", low=1)
     batch_size: int | None = hyper(

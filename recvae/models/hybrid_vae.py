@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import Any
 
@@ -80,43 +81,54 @@ class HybridVAE(RecVAE):
 
     def _fit(self, rows: sparse.csr_matrix, run: FitRun) -> dict[str, Any]:
         rows, strangers = self._apart(rows, run)
+        # the path first: where memory does not do for it, that is known before the network is trained
+        linear = self._chosen_path(rows, strangers) if self.l2 is None else self._path(self.l2)
+        if not hasattr(linear, "weights_"):
+            linear.fit(rows, run.show_progress)
         fitted = super()._fit(rows, run)
-        l2 = self._chosen_l2(rows, strangers) if self.l2 is None else self.l2
-        linear = self._path(l2).fit(rows, run.show_progress)
         network = partial(network_scores, fitted["network_"])
-        return fitted | {"linear_": linear, "weight_": best_weight(network, linear._score, strangers)}
+        return fitted | {"linear_": linear, "weight_": best_weight(network, linear._score, strangers, rows)}
 
     def _apart(self, rows: sparse.csr_matrix, run: FitRun) -> tuple[sparse.csr_matrix, Strangers]:
         """Rows to learn from, and users who are not among them."""
         if run.valid is not None and run.valid.train_rows is None:
             return rows, Strangers(transform_values(run.valid.fold_in, run.values), run.valid.held_out)
         random = np.random.default_rng(self.random_state)
-        order = random.permutation(rows.shape[0])
-        n_aside = min(ASIDE, int(self.aside * rows.shape[0]))
-        return rows[np.sort(order[n_aside:])], Strangers.hiding(rows[order[:n_aside]], HIDDEN, random)
+        order = random.permutation(np.flatnonzero(np.diff(rows.indptr) > 1))  # who has something to hide
+        n_aside = min(ASIDE, math.ceil(self.aside * len(order))) if len(order) > 1 else 0
+        learned = np.setdiff1d(np.arange(rows.shape[0]), order[:n_aside])
+        return rows[learned], Strangers.hiding(rows[order[:n_aside]], HIDDEN, random)
 
-    def _path(self, l2: float) -> EDLAE:
+    def _path(self, l2: float, neighbours: int | None = None) -> EDLAE:
         return EDLAE(
             values="raw",  # they have been read
             l2=l2,
             dropout=self.linear_dropout,
             user_power=self.user_power,
             form=self.form,
-            neighbours=self.neighbours,
+            neighbours=neighbours or self.neighbours,
         )
 
-    def _chosen_l2(self, rows: sparse.csr_matrix, strangers: Strangers) -> float:
-        """Up or down the ladder from its middle, as long as that is better for strangers."""
+    def _chosen_path(self, rows: sparse.csr_matrix, strangers: Strangers) -> EDLAE:
+        """Up or down the ladder from its middle, as long as that is better for strangers.
+
+        -> fitted, unless it was compared with fewer neighbours than it is to have
+        """
+        few = min(self.neighbours, FEW)
         found: dict[int, float] = {}
+        best: list[EDLAE] = []  # one alone is kept: they may be large
 
         def tried(rung: int) -> float:
             if rung not in found:
-                path = self._path(LADDER[rung])
-                path.neighbours = min(path.neighbours, FEW)
-                found[rung] = quality(path.fit(rows, show_progress=False)._score, strangers)
+                path = self._path(LADDER[rung], few).fit(rows, show_progress=False)
+                found[rung] = quality(path._score, strangers)
+                if found[rung] >= max(found.values()):
+                    best[:] = [path]
             return found[rung]
 
-        return LADDER[climb(tried, len(LADDER))]
+        l2 = LADDER[climb(tried, len(LADDER))]
+        whole = isinstance(best[0].weights_, Tensor) or few == self.neighbours
+        return best[0] if whole and best[0].l2 == l2 else self._path(l2)
 
     def _score(self, rows: sparse.csr_matrix) -> Tensor:
         first = super()._score(rows)
@@ -133,5 +145,6 @@ class HybridVAE(RecVAE):
     def _restore(self, tensors: dict[str, Tensor], n_items: int) -> dict[str, Any]:
         path = {name.removeprefix(LINEAR): tensors.pop(name) for name in list(tensors) if name.startswith(LINEAR)}
         weight, linear = float(tensors.pop("weight")), self._path(float(tensors.pop("l2")))
-        linear.__dict__.update(linear._restore(path, n_items), values_="raw", n_items_=n_items)
+        nobody = dict.fromkeys(("item_ids_", "titles_", "trained_on_"))
+        linear.__dict__.update(linear._restore(path, n_items) | nobody, values_="raw", n_items_=n_items)
         return super()._restore(tensors, n_items) | {"linear_": linear, "weight_": weight}

@@ -15,7 +15,7 @@ from recvae.closed_form import dense_weights, gram, gram_diagonal, sparse_weight
 from recvae.nn.bag import weighted_sums
 from recvae.params import fitted, hyper, parameters
 from recvae.recommender import FitRun, Recommender
-from recvae.rows import check_structure
+from recvae.saving import csr_from, csr_tensors
 from recvae.spaces import uniform
 
 FORMS = ("auto", "dense", "sparse")
@@ -62,15 +62,12 @@ class Linear(Recommender):
     def _tensors(self) -> dict[str, Tensor]:
         if isinstance(self.weights_, Tensor):
             return {"weights": self.weights_}
-        return {name: torch.from_numpy(getattr(self.weights_, name)) for name in ("data", "indices", "indptr")}
+        return csr_tensors(self.weights_)
 
     def _restore(self, tensors: dict[str, Tensor], n_items: int) -> dict[str, Any]:
         if "weights" in tensors:
             return {"weights_": tensors["weights"].view(n_items, n_items)}
-        arrays = tuple(tensors[name].numpy() for name in ("data", "indices", "indptr"))
-        weights = sparse.csr_matrix(arrays, shape=(n_items, n_items))
-        check_structure(weights)
-        return {"weights_": weights}
+        return {"weights_": csr_from(tensors, (n_items, n_items))}
 
     def _score(self, rows: sparse.csr_matrix) -> Tensor:
         if not isinstance(self.weights_, Tensor):

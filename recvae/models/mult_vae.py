@@ -13,7 +13,7 @@ from recvae.nn import SCHEDULES, VAE, Decoder, GaussianEncoder, StandardNormal
 from recvae.nn.schedule import linear
 from recvae.params import fitted, get_params, hyper, parameters
 from recvae.recommender import FitRun
-from recvae.spaces import log, uniform, whole
+from recvae.spaces import uniform, whole
 from recvae.train import best_epoch
 
 
@@ -54,7 +54,7 @@ class MultVAE(Autoencoder):
     logits: str = hyper(
         "dot", "of the items: h W^T + b, or with cosines in the place of h W^T", choices=("dot", "cosine")
     )
-    temperature: float = hyper(0.1, "by which cosines are divided", low=1e-3, search=log(0.03, 0.3))
+    temperature: float = hyper(0.1, "by which cosines are divided", low=1e-3)
     kl_schedule: str = hyper("linear", "how beta climbs to the cap", choices=tuple(SCHEDULES))
     kl_anneal: float = hyper(
         0.85,

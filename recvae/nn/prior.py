@@ -29,6 +29,9 @@ class Prior(nn.Module):
     def renew(self, encoder: nn.Module, rows: DeviceRows) -> None:
         """Called before each epoch, with what will be trained on."""
 
+    def forget(self) -> None:
+        """Called after the last: what is known of single users need not be kept."""
+
 
 class StandardNormal(Prior):
     """N(0, I)."""
@@ -58,6 +61,9 @@ class Composite(Prior):
             users = torch.arange(len(rows), device=rows.starts.device)
             parts = [encoder(batch) for batch in rows.batches(users, RENEWED)]
         self.old = Gaussian(*(torch.cat(part) for part in zip(*parts, strict=True)))
+
+    def forget(self) -> None:
+        self.old = None
 
     def forward(self, posterior: Gaussian, z: Tensor, batch: Batch, encoder: nn.Module) -> Tensor:
         if self.old is None or batch.users is None:
