@@ -25,7 +25,7 @@ OTHER = {"values": "raw", "epochs": 3, "iterations": 3, "random_state": 1, "max_
 OTHER |= {"patience": 1, "form": "sparse", "neighbours": 3, "aside": 0.5}
 OTHER |= {"unobserved": 0.5, "temperature": 0.5}
 # what a hyper-parameter needs in order to matter, and which of them need validation users
-CONTEXT = {"patience": {"epochs": 20, "batch_size": 10, "learning_rate": 0.03}}
+CONTEXT = {"patience": {"epochs": 20, "batch_size": 10, "learning_rate": 0.01}}
 # on so few users a join leaps, and the composite prior makes much of little
 CONTEXT |= {"precision": {"aside": 0.001, "gamma": 0.0}}
 CONTEXT |= {"unobserved": {"likelihood": "gaussian"}, "temperature": {"logits": "cosine"}}
