@@ -15,7 +15,7 @@ from torch import Tensor
 from recvae.join import Strangers, best_weight, climb, quality
 from recvae.models.autoencoder import network_scores
 from recvae.models.edlae import EDLAE
-from recvae.models.linear import FORMS
+from recvae.models.linear import Form
 from recvae.models.rec_vae import RecVAE
 from recvae.params import fitted, hyper, parameters
 from recvae.recommender import FitRun
@@ -31,7 +31,7 @@ LINEAR = "linear."  # what the names of the linear path's tensors begin with
 
 
 @parameters
-class HybridVAE(RecVAE):
+class HybridVAE(Form, RecVAE):
     """A VAE for what lies in few dimensions, and a linear path of full rank for what single items say of others.
 
         f(x) = W mu(x) + b + a x B,   diag(B) = 0
@@ -63,8 +63,6 @@ class HybridVAE(RecVAE):
     user_power: float = hyper(
         0.5, "users weigh n_u to the minus this in the linear path", low=0, high=1, search=uniform(0.0, 1.0)
     )
-    form: str = hyper("auto", 'of the linear path, as in EDLAE: "dense", "sparse" or by the items', choices=FORMS)
-    neighbours: int = hyper(200, "items that may predict one, in the sparse form", low=1)
     aside: float = hyper(
         0.05,
         f"share of the training users, at most {ASIDE}, from whom `a` is learned where validation users do not serve",
@@ -82,9 +80,8 @@ class HybridVAE(RecVAE):
     def _fit(self, rows: sparse.csr_matrix, run: FitRun) -> dict[str, Any]:
         rows, strangers = self._apart(rows, run)
         # the path first: where memory does not do for it, that is known before the network is trained
-        linear = self._chosen_path(rows, strangers) if self.l2 is None else self._path(self.l2)
-        if not hasattr(linear, "weights_"):
-            linear.fit(rows, run.show_progress)
+        chosen = self._chosen_path(rows, strangers) if self.l2 is None else self._path(self.l2)
+        linear = chosen if hasattr(chosen, "weights_") else chosen.fit(rows, run.show_progress)
         fitted = super()._fit(rows, run)
         network = partial(network_scores, fitted["network_"])
         return fitted | {"linear_": linear, "weight_": best_weight(network, linear._score, strangers, rows)}
