@@ -17,6 +17,25 @@ PAD_ID = -1
 PAD_SCORE = float(np.finfo(np.float32).min)  # -FLT_MAX, as implicit pads
 
 
+class Allowed(NamedTuple):
+    """What may be ranked, as far as that is limited."""
+
+    items: NDArray[np.bool_] | None = None  # (I,), for all users
+    only: sparse.csr_matrix | None = None  # (U, I), of each user nothing but these
+    never: sparse.csr_matrix | None = None  # (U, I), of each user none of these
+
+    def apply(self, scores: Tensor, users: slice) -> None:
+        """Set the scores (B, I) of what may not be ranked for some users to -inf."""
+        if self.items is not None:
+            scores[:, torch.from_numpy(~self.items).to(scores.device)] = -torch.inf
+        if self.never is not None:
+            scores.view(-1)[_cells(self.never[users], scores.device)] = -torch.inf
+        if self.only is not None:
+            others = torch.ones_like(scores, dtype=torch.bool)
+            others.view(-1)[_cells(self.only[users], scores.device)] = False
+            scores[others] = -torch.inf
+
+
 class Rough(NamedTuple):
     """Scores that are exact only where they need to be."""
 
@@ -91,7 +110,7 @@ def rank(
     N: int,
     *,
     filter_seen: bool = True,
-    allowed: NDArray[np.bool_] | None = None,
+    allowed: Allowed = Allowed(),  # noqa: B008 (a tuple)
     block_bytes: int = 20 << 20,
 ) -> Ranking:
     """Rank items for each row of `user_items` (U, I) without ever holding U x I scores.
@@ -99,7 +118,7 @@ def rank(
     score : rows (B, I) and their places in `user_items` -> scores (B, I), called on blocks that keep to `block_bytes`;
         they may be rough, and the lists are still those of exact ones
     filter_seen : leave out the items that a row has
-    allowed : (I,) bool, the items that may be ranked at all; None for all
+    allowed : the items that may be ranked at all, or for some users
     Returns ids (U, N) int32 and scores (U, N) float32, padded with -1 and -FLT_MAX where there is nothing more to give.
     """
     n_users, n_items = user_items.shape
@@ -113,8 +132,7 @@ def rank(
         block = scores.scores if isinstance(scores, Rough) else (scores := scores.contiguous())
         if filter_seen:
             block.view(-1)[_cells(rows, block.device)] = -torch.inf
-        if allowed is not None:
-            block[:, torch.from_numpy(~allowed).to(block.device)] = -torch.inf
+        allowed.apply(block, places)
         best, best_values = (part.cpu().numpy() for part in top_k(scores, N))
         ids[places, : best.shape[1]] = best
         values[places, : best.shape[1]] = np.where(best_values > -np.inf, best_values, PAD_SCORE)

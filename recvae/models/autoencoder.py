@@ -25,6 +25,8 @@ from recvae.nn.vae import Likelihood
 from recvae.params import fitted, hyper, parameters
 from recvae.progress import bar
 from recvae.recommender import FitRun, Recommender
+from recvae.recommender.explain import by_leaving_out
+from recvae.recommender.similar import cosines
 from recvae.rows import transform_values
 from recvae.spaces import log
 from recvae.split import Holdout
@@ -181,6 +183,19 @@ class Autoencoder(Recommender):
 
     def _score(self, rows: sparse.csr_matrix) -> Tensor:
         return network_scores(self.network_, rows)
+
+    def _similarity(self, items: NDArray[np.int64]) -> Tensor:
+        with torch.no_grad():
+            return cosines(self.network_.decoder.output[0], items)
+
+    def _user_vectors(self, rows: sparse.csr_matrix) -> Tensor:
+        device = self.network_.decoder.weight.device
+        with torch.no_grad():
+            mean: Tensor = self.network_.encoder(DeviceRows(rows, device).all()).mean
+        return mean
+
+    def _contributions(self, row: sparse.csr_matrix, item: int) -> tuple[float, NDArray[np.float64]]:
+        return by_leaving_out(self, row, item)
 
     def _scorer(self, users: NDArray[Any], recalculate: bool) -> Scorer:
         return _scorer(self.network_, len(users))

@@ -82,6 +82,7 @@ class HybridVAE(Form, RecVAE):
         # the path first: where memory does not do for it, that is known before the network is trained
         chosen = self._chosen_path(rows, strangers) if self.l2 is None else self._path(self.l2)
         linear = chosen if hasattr(chosen, "weights_") else chosen.fit(rows, run.show_progress)
+        linear._forget()
         fitted = super()._fit(rows, run)
         network = partial(network_scores, fitted["network_"])
         return fitted | {"linear_": linear, "weight_": best_weight(network, linear._score, strangers, rows)}
@@ -130,6 +131,11 @@ class HybridVAE(Form, RecVAE):
     def _score(self, rows: sparse.csr_matrix) -> Tensor:
         first = super()._score(rows)
         return first + self.weight_ * self.linear_._score(rows).to(first.device)
+
+    def _similarity(self, items: NDArray[np.int64]) -> Tensor:
+        """The mean of both voices' cosines."""
+        first = super()._similarity(items)
+        return (first + self.linear_._similarity(items).to(first.device)) / 2
 
     def _scorer(self, users: NDArray[Any], recalculate: bool) -> Scorer:
         return lambda rows, _: self._score(rows)

@@ -81,6 +81,26 @@ class Linear(Form, Recommender):
         items, offsets, values = (torch.from_numpy(part) for part in (rows.indices, rows.indptr, rows.data))
         return weighted_sums(self.weights_, items, offsets, values)
 
+    def _similarity(self, items: NDArray[np.int64]) -> Tensor:
+        """Cosines of the rows of I + B."""
+        if isinstance(self.weights_, Tensor):
+            norms = (1 + self.weights_.square().sum(1)).sqrt()  # (I,)
+            rows = self.weights_[items]
+            cosines = rows @ self.weights_.T + rows + self.weights_[:, items].T
+        else:
+            norms = torch.from_numpy(np.sqrt(1 + self.weights_.multiply(self.weights_).sum(1)).A1)
+            rows = self.weights_[items]
+            cosines = torch.from_numpy((rows @ self.weights_.T + rows + self.weights_[:, items].T).toarray())
+        cosines[torch.arange(len(items)), torch.from_numpy(items)] += 1
+        return cosines / (norms * norms[items, None])
+
+    def _contributions(self, row: sparse.csr_matrix, item: int) -> tuple[float, NDArray[np.float64]]:
+        """x_j B_ji of each item j of the row, which sum to the score."""
+        weights = self.weights_[:, item]  # (I,)
+        column = weights.numpy() if isinstance(weights, Tensor) else weights.toarray()[:, 0]
+        parts = row.data.astype(np.float64) * column[row.indices]
+        return float(parts.sum()), parts
+
 
 def _user_weights(rows: sparse.csr_matrix, power: float) -> NDArray[np.float64]:
     """n_u^-power, times what makes the mean over events 1: the penalty means the same. -> (U,)"""

@@ -1,0 +1,33 @@
+"""Popularity: what everybody would be recommended."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import sparse
+from torch import Tensor
+
+from recvae.params import fitted, parameters
+from recvae.recommender import FitRun, Recommender
+
+
+@parameters
+class Popularity(Recommender):
+    """Items by the number of training users who have them: the same list for everyone."""
+
+    item_counts_: Tensor = fitted()
+
+    def _fit(self, rows: sparse.csr_matrix, run: FitRun) -> dict[str, Any]:
+        counts = np.bincount(rows.indices, minlength=rows.shape[1])
+        return {"item_counts_": torch.from_numpy(counts.astype(np.float32))}
+
+    def _tensors(self) -> dict[str, Tensor]:
+        return {"item_counts": self.item_counts_}
+
+    def _restore(self, tensors: dict[str, Tensor], n_items: int) -> dict[str, Any]:
+        return {"item_counts_": tensors["item_counts"].reshape(n_items)}
+
+    def _score(self, rows: sparse.csr_matrix) -> Tensor:
+        return self.item_counts_.repeat(rows.shape[0], 1)

@@ -1,0 +1,27 @@
+"""The contract that every model keeps: fit on rows, recommend for rows. Its prose is here, once."""
+
+from recvae.params import parameters
+from recvae.recommender.abilities import abilities
+from recvae.recommender.base import FitCallback, FitRun, Model
+from recvae.recommender.explain import Explains
+from recvae.recommender.files import Saves, load
+from recvae.recommender.ranking import Ranks
+from recvae.recommender.similar import FindsSimilar
+
+__all__ = ["FitCallback", "FitRun", "Model", "Recommender", "abilities", "load"]
+
+
+@parameters
+class Recommender(Ranks, FindsSimilar, Explains, Saves):
+    """A model that ranks items for rows of a users x items matrix.
+
+    A user is a row, never a number that the model looks up: whoever was not there at training is scored like anyone
+    else. (Baselines that cannot do so say it: see `KnownUsers`.) A constructor stores its arguments and does nothing
+    more; they are checked by `fit`. Every model can `fit`, `recommend`, `score` and `save`; `abilities()` names the
+    other verbs that it has, and those that it has not raise NotSupportedError.
+    """
+
+    @classmethod
+    def abilities(cls) -> frozenset[str]:
+        """The verbs beyond fit, recommend, score and save that models of this class have."""
+        return abilities(cls)

@@ -1,0 +1,193 @@
+"""What a model is before it can be asked anything: hyper-parameters, `fit`, the hooks that a paper's file fills in."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+from torch import Tensor
+
+from recvae.errors import InvalidDataError, InvalidTypeError, NotFittedError, UnknownNameError
+from recvae.interactions import Ids, Interactions
+from recvae.params import check_params, fitted, get_params, hyper, parameters
+from recvae.recommender.abilities import hook
+from recvae.rows import VALUES, check_rows, transform_values
+from recvae.split import Holdout
+from recvae.topk import Scorer
+from recvae.train import Epoch
+
+FitCallback = Callable[..., None]
+
+
+@dataclass(frozen=True)
+class FitRun:
+    """What `fit` was asked for besides the rows."""
+
+    values: str
+    show_progress: bool
+    callback: FitCallback | None
+    valid: Holdout | None
+    on_epoch: Callable[[Epoch], None] | None
+
+
+@parameters
+class Model(ABC):
+    """Hyper-parameters, `fit` and fitted state of every model, and its hooks.
+
+    A model has to define the abstract hooks; with each of the others it gains a verb (see `recvae.recommender`).
+    """
+
+    values: str | None = hyper(
+        None,
+        'how values are read, in training and in scoring: "binary", "log1p" or "raw"; by default as the data '
+        "declare it, and binary where they do not",
+        choices=VALUES,
+        optional=True,
+    )
+    known: ClassVar[dict[str, type[Model]]] = {}  # classes by name, for `load`
+    validates: ClassVar[bool] = False  # whether `fit` looks at validation users
+
+    values_: str = fitted()  # how values were read
+    n_items_: int = fitted()
+    item_ids_: Ids | None = fitted()  # raw ids and titles of the columns, where the data had them
+    titles_: Ids | None = fitted()
+    trained_on_: str | None = fitted()  # fingerprint of the Interactions, where it was such
+    _trained: sparse.csr_matrix | None = fitted()  # the rows of the fit, in this process alone
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        Model.known[cls.__name__] = cls
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a pickle holds, in memory (joblib, Ray): no rows of persons."""
+        return {name: value for name, value in self.__dict__.items() if name != "_trained"}
+
+    def fit(
+        self,
+        user_items: Any,
+        show_progress: bool = True,
+        callback: FitCallback | None = None,
+        *,
+        valid: Holdout | None = None,
+        on_epoch: Callable[[Epoch], None] | None = None,
+    ) -> Self:
+        """Learn from the rows of `user_items`, and return the model.
+
+        user_items : Interactions, or a scipy csr_matrix or csr_array (users, items) of values >= 0
+        show_progress : draw a progress bar if standard error is a terminal
+        callback : called as callback(iteration, seconds, loss) after each pass, where a model has passes
+        valid : held-out users for models that choose by validation; the others do not look at them
+        on_epoch : called with each epoch's record (`recvae.train.Epoch`: ELBO terms, validation), by models that have
+            epochs. What it raises ends the fit, comes out of it, and leaves the model as it was.
+
+        Raises InvalidTypeError or InvalidDataError for data that cannot be used, InvalidParameterError for a
+        hyper-parameter out of range, TrainingError if the loss is not finite.
+        """
+        check_params(self)
+        data = user_items if isinstance(user_items, Interactions) else None
+        rows = check_rows(user_items if data is None else data.matrix, convert=True)
+        if rows.nnz == 0:
+            raise InvalidDataError(
+                f"Expected at least one event to learn from, got a matrix of {rows.shape} without any."
+            )
+        if valid is not None and not isinstance(valid, Holdout):
+            raise InvalidTypeError(f"Expected valid to be a Holdout such as split.valid, got {type(valid).__name__}.")
+        if valid is not None and valid.fold_in.shape[1] != rows.shape[1]:
+            raise InvalidDataError(
+                f"Expected validation rows over {rows.shape[1]} items as in training, got {valid.fold_in.shape[1]}."
+            )
+        values = self.values or ("binary" if data is None else data.values)
+        rows = transform_values(rows, values)
+        fitted = self._fit(rows, FitRun(values, show_progress, callback, valid, on_epoch))
+        # all at once and at the end: a fit that fails leaves the model as it was
+        self.__dict__.update(
+            fitted,
+            values_=values,
+            n_items_=rows.shape[1],
+            item_ids_=None if data is None else data.item_ids,
+            titles_=None if data is None else data.titles,
+            trained_on_=None if data is None else data.fingerprint(),
+            _trained=rows,
+            _index=None,
+        )
+        return self
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """The hyper-parameters by name, as the constructor takes them; `deep` is scikit-learn's and changes nothing."""
+        return get_params(self)
+
+    def set_params(self, **params: Any) -> Self:
+        """Store other hyper-parameters, for the next fit. Raises UnknownNameError."""
+        known = get_params(self)
+        for name in params:
+            if name not in known:
+                raise UnknownNameError.among(f"hyper-parameter of {type(self).__name__}", name, known)
+        self.__dict__.update(params)
+        return self
+
+    def chosen_params(self) -> dict[str, Any]:
+        """The hyper-parameters by which a fit without validation gives the model that validation chose."""
+        return get_params(self)
+
+    @abstractmethod
+    def _tensors(self) -> dict[str, Tensor]:
+        """The fitted state by name, from which `_restore` makes it again."""
+
+    @abstractmethod
+    def _restore(self, tensors: dict[str, Tensor], n_items: int) -> dict[str, Any]:
+        """The inverse of `_tensors`. -> fitted attributes by name"""
+
+    @abstractmethod
+    def _fit(self, rows: sparse.csr_matrix, run: FitRun) -> dict[str, Any]:
+        """Learn from canonical rows whose values have been read. -> fitted attributes by name"""
+
+    @abstractmethod
+    def _score(self, rows: sparse.csr_matrix) -> Tensor:
+        """Score all items for canonical rows whose values have been read; -inf where there is no score. -> (B, I)"""
+
+    def _scorer(self, users: NDArray[Any], recalculate: bool) -> Scorer:
+        """How to score the rows of `users`, which only a model of known users looks at."""
+        return lambda rows, _: self._score(rows)
+
+    @hook("vectors of its items")
+    def _similarity(self, items: NDArray[np.int64]) -> Tensor:
+        """How alike all items are to some of them; -inf where that is not known. -> (len(items), I)"""
+        raise NotImplementedError
+
+    @hook("a place for users, by their events alone, in a space")
+    def _user_vectors(self, rows: sparse.csr_matrix) -> Tensor:
+        """Where canonical rows are whose values have been read, such as means of posteriors. -> (B, K)"""
+        raise NotImplementedError
+
+    @hook("scores that come from the items of a row")
+    def _contributions(self, row: sparse.csr_matrix, item: int) -> tuple[float, NDArray[np.float64]]:
+        """The score of an item for one canonical row, and what each item of the row adds to it. -> score, (n_u,)"""
+        raise NotImplementedError
+
+    def _check_fitted(self) -> None:
+        if not hasattr(self, "n_items_"):
+            raise NotFittedError(f"Expected a fitted {type(self).__name__}; call fit first.")
+
+    def _rows(self, user_items: Any) -> sparse.csr_matrix:
+        """Rows that a fitted model was given: canonical, their values read as in training."""
+        self._check_fitted()
+        return transform_values(check_rows(user_items, self.n_items_), self.values_)
+
+    def _forget(self) -> None:
+        """Let go of the rows of the fit."""
+        self.__dict__.pop("_trained", None)
+
+    def _trained_rows(self, verb: str) -> sparse.csr_matrix:
+        """The rows of the fit, where that was in this process. Raises NotFittedError."""
+        rows: sparse.csr_matrix | None = self.__dict__.get("_trained")
+        if rows is None:
+            raise NotFittedError(
+                f"Expected rows for {verb}: a {type(self).__name__} that was not fitted in this process knows no "
+                f"users, for files and pickles hold none."
+            )
+        return rows

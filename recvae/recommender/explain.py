@@ -1,0 +1,70 @@
+"""Why an item was recommended: what each item of the row adds to its score."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from recvae.errors import InvalidDataError, OutOfRangeError
+from recvae.params import check_whole
+from recvae.recommender.abilities import needs
+from recvae.recommender.base import Model
+from recvae.recommender.ranking import BLOCK_BYTES
+
+Explanation = tuple[float, list[tuple[int, float]], None]
+
+
+class Explains(Model):
+    """Explanations of scores."""
+
+    @needs("_contributions")
+    def explain(self, userid: Any, user_items: Any, itemid: Any, user_weights: Any = None, N: int = 10) -> Explanation:
+        """The score of an item for a user, and the N items of the user that add most to it.
+
+        userid : the user's row in `user_items`, where that is the full matrix as in implicit
+        user_items : csr_matrix or csr_array (users, I), or one row alone
+        itemid : the item to explain; user_weights : implicit's, ignored
+
+        Returns (score, [(item, what it adds), ...] by descending addition, None). In linear models additions sum to
+        the score. In the others an item's is the score less that without the item, all rows with one item left out
+        scored at once: they need not sum to anything.
+        Raises OutOfRangeError, and as `recommend`.
+        """
+        rows = self._rows(user_items)
+        if rows.shape[0] != 1:
+            rows = rows[check_index("userid", userid, rows.shape[0])]
+        item, N = check_index("itemid", itemid, self.n_items_), check_whole("N", N, 1)
+        score, parts = self._contributions(rows, item)
+        best = np.argsort(-parts, kind="stable")[:N]
+        return score, [(int(rows.indices[place]), float(parts[place])) for place in best], None
+
+
+def by_leaving_out(model: Model, row: sparse.csr_matrix, item: int) -> tuple[float, NDArray[np.float64]]:
+    """An item's score for a row, and by how much it is lower without each item of the row. -> score, (n_u,)"""
+    rows = leave_one_out(row)
+    step = max(1, BLOCK_BYTES // (4 * row.shape[1]))
+    starts = range(0, rows.shape[0], step)
+    scores = np.concatenate([model._score(rows[start : start + step])[:, item].cpu().numpy() for start in starts])
+    return float(scores[0]), scores[0].astype(np.float64) - scores[1:]
+
+
+def leave_one_out(row: sparse.csr_matrix) -> sparse.csr_matrix:
+    """A row of n items as it is, and n times with one of them left out, in order. (1, I) -> (n + 1, I)"""
+    n = row.nnz
+    kept = ~np.eye(n, dtype=bool)
+    places = np.concatenate([np.arange(n), np.nonzero(kept)[1]])
+    indptr = np.concatenate([[0], n + np.arange(n + 1) * max(0, n - 1)])
+    return sparse.csr_matrix((row.data[places], row.indices[places], indptr), shape=(n + 1, row.shape[1]))
+
+
+def check_index(name: str, index: Any, n: int) -> int:
+    """One index from 0 to n - 1. Raises InvalidDataError, OutOfRangeError."""
+    number: NDArray[Any] = np.asarray(index)
+    if number.ndim or number.dtype.kind not in "iu":
+        raise InvalidDataError(f"Expected {name} to be one whole number, got {index!r}.")
+    if not 0 <= int(number) < n:
+        raise OutOfRangeError(f"Expected {name} from 0 to {n - 1}, got {index}.")
+    return int(number)

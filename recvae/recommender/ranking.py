@@ -1,0 +1,130 @@
+"""Which items are best for a row: `recommend` as implicit has it, `score` for whoever ranks elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from recvae.errors import InvalidDataError, InvalidParameterError, InvalidTypeError, OutOfRangeError
+from recvae.params import check_whole
+from recvae.recommender.base import Model
+from recvae.rows import check_rows
+from recvae.topk import PAD_SCORE, Allowed, Ranking, Rough, Scorer, rank
+
+Items = Sequence[int] | NDArray[np.integer]
+# of all users at once, or a sparse matrix with a row of items for each
+ItemsOf: TypeAlias = Items | sparse.csr_matrix | sparse.csr_array
+BLOCK_BYTES = 20 << 20  # of scores at a time
+
+
+class Ranks(Model):
+    """Ranking the items for rows of a users x items matrix."""
+
+    def recommend(
+        self,
+        userid: Any,
+        user_items: Any,
+        N: int = 10,
+        filter_already_liked_items: bool = True,
+        filter_items: ItemsOf | None = None,
+        recalculate_user: bool = False,
+        items: ItemsOf | None = None,
+    ) -> Ranking:
+        """The N best items for each row, as implicit's `recommend` gives them.
+
+        userid : a number, for one user, or a list of them; says only the form of the answer (but see `KnownUsers`)
+        user_items : csr_matrix or csr_array with one row for each userid, over the items of training
+        filter_already_liked_items : leave out the items of the row
+        filter_items : leave out these as well; items : rank only these. A list is for all users, and there may be one
+            of the two; a CSR matrix has a row of items for each user, and may stand beside the other
+        recalculate_user : accepted as in implicit; rows are always encoded anew (but see `KnownUsers`)
+
+        Returns (ids int32, scores float32) by descending score, equal scores by ascending id; of shape (N,) for one
+        user and (len(userid), N) for a list. Where there are no more items to give, id -1 and score -FLT_MAX: a user
+        for whom nothing is left gets a list of these alone. With a list of `items`, N is at most their number.
+
+        Raises NotFittedError; InvalidTypeError or InvalidDataError for rows that do not fit; OutOfRangeError for
+        items the model does not have; InvalidParameterError for N < 1.
+        """
+        rows = self._rows(user_items)
+        scalar = np.ndim(userid) == 0
+        users = np.atleast_1d(userid)
+        if rows.shape[0] != len(users):
+            raise InvalidDataError(
+                f"user_items must contain 1 row for every user in userids: expected {len(users)}, got {rows.shape[0]}."
+            )
+        N = check_whole("N", N, 1)
+        allowed = allowed_items(filter_items, items, (len(users), self.n_items_))
+        if allowed.items is not None and not sparse.issparse(items) and items is not None:
+            N = min(N, int(allowed.items.sum()))
+        scorer = self._scorer(users, recalculate_user)
+        ids, scores = rank(scorer, rows, N, filter_seen=filter_already_liked_items, allowed=allowed)
+        return (ids[0], scores[0]) if scalar else (ids, scores)
+
+    def score(self, user_items: Any, items: Items | None = None, *, userid: Any = None) -> NDArray[np.float32]:
+        """Scores of all items, or of `items` in their order, for rows: for ensembles and other rankers.
+
+        user_items : csr_matrix or csr_array (B, I); items : indices; userid : (B,), which only `KnownUsers` look at
+        Returns (B, I) or (B, len(items)) float32, seen items among them, and -FLT_MAX where the model has no score.
+        Raises as `recommend`.
+        """
+        rows = self._rows(user_items)
+        chosen = None if items is None else check_items("items", items, self.n_items_)
+        found = np.empty((rows.shape[0], self.n_items_ if chosen is None else len(chosen)), dtype=np.float32)
+        users = np.atleast_1d(userid)
+        scorer: Scorer = (lambda rows, _: self._score(rows)) if userid is None else self._scorer(users, False)
+        step = max(1, BLOCK_BYTES // (4 * self.n_items_))
+        for start in range(0, rows.shape[0], step):
+            places = slice(start, start + step)
+            scores = scorer(rows[places], places)
+            block = (self._score(rows[places]) if isinstance(scores, Rough) else scores).cpu().numpy()
+            found[places] = block if chosen is None else block[:, chosen]
+        np.maximum(found, PAD_SCORE, out=found)
+        return found
+
+
+def allowed_items(filter_items: ItemsOf | None, items: ItemsOf | None, shape: tuple[int, int]) -> Allowed:
+    """What may be ranked for each of `shape[0]` users among `shape[1]` items, from lists and matrices."""
+    lists: dict[str, NDArray[np.int64]] = {}
+    matrices: dict[str, sparse.csr_matrix] = {}
+    for name, given in (("filter_items", filter_items), ("items", items)):
+        if sparse.issparse(given):
+            matrices[name] = _rows_of_items(name, given, shape)
+        elif given is not None and (name == "items" or len(given)):
+            lists[name] = check_items(name, given, shape[1])
+    if len(lists) == 2:
+        raise InvalidParameterError("Can't specify both filter_items and items; leave filter_items out of items.")
+    mask = None
+    for name, chosen in lists.items():
+        mask = np.full(shape[1], name == "filter_items")
+        mask[chosen] = name == "items"
+    return Allowed(mask, matrices.get("items"), matrices.get("filter_items"))
+
+
+def check_items(name: str, items: Items, n_items: int) -> NDArray[np.int64]:
+    """Indices of items as an array, of at least one. Raises InvalidParameterError, -TypeError, OutOfRangeError."""
+    chosen = np.asarray(items)
+    if not chosen.size:
+        raise InvalidParameterError(f"Expected at least one item to rank, got {name} without any.")
+    if chosen.dtype.kind not in "iu" or chosen.ndim != 1:
+        raise InvalidTypeError(
+            f"Expected {name} as a list of whole numbers, the indices of items, got {chosen.dtype} of shape "
+            f"{chosen.shape}; items of each user go into a sparse matrix."
+        )
+    if chosen.min() < 0 or chosen.max() >= n_items:
+        raise OutOfRangeError(
+            f"Some of selected itemids are not in the model: expected 0 to {n_items - 1}, "
+            f"got {chosen.min()} to {chosen.max()}."
+        )
+    return chosen.astype(np.int64)
+
+
+def _rows_of_items(name: str, given: Any, shape: tuple[int, int]) -> sparse.csr_matrix:
+    rows = check_rows(given, shape[1])
+    if rows.shape[0] != shape[0]:
+        raise InvalidDataError(f"Expected a row of {name} for each of {shape[0]} users, got {rows.shape[0]}.")
+    return rows
