@@ -37,6 +37,12 @@ def read_table(path: str | Path, columns: Sequence[str]) -> pa.Table:
         return _read_parquet(path, columns)
 
 
+def parquet_parts(path: Path, columns: Sequence[str]) -> pyarrow.dataset.Dataset:
+    """A Parquet file or a folder of such, all of one schema, which has the named columns. Raises as `read_table`."""
+    with _said(path):
+        return _parts(path, columns)
+
+
 def read_delimited(
     path: Path,
     delimiter: str,
@@ -142,14 +148,25 @@ def number_ids(column: pa.ChunkedArray, name: str) -> tuple[NDArray[np.int64], N
         column = pa.chunked_array([_sortable(chunk.dictionary).take(chunk.indices) for chunk in column.chunks])
         _refuse_nulls(column, name)
     column = _sortable(column)
-    if not pa.types.is_large_string(column.type) and not pa.types.is_integer(column.type):
-        raise InvalidDataError(f"Expected whole numbers or strings as ids in {name!r}, got {column.type}.")
+    check_ids(column.type, name)
     encoded = column.combine_chunks().dictionary_encode()
     order = pc.sort_indices(encoded.dictionary).to_numpy()
     rank = np.empty(len(order), dtype=np.int64)
     rank[order] = np.arange(len(order))
     ids = encoded.dictionary.take(pa.array(order)).to_numpy(zero_copy_only=False)
     return rank[encoded.indices.to_numpy()], ids
+
+
+def check_ids(kind: pa.DataType, name: str) -> None:
+    """Refuse a column of ids that are neither whole numbers nor text."""
+    if not _is_text(kind) and not pa.types.is_integer(kind):
+        raise InvalidDataError(f"Expected whole numbers or strings as ids in {name!r}, got {kind}.")
+
+
+def check_numbers(kind: pa.DataType, name: str) -> None:
+    """Refuse a column of values that are no numbers."""
+    if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):
+        raise InvalidDataError(f"Expected numbers in column {name!r}, got {kind}.")
 
 
 def _check_columns(wanted: Sequence[str], known: Iterable[Any]) -> None:
@@ -172,12 +189,17 @@ def _kind(path: Path, endings: Sequence[str], compressions: Sequence[str] = ()) 
     raise InvalidDataError(f"Expected a file that ends in .{', .'.join(endings)}, got {path.name}.")
 
 
-def _read_parquet(path: Path, columns: Sequence[str]) -> pa.Table:
+def _parts(path: Path, columns: Sequence[str]) -> pyarrow.dataset.Dataset:
     parts = pyarrow.dataset.dataset(path)
     for part in parts.get_fragments():
         if not part.physical_schema.equals(parts.schema):
             raise pa.ArrowInvalid(f"{part.path} has another schema than the parts before it")
     _check_columns(columns, parts.schema.names)
+    return parts
+
+
+def _read_parquet(path: Path, columns: Sequence[str]) -> pa.Table:
+    parts = _parts(path, columns)
     # text stays a dictionary, of which each entry is held once
     texts = [field.name for field in parts.schema if _is_text(field.type)]
     return pyarrow.parquet.read_table(path, columns=list(columns), read_dictionary=texts)
@@ -224,8 +246,7 @@ def _sortable(texts: Any) -> Any:
 
 def read_numbers(column: pa.ChunkedArray, name: str) -> NDArray[np.float64]:
     """A column of numbers as an array."""
-    if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type) or pa.types.is_boolean(column.type)):
-        raise InvalidDataError(f"Expected numbers in column {name!r}, got {column.type}.")
+    check_numbers(column.type, name)
     return np.asarray(column.to_numpy(), dtype=np.float64)
 
 

@@ -17,9 +17,9 @@ from recvae.description import describe
 from recvae.errors import InvalidDataError, InvalidParameterError, InvalidTypeError, UnknownNameError
 from recvae.events import Duplicates, merge_events, select_cells
 from recvae.frames import number_ids, read_column, read_numbers, read_table, read_times, write_table
+from recvae.ids import Ids as Ids
+from recvae.ids import ItemIndex
 from recvae.rows import VALUES, Values, check_structure
-
-Ids = NDArray[Any]
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -241,15 +241,8 @@ class Interactions:
 
 
 def match_ids(ids: Ids, known: Ids) -> NDArray[np.int64]:
-    """The place of each id among those known, -1 where it is not.
-
-    Where one side has numbers and the other text, which depends on the file they came from, 7 is "7".
-    """
-    mine, others = ids.tolist(), np.asarray(known).tolist()
-    if any(isinstance(name, str) for name in mine) != any(isinstance(name, str) for name in others):
-        mine, others = [str(name) for name in mine], [str(name) for name in others]
-    place = {name: number for number, name in enumerate(others)}
-    return np.array([place.get(name, -1) for name in mine], dtype=np.int64)
+    """The place of each id among those known, -1 where it is not; read as `recvae.ids.ItemIndex` reads them."""
+    return ItemIndex(known).places(ids)
 
 
 def _ids(ids: Sequence[Any] | Ids | None, expected: int, name: str) -> Ids:
