@@ -9,6 +9,7 @@ gpu: training steps on a GPU, beside the time that they need at least
 growth: time and memory against the number of items and of users
 family: every model on several splits, differences pooled by user; to be resumed where it was stopped
 reproduce: our models by a card's protocol, beside the figures that papers have published
+serving: milliseconds in which one person gets ten items, from raw ids to raw ids
 ingest: seconds and memory in which ten million events of a Parquet file become `Interactions`
 table: the README's tables and plot, from the recorded results; also written beside them
 """
@@ -30,6 +31,7 @@ from benchmarks.ingest import run_ingest
 from benchmarks.joins import run_joins
 from benchmarks.reference import run_reference
 from benchmarks.reproduce import reproduce_table, run_reproduce
+from benchmarks.serving import run_serving
 from benchmarks.speed import run_epochs, run_rounds, run_speed
 from benchmarks.table import RESULTS, family_table, results_page
 from recvae.errors import RecvaeError
@@ -62,6 +64,10 @@ def _parser() -> argparse.ArgumentParser:
     ingest.set_defaults(command=_ingest)
     ingest.add_argument("--rows", type=int, default=10_000_000)
     ingest.add_argument("--out", type=Path, help="write the results to this JSON file")
+    serving = commands.add_parser("serving", help="one person, ten items")
+    serving.set_defaults(command=_serving)
+    serving.add_argument("--calls", type=int, default=500)
+    serving.add_argument("--out", type=Path, help="write the results to this JSON file")
     speed = commands.add_parser("speed", help="steps and ranking beside the textbook and implicit")
     speed.set_defaults(command=_speed)
     speed.add_argument("--rounds", type=int, default=5)
@@ -129,6 +135,10 @@ def _reference(arguments: argparse.Namespace) -> None:
 
 def _ingest(arguments: argparse.Namespace) -> None:
     _write(run_ingest(arguments.rows), arguments.out)
+
+
+def _serving(arguments: argparse.Namespace) -> None:
+    _write(run_serving(arguments.calls), arguments.out)
 
 
 def _speed(arguments: argparse.Namespace) -> None:

@@ -79,9 +79,9 @@ def read_histories(
     if isinstance(histories, (Mapping, list, tuple)):
         if value is not None:
             raise InvalidParameterError(f"Expected value={value!r} with a frame only, got {type(histories).__name__}.")
-        named = isinstance(histories, Mapping)
-        users = id_array(list(histories), "users") if named else np.arange(len(histories))
-        return _from_lists(users, histories.values() if named else histories, index)
+        if isinstance(histories, Mapping):
+            return _from_lists(id_array(list(histories), "users"), histories.values(), index)
+        return _from_lists(np.arange(len(histories)), histories, index)
     if not any(hasattr(type(histories), name) for name in ("columns", "column_names")):
         raise InvalidTypeError(
             f"Expected histories as a dict {{user: [item, ...]}}, a list of lists or a frame, got "

@@ -5,14 +5,14 @@ from recvae.recommender.abilities import abilities
 from recvae.recommender.base import FitCallback, FitRun, Model
 from recvae.recommender.explain import Explains
 from recvae.recommender.files import Saves, load
-from recvae.recommender.ranking import Ranks
+from recvae.recommender.serving import Serves, UnknownItemsWarning
 from recvae.recommender.similar import FindsSimilar
 
-__all__ = ["FitCallback", "FitRun", "Model", "Recommender", "abilities", "load"]
+__all__ = ["FitCallback", "FitRun", "Model", "Recommender", "UnknownItemsWarning", "abilities", "load"]
 
 
 @parameters
-class Recommender(Ranks, FindsSimilar, Explains, Saves):
+class Recommender(Serves, FindsSimilar, Explains, Saves):
     """A model that ranks items for rows of a users x items matrix.
 
     A user is a row, never a number that the model looks up: whoever was not there at training is scored like anyone

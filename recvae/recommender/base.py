@@ -64,8 +64,8 @@ class Model(ABC):
         Model.known[cls.__name__] = cls
 
     def __getstate__(self) -> dict[str, Any]:
-        """What a pickle holds, in memory (joblib, Ray): no rows of persons."""
-        return {name: value for name, value in self.__dict__.items() if name != "_trained"}
+        """What a pickle holds, in memory (joblib, Ray): no rows of persons, nor what is made anew."""
+        return {name: value for name, value in self.__dict__.items() if name not in ("_trained", "_item_index")}
 
     def fit(
         self,

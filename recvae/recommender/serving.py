@@ -1,0 +1,87 @@
+"""Raw ids in, raw ids out: recommendations for whoever has a history of items that have names."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recvae.errors import InvalidDataError, InvalidParameterError
+from recvae.histories import as_frame, ranking_table, read_histories
+from recvae.ids import Ids, ItemIndex
+from recvae.recommender.ranking import Ranks
+
+
+class UnknownItemsWarning(UserWarning):
+    """Histories have items that the model does not know, which were left out."""
+
+
+class Serves(Ranks):
+    """Recommendations by raw ids."""
+
+    _item_index: tuple[Ids, ItemIndex]  # of which ids, made at the first call
+
+    def recommend_for(
+        self,
+        histories: Any,
+        N: int = 10,
+        *,
+        user: str = "user",
+        item: str = "item",
+        value: str | None = None,
+        filter_already_liked_items: bool = True,
+        filter_items: Sequence[Any] | None = None,
+        items: Sequence[Any] | None = None,
+    ) -> Any:
+        """The N best items for each history: a frame with columns user, rank, item, score and, where known, title.
+
+        histories : {user: [item, ...]}, a list of such lists, whose users are then 0, 1, ..., or a frame (pandas,
+            polars, pyarrow) with columns `user`, `item` and, where it is named, `value`; in raw ids
+        filter_already_liked_items : leave out the items of the history
+        filter_items, items : raw ids to leave out, or to rank alone; those that are not known count for nothing
+
+        Returns the kind of frame that came, else a pyarrow table (`.to_pandas()`, `.to_pylist()`), a row for each item
+        that is recommended: fewer than N where there are no more. Items that the model does not know are left out of
+        the histories, with an UnknownItemsWarning that counts them; a user who has no others is recommended what the
+        model recommends to somebody without a history.
+        Raises InvalidDataError for a model that was trained without raw ids, and as `read_histories` and `recommend`.
+        """
+        read = read_histories(histories, self._known_items(), user=user, item=item, value=value)
+        if read.unknown.events:
+            warnings.warn(str(read.unknown), UnknownItemsWarning, stacklevel=2)
+        ids, scores = self.recommend(
+            np.arange(len(read.users)),
+            read.rows,
+            N,
+            filter_already_liked_items,
+            filter_items=self._places("filter_items", filter_items),
+            items=self._places("items", items),
+            recalculate_user=True,
+        )
+        assert self.item_ids_ is not None
+        return as_frame(ranking_table(read.users, ids, scores, self.item_ids_, self.titles_), histories)
+
+    def _known_items(self) -> ItemIndex:
+        self._check_fitted()
+        if self.item_ids_ is None:
+            raise InvalidDataError(
+                f"Expected a {type(self).__name__} that knows raw ids, got one trained on a bare matrix; fit it on "
+                f"Interactions."
+            )
+        made: tuple[Ids, ItemIndex] | None = self.__dict__.get("_item_index")
+        if made is None or made[0] is not self.item_ids_:
+            self._item_index = made = (self.item_ids_, ItemIndex(self.item_ids_))
+        return made[1]
+
+    def _places(self, name: str, raw: Sequence[Any] | None) -> NDArray[np.int64] | None:
+        """Indices of those raw ids that are known."""
+        if raw is None:
+            return None
+        found = self._known_items().places(raw)
+        found = found[found >= 0]
+        if name == "items" and not len(found):
+            raise InvalidParameterError("Expected items of which the model knows at least one, got none.")
+        return found
