@@ -76,12 +76,12 @@ def read_histories(
     InvalidDataError for gaps, missing columns and values that are no numbers >= 0.
     """
     index = item_ids if isinstance(item_ids, ItemIndex) else ItemIndex(item_ids)
-    if isinstance(histories, (Mapping, list, tuple)):
-        if value is not None:
-            raise InvalidParameterError(f"Expected value={value!r} with a frame only, got {type(histories).__name__}.")
-        named = isinstance(histories, Mapping)
-        users = id_array(list(histories), "users") if named else np.arange(len(histories))
-        return _from_lists(users, histories.values() if named else histories, index)
+    if value is not None and isinstance(histories, (Mapping, list, tuple)):
+        raise InvalidParameterError(f"Expected value={value!r} with a frame only, got {type(histories).__name__}.")
+    if isinstance(histories, Mapping):
+        return _from_lists(id_array(list(histories), "users"), histories.values(), index)
+    if isinstance(histories, (list, tuple)):
+        return _from_lists(np.arange(len(histories)), histories, index)
     if not any(hasattr(type(histories), name) for name in ("columns", "column_names")):
         raise InvalidTypeError(
             f"Expected histories as a dict {{user: [item, ...]}}, a list of lists or a frame, got "
