@@ -176,6 +176,20 @@ def test_a_network_s_lists_are_the_same_twice(events, path, tmp_path):
     same(tmp_path / "one", at_once(model, Interactions.read(path), 5))
 
 
+def test_duckdb_draws_no_progress_on_standard_output(model, path, tmp_path, monkeypatch):
+    """It would from two seconds on, terminal or not."""
+    import duckdb
+
+    connect, made, found = duckdb.connect, [], []
+    monkeypatch.setattr("duckdb.connect", lambda *a, **k: made.append(connect(*a, **k)) or made[-1])
+
+    def ask(part):
+        found.extend(made[0].sql("SELECT current_setting('enable_progress_bar')").fetchall())
+
+    recommend_to_parquet(model, path, tmp_path / "out", 5, show_progress=False, on_part=ask)
+    assert found == [(False,)]
+
+
 @pytest.mark.parametrize("sizes", [[3], [1], [2, 5], [100]])
 @pytest.mark.parametrize("batch", [1, 4, 50])
 def test_users_are_never_cut(sizes, batch):

@@ -92,6 +92,7 @@ class OrderedEvents:
     def __enter__(self) -> Self:
         source, column, number = self._source, self._duckdb.ColumnExpression, self._duckdb.ConstantExpression
         self._connection = self._duckdb.connect(":memory:", config=self._config)
+        self._connection.execute("SET enable_progress_bar = false")  # it would be drawn on standard output
         columns = [column(source.user).alias("user"), column(source.item).alias("item")]
         if source.value is not None:
             columns.append(column(source.value).cast("DOUBLE").alias("value"))

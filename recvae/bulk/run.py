@@ -116,27 +116,18 @@ def _fill(
     kept = manifest.parts[:first]
     manifest, made = replace(manifest, done=False), 0
     manifest.write(folder)
-    task = progress.add_task("sorting events", total=None, note="")
-    n_users, n_done = events.count_users(), sum(part.users for part in kept)
-    sizes = [BLOCK] * (lists.users_per_part // BLOCK) + [lists.users_per_part % BLOCK]
-    sizes = [size for size in sizes if size]  # those of a part, whichever it is: blocks are always the same
+    meter = _Meter(progress)
+    n_users, n_kept = events.count_users(), sum(part.users for part in kept)
+    sizes = _block_sizes(lists.users_per_part)
     blocks = events.blocks(kept[-1].last if kept else None, cycle(sizes))
-    progress.update(task, description="recommending", total=n_users, completed=n_done)
-    started = time.perf_counter()
-
-    def advance(users: int) -> None:
-        nonlocal n_done
-        n_done += users
-        rate = (n_done - sum(part.users for part in kept)) / (time.perf_counter() - started)
-        progress.update(task, completed=n_done, note=f"{rate:,.0f} users/s")
-
+    meter.start(n_users, n_kept)
     for number in count(first):
         mine = islice(blocks, len(sizes))
         if number < len(whole) and whole[number]:
-            deque(mine, maxlen=0)
-            advance(manifest.parts[number].users)
+            deque(mine, maxlen=0)  # to come to the users after it
+            meter.advance(manifest.parts[number].users)
             continue
-        made_part = lists.part(number, mine, advance)
+        made_part = lists.part(number, mine, meter.advance)
         if made_part is None:
             break
         part, content = made_part
@@ -147,6 +138,28 @@ def _fill(
     manifest = replace(manifest, done=True)
     manifest.write(folder)
     return _result(manifest, made)
+
+
+def _block_sizes(users_per_part: int) -> list[int]:
+    """Users in each block of a part. A part that is made alone has the blocks that it has in a whole run."""
+    full, rest = divmod(users_per_part, BLOCK)
+    return [BLOCK] * full + [rest] * (rest > 0)
+
+
+class _Meter:
+    """Users done, on a progress bar, and how many in a second of this run."""
+
+    def __init__(self, progress: Progress):
+        self._progress, self._task = progress, progress.add_task("sorting events", total=None, note="")
+
+    def start(self, n_users: int, n_done: int) -> None:
+        self._started, self._first, self._done = time.perf_counter(), n_done, n_done
+        self._progress.update(self._task, description="recommending", total=n_users, completed=n_done)
+
+    def advance(self, users: int) -> None:
+        self._done += users
+        rate = (self._done - self._first) / (time.perf_counter() - self._started)
+        self._progress.update(self._task, completed=self._done, note=f"{rate:,.0f} users/s")
 
 
 @dataclass(frozen=True)
