@@ -14,7 +14,7 @@ import pytest
 from scipy import sparse
 
 from recvae import EASE, Interactions, MultDAE
-from recvae.baselines import Popularity
+from recvae.baselines import BPR, Popularity
 from recvae.cli import main
 from recvae.errors import (
     DataNotFoundError,
@@ -24,6 +24,7 @@ from recvae.errors import (
     NotEnoughMemoryError,
     NotFittedError,
     OutputError,
+    UnknownUsersError,
 )
 from recvae.histories import ranking_table
 from recvae.sample import make_sample
@@ -176,18 +177,37 @@ def test_a_network_s_lists_are_the_same_twice(events, path, tmp_path):
     same(tmp_path / "one", at_once(model, Interactions.read(path), 5))
 
 
-def test_duckdb_draws_no_progress_on_standard_output(model, path, tmp_path, monkeypatch):
-    """It would from two seconds on, terminal or not."""
+def test_how_duckdb_is_set_up(model, path, tmp_path, monkeypatch):
+    """It would draw progress on standard output from two seconds on, terminal or not."""
     import duckdb
 
-    connect, made, found = duckdb.connect, [], []
+    connect, made, found = duckdb.connect, [], {}
     monkeypatch.setattr("duckdb.connect", lambda *a, **k: made.append(connect(*a, **k)) or made[-1])
 
     def ask(part):
-        found.extend(made[0].sql("SELECT current_setting('enable_progress_bar')").fetchall())
+        for name in ("enable_progress_bar", "memory_limit", "temp_directory"):
+            found[name] = made[0].sql(f"SELECT current_setting('{name}')").fetchall()[0][0]
 
-    recommend_to_parquet(model, path, tmp_path / "out", 5, show_progress=False, on_part=ask)
-    assert found == [(False,)]
+    recommend_to_parquet(model, path, tmp_path / "out", 5, show_progress=False, memory_mib=512, on_part=ask)
+    scratch = str(tmp_path / "out" / ".scratch" / "sort")
+    assert found == {"enable_progress_bar": False, "memory_limit": "512.0 MiB", "temp_directory": scratch}
+
+
+@pytest.mark.parametrize("kind", ["category", "large_string", "uint64"])
+def test_ids_of_any_width(kind, model, events, path, tmp_path):
+    frame = pl.from_arrow(events)
+    if kind == "uint64":
+        number = pl.col("user").str.slice(5).cast(pl.UInt64) + 2**63
+        table = frame.with_columns(number.alias("user")).to_arrow()
+    elif kind == "category":
+        table = pa.Table.from_pandas(events.to_pandas().astype({"user": "category", "item": "category"}))
+    else:
+        table = events.cast(pa.schema([("user", pa.large_string()), ("item", pa.large_string()), ("value", "f4")]))
+    pq.write_table(table, tmp_path / "events.parquet")
+    with pytest.raises(StopError):
+        recommend_to_parquet(model, tmp_path / "events.parquet", tmp_path / "out", 5, on_part=stop_at(2), **QUIET)
+    recommend_to_parquet(model, tmp_path / "events.parquet", tmp_path / "out", 5, **QUIET)
+    same(tmp_path / "out", at_once(model, Interactions.read(tmp_path / "events.parquet"), 5))
 
 
 @pytest.mark.parametrize("sizes", [[3], [1], [2, 5], [100]])
@@ -203,9 +223,6 @@ def test_users_are_never_cut(sizes, batch):
     assert list(by_users(iter([]), [3])) == []
 
 
-# stopped and gone on with --------------------------------------------------------------------------------------------
-
-
 class StopError(Exception):
     pass
 
@@ -216,6 +233,9 @@ def stop_at(number):
             raise StopError
 
     return on_part
+
+
+# stopped and gone on with --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("number", [0, 3, 5])
@@ -420,6 +440,14 @@ def test_bad_requests_are_a_sentence(model, path, tmp_path, monkeypatch):
         with monkeypatch.context() as without:
             without.setitem(sys.modules, library, None)
             refused(MissingDependencyError, r'run: pip install "recvae\[large\]"')
+
+
+def test_a_model_of_known_users_is_refused(events, path, tmp_path):
+    pytest.importorskip("implicit")
+    known = BPR(factors=4, iterations=1, random_state=0).fit(Interactions.from_frame(events), show_progress=False)
+    with pytest.raises(UnknownUsersError, match="BPR has factors for the users it was trained on only"):
+        recommend_to_parquet(known, path, tmp_path / "out", 5, **QUIET)
+    assert names(tmp_path) == []
 
 
 # the command ---------------------------------------------------------------------------------------------------------
