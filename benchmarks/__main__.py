@@ -11,6 +11,7 @@ family: every model on several splits, differences pooled by user; to be resumed
 reproduce: our models by a card's protocol, beside the figures that papers have published
 serving: milliseconds in which one person gets ten items, from raw ids to raw ids
 ingest: seconds and memory in which ten million events of a Parquet file become `Interactions`
+bulk: lists for a million users, from Parquet to Parquet; a run that is killed and gone on with
 table: the README's tables and plot, from the recorded results; also written beside them
 """
 
@@ -24,6 +25,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from benchmarks.bulk import run_bulk
 from benchmarks.family import Family, models_of, run_family, seeds_of
 from benchmarks.gpu import run_gpu
 from benchmarks.growth import plot, run_growth
@@ -98,10 +100,22 @@ def _parser() -> argparse.ArgumentParser:
     growth.set_defaults(command=_growth)
     growth.add_argument("--repeats", type=int, default=5)
     growth.add_argument("--out", type=Path, help="write the results to this JSON file")
+    _add_bulk(commands.add_parser("bulk", help="lists for a million users"))
     _add_family(commands.add_parser("family", help="every model on several splits"))
     _add_reproduce(commands.add_parser("reproduce", help="our models beside published figures"))
     commands.add_parser("table", help="the README's tables").set_defaults(command=_table)
     return parser
+
+
+def _add_bulk(bulk: argparse.ArgumentParser) -> None:
+    add = bulk.add_argument
+    bulk.set_defaults(command=_bulk)
+    add("--data-home", type=Path)
+    add("--users", type=int, default=1_000_000, help="drawn from those of ml-1m (default: %(default)s)")
+    add("--wide-users", type=int, default=100_000, help="random ones, at 20,000 items (default: %(default)s)")
+    add("--users-per-part", type=int, help="(default: 50,000, and eight parts at least)")
+    add("--work", type=Path, help="folder with room for input and output (default: the system's)")
+    add("--out", type=Path, help="write the results to this JSON file")
 
 
 def _add_family(family: argparse.ArgumentParser) -> None:
@@ -139,6 +153,14 @@ def _ingest(arguments: argparse.Namespace) -> None:
 
 def _serving(arguments: argparse.Namespace) -> None:
     _write(run_serving(arguments.calls), arguments.out)
+
+
+def _bulk(arguments: argparse.Namespace) -> int:
+    results = run_bulk(
+        arguments.data_home, arguments.users, arguments.wide_users, arguments.users_per_part, arguments.work
+    )
+    _write(results, arguments.out)
+    return 0 if all(case["equal"] for case in results["cases"]) else 1
 
 
 def _speed(arguments: argparse.Namespace) -> None:

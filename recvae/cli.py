@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from recvae import commands, tune_command
+from recvae import commands, recommend_command, tune_command
+from recvae.bulk import USERS_PER_PART
 from recvae.candidates import CANDIDATES
 from recvae.cards import known_cards
 from recvae.errors import InvalidParameterError, RecvaeError, UnknownNameError
@@ -90,7 +91,7 @@ def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParse
         (_tune, tune_command.run),
         (_train, commands.train),
         (_evaluate, commands.evaluate),
-        (_recommend, commands.recommend),
+        (_recommend, recommend_command.run),
         (_datasets, commands.datasets),
     ):
         name = add_arguments.__name__.strip("_")
@@ -180,8 +181,15 @@ def _recommend(parser: argparse.ArgumentParser) -> None:
     add("model_file", type=Path, nargs="?", default=NEEDED, help="what recvae train wrote")
     _add_events(parser)
     add("-N", type=int, default=10, dest="N", help="items for each user (default: 10)")
-    add("--out", type=Path, help="a .csv, .tsv, .parquet or .jsonl file (default: CSV on standard output)")
+    add("--out", help="a .csv, .tsv, .parquet or .jsonl file (default: CSV on standard output), or DIR/, see below")
     add("--json", action="store_true", help="print JSON, one line for each recommendation, in the place of CSV")
+    parts = parser.add_argument_group(
+        "a folder of parts",
+        "With --out DIR/ (a / at its end, or a folder that is there), events may be more than memory holds: --input is "
+        "a Parquet file or a folder of such, by event or by user with a list of items. DIR gets Parquet files of so "
+        "many users each. A run that was stopped is gone on with by the same command.",
+    )
+    parts.add_argument("--users-per-part", type=int, help=f"users in a file (default: {USERS_PER_PART})")
 
 
 def _datasets(parser: argparse.ArgumentParser) -> None:

@@ -9,8 +9,6 @@ import time
 from dataclasses import asdict, astuple
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
 from rich.table import Table
 
 from recvae.arguments import (
@@ -29,10 +27,8 @@ from recvae.datasets import data_home
 from recvae.errors import InvalidDataError, InvalidParameterError
 from recvae.evaluation import evaluate as evaluate_model
 from recvae.files import check_writable, write_whole
-from recvae.frames import check_table, text_of, write_table
-from recvae.interactions import Interactions
 from recvae.params import check_whole, get_params
-from recvae.recommender import Recommender, load
+from recvae.recommender import load
 from recvae.report import json_bytes, print_results
 from recvae.tuning import fit_split
 
@@ -103,28 +99,6 @@ def evaluate(arguments: argparse.Namespace) -> None:
         print(result)
 
 
-def recommend(arguments: argparse.Namespace) -> None:
-    """recvae recommend"""
-    N = check_whole("-N", arguments.N, 1)
-    if arguments.out is not None:
-        check_out(arguments)
-        check_table(arguments.out)
-    model = load(arguments.model_file)
-    if model.item_ids_ is None:
-        raise InvalidDataError(
-            f"Expected a model with raw item ids, got {arguments.model_file}, trained on a bare matrix."
-        )
-    data, unknown = load_events(arguments).align(model.item_ids_)
-    if unknown:
-        say(f"{unknown:,} events are on items that the model does not know, and were left out.")
-    table = _top(model, data, N)
-    if arguments.out is None:
-        sys.stdout.write(text_of(table, "jsonl" if arguments.json else "csv"))
-    else:
-        write_table(arguments.out, table)
-        say(f"{len(table):,} recommendations for {data.n_users:,} users written to {arguments.out}")
-
-
 def datasets(arguments: argparse.Namespace) -> None:
     """recvae datasets"""
     home = data_home(arguments.data_home)
@@ -151,23 +125,3 @@ def _facts(card: Card) -> dict[str, Any]:
     url = None if card.download is None else card.download.url
     facts = {"name": card.name, "title": card.title, "licence": card.licence, "homepage": card.homepage}
     return facts | {"expected": counts, "download": url, "split": card.protocol.split}
-
-
-def _top(model: Recommender, data: Interactions, N: int, block: int = 4096) -> pa.Table:
-    """A row for each recommendation: user, rank, item, title (where known), score."""
-    parts = []
-    for start in range(0, data.n_users, block):
-        rows = data.matrix[start : start + block]
-        ids, scores = model.recommend(np.arange(rows.shape[0]), rows, N=N, recalculate_user=True)  # or refuse
-        user, place = np.nonzero(ids >= 0)
-        items = ids[user, place]
-        columns: dict[str, Any] = {
-            "user": data.user_ids[start + user],
-            "rank": place + 1,
-            "item": data.item_ids[items],
-            "score": scores[user, place],
-        }
-        if model.titles_ is not None:
-            columns["title"] = model.titles_[items]
-        parts.append(pa.table(columns))
-    return pa.concat_tables(parts)

@@ -76,11 +76,11 @@ def read_histories(
     InvalidDataError for gaps, missing columns and values that are no numbers >= 0.
     """
     index = item_ids if isinstance(item_ids, ItemIndex) else ItemIndex(item_ids)
-    if isinstance(histories, (Mapping, list, tuple)):
-        if value is not None:
-            raise InvalidParameterError(f"Expected value={value!r} with a frame only, got {type(histories).__name__}.")
-        if isinstance(histories, Mapping):
-            return _from_lists(id_array(list(histories), "users"), histories.values(), index)
+    if value is not None and isinstance(histories, (Mapping, list, tuple)):
+        raise InvalidParameterError(f"Expected value={value!r} with a frame only, got {type(histories).__name__}.")
+    if isinstance(histories, Mapping):
+        return _from_lists(id_array(list(histories), "users"), histories.values(), index)
+    if isinstance(histories, (list, tuple)):
         return _from_lists(np.arange(len(histories)), histories, index)
     if not any(hasattr(type(histories), name) for name in ("columns", "column_names")):
         raise InvalidTypeError(

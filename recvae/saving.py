@@ -68,6 +68,11 @@ def read_model(file: File) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, description
 
 
+def content_checksum(content: bytes) -> str:
+    """The checksum inside of what `write_model` wrote: the same for the same model and version of recvae."""
+    return _metadata(content, "the open file")["sha256"]
+
+
 def csr_tensors(matrix: sparse.csr_matrix) -> dict[str, Tensor]:
     """A sparse matrix as tensors of a file."""
     return {name: torch.from_numpy(getattr(matrix, name)) for name in ("data", "indices", "indptr")}

@@ -1,0 +1,143 @@
+"""The folder of parts: what is in it, by which settings it was made, and who may write to it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from recvae.errors import InvalidDataError, InvalidParameterError, MissingDependencyError, OutputError
+from recvae.files import check_writable, write_whole
+
+# readers of folders pass over names that begin with _ or .
+MANIFEST = "_manifest.json"
+SCRATCH = ".scratch"
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Part:
+    """A file of the folder: lists of `users` users, from the id `first` to the id `last`.
+
+    unknown, examples : events on items that the model does not know, and some of these items
+    """
+
+    file: str
+    users: int
+    rows: int
+    first: Any
+    last: Any
+    unknown: int
+    examples: list[Any]
+    bytes: int
+    sha256: str
+
+    def is_whole(self, folder: Path) -> bool:
+        """Whether the file is there as it was written."""
+        path = folder / self.file
+        try:
+            if path.stat().st_size != self.bytes:
+                return False
+            with path.open("rb") as content:
+                return hashlib.file_digest(content, "sha256").hexdigest() == self.sha256
+        except OSError:
+            return False
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What the folder is to hold, from `settings`, and which parts of it are there.
+
+    It tells no time and no place: the same settings make the same file.
+    """
+
+    settings: dict[str, Any]
+    parts: list[Part] = field(default_factory=list)
+    done: bool = False
+
+    def write(self, folder: Path) -> None:
+        """Write it, atomically. Raises OutputError."""
+        write_whole(folder / MANIFEST, (json.dumps(asdict(self) | {"format": FORMAT}, indent=1) + "\n").encode())
+
+    def with_part(self, number: int, part: Part) -> Manifest:
+        """The same with a part in its place."""
+        return replace(self, parts=[*self.parts[:number], part, *self.parts[number + 1 :]])
+
+
+def read_manifest(folder: Path, settings: dict[str, Any]) -> Manifest:
+    """What the folder holds of what `settings` make; a new one for an empty folder.
+
+    Raises InvalidParameterError where it was made by other settings, InvalidDataError for a damaged one, OutputError
+    for a folder that holds something else.
+    """
+    try:
+        found = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        if found.pop("format") != FORMAT:
+            raise ValueError("it is of another format")
+        manifest = Manifest(found["settings"], [Part(**part) for part in found["parts"]], bool(found["done"]))
+    except FileNotFoundError:
+        strange = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+        if strange:
+            raise OutputError(
+                f"Expected an empty folder for the parts, or one that was begun before, got {folder} with {strange[0]} "
+                f"in it; take another."
+            ) from None
+        return Manifest(settings)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise InvalidDataError(
+            f"The file {folder / MANIFEST} is damaged ({error}): delete the folder to begin again."
+        ) from error
+    for name, value in settings.items():
+        before = manifest.settings.get(name)
+        if before != value:
+            change = "other files or changed ones" if name == "input" else f"{value} in the place of {before}"
+            raise InvalidParameterError(
+                f"Expected the {name} with which {folder} was begun, got {change}; take another folder, or delete that "
+                f"one."
+            )
+    return manifest
+
+
+@contextmanager
+def claimed(folder: Path) -> Iterator[Path]:
+    """Hold `folder`, made where it is not, for one run alone; clean what a killed run left. -> folder for scratch files
+
+    The scratch folder goes at the end, and a new `folder` too where nothing came of it. Raises OutputError.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise OutputError(f"Expected a folder for the parts, got {folder}, which is a file.")
+    library, scratch, is_new = _filelock(), folder / SCRATCH, not folder.exists()
+    check_writable(scratch / "lock")
+    lock = library.FileLock(scratch / "lock")  # it ends with the process
+    try:
+        lock.acquire(timeout=0)
+    except library.Timeout:
+        raise OutputError(f"Expected {folder} for this run alone, but another one is writing to it.") from None
+    except (OSError, NotImplementedError) as error:
+        raise OutputError(f"Expected a folder on a disk that has locks, got {folder}: {error}.") from error
+    try:
+        left = [*folder.glob(".part-*"), *folder.glob(f".{MANIFEST}-*")]
+        for path in [*left, *(path for path in scratch.iterdir() if path.name != "lock")]:
+            shutil.rmtree(path, ignore_errors=True)
+        yield scratch
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+        lock.release()
+        if is_new:
+            with suppress(OSError):  # there is something in it
+                folder.rmdir()
+
+
+def _filelock() -> Any:
+    try:
+        import filelock
+    except ImportError as error:
+        raise MissingDependencyError(
+            'Recommending in parts needs the library filelock, which is not installed; run: pip install "recvae[large]"'
+        ) from error
+    return filelock

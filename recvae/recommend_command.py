@@ -1,0 +1,90 @@
+"""What `recvae recommend` does: the top N of each user, in one table, or in parts where users are very many."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from recvae.arguments import check_out, load_events, say
+from recvae.bulk import USERS_PER_PART, recommend_to_parquet
+from recvae.errors import InvalidDataError, InvalidParameterError
+from recvae.frames import check_table, text_of, write_table
+from recvae.histories import ranking_table
+from recvae.interactions import Interactions
+from recvae.params import check_whole
+from recvae.recommender import Recommender, load
+
+BLOCK = 4096  # users whose lists are made at a time
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """recvae recommend"""
+    N = check_whole("-N", arguments.N, 1)
+    name, arguments.out = arguments.out, None if arguments.out is None else Path(arguments.out)
+    if arguments.out is not None:
+        check_out(arguments)
+        if name.endswith(("/", os.sep)) or arguments.out.is_dir():
+            _in_parts(arguments, N)
+            return
+        check_table(arguments.out)
+    if arguments.users_per_part is not None:
+        raise InvalidParameterError("Expected --users-per-part with a folder only, as in --out top10/.")
+    _in_one(arguments, N)
+
+
+def _in_one(arguments: argparse.Namespace, N: int) -> None:
+    model = load(arguments.model_file)
+    if model.item_ids_ is None:
+        raise InvalidDataError(
+            f"Expected a model with raw item ids, got {arguments.model_file}, trained on a bare matrix."
+        )
+    data, unknown = load_events(arguments).align(model.item_ids_)
+    if unknown:
+        say(f"{unknown:,} events are on items that the model does not know, and were left out.")
+    table = _top(model, data, N)
+    if arguments.out is None:
+        sys.stdout.write(text_of(table, "jsonl" if arguments.json else "csv"))
+    else:
+        write_table(arguments.out, table)
+        say(f"{len(table):,} recommendations for {data.n_users:,} users written to {arguments.out}")
+
+
+def _in_parts(arguments: argparse.Namespace, N: int) -> None:
+    if arguments.input is None or any((arguments.dataset, arguments.time, arguments.min_user)):
+        raise InvalidParameterError(
+            "Expected --input, a Parquet file or a folder of such, for a folder of parts, and neither --dataset nor "
+            "--time or --min-user."
+        )
+    result = recommend_to_parquet(
+        load(arguments.model_file),
+        arguments.input,
+        arguments.out,
+        N,
+        user=arguments.user,
+        item=arguments.item,
+        value=arguments.value,
+        min_value=arguments.min_value,
+        users_per_part=USERS_PER_PART if arguments.users_per_part is None else arguments.users_per_part,
+    )
+    if result.unknown.events:
+        say(str(result.unknown))
+    say(
+        f"{result.recommendations:,} recommendations for {result.users:,} users are in {arguments.out}: {result.parts} "
+        f"parts, {result.made} of them made now"
+    )
+
+
+def _top(model: Recommender, data: Interactions, N: int) -> pa.Table:
+    """The lists of all users, as `ranking_table` has them."""
+    parts = []
+    for start in range(0, data.n_users, BLOCK):
+        rows = data.matrix[start : start + BLOCK]
+        ids, scores = model.recommend(np.arange(rows.shape[0]), rows, N=N, recalculate_user=True)  # or refuse
+        users = data.user_ids[start : start + BLOCK]
+        parts.append(ranking_table(users, ids, scores, data.item_ids, model.titles_))
+    return pa.concat_tables(parts)
