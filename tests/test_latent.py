@@ -148,9 +148,19 @@ class TestExplore:
         assert not np.allclose(*drawn)
         assert (torch.get_rng_state() == state).all()
 
+    def test_great_strength_gives_numbers_or_a_sentence(self, name, models, checkerboard):
+        for strength in (30, 10**6):
+            try:
+                found = models[name].recommend(np.arange(50), checkerboard, explore=strength, random_state=0)
+            except InvalidParameterError as error:
+                assert "lower explore" in str(error)  # noqa: PT017
+            else:
+                assert np.isfinite(found.scores).all()
+                assert np.isfinite(found.spread).all()
+
     def test_what_is_refused(self, name, models, checkerboard):
-        for strength in (-0.1, np.nan, np.inf, "much", True):
-            with pytest.raises(InvalidParameterError, match="explore to be a number of at least 0"):
+        for strength in (-0.1, np.nan, np.inf, 1e9, "much", True):
+            with pytest.raises(InvalidParameterError, match="explore to be a number from 0 to 1,000,000, got"):
                 models[name].recommend([0], checkerboard[[0]], explore=strength)
         for seed in (-1, 0.5, 2**32):
             with pytest.raises(InvalidParameterError, match="random_state to be a whole number"):
@@ -242,6 +252,12 @@ class TestSampleUsers:
         if name in MULTINOMIAL:
             assert (np.diff(rows.indptr) == 24).all()  # all rows of the checkerboard are as long
 
+    def test_any_temperature_that_is_let_through_gives_rows(self, name, which, models):
+        for temperature in (1e-3, 1e6):
+            rows = models[name].sample_users(5, which, temperature=temperature, random_state=0)
+            assert rows.has_canonical_format
+            assert rows.nnz or name not in MULTINOMIAL
+
     def test_the_seed_decides(self, name, which, models):
         state = torch.get_rng_state()
         first, again, other = (models[name].sample_users(30, which, random_state=seed) for seed in (0, 0, 1))
@@ -255,7 +271,7 @@ class TestSampleUsers:
             with pytest.raises(InvalidParameterError, match="n to be a whole number of at least 1"):
                 model.sample_users(n, which)
         for temperature in (0, -1, np.nan, "hot"):
-            with pytest.raises(InvalidParameterError, match="temperature to be a number above 0"):
+            with pytest.raises(InvalidParameterError, match=r"temperature to be a number from 0\.001 to 1,000,000"):
                 model.sample_users(2, which, temperature=temperature)
         with pytest.raises(InvalidParameterError, match="random_state to be"):
             model.sample_users(2, which, random_state=-1)
@@ -386,7 +402,7 @@ def test_without_noise_a_place_is_the_mean_and_with_it_the_posterior_s(small, sp
 def test_a_network_without_a_prior_says_so():
     network = nn.VAE(nn.CodeEncoder(9, (), 3, 0.5), nn.Decoder(3, (), 9), nn.multinomial_nll, None)
     with pytest.raises(NotSupportedError, match="network with a prior"):
-        network.hidden_of_nobody(2, np.random.default_rng(0))
+        network.hidden_from_prior(2, np.random.default_rng(0))
 
 
 # anomaly_score -------------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from scipy import sparse
 from torch import Tensor
 
 from recvae.batches import Batch, DeviceRows
+from recvae.errors import InvalidParameterError
 from recvae.models.autoencoder import Autoencoder
 from recvae.nn.draw import DRAWS, score_spread
 from recvae.nn.posterior import normals
@@ -38,7 +39,12 @@ class Variational(Autoencoder):
         def score(rows: sparse.csr_matrix, _: slice) -> Tensor:
             with torch.no_grad():
                 eps = strength * self._noise(random, rows.shape[0])
-                return network.decoder.logits(network.hidden(self._batch(rows), eps))
+                logits = network.decoder.logits(network.hidden(self._batch(rows), eps))
+            if not logits.isfinite().all():  # a network may blow up so far from where it was trained
+                raise InvalidParameterError(
+                    f"Expected finite scores at draws of explore={strength:g}, got others; lower explore."
+                )
+            return logits
 
         return score
 
@@ -68,7 +74,7 @@ class Variational(Autoencoder):
         network, n = self.network_, rows.shape[0]
         with torch.no_grad():
             eps = self._noise(places, n) if latent == "aggregate" else None
-            hidden = network.hidden_of_nobody(n, places) if eps is None else network.hidden(self._batch(rows), eps)
+            hidden = network.hidden_from_prior(n, places) if eps is None else network.hidden(self._batch(rows), eps)
             logits = network.decoder.logits(hidden)
         return DRAWS[self.likelihood](logits, np.diff(rows.indptr), items, temperature, self.unobserved)
 

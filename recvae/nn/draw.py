@@ -28,15 +28,14 @@ def draw_multinomial(
 ) -> sparse.csr_matrix:
     """One item after the other with probability by the softmax of the logits, and none twice, as many as `sizes` says.
 
-    logits : (B, I), divided by `temperature`; sizes : (B,). -> csr (B, I) of ones
+    logits : (B, I), divided by `temperature`; sizes : (B,); unobserved : the Gaussian's. -> csr (B, I) of ones
     The n largest of logits + Gumbel noise are such a draw: Yellott 1977; Kool, van Hoof & Welling 2019, "Stochastic
     Beams and Where to Find Them".
     """
     noise = torch.from_numpy(random.standard_exponential(tuple(logits.shape), dtype=np.float32)).to(logits.device)
     longest = min(int(sizes.max(initial=0)), logits.shape[1])
-    items = (
-        (logits / temperature - noise.log()).topk(longest, dim=1).indices.cpu().numpy()
-    )  # -log of an exponential is Gumbel's
+    noisy = logits / temperature - noise.log()  # minus the logarithm of an exponential is Gumbel's
+    items = noisy.topk(longest, dim=1).indices.cpu().numpy()  # (B, longest)
     return _rows(items[np.arange(longest) < sizes[:, None]], np.minimum(sizes, longest), logits.shape[1])
 
 

@@ -72,7 +72,7 @@ class VAE(nn.Module):
         hidden: Tensor = self.decoder(encoder(batch).mean if eps is None else encoder.at(batch, eps))
         return hidden
 
-    def hidden_of_nobody(self, n: int, random: np.random.Generator) -> Tensor:
+    def hidden_from_prior(self, n: int, random: np.random.Generator) -> Tensor:
         """The decoder's last hidden state at n draws from the prior. -> (n, H)"""
         if self.prior is None:
             raise NotSupportedError("Expected a network with a prior to draw from, got a deterministic autoencoder.")

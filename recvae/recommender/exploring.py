@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import numbers
 from typing import Any, NamedTuple
 
@@ -16,6 +15,7 @@ from recvae.recommender.abilities import absence, hook
 from recvae.recommender.base import Model
 from recvae.topk import Scorer
 
+LARGEST = 1e6
 POSTERIOR = "distribution over a latent space"
 
 
@@ -65,16 +65,13 @@ class Explores(Model):
             raise NotSupportedError(
                 f"{type(self).__name__} cannot explore: it has no {absent}; expected explore=None, got {explore!r}."
             )
-        return Exploration(check_strength("explore", explore), *random.spawn(2))
+        return Exploration(check_number("explore", explore, 0), *random.spawn(2))
 
 
-def check_strength(name: str, value: Any, above: bool = False) -> float:
-    """`value` as a float of 0 or more, or of more than 0. Raises InvalidParameterError."""
-    number = isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
-    if not number or value < 0 or (above and value == 0):
-        raise InvalidParameterError(
-            f"Expected {name} to be a number {'above 0' if above else 'of at least 0'}, got {value!r}."
-        )
+def check_number(name: str, value: Any, low: float) -> float:
+    """`value` as a float, of no less than `low` and no more than LARGEST. Raises InvalidParameterError."""
+    if not isinstance(value, numbers.Real) or isinstance(value, bool) or not low <= float(value) <= LARGEST:
+        raise InvalidParameterError(f"Expected {name} to be a number from {low:g} to {LARGEST:,.0f}, got {value!r}.")
     return float(value)
 
 

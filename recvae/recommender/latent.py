@@ -12,10 +12,11 @@ from recvae.errors import InvalidDataError, UnknownNameError
 from recvae.params import check_whole
 from recvae.recommender.abilities import hook, needs
 from recvae.recommender.base import Model
-from recvae.recommender.exploring import POSTERIOR, check_strength, generator
+from recvae.recommender.exploring import POSTERIOR, check_number, generator
 
 Latent = Literal["prior", "aggregate"]
 LATENTS: tuple[str, ...] = get_args(Latent)
+COLDEST = 1e-3  # temperature
 BLOCK = 2048  # rows encoded at a time
 BLOCK_BYTES = 20 << 20  # of logits at a time
 MANY = 10_000  # reference rows that are enough
@@ -90,9 +91,9 @@ class Imagines(Model):
         network alone: scores of its linear path are no likelihood. Rows without events count as none.
 
         Returns csr_matrix (n, I) of ones. Raises NotFittedError where no rows are known, InvalidDataError for rows
-        without any event, InvalidParameterError for n < 1 or a temperature of 0, UnknownNameError.
+        without any event, InvalidParameterError for n < 1 or a temperature below .001, UnknownNameError.
         """
-        n, temperature = check_whole("n", n, 1), check_strength("temperature", temperature, above=True)
+        n, temperature = check_whole("n", n, 1), check_number("temperature", temperature, COLDEST)
         if latent not in LATENTS:
             raise UnknownNameError.among("latent", latent, LATENTS)
         chosen, places, items = generator(random_state).spawn(3)
