@@ -10,6 +10,9 @@ growth: time and memory against the number of items and of users
 family: every model on several splits, differences pooled by user; to be resumed where it was stopped
 reproduce: our models by a card's protocol, beside the figures that papers have published
 serving: milliseconds in which one person gets ten items, from raw ids to raw ids
+anomaly: bots planted among real users, and how well they are found
+generation: a model trained on synthetic users alone, tested on real ones
+exploration: accuracy of lists that explore against how much of the catalogue they reach
 ingest: seconds and memory in which ten million events of a Parquet file become `Interactions`
 bulk: lists for a million users, from Parquet to Parquet; a run that is killed and gone on with
 table: the README's tables and plot, from the recorded results; also written beside them
@@ -31,6 +34,9 @@ from benchmarks.gpu import run_gpu
 from benchmarks.growth import plot, run_growth
 from benchmarks.ingest import run_ingest
 from benchmarks.joins import run_joins
+from benchmarks.latent.anomaly import run_anomaly
+from benchmarks.latent.exploration import plot_exploration, run_exploration
+from benchmarks.latent.generation import run_generation
 from benchmarks.reference import run_reference
 from benchmarks.reproduce import reproduce_table, run_reproduce
 from benchmarks.serving import run_serving
@@ -38,6 +44,8 @@ from benchmarks.speed import run_epochs, run_rounds, run_speed
 from benchmarks.table import RESULTS, family_table, results_page
 from recvae.errors import RecvaeError
 from recvae.files import check_writable
+
+LATENT = {"anomaly": run_anomaly, "generation": run_generation, "exploration": run_exploration}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -93,6 +101,12 @@ def _parser() -> argparse.ArgumentParser:
     joins.add_argument("--data-home", type=Path)
     joins.add_argument("--split-seeds", default="1,2", help="seeds of the splits whose validation users are looked at")
     joins.add_argument("--out", type=Path, help="write the results to this JSON file")
+    for name, run in LATENT.items():
+        latent = commands.add_parser(name, help=(run.__doc__ or "").partition("\n")[0])
+        latent.set_defaults(command=_latent, run=run)
+        latent.add_argument("--dataset", default="ml-1m")
+        latent.add_argument("--data-home", type=Path)
+        latent.add_argument("--out", type=Path, help="write the results to this JSON file")
     gpu = commands.add_parser("gpu", help="training steps on a GPU")
     gpu.set_defaults(command=_gpu)
     gpu.add_argument("--out", type=Path, help="write the results to this JSON file")
@@ -180,6 +194,10 @@ def _joins(arguments: argparse.Namespace) -> None:
     run_joins(arguments.dataset, arguments.data_home, seeds, partial(_save, arguments.out))
 
 
+def _latent(arguments: argparse.Namespace) -> None:
+    arguments.run(arguments.dataset, arguments.data_home, partial(_save, arguments.out))
+
+
 def _gpu(arguments: argparse.Namespace) -> None:
     _write(run_gpu(), arguments.out)
 
@@ -224,7 +242,8 @@ def _save(out: Path | None, results: dict[str, Any]) -> None:
 
 
 def _table(arguments: argparse.Namespace) -> None:
-    plot(json.loads((RESULTS / "growth.json").read_text(encoding="utf-8")), RESULTS / "growth.svg")
+    for name, draw, picture in (("growth", plot, "growth"), ("exploration-ml-1m", plot_exploration, "exploration")):
+        draw(json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8")), RESULTS / f"{picture}.svg")
     (RESULTS / "README.md").write_text(results_page() + "\n", encoding="utf-8")
     print(results_page())
 

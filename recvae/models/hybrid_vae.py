@@ -17,6 +17,7 @@ from recvae.models.autoencoder import network_scores
 from recvae.models.edlae import EDLAE
 from recvae.models.linear import Form
 from recvae.models.rec_vae import RecVAE
+from recvae.models.variational import Scores
 from recvae.params import fitted, hyper, parameters
 from recvae.recommender import FitRun
 from recvae.rows import transform_values
@@ -129,8 +130,14 @@ class HybridVAE(Form, RecVAE):
         return best[0] if whole and best[0].l2 == l2 else self._path(l2)
 
     def _score(self, rows: sparse.csr_matrix) -> Tensor:
-        first = super()._score(rows)
+        return self._joined(super()._score(rows), rows)
+
+    def _joined(self, first: Tensor, rows: sparse.csr_matrix) -> Tensor:
         return first + self.weight_ * self.linear_._score(rows).to(first.device)
+
+    def _explorer(self, strength: float, random: np.random.Generator) -> Scores:
+        first = super()._explorer(strength, random)
+        return lambda rows, places: self._joined(first(rows, places), rows)
 
     def _similarity(self, items: NDArray[np.int64]) -> Tensor:
         """The mean of both voices' cosines."""

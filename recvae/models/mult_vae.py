@@ -8,7 +8,7 @@ from typing import Any
 from scipy import sparse
 
 from recvae.errors import InvalidParameterError
-from recvae.models.autoencoder import Autoencoder
+from recvae.models.variational import Variational
 from recvae.nn import SCHEDULES, VAE, Decoder, GaussianEncoder, StandardNormal
 from recvae.nn.schedule import linear
 from recvae.params import fitted, get_params, hyper, parameters
@@ -18,7 +18,7 @@ from recvae.train import best_epoch
 
 
 @parameters
-class MultVAE(Autoencoder):
+class MultVAE(Variational):
     """Mult-VAE (Liang, Krishnan, Hoffman & Jebara, "Variational Autoencoders for Collaborative Filtering", WWW 2018).
 
         q(z | x) = N(mu(x), diag(sigma(x)^2))               encoder, tanh layers on the row at unit norm

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from recvae.models.autoencoder import Autoencoder
+from recvae.models.variational import Variational
 from recvae.nn import VAE, Composite, Decoder, DenselyConnectedEncoder
 from recvae.params import hyper, parameters
 from recvae.spaces import log, uniform, whole
@@ -12,7 +12,7 @@ from recvae.train import Phase
 
 
 @parameters
-class RecVAE(Autoencoder):
+class RecVAE(Variational):
     """RecVAE (Shenbin, Alekseev, Tutubalina, Malykh & Nikolenko, "RecVAE: A New Variational Autoencoder for Top-N
     Recommendations with Implicit Feedback", WSDM 2020).
 

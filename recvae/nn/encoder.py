@@ -43,7 +43,16 @@ class _Encoder(nn.Module):
         return h
 
 
-class GaussianEncoder(_Encoder):
+class _ToGaussian(nn.Module):
+    """What gives a Gaussian gives its places too."""
+
+    def at(self, batch: Batch, eps: Tensor) -> Tensor:
+        """z = mu(x) + sigma(x) * eps for standard normal noise, or noise of another strength. (B, K) -> (B, K)"""
+        z: Tensor = self(batch).at(eps)
+        return z
+
+
+class GaussianEncoder(_Encoder, _ToGaussian):
     """q(z | x) = N(mu(x), diag(sigma(x)^2)), each of `latent_dim`. Source: Liang et al. 2018, section 2.2."""
 
     def __init__(self, n_items: int, hidden_dims: Sequence[int], latent_dim: int, dropout: float):
@@ -67,7 +76,7 @@ class CodeEncoder(_Encoder):
         return Point(torch.tanh(self.after(self.bag.noisy(batch, generator))))
 
 
-class DenselyConnectedEncoder(nn.Module):
+class DenselyConnectedEncoder(_ToGaussian):
     """q(z | x) from `depth` layers of one width, each of which adds up what all before it gave.
 
     h_1 = LN(swish(W_1 x)), h_l = LN(swish(W_l h_{l-1} + h_1 + ... + h_{l-1})); Shenbin et al. 2020, section 3.2.
@@ -109,11 +118,22 @@ class GatedTwoLevelEncoder(nn.Module):
         h = self._features(self.bag.noisy(batch, generator))
         upper = Gaussian.halves(self.upper(h))
         z2 = upper.mean if generator is None else upper.sample(generator)
-        return TwoLevels(upper, z2, Gaussian.halves(self.lower(glu(self.joint(torch.cat([h, z2], dim=1))))))
+        return TwoLevels(upper, z2, self._below(h, z2))
+
+    def at(self, batch: Batch, eps: Tensor) -> Tensor:
+        """z for standard normal noise, or noise of another strength: z2 first, and z1 there. (B, 2 K) -> (B, 2 K)"""
+        h = self._features(self.bag.noisy(batch, None))
+        below, above = eps.chunk(2, dim=1)
+        z2 = Gaussian.halves(self.upper(h)).at(above)
+        return torch.cat([self._below(h, z2).at(below), z2], dim=1)
 
     def beyond(self, h: Tensor) -> Gaussian:
         """q(z2 | x) from the first layer's output (B, 2 H)."""
         return Gaussian.halves(self.upper(self._features(h)))
+
+    def _below(self, h: Tensor, z2: Tensor) -> Gaussian:
+        """q(z1 | x, z2) from the features of x."""
+        return Gaussian.halves(self.lower(glu(self.joint(torch.cat([h, z2], dim=1)))))
 
     def _features(self, h: Tensor) -> Tensor:
         h = glu(h)

@@ -36,6 +36,7 @@ class Decoder(nn.Module):
     ):
         super().__init__()
         dims = [latent_dim, *hidden_dims]
+        self.latent_dim = latent_dim
         self.hidden = gated_layers(dims) if gated else dense_layers(dims)
         self.activation = F.glu if gated else torch.tanh
         self.temperature = temperature
@@ -51,6 +52,11 @@ class Decoder(nn.Module):
     def output(self) -> tuple[Tensor, Tensor]:
         """Weight (I, H) and bias (I,) that turn hidden states into logits."""
         return self.weight if self.temperature is None else unit_rows(self.weight), self.bias
+
+    @property
+    def linear(self) -> bool:
+        """Whether logits are z W^T + b."""
+        return not len(self.hidden) and self.temperature is None
 
     def logits(self, hidden: Tensor) -> Tensor:  # (B, H) -> (B, I)
         return linear(hidden, *self.output)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -40,7 +41,10 @@ class Gaussian(NamedTuple):
 
         Source: Kingma & Welling 2014, section 2.4 (the reparameterisation trick).
         """
-        eps = torch.empty_like(self.mean).normal_(generator=generator)
+        return self.at(torch.empty_like(self.mean).normal_(generator=generator))
+
+    def at(self, eps: Tensor) -> Tensor:
+        """mu + sigma * eps, for noise that is given. (B, K) -> (B, K)"""
         return self.mean + torch.exp(0.5 * self.logvar) * eps
 
 
@@ -68,8 +72,17 @@ class TwoLevels(NamedTuple):
     def mean(self) -> Tensor:  # (B, 2 K)
         return torch.cat([self.lower.mean, self.z2], dim=1)
 
+    @property
+    def logvar(self) -> Tensor:  # (B, 2 K), of z1 at that z2, and of z2
+        return torch.cat([self.lower.logvar, self.upper.logvar], dim=1)
+
     def sample(self, generator: torch.Generator) -> Tensor:  # (B, 2 K)
         return torch.cat([self.lower.sample(generator), self.z2], dim=1)
+
+
+def normals(random: np.random.Generator, shape: tuple[int, int], device: torch.device) -> Tensor:
+    """Standard normal noise of numpy's making: row by row it is the same in blocks of any size, on any device."""
+    return torch.from_numpy(random.standard_normal(shape, dtype=np.float32)).to(device)
 
 
 def gaussian_kl(posterior: Gaussian, prior: Gaussian) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import glu
@@ -12,7 +13,7 @@ from torch.nn.functional import glu
 from recvae.batches import Batch, DeviceRows
 from recvae.errors import InvalidDataError
 from recvae.nn.layers import dense_layers, gated_layers
-from recvae.nn.posterior import LOG_2PI, Gaussian, TwoLevels, gaussian_kl, standard_normal_kl
+from recvae.nn.posterior import LOG_2PI, Gaussian, TwoLevels, gaussian_kl, normals, standard_normal_kl
 
 RENEWED = 2048  # users encoded at a time
 
@@ -24,6 +25,10 @@ class Prior(nn.Module):
     """
 
     def forward(self, posterior: Any, z: Tensor, batch: Batch, encoder: nn.Module) -> Tensor:  # -> (B,)
+        raise NotImplementedError
+
+    def sample(self, shape: tuple[int, int], random: np.random.Generator, encoder: Any) -> Tensor:
+        """Places z of users of whom nothing is known. -> `shape`, (n, K)"""
         raise NotImplementedError
 
     def renew(self, encoder: nn.Module, rows: DeviceRows) -> None:
@@ -39,6 +44,9 @@ class StandardNormal(Prior):
     def forward(self, posterior: Gaussian, z: Tensor, batch: Batch, encoder: nn.Module) -> Tensor:
         return standard_normal_kl(posterior)
 
+    def sample(self, shape: tuple[int, int], random: np.random.Generator, encoder: nn.Module) -> Tensor:
+        return normals(random, shape, device_of(encoder))
+
 
 class Composite(Prior):
     """In each dimension, a mixture of N(0, 1), the posterior before this epoch, and a wide N(0, e^10): 3/20, 3/4, 1/10.
@@ -46,6 +54,9 @@ class Composite(Prior):
     Source: Shenbin et al. 2020, section 3.3; that dimensions mix on their own is in the authors' code. The old
     encoder does not change within an epoch, nor does its posterior of a user, for which it sees the whole row: so it is
     computed once an epoch, (U, 2 K) numbers.
+
+    Of somebody new there is no posterior before, and nobody is where the wide part is: it only lets posteriors go far
+    at little cost. What is left to draw from is N(0, I).
     """
 
     WEIGHTS = (3 / 20, 3 / 4, 1 / 10)
@@ -70,6 +81,9 @@ class Composite(Prior):
             raise InvalidDataError("Expected a composite prior renewed on the rows that the batch is from; call renew.")
         mean, logvar = (part[batch.users] for part in self.old)
         return (posterior.log_density(z) - self.log_density(z, Gaussian(mean, logvar))).sum(1)
+
+    def sample(self, shape: tuple[int, int], random: np.random.Generator, encoder: nn.Module) -> Tensor:
+        return normals(random, shape, device_of(encoder))
 
     def log_density(self, z: Tensor, old: Gaussian) -> Tensor:
         """log p(z) of the mixture, with the old posterior of the same users. -> (B, K)"""
@@ -98,6 +112,11 @@ class VampPrior(Prior):
         """log p(z). (B, K) -> (B,)"""
         return mixture_log_density(z, encoder.beyond(self.pseudo_inputs))
 
+    def sample(self, shape: tuple[int, int], random: np.random.Generator, encoder: Any) -> Tensor:
+        mean, logvar = encoder.beyond(self.pseudo_inputs)
+        chosen = torch.from_numpy(random.integers(len(mean), size=shape[0])).to(mean.device)
+        return Gaussian(mean[chosen], logvar[chosen]).at(normals(random, shape, mean.device))
+
 
 class TwoLevelPrior(Prior):
     """p(z2) p(z1 | z2): a prior of the upper level, and a Gaussian by a gated layer below it.
@@ -112,8 +131,22 @@ class TwoLevelPrior(Prior):
         (self.lower,) = dense_layers([hidden_dim, 2 * latent_dim])
 
     def forward(self, posterior: TwoLevels, z: Tensor, batch: Batch, encoder: nn.Module) -> Tensor:
-        lower = Gaussian.halves(self.lower(glu(self.hidden(posterior.z2))))  # p(z1 | z2)
-        return self.upper(posterior.upper, posterior.z2, batch, encoder) + gaussian_kl(posterior.lower, lower)
+        lower = gaussian_kl(posterior.lower, self._below(posterior.z2))
+        return self.upper(posterior.upper, posterior.z2, batch, encoder) + lower
+
+    def sample(self, shape: tuple[int, int], random: np.random.Generator, encoder: nn.Module) -> Tensor:
+        half = (shape[0], shape[1] // 2)
+        z2 = self.upper.sample(half, random, encoder)
+        return torch.cat([self._below(z2).at(normals(random, half, z2.device)), z2], dim=1)
+
+    def _below(self, z2: Tensor) -> Gaussian:
+        """p(z1 | z2)."""
+        return Gaussian.halves(self.lower(glu(self.hidden(z2))))
+
+
+def device_of(module: nn.Module) -> torch.device:
+    """Where the parameters of a module are."""
+    return next(module.parameters()).device
 
 
 def mixture_log_density(z: Tensor, components: Gaussian) -> Tensor:

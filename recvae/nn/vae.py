@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from recvae.batches import Batch
+from recvae.errors import NotSupportedError
 from recvae.nn.layers import Decoder
 from recvae.nn.posterior import Posterior
 from recvae.nn.prior import Prior
@@ -64,8 +66,15 @@ class VAE(nn.Module):
         """Logits of all items: no noise at inference. -> (B, I)"""
         return self.decoder.logits(self.hidden(batch))
 
-    def hidden(self, batch: Batch) -> Tensor:
-        """The decoder's last hidden state, from the posterior's mean. -> (B, H)"""
-        posterior: Posterior = self.encoder(batch)
-        hidden: Tensor = self.decoder(posterior.mean)
+    def hidden(self, batch: Batch, eps: Tensor | None = None) -> Tensor:
+        """The decoder's last hidden state, from the posterior's mean or from mu + sigma * eps (B, K). -> (B, H)"""
+        encoder: Any = self.encoder
+        hidden: Tensor = self.decoder(encoder(batch).mean if eps is None else encoder.at(batch, eps))
+        return hidden
+
+    def hidden_from_prior(self, n: int, random: np.random.Generator) -> Tensor:
+        """The decoder's last hidden state at n draws from the prior. -> (n, H)"""
+        if self.prior is None:
+            raise NotSupportedError("Expected a network with a prior to draw from, got a deterministic autoencoder.")
+        hidden: Tensor = self.decoder(self.prior.sample((n, self.decoder.latent_dim), random, self.encoder))
         return hidden

@@ -4,15 +4,27 @@ from recvae.params import parameters
 from recvae.recommender.abilities import abilities
 from recvae.recommender.base import FitCallback, FitRun, Model
 from recvae.recommender.explain import Explains
+from recvae.recommender.exploring import Explored
 from recvae.recommender.files import Saves, load
+from recvae.recommender.latent import Encoding, Imagines
 from recvae.recommender.serving import Serves, UnknownItemsWarning
 from recvae.recommender.similar import FindsSimilar
 
-__all__ = ["FitCallback", "FitRun", "Model", "Recommender", "UnknownItemsWarning", "abilities", "load"]
+__all__ = [
+    "Encoding",
+    "Explored",
+    "FitCallback",
+    "FitRun",
+    "Model",
+    "Recommender",
+    "UnknownItemsWarning",
+    "abilities",
+    "load",
+]
 
 
 @parameters
-class Recommender(Serves, FindsSimilar, Explains, Saves):
+class Recommender(Serves, FindsSimilar, Explains, Imagines, Saves):
     """A model that ranks items for rows of a users x items matrix.
 
     A user is a row, never a number that the model looks up: whoever was not there at training is scored like anyone

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +11,7 @@ from scipy import sparse
 
 from recvae.errors import InvalidDataError, InvalidParameterError, InvalidTypeError, OutOfRangeError
 from recvae.params import check_whole
-from recvae.recommender.base import Model
+from recvae.recommender.exploring import Explored, Explores
 from recvae.rows import check_rows
 from recvae.topk import PAD_SCORE, Allowed, Ranking, Rough, Scorer, rank
 
@@ -21,8 +21,38 @@ ItemsOf: TypeAlias = Items | sparse.csr_matrix | sparse.csr_array
 BLOCK_BYTES = 20 << 20  # of scores at a time
 
 
-class Ranks(Model):
+class Ranks(Explores):
     """Ranking the items for rows of a users x items matrix."""
+
+    @overload
+    def recommend(
+        self,
+        userid: Any,
+        user_items: Any,
+        N: int = ...,
+        filter_already_liked_items: bool = ...,
+        filter_items: ItemsOf | None = ...,
+        recalculate_user: bool = ...,
+        items: ItemsOf | None = ...,
+        *,
+        explore: None = ...,
+        random_state: int | None = ...,
+    ) -> Ranking: ...
+
+    @overload
+    def recommend(
+        self,
+        userid: Any,
+        user_items: Any,
+        N: int = ...,
+        filter_already_liked_items: bool = ...,
+        filter_items: ItemsOf | None = ...,
+        recalculate_user: bool = ...,
+        items: ItemsOf | None = ...,
+        *,
+        explore: float,
+        random_state: int | None = ...,
+    ) -> Explored: ...
 
     def recommend(
         self,
@@ -33,7 +63,10 @@ class Ranks(Model):
         filter_items: ItemsOf | None = None,
         recalculate_user: bool = False,
         items: ItemsOf | None = None,
-    ) -> Ranking:
+        *,
+        explore: float | None = None,
+        random_state: int | None = None,
+    ) -> Ranking | Explored:
         """The N best items for each row, as implicit's `recommend` gives them.
 
         userid : a number, for one user, or a list of them; says only the form of the answer (but see `KnownUsers`)
@@ -42,14 +75,20 @@ class Ranks(Model):
         filter_items : leave out these as well; items : rank only these. A list is for all users, and there may be one
             of the two; a CSR matrix has a row of items for each user, and may stand beside the other
         recalculate_user : accepted as in implicit; rows are always encoded anew (but see `KnownUsers`)
+        explore : rank by the scores at z = mu + explore * sigma * eps, one draw eps ~ N(0, I) for each row, of models
+            with a distribution over z: 0 gives the plain lists, 1 is Thompson sampling (Thompson 1933)
+        random_state : seed of these draws, in the order of the rows; None draws one
 
         Returns (ids int32, scores float32) by descending score, equal scores by ascending id; of shape (N,) for one
         user and (len(userid), N) for a list. Where there are no more items to give, id -1 and score -FLT_MAX: a user
         for whom nothing is left gets a list of these alone. With a list of `items`, N is at most their number.
+        With `explore`, an `Explored`: ids, scores at z, and how unsure the model is of each.
 
         Raises NotFittedError; InvalidTypeError or InvalidDataError for rows that do not fit; OutOfRangeError for
-        items the model does not have; InvalidParameterError for N < 1.
+        items the model does not have; InvalidParameterError for N < 1 or explore < 0; NotSupportedError for `explore`
+        of a model without such a distribution.
         """
+        exploration = self._exploration(explore, random_state)
         rows = self._rows(user_items)
         scalar = np.ndim(userid) == 0
         users = np.atleast_1d(userid)
@@ -62,8 +101,13 @@ class Ranks(Model):
         if allowed.items is not None and not sparse.issparse(items) and items is not None:
             N = min(N, int(allowed.items.sum()))
         scorer = self._scorer(users, recalculate_user)
+        if exploration is not None and exploration.strength:
+            scorer = self._explorer(exploration.strength, exploration.of_users)
         ids, scores = rank(scorer, rows, N, filter_seen=filter_already_liked_items, allowed=allowed)
-        return (ids[0], scores[0]) if scalar else (ids, scores)
+        if exploration is None:
+            return (ids[0], scores[0]) if scalar else (ids, scores)
+        spread = self._spread(rows, ids, exploration.of_spread)
+        return Explored(ids[0], scores[0], spread[0]) if scalar else Explored(ids, scores, spread)
 
     def score(self, user_items: Any, items: Items | None = None, *, userid: Any = None) -> NDArray[np.float32]:
         """Scores of all items, or of `items` in their order, for rows: for ensembles and other rankers.

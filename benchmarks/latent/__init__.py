@@ -1,0 +1,22 @@
+"""What verbs on the posterior are worth on real data: odd users, users who never were, lists that explore."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import sparse
+
+from recvae import Holdout, MultVAE, RecVAE, Split
+from recvae.models.variational import Variational
+from recvae.rows import transform_values
+
+MODELS: dict[str, type[Variational]] = {"MultVAE": MultVAE, "RecVAE": RecVAE}  # with their defaults
+
+
+def training_rows(split: Split) -> sparse.csr_matrix:
+    """Rows of the training users, values read as the data declare it."""
+    return transform_values(split.train.matrix, split.train.values).astype(np.float32)
+
+
+def whole_rows(holdout: Holdout, values: str) -> sparse.csr_matrix:
+    """All that held-out users have, folded in or held out."""
+    return transform_values((holdout.fold_in + holdout.held_out).tocsr(), values).astype(np.float32)

@@ -1,0 +1,71 @@
+"""What exploring costs and brings: accuracy of lists against how much of the catalogue they reach, by strength."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.latent import MODELS
+from recvae import Holdout, evaluate, load_split
+from recvae.models.variational import Variational
+
+STRENGTHS = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0)
+DRAWS = 5
+RECALL, NDCG, COVERAGE = "recall@20", "ndcg@100", "coverage@20"
+
+
+def run_exploration(dataset: str, home: Path | None, save: Callable[[dict[str, Any]], None]) -> None:
+    """Means over draws, and their standard deviation, on the test users."""
+    split = load_split(dataset, home)
+    results: dict[str, Any] = {"dataset": dataset, "draws": DRAWS, "strengths": list(STRENGTHS), "models": {}}
+    for name, make in MODELS.items():
+        model = make(random_state=0).fit(split.train, show_progress=False, valid=split.valid)
+        found: dict[str, dict[str, list[float]]] = {key: {"mean": [], "std": []} for key in (RECALL, NDCG, COVERAGE)}
+        results["models"][name] = found
+        for strength in STRENGTHS:
+            values = [measured(model, split.test, strength, seed) for seed in range(DRAWS if strength else 1)]
+            for key, curve in found.items():
+                each = [value[key] for value in values]
+                curve["mean"].append(float(np.mean(each)))
+                curve["std"].append(float(np.std(each)))
+            print(name, strength, {key: curve["mean"][-1] for key, curve in found.items()}, flush=True)
+        save(results)
+
+
+def measured(model: Variational, holdout: Holdout, strength: float, seed: int) -> dict[str, float]:
+    """Accuracy, and the share of the catalogue that stands in a list of 20, for one draw of all users."""
+    explorer = Explorer(model, strength, seed)
+    short, long = evaluate(explorer, holdout, [RECALL]), evaluate(explorer, holdout, [NDCG])
+    return {RECALL: short[RECALL].mean, NDCG: long[NDCG].mean, COVERAGE: short.lists["coverage"]}
+
+
+class Explorer:
+    """A model whose lists explore, for the evaluator."""
+
+    def __init__(self, model: Variational, strength: float, seed: int):
+        self.model, self.strength, self.seed = model, strength, seed
+
+    def recommend(self, userid: Any, user_items: Any, N: int = 10) -> tuple[Any, Any]:
+        ids, scores, _ = self.model.recommend(userid, user_items, N, explore=self.strength, random_state=self.seed)
+        return ids, scores
+
+
+def plot_exploration(results: dict[str, Any], path: Path) -> None:
+    """Accuracy against coverage, a curve for each model, its points labelled by strength."""
+    from matplotlib import pyplot
+
+    pyplot.rcParams.update({"svg.hashsalt": "recvae", "svg.fonttype": "none"})  # the same figures, the same small file
+    figure, axes = pyplot.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
+    for axis, metric in zip(axes, (RECALL, NDCG), strict=True):
+        for (name, found), color in zip(results["models"].items(), ("#0072b2", "#d55e00"), strict=True):
+            x, y = (found[key]["mean"] for key in (COVERAGE, metric))
+            axis.plot(x, y, "o-", color=color, label=name)
+            for strength, *point in zip(results["strengths"], x, y, strict=True):
+                axis.annotate(f"{strength:g}", point, xytext=(4, 4), textcoords="offset points", fontsize=7)
+        axis.set(title=f"{metric} by strength", xlabel="share of the catalogue in lists of 20", ylim=(0, None))
+        axis.legend(frameon=False)
+    figure.savefig(path, metadata={"Date": None})
+    pyplot.close(figure)

@@ -1,0 +1,42 @@
+"""The tables of docs/latent.md, from the recorded results."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from benchmarks.markdown import markdown
+
+
+def anomaly_table(results: dict[str, Any]) -> str:
+    """AUROC by what is planted among whom, for each model."""
+    first, *_ = results["models"].values()
+    by = list(next(iter(first["held-out users"].values())))
+    rows = [["AUROC", "bots", *(f"{name}, {way}" for name in results["models"] for way in by[:2]), by[2]]]
+    for among, kinds in first.items():
+        for kind in kinds:
+            found = [model[among][kind] for model in results["models"].values()]
+            values = [f"{value[way]:.3f}" for value in found for way in by[:2]]
+            rows.append([f"among {among}", kind, *values, f"{found[0][by[2]]:.3f}"])
+    return markdown(rows)
+
+
+def generation_table(results: dict[str, Any]) -> str:
+    """What a model that saw synthetic users alone is worth, and how near these are to training users."""
+    rows = [["trained on", "model", "NDCG@100", "share of real", "nearest training user, mean", "1 % above", "highest"]]
+    for name, ways in results["models"].items():
+        for way, found in ways.items():
+            near = results["nearest"]["held-out users"] if way == "real" else found["nearest"]
+            what = "real users (nearest: of held-out users)" if way == "real" else f"synthetic, {way}"
+            figures = [f"{found['ndcg@100']:.4f}", f"{found.get('share', 1):.1%}"]
+            rows.append([what, name, *figures, *(f"{near[key]:.3f}" for key in ("mean", "p99", "max"))])
+    return markdown(rows)
+
+
+def exploration_table(results: dict[str, Any]) -> str:
+    """Accuracy and coverage by strength."""
+    models = results["models"]
+    rows = [["explore", *(f"{name}, {key}" for name, found in models.items() for key in found)]]
+    for place, strength in enumerate(results["strengths"]):
+        values = [curve["mean"][place] for found in models.values() for curve in found.values()]
+        rows.append([f"{strength:g}", *(f"{value:.3f}" for value in values)])
+    return markdown(rows)
