@@ -252,6 +252,16 @@ def match_ids(ids: Ids, known: Ids) -> NDArray[np.int64]:
     return np.array([place.get(name, -1) for name in mine], dtype=np.int64)
 
 
+def id_array(ids: Sequence[Any]) -> Ids:
+    """Raw ids that are all text or all whole numbers as an array. Raises InvalidDataError."""
+    kinds = set(map(type, ids))
+    if kinds <= {str}:
+        return np.array(ids, dtype=object)
+    if kinds != {int} or min(ids) < -(2**63) or max(ids) >= 2**64 or (min(ids) < 0 and max(ids) >= 2**63):
+        raise InvalidDataError("Expected ids that are all text or all whole numbers of 64 bits, got others.")
+    return np.array(ids, dtype=np.uint64 if max(ids) >= 2**63 else np.int64)
+
+
 def _ids(ids: Sequence[Any] | Ids | None, expected: int, name: str) -> Ids:
     made = np.arange(expected) if ids is None else np.asarray(ids)
     if made.dtype.kind == "f":  # numpy has no whole numbers for a list like [1, 2**63]

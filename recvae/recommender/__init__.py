@@ -5,6 +5,7 @@ from recvae.recommender.abilities import abilities
 from recvae.recommender.base import FitCallback, FitRun, Model
 from recvae.recommender.explain import Explains
 from recvae.recommender.files import Saves, load
+from recvae.recommender.growing import Grows
 from recvae.recommender.ranking import Ranks
 from recvae.recommender.similar import FindsSimilar
 
@@ -12,7 +13,7 @@ __all__ = ["FitCallback", "FitRun", "Model", "Recommender", "abilities", "load"]
 
 
 @parameters
-class Recommender(Ranks, FindsSimilar, Explains, Saves):
+class Recommender(Ranks, FindsSimilar, Explains, Grows, Saves):
     """A model that ranks items for rows of a users x items matrix.
 
     A user is a row, never a number that the model looks up: whoever was not there at training is scored like anyone
