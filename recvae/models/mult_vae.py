@@ -76,9 +76,7 @@ class MultVAE(Autoencoder):
         if self.kl_cap is not None:
             return super()._last_beta()
         if not hasattr(self, "kl_cap_"):  # a file of before it was kept
-            raise NotFittedError(
-                "Expected the kl_cap that was found, which the file does not hold; set_params(kl_cap=)."
-            )
+            raise NotFittedError("Expected the kl_cap that was found, which the file lacks; set_params(kl_cap=...).")
         return self.kl_cap_
 
     def _tensors(self) -> dict[str, Tensor]:

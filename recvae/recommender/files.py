@@ -105,4 +105,10 @@ def _state(description: dict[str, Any]) -> dict[str, Any]:
         if texts is not None and (not isinstance(texts, list) or len(texts) != n_items):
             raise ValueError(f"there are {name} for another number of items than {n_items}")
         state[f"{name}_"] = None if texts is None else id_array(texts)
+    if len(set(description["item_ids"] or range(n_items))) != n_items or not _all_text(description["titles"] or []):
+        raise ValueError("there are item_ids that are not distinct, or titles that are no text")
     return state
+
+
+def _all_text(values: list[Any]) -> bool:
+    return all(isinstance(value, str) for value in values)
