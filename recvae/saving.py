@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,24 +13,26 @@ import safetensors
 import safetensors.torch
 import torch
 from scipy import sparse
-from torch import Tensor
+from torch import Tensor, nn
 
 from recvae.errors import DataNotFoundError, InvalidDataError, InvalidTypeError
 from recvae.files import write_whole
 from recvae.rows import check_structure
 
 FORMAT = 1
+HEADER = 100_000_000  # bytes of text in a safetensors file, at most
 
 File = str | Path | BinaryIO
 
 
 def write_model(file: File, tensors: Mapping[str, Tensor], description: dict[str, Any]) -> None:
-    """Write to a path, atomically, or to an open binary file."""
+    """Write to a path, whole, or to an open binary file. Raises OutputError; InvalidDataError for too much text."""
     _check_file(file, "write")
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     text = json.dumps(description | {"format": FORMAT}, default=lambda number: number.item())  # numpy's numbers
-    metadata = {"recvae": text, "sha256": _checksum(plain, text)}
-    content = safetensors.torch.save(plain, metadata)
+    content = safetensors.torch.save(plain, {"recvae": text, "sha256": _checksum(plain, text)})
+    if int.from_bytes(content[:8], "little") > HEADER:
+        raise InvalidDataError(f"Expected ids and titles of at most {HEADER:,} bytes, got more; save without titles.")
     if isinstance(file, (str, Path)):
         write_whole(Path(file), content)
     else:
@@ -45,16 +48,19 @@ def read_model(file: File) -> tuple[dict[str, Tensor], dict[str, Any]]:
     _check_file(file, "read")
     name = str(file) if isinstance(file, (str, Path)) else getattr(file, "name", "the open file")
     try:
-        content = Path(file).read_bytes() if isinstance(file, (str, Path)) else file.read()
+        if isinstance(file, (str, Path)):
+            with Path(file).open("rb") as stream:
+                content, metadata = _content(stream, name)
+        else:
+            content, metadata = _content(file, name)
     except OSError as error:
         raise DataNotFoundError(f"Expected a model file at {name}, got: {error.strerror}.") from error
-    metadata = _metadata(content, name)
     try:
         tensors = safetensors.torch.load(content)
         description = json.loads(metadata["recvae"])
         if not isinstance(description, dict):
             raise ValueError("its description is none")
-    except (safetensors.SafetensorError, KeyError, ValueError, RecursionError) as error:
+    except (safetensors.SafetensorError, KeyError, ValueError, RuntimeError, AssertionError) as error:
         raise InvalidDataError(
             f"Expected a model file of recvae, got {name}, which is damaged or another: {error}."
         ) from error
@@ -70,7 +76,28 @@ def read_model(file: File) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 def content_checksum(content: bytes) -> str:
     """The checksum inside of what `write_model` wrote: the same for the same model and version of recvae."""
-    return _metadata(content, "the open file")["sha256"]
+    return _content(io.BytesIO(content), "the open file")[1]["sha256"]
+
+
+def taken(tensors: Mapping[str, Tensor], name: str, shape: tuple[int | None, ...]) -> Tensor:
+    """The tensor of a file by its name: of float32, and of that shape, None for any size. Raises InvalidDataError."""
+    tensor = tensors.get(name)
+    if tensor is None or tensor.dtype != torch.float32 or not _fits(tensor, shape):
+        raise InvalidDataError(f"Expected {name} of float32 and shape {shape}, got {_kind(tensor)}.")
+    return tensor
+
+
+def fill(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Give a network without memory of its own, on the meta device, the tensors of a file for weights.
+
+    Raises InvalidDataError, before anything is allocated, where names, shapes or types differ.
+    """
+    wanted = network.state_dict()
+    for name in sorted(wanted.keys() | tensors.keys()):
+        here, there = tensors.get(name), wanted.get(name)
+        if here is None or there is None or here.shape != there.shape or here.dtype != there.dtype:
+            raise InvalidDataError(f"Expected {_kind(there)} as {name}, got {_kind(here)}.")
+    network.load_state_dict(tensors, assign=True)
 
 
 def csr_tensors(matrix: sparse.csr_matrix) -> dict[str, Tensor]:
@@ -80,8 +107,11 @@ def csr_tensors(matrix: sparse.csr_matrix) -> dict[str, Tensor]:
 
 def csr_from(tensors: Mapping[str, Tensor], shape: tuple[int, int]) -> sparse.csr_matrix:
     """The inverse of `csr_tensors`. Raises InvalidDataError where indices point outside of the matrix."""
-    arrays = tuple(tensors[name].numpy() for name in ("data", "indices", "indptr"))
-    matrix = sparse.csr_matrix(arrays, shape=shape)
+    data = taken(tensors, "data", (None,)).numpy()
+    places = [tensors[name] for name in ("indices", "indptr")]
+    if any(place.dtype not in (torch.int32, torch.int64) or place.dim() != 1 for place in places):
+        raise InvalidDataError("Expected whole numbers as indices of a sparse matrix, got others.")
+    matrix = sparse.csr_matrix((data, *(place.numpy() for place in places)), shape=shape)
     check_structure(matrix)
     return matrix
 
@@ -91,14 +121,32 @@ def _check_file(file: File, verb: str) -> None:
         raise InvalidTypeError(f"Expected a path or an open binary file, got {type(file).__name__}.")
 
 
-def _metadata(content: bytes, name: str) -> dict[str, str]:
-    """The header's text entries: eight bytes of length, then JSON, as safetensors defines it."""
+def _content(stream: BinaryIO, name: str) -> tuple[bytes, dict[str, str]]:
+    """All of a file, and the header's text entries: eight bytes of length, then JSON, as safetensors defines it.
+
+    The rest is read only where the header is ours: another file may be of any size.
+    """
+    start = stream.read(8)
     try:
-        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-        metadata: dict[str, str] = header["__metadata__"]
+        size = int.from_bytes(start, "little")
+        if size > HEADER:
+            raise ValueError("its header is too long")
+        start += stream.read(size)
+        metadata: dict[str, str] = json.loads(start[8:])["__metadata__"]
+        if not all(isinstance(metadata[entry], str) for entry in ("recvae", "sha256")):
+            raise TypeError("its entries are no text")
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InvalidDataError(f"Expected a model file of recvae, got {name}, which is damaged or another.") from error
-    return metadata
+    return start + stream.read(), metadata
+
+
+def _fits(tensor: Tensor, shape: tuple[int | None, ...]) -> bool:
+    return tensor.dim() == len(shape) and all(n in (None, m) for n, m in zip(shape, tensor.shape, strict=True))
+
+
+def _kind(tensor: Tensor | None) -> str:
+    """What a tensor is, in words."""
+    return "nothing" if tensor is None else f"{str(tensor.dtype).removeprefix('torch.')} of shape {tuple(tensor.shape)}"
 
 
 def _checksum(tensors: Mapping[str, Tensor], text: str) -> str:

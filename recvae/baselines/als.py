@@ -17,6 +17,7 @@ from recvae.progress import bar
 from recvae.recommender import FitRun, Recommender
 from recvae.recommender.explain import by_leaving_out
 from recvae.recommender.similar import cosines
+from recvae.saving import taken
 from recvae.spaces import log, whole
 
 
@@ -61,9 +62,8 @@ class ALS(Recommender):
     def _restore(self, tensors: dict[str, Tensor], n_items: int) -> dict[str, Any]:
         with one_blas_thread():
             model = self._new()
-        model.item_factors = (
-            tensors["item_factors"].reshape(n_items, self.factors).numpy()
-        )  # all that scoring a row needs
+        # all that scoring a row needs
+        model.item_factors = taken(tensors, "item_factors", (n_items, self.factors)).numpy()
         return {"model_": model}
 
     def _new(self) -> Any:

@@ -17,6 +17,7 @@ from recvae.params import fitted, get_params, hyper, parameters
 from recvae.progress import bar
 from recvae.recommender import FitRun, Recommender
 from recvae.recommender.similar import cosines, unit
+from recvae.saving import taken
 from recvae.spaces import log, whole
 from recvae.topk import Scorer
 
@@ -64,7 +65,8 @@ class KnownUsers(Recommender):
         return {"user_factors": self.user_factors_, "item_factors": self.item_factors_}
 
     def _restore(self, tensors: dict[str, Tensor], n_items: int) -> dict[str, Any]:
-        return {"user_factors_": tensors["user_factors"], "item_factors_": tensors["item_factors"].view(n_items, -1)}
+        items = taken(tensors, "item_factors", (n_items, None))
+        return {"user_factors_": taken(tensors, "user_factors", (None, items.shape[1])), "item_factors_": items}
 
     def _scorer(self, users: NDArray[Any], recalculate: bool) -> Scorer:
         n_users = len(self.user_factors_)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from recvae.params import fitted, parameters
 from recvae.recommender import FitRun, Recommender
+from recvae.saving import taken
 
 
 @parameters
@@ -27,7 +28,7 @@ class Popularity(Recommender):
         return {"item_counts": self.item_counts_}
 
     def _restore(self, tensors: dict[str, Tensor], n_items: int) -> dict[str, Any]:
-        return {"item_counts_": tensors["item_counts"].reshape(n_items)}
+        return {"item_counts_": taken(tensors, "item_counts", (n_items,))}
 
     def _score(self, rows: sparse.csr_matrix) -> Tensor:
         return self.item_counts_.repeat(rows.shape[0], 1)

@@ -14,26 +14,27 @@ from scipy import sparse
 from torch import Tensor
 
 from recvae.batches import DeviceRows
-from recvae.errors import InvalidParameterError, NotFittedError
-from recvae.evaluation import evaluate_ranker
+from recvae.errors import NotFittedError
+from recvae.models.grow import alike, by_features, by_neighbours
+from recvae.models.scoring import network_scorer, network_scores, validation
 from recvae.nn import LIKELIHOODS, VAE
+from recvae.nn.device import find_device
+from recvae.nn.growing import ItemVectors, enlarged, item_vectors
 from recvae.nn.layers import initialize
 from recvae.nn.likelihood import UNOBSERVED
-from recvae.nn.products import PRECISIONS, in_bfloat16
-from recvae.nn.rough import RoughLogits
+from recvae.nn.products import PRECISIONS
 from recvae.nn.vae import Likelihood
 from recvae.params import fitted, hyper, parameters
 from recvae.progress import bar
 from recvae.recommender import FitRun, Recommender
 from recvae.recommender.explain import by_leaving_out
 from recvae.recommender.similar import cosines
-from recvae.rows import transform_values
+from recvae.saving import fill
 from recvae.spaces import log
-from recvae.split import Holdout
-from recvae.topk import Rough, Scorer, rank
+from recvae.topk import Scorer
 from recvae.train import WHOLE, Epoch, Phase, best_epoch, train
 
-MANY = 256  # users from which on it pays to prepare the output layer for rough scores
+Training = tuple[VAE, torch.optim.Optimizer, torch.Generator]
 
 
 @parameters
@@ -122,19 +123,57 @@ class Autoencoder(Recommender):
         """Weight of the KL term after a share of the run."""
         return 0.0
 
+    def _last_beta(self) -> float:
+        """That with which a fit ends."""
+        return self._beta(1.0)
+
     def _phases(self) -> Sequence[Phase]:
         """What an epoch is made of."""
         return (WHOLE,)
 
     def _fit(self, rows: sparse.csr_matrix, run: FitRun) -> dict[str, Any]:
-        # an event weighs 1 in the mean: with counts, the likelihood would else outgrow the KL term that beta weighs.
-        # The encoder reads rows at unit norm, so that in scoring nothing has to be divided.
-        rows = rows * np.float32(1 / rows.data.mean(dtype=np.float64))
+        rows = _evened(rows)
         network, optimizer, generator = self._untrained(rows.shape[1])
+        validate = None if run.valid is None else partial(validation, network, run.valid, run.values)
+        history = self._train(
+            (network, optimizer, generator),
+            rows,
+            run,
+            epochs=self.epochs,
+            stop_after=self.stop_after,
+            beta=self._beta,
+            validate=validate,
+            patience=self.patience,
+        )
+        return {"network_": network.eval(), "history_": history}
+
+    def _learn_on(self, rows: sparse.csr_matrix, epochs: int | None, run: FitRun) -> dict[str, Any]:
+        by_item = rows.T.tocsr().sign()  # (I + n, U)
+        shares = alike(by_item[self.n_items_ :], by_item[: self.n_items_])
+        grown = self._with_items(by_neighbours(item_vectors(self.network_), shares, np.diff(by_item.indptr)), shares)
+        passes = -(-self.epochs // 10) if epochs is None else epochs
+        if passes:
+            beta = self._last_beta()
+            training = self._ready(grown["network_"])
+            self._train(training, _evened(rows), run, epochs=passes, beta=lambda _: beta)
+        return grown
+
+    def _place_items(self, features: sparse.csr_matrix) -> dict[str, Any]:
+        vectors = by_features(item_vectors(self.network_), features)
+        return self._with_items(vectors, alike(features[self.n_items_ :], features[: self.n_items_]))
+
+    def _with_items(self, new: ItemVectors, shares: sparse.csr_matrix) -> dict[str, Any]:
+        """New items with their vectors, and the shares (n, I) of those that they are alike. -> fitted attributes"""
+        return {"network_": enlarged(self.network_, new).to(find_device(self.device)).eval()}
+
+    def _train(
+        self, training: Training, rows: sparse.csr_matrix, run: FitRun, *, epochs: int, **options: Any
+    ) -> list[Epoch]:
+        """Through the loop, telling the epochs to whoever asked for it."""
+        network, optimizer, generator = training
         with bar(run.show_progress) as progress:
-            task = progress.add_task(
-                f"training {type(self).__name__}", total=min(self.epochs, self.stop_after or self.epochs), note=""
-            )
+            total = min(epochs, options.get("stop_after") or epochs)
+            task = progress.add_task(f"training {type(self).__name__}", total=total, note="")
 
             def report(epoch: Epoch) -> None:
                 progress.update(task, completed=epoch.epoch, note=_note(epoch))
@@ -143,31 +182,30 @@ class Autoencoder(Recommender):
                 if run.on_epoch is not None:
                     run.on_epoch(epoch)
 
-            history = train(
+            return train(
                 network,
                 DeviceRows(rows, generator.device),
                 optimizer,
                 generator,
-                epochs=self.epochs,
-                stop_after=self.stop_after,
+                epochs=epochs,
                 batch_size=int(self.batch_size or min(500, -(-rows.shape[0] // 20))),
-                beta=self._beta,
                 phases=self._phases(),
                 max_grad_norm=self.max_grad_norm,
                 precision=self.precision,
-                validate=None if run.valid is None else partial(_validate, network, run.valid, run.values),
-                patience=self.patience,
                 callbacks=[report],
+                **options,
             )
-        return {"network_": network.eval(), "history_": history}
 
-    def _untrained(self, n_items: int) -> tuple[VAE, torch.optim.Optimizer, torch.Generator]:
+    def _untrained(self, n_items: int) -> Training:
         """What training starts from, on the model's device."""
-        device = _device(self.device)
-        generator = torch.Generator(device)
+        training = self._ready(self._network(n_items).to(find_device(self.device)))
+        initialize(training[0], training[2])
+        return training
+
+    def _ready(self, network: VAE) -> Training:
+        """A network with an optimizer and a generator of all draws, fresh."""
+        generator = torch.Generator(network.decoder.weight.device)
         generator.seed() if self.random_state is None else generator.manual_seed(int(self.random_state))
-        network = self._network(n_items).to(device)
-        initialize(network, generator)
         optimizer = torch.optim.AdamW(
             network.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay, fused=True
         )
@@ -177,9 +215,10 @@ class Autoencoder(Recommender):
         return dict(self.network_.state_dict())
 
     def _restore(self, tensors: dict[str, Tensor], n_items: int) -> dict[str, Any]:
-        network = self._network(n_items)
-        network.load_state_dict(tensors)
-        return {"network_": network.to(_device(self.device)).eval(), "history_": []}
+        with torch.device("meta"):  # shapes alone: what a file claims costs nothing until its tensors are seen to fit
+            network = self._network(n_items)
+        fill(network, tensors)
+        return {"network_": network.to(find_device(self.device)).eval(), "history_": []}
 
     def _score(self, rows: sparse.csr_matrix) -> Tensor:
         return network_scores(self.network_, rows)
@@ -198,48 +237,15 @@ class Autoencoder(Recommender):
         return by_leaving_out(self, row, item)
 
     def _scorer(self, users: NDArray[Any], recalculate: bool) -> Scorer:
-        return _scorer(self.network_, len(users))
+        return network_scorer(self.network_, len(users))
 
 
-def network_scores(network: VAE, rows: sparse.csr_matrix) -> Tensor:
-    """Scores of all items for rows, on the network's device. -> (B, I)"""
-    device = network.decoder.weight.device
-    with torch.no_grad():
-        return network.scores(DeviceRows(rows, device).all())
+def _evened(rows: sparse.csr_matrix) -> sparse.csr_matrix:
+    """Rows in which an event weighs 1 in the mean: with counts, the likelihood would else outgrow the KL term.
 
-
-def _scorer(network: VAE, n_users: int) -> Scorer:
-    """What ranks by the network's scores: for many users roughly at first, where that is faster."""
-    weight, bias = (part.detach() for part in network.decoder.output)
-    # on a CPU alone: a GPU may sum in bfloat16 too, which the bound does not know of
-    if n_users < MANY or weight.device.type != "cpu" or not in_bfloat16("auto", weight.device):
-        return lambda rows, _: network_scores(network, rows)
-    logits = RoughLogits(weight, bias)
-
-    def score(rows: sparse.csr_matrix, _: slice) -> Rough:
-        with torch.no_grad():
-            return logits(network.hidden(DeviceRows(rows, weight.device).all()))
-
-    return score
-
-
-def _validate(network: VAE, valid: Holdout, values: str) -> float:
-    """NDCG@100 on validation users."""
-
-    def ranker(_: NDArray[np.int64], rows: sparse.csr_matrix, N: int) -> NDArray[np.int32]:
-        return rank(_scorer(network, rows.shape[0]), transform_values(rows, values), N)[0]
-
-    return evaluate_ranker(ranker, valid, ["ndcg@100"])["ndcg@100"].mean
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise InvalidParameterError(f"Expected a device that is here, got device={name!r}: {reason}") from error
+    The encoder reads rows at unit norm, so that in scoring nothing has to be divided.
+    """
+    return rows * np.float32(1 / rows.data.mean(dtype=np.float64))
 
 
 def _note(epoch: Epoch) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from functools import partial
 from typing import Any
@@ -13,11 +14,13 @@ from scipy import sparse
 from torch import Tensor
 
 from recvae.join import Strangers, best_weight, climb, quality
-from recvae.models.autoencoder import network_scores
 from recvae.models.edlae import EDLAE
+from recvae.models.grow import wider_path
 from recvae.models.linear import Form
 from recvae.models.rec_vae import RecVAE
+from recvae.models.scoring import network_scores
 from recvae.models.variational import Scores
+from recvae.nn.growing import ItemVectors
 from recvae.params import fitted, hyper, parameters
 from recvae.recommender import FitRun
 from recvae.rows import transform_values
@@ -128,6 +131,11 @@ class HybridVAE(Form, RecVAE):
         l2 = LADDER[climb(tried, len(LADDER))]
         whole = isinstance(best[0].weights_, Tensor) or few == self.neighbours
         return best[0] if whole and best[0].l2 == l2 else self._path(l2)
+
+    def _with_items(self, new: ItemVectors, shares: sparse.csr_matrix) -> dict[str, Any]:
+        path = copy.copy(self.linear_)
+        path.weights_, path.n_items_ = wider_path(path.weights_, shares, self.neighbours), sum(shares.shape)
+        return super()._with_items(new, shares) | {"linear_": path}
 
     def _score(self, rows: sparse.csr_matrix) -> Tensor:
         return self._joined(super()._score(rows), rows)

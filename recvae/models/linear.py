@@ -15,7 +15,7 @@ from recvae.closed_form import dense_weights, gram, gram_diagonal, sparse_weight
 from recvae.nn.bag import weighted_sums
 from recvae.params import fitted, hyper, parameters
 from recvae.recommender import FitRun, Recommender
-from recvae.saving import csr_from, csr_tensors
+from recvae.saving import csr_from, csr_tensors, taken
 from recvae.spaces import uniform
 
 FORMS = ("auto", "dense", "sparse")
@@ -72,7 +72,7 @@ class Linear(Form, Recommender):
 
     def _restore(self, tensors: dict[str, Tensor], n_items: int) -> dict[str, Any]:
         if "weights" in tensors:
-            return {"weights_": tensors["weights"].view(n_items, n_items)}
+            return {"weights_": taken(tensors, "weights", (n_items, n_items))}
         return {"weights_": csr_from(tensors, (n_items, n_items))}
 
     def _score(self, rows: sparse.csr_matrix) -> Tensor:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import torch
 from scipy import sparse
+from torch import Tensor
 
-from recvae.errors import InvalidParameterError
+from recvae.errors import InvalidParameterError, NotFittedError
 from recvae.models.variational import Variational
 from recvae.nn import SCHEDULES, VAE, Decoder, GaussianEncoder, StandardNormal
 from recvae.nn.schedule import linear
@@ -29,7 +31,7 @@ class MultVAE(Variational):
     with beta annealed up to a cap below 1. Items are scored by f(mu(x)): inference has no noise.
 
     With `kl_cap=None` the cap is found as in section 2.2.2 of the paper: a first run anneals beta up to 1, the beta at
-    which validation peaks is the cap of a second run, which gives the model. It is `kl_cap_` after the fit (not saved).
+    which validation peaks is the cap of a second run, which gives the model. It is `kl_cap_` after the fit.
     Callbacks hear of the second run alone. `fit` without `valid` then raises InvalidParameterError.
     """
 
@@ -64,11 +66,26 @@ class MultVAE(Variational):
         search=uniform(0.2, 1),
     )
 
-    kl_cap_: float = fitted()  # as given, or as validation chose it
+    kl_cap_: float = fitted()  # as given, or as validation chose it; files of before it was kept may lack it
 
     def chosen_params(self) -> dict[str, Any]:
         """As for every autoencoder, with the cap that was found."""
         return super().chosen_params() | {"kl_cap": self.kl_cap_}
+
+    def _last_beta(self) -> float:
+        if self.kl_cap is not None:
+            return super()._last_beta()
+        if not hasattr(self, "kl_cap_"):  # a file of before it was kept
+            raise NotFittedError("Expected the kl_cap that was found, which the file lacks; set_params(kl_cap=...).")
+        return self.kl_cap_
+
+    def _tensors(self) -> dict[str, Tensor]:
+        cap = {"kl_cap": torch.tensor(self.kl_cap_, dtype=torch.float64)} if hasattr(self, "kl_cap_") else {}
+        return super()._tensors() | cap
+
+    def _restore(self, tensors: dict[str, Tensor], n_items: int) -> dict[str, Any]:
+        cap = float(tensors.pop("kl_cap")) if "kl_cap" in tensors else self.kl_cap
+        return super()._restore(tensors, n_items) | ({} if cap is None else {"kl_cap_": float(cap)})
 
     def _fit(self, rows: sparse.csr_matrix, run: FitRun) -> dict[str, Any]:
         if self.kl_cap is not None:

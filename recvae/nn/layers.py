@@ -96,13 +96,19 @@ class Dense(nn.Linear):
 
 
 def dense_layers(dims: Sequence[int]) -> nn.ModuleList:
-    """One linear layer from each size to the next. Left uninitialised: torch would draw from its global generator."""
-    return nn.ModuleList(nn.utils.skip_init(Dense, a, b) for a, b in itertools.pairwise(dims))
+    """One linear layer from each size to the next."""
+    return nn.ModuleList(_dense(a, b) for a, b in itertools.pairwise(dims))
 
 
 def gated_layers(dims: Sequence[int]) -> nn.ModuleList:
     """Layers for `glu`, which halves them: h -> (W h + b) * sigmoid(V h + c). Source: Dauphin et al. 2017."""
-    return nn.ModuleList(nn.utils.skip_init(Dense, a, 2 * b) for a, b in itertools.pairwise(dims))
+    return nn.ModuleList(_dense(a, 2 * b) for a, b in itertools.pairwise(dims))
+
+
+def _dense(width: int, out: int) -> Dense:
+    """Left uninitialised, for torch would draw from its global generator; on the device of the moment."""
+    layer: Dense = nn.utils.skip_init(Dense, width, out, device=torch.get_default_device())
+    return layer
 
 
 def normalized(batch: Batch) -> Tensor:

@@ -6,6 +6,7 @@ from recvae.recommender.base import FitCallback, FitRun, Model
 from recvae.recommender.explain import Explains
 from recvae.recommender.exploring import Explored
 from recvae.recommender.files import Saves, load
+from recvae.recommender.growing import Grows
 from recvae.recommender.latent import Encoding, Imagines
 from recvae.recommender.serving import Serves, UnknownItemsWarning
 from recvae.recommender.similar import FindsSimilar
@@ -24,7 +25,7 @@ __all__ = [
 
 
 @parameters
-class Recommender(Serves, FindsSimilar, Explains, Imagines, Saves):
+class Recommender(Serves, FindsSimilar, Explains, Imagines, Grows, Saves):
     """A model that ranks items for rows of a users x items matrix.
 
     A user is a row, never a number that the model looks up: whoever was not there at training is scored like anyone

@@ -164,6 +164,16 @@ class Model(ABC):
         """Where canonical rows are whose values have been read, such as means of posteriors. -> (B, K)"""
         raise NotImplementedError
 
+    @hook("network to learn on; a fresh fit takes seconds")
+    def _learn_on(self, rows: sparse.csr_matrix, epochs: int | None, run: FitRun) -> dict[str, Any]:
+        """Take in the columns (U, I + n) beyond the model's own, and learn from rows. -> fitted attributes by name"""
+        raise NotImplementedError
+
+    @hook("network whose items are vectors that features could stand for")
+    def _place_items(self, features: sparse.csr_matrix) -> dict[str, Any]:
+        """Take in the items (I + n, F) beyond the model's own, by their features. -> fitted attributes by name"""
+        raise NotImplementedError
+
     @hook("scores that come from the items of a row")
     def _contributions(self, row: sparse.csr_matrix, item: int) -> tuple[float, NDArray[np.float64]]:
         """The score of an item for one canonical row, and what each item of the row adds to it. -> score, (n_u,)"""

@@ -5,12 +5,12 @@ from __future__ import annotations
 import inspect
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from recvae.errors import InvalidDataError, UnknownNameError
-from recvae.interactions import Ids
-from recvae.params import check_params, get_params
+from recvae.ids import id_array
+from recvae.nn.device import find_device
+from recvae.params import check_params, check_whole, get_params
 from recvae.recommender.base import Model
+from recvae.rows import VALUES
 from recvae.saving import File, read_model, write_model
 from recvae.version import __version__
 
@@ -41,9 +41,9 @@ class Saves(Model):
         write_model(file, self._tensors(), description)
 
     @classmethod
-    def load(cls, fileobj_or_path: File) -> Recommender:
+    def load(cls, fileobj_or_path: File, device: str | None = None) -> Recommender:
         """`recvae.load`, as implicit's models have it; raises InvalidDataError for a model of another class too."""
-        model = load(fileobj_or_path)
+        model = load(fileobj_or_path, device)
         if not isinstance(model, cls):
             raise InvalidDataError(
                 f"Expected a file of a {cls.__name__}, got one of a {type(model).__name__}; recvae.load reads any."
@@ -51,40 +51,64 @@ class Saves(Model):
         return model
 
 
-def load(file: File) -> Recommender:
+def load(file: File, device: str | None = None) -> Recommender:
     """Read a model that `save` wrote, from a path or an open binary file, with its hyper-parameters, ids and titles.
 
-    A class of your own is found once its module is imported. Raises DataNotFoundError, InvalidDataError for a damaged
-    or foreign file, UnknownNameError for a model class that is not known here.
+    A class of your own is found once its module is imported. A file is data, and nothing in it is run; what it claims
+    is held against what is in it before memory is taken.
+
+    device : torch device for models that have a network, such as "cpu"; by default a GPU if there is one, wherever the
+        model was fitted. The others are on the CPU
+
+    Raises DataNotFoundError, InvalidDataError for a damaged or foreign file, UnknownNameError for a model class that is
+    not known here, InvalidParameterError for a device that is not.
     """
+    if device is not None:
+        find_device(device)
     tensors, description = read_model(file)
+    name = description.get("class")
     known = {name: cls for name, cls in Model.known.items() if not inspect.isabstract(cls)}
-    if description.get("class") not in known:
-        raise UnknownNameError.among("model class", description.get("class"), known)
+    if not isinstance(name, str) or name not in known:
+        raise UnknownNameError.among("model class", name, known)
     try:
-        params: dict[str, Any] = {
-            name: tuple(v) if isinstance(v, list) else v for name, v in description["parameters"].items()
-        }
-        model: Any = known[description["class"]](**params)
+        model: Any = known[name](**_params(description["parameters"], len(tensors)))
+        if device is not None and hasattr(model, "device"):
+            model.device = device
         check_params(model)
-        n_items = description["n_items"]
-        item_ids, titles = _array(description["item_ids"]), _array(description["titles"])
-        fitted = model._restore(tensors, n_items)
-        if any(ids is not None and len(ids) != n_items for ids in (item_ids, titles)):
-            raise ValueError(f"there are ids or titles for another number of items than {n_items}")
-        state = {"values_": description["values"], "n_items_": n_items, "item_ids_": item_ids, "titles_": titles}
-        state["trained_on_"] = description["trained_on"]
-    except (TypeError, KeyError, ValueError, AttributeError, RuntimeError) as error:
+        state = _state(description)
+        state |= model._restore(tensors, state["n_items_"])
+    except (TypeError, LookupError, ValueError, AttributeError, RuntimeError, ArithmeticError, MemoryError) as error:
+        reason = " ".join(str(error).split())
         raise InvalidDataError(
-            f"The file holds a {description['class']} that this version of recvae, {__version__}, cannot make again: "
-            f"{error}"
+            f"The file holds a {name} that this version of recvae, {__version__}, cannot make again: {reason}"
         ) from error
-    model.__dict__.update(fitted | state)
+    model.__dict__.update(state)
     return model
 
 
-def _array(values: list[Any] | None) -> Ids | None:
-    """Texts as objects, as `Interactions` has them, and whole numbers as numbers."""
-    if values is None or any(isinstance(value, str) for value in values):
-        return None if values is None else np.array(values, dtype=object)
-    return np.array(values, dtype=np.uint64 if max(values) > np.iinfo(np.int64).max else np.int64)
+def _params(values: dict[str, Any], n_tensors: int) -> dict[str, Any]:
+    """Hyper-parameters of a file; a list, such as widths of layers, is not longer than there are tensors."""
+    if any(isinstance(value, list) and len(value) > n_tensors for value in values.values()):
+        raise ValueError(f"there are more layers than its {n_tensors} tensors make")
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+
+
+def _state(description: dict[str, Any]) -> dict[str, Any]:
+    """What `fit` would have set in any model, of a file. Raises ValueError, KeyError for what fit does not set."""
+    n_items = check_whole("n_items", description["n_items"], 1)
+    values, trained_on = description["values"], description["trained_on"]
+    if values not in VALUES or not isinstance(trained_on, str | None):
+        raise ValueError(f"values are read as {values!r}, trained on {trained_on!r}")
+    state: dict[str, Any] = {"n_items_": n_items, "values_": values, "trained_on_": trained_on}
+    for name in ("item_ids", "titles"):
+        texts = description[name]
+        if texts is not None and (not isinstance(texts, list) or len(texts) != n_items):
+            raise ValueError(f"there are {name} for another number of items than {n_items}")
+        state[f"{name}_"] = None if texts is None else id_array(texts, name)
+    if len(set(description["item_ids"] or range(n_items))) != n_items or not _all_text(description["titles"] or []):
+        raise ValueError("there are item_ids that are not distinct, or titles that are no text")
+    return state
+
+
+def _all_text(values: list[Any]) -> bool:
+    return all(isinstance(value, str) for value in values)

@@ -1,0 +1,18 @@
+"""Where tensors live: a device by its name, or a sentence that it is not here."""
+
+from __future__ import annotations
+
+import torch
+
+from recvae.errors import InvalidParameterError
+
+
+def find_device(name: str) -> torch.device:
+    """The torch device of that name; "auto" is a GPU if there is one. Raises InvalidParameterError."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise InvalidParameterError(f"Expected a device that is here, got device={name!r}: {reason}") from error
