@@ -44,6 +44,10 @@ class UnknownUsersError(RecvaeError, NotImplementedError):
     """Users who were not there at training, asked of a model that has something learnt for each user it knows."""
 
 
+class NotSupportedError(RecvaeError, NotImplementedError):
+    """A model was asked for something that it cannot do."""
+
+
 class NotFittedError(RecvaeError, ValueError, AttributeError):
     """A model was asked for something that only a fitted model can give."""
 
