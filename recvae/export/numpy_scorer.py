@@ -44,8 +44,7 @@ class Scorer:
         self.n_items: int = description["n_items"]
         self.values: str = description["values"]
         ids = description["item_ids"]
-        texts = ids is not None and any(isinstance(one, str) for one in ids)
-        self.item_ids: Array | None = None if ids is None else np.array(ids, dtype=object if texts else None)
+        self.item_ids: Array | None = None if ids is None else _ids(ids)
 
     def recommend(
         self, histories: Sequence[Sequence[int]] | tuple[Any, ...], N: int = 10, filter_seen: bool = True
@@ -169,6 +168,13 @@ def _check(scorer: Scorer, arrays: dict[str, Array]) -> None:
         raise ValueError(f"it has weights for another number of items than {n_items}")
 
 
+def _ids(values: list[Any]) -> Array:
+    """Texts as objects, whole numbers as numbers."""
+    if any(isinstance(value, str) for value in values):
+        return np.array(values, dtype=object)
+    return np.array(values, dtype=np.uint64 if max(values) > np.iinfo(np.int64).max else np.int64)
+
+
 def _ragged(histories: Any) -> tuple[Array, Array, Array | None]:
     """Histories of either form as items, offsets, and values where there are some."""
     if isinstance(histories, tuple):
@@ -189,7 +195,7 @@ def _check_rows(items: Array, offsets: Array, n_items: int) -> None:
         or offsets.ndim != 1
         or any(each.size and each.dtype.kind not in "iu" for each in (items, offsets))
     ):
-        raise ValueError(f"Expected columns and offsets as whole numbers, got {items.dtype} and {offsets.dtype}.")
+        raise ValueError(f"Expected whole numbers as columns and offsets, got {items.dtype} and {offsets.dtype}.")
     if not len(offsets) or offsets[0] != 0 or offsets[-1] != len(items) or (np.diff(offsets) < 0).any():
         raise ValueError(f"Expected offsets that climb from 0 to {len(items)}, the number of columns.")
     if items.size and (items.min() < 0 or items.max() >= n_items):

@@ -126,15 +126,13 @@ def _graph(content: Program) -> Any:
 def _values(nodes: Nodes, values: str) -> str:
     """The events' values as the model reads them. -> (E,)"""
     if values == "binary":
-        one = _onnx().numpy_helper.from_array(np.ones(1, dtype=np.float32))
-        return nodes("ConstantOfShape", nodes("Shape", "items"), value=one)
+        return nodes("Expand", 1.0, nodes("Shape", "items"))
     if values == "raw":
         return "values"
     # log1p(x) = x log(u) / (u - 1) for u = 1 + x as it is rounded, x where that is 1
-    one = 1.0
-    u = nodes("Add", "values", one)
-    ratio = nodes("Div", nodes("Log", u), nodes("Sub", u, one))
-    return nodes("Where", nodes("Equal", u, one), "values", nodes("Mul", "values", ratio))
+    u = nodes("Add", "values", 1.0)
+    ratio = nodes("Div", nodes("Log", u), nodes("Sub", u, 1.0))
+    return nodes("Where", nodes("Equal", u, 1.0), "values", nodes("Mul", "values", ratio))
 
 
 def _by_user(nodes: Nodes, content: Program, items: str, values: str) -> list[str]:
@@ -175,17 +173,14 @@ def _sparse_path(body: Nodes, items: str, x: str) -> str:
     shift = body("Sub", starts, body("Sub", ends, lengths))
     cells = body("Add", body("Range", 0, total, 1), body("Gather", shift, row))
     said = body("Mul", body("Gather", "path.data", cells), body("Gather", x, row))
-    nothing = body("ConstantOfShape", [len(body.constants["path.indptr"]) - 1])
+    nothing = body("Expand", 0.0, [len(body.constants["path.indptr"]) - 1])
     return body("ScatterElements", nothing, body("Gather", "path.indices", cells), said, reduction="add")
 
 
 def _rows(nodes: Nodes, ends: str, total: str) -> str:
     """The row of each of `total` events, which is how many rows end before it or with it. -> (total,)"""
-    zero = _onnx().numpy_helper.from_array(np.zeros(1, dtype=np.int64))
-    one = _onnx().numpy_helper.from_array(np.ones(1, dtype=np.int64))
     size = nodes("Reshape", total, [1])
-    nobody = nodes("ConstantOfShape", nodes("Add", size, [1]), value=zero)
-    each = nodes("ConstantOfShape", nodes("Shape", ends), value=one)
+    nobody, each = nodes("Expand", 0, nodes("Add", size, [1])), nodes("Expand", 1, nodes("Shape", ends))
     ending = nodes("ScatterElements", nobody, ends, each, reduction="add")  # along one axis it is one thread's
     return nodes("Slice", nodes("CumSum", ending, 0), [0], size)
 

@@ -151,7 +151,7 @@ def _trace(model: Autoencoder) -> tuple[list[list[Any]], str, dict[str, Array]]:
     steps: dict[str, list[Any]] = {}
     last = _follow(hidden, names, steps)
     used = set(sources.values()) & set(_names(list(steps.values()))) - {"first"}
-    return list(steps.values()), last, {name: _array(exported.state_dict[name]) for name in used}
+    return list(steps.values()), last, {name: _array(exported.state_dict[name]) for name in sorted(used)}
 
 
 def _follow(node: fx.Node, names: dict[fx.Node, str], steps: dict[str, list[Any]]) -> str:
