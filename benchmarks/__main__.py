@@ -8,6 +8,8 @@ rounds: RecVAE's rounds of passes beside those of dense code
 gpu: training steps on a GPU, beside the time that they need at least
 growth: time and memory against the number of items and of users
 family: every model on several splits, differences pooled by user; to be resumed where it was stopped
+exports: lists of exported models beside torch's, on real data
+vectors: a vector index over the item vectors of large catalogues
 reproduce: our models by a card's protocol, beside the figures that papers have published
 serving: milliseconds in which one person gets ten items, from raw ids to raw ids
 anomaly: bots planted among real users, and how well they are found
@@ -29,6 +31,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.bulk import run_bulk
+from benchmarks.exports import exports_table, run_exports
 from benchmarks.family import Family, models_of, run_family, seeds_of
 from benchmarks.gpu import run_gpu
 from benchmarks.growth import plot, run_growth
@@ -42,6 +45,7 @@ from benchmarks.reproduce import reproduce_table, run_reproduce
 from benchmarks.serving import run_serving
 from benchmarks.speed import run_epochs, run_rounds, run_speed
 from benchmarks.table import RESULTS, family_table, results_page
+from benchmarks.vectors import run_vectors, sizes_of, vectors_table
 from recvae.errors import RecvaeError
 from recvae.files import check_writable
 
@@ -115,6 +119,17 @@ def _parser() -> argparse.ArgumentParser:
     growth.add_argument("--repeats", type=int, default=5)
     growth.add_argument("--out", type=Path, help="write the results to this JSON file")
     _add_bulk(commands.add_parser("bulk", help="lists for a million users"))
+    exports = commands.add_parser("exports", help="exported models beside torch")
+    exports.set_defaults(command=_exports)
+    exports.add_argument("--dataset", default="ml-1m")
+    exports.add_argument("--data-home", type=Path)
+    exports.add_argument("--epochs", type=int, default=2)
+    exports.add_argument("--out", type=Path, help="write the results to this JSON file")
+    vectors = commands.add_parser("vectors", help="a vector index over item vectors")
+    vectors.set_defaults(command=_vectors)
+    vectors.add_argument("--items", default="100000,1000000", help="numbers of items (default: %(default)s)")
+    vectors.add_argument("--data-home", type=Path)
+    vectors.add_argument("--out", type=Path, help="write the results to this JSON file")
     _add_family(commands.add_parser("family", help="every model on several splits"))
     _add_reproduce(commands.add_parser("reproduce", help="our models beside published figures"))
     commands.add_parser("table", help="the README's tables").set_defaults(command=_table)
@@ -204,6 +219,15 @@ def _gpu(arguments: argparse.Namespace) -> None:
 
 def _growth(arguments: argparse.Namespace) -> None:
     run_growth(arguments.repeats, partial(_save, arguments.out))
+
+
+def _exports(arguments: argparse.Namespace) -> None:
+    save = partial(_save, arguments.out)
+    print(exports_table(run_exports(arguments.dataset, arguments.data_home, arguments.epochs, save)))
+
+
+def _vectors(arguments: argparse.Namespace) -> None:
+    print(vectors_table(run_vectors(sizes_of(arguments.items), arguments.data_home, partial(_save, arguments.out))))
 
 
 def _family(arguments: argparse.Namespace) -> None:

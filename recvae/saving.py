@@ -27,16 +27,28 @@ File = str | Path | BinaryIO
 
 def write_model(file: File, tensors: Mapping[str, Tensor], description: dict[str, Any]) -> None:
     """Write to a path, whole, or to an open binary file. Raises OutputError; InvalidDataError for too much text."""
-    _check_file(file, "write")
+    check_file(file, "write")
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     text = json.dumps(description | {"format": FORMAT}, default=lambda number: number.item())  # numpy's numbers
     content = safetensors.torch.save(plain, {"recvae": text, "sha256": _checksum(plain, text)})
     if int.from_bytes(content[:8], "little") > HEADER:
         raise InvalidDataError(f"Expected ids and titles of at most {HEADER:,} bytes, got more; save without titles.")
+    write_bytes(file, content)
+
+
+def write_bytes(file: File, content: bytes) -> None:
+    """Write to a path, atomically, or to an open binary file. Raises InvalidTypeError, OutputError."""
+    check_file(file, "write")
     if isinstance(file, (str, Path)):
         write_whole(Path(file), content)
     else:
         file.write(content)
+
+
+def check_file(file: File, verb: str) -> None:
+    """Refuse what is neither a path nor has a method `verb` ("read", "write")."""
+    if not isinstance(file, (str, Path)) and not hasattr(file, verb):
+        raise InvalidTypeError(f"Expected a path or an open binary file, got {type(file).__name__}.")
 
 
 def read_model(file: File) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -45,7 +57,7 @@ def read_model(file: File) -> tuple[dict[str, Tensor], dict[str, Any]]:
     Raises DataNotFoundError where there is no file, InvalidDataError for one that is damaged, foreign or of a newer
     format.
     """
-    _check_file(file, "read")
+    check_file(file, "read")
     name = str(file) if isinstance(file, (str, Path)) else getattr(file, "name", "the open file")
     try:
         if isinstance(file, (str, Path)):
@@ -114,11 +126,6 @@ def csr_from(tensors: Mapping[str, Tensor], shape: tuple[int, int]) -> sparse.cs
     matrix = sparse.csr_matrix((data, *(place.numpy() for place in places)), shape=shape)
     check_structure(matrix)
     return matrix
-
-
-def _check_file(file: File, verb: str) -> None:
-    if not isinstance(file, (str, Path)) and not hasattr(file, verb):
-        raise InvalidTypeError(f"Expected a path or an open binary file, got {type(file).__name__}.")
 
 
 def _content(stream: BinaryIO, name: str) -> tuple[bytes, dict[str, str]]:

@@ -16,7 +16,7 @@ LAYERS = {
     2: "nn",
     3: "train",
     4: "recommender models baselines candidates tuning search study",
-    5: "benchmark report bulk",
+    5: "benchmark report bulk export",
     6: "cli commands arguments tune_command recommend_command __main__ __init__",
 }
 LAYER_OF = {name: layer for layer, names in LAYERS.items() for name in names.split()}

@@ -1,0 +1,258 @@
+"""Recommendations by a model that recvae exported, with numpy alone: this file may be copied to where torch is not.
+
+    scorer = load("model.npz")                              # as recvae.export.export_numpy wrote it
+    ids, scores = scorer.recommend([[3, 8, 21], []], N=10)  # the columns that two users have
+
+A model is arrays and a list of steps, each with the name and arguments of one of torch's operators: see `OPERATORS`.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import operator
+import zipfile
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+FORMAT = 1
+PAD_ID = -1
+PAD_SCORE = float(np.finfo(np.float32).min)  # -FLT_MAX
+LARGEST = 1e15  # of a value, whose square 32 bits have to hold
+BLOCK = 1 << 24  # scores that are held at a time
+
+Array = NDArray[Any]
+READ: dict[str, Callable[[Array], Array]] = {"binary": np.ones_like, "log1p": np.log1p, "raw": np.asarray}
+
+
+class Scorer:
+    """Ranks items for users by what they have.
+
+    n_items : how many items the model knows, columns 0 to n_items - 1
+    values : how it reads values: "binary" (1 for each event), "log1p" (log(1 + value)) or "raw"
+    item_ids : raw ids of the columns, or None where the model had none
+    description : what else is known of the model: its class, the version of recvae that wrote it
+    """
+
+    def __init__(self, description: dict[str, Any], arrays: dict[str, Array]):
+        self.description, self._arrays = description, arrays
+        self.n_items: int = description["n_items"]
+        self.values: str = description["values"]
+        ids = description["item_ids"]
+        self.item_ids: Array | None = None if ids is None else _ids(ids)
+
+    def recommend(
+        self, histories: Sequence[Sequence[int]] | tuple[Any, ...], N: int = 10, filter_seen: bool = True
+    ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+        """The N best items for each user.
+
+        histories : a list with the columns that each user has; or a tuple (items, offsets), where user b has
+            items[offsets[b] : offsets[b + 1]] (of a scipy CSR matrix: indices, indptr), or (items, offsets, values),
+            which a model needs that reads values
+        filter_seen : leave out what a user has
+
+        Returns (ids int32, scores float32), both (B, N), by descending score, equal scores by ascending id. Where
+        there are no more items to give, id -1 and score -FLT_MAX. Raises ValueError for what is not of this form.
+        """
+        if isinstance(N, bool) or not isinstance(N, (int, np.integer)) or N < 1:
+            raise ValueError(f"Expected N to be a whole number of at least 1, got {N!r}.")
+        items, offsets, values = self._read(*_ragged(histories))
+        n_users, step = len(offsets) - 1, max(1, BLOCK // self.n_items)
+        ids = np.full((n_users, N), PAD_ID, dtype=np.int32)
+        scores = np.full((n_users, N), PAD_SCORE, dtype=np.float32)
+        for start in range(0, n_users, step):
+            rows = [slice(a, b) for a, b in pairwise(offsets[start : start + step + 1])]
+            block = self._scores([(items[row], values[row]) for row in rows])
+            for user, (row, mine) in enumerate(zip(rows, block, strict=True), start):
+                if filter_seen:
+                    mine[items[row]] = -np.inf
+                best = _best(mine, int(N))
+                ids[user, : len(best)], scores[user, : len(best)] = best, mine[best]
+        return ids, scores
+
+    def _scores(self, users: list[tuple[Array, Array]]) -> NDArray[np.float32]:
+        """Scores of all items for users by their columns and values. -> (B, I)"""
+        known = self._arrays
+        table = known["first.weight"]  # (I, H)
+        sums = [values / np.sqrt(np.sum(values * values)) @ table[items] for items, values in users]
+        known = known | {"first": np.stack(sums) + known["first.bias"]}
+        for name, step, arguments in self.description["steps"]:
+            known[name] = OPERATORS[step](*_resolved(arguments, known))
+        scores: NDArray[np.float32] = known[self.description["hidden"]] @ known["last.weight"].T
+        scores += known["last.bias"]
+        if self.description["path_weight"] is not None:
+            for row, (items, values) in zip(scores, users, strict=True):
+                self._add_path(row, items, values * np.float32(self.description["path_weight"]))
+        return scores
+
+    def _add_path(self, row: Array, items: Array, values: Array) -> None:
+        """Add the linear path x B to a row of scores; B is dense, or sparse as scipy's CSR matrices are."""
+        if "path" in self._arrays:
+            row += values @ self._arrays["path"][items]
+            return
+        starts, columns, weights = (self._arrays[f"path.{part}"] for part in ("indptr", "indices", "data"))
+        for item, value in zip(items, values, strict=True):
+            said = slice(starts[item], starts[item + 1])
+            row[columns[said]] += value * weights[said]  # no column twice in a row
+
+    def _read(self, items: Array, offsets: Array, values: Array | None) -> tuple[Array, Array, Array]:
+        """Checked, sorted, each column once in a row, values read as the model does."""
+        _check_rows(items, offsets, self.n_items)
+        if values is None and self.values != "binary":
+            raise ValueError(f'Expected (items, offsets, values): the model reads values, as "{self.values}".')
+        items = items.astype(np.int64)
+        values = np.ones(len(items), dtype=np.float32) if values is None else _checked_values(values, len(items))
+        rows = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+        cells, place = np.unique(rows * self.n_items + items, return_inverse=True)
+        sums = np.bincount(place, values, len(cells)).astype(np.float32)
+        cells, sums = cells[sums > 0], sums[sums > 0]
+        offsets = np.searchsorted(cells, np.arange(len(offsets)) * self.n_items)
+        return cells % self.n_items, offsets, READ[self.values](sums)
+
+
+def load(file: str | Path | BinaryIO) -> Scorer:
+    """Read a model from a path or an open binary file. Nothing in it is executed.
+
+    Raises FileNotFoundError, and ValueError for a file that is damaged or another.
+    """
+    name = str(file) if isinstance(file, (str, Path)) else getattr(file, "name", "the open file")
+    content = Path(file).read_bytes() if isinstance(file, (str, Path)) else file.read()
+    try:
+        arrays = _arrays(content)
+        description = json.loads(arrays.pop("description").tobytes())
+        if description["format"] != FORMAT:
+            raise ValueError(f"it is of format {description['format']}, this is for format {FORMAT}")
+        scorer = Scorer(description, arrays)
+        _check(scorer, arrays)
+    except Exception as error:  # of any kind that zipfile, numpy and JSON have for bytes that are not theirs
+        raise ValueError(
+            f"Expected a file of recvae.export.export_numpy, got {name}, which is damaged or another: {error!r}."
+        ) from error
+    return scorer
+
+
+def _arrays(content: bytes) -> dict[str, Array]:
+    """The arrays of an .npz file, each held against its checksum before it is looked at."""
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        return {
+            name.removesuffix(".npy"): np.load(io.BytesIO(archive.read(name)), allow_pickle=False)
+            for name in archive.namelist()
+        }
+
+
+def _check(scorer: Scorer, arrays: dict[str, Array]) -> None:
+    """Refuse a model whose parts do not fit together, and try it on a user who has nothing."""
+    n_items, ids = scorer.n_items, scorer.item_ids
+    if not all(np.isfinite(array).all() for array in arrays.values()):
+        raise ValueError("its weights are not all finite numbers")
+    tables = [arrays[name] for name in ("first.weight", "last.weight", "path") if name in arrays]
+    if any(len(each) != n_items for each in (*tables, *([] if ids is None else [ids]))):
+        raise ValueError(f"it has rows for another number of items than {n_items}")
+    if "path.indptr" in arrays:
+        starts, columns = arrays["path.indptr"], arrays["path.indices"]
+        if (
+            starts.shape != (n_items + 1,)
+            or starts[0] != 0
+            or starts[-1] != len(columns)
+            or (np.diff(starts) < 0).any()
+        ):
+            raise ValueError("the rows of its linear path are out of order")
+        if len(columns) and not 0 <= columns.min() <= columns.max() < n_items:
+            raise ValueError("its linear path leads out of the items")
+    if scorer._scores([(np.arange(0), np.ones(0, dtype=np.float32))]).shape != (1, n_items):
+        raise ValueError(f"it has weights for another number of items than {n_items}")
+
+
+def _ids(values: list[Any]) -> Array:
+    """Texts as objects, whole numbers as numbers."""
+    if any(isinstance(value, str) for value in values):
+        return np.array(values, dtype=object)
+    return np.array(values, dtype=np.uint64 if max(values) > np.iinfo(np.int64).max else np.int64)
+
+
+def _ragged(histories: Any) -> tuple[Array, Array, Array | None]:
+    """Histories of either form as items, offsets, and values where there are some."""
+    if isinstance(histories, tuple):
+        if len(histories) not in (2, 3):
+            raise ValueError(f"Expected (items, offsets) or (items, offsets, values), got {len(histories)} parts.")
+        items, offsets = (np.asarray(part) for part in histories[:2])
+        return items, offsets, np.asarray(histories[2]) if len(histories) == 3 else None
+    lists = [np.asarray(history) for history in histories]
+    if any(each.ndim != 1 for each in lists):
+        raise ValueError("Expected a list of columns for each user; for one user, [[3, 8, 21]].")
+    offsets = np.cumsum([0, *(len(each) for each in lists)])
+    return np.concatenate([each for each in lists if len(each)] or [np.arange(0)]), offsets, None
+
+
+def _check_rows(items: Array, offsets: Array, n_items: int) -> None:
+    if (
+        items.ndim != 1
+        or offsets.ndim != 1
+        or any(each.size and each.dtype.kind not in "iu" for each in (items, offsets))
+    ):
+        raise ValueError(f"Expected whole numbers as columns and offsets, got {items.dtype} and {offsets.dtype}.")
+    if not len(offsets) or offsets[0] != 0 or offsets[-1] != len(items) or (np.diff(offsets) < 0).any():
+        raise ValueError(f"Expected offsets that climb from 0 to {len(items)}, the number of columns.")
+    if items.size and (items.min() < 0 or items.max() >= n_items):
+        raise ValueError(f"Expected columns from 0 to {n_items - 1}, got {items.min()} to {items.max()}.")
+
+
+def _checked_values(values: Array, n_events: int) -> Array:
+    if values.shape != (n_events,) or values.dtype.kind not in "buif":
+        raise ValueError(f"Expected {n_events} numbers as values, got {values.dtype} of shape {values.shape}.")
+    odd = ~np.isfinite(values) | (values < 0) | (values > LARGEST) | ((values < 1 / LARGEST) & (values != 0))
+    if odd.any():
+        raise ValueError(f"Expected values of zero or from {1 / LARGEST:g} to {LARGEST:g}, got {values[odd][0]:g}.")
+    return values
+
+
+def _best(scores: Array, N: int) -> Array:
+    """The columns of the N best scores, in their order; -inf is nobody's. (I,) -> (at most N,)"""
+    k = min(N, len(scores))
+    least = max(np.partition(scores, len(scores) - k)[len(scores) - k], PAD_SCORE)
+    found = np.flatnonzero(scores >= least)
+    return found[np.argsort(-scores[found], kind="stable")[:k]]
+
+
+def _resolved(argument: Any, known: dict[str, Any]) -> Any:
+    """Arguments with arrays in the place of their names."""
+    if isinstance(argument, list):
+        return [_resolved(each, known) for each in argument]
+    return known[argument] if isinstance(argument, str) else argument
+
+
+def _sigmoid(x: Array) -> Array:
+    half: Array = 0.5 + 0.5 * np.tanh(0.5 * x)  # exp would overflow
+    return half
+
+
+def _glu(x: Array, axis: int = -1) -> Array:
+    value, gate = np.split(x, 2, axis)
+    return value * _sigmoid(gate)
+
+
+def _layer_norm(x: Array, _: list[int], weight: Array, bias: Array, eps: float, *__: Any) -> Array:
+    x = x - x.mean(-1, keepdims=True)
+    return x / np.sqrt((x * x).mean(-1, keepdims=True) + eps) * weight + bias
+
+
+# torch's operators, with their arguments in torch's order
+OPERATORS: dict[str, Callable[..., Any]] = {
+    "add": operator.add,
+    "cat": np.concatenate,
+    "chunk": np.array_split,
+    "clamp_min": np.maximum,
+    "div": operator.truediv,
+    "getitem": operator.getitem,
+    "glu": _glu,
+    "layer_norm": _layer_norm,
+    "linalg_vector_norm": lambda x, order, axes, keepdims: np.linalg.norm(x, order, axes[0], keepdims),
+    "linear": lambda x, weight, bias: x @ weight.T + bias,
+    "silu": lambda x: x * _sigmoid(x),
+    "tanh": np.tanh,
+}
