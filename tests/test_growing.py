@@ -246,7 +246,7 @@ class TestIds:
                 grow(wide, item_ids=["i7", *"abcdefghi"])
             with pytest.raises(InvalidDataError, match="'a' twice"):
                 grow(wide, item_ids=["a", "a", *"bcdefghi"])
-            with pytest.raises(InvalidDataError, match="all text or all whole numbers"):
+            with pytest.raises(InvalidTypeError, match="whole numbers or strings as item_ids"):
                 quick(epochs=1).fit(Interactions.from_matrix(old_rows)).add_items(parities()[:41], item_ids=[0.5])
         with pytest.raises(InvalidDataError, match="beside a matrix alone"):
             model.partial_fit(named(checkerboard), item_ids=["a"])

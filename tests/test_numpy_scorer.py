@@ -200,7 +200,7 @@ def test_rewriting_by_itself_is_no_damage(files, tmp_path):
         {"arrays": {"path.indices": np.full(0, 80, np.int32)}},
         {"arrays": {"last.weight": np.array([[object()] * 8] * 80)}},
     ],
-    ids=str,
+    ids=lambda changes: " ".join([*changes, *changes.get("arrays", ())]),
 )
 def test_parts_that_do_not_fit(changes, files, tmp_path):
     with pytest.raises(ValueError, match="which is damaged or another"):

@@ -9,7 +9,7 @@ from recvae import MultVAE
 from recvae.errors import InvalidDataError
 from recvae.nn import products
 from recvae.nn.rough import RoughLogits
-from recvae.topk import PAD_SCORE, rank
+from recvae.topk import PAD_SCORE, Allowed, rank
 
 
 def layer(n_users=40, n_items=1500, width=24, seed=0, spread=1.0, bias=1.0):
@@ -46,7 +46,7 @@ def test_seen_and_forbidden_items_stay_out():
     hidden, weight, bias = layer()
     seen = sparse.random(40, 1500, 0.2, format="csr", random_state=0)
     allowed = np.arange(1500) % 3 == 0
-    for options in ({}, {"allowed": allowed}, {"allowed": np.arange(1500) < 4}):
+    for options in ({}, {"allowed": Allowed(allowed)}, {"allowed": Allowed(np.arange(1500) < 4)}):
         ids, scores = ranked(hidden, weight, bias, 30, seen, **options)
         expected, of_them = ranked(hidden, weight, bias, 30, seen, rough=False, **options)
         assert (ids == expected).mean() > 0.99  # float32 sums in another order may swap neighbours

@@ -7,7 +7,7 @@ from hypothesis.extra import numpy as hnp
 from scipy import sparse
 
 from recvae.errors import InvalidDataError
-from recvae.topk import PAD_SCORE, rank, top_k
+from recvae.topk import PAD_SCORE, Allowed, rank, top_k
 
 # few values, so that ties are the rule
 SCORES = hnp.arrays(
@@ -35,7 +35,7 @@ def test_rank_equals_brute_force(scores, N, data):
         assert block.shape[0] == len(scores[places])
         return torch.from_numpy(scores[places].copy())
 
-    ids, values = rank(score, rows, N, filter_seen=filter_seen, allowed=allowed, block_bytes=block_bytes)
+    ids, values = rank(score, rows, N, filter_seen=filter_seen, allowed=Allowed(allowed), block_bytes=block_bytes)
     assert ids.shape == values.shape == (len(scores), N)
     assert (ids.dtype, values.dtype) == (np.int32, np.float32)
     for user, row in enumerate(scores):
