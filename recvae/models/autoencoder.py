@@ -145,7 +145,7 @@ class Autoencoder(Recommender):
             validate=validate,
             patience=self.patience,
         )
-        return {"network_": network.eval(), "history_": history}
+        return {"network_": _settled(network), "history_": history}
 
     def _learn_on(self, rows: sparse.csr_matrix, epochs: int | None, run: FitRun) -> dict[str, Any]:
         by_item = rows.T.tocsr().sign()  # (I + n, U)
@@ -156,15 +156,16 @@ class Autoencoder(Recommender):
             beta = self._last_beta()
             training = self._ready(grown["network_"])
             self._train(training, _evened(rows), run, epochs=passes, beta=lambda _: beta)
-        return grown
+        return grown | {"network_": _settled(grown["network_"])}
 
     def _place_items(self, features: sparse.csr_matrix) -> dict[str, Any]:
         vectors = by_features(item_vectors(self.network_), features)
-        return self._with_items(vectors, alike(features[self.n_items_ :], features[: self.n_items_]))
+        grown = self._with_items(vectors, alike(features[self.n_items_ :], features[: self.n_items_]))
+        return grown | {"network_": _settled(grown["network_"])}
 
     def _with_items(self, new: ItemVectors, shares: sparse.csr_matrix) -> dict[str, Any]:
         """New items with their vectors, and the shares (n, I) of those that they are alike. -> fitted attributes"""
-        return {"network_": enlarged(self.network_, new).to(find_device(self.device)).eval()}
+        return {"network_": enlarged(self.network_, new).to(find_device(self.device))}
 
     def _train(
         self, training: Training, rows: sparse.csr_matrix, run: FitRun, *, epochs: int, **options: Any
@@ -218,7 +219,7 @@ class Autoencoder(Recommender):
         with torch.device("meta"):  # shapes alone: what a file claims costs nothing until its tensors are seen to fit
             network = self._network(n_items)
         fill(network, tensors)
-        return {"network_": network.to(find_device(self.device)).eval(), "history_": []}
+        return {"network_": _settled(network.to(find_device(self.device))), "history_": []}
 
     def _score(self, rows: sparse.csr_matrix) -> Tensor:
         return network_scores(self.network_, rows)
@@ -238,6 +239,12 @@ class Autoencoder(Recommender):
 
     def _scorer(self, users: NDArray[Any], recalculate: bool) -> Scorer:
         return network_scorer(self.network_, len(users))
+
+
+def _settled(network: VAE) -> VAE:
+    """A network that is done with training, ready to score."""
+    network.decoder.settle()
+    return network.eval()
 
 
 def _evened(rows: sparse.csr_matrix) -> sparse.csr_matrix:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from recvae.batches import Batch
-from recvae.nn.products import linear
+from recvae.nn.products import by_columns, linear
 from recvae.nn.scratch import scratch
 
 
@@ -57,6 +57,10 @@ class Decoder(nn.Module):
     def linear(self) -> bool:
         """Whether logits are z W^T + b."""
         return not len(self.hidden) and self.temperature is None
+
+    def settle(self) -> None:
+        """Lay the output layer out for scoring, for those who will not train it."""
+        self.weight = nn.Parameter(by_columns(self.weight.detach()))
 
     def logits(self, hidden: Tensor) -> Tensor:  # (B, H) -> (B, I)
         return linear(hidden, *self.output)

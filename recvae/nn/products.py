@@ -127,11 +127,18 @@ def linear(hidden: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """h W^T + b.
 
     On a CPU, where no gradient is wanted, by oneDNN, as what torch.compile makes does it: on some CPUs it needs half
-    the time of the BLAS behind F.linear.
+    the time of the BLAS behind F.linear, but for one row and a weight that lies `by_columns`.
     """
     if ONEDNN is None or hidden.device.type != "cpu" or hidden.dtype != torch.float32 or torch.is_grad_enabled():
         return F.linear(hidden, weight, bias)
+    if len(hidden) == 1 and weight.T.is_contiguous():
+        return torch.addmm(bias, hidden, weight.T)
     return ONEDNN(hidden, weight, bias, "none", [], "")
+
+
+def by_columns(weight: Tensor) -> Tensor:
+    """The same weight (I, H), in memory (H, I): for few rows, products with it take down to half the time."""
+    return weight.T.contiguous().T
 
 
 def products(precision: str, weight: Tensor, bias: Tensor) -> Plain | Bfloat16:

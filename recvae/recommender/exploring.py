@@ -57,9 +57,9 @@ class Explores(Model):
 
     def _exploration(self, explore: Any, random_state: Any) -> Exploration | None:
         """What `recommend` was asked for; None for the plain lists. Raises NotSupportedError, InvalidParameterError."""
-        random = generator(random_state)
         if explore is None:
             return None
+        random = generator(random_state)
         absent = absence(type(self), "_explorer")
         if absent is not None:
             raise NotSupportedError(
