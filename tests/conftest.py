@@ -39,3 +39,13 @@ def data_home() -> Path:
     if not home or not Path(home).is_dir():
         pytest.skip("needs real data: set RECVAE_DATA to a folder of data sets")
     return Path(home)
+
+
+@pytest.fixture
+def briefly(monkeypatch, tmp_path):
+    """Three epochs instead of many, in an empty folder."""
+    fit = recvae.Recommender.fit
+    monkeypatch.setattr(
+        recvae.Recommender, "fit", lambda self, *a, **k: (vars(self).update(epochs=3), fit(self, *a, **k))[1]
+    )
+    monkeypatch.chdir(tmp_path)

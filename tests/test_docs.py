@@ -16,9 +16,8 @@ PAGES = [
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_each_snippet_runs(page, tmp_path, monkeypatch, capsys):
+def test_each_snippet_runs(page, briefly, capsys):
     pytest.importorskip("duckdb")
-    monkeypatch.chdir(tmp_path)
     namespace: dict = {}
     for language, snippet in re.findall(r"^```(\w+)\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE):
         if language == "python":

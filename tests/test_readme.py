@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 
-import recvae
 from benchmarks.table import (
     RESULTS,
     joins_table,
@@ -21,29 +20,10 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 
 
-@pytest.fixture
-def briefly(monkeypatch, tmp_path):
-    """Three epochs instead of many, in an empty folder."""
-    fit = recvae.Recommender.fit
-    monkeypatch.setattr(
-        recvae.Recommender, "fit", lambda self, *a, **k: (vars(self).update(epochs=3), fit(self, *a, **k))[1]
-    )
-    monkeypatch.chdir(tmp_path)
-
-
-def run_snippets(text):
-    namespace: dict = {}
-    for snippet in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
-        exec(snippet, namespace)
-
-
-@pytest.mark.parametrize("path", sorted((ROOT / "docs").glob("*.md")), ids=lambda path: path.stem)
-def test_each_snippet_of_the_docs_runs(path, briefly):
-    run_snippets(path.read_text())
-
-
 def test_each_snippet_runs(briefly, capsys):
-    run_snippets(README)
+    namespace: dict = {}
+    for snippet in re.findall(r"```python\n(.*?)```", README, re.DOTALL):
+        exec(snippet, namespace)
     printed = capsys.readouterr().out
     assert 0.3 < float(printed.split()[0]) < 0.7
     assert "Interactions(2 users x 1 items, 2 events, values='binary')" in printed
