@@ -4,6 +4,8 @@ reference: MultVAE against a dense textbook implementation of it, on the same us
 speed: training steps beside a dense textbook's, ranking beside implicit's ALS, in turns
 epochs: epochs on real data beside RecBole's and Cornac's
 joins: ways to join a VAE and a linear path, on validation users
+cold: items that nobody has touched, by their genres and years
+growing: partial_fit on what came later, beside a fit of it all anew
 rounds: RecVAE's rounds of passes beside those of dense code
 gpu: training steps on a GPU, beside the time that they need at least
 growth: time and memory against the number of items and of users
@@ -23,8 +25,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from benchmarks.cold import run_cold
 from benchmarks.family import Family, models_of, run_family, seeds_of
 from benchmarks.gpu import run_gpu
+from benchmarks.growing import run_growing
 from benchmarks.growth import plot, run_growth
 from benchmarks.ingest import run_ingest
 from benchmarks.joins import run_joins
@@ -34,6 +38,7 @@ from benchmarks.speed import run_epochs, run_rounds, run_speed
 from benchmarks.table import RESULTS, family_table, results_page
 from recvae.errors import RecvaeError
 from recvae.files import check_writable
+from recvae.split import SPLIT_SEED
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -85,6 +90,16 @@ def _parser() -> argparse.ArgumentParser:
     joins.add_argument("--data-home", type=Path)
     joins.add_argument("--split-seeds", default="1,2", help="seeds of the splits whose validation users are looked at")
     joins.add_argument("--out", type=Path, help="write the results to this JSON file")
+    for name, run, about in (
+        ("cold", run_cold, "items that nobody has touched"),
+        ("growing", run_growing, "partial_fit beside a fit anew"),
+    ):
+        later = commands.add_parser(name, help=about)
+        later.set_defaults(command=_later, run=run)
+        later.add_argument("--dataset", default="ml-1m", help="one with times, titles and genres")
+        later.add_argument("--data-home", type=Path)
+        later.add_argument("--split-seed", type=int, default=SPLIT_SEED)
+        later.add_argument("--out", type=Path, help="write the results to this JSON file")
     gpu = commands.add_parser("gpu", help="training steps on a GPU")
     gpu.set_defaults(command=_gpu)
     gpu.add_argument("--out", type=Path, help="write the results to this JSON file")
@@ -146,6 +161,10 @@ def _rounds(arguments: argparse.Namespace) -> None:
 def _joins(arguments: argparse.Namespace) -> None:
     seeds = seeds_of(arguments.split_seeds)
     run_joins(arguments.dataset, arguments.data_home, seeds, partial(_save, arguments.out))
+
+
+def _later(arguments: argparse.Namespace) -> None:
+    arguments.run(arguments.dataset, arguments.data_home, arguments.split_seed, partial(_save, arguments.out))
 
 
 def _gpu(arguments: argparse.Namespace) -> None:
