@@ -15,7 +15,8 @@ from torch import Tensor
 
 from recvae.batches import DeviceRows
 from recvae.errors import NotFittedError
-from recvae.models.grow import alike, by_features, by_neighbours
+from recvae.models.cold import by_features
+from recvae.models.grow import alike, by_neighbours
 from recvae.models.scoring import network_scorer, network_scores, validation
 from recvae.nn import LIKELIHOODS, VAE
 from recvae.nn.device import find_device
@@ -159,8 +160,9 @@ class Autoencoder(Recommender):
         return grown
 
     def _place_items(self, features: sparse.csr_matrix) -> dict[str, Any]:
-        vectors = by_features(item_vectors(self.network_), features)
-        return self._with_items(vectors, alike(features[self.n_items_ :], features[: self.n_items_]))
+        return self._with_items(
+            by_features(self.network_, features), alike(features[self.n_items_ :], features[: self.n_items_])
+        )
 
     def _with_items(self, new: ItemVectors, shares: sparse.csr_matrix) -> dict[str, Any]:
         """New items with their vectors, and the shares (n, I) of those that they are alike. -> fitted attributes"""
