@@ -96,7 +96,7 @@ def _parser() -> argparse.ArgumentParser:
     ):
         later = commands.add_parser(name, help=about)
         later.set_defaults(command=_later, run=run)
-        later.add_argument("--dataset", default="ml-1m", help="one with times, titles and genres")
+        later.add_argument("--dataset", default="ml-1m", help="one with titles and genres (default: %(default)s)")
         later.add_argument("--data-home", type=Path)
         later.add_argument("--split-seed", type=int, default=SPLIT_SEED)
         later.add_argument("--out", type=Path, help="write the results to this JSON file")

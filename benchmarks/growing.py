@@ -1,6 +1,6 @@
 """A catalogue and an audience that grow: `partial_fit` on what came later, beside no update and a fit of it all anew.
 
-The first fit sees the half of the training users who came first, and four fifths of the items.
+The first fit sees half of the training users and four fifths of the items, drawn at random.
 """
 
 from __future__ import annotations
@@ -47,16 +47,13 @@ def run_growing(dataset: str, home: Path | None, split_seed: int, save: Callable
 
 
 def grow(dataset: str, home: Path | None, split_seed: int) -> Growth:
-    """Part the training rows: users by the time of their first event, items as `RandomState(0)` draws them."""
+    """Part the training rows, as `RandomState(0)` draws items and users."""
     split = load_split(dataset, home, seed=split_seed)
-    train, n_items = split.train, split.train.n_items
-    if train.times is None:
-        raise ValueError(f"Expected data with times, got {train}.")
-    order = np.random.RandomState(0).permutation(n_items)
+    train, n_items, random = split.train, split.train.n_items, np.random.RandomState(0)
+    order = random.permutation(n_items)
     n_old = n_items - int(NEW_ITEMS * n_items)
     order = np.concatenate([np.sort(order[:n_old]), np.sort(order[n_old:])])
-    joined = np.minimum.reduceat(train.times.data, train.times.indptr[:-1])  # users have an event each, or more
-    users = np.argsort(joined, kind="stable")
+    users = random.permutation(train.n_users)
     n_first = int(FIRST_USERS * len(users))
     train = train.select_items(order)
     first = train.select_users(np.sort(users[:n_first]))
