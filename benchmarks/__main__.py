@@ -1,39 +1,21 @@
-"""Measurements that are too long for the tests. Results are recorded in benchmarks/results/.
-
-reference: MultVAE against a dense textbook implementation of it, on the same users
-speed: training steps beside a dense textbook's, ranking beside implicit's ALS, in turns
-epochs: epochs on real data beside RecBole's and Cornac's
-joins: ways to join a VAE and a linear path, on validation users
-rounds: RecVAE's rounds of passes beside those of dense code
-gpu: training steps on a GPU, beside the time that they need at least
-growth: time and memory against the number of items and of users
-family: every model on several splits, differences pooled by user; to be resumed where it was stopped
-exports: lists of exported models beside torch's, on real data
-vectors: a vector index over the item vectors of large catalogues
-reproduce: our models by a card's protocol, beside the figures that papers have published
-serving: milliseconds in which one person gets ten items, from raw ids to raw ids
-anomaly: bots planted among real users, and how well they are found
-generation: a model trained on synthetic users alone, tested on real ones
-exploration: accuracy of lists that explore against how much of the catalogue they reach
-ingest: seconds and memory in which ten million events of a Parquet file become `Interactions`
-bulk: lists for a million users, from Parquet to Parquet; a run that is killed and gone on with
-table: the README's tables and plot, from the recorded results; also written beside them
-"""
+"""Measurements that are too long for the tests. Results are recorded in benchmarks/results/."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from benchmarks.bulk import run_bulk
+from benchmarks.cold import run_cold
 from benchmarks.exports import exports_table, run_exports
 from benchmarks.family import Family, models_of, run_family, seeds_of
 from benchmarks.gpu import run_gpu
+from benchmarks.growing import run_growing
 from benchmarks.growth import plot, run_growth
 from benchmarks.ingest import run_ingest
 from benchmarks.joins import run_joins
@@ -43,221 +25,105 @@ from benchmarks.latent.generation import run_generation
 from benchmarks.reference import run_reference
 from benchmarks.reproduce import reproduce_table, run_reproduce
 from benchmarks.serving import run_serving
-from benchmarks.speed import run_epochs, run_rounds, run_speed
+from benchmarks.speed import Save, run_epochs, run_rounds, run_speed
 from benchmarks.table import RESULTS, family_table, results_page
 from benchmarks.vectors import run_vectors, sizes_of, vectors_table
 from recvae.errors import RecvaeError
 from recvae.files import check_writable
+from recvae.split import SPLIT_SEED
 
-LATENT = {"anomaly": run_anomaly, "generation": run_generation, "exploration": run_exploration}
+Given = argparse.Namespace
+Option = tuple[str, dict[str, Any]]
+
+
+class Command(NamedTuple):
+    """What can be measured: in words, by what function (its exit status, None for 0), with what options."""
+
+    about: str
+    run: Callable[[Given, Save], int | None]
+    options: tuple[Option, ...] = ()
+
+
+def option(name: str, default: Any = None, text: str = "", **more: Any) -> Option:
+    """A flag, of the type of its default; the help says the default."""
+    kind = {} if default is None or "action" in more else {"type": type(default)}
+    shown = text if default is None or "action" in more else f"{text} (default: %(default)s)".strip()
+    return name, {"default": default, "help": shown} | kind | more
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command. -> exit status: 0; 1 where figures are not reproduced; 2 after one sentence of what is wrong"""
-    arguments = _parser().parse_args(argv)
+    """Run a command. -> exit status: 0; 1 where figures are not as they should be; 2 after one sentence"""
+    given = _parser().parse_args(argv)
     try:
-        return arguments.command(arguments) or 0
+        if given.out is not None:
+            check_writable(given.out)  # now rather than after the work
+        return given.run(given, partial(_save, given.out)) or 0
     except RecvaeError as error:
         print(f"benchmarks: {error}", file=sys.stderr)
         return 2
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    reference = commands.add_parser("reference", help="MultVAE against the dense textbook")
-    reference.set_defaults(command=_reference)
-    reference.add_argument("--dataset", default="ml-1m")
-    reference.add_argument("--data-home", type=Path)
-    reference.add_argument("--seeds", type=int, default=3)
-    reference.add_argument("--textbook-epochs", type=int, default=100, help="its passes over the users")
-    reference.add_argument("--out", type=Path, help="write the results to this JSON file")
-    ingest = commands.add_parser("ingest", help="a large Parquet file to Interactions")
-    ingest.set_defaults(command=_ingest)
-    ingest.add_argument("--rows", type=int, default=10_000_000)
-    ingest.add_argument("--out", type=Path, help="write the results to this JSON file")
-    serving = commands.add_parser("serving", help="one person, ten items")
-    serving.set_defaults(command=_serving)
-    serving.add_argument("--calls", type=int, default=500)
-    serving.add_argument("--out", type=Path, help="write the results to this JSON file")
-    speed = commands.add_parser("speed", help="steps and ranking beside the textbook and implicit")
-    speed.set_defaults(command=_speed)
-    speed.add_argument("--rounds", type=int, default=5)
-    speed.add_argument("--out", type=Path, help="write the results to this JSON file")
-    epochs = commands.add_parser("epochs", help="epochs on real data beside other packages")
-    epochs.set_defaults(command=_epochs)
-    epochs.add_argument("--epochs", type=int, default=5)
-    epochs.add_argument("--data-home", type=Path)
-    epochs.add_argument(
-        "--peers", type=Path, help="folder for environments of other packages; without it, none are run"
-    )
-    epochs.add_argument("--out", type=Path, help="write the results to this JSON file")
-    rounds = commands.add_parser("rounds", help="RecVAE's rounds beside dense code")
-    rounds.set_defaults(command=_rounds)
-    rounds.add_argument("--rounds", type=int, default=5)
-    rounds.add_argument("--data-home", type=Path)
-    rounds.add_argument("--out", type=Path, help="write the results to this JSON file")
-    joins = commands.add_parser("joins", help="ways to join a VAE and a linear path")
-    joins.set_defaults(command=_joins)
-    joins.add_argument("--dataset", default="ml-1m")
-    joins.add_argument("--data-home", type=Path)
-    joins.add_argument("--split-seeds", default="1,2", help="seeds of the splits whose validation users are looked at")
-    joins.add_argument("--out", type=Path, help="write the results to this JSON file")
-    for name, run in LATENT.items():
-        latent = commands.add_parser(name, help=(run.__doc__ or "").partition("\n")[0])
-        latent.set_defaults(command=_latent, run=run)
-        latent.add_argument("--dataset", default="ml-1m")
-        latent.add_argument("--data-home", type=Path)
-        latent.add_argument("--out", type=Path, help="write the results to this JSON file")
-    gpu = commands.add_parser("gpu", help="training steps on a GPU")
-    gpu.set_defaults(command=_gpu)
-    gpu.add_argument("--out", type=Path, help="write the results to this JSON file")
-    growth = commands.add_parser("growth", help="time and memory against size")
-    growth.set_defaults(command=_growth)
-    growth.add_argument("--repeats", type=int, default=5)
-    growth.add_argument("--out", type=Path, help="write the results to this JSON file")
-    _add_bulk(commands.add_parser("bulk", help="lists for a million users"))
-    exports = commands.add_parser("exports", help="exported models beside torch")
-    exports.set_defaults(command=_exports)
-    exports.add_argument("--dataset", default="ml-1m")
-    exports.add_argument("--data-home", type=Path)
-    exports.add_argument("--epochs", type=int, default=2)
-    exports.add_argument("--out", type=Path, help="write the results to this JSON file")
-    vectors = commands.add_parser("vectors", help="a vector index over item vectors")
-    vectors.set_defaults(command=_vectors)
-    vectors.add_argument("--items", default="100000,1000000", help="numbers of items (default: %(default)s)")
-    vectors.add_argument("--data-home", type=Path)
-    vectors.add_argument("--out", type=Path, help="write the results to this JSON file")
-    _add_family(commands.add_parser("family", help="every model on several splits"))
-    _add_reproduce(commands.add_parser("reproduce", help="our models beside published figures"))
-    commands.add_parser("table", help="the README's tables").set_defaults(command=_table)
+    for name, command in COMMANDS.items():
+        made = commands.add_parser(name, help=command.about, description=command.about)
+        made.set_defaults(run=command.run)
+        for flag, options in (
+            *command.options,
+            option("--out", None, "write the results to this JSON file", type=Path),
+        ):
+            made.add_argument(flag, **options)
     return parser
 
 
-def _add_bulk(bulk: argparse.ArgumentParser) -> None:
-    add = bulk.add_argument
-    bulk.set_defaults(command=_bulk)
-    add("--data-home", type=Path)
-    add("--users", type=int, default=1_000_000, help="drawn from those of ml-1m (default: %(default)s)")
-    add("--wide-users", type=int, default=100_000, help="random ones, at 20,000 items (default: %(default)s)")
-    add("--users-per-part", type=int, help="(default: 50,000, and eight parts at least)")
-    add("--work", type=Path, help="folder with room for input and output (default: the system's)")
-    add("--out", type=Path, help="write the results to this JSON file")
+def _shown(run: Callable[[Given], dict[str, Any]]) -> Callable[[Given, Save], None]:
+    """What measures at one go: its results are printed as JSON, and saved."""
+
+    def shown(given: Given, save: Save) -> None:
+        results = run(given)
+        print(json.dumps(results, indent=1))
+        save(results)
+
+    return shown
 
 
-def _add_family(family: argparse.ArgumentParser) -> None:
-    add = family.add_argument
-    family.set_defaults(command=_family)
-    add("--dataset", default="ml-1m")
-    add("--data-home", type=Path)
-    add("--peers", type=Path, help="folder for the environment of iALS; without it, iALS is not run")
-    add("--split-seeds", default="101-105", help="seeds of the splits, such as 101-105 or 1,2 (default: %(default)s)")
-    add("--models", default="all", help="comma-separated names (default: all, and iALS)")
-    add("--users", choices=("test", "valid"), default="test", help="valid, for development: no test user is looked at")
-    add("--work", type=Path, required=True, help="folder outside of the repository for the values of each user")
-    add("--again", action="store_true", help="run what is finished once more")
-    add("--out", type=Path, help="write the results to this JSON file")
-
-
-def _add_reproduce(reproduce: argparse.ArgumentParser) -> None:
-    add = reproduce.add_argument
-    reproduce.set_defaults(command=_reproduce)
-    add("--dataset", default="ml-20m", help="one whose card has published figures (default: %(default)s)")
-    add("--data-home", type=Path)
-    add("--models", help="comma-separated names (default: all that the card has figures of)")
-    add("--seeds", type=int, default=1)
-    add("--out", type=Path, help="write the results to this JSON file")
-
-
-def _reference(arguments: argparse.Namespace) -> None:
-    results = run_reference(arguments.dataset, arguments.data_home, arguments.seeds, arguments.textbook_epochs)
-    _write(results, arguments.out)
-
-
-def _ingest(arguments: argparse.Namespace) -> None:
-    _write(run_ingest(arguments.rows), arguments.out)
-
-
-def _serving(arguments: argparse.Namespace) -> None:
-    _write(run_serving(arguments.calls), arguments.out)
-
-
-def _bulk(arguments: argparse.Namespace) -> int:
-    results = run_bulk(
-        arguments.data_home, arguments.users, arguments.wide_users, arguments.users_per_part, arguments.work
-    )
-    _write(results, arguments.out)
+def _bulk(given: Given, save: Save) -> int:
+    results = run_bulk(given.data_home, given.users, given.wide_users, given.users_per_part, given.work)
+    print(json.dumps(results, indent=1))
+    save(results)
     return 0 if all(case["equal"] for case in results["cases"]) else 1
 
 
-def _speed(arguments: argparse.Namespace) -> None:
-    run_speed(arguments.rounds, partial(_save, arguments.out))
-
-
-def _epochs(arguments: argparse.Namespace) -> None:
-    run_epochs(arguments.epochs, arguments.data_home, arguments.peers, partial(_save, arguments.out))
-
-
-def _rounds(arguments: argparse.Namespace) -> None:
-    run_rounds(arguments.rounds, arguments.data_home, partial(_save, arguments.out))
-
-
-def _joins(arguments: argparse.Namespace) -> None:
-    seeds = seeds_of(arguments.split_seeds)
-    run_joins(arguments.dataset, arguments.data_home, seeds, partial(_save, arguments.out))
-
-
-def _latent(arguments: argparse.Namespace) -> None:
-    arguments.run(arguments.dataset, arguments.data_home, partial(_save, arguments.out))
-
-
-def _gpu(arguments: argparse.Namespace) -> None:
-    _write(run_gpu(), arguments.out)
-
-
-def _growth(arguments: argparse.Namespace) -> None:
-    run_growth(arguments.repeats, partial(_save, arguments.out))
-
-
-def _exports(arguments: argparse.Namespace) -> None:
-    save = partial(_save, arguments.out)
-    print(exports_table(run_exports(arguments.dataset, arguments.data_home, arguments.epochs, save)))
-
-
-def _vectors(arguments: argparse.Namespace) -> None:
-    print(vectors_table(run_vectors(sizes_of(arguments.items), arguments.data_home, partial(_save, arguments.out))))
-
-
-def _family(arguments: argparse.Namespace) -> None:
-    if arguments.out is not None:
-        check_writable(arguments.out)
-    family = Family(
-        arguments.dataset,
-        arguments.data_home,
-        seeds_of(arguments.split_seeds),
-        models_of(arguments.models),
-        arguments.work,
-        arguments.users,
-        arguments.peers,
-    )
-    results = run_family(family, arguments.again)
-    _save(arguments.out, results)
+def _family(given: Given, save: Save) -> None:
+    split_seeds, models = seeds_of(given.split_seeds), models_of(given.models)
+    family = Family(given.dataset, given.data_home, split_seeds, models, given.work, given.users, given.peers)
+    results = run_family(family, given.again)
+    save(results)
     print(family_table(results))
 
 
-def _reproduce(arguments: argparse.Namespace) -> int:
-    models = None if arguments.models is None else arguments.models.split(",")
-    results = run_reproduce(arguments.dataset, arguments.data_home, models, arguments.seeds)
-    _save(arguments.out, results)
+def _reproduce(given: Given, save: Save) -> int:
+    models = None if given.models is None else given.models.split(",")
+    results = run_reproduce(given.dataset, given.data_home, models, given.seeds)
+    save(results)
     print(reproduce_table(results))
     return 0 if results["reproduced"] else 1
 
 
-def _write(results: dict[str, Any], out: Path | None) -> None:
-    print(json.dumps(results, indent=1))
-    _save(out, results)
+def _exports(given: Given, save: Save) -> None:
+    print(exports_table(run_exports(given.dataset, given.data_home, given.epochs, save)))
+
+
+def _vectors(given: Given, save: Save) -> None:
+    print(vectors_table(run_vectors(sizes_of(given.items), given.data_home, save)))
+
+
+def _table(given: Given, save: Save) -> None:
+    for name, draw, picture in (("growth", plot, "growth"), ("exploration-ml-1m", plot_exploration, "exploration")):
+        draw(json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8")), RESULTS / f"{picture}.svg")
+    (RESULTS / "README.md").write_text(results_page() + "\n", encoding="utf-8")
+    print(results_page())
 
 
 def _save(out: Path | None, results: dict[str, Any]) -> None:
@@ -265,11 +131,124 @@ def _save(out: Path | None, results: dict[str, Any]) -> None:
         out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 
 
-def _table(arguments: argparse.Namespace) -> None:
-    for name, draw, picture in (("growth", plot, "growth"), ("exploration-ml-1m", plot_exploration, "exploration")):
-        draw(json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8")), RESULTS / f"{picture}.svg")
-    (RESULTS / "README.md").write_text(results_page() + "\n", encoding="utf-8")
-    print(results_page())
+DATASET = option("--dataset", "ml-1m")
+HOME = option("--data-home", None, "folder of data sets (default: RECVAE_DATA, else the user's cache)", type=Path)
+PEERS = option("--peers", None, "folder for environments of other packages; without it, none are run", type=Path)
+SPLIT = option("--split-seed", SPLIT_SEED)
+OUT = option("--out", None, "write the results to this JSON file", type=Path)
+
+COMMANDS = {
+    "reference": Command(
+        "MultVAE against a dense textbook implementation of it, on the same users",
+        _shown(lambda given: run_reference(given.dataset, given.data_home, given.seeds, given.textbook_epochs)),
+        (DATASET, HOME, option("--seeds", 3), option("--textbook-epochs", 100, "its passes over the users")),
+    ),
+    "speed": Command(
+        "training steps beside a dense textbook's, ranking beside implicit's ALS, in turns",
+        lambda given, save: run_speed(given.rounds, save),
+        (option("--rounds", 5),),
+    ),
+    "epochs": Command(
+        "epochs on real data beside RecBole's and Cornac's",
+        lambda given, save: run_epochs(given.epochs, given.data_home, given.peers, save),
+        (option("--epochs", 5), HOME, PEERS),
+    ),
+    "rounds": Command(
+        "RecVAE's rounds of passes beside those of dense code",
+        lambda given, save: run_rounds(given.rounds, given.data_home, save),
+        (option("--rounds", 5), HOME),
+    ),
+    "joins": Command(
+        "ways to join a VAE and a linear path, on validation users",
+        lambda given, save: run_joins(given.dataset, given.data_home, seeds_of(given.split_seeds), save),
+        (DATASET, HOME, option("--split-seeds", "1,2", "seeds of the splits whose validation users are looked at")),
+    ),
+    "gpu": Command("training steps on a GPU, beside the time that they need at least", _shown(lambda given: run_gpu())),
+    "growth": Command(
+        "time and memory of training against the number of items and of users",
+        lambda given, save: run_growth(given.repeats, save),
+        (option("--repeats", 5),),
+    ),
+    "family": Command(
+        "every model on several splits, differences pooled by user; to be resumed where it was stopped",
+        _family,
+        (
+            DATASET,
+            HOME,
+            option("--peers", None, "folder for the environment of iALS; without it, iALS is not run", type=Path),
+            option("--split-seeds", "101-105", "seeds of the splits, such as 101-105 or 1,2"),
+            option("--models", "all", "comma-separated names, iALS among them"),
+            option("--users", "test", "valid, for development: no test user is looked at", choices=("test", "valid")),
+            option("--work", None, "folder outside of the repository for users' values", type=Path, required=True),
+            option("--again", False, "run what is finished once more", action="store_true"),
+        ),
+    ),
+    "reproduce": Command(
+        "our models by a card's protocol, beside the figures that papers have published",
+        _reproduce,
+        (
+            option("--dataset", "ml-20m", "one whose card has published figures"),
+            HOME,
+            option("--models", None, "comma-separated names (default: all that the card has figures of)"),
+            option("--seeds", 1),
+        ),
+    ),
+    "exports": Command(
+        "lists of exported models beside torch's, on real data", _exports, (DATASET, HOME, option("--epochs", 2))
+    ),
+    "vectors": Command(
+        "a vector index over the item vectors of large catalogues",
+        _vectors,
+        (option("--items", "100000,1000000", "numbers of items"), HOME),
+    ),
+    "serving": Command(
+        "milliseconds in which one person gets ten items, from raw ids to raw ids",
+        _shown(lambda given: run_serving(given.calls)),
+        (option("--calls", 500),),
+    ),
+    "bulk": Command(
+        "lists for a million users, from Parquet to Parquet; a run that is killed and gone on with",
+        _bulk,
+        (
+            HOME,
+            option("--users", 1_000_000, "drawn from those of ml-1m"),
+            option("--wide-users", 100_000, "random ones, at 20,000 items"),
+            option("--users-per-part", None, "(default: 50,000, and eight parts at least)", type=int),
+            option("--work", None, "folder with room for input and output (default: the system's)", type=Path),
+        ),
+    ),
+    "anomaly": Command(
+        "bots planted among real users, and how well they are found",
+        lambda given, save: run_anomaly(given.dataset, given.data_home, save),
+        (DATASET, HOME),
+    ),
+    "generation": Command(
+        "a model trained on synthetic users alone, tested on real ones",
+        lambda given, save: run_generation(given.dataset, given.data_home, save),
+        (DATASET, HOME),
+    ),
+    "exploration": Command(
+        "accuracy of lists that explore against how much of the catalogue they reach",
+        lambda given, save: run_exploration(given.dataset, given.data_home, save),
+        (DATASET, HOME),
+    ),
+    "cold": Command(
+        "items that nobody has touched, placed by their features",
+        lambda given, save: run_cold(given.dataset, given.data_home, given.split_seed, save),
+        (DATASET, HOME, SPLIT),
+    ),
+    "growing": Command(
+        "partial_fit on new rows beside a fit anew on all of them",
+        lambda given, save: run_growing(given.dataset, given.data_home, given.split_seed, save),
+        (DATASET, HOME, SPLIT),
+    ),
+    "ingest": Command(
+        "seconds and memory in which ten million events of a Parquet file become `Interactions`",
+        _shown(lambda given: run_ingest(given.rows)),
+        (option("--rows", 10_000_000),),
+    ),
+    "table": Command("the README's tables and plots, from the recorded results; also written beside them", _table),
+}
 
 
 if __name__ == "__main__":

@@ -96,6 +96,23 @@ def joins_table(folder: Path = RESULTS) -> str:
     return markdown(rows)
 
 
+def cold_table(folder: Path = RESULTS) -> str:
+    """How well each way ranks items that nobody has touched, as Markdown."""
+    ways = _read(folder, "cold-ml-1m")["ways"]
+    metrics = [name for name in next(iter(ways.values())) if name != "seconds"]
+    return markdown([["", *metrics]] + [[way, *(f"{row[name]:.3f}" for name in metrics)] for way, row in ways.items()])
+
+
+def growing_table(folder: Path = RESULTS) -> str:
+    """`partial_fit` beside no update and a fit anew, as Markdown."""
+    ways = _read(folder, "growing-ml-1m")["ways"]
+    rows = [["NDCG@100", "all items", "new items", "old items", "seconds"]]
+    for way, row in ways.items():
+        figures = [f"{row['all']:.4f} ± {row['all, stderr']:.4f}", f"{row['new']:.4f}", f"{row['old']:.4f}"]
+        rows.append([way, *figures, f"{row['seconds']:,.0f}"])
+    return markdown(rows)
+
+
 def results_page(folder: Path = RESULTS) -> str:
     """The page that stands beside the results."""
     return "\n\n".join(

@@ -16,8 +16,9 @@ from recvae.errors import (
     NotSupportedError,
     TrainingError,
 )
-from recvae.models.grow import NEIGHBOURS, PENALTIES, alike, by_features, by_neighbours, wider_path
-from recvae.nn.growing import ItemVectors
+from recvae.models.cold import PENALTIES, by_features, ridge
+from recvae.models.grow import NEIGHBOURS, alike, by_neighbours, wider_path
+from recvae.nn.growing import ItemVectors, item_vectors
 from tests.test_contract import EVERY, SMALL
 
 OLD = 40  # of 50 items are there at first
@@ -365,14 +366,31 @@ def test_the_regression_is_ridge_with_the_penalty_that_leaving_out_finds(n_featu
 
     best = min((share * unit for share in PENALTIES), key=error)
     expected = predict(known, np.hstack(parts), new, best)
-    found = by_features(old, sparse.csr_matrix(features))
+    found, left_out = ridge(old, sparse.csr_matrix(features))
     np.testing.assert_allclose(np.hstack([found.first, found.last, found.bias[:, None]]), expected, atol=1e-4)
+    others = np.arange(20) != 7
+    alone = predict(known[others], np.hstack(parts)[others], known[7], best)
+    np.testing.assert_allclose(np.hstack([left_out.first[7], left_out.last[7], left_out.bias[7]]), alone, atol=1e-4)
 
 
 def test_features_that_say_nothing_give_the_mean():
     old = vectors(6)
-    new = by_features(old, sparse.csr_matrix(np.ones((8, 3))))
+    new, left_out = ridge(old, sparse.csr_matrix(np.ones((8, 3))))
+    assert torch.allclose(left_out.last[2], old.last[[0, 1, 3, 4, 5]].mean(0), atol=1e-6)
     assert torch.allclose(new.last, old.last.mean(0).expand(2, -1), atol=1e-6)
+
+
+def test_the_bias_makes_up_for_what_a_mean_takes_from_high_scores(old_rows):
+    """Where features say nothing, all new items are alike, and together they weigh what the old ones do in the mean."""
+    model = quick(latent_dim=4).fit(old_rows)
+    features = sparse.csr_matrix(np.ones((OLD + 2, 1)))
+    plain, raised = ridge(item_vectors(model.network_), features)[0], by_features(model.network_, features)
+    model.add_items(features)
+    scores = torch.from_numpy(model.score(sparse.csr_matrix(np.eye(OLD, OLD + 2)))).double()
+    assert (scores[:, OLD] == scores[:, OLD + 1]).all()
+    short = scores[:, :OLD].logsumexp(1) - np.log(OLD) - scores[:, OLD]
+    assert abs(float(short.mean())) < 0.1
+    assert raised.bias[0] > plain.bias[0]
 
 
 def test_a_linear_path_gets_the_means_of_rows_and_columns():

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from recvae.batches import DeviceRows
 from recvae.errors import NotFittedError
-from recvae.models.grow import alike, by_features, by_neighbours
+from recvae.models.cold import by_features
+from recvae.models.grow import alike, by_neighbours
 from recvae.models.scoring import network_scorer, network_scores, validation
 from recvae.nn import LIKELIHOODS, VAE
 from recvae.nn.device import find_device
@@ -159,7 +160,7 @@ class Autoencoder(Recommender):
         return grown | {"network_": _settled(grown["network_"])}
 
     def _place_items(self, features: sparse.csr_matrix) -> dict[str, Any]:
-        vectors = by_features(item_vectors(self.network_), features)
+        vectors = by_features(self.network_, features)
         grown = self._with_items(vectors, alike(features[self.n_items_ :], features[: self.n_items_]))
         return grown | {"network_": _settled(grown["network_"])}
 

@@ -1,4 +1,4 @@
-"""What new items begin with in a model that has learned without them: from those they are alike, or from features."""
+"""What new items begin with in a model that has learned without them, from the items that they are alike."""
 
 from __future__ import annotations
 
@@ -6,18 +6,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy import sparse
-from scipy.linalg import svd
 from torch import Tensor
 
 from recvae.memory import require
-from recvae.nn.growing import ItemVectors
+from recvae.nn.growing import ItemVectors, mean_where_unknown
 from recvae.topk import top_k
 
 NEIGHBOURS = 20  # old items that a new one begins as a mean of
 BLOCK = 256  # new items at a time
-PENALTIES = 10.0 ** np.arange(-4, 2.5, 0.5)  # of the ridge regression, in units of the features' mean variance
-
-Array = NDArray[np.float64]
 
 
 def alike(new: sparse.csr_matrix, old: sparse.csr_matrix) -> sparse.csr_matrix:
@@ -26,7 +22,7 @@ def alike(new: sparse.csr_matrix, old: sparse.csr_matrix) -> sparse.csr_matrix:
     new : (n, M), old : (I, M). Returns (n, I): positive, `NEIGHBOURS` in a row at most, which sum to 1; a row without
     any is of an item of which nothing is known.
     """
-    old = _unit_rows(old).T.tocsc()
+    old = _unit_rows(old).T.tocsr()
     found = [sparse.csr_matrix((0, old.shape[1]), dtype=np.float32)]
     for start in range(0, new.shape[0], BLOCK):
         similar = (new[start : start + BLOCK] @ old).toarray().astype(np.float32, copy=False)
@@ -56,32 +52,7 @@ def by_neighbours(old: ItemVectors, shares: sparse.csr_matrix, counts: NDArray[n
     slope = off @ bias / max(float(off @ off), 1e-9)
     start = np.clip(bias.mean() + slope * (x[n_items:] - x[:n_items].mean()), bias.min(), bias.max())
     first, last = (torch.from_numpy((shares @ part.numpy()).astype(np.float32)) for part in (old.first, old.last))
-    return _or_mean(ItemVectors(first, last, torch.from_numpy(start.astype(np.float32))), old, shares)
-
-
-def by_features(old: ItemVectors, features: sparse.csr_matrix) -> ItemVectors:
-    """Vectors of new items by ridge regression of the old items' vectors on their features, with an intercept.
-
-    One penalty serves for all vectors: that of the least error, relative to the spread of each kind, in old items left
-    out one by one, which the regression gives in closed form (Allen's PRESS). An item without features has the mean of
-    all vectors, and the lowest bias.
-
-    features : (I + n, F), rows of the old items first. Raises NotEnoughMemoryError.
-    """
-    n_items = len(old.bias)
-    known, new = features[:n_items], features[n_items:]
-    require(16 * n_items * features.shape[1], f"{n_items:,} items x {features.shape[1]:,} features", "fewer features")
-    mean = np.asarray(known.mean(axis=0)).ravel()
-    basis, sizes, axes = svd(known.toarray() - mean, full_matrices=False, overwrite_a=True)  # (I, R), (R,), (R, F)
-    some = sizes > 1e-9 * np.linalg.norm(known.data)  # the others are rounding
-    basis, sizes, axes = basis[:, some], sizes[some], axes[some]
-    wanted = _standard(old)  # (I, D)
-    penalty = _best_penalty(basis, sizes, wanted)
-    slopes = (sizes / (sizes**2 + penalty))[:, None] * (basis.T @ _side_by_side(old))  # (R, D)
-    places = new @ axes.T - mean @ axes.T  # (n, R)
-    found = torch.from_numpy((_side_by_side(old).mean(0) + places @ slopes).astype(np.float32))
-    width = old.first.shape[1]
-    return _or_mean(ItemVectors(found[:, :width], found[:, width:-1], found[:, -1]), old, new)
+    return mean_where_unknown(ItemVectors(first, last, torch.from_numpy(start.astype(np.float32))), old, shares)
 
 
 def wider_path(weights: Tensor | sparse.csr_matrix, shares: sparse.csr_matrix, keep: int) -> Tensor | sparse.csr_matrix:
@@ -104,37 +75,6 @@ def wider_path(weights: Tensor | sparse.csr_matrix, shares: sparse.csr_matrix, k
     made[:, n_items:] = (shares @ made[:, :n_items].T).T
     np.fill_diagonal(made, 0)
     return torch.from_numpy(made)
-
-
-def _or_mean(new: ItemVectors, old: ItemVectors, known: sparse.csr_matrix) -> ItemVectors:
-    """The vectors, but for items whose row of `known` is empty: for these the mean of all, and the lowest bias."""
-    nothing = torch.from_numpy(np.diff(known.indptr) == 0)
-    new.first[nothing], new.last[nothing] = old.first.mean(0), old.last.mean(0)
-    new.bias[nothing] = old.bias.min()
-    return new
-
-
-def _best_penalty(basis: Array, sizes: Array, wanted: Array) -> float:
-    """The penalty with the least squared error in items left out. basis (I, R), sizes (R,), wanted (I, D), centred."""
-    unit = float((sizes**2).mean()) if len(sizes) else 1.0
-    along = basis.T @ wanted  # (R, D)
-
-    def error(penalty: float) -> float:
-        shrunk = basis * (sizes**2 / (sizes**2 + penalty))
-        own = 1 / len(basis) + np.einsum("ir,ir->i", shrunk, basis)  # how much an item's prediction is its own
-        return float((((wanted - shrunk @ along) / np.maximum(1 - own, 1e-6)[:, None]) ** 2).sum())
-
-    return min((share * unit for share in PENALTIES), key=error)
-
-
-def _standard(old: ItemVectors) -> Array:
-    """All that is known of items side by side, centred, the spread of each kind 1. -> (I, D)"""
-    centred = [part - part.mean(0) for part in (old.first.numpy(), old.last.numpy(), old.bias.numpy()[:, None])]
-    return np.hstack([part / max(float(np.linalg.norm(part)), 1e-30) for part in centred]).astype(np.float64)
-
-
-def _side_by_side(old: ItemVectors) -> Array:
-    return np.hstack([old.first.numpy(), old.last.numpy(), old.bias.numpy()[:, None]]).astype(np.float64)
 
 
 def _unit_rows(rows: sparse.csr_matrix) -> sparse.csr_matrix:

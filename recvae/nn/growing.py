@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from scipy import sparse
 from torch import Tensor, nn
 
 from recvae.nn.vae import VAE
@@ -31,6 +33,14 @@ def enlarged(network: VAE, new: ItemVectors) -> VAE:
         old = getattr(owner, name).detach()
         setattr(owner, name, nn.Parameter(torch.cat([old, rows.to(old)])))
     return grown
+
+
+def mean_where_unknown(new: ItemVectors, old: ItemVectors, known: sparse.csr_matrix) -> ItemVectors:
+    """The new vectors, but for items whose row of `known` is empty: for these the mean of all, and the lowest bias."""
+    nothing = torch.from_numpy(np.diff(known.indptr) == 0)
+    new.first[nothing], new.last[nothing] = old.first.mean(0), old.last.mean(0)
+    new.bias[nothing] = old.bias.min()
+    return new
 
 
 def _ends(network: VAE) -> list[tuple[Any, str]]:

@@ -1,0 +1,116 @@
+"""A catalogue and an audience that grow: `partial_fit` on what came later, beside no update and a fit of it all anew.
+
+The first fit sees half of the training users and four fifths of the items, drawn at random.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from recvae import Holdout, HybridVAE, Interactions, MultVAE, Recommender, load_split
+from recvae.evaluation import evaluate_ranker
+
+NEW_ITEMS, FIRST_USERS = 0.2, 0.5
+MODELS = (MultVAE, HybridVAE)
+EPOCHS = (0, None, 20)  # of `partial_fit` on the new rows; None is the default
+
+
+class Growth(NamedTuple):
+    """What there was at first, what came later, both together, and the test; the last items are the new ones."""
+
+    first: Interactions
+    later: Interactions
+    both: Interactions
+    test: Holdout
+
+
+def run_growing(dataset: str, home: Path | None, split_seed: int, save: Callable[[dict[str, Any]], None]) -> None:
+    """NDCG@100 of test users, of all items, of the new and of the old, and seconds, of each way."""
+    growth = grow(dataset, home, split_seed)
+    sizes = {"first": growth.first, "later": growth.later}
+    about: dict[str, Any] = {"dataset": dataset, "split_seed": split_seed}
+    about |= {name: {"users": d.n_users, "items": d.n_items, "events": d.n_events} for name, d in sizes.items()}
+    results: dict[str, Any] = {}
+    for way, model, seconds in _ways(growth):
+        results[way] = _measured(growth, model) | {"seconds": seconds}
+        print(f"{way}: {results[way]}", flush=True)
+        save(about | {"ways": results})
+
+
+def grow(dataset: str, home: Path | None, split_seed: int) -> Growth:
+    """Part the training rows, as `RandomState(0)` draws items and users."""
+    split = load_split(dataset, home, seed=split_seed)
+    train, n_items, random = split.train, split.train.n_items, np.random.RandomState(0)
+    order = random.permutation(n_items)
+    n_old = n_items - int(NEW_ITEMS * n_items)
+    order = np.concatenate([np.sort(order[:n_old]), np.sort(order[n_old:])])
+    users = random.permutation(train.n_users)
+    n_first = int(FIRST_USERS * len(users))
+    train = train.select_items(order)
+    first = train.select_users(np.sort(users[:n_first]))
+    later = train.select_users(np.sort(users[n_first:]))
+    old = first.select_items(np.arange(n_old))
+    seen = sparse.csr_matrix((old.matrix.data, old.matrix.indices, old.matrix.indptr), shape=first.matrix.shape)
+    both = Interactions.from_matrix(sparse.vstack([seen, later.matrix]), item_ids=train.item_ids)
+    test = replace(
+        split.test,
+        fold_in=_in_order(split.test.fold_in, order),
+        held_out=_in_order(split.test.held_out, order),
+        item_counts=split.test.item_counts[order],
+    )
+    return Growth(old, later, both, test)
+
+
+def _ways(growth: Growth) -> Iterator[tuple[str, Recommender, float]]:
+    """Each way's name, its model, and the seconds that the update took."""
+    for make in MODELS:
+        name, started = make.__name__, time.perf_counter()
+        base = make(random_state=0).fit(growth.first, show_progress=False)
+        yield f"{name}, no update", base, time.perf_counter() - started
+        for epochs in EPOCHS:
+            model, started = copy.deepcopy(base), time.perf_counter()
+            model.partial_fit(growth.later, epochs=epochs, show_progress=False)
+            told = "the default" if epochs is None else str(epochs)
+            yield f"{name}, partial_fit on the later, epochs {told}", model, time.perf_counter() - started
+        model, started = copy.deepcopy(base), time.perf_counter()
+        model.partial_fit(growth.both, show_progress=False)
+        yield f"{name}, partial_fit on both", model, time.perf_counter() - started
+        started = time.perf_counter()
+        yield (
+            f"{name}, fit on both anew",
+            make(random_state=0).fit(growth.both, show_progress=False),
+            time.perf_counter() - started,
+        )
+
+
+def _measured(growth: Growth, model: Recommender) -> dict[str, float]:
+    """NDCG@100 where all items are to be found, or the new alone, or the old alone; any may be recommended."""
+    n_items, n_old = growth.later.n_items, growth.first.n_items
+
+    def ranker(_: NDArray[Any], rows: sparse.csr_matrix, N: int) -> NDArray[Any]:
+        known = rows[:, : model.n_items_].tocsr()  # a model without the new items does not see them either
+        return model.recommend(np.arange(rows.shape[0]), known, N=N)[0]
+
+    columns = {"all": np.ones(n_items), "new": np.arange(n_items) >= n_old, "old": np.arange(n_items) < n_old}
+    found: dict[str, float] = {}
+    for name, chosen in columns.items():
+        held_out = (growth.test.held_out @ sparse.diags(chosen.astype(np.float32))).tocsr()
+        held_out.eliminate_zeros()
+        result = evaluate_ranker(ranker, replace(growth.test, held_out=held_out), ["ndcg@100"])["ndcg@100"]
+        found |= {name: result.mean, f"{name}, stderr": result.stderr}
+    return found
+
+
+def _in_order(rows: sparse.csr_matrix, order: NDArray[Any]) -> sparse.csr_matrix:
+    moved = rows[:, order].tocsr()
+    moved.sort_indices()
+    return moved
