@@ -69,10 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     for name, command in COMMANDS.items():
         made = commands.add_parser(name, help=command.about, description=command.about)
         made.set_defaults(run=command.run)
-        for flag, options in (
-            *command.options,
-            option("--out", None, "write the results to this JSON file", type=Path),
-        ):
+        for flag, options in (*command.options, OUT):
             made.add_argument(flag, **options)
     return parser
 
