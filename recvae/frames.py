@@ -12,7 +12,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
-import pyarrow.dataset
 import pyarrow.parquet
 from numpy.typing import NDArray
 
@@ -144,6 +143,8 @@ def number_texts(ids: Sequence[str]) -> pa.ChunkedArray:
 
 def number_ids(column: pa.ChunkedArray, name: str) -> tuple[NDArray[np.int64], NDArray[Any]]:
     """Number the distinct ids in ascending order. -> (code of each event, ids)"""
+    if not len(column):  # of no kind yet
+        return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
     if pa.types.is_dictionary(column.type):
         column = pa.chunked_array([_sortable(chunk.dictionary).take(chunk.indices) for chunk in column.chunks])
         _refuse_nulls(column, name)
@@ -190,7 +191,9 @@ def _kind(path: Path, endings: Sequence[str], compressions: Sequence[str] = ()) 
 
 
 def _parts(path: Path, columns: Sequence[str]) -> pyarrow.dataset.Dataset:
-    parts = pyarrow.dataset.dataset(path)
+    from pyarrow.dataset import dataset  # not before it is needed: it imports pandas, where that is installed
+
+    parts = dataset(path)
     for part in parts.get_fragments():
         if not part.physical_schema.equals(parts.schema):
             raise pa.ArrowInvalid(f"{part.path} has another schema than the parts before it")

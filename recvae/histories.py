@@ -194,6 +194,6 @@ def _examples(names: Iterable[Any]) -> tuple[Any, ...]:
 
 
 def _take(values: Any, places: NDArray[Any]) -> pa.Array:
-    """Some of `values`, of the one type that all of them have."""
+    """Some of `values`, of the type that all of them have: texts are objects."""
     values = np.asarray(values)
-    return pa.array(values[places], pa.array(values[:1]).type)
+    return pa.array(values[places], pa.string() if values.dtype == object else None)

@@ -18,7 +18,7 @@ from recvae.errors import InvalidDataError, InvalidParameterError, InvalidTypeEr
 from recvae.events import Duplicates, merge_events, select_cells
 from recvae.frames import number_ids, read_column, read_numbers, read_table, read_times, write_table
 from recvae.ids import Ids as Ids
-from recvae.ids import ItemIndex
+from recvae.ids import ItemIndex, id_array
 from recvae.rows import VALUES, Values, check_structure
 
 
@@ -259,7 +259,7 @@ def _ids(ids: Sequence[Any] | Ids | None, expected: int, name: str) -> Ids:
     n_distinct = len(set(made.tolist()))
     if n_distinct != expected:
         raise InvalidDataError(f"Expected {name} without repetition, got {n_distinct} distinct of {expected}.")
-    return made
+    return id_array(made.tolist(), name) if made.dtype == object else made
 
 
 def _texts(texts: Mapping[Any, str] | None, item_ids: Ids) -> Ids | None:

@@ -12,9 +12,8 @@ import pyarrow as pa
 
 from recvae.arguments import check_out, load_events, say
 from recvae.bulk import USERS_PER_PART, recommend_to_parquet
-from recvae.errors import InvalidDataError, InvalidParameterError
+from recvae.errors import InvalidParameterError
 from recvae.frames import check_table, text_of, write_table
-from recvae.histories import ranking_table
 from recvae.interactions import Interactions
 from recvae.params import check_whole
 from recvae.recommender import Recommender, load
@@ -39,11 +38,8 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _in_one(arguments: argparse.Namespace, N: int) -> None:
     model = load(arguments.model_file)
-    if model.item_ids_ is None:
-        raise InvalidDataError(
-            f"Expected a model with raw item ids, got {arguments.model_file}, trained on a bare matrix."
-        )
-    data, unknown = load_events(arguments).align(model.item_ids_)
+    model.known_items()
+    data, unknown = load_events(arguments).align(np.asarray(model.item_ids_))
     if unknown:
         say(f"{unknown:,} events are on items that the model does not know, and were left out.")
     table = _top(model, data, N)
@@ -80,11 +76,6 @@ def _in_parts(arguments: argparse.Namespace, N: int) -> None:
 
 
 def _top(model: Recommender, data: Interactions, N: int) -> pa.Table:
-    """The lists of all users, as `ranking_table` has them."""
-    parts = []
-    for start in range(0, data.n_users, BLOCK):
-        rows = data.matrix[start : start + BLOCK]
-        ids, scores = model.recommend(np.arange(rows.shape[0]), rows, N=N, recalculate_user=True)  # or refuse
-        users = data.user_ids[start : start + BLOCK]
-        parts.append(ranking_table(users, ids, scores, data.item_ids, model.titles_))
-    return pa.concat_tables(parts)
+    """The lists of all users, in blocks."""
+    blocks = [slice(start, start + BLOCK) for start in range(0, data.n_users, BLOCK)]
+    return pa.concat_tables([model.ranked_table(data.user_ids[users], data.matrix[users], N) for users in blocks])

@@ -25,6 +25,8 @@ def category_matrix(categories: Sequence[Any]) -> sparse.csr_matrix:
 
     Raises InvalidTypeError for labels that are no strings.
     """
+    if categories is None:
+        raise InvalidTypeError("Expected the categories of the items, got None; these data have no genres.")
     labels = [[part for part in label.split("|") if part] if isinstance(label, str) else label for label in categories]
     for place, mine in enumerate(labels):
         if not isinstance(mine, (list, tuple, set, frozenset)) or not all(isinstance(label, str) for label in mine):

@@ -21,7 +21,9 @@ class ParameterWarning(UserWarning):
     """An argument was usable only after a conversion that costs time or memory."""
 
 
-def check_rows(user_items: Any, n_items: int | None = None, *, convert: bool = False) -> sparse.csr_matrix:
+def check_rows(
+    user_items: Any, n_items: int | None = None, *, convert: bool = False, name: str = "user_items"
+) -> sparse.csr_matrix:
     """Return `user_items` as a canonical float32 csr_matrix (rows, n_items): sorted, without duplicates or zeros.
 
     The argument is never changed. A csr_matrix or csr_array is taken as it is, other sparse formats with a warning if
@@ -32,16 +34,14 @@ def check_rows(user_items: Any, n_items: int | None = None, *, convert: bool = F
     """
     if not sparse.issparse(user_items):
         raise InvalidTypeError(
-            f"user_items needs to be a CSR sparse matrix, got {type(user_items).__name__}; "
+            f"{name} needs to be a CSR sparse matrix, got {type(user_items).__name__}; "
             f"make one with scipy.sparse.csr_matrix(...)."
         )
     if user_items.ndim == 1:
         user_items = user_items.reshape(1, -1).tocsr()
     if user_items.format != "csr":
         if not convert:
-            raise InvalidDataError(
-                f"user_items needs to be a CSR sparse matrix, got {user_items.format}; call .tocsr()."
-            )
+            raise InvalidDataError(f"{name} needs to be a CSR sparse matrix, got {user_items.format}; call .tocsr().")
         warnings.warn(f"Converting a {user_items.format} matrix to CSR.", ParameterWarning, stacklevel=3)
         user_items = user_items.tocsr()
     if n_items is not None and user_items.shape[1] != n_items:

@@ -12,6 +12,7 @@ from scipy import sparse
 from torch import Tensor
 
 from recvae.errors import InvalidDataError
+from recvae.memory import require
 
 PAD_ID = -1
 PAD_SCORE = float(np.finfo(np.float32).min)  # -FLT_MAX, as implicit pads
@@ -122,9 +123,10 @@ def rank(
     Returns ids (U, N) int32 and scores (U, N) float32, padded with -1 and -FLT_MAX where there is nothing more to give.
     """
     n_users, n_items = user_items.shape
+    require(8 * n_users * N, f"lists of {N:,} for {n_users:,} users", "a smaller N, or fewer users at a time")
     ids = np.full((n_users, N), PAD_ID, dtype=np.int32)
     values = np.full((n_users, N), PAD_SCORE, dtype=np.float32)
-    start, step = 0, _step(block_bytes // (4 * n_items))
+    start, step = 0, _step(block_bytes // (4 * max(1, n_items)))
     while start < n_users:
         places = slice(start, start + step)
         rows = user_items[places]
@@ -136,7 +138,7 @@ def rank(
         best, best_values = (part.cpu().numpy() for part in top_k(scores, N))
         ids[places, : best.shape[1]] = best
         values[places, : best.shape[1]] = np.where(best_values > -np.inf, best_values, PAD_SCORE)
-        start, step = start + step, _step(block_bytes // (block.itemsize * n_items))
+        start, step = start + step, _step(block_bytes // (block.itemsize * max(1, n_items)))
     return ids, values
 
 

@@ -32,6 +32,7 @@ from recvae.sample import make_sample
 pytest.importorskip("duckdb")
 
 from recvae.bulk import BulkResult, recommend_to_parquet
+from recvae.bulk.folder import SCRATCH
 from recvae.bulk.ordered import by_users
 
 QUIET = {"show_progress": False, "users_per_part": 60}
@@ -189,7 +190,7 @@ def test_how_duckdb_is_set_up(model, path, tmp_path, monkeypatch):
             found[name] = made[0].sql(f"SELECT current_setting('{name}')").fetchall()[0][0]
 
     recommend_to_parquet(model, path, tmp_path / "out", 5, show_progress=False, memory_mib=512, on_part=ask)
-    scratch = str(tmp_path / "out" / ".scratch" / "sort")
+    scratch = str(tmp_path / "out" / SCRATCH / "sort")
     assert found == {"enable_progress_bar": False, "memory_limit": "512.0 MiB", "temp_directory": scratch}
 
 
@@ -244,7 +245,7 @@ def test_a_run_that_stopped_is_gone_on_with(number, model, path, tmp_path, unbro
     with pytest.raises(StopError):
         recommend_to_parquet(model, path, out, 5, on_part=stop_at(number), **QUIET)
     assert len(list(out.glob("part-*"))) == number + 1
-    assert not (out / ".scratch").exists()
+    assert not (out / SCRATCH).exists()
     made = []
     result = recommend_to_parquet(model, path, out, 5, on_part=lambda part: made.append(part.file), **QUIET)
     assert made == [f"part-{later:05}.parquet" for later in range(number + 1, 6)]
@@ -279,12 +280,12 @@ def test_a_run_that_was_killed_is_gone_on_with_and_cleaned_up(model, path, tmp_p
     )
     assert done.returncode == -signal.SIGKILL, done.stderr.decode()
     left = names(out)
-    assert ".scratch" in left
+    assert SCRATCH in left
     assert any(name.startswith(".part-00002") for name in left)
     assert "part-00001.parquet" in left
     assert "part-00002.parquet" not in left
-    (out / ".scratch" / "sort").mkdir(exist_ok=True)  # as if it had sorted on disk
-    (out / ".scratch" / "sort" / "left").write_bytes(b"over")
+    (out / SCRATCH / "sort").mkdir(exist_ok=True)  # as if it had sorted on disk
+    (out / SCRATCH / "sort" / "left").write_bytes(b"over")
     result = recommend_to_parquet(model, path, out, 5, **QUIET)
     assert result.made == 4
     assert contents(out) == unbroken
@@ -346,6 +347,13 @@ def test_a_folder_with_something_else_in_it_is_refused(model, path, tmp_path):
     with pytest.raises(OutputError, match=r"an empty folder for the parts.* with thesis\.txt in it"):
         recommend_to_parquet(model, path, tmp_path / "out", 5, **QUIET)
     assert list(contents(tmp_path / "out")) == ["thesis.txt"]
+    for hidden in (".scratch", ".part-old", ".git"):
+        place = tmp_path / f"project{hidden}" / hidden
+        place.mkdir(parents=True)
+        (place / "thesis.txt").write_text("mine")
+        with pytest.raises(OutputError, match="an empty folder for the parts"):
+            recommend_to_parquet(model, path, place.parent, 5, **QUIET)
+        assert (place / "thesis.txt").read_text() == "mine"
     with pytest.raises(OutputError, match="which is a file"):
         recommend_to_parquet(model, path, tmp_path / "out" / "thesis.txt", 5, **QUIET)
     with pytest.raises(OutputError, match="Expected a file that can be written"):
@@ -433,7 +441,7 @@ def test_bad_requests_are_a_sentence(model, path, tmp_path, monkeypatch):
     refused(InvalidParameterError, "a folder for the parts outside of", source=path.parent, out=path.parent / "out")
     refused(NotFittedError, "call fit first", model=EASE())
     bare = EASE().fit(sparse.csr_matrix(np.eye(60, dtype=np.float32)))
-    refused(InvalidDataError, "a model with raw item ids", model=bare)
+    refused(InvalidDataError, "knows raw ids", model=bare)
     monkeypatch.setattr("recvae.bulk.run.LEAST_MIB", 1)
     refused(NotEnoughMemoryError, r"Expected 1 MiB of memory.* give it more \(memory_mib\)", memory_mib=1)
     for library in ("duckdb", "filelock"):

@@ -283,7 +283,7 @@ class TestSampleUsers:
             model.sample_users(2, which, user_items=checkerboard[:, :20])
         model.save(tmp_path / "m")
         again = load(tmp_path / "m")
-        with pytest.raises(NotFittedError, match=r"rows for sample_users, as user_items: .* hold none"):
+        with pytest.raises(NotFittedError, match=r"rows for sample_users, as user_items: .* hold no users"):
             again.sample_users(2, which)
         same = again.sample_users(9, which, user_items=checkerboard, random_state=0)
         assert (same != model.sample_users(9, which, random_state=0)).nnz == 0

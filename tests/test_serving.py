@@ -84,8 +84,20 @@ def test_what_is_refused(model, checkerboard, data):
         BPR(factors=4, random_state=0).fit(data).recommend_for([["i1"]])
 
 
-def test_nobody(model):
-    assert len(model.recommend_for([])) == 0
+def test_nobody_and_nothing(model):
+    for nobody in ([], {}, pd.DataFrame({"user": [], "item": []}), pl.DataFrame({"user": [], "item": []})):
+        assert len(model.recommend_for(nobody)) == 0
+    stranger = model.recommend_for(pd.DataFrame({"user": [1], "item": [[]]}), N=2)
+    assert stranger["item"].tolist() == model.recommend_for({1: []}, N=2)["item"].to_pylist()
+
+
+def test_all_that_there_is(model):
+    assert len(model.recommend_for([["i1"]], N=10**13)) == 49
+
+
+def test_ids_beyond_what_a_signed_number_holds(checkerboard):
+    data = Interactions.from_matrix(checkerboard, item_ids=[*range(1, 50), 2**63])
+    assert 2**63 in EASE(l2=1.0).fit(data).recommend_for([[1]], N=49)["item"].to_pylist()
 
 
 def test_another_fit_knows_other_items(data, checkerboard):

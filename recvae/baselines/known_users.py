@@ -83,8 +83,8 @@ class KnownUsers(Recommender):
     def _similarity(self, items: NDArray[np.int64]) -> Tensor:
         return cosines(self.item_factors_, items)
 
-    def _user_vectors(self, rows: sparse.csr_matrix) -> Tensor:
-        raise self._refusal()
+    def _known_users(self) -> Tensor:
+        return self.user_factors_
 
     def _user_index(self) -> Tensor:
         return unit(self.user_factors_)

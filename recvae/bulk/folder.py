@@ -16,7 +16,7 @@ from recvae.files import check_writable, write_whole
 
 # readers of folders pass over names that begin with _ or .
 MANIFEST = "_manifest.json"
-SCRATCH = ".scratch"
+SCRATCH = ".recvae-scratch"  # for as long as a run lasts
 FORMAT = 1
 
 
@@ -72,8 +72,7 @@ class Manifest:
 def read_manifest(folder: Path, settings: dict[str, Any]) -> Manifest:
     """What the folder holds of what `settings` make; a new one for an empty folder.
 
-    Raises InvalidParameterError where it was made by other settings, InvalidDataError for a damaged one, OutputError
-    for a folder that holds something else.
+    Raises InvalidParameterError where it was made by other settings, InvalidDataError for a damaged one.
     """
     try:
         found = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
@@ -81,12 +80,6 @@ def read_manifest(folder: Path, settings: dict[str, Any]) -> Manifest:
             raise ValueError("it is of another format")
         manifest = Manifest(found["settings"], [Part(**part) for part in found["parts"]], bool(found["done"]))
     except FileNotFoundError:
-        strange = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
-        if strange:
-            raise OutputError(
-                f"Expected an empty folder for the parts, or one that was begun before, got {folder} with {strange[0]} "
-                f"in it; take another."
-            ) from None
         return Manifest(settings)
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise InvalidDataError(
@@ -107,10 +100,10 @@ def read_manifest(folder: Path, settings: dict[str, Any]) -> Manifest:
 def claimed(folder: Path) -> Iterator[Path]:
     """Hold `folder`, made where it is not, for one run alone; clean what a killed run left. -> folder for scratch files
 
-    The scratch folder goes at the end, and a new `folder` too where nothing came of it. Raises OutputError.
+    The scratch folder goes at the end, and a new `folder` too where nothing came of it. Raises OutputError for a folder
+    that holds something else, of which nothing is touched.
     """
-    if folder.exists() and not folder.is_dir():
-        raise OutputError(f"Expected a folder for the parts, got {folder}, which is a file.")
+    _check_ours(folder)
     library, scratch, is_new = _filelock(), folder / SCRATCH, not folder.exists()
     check_writable(scratch / "lock")
     lock = library.FileLock(scratch / "lock")  # it ends with the process
@@ -121,7 +114,7 @@ def claimed(folder: Path) -> Iterator[Path]:
     except (OSError, NotImplementedError) as error:
         raise OutputError(f"Expected a folder on a disk that has locks, got {folder}: {error}.") from error
     try:
-        left = [*folder.glob(".part-*"), *folder.glob(f".{MANIFEST}-*")]
+        left = [*folder.glob(".part-?????.parquet-*"), *folder.glob(f".{MANIFEST}-*")]
         for path in [*left, *(path for path in scratch.iterdir() if path.name != "lock")]:
             shutil.rmtree(path, ignore_errors=True)
         yield scratch
@@ -131,6 +124,23 @@ def claimed(folder: Path) -> Iterator[Path]:
         if is_new:
             with suppress(OSError):  # there is something in it
                 folder.rmdir()
+
+
+def _check_ours(folder: Path) -> None:
+    """Refuse a folder that is neither empty nor one that a run has begun."""
+    if folder.exists() and not folder.is_dir():
+        raise OutputError(f"Expected a folder for the parts, got {folder}, which is a file.")
+    if not folder.is_dir() or (folder / MANIFEST).exists():
+        return
+    # a run that was killed at its very beginning may have left these
+    strange = sorted(
+        path.name for path in folder.iterdir() if path.name != SCRATCH and not path.name.startswith(f".{MANIFEST}-")
+    )
+    if strange:
+        raise OutputError(
+            f"Expected an empty folder for the parts, or one that was begun before, got {folder} with {strange[0]} in "
+            f"it; take another."
+        )
 
 
 def _filelock() -> Any:

@@ -20,9 +20,9 @@ from scipy import sparse
 
 from recvae.bulk.folder import Manifest, Part, claimed, read_manifest
 from recvae.bulk.ordered import OrderedEvents, Source, find_source
-from recvae.errors import InvalidDataError, InvalidParameterError
+from recvae.errors import InvalidParameterError
 from recvae.files import write_whole
-from recvae.histories import Histories, Unknown, ranking_table, read_histories
+from recvae.histories import Unknown, read_histories
 from recvae.ids import ItemIndex
 from recvae.params import check_whole
 from recvae.progress import bar
@@ -90,7 +90,8 @@ def recommend_to_parquet(
     source, folder = find_source(input, user, item, value, min_value), Path(out)
     if source.path.is_dir() and folder.resolve().is_relative_to(source.path.resolve()):
         raise InvalidParameterError(f"Expected a folder for the parts outside of {input}, which is read, got {out}.")
-    lists = _Lists(model, _known_items(model, N), N, None if value is None else "value", users_per_part)
+    index = _known_items(model, N)
+    lists = _Lists(model, index, min(N, len(index)), None if value is None else "value", users_per_part)
     settings = _settings(model, source, N, users_per_part)
     with claimed(folder) as scratch:
         manifest = read_manifest(folder, settings)
@@ -181,7 +182,7 @@ class _Lists:
         n_users = n_rows = 0
         for block in blocks:
             histories = read_histories(block, self.index, value=self.value)
-            table = self._table(histories)
+            table = self.model.ranked_table(histories.users, histories.rows, self.N)
             if writer is None:
                 writer = pyarrow.parquet.ParquetWriter(sink, table.schema)
             writer.write_table(table)
@@ -205,21 +206,13 @@ class _Lists:
         )
         return part, content
 
-    def _table(self, histories: Histories) -> pa.Table:
-        places = np.arange(len(histories.users))
-        ids, scores = self.model.recommend(places, histories.rows, N=self.N, recalculate_user=True)
-        item_ids = self.model.item_ids_
-        assert item_ids is not None  # `_known_items` has seen to it
-        return ranking_table(histories.users, ids, scores, item_ids, self.model.titles_)
-
 
 def _known_items(model: Recommender, N: int) -> ItemIndex:
     """The items that a model knows. Raises NotFittedError and UnknownUsersError, InvalidDataError without raw ids."""
-    nobody = sparse.csr_matrix((0, getattr(model, "n_items_", 0)), dtype=np.float32)
-    model.recommend([], nobody, N=N, recalculate_user=True)
-    if model.item_ids_ is None:
-        raise InvalidDataError("Expected a model with raw item ids, got one that was trained on a bare matrix.")
-    return ItemIndex(model.item_ids_)
+    model.ranked_table(
+        np.empty(0, dtype=np.int64), sparse.csr_matrix((0, len(model.known_items())), dtype=np.float32), N
+    )
+    return model.known_items()
 
 
 def _settings(model: Recommender, source: Source, N: int, users_per_part: int) -> dict[str, Any]:

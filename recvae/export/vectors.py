@@ -13,6 +13,7 @@ from recvae.errors import NotSupportedError
 from recvae.export.program import check_network, check_scores
 from recvae.models.autoencoder import Autoencoder
 from recvae.models.hybrid_vae import HybridVAE
+from recvae.recommender.similar import ENCODED
 from recvae.rows import check_rows, transform_values
 
 
@@ -41,9 +42,12 @@ def user_vectors(model: Any, user_items: Any) -> NDArray[np.float32]:
     fitted = _check_vectors(model)
     rows = transform_values(check_rows(user_items, fitted.n_items_), fitted.values_)
     network = fitted.network_
-    with torch.no_grad():
-        hidden = network.hidden(DeviceRows(rows, network.decoder.weight.device).all())
-        vectors: NDArray[np.float32] = torch.cat([hidden, torch.ones_like(hidden[:, :1])], dim=1).cpu().numpy()
+    vectors = np.ones((rows.shape[0], network.decoder.weight.shape[1] + 1), dtype=np.float32)
+    for start in range(0, len(vectors), ENCODED):
+        users = slice(start, start + ENCODED)
+        with torch.no_grad():
+            hidden = network.hidden(DeviceRows(rows[users], network.decoder.weight.device).all())
+        vectors[users, :-1] = hidden.cpu().numpy()
     return vectors
 
 

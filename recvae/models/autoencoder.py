@@ -104,10 +104,10 @@ class Autoencoder(Recommender):
     def _network(self, n_items: int) -> VAE:
         """The network for `n_items`, its weights yet to be initialised."""
 
-    def _likelihood(self, precision: str | None = None) -> Likelihood:
-        """The likelihood of a row, its products in that precision, or in the one asked for."""
+    def _likelihood(self) -> Likelihood:
+        """The likelihood of a row, its products in the precision asked for."""
         options = {"unobserved": self.unobserved} if self.likelihood == "gaussian" else {}
-        return partial(LIKELIHOODS[self.likelihood], precision=precision or self.precision, **options)
+        return partial(LIKELIHOODS[self.likelihood], precision=self.precision, **options)
 
     @property
     def best_epoch_(self) -> int:

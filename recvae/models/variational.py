@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -76,7 +77,9 @@ class Variational(Autoencoder):
             eps = self._noise(places, n) if latent == "aggregate" else None
             hidden = network.hidden_from_prior(n, places) if eps is None else network.hidden(self._batch(rows), eps)
             logits = network.decoder.logits(hidden)
-        return DRAWS[self.likelihood](logits, np.diff(rows.indptr), items, temperature, self.unobserved)
+        return DRAWS[self.params_["likelihood"]](
+            logits, np.diff(rows.indptr), items, temperature, self.params_["unobserved"]
+        )
 
     def _surprise(self, rows: sparse.csr_matrix) -> NDArray[np.float64]:
         """An event weighs 1 in the mean of its row, as it does in that of all rows in training."""
@@ -86,7 +89,8 @@ class Variational(Autoencoder):
         )
         batch = self._batch(scaled)
         with torch.no_grad():
-            nll = self._likelihood("float32")(self.network_.hidden(batch), *self.network_.decoder.output, batch)
+            likelihood: Any = self.network_.likelihood  # that of the fit
+            nll = likelihood(self.network_.hidden(batch), *self.network_.decoder.output, batch, precision="float32")
         surprise: NDArray[np.float64] = nll.cpu().numpy().astype(np.float64) / n
         return surprise
 

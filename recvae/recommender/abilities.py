@@ -21,13 +21,13 @@ def hook(what: str) -> Callable[[F], F]:
     return mark
 
 
-def needs(name: str) -> Callable[[F], F]:
-    """Mark a verb that needs the hook of that name. Without it, the verb raises NotSupportedError."""
+def needs(*names: str) -> Callable[[F], F]:
+    """Mark a verb that needs one of the hooks of these names. Without any, the verb raises NotSupportedError."""
 
     def decorate(verb: F) -> F:
         @functools.wraps(verb)
         def checked(self: Any, *args: Any, **kwargs: Any) -> Any:
-            absent = absence(type(self), name)
+            absent = _lacking(type(self), names)
             if absent is not None:
                 raise NotSupportedError(
                     f"{type(self).__name__} has no {verb.__name__}: it has no {absent}. It has {_listed(type(self))}."
@@ -35,7 +35,7 @@ def needs(name: str) -> Callable[[F], F]:
             self._check_fitted()
             return verb(self, *args, **kwargs)
 
-        checked.__dict__["needs"] = name
+        checked.__dict__["needs"] = names
         return checked  # type: ignore[return-value]
 
     return decorate
@@ -46,10 +46,16 @@ def absence(cls: type, name: str) -> str | None:
     return getattr(getattr(cls, name), "absent", None)
 
 
+def _lacking(cls: type, names: tuple[str, ...]) -> str | None:
+    """What a class lacks that has none of these hooks; None for one that has."""
+    lacks = [absence(cls, name) for name in names]
+    return None if None in lacks else lacks[0]
+
+
 def abilities(cls: type) -> frozenset[str]:
     """The verbs of a model class that some models do not have, and this one has."""
     verbs = {name: getattr(getattr(cls, name), "needs", None) for name in dir(cls) if not name.startswith("_")}
-    return frozenset(name for name, needed in verbs.items() if needed and absence(cls, needed) is None)
+    return frozenset(name for name, needed in verbs.items() if needed and _lacking(cls, needed) is None)
 
 
 def _listed(cls: type) -> str:

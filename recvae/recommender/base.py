@@ -15,7 +15,7 @@ from torch import Tensor
 from recvae.errors import InvalidDataError, InvalidTypeError, NotFittedError, UnknownNameError
 from recvae.interactions import Ids, Interactions
 from recvae.params import check_params, fitted, get_params, hyper, parameters
-from recvae.recommender.abilities import hook
+from recvae.recommender.abilities import absence, hook
 from recvae.rows import VALUES, check_rows, transform_values
 from recvae.split import Holdout
 from recvae.topk import Scorer
@@ -57,6 +57,7 @@ class Model(ABC):
     item_ids_: Ids | None = fitted()  # raw ids and titles of the columns, where the data had them
     titles_: Ids | None = fitted()
     trained_on_: str | None = fitted()  # fingerprint of the Interactions, where it was such
+    params_: dict[str, Any] = fitted()  # the hyper-parameters of the fit, whatever is set after it
     _trained: sparse.csr_matrix | None = fitted()  # the rows of the fit, in this process alone
 
     def __init_subclass__(cls) -> None:
@@ -64,8 +65,9 @@ class Model(ABC):
         Model.known[cls.__name__] = cls
 
     def __getstate__(self) -> dict[str, Any]:
-        """What a pickle holds, in memory (joblib, Ray): no rows of persons, nor what is made anew."""
-        return {name: value for name, value in self.__dict__.items() if name not in ("_trained", "_item_index")}
+        """What a pickle holds, in memory (joblib, Ray): no rows or places of users, nor what is made anew."""
+        left_out = ("_trained", "_index", "_item_index")
+        return {name: value for name, value in self.__dict__.items() if name not in left_out}
 
     def fit(
         self,
@@ -112,8 +114,11 @@ class Model(ABC):
             item_ids_=None if data is None else data.item_ids,
             titles_=None if data is None else data.titles,
             trained_on_=None if data is None else data.fingerprint(),
-            _trained=rows,
+            params_=get_params(self),
+            # a copy: whoever owns the rows may change them
+            _trained=rows.copy() if absence(type(self), "_user_vectors") is None else None,
             _index=None,
+            _index_given=False,
         )
         return self
 
@@ -174,6 +179,11 @@ class Model(ABC):
         """Take in the items (I + n, F) beyond the model's own, by their features. -> fitted attributes by name"""
         raise NotImplementedError
 
+    @hook("vectors of known users")
+    def _known_users(self) -> Tensor:
+        """The vectors that a model has learned for the users of its fit. -> (U, K)"""
+        raise NotImplementedError
+
     @hook("scores that come from the items of a row")
     def _contributions(self, row: sparse.csr_matrix, item: int) -> tuple[float, NDArray[np.float64]]:
         """The score of an item for one canonical row, and what each item of the row adds to it. -> score, (n_u,)"""
@@ -186,6 +196,11 @@ class Model(ABC):
     def _rows(self, user_items: Any) -> sparse.csr_matrix:
         """Rows that a fitted model was given: canonical, their values read as in training."""
         self._check_fitted()
+        if isinstance(user_items, Interactions):
+            raise InvalidTypeError(
+                "Expected rows as a csr_matrix or csr_array, got Interactions; give their .matrix, after "
+                ".align(model.item_ids_) where they are not the data of the fit."
+            )
         return transform_values(check_rows(user_items, self.n_items_), self.values_)
 
     def _forget(self) -> None:
@@ -197,7 +212,7 @@ class Model(ABC):
         rows: sparse.csr_matrix | None = self.__dict__.get("_trained")
         if rows is None:
             raise NotFittedError(
-                f"Expected rows for {verb}: a {type(self).__name__} that was not fitted in this process knows no "
-                f"users, for files and pickles hold none."
+                f"Expected rows for {verb}: this {type(self).__name__} came from a file, a pickle or a copy, and "
+                f"these hold no users."
             )
         return rows

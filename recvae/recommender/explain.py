@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from recvae.errors import InvalidDataError, OutOfRangeError
+from recvae.errors import InvalidTypeError, OutOfRangeError
 from recvae.params import check_whole
 from recvae.recommender.abilities import needs
 from recvae.recommender.base import Model
@@ -33,9 +33,9 @@ class Explains(Model):
         scored at once: they need not sum to anything.
         Raises OutOfRangeError, and as `recommend`.
         """
+        if getattr(user_items, "format", "") == "csr" and user_items.ndim == 2 and user_items.shape[0] != 1:
+            user_items = user_items[[check_index("userid", userid, user_items.shape[0])]]
         rows = self._rows(user_items)
-        if rows.shape[0] != 1:
-            rows = rows[check_index("userid", userid, rows.shape[0])]
         item, N = check_index("itemid", itemid, self.n_items_), check_whole("N", N, 1)
         score, parts = self._contributions(rows, item)
         best = np.argsort(-parts, kind="stable")[:N]
@@ -44,27 +44,26 @@ class Explains(Model):
 
 def by_leaving_out(model: Model, row: sparse.csr_matrix, item: int) -> tuple[float, NDArray[np.float64]]:
     """An item's score for a row, and by how much it is lower without each item of the row. -> score, (n_u,)"""
-    rows = leave_one_out(row)
     step = max(1, BLOCK_BYTES // (4 * row.shape[1]))
-    starts = range(0, rows.shape[0], step)
-    scores = np.concatenate([model._score(rows[start : start + step])[:, item].cpu().numpy() for start in starts])
+    blocks = [row, *(leave_one_out(row, range(start, start + step)) for start in range(0, row.nnz, step))]
+    scores = np.concatenate([model._score(rows)[:, item].cpu().numpy() for rows in blocks])
     return float(scores[0]), scores[0].astype(np.float64) - scores[1:]
 
 
-def leave_one_out(row: sparse.csr_matrix) -> sparse.csr_matrix:
-    """A row of n items as it is, and n times with one of them left out, in order. (1, I) -> (n + 1, I)"""
+def leave_one_out(row: sparse.csr_matrix, places: range) -> sparse.csr_matrix:
+    """A row of n items once for each of some places among these, the item there left out. (1, I) -> (len, I)"""
     n = row.nnz
-    kept = ~np.eye(n, dtype=bool)
-    places = np.concatenate([np.arange(n), np.nonzero(kept)[1]])
-    indptr = np.concatenate([[0], n + np.arange(n + 1) * max(0, n - 1)])
-    return sparse.csr_matrix((row.data[places], row.indices[places], indptr), shape=(n + 1, row.shape[1]))
+    left_out = np.arange(places.start, min(places.stop, n))
+    kept = np.nonzero(np.arange(n) != left_out[:, None])[1]
+    indptr = np.arange(len(left_out) + 1) * (n - 1)
+    return sparse.csr_matrix((row.data[kept], row.indices[kept], indptr), shape=(len(left_out), row.shape[1]))
 
 
 def check_index(name: str, index: Any, n: int) -> int:
-    """One index from 0 to n - 1. Raises InvalidDataError, OutOfRangeError."""
+    """One index from 0 to n - 1. Raises InvalidTypeError, OutOfRangeError."""
     number: NDArray[Any] = np.asarray(index)
     if number.ndim or number.dtype.kind not in "iu":
-        raise InvalidDataError(f"Expected {name} to be one whole number, got {index!r}.")
+        raise InvalidTypeError(f"Expected {name} to be one whole number, got {index!r}.")
     if not 0 <= int(number) < n:
         raise OutOfRangeError(f"Expected {name} from 0 to {n - 1}, got {index}.")
     return int(number)

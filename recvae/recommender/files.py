@@ -24,13 +24,13 @@ class Saves(Model):
     def save(self, file: File) -> None:
         """Write the fitted model to a path or an open binary file: one safetensors file, described by JSON inside.
 
-        The ids and titles of the items and the reading of values travel along, users do not; `recvae.load` reads it
-        back. A path is written atomically. Raises NotFittedError, OutputError.
+        The ids and titles of the items and the reading of values travel along, users do not (but for the factors of
+        `KnownUsers`); `recvae.load` reads it back. A path is written atomically. Raises NotFittedError, OutputError.
         """
         self._check_fitted()
         description = {
             "class": type(self).__name__,
-            "parameters": get_params(self, run_options=False),
+            "parameters": {name: self.params_[name] for name in get_params(self, run_options=False)},
             "values": self.values_,
             "n_items": self.n_items_,
             "item_ids": None if self.item_ids_ is None else self.item_ids_.tolist(),
@@ -76,7 +76,7 @@ def load(file: File, device: str | None = None) -> Recommender:
             model.device = device
         check_params(model)
         state = _state(description)
-        state |= model._restore(tensors, state["n_items_"])
+        state |= model._restore(tensors, state["n_items_"]) | {"params_": get_params(model)}
     except (TypeError, LookupError, ValueError, AttributeError, RuntimeError, ArithmeticError, MemoryError) as error:
         reason = " ".join(str(error).split())
         raise InvalidDataError(

@@ -53,7 +53,7 @@ class Grows(Model):
 
         Of a HybridVAE the network learns on; its linear path gets the new items, and is else that of `fit`, as are
         `history_` and `best_epoch_` of all models. `trained_on_` becomes None, for there is no longer one source, and
-        an index of users (`index_users`) is let go. What goes wrong leaves the model as it was.
+        the users of an index are to be given again (`index_users`). What goes wrong leaves the model as it was.
 
         Raises InvalidDataError for fewer columns than the model has, for rows without events, for ids that are not
         known where they have to be, and as `fit`.

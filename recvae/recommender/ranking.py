@@ -91,11 +91,7 @@ class Ranks(Explores):
         exploration = self._exploration(explore, random_state)
         rows = self._rows(user_items)
         scalar = np.ndim(userid) == 0
-        users = np.atleast_1d(userid)
-        if rows.shape[0] != len(users):
-            raise InvalidDataError(
-                f"user_items must contain 1 row for every user in userids: expected {len(users)}, got {rows.shape[0]}."
-            )
+        users = check_users(userid, rows)
         N = check_whole("N", N, 1)
         allowed = allowed_items(filter_items, items, (len(users), self.n_items_))
         if allowed.items is not None and not sparse.issparse(items) and items is not None:
@@ -119,7 +115,7 @@ class Ranks(Explores):
         rows = self._rows(user_items)
         chosen = None if items is None else check_items("items", items, self.n_items_)
         found = np.empty((rows.shape[0], self.n_items_ if chosen is None else len(chosen)), dtype=np.float32)
-        users = np.atleast_1d(userid)
+        users = np.arange(rows.shape[0]) if userid is None else check_users(userid, rows)
         scorer: Scorer = (lambda rows, _: self._score(rows)) if userid is None else self._scorer(users, False)
         step = max(1, BLOCK_BYTES // (4 * self.n_items_))
         for start in range(0, rows.shape[0], step):
@@ -138,7 +134,7 @@ def allowed_items(filter_items: ItemsOf | None, items: ItemsOf | None, shape: tu
     for name, given in (("filter_items", filter_items), ("items", items)):
         if sparse.issparse(given):
             matrices[name] = _rows_of_items(name, given, shape)
-        elif given is not None and (name == "items" or len(given)):
+        elif given is not None and (name == "items" or np.size(given)):
             lists[name] = check_items(name, given, shape[1])
     if len(lists) == 2:
         raise InvalidParameterError("Can't specify both filter_items and items; leave filter_items out of items.")
@@ -147,6 +143,16 @@ def allowed_items(filter_items: ItemsOf | None, items: ItemsOf | None, shape: tu
         mask = np.full(shape[1], name == "filter_items")
         mask[chosen] = name == "items"
     return Allowed(mask, matrices.get("items"), matrices.get("filter_items"))
+
+
+def check_users(userid: Any, rows: sparse.csr_matrix) -> NDArray[Any]:
+    """A user or several as an array, one for each row. Raises InvalidDataError."""
+    users = np.atleast_1d(userid)
+    if rows.shape[0] != len(users):
+        raise InvalidDataError(
+            f"user_items must contain 1 row for every user in userids: expected {len(users)}, got {rows.shape[0]}."
+        )
+    return users
 
 
 def check_items(name: str, items: Items, n_items: int) -> NDArray[np.int64]:
@@ -168,7 +174,7 @@ def check_items(name: str, items: Items, n_items: int) -> NDArray[np.int64]:
 
 
 def _rows_of_items(name: str, given: Any, shape: tuple[int, int]) -> sparse.csr_matrix:
-    rows = check_rows(given, shape[1])
+    rows = check_rows(given, shape[1], name=name)
     if rows.shape[0] != shape[0]:
         raise InvalidDataError(f"Expected a row of {name} for each of {shape[0]} users, got {rows.shape[0]}.")
     return rows

@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from recvae.errors import InvalidDataError, InvalidParameterError
 from recvae.histories import as_frame, ranking_table, read_histories
 from recvae.ids import Ids, ItemIndex
+from recvae.params import check_whole
 from recvae.recommender.ranking import Ranks
 
 
@@ -49,22 +51,31 @@ class Serves(Ranks):
         model recommends to somebody without a history.
         Raises InvalidDataError for a model that was trained without raw ids, and as `read_histories` and `recommend`.
         """
-        read = read_histories(histories, self._known_items(), user=user, item=item, value=value)
+        read = read_histories(histories, self.known_items(), user=user, item=item, value=value)
         if read.unknown.events:
             warnings.warn(str(read.unknown), UnknownItemsWarning, stacklevel=2)
-        ids, scores = self.recommend(
-            np.arange(len(read.users)),
+        table = self.ranked_table(
+            read.users,
             read.rows,
             N,
-            filter_already_liked_items,
+            filter_already_liked_items=filter_already_liked_items,
             filter_items=self._places("filter_items", filter_items),
             items=self._places("items", items),
-            recalculate_user=True,
         )
-        assert self.item_ids_ is not None
-        return as_frame(ranking_table(read.users, ids, scores, self.item_ids_, self.titles_), histories)
+        return as_frame(table, histories)
 
-    def _known_items(self) -> ItemIndex:
+    def ranked_table(self, users: Ids, user_items: Any, N: int, **rules: Any) -> pa.Table:
+        """The N best items for each row as a table of raw ids, as `recommend_for` has it; rows are always encoded.
+
+        users : (U,) raw ids of the rows; user_items : csr (U, I); rules : as `recommend` has them
+        """
+        self.known_items()
+        N = min(check_whole("N", N, 1), self.n_items_)  # what is padded has no row in the table
+        ids, scores = self.recommend(np.arange(len(users)), user_items, N, recalculate_user=True, **rules)
+        return ranking_table(users, ids, scores, np.asarray(self.item_ids_), self.titles_)
+
+    def known_items(self) -> ItemIndex:
+        """The places of the raw ids that the model knows. Raises InvalidDataError for one that knows none."""
         self._check_fitted()
         if self.item_ids_ is None:
             raise InvalidDataError(
@@ -80,7 +91,7 @@ class Serves(Ranks):
         """Indices of those raw ids that are known."""
         if raw is None:
             return None
-        found = self._known_items().places(raw)
+        found = self.known_items().places(raw)
         found = found[found >= 0]
         if name == "items" and not len(found):
             raise InvalidParameterError("Expected items of which the model knows at least one, got none.")

@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from scipy import sparse
 from torch import Tensor
 
-from recvae.errors import InvalidDataError, InvalidTypeError, NotSupportedError, OutOfRangeError
+from recvae.errors import InvalidDataError, InvalidTypeError, NotFittedError, NotSupportedError, OutOfRangeError
 from recvae.params import check_whole
 from recvae.recommender.abilities import needs
 from recvae.recommender.base import Model
-from recvae.recommender.ranking import Items, allowed_items
+from recvae.recommender.ranking import Items, allowed_items, check_users
 from recvae.topk import Ranking, Scorer, rank
 
 ENCODED = 2048  # rows at a time
@@ -24,6 +24,7 @@ class FindsSimilar(Model):
     """Neighbours of items and of users."""
 
     _index: Tensor | None  # where users are, (U, K)
+    _index_given: bool  # and whether these are users that were given, not those of the fit
 
     @needs("_similarity")
     def similar_items(
@@ -35,7 +36,7 @@ class FindsSimilar(Model):
         filter_items: Items | None = None,
         items: Items | None = None,
     ) -> Ranking:
-        """The N items most like one, itself first, as implicit's `similar_items` gives them.
+        """The N items most like one, itself first (but for its equals), as implicit's `similar_items` gives them.
 
         itemid : an index, or a list of them; says the form of the answer too
         recalculate_item, item_users : implicit's, for items of other users; refused (NotSupportedError)
@@ -59,7 +60,7 @@ class FindsSimilar(Model):
 
         user_items : csr_matrix or csr_array (U, I). Keeps (U, K) float32, in memory only. Returns the model.
         """
-        self._index = self._placed(self._rows(user_items))
+        self._index, self._index_given = self._placed(self._rows(user_items)), True
         return self
 
     @needs("_user_vectors")
@@ -68,27 +69,23 @@ class FindsSimilar(Model):
 
         userids : (B,) users of the index, or beyond its end for new ones; user_items : csr (B, I), a row for each.
         """
-        users = np.atleast_1d(np.asarray(userids))
         rows = self._rows(user_items)
-        if users.ndim != 1 or users.dtype.kind not in "iu" or (users.size and users.min() < 0):
+        users = check_users(userids, rows)
+        if users.ndim != 1 or (users.size and (users.dtype.kind not in "iu" or users.min() < 0)):
             raise InvalidTypeError(f"Expected userids as whole numbers from 0 on, got {userids!r}.")
-        if len(users) != rows.shape[0]:
-            raise InvalidDataError(
-                f"user_items must contain 1 row for every user in userids: expected {len(users)}, got {rows.shape[0]}."
-            )
+        if len(np.unique(users)) < len(users):
+            raise InvalidDataError("Expected each user once in userids, got some of them twice.")
         index, placed = self._user_index(), self._placed(rows)
-        n_users = max(len(index), int(users.max(initial=-1)) + 1)
-        known = np.concatenate([np.arange(len(index)), users])
-        gaps = np.setdiff1d(np.arange(len(index), n_users), users)
-        if gaps.size:
+        new = np.sort(users[users >= len(index)])
+        if len(new) and new[-1] != len(index) + len(new) - 1:
             raise OutOfRangeError(
-                f"Expected new users to follow the {len(index)} of the index without a gap, got none for {gaps[0]}."
+                f"Expected new users to follow the {len(index)} of the index without a gap, got {new[-1]}."
             )
-        grown = index.new_empty(n_users, index.shape[1])
-        grown[torch.from_numpy(known.astype(np.int64))] = torch.cat([index, placed])
-        self._index = grown
+        grown = torch.cat([index, index.new_empty(len(new), index.shape[1])])
+        grown[torch.from_numpy(users.astype(np.int64))] = placed
+        self._index, self._index_given = grown, True
 
-    @needs("_user_vectors")
+    @needs("_user_vectors", "_known_users")
     def similar_users(
         self, userid: Any, N: int = 10, filter_users: Items | None = None, users: Items | None = None
     ) -> Ranking:
@@ -108,6 +105,11 @@ class FindsSimilar(Model):
     def _user_index(self) -> Tensor:
         """Where users are, at unit norm. -> (U, K)"""
         index: Tensor | None = self.__dict__.get("_index")
+        if index is None and self.__dict__.get("_index_given"):
+            raise NotFittedError(
+                "Expected index_users(rows) again: the model has learned on since, or is a copy, and knows no rows of "
+                "that index."
+            )
         if index is None:
             self._index = index = self._placed(self._trained_rows("similar_users (see index_users)"))
         return index
