@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -151,7 +151,8 @@ class Autoencoder(Recommender):
     def _learn_on(self, rows: sparse.csr_matrix, epochs: int | None, run: FitRun) -> dict[str, Any]:
         by_item = rows.T.tocsr().sign()  # (I + n, U)
         shares = alike(by_item[self.n_items_ :], by_item[: self.n_items_])
-        grown = self._with_items(by_neighbours(item_vectors(self.network_), shares, np.diff(by_item.indptr)), shares)
+        vectors = by_neighbours(item_vectors(self.network_), shares, np.diff(by_item.indptr))
+        grown = self._with_items(vectors, lambda: shares)
         passes = -(-self.epochs // 10) if epochs is None else epochs
         if passes:
             beta = self._last_beta()
@@ -161,11 +162,11 @@ class Autoencoder(Recommender):
 
     def _place_items(self, features: sparse.csr_matrix) -> dict[str, Any]:
         vectors = by_features(self.network_, features)
-        grown = self._with_items(vectors, alike(features[self.n_items_ :], features[: self.n_items_]))
+        grown = self._with_items(vectors, lambda: alike(features[self.n_items_ :], features[: self.n_items_]))
         return grown | {"network_": _settled(grown["network_"])}
 
-    def _with_items(self, new: ItemVectors, shares: sparse.csr_matrix) -> dict[str, Any]:
-        """New items with their vectors, and the shares (n, I) of those that they are alike. -> fitted attributes"""
+    def _with_items(self, new: ItemVectors, shares: Callable[[], sparse.csr_matrix]) -> dict[str, Any]:
+        """New items with their vectors; `shares` (n, I) are of those that they are alike. -> fitted attributes"""
         return {"network_": enlarged(self.network_, new).to(find_device(self.device))}
 
     def _train(

@@ -48,7 +48,7 @@ def ridge(old: ItemVectors, features: sparse.csr_matrix) -> tuple[ItemVectors, I
     """
     n_items, width = old.first.shape
     known, new = features[:n_items], features[n_items:]
-    require(16 * n_items * features.shape[1], f"{n_items:,} items x {features.shape[1]:,} features", "fewer features")
+    require(32 * n_items * features.shape[1], f"{n_items:,} items x {features.shape[1]:,} features", "fewer features")
     mean = np.asarray(known.mean(axis=0)).ravel()
     basis, sizes, axes = svd(known.toarray() - mean, full_matrices=False, overwrite_a=True)  # (I, R), (R,), (R, F)
     some = sizes > 1e-9 * np.linalg.norm(known.data)  # the others are rounding

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -132,9 +133,9 @@ class HybridVAE(Form, RecVAE):
         whole = isinstance(best[0].weights_, Tensor) or few == self.neighbours
         return best[0] if whole and best[0].l2 == l2 else self._path(l2)
 
-    def _with_items(self, new: ItemVectors, shares: sparse.csr_matrix) -> dict[str, Any]:
-        path = copy.copy(self.linear_)
-        path.weights_, path.n_items_ = wider_path(path.weights_, shares, self.neighbours), sum(shares.shape)
+    def _with_items(self, new: ItemVectors, shares: Callable[[], sparse.csr_matrix]) -> dict[str, Any]:
+        path, alike = copy.copy(self.linear_), shares()
+        path.weights_, path.n_items_ = wider_path(path.weights_, alike, self.neighbours), sum(alike.shape)
         return super()._with_items(new, shares) | {"linear_": path}
 
     def _score(self, rows: sparse.csr_matrix) -> Tensor:
