@@ -15,7 +15,7 @@ from recvae import evaluate, load_split
 from recvae.recommender.latent import Latent
 
 METRIC = "ndcg@100"
-TEMPERATURES = (1.0, 0.5)
+TEMPERATURES = (1.0,)
 LATENTS: tuple[Latent, ...] = ("prior", "aggregate")
 BLOCK = 512  # rows
 
