@@ -64,9 +64,8 @@ def plot_exploration(results: dict[str, Any], path: Path) -> None:
             x, y = (found[key]["mean"] for key in (COVERAGE, metric))
             axis.plot(x, y, "o-", color=color, label=name)
             for strength, *point in zip(results["strengths"], x, y, strict=True):
-                if strength < 1:  # too near each other for a label
-                    continue
-                axis.annotate(f"{strength:g}", point, xytext=(4, 4), textcoords="offset points", fontsize=7)
+                if strength >= 1:  # the others are too near each other for a label
+                    axis.annotate(f"{strength:g}", point, xytext=(4, 4), textcoords="offset points", fontsize=7)
         axis.set(title=f"{metric} by strength", xlabel="share of the catalogue in lists of 20", ylim=(0, None))
         axis.legend(frameon=False)
     figure.savefig(path, metadata={"Date": None})
