@@ -112,7 +112,7 @@ class Imagines(Model):
 
         user_items : csr_matrix or csr_array (B, I)
         reference : csr (U, I), users to compare with; by default those that the model was fitted on in this process.
-            Of more than 10,000, that many at even distances
+            Of more than 10,000, no more than that many, at even distances
 
         Of the ELBO's two terms -log p(x | z) for each event, at the posterior's mean, and KL(q(z | x) || p(z)) each is
         taken less its median among the 200 reference rows nearest in number of items, in units of the median absolute
