@@ -103,16 +103,13 @@ def _baskets(sizes: NDArray[Any], weights: NDArray[Any], random: np.random.Gener
 def _scores(model: Variational, reference: sparse.csr_matrix, rows: sparse.csr_matrix) -> dict[str, Values]:
     """What may rank users by how odd they are."""
     sizes, of_reference = np.diff(rows.indptr), np.diff(reference.indptr)
-    elbo = model._surprises(rows) + _divergence(model, rows) / sizes
-    usual = model._surprises(reference) + _divergence(model, reference) / of_reference
+    terms, usual = model._all_terms(rows), model._all_terms(reference)
+    elbo, usual_elbo = terms[:, 0] + terms[:, 1] / sizes, usual[:, 0] + usual[:, 1] / of_reference
+    alone = np.column_stack([terms[:, 0], elbo]), np.column_stack([usual[:, 0], usual_elbo])
+    reconstruction, whole = standardized(*alone, sizes, of_reference).T
     return {
         "anomaly_score": model.anomaly_score(rows),
-        "with the KL term": standardized(elbo, usual, sizes, of_reference),
+        "reconstruction alone": reconstruction,
+        "the ELBO as a sum": whole,
         "number of items": sizes.astype(np.float64),
     }
-
-
-def _divergence(model: Variational, rows: sparse.csr_matrix) -> Values:
-    """KL(q(z | x) || N(0, I)). -> (B,)"""
-    mean, logvar = (part.astype(np.float64) for part in model.encode(rows))
-    return 0.5 * (mean**2 + np.exp(logvar) - 1 - logvar).sum(1)

@@ -11,12 +11,12 @@ def anomaly_table(results: dict[str, Any]) -> str:
     """AUROC by what is planted among whom, for each model."""
     first, *_ = results["models"].values()
     by = list(next(iter(first["held-out users"].values())))
-    rows = [["AUROC", "bots", *(f"{name}, {way}" for name in results["models"] for way in by[:2]), by[2]]]
+    rows = [["AUROC", "bots", *(f"{name}, {way}" for name in results["models"] for way in by[:-1]), by[-1]]]
     for among, kinds in first.items():
         for kind in kinds:
             found = [model[among][kind] for model in results["models"].values()]
-            values = [f"{value[way]:.3f}" for value in found for way in by[:2]]
-            rows.append([f"among {among}", kind, *values, f"{found[0][by[2]]:.3f}"])
+            values = [f"{value[way]:.3f}" for value in found for way in by[:-1]]
+            rows.append([f"among {among}", kind, *values, f"{found[0][by[-1]]:.3f}"])
     return markdown(rows)
 
 

@@ -81,18 +81,19 @@ class Variational(Autoencoder):
             logits, np.diff(rows.indptr), items, temperature, self.params_["unobserved"]
         )
 
-    def _surprise(self, rows: sparse.csr_matrix) -> NDArray[np.float64]:
+    def _elbo_terms(self, rows: sparse.csr_matrix) -> NDArray[np.float64]:
         """An event weighs 1 in the mean of its row, as it does in that of all rows in training."""
         sums, n = np.asarray(rows.sum(1)).ravel(), np.diff(rows.indptr)
         scaled = sparse.csr_matrix(
             (rows.data * np.repeat(n / sums, n).astype(np.float32), rows.indices, rows.indptr), shape=rows.shape
         )
-        batch = self._batch(scaled)
+        batch, network = self._batch(scaled), self.network_
         with torch.no_grad():
-            likelihood: Any = self.network_.likelihood  # that of the fit
-            nll = likelihood(self.network_.hidden(batch), *self.network_.decoder.output, batch, precision="float32")
-        surprise: NDArray[np.float64] = nll.cpu().numpy().astype(np.float64) / n
-        return surprise
+            posterior = network.encoder(batch)
+            likelihood: Any = network.likelihood  # that of the fit
+            nll = likelihood(network.decoder(posterior.mean), *network.decoder.output, batch, precision="float32")
+            terms = torch.stack([nll / torch.from_numpy(n).to(nll.device), network.divergence(posterior)], dim=1)
+        return terms.cpu().numpy().astype(np.float64)
 
     def _batch(self, rows: sparse.csr_matrix) -> Batch:
         return DeviceRows(rows, self.network_.decoder.weight.device).all()

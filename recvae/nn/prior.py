@@ -27,6 +27,13 @@ class Prior(nn.Module):
     def forward(self, posterior: Any, z: Tensor, batch: Batch, encoder: nn.Module) -> Tensor:  # -> (B,)
         raise NotImplementedError
 
+    def divergence(self, posterior: Any, encoder: Any) -> Tensor:
+        """KL(q(z | x) || p(z)) of users whom the prior was told nothing of, without a draw. -> (B,)
+
+        In closed form, or an upper bound that is.
+        """
+        raise NotImplementedError
+
     def sample(self, shape: tuple[int, int], random: np.random.Generator, encoder: Any) -> Tensor:
         """Places z of users of whom nothing is known. -> `shape`, (n, K)"""
         raise NotImplementedError
@@ -44,6 +51,9 @@ class StandardNormal(Prior):
     def forward(self, posterior: Gaussian, z: Tensor, batch: Batch, encoder: nn.Module) -> Tensor:
         return standard_normal_kl(posterior)
 
+    def divergence(self, posterior: Gaussian, encoder: nn.Module) -> Tensor:
+        return standard_normal_kl(posterior)
+
     def sample(self, shape: tuple[int, int], random: np.random.Generator, encoder: nn.Module) -> Tensor:
         return normals(random, shape, device_of(encoder))
 
@@ -56,7 +66,7 @@ class Composite(Prior):
     computed once an epoch, (U, 2 K) numbers.
 
     Of somebody new there is no posterior before, and nobody is where the wide part is: it only lets posteriors go far
-    at little cost. What is left to draw from is N(0, I).
+    at little cost. What is left to draw from, and to measure by, is N(0, I).
     """
 
     WEIGHTS = (3 / 20, 3 / 4, 1 / 10)
@@ -81,6 +91,9 @@ class Composite(Prior):
             raise InvalidDataError("Expected a composite prior renewed on the rows that the batch is from; call renew.")
         mean, logvar = (part[batch.users] for part in self.old)
         return (posterior.log_density(z) - self.log_density(z, Gaussian(mean, logvar))).sum(1)
+
+    def divergence(self, posterior: Gaussian, encoder: nn.Module) -> Tensor:
+        return standard_normal_kl(posterior)
 
     def sample(self, shape: tuple[int, int], random: np.random.Generator, encoder: nn.Module) -> Tensor:
         return normals(random, shape, device_of(encoder))
@@ -112,6 +125,12 @@ class VampPrior(Prior):
         """log p(z). (B, K) -> (B,)"""
         return mixture_log_density(z, encoder.beyond(self.pseudo_inputs))
 
+    def divergence(self, posterior: Gaussian, encoder: Any) -> Tensor:
+        """-log 1/C sum_c exp(-KL(q || q_c)), an upper bound (Hershey & Olsen 2007)."""
+        entropy = 0.5 * (posterior.logvar + LOG_2PI + 1).sum(1)
+        components = encoder.beyond(self.pseudo_inputs)
+        return -entropy - mixture_log_density(posterior.mean, components, posterior.logvar.exp())
+
     def sample(self, shape: tuple[int, int], random: np.random.Generator, encoder: Any) -> Tensor:
         mean, logvar = encoder.beyond(self.pseudo_inputs)
         chosen = torch.from_numpy(random.integers(len(mean), size=shape[0])).to(mean.device)
@@ -134,6 +153,11 @@ class TwoLevelPrior(Prior):
         lower = gaussian_kl(posterior.lower, self._below(posterior.z2))
         return self.upper(posterior.upper, posterior.z2, batch, encoder) + lower
 
+    def divergence(self, posterior: TwoLevels, encoder: nn.Module) -> Tensor:
+        """That of z1 is asked for at one z2."""
+        lower = gaussian_kl(posterior.lower, self._below(posterior.z2))
+        return self.upper.divergence(posterior.upper, encoder) + lower
+
     def sample(self, shape: tuple[int, int], random: np.random.Generator, encoder: nn.Module) -> Tensor:
         half = (shape[0], shape[1] // 2)
         z2 = self.upper.sample(half, random, encoder)
@@ -149,14 +173,15 @@ def device_of(module: nn.Module) -> torch.device:
     return next(module.parameters()).device
 
 
-def mixture_log_density(z: Tensor, components: Gaussian) -> Tensor:
+def mixture_log_density(z: Tensor, components: Gaussian, variance: Tensor | float = 0.0) -> Tensor:
     """log 1/C sum_c N(z; mean_c, exp(logvar_c)). z : (B, K), components of (C, K) -> (B,)
 
+    With a `variance` (B, K) around z, log 1/C sum_c exp(E[log N(.; mean_c, exp(logvar_c))]).
     The squares are expanded, so that there are two products and never a (B, C, K) of differences.
     """
     mean, logvar = components
     with torch.autocast(z.device.type, enabled=False):  # differences of large numbers
         precision = (-logvar).exp()  # (C, K)
         constant = (mean.square() * precision + logvar + LOG_2PI).sum(1)  # (C,)
-        logs = z @ (mean * precision).T - 0.5 * (z.square() @ precision.T + constant)  # (B, C)
+        logs = z @ (mean * precision).T - 0.5 * ((z.square() + variance) @ precision.T + constant)  # (B, C)
     return logs.logsumexp(1) - math.log(len(mean))

@@ -74,7 +74,14 @@ class VAE(nn.Module):
 
     def hidden_from_prior(self, n: int, random: np.random.Generator) -> Tensor:
         """The decoder's last hidden state at n draws from the prior. -> (n, H)"""
-        if self.prior is None:
-            raise NotSupportedError("Expected a network with a prior to draw from, got a deterministic autoencoder.")
-        hidden: Tensor = self.decoder(self.prior.sample((n, self.decoder.latent_dim), random, self.encoder))
+        hidden: Tensor = self.decoder(self._known_prior().sample((n, self.decoder.latent_dim), random, self.encoder))
         return hidden
+
+    def divergence(self, posterior: Posterior) -> Tensor:
+        """KL(q(z | x) || p(z)) as the prior knows it without a draw. -> (B,)"""
+        return self._known_prior().divergence(posterior, self.encoder)
+
+    def _known_prior(self) -> Prior:
+        if self.prior is None:
+            raise NotSupportedError("Expected a network with a prior, got a deterministic autoencoder.")
+        return self.prior

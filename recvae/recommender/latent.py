@@ -21,7 +21,7 @@ BLOCK = 2048  # rows encoded at a time
 BLOCK_BYTES = 20 << 20  # of logits at a time
 MANY = 10_000  # reference rows that are enough
 NEAR = 200  # reference rows of about a row's activity
-LEAST = 1e-3  # nats an event by which rows differ at least, where reference rows are all alike
+LEAST = 1e-3  # nats that count as one unit at least, where reference rows are all alike
 
 
 class Encoding(NamedTuple):
@@ -52,8 +52,8 @@ class Imagines(Model):
         raise NotImplementedError
 
     @hook(POSTERIOR)
-    def _surprise(self, rows: sparse.csr_matrix) -> NDArray[np.float64]:
-        """-log p(x | z) at the mean of q(z | x), for each event of rows that have some. -> (B,)"""
+    def _elbo_terms(self, rows: sparse.csr_matrix) -> NDArray[np.float64]:
+        """-log p(x | z) for each event, at the mean of q(z | x), and KL(q(z | x) || p(z)), of active rows. -> (B, 2)"""
         raise NotImplementedError
 
     @needs("_posterior")
@@ -106,19 +106,20 @@ class Imagines(Model):
         ]
         return sparse.vstack(blocks, format="csr")
 
-    @needs("_surprise")
+    @needs("_elbo_terms")
     def anomaly_score(self, user_items: Any, reference: Any = None) -> NDArray[np.float64]:
-        """How odd the histories of users are: higher is odder, 0 is as usual among users of like activity.
+        """How odd the histories of users are: higher is odder, among users of like activity.
 
         user_items : csr_matrix or csr_array (B, I)
         reference : csr (U, I), users to compare with; by default those that the model was fitted on in this process.
-            Of more than 10,000, that many at even distances
+            Of more than 10,000, no more than that many, at even distances
 
-        The reconstruction term of the ELBO, -log p(x | z) for each event at the posterior's mean, less its median
-        among the 200 reference rows nearest in number of items, in units of the median absolute deviation there (times
-        1.4826: a standard deviation, where values are normal). So it needs no draw, and rows of 5 items and of 500 may
-        stand in one list. The KL term is left out: odd histories are near the prior, for the model can make nothing of
-        them (measured in docs/latent.md).
+        Of the ELBO's two terms -log p(x | z) for each event, at the posterior's mean, and KL(q(z | x) || p(z)) each is
+        taken less its median among the 200 reference rows nearest in number of items, in units of the median absolute
+        deviation there (times 1.4826: a standard deviation, where values are normal). The score is the root of the sum
+        of their squares, where the first term counts only if it is worse than usual. So it needs no draw, and rows of 5
+        items and of 500 may stand in one list. The second counts either way: the model can make nothing of a row and
+        stays near the prior, or has learned an odd row by heart and goes far (measured in docs/latent.md).
 
         Returns (B,) float64; a row without events says nothing, and has 0. Raises NotFittedError where no reference is
         known, InvalidDataError for one without any event.
@@ -128,13 +129,15 @@ class Imagines(Model):
         others = others[active[:: -(-len(active) // MANY)]]
         sizes, scores = np.diff(rows.indptr), np.zeros(rows.shape[0])
         some = np.flatnonzero(sizes)
-        values, usual = self._surprises(rows[some]), self._surprises(others)
-        scores[some] = standardized(values, usual, sizes[some], np.diff(others.indptr))
+        terms, usual = self._all_terms(rows[some]), self._all_terms(others)
+        far = standardized(terms, usual, sizes[some], np.diff(others.indptr))
+        far[:, 0] = np.maximum(far[:, 0], 0)
+        scores[some] = np.sqrt((far**2).sum(1))
         return scores
 
-    def _surprises(self, rows: sparse.csr_matrix) -> NDArray[np.float64]:
+    def _all_terms(self, rows: sparse.csr_matrix) -> NDArray[np.float64]:
         starts = range(0, rows.shape[0], BLOCK)
-        return np.concatenate([np.zeros(0), *(self._surprise(rows[start : start + BLOCK]) for start in starts)])
+        return np.concatenate([np.zeros((0, 2)), *(self._elbo_terms(rows[start : start + BLOCK]) for start in starts)])
 
     def _examples(self, name: str, given: Any, verb: str) -> tuple[sparse.csr_matrix, NDArray[np.int64]]:
         """Rows to go by, given or of the fit, and which of them have events."""
@@ -148,18 +151,18 @@ class Imagines(Model):
 def standardized(
     values: NDArray[np.float64], others: NDArray[np.float64], sizes: NDArray[Any], sizes_of_others: NDArray[Any]
 ) -> NDArray[np.float64]:
-    """Values less the median of the `NEAR` others nearest in the order of sizes, in units of 1.4826 times their MAD.
+    """Values less the medians of the `NEAR` others nearest in the order of sizes, in units of 1.4826 times their MAD.
 
-    values, sizes : (B,), others, sizes_of_others : (U,) with U >= 1. -> (B,)
+    values : (B, T), others : (U, T) with U >= 1; sizes : (B,), sizes_of_others : (U,). -> (B, T)
     """
     order = np.argsort(sizes_of_others, kind="stable")
     others, sorted_sizes = others[order], sizes_of_others[order]
     kinds, kind_of = np.unique(sizes, return_inverse=True)
     middle = (np.searchsorted(sorted_sizes, kinds) + np.searchsorted(sorted_sizes, kinds, side="right")) // 2
     starts = np.clip(middle - NEAR // 2, 0, max(0, len(others) - NEAR))
-    medians, units = np.empty(len(kinds)), np.empty(len(kinds))
+    medians, units = (np.empty((len(kinds), values.shape[1])) for _ in range(2))
     for place, start in enumerate(starts):
         near = others[start : start + NEAR]
-        medians[place] = np.median(near)
-        units[place] = 1.4826 * np.median(np.abs(near - medians[place]))
+        medians[place] = np.median(near, axis=0)
+        units[place] = 1.4826 * np.median(np.abs(near - medians[place]), axis=0)
     return (values - medians[kind_of]) / np.maximum(units, LEAST)[kind_of]
