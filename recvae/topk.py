@@ -16,6 +16,7 @@ from recvae.memory import require
 
 PAD_ID = -1
 PAD_SCORE = float(np.finfo(np.float32).min)  # -FLT_MAX, as implicit pads
+BLOCK_BYTES = 20 << 20  # of scores that are held at a time
 
 
 class Allowed(NamedTuple):
@@ -112,7 +113,7 @@ def rank(
     *,
     filter_seen: bool = True,
     allowed: Allowed = Allowed(),  # noqa: B008 (a tuple)
-    block_bytes: int = 20 << 20,
+    block_bytes: int = BLOCK_BYTES,
 ) -> Ranking:
     """Rank items for each row of `user_items` (U, I) without ever holding U x I scores.
 

@@ -12,7 +12,7 @@ from recvae.errors import InvalidTypeError, OutOfRangeError
 from recvae.params import check_whole
 from recvae.recommender.abilities import needs
 from recvae.recommender.base import Model
-from recvae.recommender.ranking import BLOCK_BYTES
+from recvae.topk import BLOCK_BYTES
 
 Explanation = tuple[float, list[tuple[int, float]], None]
 

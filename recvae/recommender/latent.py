@@ -13,12 +13,12 @@ from recvae.params import check_whole
 from recvae.recommender.abilities import hook, needs
 from recvae.recommender.base import Model
 from recvae.recommender.exploring import POSTERIOR, check_number, generator
+from recvae.topk import BLOCK_BYTES
 
 Latent = Literal["prior", "aggregate"]
 LATENTS: tuple[str, ...] = get_args(Latent)
 COLDEST = 1e-3  # temperature
 BLOCK = 2048  # rows encoded at a time
-BLOCK_BYTES = 20 << 20  # of logits at a time
 MANY = 10_000  # reference rows that are enough
 NEAR = 200  # reference rows of about a row's activity
 LEAST = 1e-3  # nats that count as one unit at least, where reference rows are all alike

@@ -13,12 +13,11 @@ from recvae.errors import InvalidDataError, InvalidParameterError, InvalidTypeEr
 from recvae.params import check_whole
 from recvae.recommender.exploring import Explored, Explores
 from recvae.rows import check_rows
-from recvae.topk import PAD_SCORE, Allowed, Ranking, Rough, Scorer, rank
+from recvae.topk import BLOCK_BYTES, PAD_SCORE, Allowed, Ranking, Rough, Scorer, rank
 
 Items = Sequence[int] | NDArray[np.integer]
 # of all users at once, or a sparse matrix with a row of items for each
 ItemsOf: TypeAlias = Items | sparse.csr_matrix | sparse.csr_array
-BLOCK_BYTES = 20 << 20  # of scores at a time
 
 
 class Ranks(Explores):
