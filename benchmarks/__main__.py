@@ -20,6 +20,7 @@ from benchmarks.growth import plot, run_growth
 from benchmarks.ingest import run_ingest
 from benchmarks.joins import run_joins
 from benchmarks.latent.anomaly import run_anomaly
+from benchmarks.latent.elbo import run_elbo
 from benchmarks.latent.exploration import plot_exploration, run_exploration
 from benchmarks.latent.generation import run_generation
 from benchmarks.reference import run_reference
@@ -227,6 +228,11 @@ COMMANDS = {
     "exploration": Command(
         "accuracy of lists that explore against how much of the catalogue they reach",
         lambda given, save: run_exploration(given.dataset, given.data_home, save),
+        (DATASET, HOME),
+    ),
+    "elbo": Command(
+        "the ELBO's two terms over caps of beta, and the latent space; goes on with what --out has",
+        lambda given, save: run_elbo(given.dataset, given.data_home, given.out, save),
         (DATASET, HOME),
     ),
     "cold": Command(
