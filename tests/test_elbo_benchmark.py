@@ -14,7 +14,9 @@ from benchmarks.latent import elbo
 def small(monkeypatch, split):
     """Small models, few caps, the embedded sample's items with genres that fit."""
     monkeypatch.setattr(elbo, "load_split", lambda dataset, home: split)
-    monkeypatch.setattr(elbo, "genres_of", lambda dataset, home: lambda ids: np.eye(6, dtype=bool)[np.arange(len(ids)) % 6])
+    monkeypatch.setattr(
+        elbo, "genres_of", lambda dataset, home: lambda ids: np.eye(6, dtype=bool)[np.arange(len(ids)) % 6]
+    )
     monkeypatch.setattr(elbo, "OPTIONS", {"random_state": 0, "epochs": 3, "hidden_dims": (8,)})
     monkeypatch.setattr(elbo, "CAPS", (0.2, 1.0))
     monkeypatch.setattr(elbo, "PLANE_CAPS", (0.2,))

@@ -40,3 +40,12 @@ def exploration_table(results: dict[str, Any]) -> str:
         values = [curve["mean"][place] for found in models.values() for curve in found.values()]
         rows.append([f"{strength:g}", *(f"{value:.3f}" for value in values)])
     return markdown(rows)
+
+
+def elbo_table(results: dict[str, Any]) -> str:
+    """Both terms on held-out users, accuracy, and how many dimensions say anything, by the cap of beta."""
+    keys = {"rate": ".1f", "distortion": ".1f", "ndcg@100": ".4f", "active units": "d", "sigma": ".2f"}
+    rows = [["cap of beta", "KL (rate)", "-log p(x given z) (distortion)", "NDCG@100", "active units", "mean sigma"]]
+    for cap in sorted(results["caps"], key=float):
+        rows.append([cap, *(format(results["caps"][cap][key], spec) for key, spec in keys.items())])
+    return markdown(rows)
