@@ -13,7 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import table
-from benchmarks.latent.tables import anomaly_table, elbo_table, exploration_table, generation_table
+from benchmarks.latent.tables import (
+    anomaly_table,
+    elbo_table,
+    exploration_table,
+    generation_table,
+    noise_table,
+    planes_table,
+)
 
 ROOT = Path(__file__).parents[1]
 PLACE = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -54,6 +61,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "generation": _of(generation_table, "generation-ml-1m"),
     "exploration": _of(exploration_table, "exploration-ml-1m"),
     "elbo": _of(elbo_table, "elbo-ml-1m"),
+    "elbo-noise": _of(noise_table, "elbo-ml-1m"),
+    "elbo-planes": _of(planes_table, "elbo-ml-1m"),
     "steps": partial(table.speed_table, 0),
     "epochs": partial(table.speed_table, 1),
     "ranking": partial(table.speed_table, 2),
