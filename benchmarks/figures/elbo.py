@@ -19,7 +19,7 @@ def plot_training(results: dict[str, Any], path: Path) -> None:
         for axis, term, title in zip(
             axes, ("nll", "kl"), ("reconstruction, -log p(x | z)", "KL(q(z | x) || p(z))"), strict=True
         ):
-            for cap, color in zip(CURVES, COLORS, strict=True):
+            for cap, color in zip(CURVES, COLORS, strict=False):
                 curve = results["caps"][cap]["training"][term]
                 axis.plot(
                     range(1, len(curve) + 1), curve, color=color, label=f"beta up to {cap}" if cap != "0" else "0"

@@ -17,7 +17,7 @@ from benchmarks.latent.generation import LATENTS, nearest
 from recvae import MultVAE, Split, evaluate, load_dataset, load_split
 from recvae.batches import Batch, DeviceRows
 
-CAPS = (0.2, 0.0, 1.0, 0.5, 0.1, 0.05, 0.02)  # of beta
+CAPS = (0.2, 0.0, 1.0, 0.5, 0.1)  # of beta
 PLANE_CAPS = (0.0, 0.2, 1.0)  # of models with two latent dimensions
 WALK_CAP = 0.2
 GENRES = ("Action", "Children's", "Drama", "Horror", "Romance", "Sci-Fi")

@@ -63,9 +63,7 @@ def noise_table(results: dict[str, Any]) -> str:
 
 def planes_table(results: dict[str, Any]) -> str:
     """What two dimensions are worth, and whether neighbours are alike, by the cap of beta."""
-    rows = [
-        ["cap of beta, 2 dimensions", "mean distance from 0", "mean sigma", "NDCG@100", "neighbours alike", "by chance"]
-    ]
+    rows = [["cap of beta, 2 dimensions", "distance from 0", "sigma", "NDCG@100", "neighbours alike", "by chance"]]
     for cap, found in results["planes"].items():
         distance = statistics.fmean(math.hypot(*place) for place in found["places"])
         alike = f"{found['neighbours of the same favourite']:.1%}"
