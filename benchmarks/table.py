@@ -135,7 +135,7 @@ def results_page(folder: Path = RESULTS) -> str:
     return "\n\n".join(
         [
             "# Recorded results",
-            "Made by `python -m benchmarks table`; the README says how each was measured.",
+            "Made by `python -m benchmarks table`; docs/evaluating.md and docs/speed.md say how each was measured.",
             results_table(folder),
             published_table(folder),
             reference_table(folder),

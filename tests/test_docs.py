@@ -18,12 +18,20 @@ PAGES = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def own_models():
+    """Classes that a page makes are forgotten."""
+    before = dict(Recommender.known)
+    yield
+    Recommender.known.clear()
+    Recommender.known.update(before)
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_each_snippet_runs(page, briefly, capsys, monkeypatch):
     pytest.importorskip("duckdb")
     module = types.ModuleType("of_the_guide")  # models are made in it, which pickle asks for their home
     monkeypatch.setitem(sys.modules, module.__name__, module)
-    monkeypatch.setattr(Recommender, "known", dict(Recommender.known))
     namespace = vars(module)
     for language, snippet in re.findall(r"^```(\w+)\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE):
         if language == "python":

@@ -18,6 +18,7 @@ def small(monkeypatch, split):
         elbo, "genres_of", lambda dataset, home: lambda ids: np.eye(6, dtype=bool)[np.arange(len(ids)) % 6]
     )
     monkeypatch.setattr(elbo, "OPTIONS", {"random_state": 0, "epochs": 3, "hidden_dims": (8,)})
+    monkeypatch.setattr(elbo, "PLANE_OPTIONS", {"latent_dim": 2})
     monkeypatch.setattr(elbo, "CAPS", (0.2, 1.0))
     monkeypatch.setattr(elbo, "PLANE_CAPS", (0.2,))
 

@@ -76,7 +76,7 @@ def plot_walk(results: dict[str, Any], path: Path) -> None:
             axis.plot([step / (len(shares) - 1) for step in range(len(shares))], shares, "o-", color=color, label=genre)
         axis.set(
             title="genres of the 20 likeliest films",
-            xlabel=f"on the way from a lover of {ENDS[0]} to one of {ENDS[1]}",
+            xlabel=f"on the way from {ENDS[0]} to {ENDS[1]}",
             ylabel="share",
             ylim=(-0.02, 1.02),
         )

@@ -28,6 +28,7 @@ NEIGHBOURS = 10
 DRAWN = 1000  # synthetic users
 NOISY_USERS, NOISY_DRAWS = 50, 200  # for the noise of two estimators of the gradient
 OPTIONS: dict[str, Any] = {"random_state": 0}
+PLANE_OPTIONS: dict[str, Any] = {"latent_dim": 2, "hidden_dims": (100,)}
 Floats = NDArray[np.float64]
 
 
@@ -121,7 +122,7 @@ def gradient_noise(model: MultVAE, rows: sparse.csr_matrix) -> dict[str, float]:
 def of_plane(cap: float, split: Split, genres: NDArray[np.bool_]) -> dict[str, Any]:
     """Where validation users are in two dimensions, with no ids, in a random order, and each one's favourite genre."""
     train, rows = training_rows(split), whole_rows(split.valid, split.train.values)
-    model = MultVAE(latent_dim=2, kl_cap=cap, **OPTIONS).fit(train, show_progress=False)
+    model = MultVAE(kl_cap=cap, **OPTIONS | PLANE_OPTIONS).fit(train, show_progress=False)
     mean, logvar = model.encode(rows)
     favourite = favourites(rows, train, genres)
     order = np.random.default_rng(0).permutation(len(mean))

@@ -18,7 +18,7 @@ from typing import Any
 import griffe
 
 ITEM = re.compile(r"( {4})?(\w+(?:, \w+)*) : (.+)")
-SPECIAL = re.compile(r"([\\*_`\[\]<>|$])")
+SPECIAL = str.maketrans({sign: f"\\{sign}" for sign in "\\*_`[]"} | {"<": "&lt;", ">": "&gt;", "$": "&#36;"})
 CODE = re.compile(r"(``.+?``|`[^`]+`)")
 
 
@@ -27,7 +27,9 @@ class PlainDocstrings(griffe.Extension):
 
     def on_instance(self, *, obj: griffe.Object, **_: Any) -> None:
         """What griffe calls for each module, class, function and attribute."""
-        if obj.docstring is not None:
+        if obj.is_attribute and "property" not in obj.labels:
+            obj.docstring = None  # that of the value's type, which says nothing
+        elif obj.docstring is not None:
             obj.docstring.value = as_markdown(obj.docstring.value)
 
 
@@ -74,4 +76,4 @@ def _told(words: list[str]) -> str:
 def escaped(text: str) -> str:
     """Prose in which no sign means anything to Markdown, but for code between backticks."""
     parts = CODE.split(text)
-    return "".join(part if place % 2 else SPECIAL.sub(r"\\\1", part) for place, part in enumerate(parts))
+    return "".join(part if place % 2 else part.translate(SPECIAL) for place, part in enumerate(parts))
