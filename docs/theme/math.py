@@ -10,6 +10,8 @@ from latex2mathml.converter import convert
 
 MARKED = re.compile(r'<(span|div) class="arithmatex">\\([(\[])(.*?)\\[)\]]</\1>', re.DOTALL)
 
+FUNCTION = re.compile(r"(<mi>log</mi>)")  # after which browsers leave no space
+
 
 def on_page_content(content: str, **_: Any) -> str:
     """What MkDocs calls with the HTML of each page. A formula that cannot be read ends the build."""
@@ -18,4 +20,4 @@ def on_page_content(content: str, **_: Any) -> str:
 
 def _mathml(marked: re.Match[str]) -> str:
     display = "block" if marked[2] == "[" else "inline"
-    return convert(html.unescape(marked[3]).strip(), display=display)
+    return FUNCTION.sub(r'\1<mspace width="0.17em"/>', convert(html.unescape(marked[3]).strip(), display=display))
