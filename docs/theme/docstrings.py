@@ -63,7 +63,7 @@ def _lines(lines: list[str]) -> Iterator[str]:
             if code and not after_space:
                 yield ""
             yield line if code else escaped(line)
-            place, in_list, after_space = place + 1, in_list and not line.strip(), code or not line.strip()
+            place, in_list, after_space = place + 1, False, code or not line.strip()
 
 
 def _told(words: list[str]) -> str:
