@@ -12,7 +12,7 @@ Draw = Callable[[dict[str, Any], Path], None]
 BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY = "#0072b2", "#d55e00", "#009e73", "#e69f00", "#cc79a7", "#56b4e9"
 COLORS = (BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY)
 GREY = "#7a7a7a"  # text and axes: 4 : 1 against white and against a dark page alike
-SETTINGS = {
+SETTINGS: Any = {
     "svg.hashsalt": "recvae",  # the same figures, the same file
     "svg.fonttype": "none",  # text stays text
     "font.family": "sans-serif",
