@@ -14,14 +14,17 @@ from benchmarks.bulk import run_bulk
 from benchmarks.cold import run_cold
 from benchmarks.exports import exports_table, run_exports
 from benchmarks.family import Family, models_of, run_family, seeds_of
+from benchmarks.figures import draw_figures
 from benchmarks.gpu import run_gpu
 from benchmarks.growing import run_growing
-from benchmarks.growth import plot, run_growth
+from benchmarks.growth import run_growth
 from benchmarks.ingest import run_ingest
 from benchmarks.joins import run_joins
 from benchmarks.latent.anomaly import run_anomaly
-from benchmarks.latent.exploration import plot_exploration, run_exploration
+from benchmarks.latent.elbo import run_elbo
+from benchmarks.latent.exploration import run_exploration
 from benchmarks.latent.generation import run_generation
+from benchmarks.pages import fill_pages
 from benchmarks.reference import run_reference
 from benchmarks.reproduce import reproduce_table, run_reproduce
 from benchmarks.serving import run_serving
@@ -117,10 +120,10 @@ def _vectors(given: Given, save: Save) -> None:
 
 
 def _table(given: Given, save: Save) -> None:
-    for name, draw, picture in (("growth", plot, "growth"), ("exploration-ml-1m", plot_exploration, "exploration")):
-        draw(json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8")), RESULTS / f"{picture}.svg")
     (RESULTS / "README.md").write_text(results_page() + "\n", encoding="utf-8")
-    print(results_page())
+    fill_pages()
+    for path in draw_figures(RESULTS):
+        print(path)
 
 
 def _save(out: Path | None, results: dict[str, Any]) -> None:
@@ -229,6 +232,11 @@ COMMANDS = {
         lambda given, save: run_exploration(given.dataset, given.data_home, save),
         (DATASET, HOME),
     ),
+    "elbo": Command(
+        "the ELBO's two terms over caps of beta, and the latent space; goes on with what --out has",
+        lambda given, save: run_elbo(given.dataset, given.data_home, given.out, save),
+        (DATASET, HOME),
+    ),
     "cold": Command(
         "items that nobody has touched, placed by their features",
         lambda given, save: run_cold(given.dataset, given.data_home, given.split_seed, save),
@@ -244,7 +252,10 @@ COMMANDS = {
         _shown(lambda given: run_ingest(given.rows)),
         (option("--rows", 10_000_000),),
     ),
-    "table": Command("the README's tables and plots, from the recorded results; also written beside them", _table),
+    "table": Command(
+        "from the recorded results: the tables in the README and the guide, the pictures, the page of all tables",
+        _table,
+    ),
 }
 
 

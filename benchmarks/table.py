@@ -1,4 +1,4 @@
-"""The README's tables, made from the recorded results, so that no figure in them is typed by hand."""
+"""The tables of the README and of the guide, made from the recorded results."""
 
 from __future__ import annotations
 
@@ -60,6 +60,23 @@ def speed_tables(folder: Path = RESULTS) -> list[str]:
     return [step_table(speed), epoch_table(epochs), rank_table(speed, epochs), growth_table(growth)]
 
 
+def speed_table(number: int, folder: Path = RESULTS) -> str:
+    """One of these."""
+    return speed_tables(folder)[number]
+
+
+def models_table(folder: Path = RESULTS, name: str = "ml-1m") -> str:
+    """Accuracy and seconds of each model on one data set, best first, as Markdown."""
+    family = _read(folder, f"family-{name}")
+    metrics = family["metrics"]
+    rows = [[name, *metrics, "training, s", "choice among settings, s"]]
+    for row in sorted(family["models"], key=lambda row: -float(row["metrics"][metrics[-1]]["mean"])):
+        means = [f"{row['metrics'][metric]['mean']:.3f}" for metric in metrics]
+        choice = f"{row['choice_seconds']:,.0f}" if row["settings_tried"] > 1 else ""
+        rows.append([row["model"], *means, f"{row['fit_seconds']:,.1f}", choice])
+    return markdown(rows)
+
+
 def family_table(result: dict[str, Any]) -> str:
     """Every model on several splits, and ours against the best baseline, best first, as Markdown."""
     metrics, best = result["metrics"], result["best_baseline"]
@@ -118,7 +135,7 @@ def results_page(folder: Path = RESULTS) -> str:
     return "\n\n".join(
         [
             "# Recorded results",
-            "Made by `python -m benchmarks table`; the README says how each was measured.",
+            "Made by `python -m benchmarks table`; docs/evaluating.md and docs/speed.md say how each was measured.",
             results_table(folder),
             published_table(folder),
             reference_table(folder),

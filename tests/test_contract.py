@@ -1,7 +1,11 @@
 """What every model owes its users, on matrices whose answer is known by construction."""
 
 import pickle
+import re
+import sys
+import types
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -41,6 +45,17 @@ PERSONAL = {
     "ItemKNN-cosine": lambda **more: ItemKNN(weighting="cosine", K=50, **more),
     "ItemKNN-tfidf": lambda **more: ItemKNN(weighting="tfidf", K=50, **more),
     "ItemKNN-bm25": lambda **more: ItemKNN(weighting="bm25", K=50, **more),
+}
+# those of the guide's page on models of one's own
+OWN = types.ModuleType("of_the_guide")
+sys.modules[OWN.__name__] = OWN
+PAGE = (Path(__file__).parents[1] / "docs" / "own_model.md").read_text()
+for snippet in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL):
+    if "@parameters" in snippet:
+        exec(snippet, vars(OWN))
+PERSONAL |= {
+    "RandomWalk": lambda **more: OWN.RandomWalk(**more),
+    "ScaledVAE": lambda **more: OWN.ScaledVAE(hidden_dims=(16,), **SMALL | more),
 }
 # these know only the users they were trained on
 KNOWN_USERS = {

@@ -1,6 +1,4 @@
-"""The benchmarks of models that grow: what they hide is hidden, and the docs have the figures that were recorded."""
-
-from pathlib import Path
+"""The benchmarks of models that grow: what they hide is hidden."""
 
 import numpy as np
 import pytest
@@ -8,10 +6,7 @@ from scipy import sparse
 
 from benchmarks.cold import AMONG_ALL, AMONG_COLD, AUC, EVERYTHING, features, hide, measured
 from benchmarks.growing import grow
-from benchmarks.table import cold_table, growing_table
 from recvae import load_dataset
-
-DOCS = Path(__file__).parents[1] / "docs" / "growing.md"
 
 
 @pytest.fixture(scope="module")
@@ -51,8 +46,3 @@ def test_what_is_later_is_new_to_the_first_fit():
     assert growth.later.item_ids[: growth.first.n_items].tolist() == growth.first.item_ids.tolist()
     assert growth.both.n_events == growth.first.n_events + growth.later.n_events
     assert sparse.csr_matrix(growth.both.matrix[: growth.first.n_users])[:, growth.first.n_items :].nnz == 0
-
-
-@pytest.mark.parametrize("table", [cold_table, growing_table])
-def test_the_docs_have_the_recorded_figures(table):
-    assert table() in DOCS.read_text()

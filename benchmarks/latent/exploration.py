@@ -51,22 +51,3 @@ class Explorer:
     def recommend(self, userid: Any, user_items: Any, N: int = 10) -> tuple[Any, Any]:
         ids, scores, _ = self.model.recommend(userid, user_items, N, explore=self.strength, random_state=self.seed)
         return ids, scores
-
-
-def plot_exploration(results: dict[str, Any], path: Path) -> None:
-    """Accuracy against coverage, a curve for each model, its points labelled by strength."""
-    from matplotlib import pyplot
-
-    pyplot.rcParams.update({"svg.hashsalt": "recvae", "svg.fonttype": "none"})  # the same figures, the same small file
-    figure, axes = pyplot.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
-    for axis, metric in zip(axes, (RECALL, NDCG), strict=True):
-        for (name, found), color in zip(results["models"].items(), ("#0072b2", "#d55e00"), strict=True):
-            x, y = (found[key]["mean"] for key in (COVERAGE, metric))
-            axis.plot(x, y, "o-", color=color, label=name)
-            for strength, *point in zip(results["strengths"], x, y, strict=True):
-                if strength >= 1:  # the others are too near each other for a label
-                    axis.annotate(f"{strength:g}", point, xytext=(4, 4), textcoords="offset points", fontsize=7)
-        axis.set(title=f"{metric} by strength", xlabel="share of the catalogue in lists of 20", ylim=(0, None))
-        axis.legend(frameon=False)
-    figure.savefig(path, metadata={"Date": None})
-    pyplot.close(figure)

@@ -1,7 +1,9 @@
-"""The tables of docs/latent.md, from the recorded results."""
+"""The tables of docs/latent.md and docs/elbo.md, from the recorded results."""
 
 from __future__ import annotations
 
+import math
+import statistics
 from typing import Any
 
 from benchmarks.markdown import markdown
@@ -39,4 +41,32 @@ def exploration_table(results: dict[str, Any]) -> str:
     for place, strength in enumerate(results["strengths"]):
         values = [curve["mean"][place] for found in models.values() for curve in found.values()]
         rows.append([f"{strength:g}", *(f"{value:.3f}" for value in values)])
+    return markdown(rows)
+
+
+def elbo_table(results: dict[str, Any]) -> str:
+    """Both terms on held-out users, accuracy, and how many dimensions say anything, by the cap of beta."""
+    keys = {"rate": ".1f", "distortion": ".1f", "ndcg@100": ".4f", "active units": "d", "sigma": ".2f"}
+    rows = [["cap of beta", "KL (rate)", "-log p(x given z) (distortion)", "NDCG@100", "active units", "mean sigma"]]
+    for cap in sorted(results["caps"], key=float):
+        rows.append([cap, *(format(results["caps"][cap][key], spec) for key, spec in keys.items())])
+    return markdown(rows)
+
+
+def noise_table(results: dict[str, Any]) -> str:
+    """How much two estimators of the same gradient vary from draw to draw."""
+    (noise,) = (found["noise"] for found in results["caps"].values() if "noise" in found)
+    least = min(noise.values())
+    rows = [[name, f"{value:.2f}", f"{value / least:.1f}"] for name, value in noise.items()]
+    return markdown([["estimator", "standard deviation", "times the smaller"], *rows])
+
+
+def planes_table(results: dict[str, Any]) -> str:
+    """What two dimensions are worth, and whether neighbours are alike, by the cap of beta."""
+    rows = [["cap of beta, 2 dimensions", "distance from 0", "sigma", "NDCG@100", "neighbours alike", "by chance"]]
+    for cap, found in results["planes"].items():
+        distance = statistics.fmean(math.hypot(*place) for place in found["places"])
+        alike = f"{found['neighbours of the same favourite']:.1%}"
+        figures = [f"{distance:.2f}", f"{found['sigma']:.3f}", f"{found['ndcg@100']:.3f}"]
+        rows.append([cap, *figures, alike, f"{found['by chance']:.1%}"])
     return markdown(rows)

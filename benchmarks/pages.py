@@ -1,0 +1,70 @@
+"""The tables of the README and of the guide, put where a page asks for them: `<!-- table: NAME -->` to `<!-- end -->`.
+
+So no figure of a table is typed by hand, and one command brings all pages up to date.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from benchmarks import table
+from benchmarks.latent.tables import (
+    anomaly_table,
+    elbo_table,
+    exploration_table,
+    generation_table,
+    noise_table,
+    planes_table,
+)
+
+ROOT = Path(__file__).parents[1]
+PLACE = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def pages() -> list[Path]:
+    """The README and the pages of the guide."""
+    return [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def filled(text: str, tables: Mapping[str, Callable[[], str]]) -> str:
+    """A page with its tables as the recorded results have them. Raises KeyError for a name that is not known."""
+    return PLACE.sub(lambda place: f"{place[1]}\n{tables[place[2]]()}\n\n{place[3]}", text)
+
+
+def fill_pages() -> None:
+    """Bring the tables of all pages up to date."""
+    for page in pages():
+        old = page.read_text(encoding="utf-8")
+        new = filled(old, TABLES)
+        if new != old:
+            page.write_text(new, encoding="utf-8")
+
+
+def _of(make: Callable[[dict[str, Any]], str], name: str) -> Callable[[], str]:
+    return lambda: make(json.loads((table.RESULTS / f"{name}.json").read_text(encoding="utf-8")))
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "results": table.results_table,
+    "models": table.models_table,
+    "published": table.published_table,
+    "reference": table.reference_table,
+    "joins": table.joins_table,
+    "cold": table.cold_table,
+    "growing": table.growing_table,
+    "anomaly": _of(anomaly_table, "anomaly-ml-1m"),
+    "generation": _of(generation_table, "generation-ml-1m"),
+    "exploration": _of(exploration_table, "exploration-ml-1m"),
+    "elbo": _of(elbo_table, "elbo-ml-1m"),
+    "elbo-noise": _of(noise_table, "elbo-ml-1m"),
+    "elbo-planes": _of(planes_table, "elbo-ml-1m"),
+    "steps": partial(table.speed_table, 0),
+    "epochs": partial(table.speed_table, 1),
+    "ranking": partial(table.speed_table, 2),
+    "growth": partial(table.speed_table, 3),
+}
