@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -54,24 +54,9 @@ class Phase:
 WHOLE = Phase()
 
 
-def train(
-    network: VAE,
-    rows: DeviceRows,
-    optimizer: torch.optim.Optimizer,
-    generator: torch.Generator,
-    *,
-    epochs: int,
-    stop_after: int | None = None,
-    batch_size: int,
-    beta: Callable[[float], float],
-    phases: Sequence[Phase] = (WHOLE,),
-    max_grad_norm: float | None = None,
-    precision: str = "float32",
-    validate: Callable[[], float] | None = None,
-    patience: int | None = None,
-    callbacks: Iterable[Callable[[Epoch], None]] = (),
-) -> list[Epoch]:
-    """Minimise nll + beta * kl; with `validate`, stop early and keep the weights that it liked best.
+@dataclass(frozen=True)
+class Plan:
+    """How to train: what stays the same from the first step to the last.
 
     epochs, stop_after : how long the run is by which `beta` goes, and after which of its epochs to end it early
     beta : share of the run done, in [0, 1) -> weight of the KL term
@@ -80,43 +65,86 @@ def train(
     precision : of the products within the network, not of weights, noise and KL term
     validate : () -> a number that is better when higher, called after each epoch with the network in eval mode
     patience : stop after so many epochs in a row without a better one; None never stops
-    callbacks : called with each epoch's record; what one raises ends the run
+    """
+
+    epochs: int
+    batch_size: int
+    beta: Callable[[float], float]
+    stop_after: int | None = None
+    phases: Sequence[Phase] = (WHOLE,)
+    max_grad_norm: float | None = None
+    precision: str = "float32"
+    validate: Callable[[], float] | None = None
+    patience: int | None = None
+
+    @property
+    def last(self) -> int:
+        """The epoch after which the run is over, if patience does not end it before."""
+        return min(self.epochs, self.stop_after or self.epochs)
+
+    @property
+    def passes(self) -> list[Phase]:
+        """The phase of each pass of an epoch."""
+        return [phase for phase in self.phases for _ in range(phase.passes)]
+
+    def steps(self, n_users: int) -> int:
+        """Steps of a pass."""
+        return -(-n_users // self.batch_size)
+
+
+@dataclass
+class State:
+    """All that one epoch leaves to the next."""
+
+    network: VAE
+    optimizer: torch.optim.Optimizer
+    generator: torch.Generator  # of all draws
+    history: list[Epoch] = field(default_factory=list)
+    best: float = float("-inf")  # of the validations so far
+    best_epoch: int = 1
+    best_weights: dict[str, Tensor] = field(default_factory=dict)
+
+    def add(self, epoch: Epoch) -> None:
+        """Take down an epoch, and keep its weights where it is the best one."""
+        self.history.append(epoch)
+        if epoch.valid is not None and epoch.valid > self.best:
+            weights = {name: tensor.detach().clone() for name, tensor in self.network.state_dict().items()}
+            self.best, self.best_epoch, self.best_weights = epoch.valid, epoch.epoch, weights
+
+    def is_over(self, plan: Plan) -> bool:
+        """Whether all epochs are done, or patience is at its end."""
+        done = len(self.history)
+        if plan.validate is not None and plan.patience is not None and 0 < done >= self.best_epoch + plan.patience:
+            return True
+        return done >= plan.last
+
+    def finish(self) -> None:
+        """Go back to the best weights, and let go of what training alone needs."""
+        self.optimizer.zero_grad()  # nobody needs the last gradients, nor their memory
+        self.network.requires_grad_(True)
+        if self.network.prior is not None:
+            self.network.prior.forget()
+        if self.best_weights:
+            self.network.load_state_dict(self.best_weights)
+
+
+def train(state: State, rows: DeviceRows, plan: Plan, callbacks: Iterable[Callable[[Epoch], None]] = ()) -> list[Epoch]:
+    """Minimise nll + beta * kl; with `plan.validate`, stop early and keep the weights that it liked best.
+
+    It goes on where `state` is. Each callback is called with each epoch's record; what one raises ends the run.
 
     Raises TrainingError when a loss is not finite: at the end of its epoch, so that no step waits for the device.
     """
-    history: list[Epoch] = []
-    best, best_epoch, best_weights = float("-inf"), 0, dict[str, Tensor]()
-    passes = [phase for phase in phases for _ in range(phase.passes)]
-    n_steps = -(-len(rows) // batch_size)
-    lower = torch.autocast(generator.device.type, torch.bfloat16, enabled=in_bfloat16(precision, generator.device))
-    for epoch in range(min(epochs, stop_after or epochs)):
+    while not state.is_over(plan):
         started = time.perf_counter()
-        done = [step / (n_steps * len(passes)) for step in range(n_steps * len(passes))]
-        betas = [beta((epoch + share) / epochs) for share in done]
-        if network.prior is not None:
-            network.prior.renew(network.encoder, rows)
-        each = []
-        for place, phase in enumerate(passes):
-            batches, here = rows.shuffled(batch_size, generator), betas[place * n_steps : (place + 1) * n_steps]
-            each.append(run_steps(network, batches, optimizer, generator, here, lower, max_grad_norm, phase))
-        steps = torch.cat(each)
-        _check_finite(steps[:, 2], epoch)
-        nll, kl, loss = (steps.sum(0) / (len(rows) * len(passes))).tolist()
-        valid = None if validate is None else validate()
-        history.append(Epoch(epoch + 1, nll, kl, loss, betas[-1], valid, time.perf_counter() - started))
+        steps, beta = run_epoch(state, rows, plan)
+        nll, kl, loss = (steps.sum(0) / (len(rows) * len(plan.passes))).tolist()
+        valid = None if plan.validate is None else plan.validate()
+        state.add(Epoch(len(state.history) + 1, nll, kl, loss, beta, valid, time.perf_counter() - started))
         for callback in callbacks:
-            callback(history[-1])
-        if valid is not None and valid > best:
-            best, best_epoch, best_weights = valid, epoch, _copy(network)
-        if valid is not None and patience is not None and epoch - best_epoch >= patience:
-            break
-    optimizer.zero_grad()  # nobody needs the last gradients, nor their memory
-    network.requires_grad_(True)
-    if network.prior is not None:
-        network.prior.forget()
-    if best_weights:
-        network.load_state_dict(best_weights)
-    return history
+            callback(state.history[-1])
+    state.finish()
+    return state.history
 
 
 def best_epoch(history: Sequence[Epoch]) -> Epoch:
@@ -124,17 +152,34 @@ def best_epoch(history: Sequence[Epoch]) -> Epoch:
     return max(history, key=lambda epoch: epoch.epoch if epoch.valid is None else epoch.valid)
 
 
+def run_epoch(state: State, rows: DeviceRows, plan: Plan) -> tuple[Tensor, float]:
+    """All passes of the next epoch. -> as `run_steps`, the last step's beta"""
+    network, device, done, passes = state.network, state.generator.device, len(state.history), plan.passes
+    n_steps = plan.steps(len(rows))
+    shares = [step / (n_steps * len(passes)) for step in range(n_steps * len(passes))]
+    betas = [plan.beta((done + share) / plan.epochs) for share in shares]
+    lower = torch.autocast(device.type, torch.bfloat16, enabled=in_bfloat16(plan.precision, device))
+    if network.prior is not None:
+        network.prior.renew(network.encoder, rows)
+    each = []
+    for place, phase in enumerate(passes):
+        batches, here = rows.shuffled(plan.batch_size, state.generator), betas[place * n_steps : (place + 1) * n_steps]
+        each.append(run_steps(state, batches, here, lower, plan.max_grad_norm, phase))
+    steps = torch.cat(each)
+    _check_finite(steps[:, 2], done + 1)
+    return steps, betas[-1]
+
+
 def run_steps(
-    network: VAE,
+    state: State,
     batches: Iterable[Batch],
-    optimizer: torch.optim.Optimizer,
-    generator: torch.Generator,
     betas: Sequence[float],
     precision: torch.autocast,
-    max_grad_norm: float | None,
+    max_grad_norm: float | None = None,
     phase: Phase = WHOLE,
 ) -> Tensor:
     """One step for each batch. -> (steps, 3) on the host: sums over users of nll, kl and loss"""
+    network, optimizer, generator = state.network, state.optimizer, state.generator
     phase.begin(network)
     steps = torch.empty(len(betas), 3, device=generator.device)
     with reused() as memory:
@@ -153,15 +198,11 @@ def run_steps(
     return steps.cpu()  # what the host learns of these steps, once
 
 
-def _copy(network: nn.Module) -> dict[str, Tensor]:
-    return {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
-
-
 def _check_finite(losses: Tensor, epoch: int) -> None:
     wrong = (~losses.isfinite()).nonzero()[:, 0].tolist()
     if wrong:
         raise TrainingError(
             f"Expected a finite loss, got {losses[wrong[0]].item()} in step {wrong[0] + 1} of {len(losses)} of epoch "
-            f"{epoch + 1}; lower learning_rate, set max_grad_norm, or look for huge values in the data "
+            f"{epoch}; lower learning_rate, set max_grad_norm, or look for huge values in the data "
             f'(values="log1p" tames counts).'
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -33,9 +34,7 @@ from recvae.recommender.similar import cosines
 from recvae.saving import fill
 from recvae.spaces import log
 from recvae.topk import Scorer
-from recvae.train import WHOLE, Epoch, Phase, best_epoch, train
-
-Training = tuple[VAE, torch.optim.Optimizer, torch.Generator]
+from recvae.train import WHOLE, Epoch, Phase, Plan, State, best_epoch, train
 
 
 @parameters
@@ -134,19 +133,15 @@ class Autoencoder(Recommender):
 
     def _fit(self, rows: sparse.csr_matrix, run: FitRun) -> dict[str, Any]:
         rows = _evened(rows)
-        network, optimizer, generator = self._untrained(rows.shape[1])
-        validate = None if run.valid is None else partial(validation, network, run.valid, run.values)
-        history = self._train(
-            (network, optimizer, generator),
-            rows,
-            run,
-            epochs=self.epochs,
+        state = self._untrained(rows.shape[1])
+        plan = replace(
+            self._plan(rows, self.epochs, self._beta),
             stop_after=self.stop_after,
-            beta=self._beta,
-            validate=validate,
+            validate=None if run.valid is None else partial(validation, state.network, run.valid, run.values),
             patience=self.patience,
         )
-        return {"network_": _settled(network), "history_": history}
+        history = self._train(state, rows, plan, run)
+        return {"network_": _settled(state.network), "history_": history}
 
     def _learn_on(self, rows: sparse.csr_matrix, epochs: int | None, run: FitRun) -> dict[str, Any]:
         by_item = rows.T.tocsr().sign()  # (I + n, U)
@@ -156,8 +151,8 @@ class Autoencoder(Recommender):
         passes = -(-self.epochs // 10) if epochs is None else epochs
         if passes:
             beta = self._last_beta()
-            training = self._ready(grown["network_"])
-            self._train(training, _evened(rows), run, epochs=passes, beta=lambda _: beta)
+            plan = self._plan(rows, passes, lambda _: beta)
+            self._train(self._ready(grown["network_"]), _evened(rows), plan, run)
         return grown | {"network_": _settled(grown["network_"])}
 
     def _place_items(self, features: sparse.csr_matrix) -> dict[str, Any]:
@@ -169,14 +164,21 @@ class Autoencoder(Recommender):
         """New items with their vectors; `shares` (n, I) are of those that they are alike. -> fitted attributes"""
         return {"network_": enlarged(self.network_, new).to(find_device(self.device))}
 
-    def _train(
-        self, training: Training, rows: sparse.csr_matrix, run: FitRun, *, epochs: int, **options: Any
-    ) -> list[Epoch]:
+    def _plan(self, rows: sparse.csr_matrix, epochs: int, beta: Callable[[float], float]) -> Plan:
+        """So many epochs over the rows, all of them."""
+        return Plan(
+            epochs=epochs,
+            batch_size=int(self.batch_size or min(500, -(-rows.shape[0] // 20))),
+            beta=beta,
+            phases=self._phases(),
+            max_grad_norm=self.max_grad_norm,
+            precision=self.precision,
+        )
+
+    def _train(self, state: State, rows: sparse.csr_matrix, plan: Plan, run: FitRun) -> list[Epoch]:
         """Through the loop, telling the epochs to whoever asked for it."""
-        network, optimizer, generator = training
         with bar(run.show_progress) as progress:
-            total = min(epochs, options.get("stop_after") or epochs)
-            task = progress.add_task(f"training {type(self).__name__}", total=total, note="")
+            task = progress.add_task(f"training {type(self).__name__}", total=plan.last, note="")
 
             def report(epoch: Epoch) -> None:
                 progress.update(task, completed=epoch.epoch, note=_note(epoch))
@@ -185,34 +187,22 @@ class Autoencoder(Recommender):
                 if run.on_epoch is not None:
                     run.on_epoch(epoch)
 
-            return train(
-                network,
-                DeviceRows(rows, generator.device),
-                optimizer,
-                generator,
-                epochs=epochs,
-                batch_size=int(self.batch_size or min(500, -(-rows.shape[0] // 20))),
-                phases=self._phases(),
-                max_grad_norm=self.max_grad_norm,
-                precision=self.precision,
-                callbacks=[report],
-                **options,
-            )
+            return train(state, DeviceRows(rows, state.generator.device), plan, [report])
 
-    def _untrained(self, n_items: int) -> Training:
+    def _untrained(self, n_items: int) -> State:
         """What training starts from, on the model's device."""
-        training = self._ready(self._network(n_items).to(find_device(self.device)))
-        initialize(training[0], training[2])
-        return training
+        state = self._ready(self._network(n_items).to(find_device(self.device)))
+        initialize(state.network, state.generator)
+        return state
 
-    def _ready(self, network: VAE) -> Training:
-        """A network with an optimizer and a generator of all draws, fresh."""
+    def _ready(self, network: VAE) -> State:
+        """A network with an optimizer and a generator, fresh."""
         generator = torch.Generator(network.decoder.weight.device)
         generator.seed() if self.random_state is None else generator.manual_seed(int(self.random_state))
         optimizer = torch.optim.AdamW(
             network.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay, fused=True
         )
-        return network, optimizer, generator
+        return State(network, optimizer, generator)
 
     def _tensors(self) -> dict[str, Tensor]:
         return dict(self.network_.state_dict())
