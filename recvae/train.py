@@ -3,39 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from recvae.batches import Batch, DeviceRows
+from recvae.callbacks import Callback, Epoch
 from recvae.errors import TrainingError
 from recvae.nn.products import in_bfloat16
 from recvae.nn.scratch import reused
 from recvae.nn.vae import VAE
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """What one epoch gave, per user in the mean, and how many seconds it took, validation included.
-
-    An epoch is one pass of each of its phases, or more. loss is what was minimised, nll + beta * kl with each step's
-    own beta; `beta` is that of the last step.
-    """
-
-    epoch: int
-    nll: float
-    kl: float
-    loss: float
-    beta: float
-    valid: float | None
-    seconds: float
-
-    @property
-    def elbo(self) -> float:
-        """The evidence lower bound, with the KL term in full."""
-        return -self.nll - self.kl
 
 
 @dataclass(frozen=True)
@@ -65,6 +45,7 @@ class Plan:
     precision : of the products within the network, not of weights, noise and KL term
     validate : () -> a number that is better when higher, called after each epoch with the network in eval mode
     patience : stop after so many epochs in a row without a better one; None never stops
+    part : what is trained, as the records of its epochs say it
     """
 
     epochs: int
@@ -76,6 +57,7 @@ class Plan:
     precision: str = "float32"
     validate: Callable[[], float] | None = None
     patience: int | None = None
+    part: str = "network"
 
     @property
     def last(self) -> int:
@@ -88,8 +70,8 @@ class Plan:
         return [phase for phase in self.phases for _ in range(phase.passes)]
 
     def steps(self, n_users: int) -> int:
-        """Steps of a pass."""
-        return -(-n_users // self.batch_size)
+        """Steps of an epoch."""
+        return -(-n_users // self.batch_size) * len(self.passes)
 
 
 @dataclass
@@ -104,12 +86,12 @@ class State:
     best_epoch: int = 1
     best_weights: dict[str, Tensor] = field(default_factory=dict)
 
-    def add(self, epoch: Epoch) -> None:
-        """Take down an epoch, and keep its weights where it is the best one."""
-        self.history.append(epoch)
-        if epoch.valid is not None and epoch.valid > self.best:
+    def weigh(self, valid: float) -> float:
+        """Keep the weights of the epoch that ends where it is better than all before. -> the best so far"""
+        if valid > self.best:
             weights = {name: tensor.detach().clone() for name, tensor in self.network.state_dict().items()}
-            self.best, self.best_epoch, self.best_weights = epoch.valid, epoch.epoch, weights
+            self.best, self.best_epoch, self.best_weights = valid, len(self.history) + 1, weights
+        return self.best
 
     def is_over(self, plan: Plan) -> bool:
         """Whether all epochs are done, or patience is at its end."""
@@ -128,21 +110,25 @@ class State:
             self.network.load_state_dict(self.best_weights)
 
 
-def train(state: State, rows: DeviceRows, plan: Plan, callbacks: Iterable[Callable[[Epoch], None]] = ()) -> list[Epoch]:
+def train(state: State, rows: DeviceRows, plan: Plan, callbacks: Sequence[Callback] = ()) -> list[Epoch]:
     """Minimise nll + beta * kl; with `plan.validate`, stop early and keep the weights that it liked best.
 
-    It goes on where `state` is. Each callback is called with each epoch's record; what one raises ends the run.
+    It goes on where `state` is. The callbacks hear of each step and each epoch; what one raises ends the run.
 
     Raises TrainingError when a loss is not finite: at the end of its epoch, so that no step waits for the device.
     """
     while not state.is_over(plan):
         started = time.perf_counter()
-        steps, beta = run_epoch(state, rows, plan)
+        steps, beta = run_epoch(state, rows, plan, callbacks)
+        speed = len(rows) * len(plan.passes) / (time.perf_counter() - started)
         nll, kl, loss = (steps.sum(0) / (len(rows) * len(plan.passes))).tolist()
         valid = None if plan.validate is None else plan.validate()
-        state.add(Epoch(len(state.history) + 1, nll, kl, loss, beta, valid, time.perf_counter() - started))
+        best = None if valid is None else state.weigh(valid)
+        seconds = time.perf_counter() - started
+        epoch = Epoch(len(state.history) + 1, nll, kl, loss, beta, valid, seconds, best, speed, plan.part)
+        state.history.append(epoch)
         for callback in callbacks:
-            callback(state.history[-1])
+            callback.epoch(epoch)
     state.finish()
     return state.history
 
@@ -152,22 +138,30 @@ def best_epoch(history: Sequence[Epoch]) -> Epoch:
     return max(history, key=lambda epoch: epoch.epoch if epoch.valid is None else epoch.valid)
 
 
-def run_epoch(state: State, rows: DeviceRows, plan: Plan) -> tuple[Tensor, float]:
+def run_epoch(state: State, rows: DeviceRows, plan: Plan, callbacks: Sequence[Callback]) -> tuple[Tensor, float]:
     """All passes of the next epoch. -> as `run_steps`, the last step's beta"""
-    network, device, done, passes = state.network, state.generator.device, len(state.history), plan.passes
+    network, device, done = state.network, state.generator.device, len(state.history)
     n_steps = plan.steps(len(rows))
-    shares = [step / (n_steps * len(passes)) for step in range(n_steps * len(passes))]
-    betas = [plan.beta((done + share) / plan.epochs) for share in shares]
+    betas = [plan.beta((done + step / n_steps) / plan.epochs) for step in range(n_steps)]
     lower = torch.autocast(device.type, torch.bfloat16, enabled=in_bfloat16(plan.precision, device))
     if network.prior is not None:
         network.prior.renew(network.encoder, rows)
-    each = []
-    for place, phase in enumerate(passes):
-        batches, here = rows.shuffled(plan.batch_size, state.generator), betas[place * n_steps : (place + 1) * n_steps]
-        each.append(run_steps(state, batches, here, lower, plan.max_grad_norm, phase))
+    each: list[Tensor] = []
+    for phase, here in zip(plan.passes, np.array_split(betas, len(plan.passes)), strict=True):
+        batches = rows.shuffled(plan.batch_size, state.generator)
+        watched = _watched(batches, callbacks, done + 1, sum(map(len, each)))
+        each.append(run_steps(state, watched, here.tolist(), lower, plan.max_grad_norm, phase))
     steps = torch.cat(each)
     _check_finite(steps[:, 2], done + 1)
     return steps, betas[-1]
+
+
+def _watched(batches: Iterable[Batch], callbacks: Sequence[Callback], epoch: int, before: int) -> Iterator[Batch]:
+    """The batches, telling of each step that was made of one; so many steps of the epoch were before."""
+    for step, batch in enumerate(batches, before + 1):
+        yield batch
+        for callback in callbacks:
+            callback.step(epoch, step)
 
 
 def run_steps(

@@ -5,6 +5,7 @@ from scipy import sparse
 
 from recvae import MultVAE
 from recvae.batches import DeviceRows
+from recvae.callbacks import listeners
 from recvae.errors import TrainingError
 from recvae.models import MultDAE
 from recvae.nn.layers import initialize
@@ -56,7 +57,7 @@ def test_beta_is_asked_for_shares_of_the_run():
 
 def test_callbacks_get_each_epoch():
     got = []
-    history = train(*setup(), Plan(3, 50, lambda progress: 0.0), [got.append])
+    history = train(*setup(), Plan(3, 50, lambda progress: 0.0), listeners([got.append]))
     assert got == history
     assert [epoch.epoch for epoch in got] == [1, 2, 3]
     assert all(epoch.seconds > 0 for epoch in got)

@@ -15,7 +15,9 @@ from scipy import sparse
 from torch import Tensor
 
 from recvae.batches import DeviceRows
+from recvae.callbacks import Callback, Epoch, listeners
 from recvae.errors import NotFittedError
+from recvae.live import Live
 from recvae.models.cold import by_features
 from recvae.models.grow import alike, by_neighbours
 from recvae.models.scoring import network_scorer, network_scores, validation
@@ -27,14 +29,13 @@ from recvae.nn.likelihood import UNOBSERVED
 from recvae.nn.products import PRECISIONS
 from recvae.nn.vae import Likelihood
 from recvae.params import fitted, hyper, parameters
-from recvae.progress import bar
 from recvae.recommender import FitRun, Recommender
 from recvae.recommender.explain import by_leaving_out
 from recvae.recommender.similar import cosines
 from recvae.saving import fill
 from recvae.spaces import log
 from recvae.topk import Scorer
-from recvae.train import WHOLE, Epoch, Phase, Plan, State, best_epoch, train
+from recvae.train import WHOLE, Phase, Plan, State, best_epoch, train
 
 
 @parameters
@@ -97,7 +98,7 @@ class Autoencoder(Recommender):
 
     network_: VAE = fitted()
     history_: list[Epoch] = fitted()
-    validates = True
+    validates = "ndcg@100"
 
     @abstractmethod
     def _network(self, n_items: int) -> VAE:
@@ -137,8 +138,11 @@ class Autoencoder(Recommender):
         plan = replace(
             self._plan(rows, self.epochs, self._beta),
             stop_after=self.stop_after,
-            validate=None if run.valid is None else partial(validation, state.network, run.valid, run.values),
+            validate=None
+            if run.valid is None
+            else partial(validation, state.network, run.valid, run.values, self.validates),
             patience=self.patience,
+            part=run.part,
         )
         history = self._train(state, rows, plan, run)
         return {"network_": _settled(state.network), "history_": history}
@@ -176,18 +180,12 @@ class Autoencoder(Recommender):
         )
 
     def _train(self, state: State, rows: sparse.csr_matrix, plan: Plan, run: FitRun) -> list[Epoch]:
-        """Through the loop, telling the epochs to whoever asked for it."""
-        with bar(run.show_progress) as progress:
-            task = progress.add_task(f"training {type(self).__name__}", total=plan.last, note="")
-
-            def report(epoch: Epoch) -> None:
-                progress.update(task, completed=epoch.epoch, note=_note(epoch))
-                if run.callback is not None:
-                    run.callback(epoch.epoch - 1, epoch.seconds, epoch.loss)
-                if run.on_epoch is not None:
-                    run.on_epoch(epoch)
-
-            return train(state, DeviceRows(rows, state.generator.device), plan, [report])
+        """Through the loop, for those who listen."""
+        n_users, title = rows.shape[0], type(self).__name__ + ("" if run.part == "network" else f" ({run.part})")
+        users = n_users * len(plan.passes)
+        with Live(title, plan.last, plan.steps(n_users), users, self.validates, run.show_progress) as live:
+            heard = [live, *_as_implicit(run), *run.callbacks]
+            return train(state, DeviceRows(rows, state.generator.device), plan, heard)
 
     def _untrained(self, n_items: int) -> State:
         """What training starts from, on the model's device."""
@@ -247,6 +245,9 @@ def _evened(rows: sparse.csr_matrix) -> sparse.csr_matrix:
     return rows * np.float32(1 / rows.data.mean(dtype=np.float64))
 
 
-def _note(epoch: Epoch) -> str:
-    found = "" if epoch.valid is None else f"  NDCG@100 {epoch.valid:.4f}"
-    return f"ELBO {epoch.elbo:.1f} = -{epoch.nll:.1f} - {epoch.kl:.1f}{found}"
+def _as_implicit(run: FitRun) -> list[Callback]:
+    """What `callback` of `fit` hears: the epochs of the model's own run, counted from 0."""
+    call = run.callback
+    if call is None or run.part != "network":
+        return []
+    return listeners([lambda epoch: call(epoch.epoch - 1, epoch.seconds, epoch.loss)])
