@@ -134,16 +134,10 @@ class Autoencoder(Recommender):
 
     def _fit(self, rows: sparse.csr_matrix, run: FitRun) -> dict[str, Any]:
         rows = _evened(rows)
-        state = self._untrained(rows.shape[1])
-        plan = replace(
-            self._plan(rows, self.epochs, self._beta),
-            stop_after=self.stop_after,
-            validate=None
-            if run.valid is None
-            else partial(validation, state.network, run.valid, run.values, self.validates),
-            patience=self.patience,
-            part=run.part,
-        )
+        state, plan = self._untrained(rows.shape[1]), self._plan(rows, self.epochs, self._beta)
+        plan = replace(plan, stop_after=self.stop_after, patience=self.patience, part=run.part)
+        if run.valid is not None:
+            plan = replace(plan, validate=partial(validation, state.network, run.valid, run.values, self.validates))
         history = self._train(state, rows, plan, run)
         return {"network_": _settled(state.network), "history_": history}
 
