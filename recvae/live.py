@@ -6,7 +6,8 @@ import time
 from datetime import timedelta
 from typing import Any
 
-from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, ProgressColumn, TextColumn, TimeElapsedColumn
+from rich.table import Column
 
 from recvae.callbacks import Callback, Epoch
 from recvae.progress import TimeLeftColumn, bar
@@ -25,8 +26,7 @@ class Live(Callback):
         self.title, self.epochs, self.steps, self.users, self.metric = title, epochs, steps, users, metric
         self.best: Epoch | None = None
         self.last: Epoch | None = None
-        columns = (TextColumn("{task.description}"), BarColumn(bar_width=12), TimeElapsedColumn(), TimeLeftColumn())
-        self._bar = bar(show, *columns, TextColumn("{task.fields[note]}"))
+        self._bar = bar(show, *_columns())
         self._task = self._bar.add_task(self._where(1), total=epochs * steps, note="", start=False)
         self._epoch_began = self._began = time.perf_counter()
 
@@ -76,3 +76,14 @@ class Live(Callback):
         took = timedelta(seconds=round(time.perf_counter() - self._began))
         best = "" if self.best is None else f", kept epoch {self.best.epoch}: {self.metric} {self.best.valid:.4f}"
         return f"{self.title}: {last.epoch} epochs in {took}{best}"
+
+
+def _columns() -> list[ProgressColumn]:
+    """In one line: where there is little room, the bar is what gets shorter."""
+    return [
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=None, table_column=Column(max_width=24)),
+        TimeElapsedColumn(table_column=Column(no_wrap=True)),
+        TimeLeftColumn(table_column=Column(no_wrap=True)),
+        TextColumn("{task.fields[note]}"),
+    ]
