@@ -14,6 +14,7 @@ from recvae.candidates import CANDIDATES, known_model
 from recvae.cards import load_card
 from recvae.datasets import load_dataset, load_split
 from recvae.errors import InvalidParameterError, UnknownNameError
+from recvae.files import check_writable
 from recvae.interactions import Interactions
 from recvae.params import get_params, parse_param
 from recvae.recommender import Recommender
@@ -37,9 +38,12 @@ def check_out(arguments: argparse.Namespace) -> None:
 
 
 def callbacks(arguments: argparse.Namespace) -> list[Callback]:
-    """Who is to listen to a training."""
-    log = [] if arguments.log is None else [JsonLines(arguments.log)]
-    return log + ([] if arguments.tensorboard is None else [TensorBoard(arguments.tensorboard)])
+    """Who is to listen to a training. Raises OutputError now rather than after the data are read."""
+    asked: list[Callback] = [] if arguments.tensorboard is None else [TensorBoard(arguments.tensorboard)]
+    if arguments.log is not None:
+        check_writable(arguments.log)
+        asked.append(JsonLines(arguments.log))
+    return asked
 
 
 def _check_source(arguments: argparse.Namespace) -> None:

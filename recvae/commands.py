@@ -66,12 +66,12 @@ def train(arguments: argparse.Namespace) -> None:
     """recvae train"""
     check_out(arguments)
     check_writable(arguments.out)
+    heard = callbacks(arguments)
     model = new_model(arguments)
     split = asked_split(arguments)
     data = load_events(arguments) if split is None else split.refit or split.train
     say(data.describe())
     started = time.perf_counter()
-    heard = callbacks(arguments)
     model = model.fit(data, callbacks=heard) if split is None else fit_split(model, split, callbacks=heard)
     seconds = time.perf_counter() - started
     model.save(arguments.out)
