@@ -33,7 +33,7 @@ def main():
 
     strangers = pl.DataFrame({"who": ["ann", "ann", "bob"], "what": events["film"].unique()[:3].tolist()})
     lists = model.recommend_for(strangers, N=3, user="who", item="what")
-    best = lists.group_by("who", maintain_order=True).agg(pl.col("item").alias("next films"))
+    best = lists.group_by("user", maintain_order=True).agg(pl.col("item").alias("next films"))
     print(f"from polars to {type(lists).__module__}:\n{best}")
 
 

@@ -51,11 +51,7 @@ class Live(Callback):
     def epoch(self, epoch: Epoch) -> None:
         """The figures of the last epoch stay below the bar until the next are there."""
         self._epoch_began, self.last = time.perf_counter(), epoch
-        if (
-            epoch.valid is not None
-            and epoch.valid == epoch.best
-            and (self.best is None or epoch.valid > self.best.valid)
-        ):
+        if epoch.valid is not None and (self.best is None or epoch.best != self.best.best):
             self.best = epoch
         self._bar.below = self._figures(epoch)
         self._bar.update(self._task, completed=epoch.epoch * self.steps)
