@@ -123,3 +123,9 @@ def test_nobody_who_asked_for_silence_is_shown_anything(terminal, cell, split):
     MultVAE(hidden_dims=(8,), **SMALL).fit(split.train, show_progress=False)
     assert terminal.getvalue() == ""
     assert cell == []
+
+
+def test_what_a_callback_prints_goes_where_standard_output_goes(terminal, split, capsys):
+    MultDAE(**SMALL).fit(split.train, callbacks=[print])
+    assert capsys.readouterr().out.count("reconstruction") == 3  # a line for each epoch
+    assert "reconstruction" not in terminal.getvalue()
