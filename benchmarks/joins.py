@@ -23,6 +23,7 @@ from recvae.evaluation import evaluate_ranker
 from recvae.nn import VAE
 from recvae.rows import transform_values
 from recvae.topk import rank
+from recvae.train import State
 
 METRIC = "ndcg@100"
 WEIGHTS = (0.0625, 0.125, 0.25, 0.5, 1.0, 2.0)  # of the second voice, in units of the ratio of standard deviations
@@ -128,10 +129,10 @@ class _Joined(MultDAE):
         network.likelihood = self._nll
         return network
 
-    def _untrained(self, n_items: int) -> tuple[VAE, torch.optim.Optimizer, torch.Generator]:
-        network, optimizer, generator = super()._untrained(n_items)
-        optimizer.add_param_group({"params": [self.log_a]})
-        return network, optimizer, generator
+    def _untrained(self, n_items: int) -> State:
+        state = super()._untrained(n_items)
+        state.optimizer.add_param_group({"params": [self.log_a]})
+        return state
 
     def _nll(self, hidden: Tensor, weight: Tensor, bias: Tensor, batch: Batch) -> Tensor:
         logits = F.linear(hidden, weight, bias) + self.log_a.exp() * self.scores[batch.users]

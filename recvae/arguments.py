@@ -9,10 +9,12 @@ from typing import Any
 
 from rich.console import Console
 
+from recvae.callbacks import Callback, JsonLines, TensorBoard
 from recvae.candidates import CANDIDATES, known_model
 from recvae.cards import load_card
 from recvae.datasets import load_dataset, load_split
 from recvae.errors import InvalidParameterError, UnknownNameError
+from recvae.files import check_writable
 from recvae.interactions import Interactions
 from recvae.params import get_params, parse_param
 from recvae.recommender import Recommender
@@ -26,8 +28,22 @@ def check_out(arguments: argparse.Namespace) -> None:
         card = load_card(arguments.dataset)
         tables = [table for table in (card.events, card.test, card.items) if table is not None]
         read += [Path(arguments.dataset), *(Path(card.path).parent / table.file for table in tables)]
-    if arguments.out.resolve() in [path.resolve() for path in read if path is not None]:
-        raise InvalidParameterError(f"Expected --out to be another file than those that are read, got {arguments.out}.")
+    taken = [path.resolve() for path in read if path is not None]
+    for flag in ("out", "log"):
+        written = getattr(arguments, flag, None)
+        if written is not None and written.resolve() in taken:
+            others = "those that are read" if flag == "out" else "those that are read, and than --out"
+            raise InvalidParameterError(f"Expected --{flag} to be another file than {others}, got {written}.")
+        taken += [] if written is None else [written.resolve()]
+
+
+def callbacks(arguments: argparse.Namespace) -> list[Callback]:
+    """Who is to listen to a training. Raises OutputError now rather than after the data are read."""
+    asked: list[Callback] = [] if arguments.tensorboard is None else [TensorBoard(arguments.tensorboard)]
+    if arguments.log is not None:
+        check_writable(arguments.log)
+        asked.append(JsonLines(arguments.log))
+    return asked
 
 
 def _check_source(arguments: argparse.Namespace) -> None:

@@ -156,6 +156,8 @@ def _train(parser: argparse.ArgumentParser) -> None:
     add("--seed", type=int, default=0, help="seed of the model (default: 0)")
     _add_split(parser, "none: train on everything", given=True)
     add("--out", type=Path, default=NEEDED, help="the model file to write")
+    add("--log", type=Path, metavar="FILE.jsonl", help="add a line of JSON to this file for each epoch, as it ends")
+    add("--tensorboard", type=Path, metavar="DIR", help="write curves for TensorBoard into a folder in this one")
     add("--json", action="store_true", help="print what was done as JSON")
 
 

@@ -15,6 +15,7 @@ from recvae.arguments import (
     asked_split,
     asked_split_options,
     assignments,
+    callbacks,
     check_out,
     console,
     load_events,
@@ -65,12 +66,13 @@ def train(arguments: argparse.Namespace) -> None:
     """recvae train"""
     check_out(arguments)
     check_writable(arguments.out)
+    heard = callbacks(arguments)
     model = new_model(arguments)
     split = asked_split(arguments)
     data = load_events(arguments) if split is None else split.refit or split.train
     say(data.describe())
     started = time.perf_counter()
-    model = model.fit(data) if split is None else fit_split(model, split)
+    model = model.fit(data, callbacks=heard) if split is None else fit_split(model, split, callbacks=heard)
     seconds = time.perf_counter() - started
     model.save(arguments.out)
     say(f"{type(model).__name__} written to {arguments.out}")

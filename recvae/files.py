@@ -1,7 +1,8 @@
-"""Files are whole or not there: written beside their place, then renamed."""
+"""Files are whole or not there, written beside their place, then renamed; logs alone grow by lines."""
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,6 +30,16 @@ def write_whole(path: Path, content: bytes) -> None:
             part = Path(scratch) / place.name
             part.write_bytes(content)
             part.replace(place)
+
+
+def append_line(path: Path, line: str) -> None:
+    """Add a line to a file, for others to read at once; below a last line that was cut off. Raises OutputError."""
+    with _said(path), path.open("ab+") as file:
+        if file.tell():
+            file.seek(-1, os.SEEK_END)
+            cut = file.read(1) != b"\n"
+            line = "\n" * cut + line
+        file.write(f"{line}\n".encode())
 
 
 def _folder(path: Path) -> Path:

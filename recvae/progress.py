@@ -1,20 +1,129 @@
-"""Progress with the time left on a terminal, and silence anywhere else."""
+"""Progress with the time left on a terminal and in a notebook, and silence anywhere else."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import TypeVar
+import importlib
+import io
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, TypeVar
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.console import Console, RenderableType
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
 
 T = TypeVar("T")
 
+NOTEBOOK_WIDTH = 100  # characters
+NOTEBOOK_PAUSE = 0.5  # seconds between two drawings
 
-def bar(show: bool = True) -> Progress:
-    """A progress display on standard error; nothing is drawn unless `show` and that is a terminal."""
+
+class Bar(Progress):
+    """A progress display on standard error, with lines of text `below` it."""
+
+    below: Sequence[str] = ()
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """What is drawn."""
+        yield from super().get_renderables()
+        yield from (Text(line, no_wrap=True, overflow="ellipsis") for line in self.below)
+
+    def leave(self, line: str) -> None:
+        """A line that stays when the display is gone."""
+        if not self.disable:
+            self.console.print(Text(line), soft_wrap=True)
+
+
+class NotebookBar(Bar):
+    """Text in one output of its cell, which stays; drawn anew by whoever advances it: no thread, no widgets."""
+
+    _drawn = 0.0
+    _output: Any = None
+
+    def start(self) -> None:
+        """Nothing is drawn before there is a task."""
+
+    def stop(self) -> None:
+        """Draw the end."""
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Draw, in the place of what was drawn before."""
+        if self.disable or not self.tasks:
+            return
+        text = io.StringIO()
+        Console(file=text, width=NOTEBOOK_WIDTH, force_jupyter=False, color_system=None).print(self.get_renderable())
+        content = {"text/plain": text.getvalue().rstrip()}
+        if self._output is None:
+            self._output = importlib.import_module("IPython.display").display(content, raw=True, display_id=True)
+        else:
+            self._output.update(content, raw=True)
+        self._drawn = time.monotonic()
+
+    def update(self, *arguments: Any, **changes: Any) -> None:
+        """As on a terminal, drawn where the last drawing is a while ago."""
+        super().update(*arguments, **changes)
+        self._draw_now_and_then()
+
+    def advance(self, *arguments: Any, **changes: Any) -> None:
+        """As on a terminal, drawn where the last drawing is a while ago."""
+        super().advance(*arguments, **changes)
+        self._draw_now_and_then()
+
+    def leave(self, line: str) -> None:
+        """The display itself stays."""
+
+    def _draw_now_and_then(self) -> None:
+        if time.monotonic() - self._drawn > NOTEBOOK_PAUSE:
+            self.refresh()
+
+
+class TimeLeftColumn(ProgressColumn):
+    """The time left if all goes on as it did from the beginning: for steps between which other things take time."""
+
+    def render(self, task: Task) -> Text:
+        """Such as "0:01:10 left"."""
+        if not task.completed or task.total is None or task.elapsed is None:
+            return Text("-:--:-- left")
+        seconds = task.elapsed * (task.total - task.completed) / task.completed
+        return Text(f"{timedelta(seconds=round(seconds))} left")
+
+
+def bar(show: bool = True, *columns: ProgressColumn) -> Bar:
+    """A progress display on standard error; nothing is drawn unless `show` and that is a terminal or a notebook."""
     console = Console(stderr=True)
-    return Progress(
+    kind = NotebookBar if console.is_jupyter else Bar
+    return kind(
+        *(columns or _columns()),
+        console=console,
+        disable=not (show and (console.is_terminal or console.is_jupyter)),
+        transient=True,
+        redirect_stdout=sys.stdout.isatty(),  # what is printed into a file stays there
+    )
+
+
+@contextmanager
+def busy(description: str, show: bool = True) -> Iterator[Callable[[str], None]]:
+    """While it is not known how long something takes: gives a function that says what it is at."""
+    with bar(show, TextColumn("{task.description}"), BarColumn(12), TimeElapsedColumn()) as progress:
+        task = progress.add_task(description, total=None)
+        yield lambda what: progress.update(task, description=f"{description}, {what}")
+
+
+def _columns() -> list[ProgressColumn]:
+    return [
         TextColumn("{task.description}"),
         BarColumn(bar_width=24),
         MofNCompleteColumn(),
@@ -22,10 +131,7 @@ def bar(show: bool = True) -> Progress:
         TextColumn("left"),
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
-        console=console,
-        disable=not (show and console.is_terminal),
-        transient=True,
-    )
+    ]
 
 
 def track(steps: Sequence[T], description: str, show: bool = True) -> Iterable[T]:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from recvae.callbacks import Epoch
 from recvae.errors import (
     InvalidParameterError,
     InvalidTypeError,
@@ -29,7 +30,6 @@ from recvae.recommender import Recommender
 from recvae.spaces import Space
 from recvae.split import Split
 from recvae.study import Study, Trial, open_study
-from recvae.train import Epoch
 
 # what may go wrong with one setting and not with another; what among it goes wrong with all
 FAILURES = (RecvaeError, MemoryError, torch.OutOfMemoryError)
@@ -178,13 +178,13 @@ def _try(study: Study, task: Task) -> None:
     model = task.model(**task.settings | params)
 
     def watch(epoch: Epoch) -> None:
-        if epoch.valid is not None:
+        if epoch.valid is not None and epoch.part == "network":
             trial.report(epoch.valid, epoch.epoch)
             if trial.should_prune():
                 raise Pruned(f"ended after epoch {epoch.epoch}, with NDCG@100 {epoch.valid:.4f}")
 
     try:
-        model.fit(task.split.train, show_progress=False, valid=task.split.valid, on_epoch=watch)
+        model.fit(task.split.train, show_progress=False, valid=task.split.valid, callbacks=[watch])
         value = evaluate(model, task.split.valid, [task.metric])[task.metric].mean
     except Pruned as why:
         study.tell(trial, state="pruned", note=str(why))

@@ -3,39 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from recvae.batches import Batch, DeviceRows
+from recvae.callbacks import Callback, Epoch
 from recvae.errors import TrainingError
 from recvae.nn.products import in_bfloat16
 from recvae.nn.scratch import reused
 from recvae.nn.vae import VAE
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """What one epoch gave, per user in the mean, and how many seconds it took, validation included.
-
-    An epoch is one pass of each of its phases, or more. loss is what was minimised, nll + beta * kl with each step's
-    own beta; `beta` is that of the last step.
-    """
-
-    epoch: int
-    nll: float
-    kl: float
-    loss: float
-    beta: float
-    valid: float | None
-    seconds: float
-
-    @property
-    def elbo(self) -> float:
-        """The evidence lower bound, with the KL term in full."""
-        return -self.nll - self.kl
 
 
 @dataclass(frozen=True)
@@ -54,24 +34,9 @@ class Phase:
 WHOLE = Phase()
 
 
-def train(
-    network: VAE,
-    rows: DeviceRows,
-    optimizer: torch.optim.Optimizer,
-    generator: torch.Generator,
-    *,
-    epochs: int,
-    stop_after: int | None = None,
-    batch_size: int,
-    beta: Callable[[float], float],
-    phases: Sequence[Phase] = (WHOLE,),
-    max_grad_norm: float | None = None,
-    precision: str = "float32",
-    validate: Callable[[], float] | None = None,
-    patience: int | None = None,
-    callbacks: Iterable[Callable[[Epoch], None]] = (),
-) -> list[Epoch]:
-    """Minimise nll + beta * kl; with `validate`, stop early and keep the weights that it liked best.
+@dataclass(frozen=True)
+class Plan:
+    """How to train: what stays the same from the first step to the last.
 
     epochs, stop_after : how long the run is by which `beta` goes, and after which of its epochs to end it early
     beta : share of the run done, in [0, 1) -> weight of the KL term
@@ -80,43 +45,92 @@ def train(
     precision : of the products within the network, not of weights, noise and KL term
     validate : () -> a number that is better when higher, called after each epoch with the network in eval mode
     patience : stop after so many epochs in a row without a better one; None never stops
-    callbacks : called with each epoch's record; what one raises ends the run
+    part : what is trained, as the records of its epochs say it
+    """
+
+    epochs: int
+    batch_size: int
+    beta: Callable[[float], float]
+    stop_after: int | None = None
+    phases: Sequence[Phase] = (WHOLE,)
+    max_grad_norm: float | None = None
+    precision: str = "float32"
+    validate: Callable[[], float] | None = None
+    patience: int | None = None
+    part: str = "network"
+
+    @property
+    def last(self) -> int:
+        """The epoch after which the run is over, if patience does not end it before."""
+        return min(self.epochs, self.stop_after or self.epochs)
+
+    @property
+    def passes(self) -> list[Phase]:
+        """The phase of each pass of an epoch."""
+        return [phase for phase in self.phases for _ in range(phase.passes)]
+
+    def steps(self, n_users: int) -> int:
+        """Steps of an epoch."""
+        return -(-n_users // self.batch_size) * len(self.passes)
+
+
+@dataclass
+class State:
+    """All that one epoch leaves to the next."""
+
+    network: VAE
+    optimizer: torch.optim.Optimizer
+    generator: torch.Generator  # of all draws
+    history: list[Epoch] = field(default_factory=list)
+    best: float = float("-inf")  # of the validations so far
+    best_epoch: int = 1
+    best_weights: dict[str, Tensor] = field(default_factory=dict)
+
+    def weigh(self, valid: float) -> float:
+        """Keep the weights of the epoch that ends where it is better than all before. -> the best so far"""
+        if valid > self.best:
+            weights = {name: tensor.detach().clone() for name, tensor in self.network.state_dict().items()}
+            self.best, self.best_epoch, self.best_weights = valid, len(self.history) + 1, weights
+        return self.best
+
+    def is_over(self, plan: Plan) -> bool:
+        """Whether all epochs are done, or patience is at its end."""
+        done = len(self.history)
+        if plan.validate is not None and plan.patience is not None and 0 < done >= self.best_epoch + plan.patience:
+            return True
+        return done >= plan.last
+
+    def finish(self) -> None:
+        """Go back to the best weights, and let go of what training alone needs."""
+        self.optimizer.zero_grad()  # nobody needs the last gradients, nor their memory
+        self.network.requires_grad_(True)
+        if self.network.prior is not None:
+            self.network.prior.forget()
+        if self.best_weights:
+            self.network.load_state_dict(self.best_weights)
+
+
+def train(state: State, rows: DeviceRows, plan: Plan, callbacks: Sequence[Callback] = ()) -> list[Epoch]:
+    """Minimise nll + beta * kl; with `plan.validate`, stop early and keep the weights that it liked best.
+
+    It goes on where `state` is. The callbacks hear of each step and each epoch; what one raises ends the run.
 
     Raises TrainingError when a loss is not finite: at the end of its epoch, so that no step waits for the device.
     """
-    history: list[Epoch] = []
-    best, best_epoch, best_weights = float("-inf"), 0, dict[str, Tensor]()
-    passes = [phase for phase in phases for _ in range(phase.passes)]
-    n_steps = -(-len(rows) // batch_size)
-    lower = torch.autocast(generator.device.type, torch.bfloat16, enabled=in_bfloat16(precision, generator.device))
-    for epoch in range(min(epochs, stop_after or epochs)):
+    while not state.is_over(plan):
         started = time.perf_counter()
-        done = [step / (n_steps * len(passes)) for step in range(n_steps * len(passes))]
-        betas = [beta((epoch + share) / epochs) for share in done]
-        if network.prior is not None:
-            network.prior.renew(network.encoder, rows)
-        each = []
-        for place, phase in enumerate(passes):
-            batches, here = rows.shuffled(batch_size, generator), betas[place * n_steps : (place + 1) * n_steps]
-            each.append(run_steps(network, batches, optimizer, generator, here, lower, max_grad_norm, phase))
-        steps = torch.cat(each)
-        _check_finite(steps[:, 2], epoch)
-        nll, kl, loss = (steps.sum(0) / (len(rows) * len(passes))).tolist()
-        valid = None if validate is None else validate()
-        history.append(Epoch(epoch + 1, nll, kl, loss, betas[-1], valid, time.perf_counter() - started))
+        steps, beta = run_epoch(state, rows, plan, callbacks)
+        speed = len(rows) * len(plan.passes) / (time.perf_counter() - started)
+        nll, kl, loss = (steps.sum(0) / (len(rows) * len(plan.passes))).tolist()
+        valid = None if plan.validate is None else plan.validate()
+        best = None if valid is None else state.weigh(valid)
+        seconds = time.perf_counter() - started
+        epoch = Epoch(len(state.history) + 1, nll, kl, loss, beta, valid, seconds, best, speed, plan.part)
+        state.history.append(epoch)
         for callback in callbacks:
-            callback(history[-1])
-        if valid is not None and valid > best:
-            best, best_epoch, best_weights = valid, epoch, _copy(network)
-        if valid is not None and patience is not None and epoch - best_epoch >= patience:
-            break
-    optimizer.zero_grad()  # nobody needs the last gradients, nor their memory
-    network.requires_grad_(True)
-    if network.prior is not None:
-        network.prior.forget()
-    if best_weights:
-        network.load_state_dict(best_weights)
-    return history
+            callback.epoch(epoch)
+    state.finish()
+    return state.history
 
 
 def best_epoch(history: Sequence[Epoch]) -> Epoch:
@@ -124,17 +138,42 @@ def best_epoch(history: Sequence[Epoch]) -> Epoch:
     return max(history, key=lambda epoch: epoch.epoch if epoch.valid is None else epoch.valid)
 
 
+def run_epoch(state: State, rows: DeviceRows, plan: Plan, callbacks: Sequence[Callback]) -> tuple[Tensor, float]:
+    """All passes of the next epoch. -> as `run_steps`, the last step's beta"""
+    network, device, done = state.network, state.generator.device, len(state.history)
+    n_steps = plan.steps(len(rows))
+    betas = [plan.beta((done + step / n_steps) / plan.epochs) for step in range(n_steps)]
+    lower = torch.autocast(device.type, torch.bfloat16, enabled=in_bfloat16(plan.precision, device))
+    if network.prior is not None:
+        network.prior.renew(network.encoder, rows)
+    each: list[Tensor] = []
+    for phase, here in zip(plan.passes, np.array_split(betas, len(plan.passes)), strict=True):
+        batches = rows.shuffled(plan.batch_size, state.generator)
+        watched = _watched(batches, callbacks, done + 1, sum(map(len, each)))
+        each.append(run_steps(state, watched, here.tolist(), lower, plan.max_grad_norm, phase))
+    steps = torch.cat(each)
+    _check_finite(steps[:, 2], done + 1)
+    return steps, betas[-1]
+
+
+def _watched(batches: Iterable[Batch], callbacks: Sequence[Callback], epoch: int, before: int) -> Iterator[Batch]:
+    """The batches, telling of each step that was made of one; so many steps of the epoch were before."""
+    for step, batch in enumerate(batches, before + 1):
+        yield batch
+        for callback in callbacks:
+            callback.step(epoch, step)
+
+
 def run_steps(
-    network: VAE,
+    state: State,
     batches: Iterable[Batch],
-    optimizer: torch.optim.Optimizer,
-    generator: torch.Generator,
     betas: Sequence[float],
     precision: torch.autocast,
-    max_grad_norm: float | None,
+    max_grad_norm: float | None = None,
     phase: Phase = WHOLE,
 ) -> Tensor:
     """One step for each batch. -> (steps, 3) on the host: sums over users of nll, kl and loss"""
+    network, optimizer, generator = state.network, state.optimizer, state.generator
     phase.begin(network)
     steps = torch.empty(len(betas), 3, device=generator.device)
     with reused() as memory:
@@ -153,15 +192,11 @@ def run_steps(
     return steps.cpu()  # what the host learns of these steps, once
 
 
-def _copy(network: nn.Module) -> dict[str, Tensor]:
-    return {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
-
-
 def _check_finite(losses: Tensor, epoch: int) -> None:
     wrong = (~losses.isfinite()).nonzero()[:, 0].tolist()
     if wrong:
         raise TrainingError(
             f"Expected a finite loss, got {losses[wrong[0]].item()} in step {wrong[0] + 1} of {len(losses)} of epoch "
-            f"{epoch + 1}; lower learning_rate, set max_grad_norm, or look for huge values in the data "
+            f"{epoch}; lower learning_rate, set max_grad_norm, or look for huge values in the data "
             f'(values="log1p" tames counts).'
         )

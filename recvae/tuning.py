@@ -12,7 +12,7 @@ import numpy as np
 from recvae.evaluation import evaluate
 from recvae.params import get_params
 from recvae.progress import track
-from recvae.recommender import FitCallback, Recommender
+from recvae.recommender import Callbacks, FitCallback, Recommender
 from recvae.split import Split
 
 
@@ -42,16 +42,21 @@ def choose(
 
 
 def fit_split(
-    model: Recommender, split: Split, show_progress: bool = True, callback: FitCallback | None = None
+    model: Recommender,
+    split: Split,
+    show_progress: bool = True,
+    callback: FitCallback | None = None,
+    *,
+    callbacks: Callbacks = (),
 ) -> Recommender:
     """The model to be tested on `split.test`.
 
     Where validation users are others than training users, it is `model` itself, fitted on `split.train` with
     `split.valid`. Where they are the same, that fit only finds what validation chooses (the epoch to stop after); a
-    new model is then fitted on all of `split.refit`. Raises what `fit` raises.
+    new model is then fitted on all of `split.refit`. `callbacks` hear of both fits. Raises what `fit` raises.
     """
     if split.refit is None:
-        return model.fit(split.train, show_progress, callback, valid=split.valid)
+        return model.fit(split.train, show_progress, callback, valid=split.valid, callbacks=callbacks)
     if model.validates:
-        model.fit(split.train, show_progress, callback, valid=split.valid)
-    return type(model)(**model.chosen_params()).fit(split.refit, show_progress, callback)
+        model.fit(split.train, show_progress, callback, valid=split.valid, callbacks=callbacks)
+    return type(model)(**model.chosen_params()).fit(split.refit, show_progress, callback, callbacks=callbacks)

@@ -315,9 +315,9 @@ def test_callbacks_are_called_after_each_pass(name, checkerboard):
 
 @pytest.mark.parametrize("name", ["MultVAE", "MultDAE"])
 def test_each_epoch_is_told_and_may_be_the_last(name, checkerboard, split):
-    """What comes out of `on_epoch` comes out of `fit`, and leaves the model as it was."""
+    """What comes out of a callback comes out of `fit`, and leaves the model as it was."""
     told, model = [], EVERY[name](epochs=5)
-    model.fit(split.train, valid=split.valid, on_epoch=told.append)
+    model.fit(split.train, valid=split.valid, callbacks=[told.append])
     assert told == model.history_
     assert [epoch.epoch for epoch in told] == [1, 2, 3, 4, 5]
     assert all(0 < epoch.valid < 1 for epoch in told)
@@ -332,7 +332,7 @@ def test_each_epoch_is_told_and_may_be_the_last(name, checkerboard, split):
 
     before, told = model.recommend([0], split.test.fold_in[[0]])[1], []
     with pytest.raises(EnoughError):
-        model.fit(checkerboard, on_epoch=enough)
+        model.fit(checkerboard, callbacks=[enough])
     assert [(epoch.epoch, epoch.valid) for epoch in told] == [(1, None), (2, None)]
     assert (model.recommend([0], split.test.fold_in[[0]])[1] == before).all()
 

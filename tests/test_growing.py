@@ -146,7 +146,7 @@ def test_a_loss_that_is_not_finite_leaves_the_model_as_it_was(checkerboard, old_
 def test_learning_on_is_learning(checkerboard):
     model = quick().fit(checkerboard)
     told = []
-    model.partial_fit(checkerboard, epochs=30, on_epoch=told.append)
+    model.partial_fit(checkerboard, epochs=30, callbacks=[told.append])
     assert [epoch.epoch for epoch in told] == list(range(1, 31))
     assert np.mean([epoch.nll for epoch in told[-5:]]) < model.history_[-1].nll
     ids, _ = model.recommend(np.arange(50), checkerboard, N=1)
@@ -155,13 +155,13 @@ def test_learning_on_is_learning(checkerboard):
 
 def test_by_default_a_tenth_of_the_epochs_at_the_last_kl_weight(checkerboard, split):
     told = []
-    quick(epochs=21, kl_cap=0.3).fit(checkerboard).partial_fit(checkerboard, on_epoch=told.append)
+    quick(epochs=21, kl_cap=0.3).fit(checkerboard).partial_fit(checkerboard, callbacks=[told.append])
     assert [epoch.beta for epoch in told] == [0.3] * 3
     model = quick(kl_cap=None, epochs=4).fit(split.train, valid=split.valid)
-    model.partial_fit(split.train, on_epoch=told.append)
+    model.partial_fit(split.train, callbacks=[told.append])
     assert told[-1].beta == model.kl_cap_
     RecVAE(hidden_dim=8, gamma=0.002, **SMALL | {"epochs": 2}).fit(checkerboard).partial_fit(
-        checkerboard, on_epoch=told.append
+        checkerboard, callbacks=[told.append]
     )
     assert told[-1].beta == 0.002
 
@@ -182,7 +182,7 @@ def test_the_unit_of_values_does_not_matter(checkerboard, old_rows):
     counts.data = np.random.default_rng(0).integers(1, 9, counts.nnz).astype(np.float32)
     told = []
     for scale in (1, 64):
-        quick(values="raw", epochs=2).fit(old_rows).partial_fit(scale * counts, epochs=1, on_epoch=told.append)
+        quick(values="raw", epochs=2).fit(old_rows).partial_fit(scale * counts, epochs=1, callbacks=[told.append])
     assert told[0].loss == pytest.approx(told[1].loss)
 
 

@@ -100,7 +100,7 @@ def test_where_users_are_known_the_choices_go_into_the_refit():
 
 def test_users_without_anything_to_hide_are_not_put_aside():
     rows = sparse.csr_matrix((np.ones(3), ([4, 4, 7], [0, 1, 2])), shape=(20, 5))
-    learned, strangers = HybridVAE(aside=0.5, random_state=0)._apart(rows, FitRun("binary", False, None, None, None))
+    learned, strangers = HybridVAE(aside=0.5, random_state=0)._apart(rows, FitRun("binary", False))
     assert learned.shape[0] == 20
     assert strangers.fold_in.shape[0] == 0
 

@@ -14,7 +14,7 @@ LAYERS = {
     "memory",
     1: "join saving cards download sample layouts datasets split batches evaluation closed_form histories rerank",
     2: "nn",
-    3: "train",
+    3: "callbacks live train",
     4: "recommender models baselines candidates tuning search study",
     5: "benchmark report bulk export",
     6: "cli commands arguments tune_command recommend_command __main__ __init__",

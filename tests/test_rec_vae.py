@@ -17,7 +17,8 @@ ROWS.data[:] = 1
 
 def setup(**params):
     model = RecVAE(latent_dim=3, hidden_dim=7, depth=3, random_state=0, **params)
-    network, optimizer, generator = model._untrained(20)
+    state = model._untrained(20)
+    network, optimizer, generator = state.network, state.optimizer, state.generator
     rows = DeviceRows(ROWS, torch.device("cpu"))
     network.prior.renew(network.encoder, rows)
     return network, optimizer, generator, rows

@@ -14,6 +14,7 @@ import pytest
 import recvae
 from recvae import MultVAE, Recommender, evaluate, per_user_split, tune
 from recvae.baselines import BPR, ItemKNN, Popularity
+from recvae.callbacks import Epoch
 from recvae.errors import (
     InvalidDataError,
     InvalidParameterError,
@@ -27,7 +28,6 @@ from recvae.errors import (
 from recvae.params import get_params, hyper, parameters, search_space
 from recvae.sample import make_sample
 from recvae.spaces import uniform
-from recvae.train import Epoch
 
 optuna = pytest.importorskip("optuna")
 pytest.importorskip("implicit")
@@ -62,7 +62,7 @@ def toys():
             self.epochs.append(0)
             for epoch in range(1, self.n_epochs + 1):
                 self.epochs[-1] = epoch
-                run.on_epoch(Epoch(epoch, 1.0, 0.0, 1.0, 0.0, self.curve(epoch), 0.1))
+                run.callbacks[0].epoch(Epoch(epoch, 1.0, 0.0, 1.0, 0.0, self.curve(epoch), 0.1))
             return super()._fit(rows, run)
 
         def curve(self, epoch):

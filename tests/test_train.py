@@ -5,10 +5,11 @@ from scipy import sparse
 
 from recvae import MultVAE
 from recvae.batches import DeviceRows
+from recvae.callbacks import listeners
 from recvae.errors import TrainingError
 from recvae.models import MultDAE
 from recvae.nn.layers import initialize
-from recvae.train import run_steps, train
+from recvae.train import Plan, State, run_steps, train
 
 ROWS = sparse.random(40, 20, 0.3, format="csr", random_state=0, dtype=np.float32)
 
@@ -18,7 +19,7 @@ def setup(seed=0):
     network = MultVAE(latent_dim=3, hidden_dims=(5,))._network(20)
     initialize(network, generator)
     optimizer = torch.optim.Adam(network.parameters(), lr=0.01)
-    return network, DeviceRows(ROWS, torch.device("cpu")), optimizer, generator
+    return State(network, optimizer, generator), DeviceRows(ROWS, torch.device("cpu"))
 
 
 def weights(network):
@@ -26,7 +27,8 @@ def weights(network):
 
 
 def test_the_best_weights_are_restored_and_patience_ends_the_run():
-    network, *rest = setup()
+    state, rows = setup()
+    network = state.network
     scores = iter([0.1, 0.3, 0.2, 0.2, 0.2, 0.9])
     seen = []
 
@@ -35,46 +37,42 @@ def test_the_best_weights_are_restored_and_patience_ends_the_run():
         assert not network.training
         return next(scores)
 
-    history = train(network, *rest, epochs=6, batch_size=16, beta=lambda progress: 0.1, validate=validate, patience=3)
+    history = train(state, rows, Plan(6, 16, lambda progress: 0.1, validate=validate, patience=3))
     assert [epoch.valid for epoch in history] == [0.1, 0.3, 0.2, 0.2, 0.2]
     assert torch.equal(weights(network), seen[1])
 
 
 def test_without_validation_the_last_weights_stay():
-    network, *rest = setup()
-    history = train(network, *rest, epochs=2, batch_size=16, beta=lambda progress: 0.1)
+    history = train(*setup(), Plan(2, 16, lambda progress: 0.1))
     assert [epoch.valid for epoch in history] == [None, None]
     assert history[-1].loss == pytest.approx(history[-1].nll + 0.1 * history[-1].kl, rel=1e-5)
     assert history[-1].elbo == pytest.approx(-history[-1].nll - history[-1].kl)
 
 
 def test_beta_is_asked_for_shares_of_the_run():
-    network, *rest = setup()
     asked = []
-    train(network, *rest, epochs=2, batch_size=16, beta=lambda progress: asked.append(progress) or 0.0)
+    train(*setup(), Plan(2, 16, lambda progress: asked.append(progress) or 0.0))
     assert asked == pytest.approx([0, 1 / 6, 2 / 6, 3 / 6, 4 / 6, 5 / 6])
 
 
 def test_callbacks_get_each_epoch():
-    network, *rest = setup()
     got = []
-    history = train(network, *rest, epochs=3, batch_size=50, beta=lambda progress: 0.0, callbacks=[got.append])
+    history = train(*setup(), Plan(3, 50, lambda progress: 0.0), listeners([got.append]))
     assert got == history
     assert [epoch.epoch for epoch in got] == [1, 2, 3]
     assert all(epoch.seconds > 0 for epoch in got)
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_with_advice():
-    network, rows, _, generator = setup()
-    optimizer = torch.optim.SGD(network.parameters(), lr=1e30)
+    state, rows = setup()
+    state.optimizer = torch.optim.SGD(state.network.parameters(), lr=1e30)
     with pytest.raises(
         TrainingError, match=r"Expected a finite loss, got (nan|inf) in step \d of 3 of epoch \d; lower learning_rate"
     ):
-        train(network, rows, optimizer, generator, epochs=5, batch_size=16, beta=lambda progress: 1.0)
+        train(state, rows, Plan(5, 16, lambda progress: 1.0))
 
 
 def test_the_step_at_which_a_loss_is_lost_is_named():
-    network, rows, optimizer, generator = setup()
     calls = []
 
     def beta(progress):
@@ -82,17 +80,17 @@ def test_the_step_at_which_a_loss_is_lost_is_named():
         return float("nan") if len(calls) == 5 else 0.1
 
     with pytest.raises(TrainingError, match=r"got nan in step 2 of 3 of epoch 2; lower learning_rate, set max_grad"):
-        train(network, rows, optimizer, generator, epochs=5, batch_size=16, beta=beta)
+        train(*setup(), Plan(5, 16, beta))
 
 
 def test_gradients_are_clipped_to_their_norm():
     moved = []
     for limit in (0.01, None):
-        network, rows, _, generator = setup()
-        before = weights(network)
-        optimizer = torch.optim.SGD(network.parameters(), lr=1.0)
-        train(network, rows, optimizer, generator, epochs=1, batch_size=40, beta=lambda _: 0.1, max_grad_norm=limit)
-        moved.append((weights(network) - before).norm().item())
+        state, rows = setup()
+        before = weights(state.network)
+        state.optimizer = torch.optim.SGD(state.network.parameters(), lr=1.0)
+        train(state, rows, Plan(1, 40, lambda _: 0.1, max_grad_norm=limit))
+        moved.append((weights(state.network) - before).norm().item())
     assert moved[0] == pytest.approx(0.01, rel=1e-3)
     assert moved[1] > 0.02
 
@@ -134,7 +132,7 @@ def test_an_epoch_on_a_gpu_never_waits_for_it():
     try:
         for precision in (False, True):
             lower = torch.autocast("cuda", torch.bfloat16, enabled=precision)
-            steps = run_steps(network, watched(), optimizer, generator, [0.1] * 3, lower, 1.0)
+            steps = run_steps(State(network, optimizer, generator), watched(), [0.1] * 3, lower, 1.0)
             assert steps.isfinite().all()
     finally:
         torch.cuda.set_sync_debug_mode("default")

@@ -35,13 +35,13 @@ def training(matrix: sparse.csr_matrix, engine: str, batch_size: int, device: st
         yield _textbook_step(matrix, batch_size, autocast=engine.endswith("autocast"))
         return
     model = MultVAE(random_state=0, precision=engine, device=device)
-    network, optimizer, generator = model._untrained(matrix.shape[1])
-    rows = DeviceRows(matrix, generator.device)
-    batches = itertools.chain.from_iterable(rows.shuffled(batch_size, generator) for _ in itertools.count())
-    lower = torch.autocast(device, torch.bfloat16, enabled=in_bfloat16(engine, generator.device))
+    state = model._untrained(matrix.shape[1])
+    rows = DeviceRows(matrix, state.generator.device)
+    batches = itertools.chain.from_iterable(rows.shuffled(batch_size, state.generator) for _ in itertools.count())
+    lower = torch.autocast(device, torch.bfloat16, enabled=in_bfloat16(engine, state.generator.device))
 
     def step(n: int = 1) -> None:
-        run_steps(network, itertools.islice(batches, n), optimizer, generator, [0.1] * n, lower, None)
+        run_steps(state, itertools.islice(batches, n), [0.1] * n, lower)
 
     with reused():
         yield step

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -14,7 +15,9 @@ from scipy import sparse
 from torch import Tensor
 
 from recvae.batches import DeviceRows
+from recvae.callbacks import Callback, Epoch, listeners
 from recvae.errors import NotFittedError
+from recvae.live import Live
 from recvae.models.cold import by_features
 from recvae.models.grow import alike, by_neighbours
 from recvae.models.scoring import network_scorer, network_scores, validation
@@ -26,16 +29,13 @@ from recvae.nn.likelihood import UNOBSERVED
 from recvae.nn.products import PRECISIONS
 from recvae.nn.vae import Likelihood
 from recvae.params import fitted, hyper, parameters
-from recvae.progress import bar
 from recvae.recommender import FitRun, Recommender
 from recvae.recommender.explain import by_leaving_out
 from recvae.recommender.similar import cosines
 from recvae.saving import fill
 from recvae.spaces import log
 from recvae.topk import Scorer
-from recvae.train import WHOLE, Epoch, Phase, best_epoch, train
-
-Training = tuple[VAE, torch.optim.Optimizer, torch.Generator]
+from recvae.train import WHOLE, Phase, Plan, State, best_epoch, train
 
 
 @parameters
@@ -98,7 +98,7 @@ class Autoencoder(Recommender):
 
     network_: VAE = fitted()
     history_: list[Epoch] = fitted()
-    validates = True
+    validates = "ndcg@100"
 
     @abstractmethod
     def _network(self, n_items: int) -> VAE:
@@ -134,19 +134,12 @@ class Autoencoder(Recommender):
 
     def _fit(self, rows: sparse.csr_matrix, run: FitRun) -> dict[str, Any]:
         rows = _evened(rows)
-        network, optimizer, generator = self._untrained(rows.shape[1])
-        validate = None if run.valid is None else partial(validation, network, run.valid, run.values)
-        history = self._train(
-            (network, optimizer, generator),
-            rows,
-            run,
-            epochs=self.epochs,
-            stop_after=self.stop_after,
-            beta=self._beta,
-            validate=validate,
-            patience=self.patience,
-        )
-        return {"network_": _settled(network), "history_": history}
+        state, plan = self._untrained(rows.shape[1]), self._plan(rows, self.epochs, self._beta)
+        plan = replace(plan, stop_after=self.stop_after, patience=self.patience, part=run.part)
+        if run.valid is not None:
+            plan = replace(plan, validate=partial(validation, state.network, run.valid, run.values, self.validates))
+        history = self._train(state, rows, plan, run)
+        return {"network_": _settled(state.network), "history_": history}
 
     def _learn_on(self, rows: sparse.csr_matrix, epochs: int | None, run: FitRun) -> dict[str, Any]:
         by_item = rows.T.tocsr().sign()  # (I + n, U)
@@ -156,8 +149,8 @@ class Autoencoder(Recommender):
         passes = -(-self.epochs // 10) if epochs is None else epochs
         if passes:
             beta = self._last_beta()
-            training = self._ready(grown["network_"])
-            self._train(training, _evened(rows), run, epochs=passes, beta=lambda _: beta)
+            plan = self._plan(rows, passes, lambda _: beta)
+            self._train(self._ready(grown["network_"]), _evened(rows), plan, run)
         return grown | {"network_": _settled(grown["network_"])}
 
     def _place_items(self, features: sparse.csr_matrix) -> dict[str, Any]:
@@ -169,50 +162,39 @@ class Autoencoder(Recommender):
         """New items with their vectors; `shares` (n, I) are of those that they are alike. -> fitted attributes"""
         return {"network_": enlarged(self.network_, new).to(find_device(self.device))}
 
-    def _train(
-        self, training: Training, rows: sparse.csr_matrix, run: FitRun, *, epochs: int, **options: Any
-    ) -> list[Epoch]:
-        """Through the loop, telling the epochs to whoever asked for it."""
-        network, optimizer, generator = training
-        with bar(run.show_progress) as progress:
-            total = min(epochs, options.get("stop_after") or epochs)
-            task = progress.add_task(f"training {type(self).__name__}", total=total, note="")
+    def _plan(self, rows: sparse.csr_matrix, epochs: int, beta: Callable[[float], float]) -> Plan:
+        """So many epochs over the rows, all of them."""
+        return Plan(
+            epochs=epochs,
+            batch_size=int(self.batch_size or min(500, -(-rows.shape[0] // 20))),
+            beta=beta,
+            phases=self._phases(),
+            max_grad_norm=self.max_grad_norm,
+            precision=self.precision,
+        )
 
-            def report(epoch: Epoch) -> None:
-                progress.update(task, completed=epoch.epoch, note=_note(epoch))
-                if run.callback is not None:
-                    run.callback(epoch.epoch - 1, epoch.seconds, epoch.loss)
-                if run.on_epoch is not None:
-                    run.on_epoch(epoch)
+    def _train(self, state: State, rows: sparse.csr_matrix, plan: Plan, run: FitRun) -> list[Epoch]:
+        """Through the loop, for those who listen."""
+        n_users, title = rows.shape[0], type(self).__name__ + ("" if run.part == "network" else f" ({run.part})")
+        users = n_users * len(plan.passes)
+        with Live(title, plan.last, plan.steps(n_users), users, self.validates, run.show_progress) as live:
+            heard = [live, *_as_implicit(run), *run.callbacks]
+            return train(state, DeviceRows(rows, state.generator.device), plan, heard)
 
-            return train(
-                network,
-                DeviceRows(rows, generator.device),
-                optimizer,
-                generator,
-                epochs=epochs,
-                batch_size=int(self.batch_size or min(500, -(-rows.shape[0] // 20))),
-                phases=self._phases(),
-                max_grad_norm=self.max_grad_norm,
-                precision=self.precision,
-                callbacks=[report],
-                **options,
-            )
-
-    def _untrained(self, n_items: int) -> Training:
+    def _untrained(self, n_items: int) -> State:
         """What training starts from, on the model's device."""
-        training = self._ready(self._network(n_items).to(find_device(self.device)))
-        initialize(training[0], training[2])
-        return training
+        state = self._ready(self._network(n_items).to(find_device(self.device)))
+        initialize(state.network, state.generator)
+        return state
 
-    def _ready(self, network: VAE) -> Training:
-        """A network with an optimizer and a generator of all draws, fresh."""
+    def _ready(self, network: VAE) -> State:
+        """A network with an optimizer and a generator, fresh."""
         generator = torch.Generator(network.decoder.weight.device)
         generator.seed() if self.random_state is None else generator.manual_seed(int(self.random_state))
         optimizer = torch.optim.AdamW(
             network.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay, fused=True
         )
-        return network, optimizer, generator
+        return State(network, optimizer, generator)
 
     def _tensors(self) -> dict[str, Tensor]:
         return dict(self.network_.state_dict())
@@ -257,6 +239,9 @@ def _evened(rows: sparse.csr_matrix) -> sparse.csr_matrix:
     return rows * np.float32(1 / rows.data.mean(dtype=np.float64))
 
 
-def _note(epoch: Epoch) -> str:
-    found = "" if epoch.valid is None else f"  NDCG@100 {epoch.valid:.4f}"
-    return f"ELBO {epoch.elbo:.1f} = -{epoch.nll:.1f} - {epoch.kl:.1f}{found}"
+def _as_implicit(run: FitRun) -> list[Callback]:
+    """What `callback` of `fit` hears: the epochs of the model's own run, counted from 0."""
+    call = run.callback
+    if call is None or run.part != "network":
+        return []
+    return listeners([lambda epoch: call(epoch.epoch - 1, epoch.seconds, epoch.loss)])

@@ -23,6 +23,7 @@ from recvae.models.scoring import network_scores
 from recvae.models.variational import Scores
 from recvae.nn.growing import ItemVectors
 from recvae.params import fitted, hyper, parameters
+from recvae.progress import busy
 from recvae.recommender import FitRun
 from recvae.rows import transform_values
 from recvae.spaces import log, uniform
@@ -85,7 +86,7 @@ class HybridVAE(Form, RecVAE):
     def _fit(self, rows: sparse.csr_matrix, run: FitRun) -> dict[str, Any]:
         rows, strangers = self._apart(rows, run)
         # the path first: where memory does not do for it, that is known before the network is trained
-        chosen = self._chosen_path(rows, strangers) if self.l2 is None else self._path(self.l2)
+        chosen = self._chosen_path(rows, strangers, run.show_progress) if self.l2 is None else self._path(self.l2)
         linear = chosen if hasattr(chosen, "weights_") else chosen.fit(rows, run.show_progress)
         linear._forget()
         fitted = super()._fit(rows, run)
@@ -112,7 +113,7 @@ class HybridVAE(Form, RecVAE):
             neighbours=neighbours or self.neighbours,
         )
 
-    def _chosen_path(self, rows: sparse.csr_matrix, strangers: Strangers) -> EDLAE:
+    def _chosen_path(self, rows: sparse.csr_matrix, strangers: Strangers, show: bool) -> EDLAE:
         """Up or down the ladder from its middle, as long as that is better for strangers.
 
         -> fitted, unless it was compared with fewer neighbours than it is to have
@@ -123,13 +124,15 @@ class HybridVAE(Form, RecVAE):
 
         def tried(rung: int) -> float:
             if rung not in found:
+                say(f"penalty {LADDER[rung]:g}")
                 path = self._path(LADDER[rung], few).fit(rows, show_progress=False)
                 found[rung] = quality(path._score, strangers)
                 if found[rung] >= max(found.values()):
                     best[:] = [path]
             return found[rung]
 
-        l2 = LADDER[climb(tried, len(LADDER))]
+        with busy(f"{type(self).__name__}, linear path", show) as say:
+            l2 = LADDER[climb(tried, len(LADDER))]
         whole = isinstance(best[0].weights_, Tensor) or few == self.neighbours
         return best[0] if whole and best[0].l2 == l2 else self._path(l2)
 

@@ -32,7 +32,7 @@ class MultVAE(Variational):
 
     With `kl_cap=None` the cap is found as in section 2.2.2 of the paper: a first run anneals beta up to 1, the beta at
     which validation peaks is the cap of a second run, which gives the model. It is `kl_cap_` after the fit.
-    Callbacks hear of the second run alone. `fit` without `valid` then raises InvalidParameterError.
+    `fit` without `valid` then raises InvalidParameterError. Callbacks hear of both runs, of the first as part "kl_cap".
     """
 
     latent_dim: int = hyper(200, "dimension of z", low=1, search=whole(32, 512))
@@ -95,7 +95,7 @@ class MultVAE(Variational):
                 "Expected validation users to find a kl_cap by, got none; give fit's valid=, or a number such as "
                 "kl_cap=0.2."
             )
-        history = super()._fit(rows, replace(run, callback=None, on_epoch=None))["history_"]
+        history = super()._fit(rows, replace(run, part="kl_cap"))["history_"]
         return type(self)(**get_params(self) | {"kl_cap": best_epoch(history).beta})._fit(rows, run)
 
     def _network(self, n_items: int) -> VAE:

@@ -42,10 +42,10 @@ def network_scorer(network: VAE, n_users: int) -> Scorer:
     return score
 
 
-def validation(network: VAE, valid: Holdout, values: str) -> float:
-    """NDCG@100 on validation users."""
+def validation(network: VAE, valid: Holdout, values: str, metric: str) -> float:
+    """The mean of a metric on validation users."""
 
     def ranker(_: NDArray[np.int64], rows: sparse.csr_matrix, N: int) -> NDArray[np.int32]:
         return rank(network_scorer(network, rows.shape[0]), transform_values(rows, values), N)[0]
 
-    return evaluate_ranker(ranker, valid, ["ndcg@100"])["ndcg@100"].mean
+    return evaluate_ranker(ranker, valid, [metric])[metric].mean

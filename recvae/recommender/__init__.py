@@ -2,7 +2,7 @@
 
 from recvae.params import parameters
 from recvae.recommender.abilities import abilities
-from recvae.recommender.base import FitCallback, FitRun, Model
+from recvae.recommender.base import Callbacks, FitCallback, FitRun, Model
 from recvae.recommender.explain import Explains
 from recvae.recommender.exploring import Explored
 from recvae.recommender.files import Saves, load
@@ -12,6 +12,7 @@ from recvae.recommender.serving import Serves, UnknownItemsWarning
 from recvae.recommender.similar import FindsSimilar
 
 __all__ = [
+    "Callbacks",
     "Encoding",
     "Explored",
     "FitCallback",

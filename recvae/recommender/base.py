@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 from torch import Tensor
 
+from recvae.callbacks import Callback, Epoch, Start, listeners, told
 from recvae.errors import InvalidDataError, InvalidTypeError, NotFittedError, UnknownNameError
 from recvae.interactions import Ids, Interactions
 from recvae.params import check_params, fitted, get_params, hyper, parameters
@@ -19,9 +20,9 @@ from recvae.recommender.abilities import absence, hook
 from recvae.rows import VALUES, check_rows, transform_values
 from recvae.split import Holdout
 from recvae.topk import Scorer
-from recvae.train import Epoch
 
 FitCallback = Callable[..., None]
+Callbacks = Sequence[Callback | Callable[[Epoch], object]]
 
 
 @dataclass(frozen=True)
@@ -30,9 +31,10 @@ class FitRun:
 
     values: str
     show_progress: bool
-    callback: FitCallback | None
-    valid: Holdout | None
-    on_epoch: Callable[[Epoch], None] | None
+    callback: FitCallback | None = None
+    valid: Holdout | None = None
+    callbacks: Sequence[Callback] = ()
+    part: str = "network"  # of the model, for the records of its epochs
 
 
 @parameters
@@ -50,7 +52,7 @@ class Model(ABC):
         optional=True,
     )
     known: ClassVar[dict[str, type[Model]]] = {}  # classes by name, for `load`
-    validates: ClassVar[bool] = False  # whether `fit` looks at validation users
+    validates: ClassVar[str] = ""  # the metric by which `fit` looks at validation users, if it does
 
     values_: str = fitted()  # how values were read
     n_items_: int = fitted()
@@ -76,16 +78,17 @@ class Model(ABC):
         callback: FitCallback | None = None,
         *,
         valid: Holdout | None = None,
-        on_epoch: Callable[[Epoch], None] | None = None,
+        callbacks: Callbacks = (),
     ) -> Self:
         """Learn from the rows of `user_items`, and return the model.
 
         user_items : Interactions, or a scipy csr_matrix or csr_array (users, items) of values >= 0
-        show_progress : draw a progress bar if standard error is a terminal
-        callback : called as callback(iteration, seconds, loss) after each pass, where a model has passes
+        show_progress : show how it goes, where standard error is a terminal, and in a notebook
+        callback : implicit's: called as callback(iteration, seconds, loss) after each pass, where a model has passes
         valid : held-out users for models that choose by validation; the others do not look at them
-        on_epoch : called with each epoch's record (`recvae.train.Epoch`: ELBO terms, validation), by models that have
-            epochs. What it raises ends the fit, comes out of it, and leaves the model as it was.
+        callbacks : who listens (`recvae.callbacks`): `JsonLines(path)`, `TensorBoard(folder)`, functions of an
+            `Epoch` (ELBO terms, validation) such as print. Models without epochs tell when they begin and end. What a
+            callback raises ends the fit, comes out of it, and leaves the model as it was.
 
         Raises InvalidTypeError or InvalidDataError for data that cannot be used, InvalidParameterError for a
         hyper-parameter out of range, TrainingError if the loss is not finite.
@@ -97,15 +100,12 @@ class Model(ABC):
             raise InvalidDataError(
                 f"Expected at least one event to learn from, got a matrix of {rows.shape} without any."
             )
-        if valid is not None and not isinstance(valid, Holdout):
-            raise InvalidTypeError(f"Expected valid to be a Holdout such as split.valid, got {type(valid).__name__}.")
-        if valid is not None and valid.fold_in.shape[1] != rows.shape[1]:
-            raise InvalidDataError(
-                f"Expected validation rows over {rows.shape[1]} items as in training, got {valid.fold_in.shape[1]}."
-            )
+        _check_valid(valid, rows.shape[1])
         values = self.values or ("binary" if data is None else data.values)
         rows = transform_values(rows, values)
-        fitted = self._fit(rows, FitRun(values, show_progress, callback, valid, on_epoch))
+        run = FitRun(values, show_progress, callback, valid, listeners(callbacks))
+        with told(run.callbacks, self._start("fit", rows, run)):
+            fitted = self._fit(rows, run)
         # all at once and at the end: a fit that fails leaves the model as it was
         self.__dict__.update(
             fitted,
@@ -121,6 +121,21 @@ class Model(ABC):
             _index_given=False,
         )
         return self
+
+    def _start(self, verb: str, rows: sparse.csr_matrix, run: FitRun) -> Start:
+        """What is to be told of a fit before it."""
+        valid = run.valid if self.validates else None
+        return Start(
+            model=type(self).__name__,
+            verb=verb,
+            parameters=get_params(self),
+            values=run.values,
+            users=rows.shape[0],
+            items=rows.shape[1],
+            events=rows.nnz,
+            valid_users=None if valid is None else valid.fold_in.shape[0],
+            metric=None if valid is None else self.validates,
+        )
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """The hyper-parameters by name, as the constructor takes them; `deep` is scikit-learn's and changes nothing."""
@@ -216,3 +231,12 @@ class Model(ABC):
                 f"these hold no users."
             )
         return rows
+
+
+def _check_valid(valid: Any, n_items: int) -> None:
+    if valid is not None and not isinstance(valid, Holdout):
+        raise InvalidTypeError(f"Expected valid to be a Holdout such as split.valid, got {type(valid).__name__}.")
+    if valid is not None and valid.fold_in.shape[1] != n_items:
+        raise InvalidDataError(
+            f"Expected validation rows over {n_items} items as in training, got {valid.fold_in.shape[1]}."
+        )

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Self
 
 import numpy as np
 from scipy import sparse
 
+from recvae.callbacks import listeners, told
 from recvae.errors import InvalidDataError, InvalidTypeError
 from recvae.ids import Ids, id_array
 from recvae.interactions import Interactions, match_ids
 from recvae.params import check_params, check_whole
 from recvae.recommender.abilities import needs
-from recvae.recommender.base import FitCallback, FitRun, Model
+from recvae.recommender.base import Callbacks, FitCallback, FitRun, Model
 from recvae.rows import check_rows, check_structure, transform_values
-from recvae.train import Epoch
 
 Names = Sequence[Any] | Ids | None
 
@@ -33,7 +33,7 @@ class Grows(Model):
         titles: Names = None,
         show_progress: bool = True,
         callback: FitCallback | None = None,
-        on_epoch: Callable[[Epoch], None] | None = None,
+        callbacks: Callbacks = (),
     ) -> Self:
         """Learn on from new rows, in which there may be new items, and return the model.
 
@@ -43,7 +43,7 @@ class Grows(Model):
         epochs : further passes (of RecVAE and HybridVAE, rounds of them); by default a tenth of the model's `epochs`,
             rounded up; 0 for new items alone
         item_ids, titles : of new items, (n,), where a matrix brings them to a model that knows raw ids
-        show_progress, callback, on_epoch : as in `fit`
+        show_progress, callback, callbacks : as in `fit`
 
         New items come after the others, which keep their places, and, until the first pass, their scores: a new item
         begins as the mean of the 20 old ones that are nearest to it by the cosine over the users of these rows. The
@@ -65,8 +65,9 @@ class Grows(Model):
             raise InvalidDataError(
                 f"Expected at least one event to learn from, got a matrix of {rows.shape} without any."
             )
-        run = FitRun(self.values_, show_progress, callback, None, on_epoch)
-        learned = self._learn_on(transform_values(rows, self.values_), epochs, run)
+        run = FitRun(self.values_, show_progress, callback, None, listeners(callbacks))
+        with told(run.callbacks, self._start("partial_fit", rows, run)):
+            learned = self._learn_on(transform_values(rows, self.values_), epochs, run)
         self._take_in(learned | names | {"trained_on_": None, "_index": None}, rows.shape[1])
         return self
 

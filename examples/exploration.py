@@ -1,0 +1,40 @@
+"""Lists that explore: draws from what the model holds possible, in the place of the one best guess.
+
+python examples/exploration.py [--dataset ml-1m --data-home DIR]
+"""
+
+import argparse
+
+import numpy as np
+
+import recvae
+
+
+def main():
+    """What exploring costs in hits, what it wins in variety; and which scores the model is unsure of."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--dataset", default="sample")
+    parser.add_argument("--data-home")
+    arguments = parser.parse_args()
+
+    data = recvae.load_dataset(arguments.dataset, arguments.data_home)
+    split = recvae.strong_split(data, heldout_users=300)
+    model = recvae.MultVAE(epochs=10, random_state=0).fit(split.train, valid=split.valid)
+    rows, held_out = split.test.fold_in, split.test.held_out.toarray() > 0
+    users = np.arange(rows.shape[0])
+
+    print("explore   hits in lists of 10   different items in all lists")
+    for strength in (0.0, 0.5, 1.0, 2.0, 4.0):
+        ids, _, _ = model.recommend(users, rows, N=10, explore=strength, random_state=0)
+        hits = held_out[users[:, None], ids].sum(axis=1).mean()
+        print(f"{strength:7.1f}   {hits:19.2f}   {len(np.unique(ids)):28d}")
+
+    names = split.train.item_ids if split.train.titles is None else split.train.titles
+    ids, scores, spread = model.recommend(0, rows[0], N=5, explore=1.0, random_state=0)
+    print("\none list, drawn for one user, and how sure the model is of each score:")
+    for item, score, deviation in zip(ids, scores, spread, strict=True):
+        print(f"    {score:6.2f} ± {deviation:.2f}  {names[item]}")
+
+
+if __name__ == "__main__":
+    main()
