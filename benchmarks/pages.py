@@ -21,6 +21,7 @@ from benchmarks.latent.tables import (
     noise_table,
     planes_table,
 )
+from benchmarks.speed.tables import round_table
 
 ROOT = Path(__file__).parents[1]
 PLACE = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -65,6 +66,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "elbo-planes": _of(planes_table, "elbo-ml-1m"),
     "steps": partial(table.speed_table, 0),
     "epochs": partial(table.speed_table, 1),
+    "rounds": _of(round_table, "rounds"),
     "ranking": partial(table.speed_table, 2),
     "growth": partial(table.speed_table, 3),
 }

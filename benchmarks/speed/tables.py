@@ -47,6 +47,16 @@ def epoch_table(results: dict[str, Any]) -> str:
     return markdown(rows)
 
 
+def round_table(results: dict[str, Any]) -> str:
+    """Seconds of RecVAE's rounds, as Markdown."""
+    rows = [["a round, batch 500", "s", "times the textbook"]]
+    for case in results["cases"]:
+        (textbook,) = _same(results["cases"], "textbook", data=case["data"])
+        times = seconds(textbook) / seconds(case)
+        rows.append([f"{case['data']}, {NAMES[case['engine']]}", f"{seconds(case):.1f}", f"{times:.1f}"])
+    return markdown(rows)
+
+
 def rank_table(*runs: dict[str, Any]) -> str:
     """Users per second in listing the 100 best items that a user does not have, as Markdown."""
     rows = [["the 100 best new items", "users", "items", "by", "s", "users/s"]]
