@@ -29,7 +29,8 @@ from recvae.evaluation import evaluate as evaluate_model
 from recvae.files import check_writable, write_whole
 from recvae.params import check_whole, get_params
 from recvae.recommender import load
-from recvae.report import json_bytes, print_results
+from recvae.report import print_results
+from recvae.results import json_bytes
 from recvae.tuning import fit_split
 
 
