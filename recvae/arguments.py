@@ -19,15 +19,16 @@ from recvae.recommender import Recommender
 from recvae.split import SPLIT_OPTIONS, Split, check_split, make_split, split_options
 
 
-def check_out(arguments: argparse.Namespace) -> None:
-    """Nothing that is read may be written over."""
+def check_out(arguments: argparse.Namespace, out: Path | None = None) -> None:
+    """Nothing that is read may be written over, by --out or by `out`."""
     read = [getattr(arguments, name, None) for name in ("input", "test_input", "model_file", "config", "study")]
     if arguments.dataset is not None and arguments.dataset.endswith(".toml"):
         card = load_card(arguments.dataset)
         tables = [table for table in (card.events, card.test, card.items) if table is not None]
         read += [Path(arguments.dataset), *(Path(card.path).parent / table.file for table in tables)]
-    if arguments.out.resolve() in [path.resolve() for path in read if path is not None]:
-        raise InvalidParameterError(f"Expected --out to be another file than those that are read, got {arguments.out}.")
+    out = arguments.out if out is None else out
+    if out.resolve() in [path.resolve() for path in read if path is not None]:
+        raise InvalidParameterError(f"Expected --out to be another file than those that are read, got {out}.")
 
 
 def _check_source(arguments: argparse.Namespace) -> None:

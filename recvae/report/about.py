@@ -10,8 +10,9 @@ from recvae.report.pieces import Table
 from recvae.report.view import ORACLE, AbsentError, View, metric_name, p_text, seconds_text
 from recvae.results import number
 
+MINUS = "\N{MINUS SIGN}"
 MEANINGS = {
-    "recall": "of the items hidden from the model, the share among the first k, relative to the most that k places could hold",
+    "recall": "of the items hidden from the model, the share among the first k, relative to the most that k can hold",
     "recall_full": "of the items hidden from the model, the share among the first k",
     "ndcg": "as recall, with the first places counting most: 1 is a list that begins with all the hidden items",
     "precision": "the share of the first k places that hold a hidden item",
@@ -26,6 +27,7 @@ class Models:
     """The table of models, and what its columns mean."""
 
     table: Table
+    best: str
     meanings: list[tuple[str, str]]
     notes: list[str]
 
@@ -78,19 +80,20 @@ def facts(view: View) -> list[tuple[str, str]]:
 def table(view: View) -> Models:
     """All models, best first."""
     cost = ["training", "users/s", "peak MiB"]
+    metrics = [view.main, *view.metrics[:-1]]  # the main one first: on a phone it is the one that is seen
     head = [
         "model",
-        *(metric_name(metric) for metric in view.metrics),
+        *(metric_name(metric) for metric in metrics),
         "less the best other (95 % interval)",
         "p",
         *cost,
     ]
     rows = []
     for name in view.rows:
-        found = [view.mean(name, metric) for metric in view.metrics]
+        found = [view.mean(name, metric) for metric in metrics]
         means = ["" if value is None else f"{value.mean:.4f} ± {value.high - value.mean:.4f}" for value in found]
         rows.append([name, *means, *_difference(view, name), *_costs(view.rows[name])])
-    return Models(Table(head, rows), _meanings(view), _notes(view))
+    return Models(Table(head, rows), view.models[0] if view.models else ORACLE, _meanings(view), _notes(view))
 
 
 def made(view: View) -> Made:
@@ -100,7 +103,8 @@ def made(view: View) -> Made:
     protocol = settings.pop("protocol", None)
     split = settings.pop("split", None)
     flat = settings | {f"split: {k}": v for k, v in (split or {}).items()}
-    flat |= {f"protocol: {k}": v for k, v in (protocol or {}).items() if v is not None}
+    known = {"split", *(split or {}), *settings}
+    flat |= {f"protocol: {k}": v for k, v in (protocol or {}).items() if v is not None and k not in known}
     versions = results.get("versions")
     if not isinstance(versions, dict):
         raise AbsentError("the results hold no versions.")
@@ -125,7 +129,10 @@ def _difference(view: View, name: str) -> list[str]:
     low, high = number(test.get("low")), number(test.get("high"))
     interval = "" if low is None or high is None else f" ({low:+.4f} to {high:+.4f})"
     p = test.get("p_holm", test["p_value"])
-    return [f"{test['difference']:+.4f}{interval}", p_text(p).removeprefix("p = ").removeprefix("p ")]
+    return [
+        f"{test['difference']:+.4f}{interval}".replace("-", MINUS),
+        p_text(p).removeprefix("p = ").removeprefix("p "),
+    ]
 
 
 def _costs(row: dict[str, Any]) -> list[str]:
@@ -140,8 +147,11 @@ def _costs(row: dict[str, Any]) -> list[str]:
 
 
 def _meanings(view: View) -> list[tuple[str, str]]:
-    bases = {metric: metric.partition("@")[0] for metric in view.metrics}
-    return [(metric_name(metric), MEANINGS[base]) for metric, base in bases.items() if base in MEANINGS]
+    """What each metric of the table is, once for those that differ in k alone."""
+    names: dict[str, list[str]] = {}
+    for metric in view.metrics:
+        names.setdefault(metric.partition("@")[0], []).append(metric_name(metric))
+    return [(", ".join(same), MEANINGS[base]) for base, same in names.items() if base in MEANINGS]
 
 
 def _notes(view: View) -> list[str]:
@@ -149,8 +159,8 @@ def _notes(view: View) -> list[str]:
     notes = ["± is half the 95 % interval of the mean over test users."]
     if any(view.test(name) for name in view.models):
         notes.append(
-            f"Differences are in {metric_name(view.main)}, by a paired bootstrap over the test users against the best of "
-            "the models that are not this package's; p is two-sided and adjusted for the number of tests (Holm)."
+            f"Differences are in {metric_name(view.main)}, by a paired bootstrap over the test users against the best "
+            "of the models that are not this package's; p is two-sided and adjusted for the number of tests (Holm)."
         )
     if ORACLE in view.rows:
         notes.append("The oracle ranks by the preferences that the sample was drawn from: nobody can do better.")
@@ -162,7 +172,7 @@ def _notes(view: View) -> list[str]:
 
 def _interval_text(test: dict[str, Any]) -> str:
     low, high = number(test.get("low")), number(test.get("high"))
-    return "" if low is None or high is None else f"95 % interval {low:+.4f} to {high:+.4f}, "
+    return "" if low is None or high is None else f"95 % interval {low:+.4f} to {high:+.4f}, ".replace("-", MINUS)
 
 
 def _parameters(row: dict[str, Any]) -> str:

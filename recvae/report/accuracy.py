@@ -24,8 +24,8 @@ def accuracy(view: View) -> list[Chart]:
         Chart(
             "accuracy",
             f"{title} with 95 % intervals",
-            "Each mark is a model's mean over the test users, further right is better; the line through it is where the "
-            "mean would fall in 95 of 100 such tests.",
+            "Each mark is a model's mean over the test users, further right is better; the line through it is the 95 % "
+            "interval, within which the mean over very many users is likely to lie.",
             f"{title} of {len(rows)} models, from {rows[0]['name']} with {rows[0]['mean']:.4f} down to "
             f"{rows[-1]['name']} with {rows[-1]['mean']:.4f}.",
             charts.dots(rows, looks, title),
@@ -43,12 +43,12 @@ def costs(view: View) -> list[Chart]:
     speed = {name: max(least, cost) for name, cost in numbers(view, "users_ranked_per_second").items()}
     made = []
     for name, heading, x, found, tip, said in (
-        ("training", "Accuracy and time of training", "seconds of training (each gridline ten times the one before)",
+        ("training", "Accuracy and time of training", "seconds of training",
          seconds, alt.Tooltip("cost:Q", title="training, s", format=",.2f"),
          "Higher is more accurate, further left is trained sooner: the best place is the upper left corner."),
         ("throughput", "Accuracy and speed of ranking", "users ranked in a second",
          speed, alt.Tooltip("cost:Q", title="users/s", format=",.0f"),
-         "Higher is more accurate, further right serves more users in a second: the best place is the upper right corner."),
+         "Higher is more accurate, further right is faster: the best place is the upper right corner."),
     ):  # fmt: skip
         rows = [{"name": model, "cost": cost} | interval(view.mean(model)) for model, cost in found.items()]
         looks = [view.looks[model] for model in found]
@@ -58,7 +58,7 @@ def costs(view: View) -> list[Chart]:
                 name,
                 heading,
                 said,
-                f"{title} of each model against {x.partition(' (')[0]}; the table has the numbers.",
+                f"{title} of each model against {x}; the table has the numbers.",
                 charts.against(rows, looks, x, title, tip),
                 Table(
                     ["model", "training" if name == "training" else "users/s", title],
@@ -86,8 +86,8 @@ def recall_curves(view: View) -> list[Chart]:
         Chart(
             "recall",
             "Recall by the length of the list",
-            "A line says how much a list of k items finds of what was hidden from the model, as a share of what a list "
-            "of that length could find; the higher line is better, and hovering tells all values at one k.",
+            "A line says what share a list of k items finds of what was hidden, relative to the most that k places can "
+            "hold (so that a line may fall at first); higher is better, and hovering tells all values at one k.",
             f"Recall at k from 1 to {ks[-1]}, a line for each of {len(curves)} models.",
             charts.curves(rows, looks, "k, items in the list", "recall@k", ".4f", 360),
             Table(["model", *(f"recall@{k}" for k in ks)], [[n, *(at.get((n, k), "") for k in ks)] for n in curves]),
@@ -116,8 +116,8 @@ def by_popularity(view: View) -> list[Chart]:
     title = f"share found in {TOP} places"
     sizes = [f"{group['items']:,} items, {group['held_out']:,} times hidden" for group in groups]
     read = (
-        "Items are grouped from the most popular to the rarest, each group with about as many events in training; a mark "
-        f"says how many of the hidden items of a group a list of {TOP} finds, and rare items are the harder ones."
+        "Items are grouped from the most popular to the rarest, each group with about a fifth of all training events; "
+        f"a mark says what share of a group's hidden items a list of {TOP} finds, and rare ones are harder to find."
     )
     return [_grouped(view, "by_popularity", "By items' popularity", read, labels, sizes, "items, by popularity", title)]
 
@@ -198,8 +198,8 @@ def _listed(view: View) -> Chart:
     return Chart(
         "listed",
         f"Popularity of what fills the first {TOP} places",
-        "Each bar divides a model's places among items from the most popular (left) to the rarest (right); the bar of the "
-        "hidden items is what users really went on to, and a model far left of it plays safe.",
+        "Each bar divides a model's places among items from the most popular (left) to the rarest (right); the first "
+        "bar is what users really went on to, and a model whose first part is longer than there plays safe.",
         f"Share of the first {TOP} places by popularity of items, for {len(whole) - 1} models and the hidden items.",
         charts.shares(rows, list(whole), looks),
         Table(["model", *labels], [[name, *(f"{share:.1%}" for share in own)] for name, own in whole.items()]),
@@ -227,9 +227,9 @@ def _groups(view: View, name: str) -> list[dict[str, int]]:
 
 
 def _ranges(groups: Sequence[dict[str, int]]) -> list[str]:
-    """The sizes in each group, as labels: 5-12, 13-20, 21+"""
+    """The sizes in each group, as labels: 5–12, 13–20, 21+"""
     pairs = [(group["least"], group["most"]) for group in groups]
-    labels = [f"{least:,}" if least == most else f"{least:,}-{most:,}" for least, most in pairs]
+    labels = [f"{least:,}" if least == most else f"{least:,}–{most:,}" for least, most in pairs]
     return [*labels[:-1], f"{pairs[-1][0]:,}+"] if len(labels) > 1 else labels
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -33,6 +34,7 @@ CONFIG: dict[str, Any] = {
     "text": {"color": "currentColor", "fontSize": 13},
     "rule": {"color": "currentColor"},
 }
+PLAIN = "format(datum.value, datum.value >= 1 ? ',.0f' : '~g')"  # no powers of ten, no prefixes
 Rows = Sequence[dict[str, Any]]
 Spec = dict[str, Any]
 
@@ -57,7 +59,11 @@ def dots(rows: Rows, looks: Sequence[Look], title: str) -> Spec:
 def against(rows: Rows, looks: Sequence[Look], title: str, y_title: str, tip: alt.Tooltip) -> Spec:
     """Accuracy against a cost, on a scale of ratios. rows : name, cost, mean, low, high"""
     base = alt.Chart(_data(rows)).encode(
-        x=alt.X("cost:Q", scale=alt.Scale(type="log"), axis=alt.Axis(title=title, format="~s", tickCount=5)),
+        x=alt.X(
+            "cost:Q",
+            scale=alt.Scale(type="log", nice=False, padding=16),
+            axis=alt.Axis(title=title, values=_steps([row["cost"] for row in rows]), labelExpr=PLAIN),
+        ),
         color=_colour(looks),
         tooltip=[alt.Tooltip("name:N", title="model"), tip, *_interval_tips(y_title)],
     )
@@ -72,7 +78,9 @@ def curves(rows: Rows, looks: Sequence[Look], x: str, y: str, y_format: str, hei
     rows : name, x, y, and kept for those with a mark
     """
     names = [look.name for look in looks]
-    base = alt.Chart(_data(rows)).encode(x=alt.X("x:Q", axis=alt.Axis(title=x, tickMinStep=1), scale=_tight()))
+    base = alt.Chart(_data(rows)).encode(
+        x=alt.X("x:Q", axis=alt.Axis(title=x, tickMinStep=1, tickCount=8), scale=_tight())
+    )
     lines = base.mark_line(strokeWidth=2).encode(y=_y("y", y), color=_colour(looks), strokeDash=_dash(looks))
     nearest = alt.selection_point(nearest=True, on="pointerover", fields=["x"], empty=False, clear="pointerout")
     at = (
@@ -87,10 +95,13 @@ def curves(rows: Rows, looks: Sequence[Look], x: str, y: str, y_format: str, hei
         )
         .add_params(nearest)
     )
+    marked = [row for row in rows if row["kept"]]
+    if not marked:
+        return _spec(lines + at, height)
     kept = (
-        base.transform_filter("datum.kept")
+        alt.Chart(_data(marked))
         .mark_point(size=90, filled=True, opacity=1)
-        .encode(y=_y("y", y), color=_colour(looks), shape=_shape(looks))
+        .encode(x=alt.X("x:Q", title=x), y=_y("y", y), color=_colour(looks), shape=_shape(looks))
     )
     return _spec(lines + kept + at, height)
 
@@ -98,7 +109,11 @@ def curves(rows: Rows, looks: Sequence[Look], x: str, y: str, y_format: str, hei
 def by_group(rows: Rows, groups: Sequence[str], looks: Sequence[Look], x: str, y: str) -> Spec:
     """Means with intervals, the models side by side in each group. rows : name, group, size, mean, low, high"""
     base = alt.Chart(_data(rows)).encode(
-        x=alt.X("group:N", sort=list(groups), axis=alt.Axis(title=x, labelAngle=0, labelOverlap=False, grid=False)),
+        x=alt.X(
+            "group:N",
+            sort=list(groups),
+            axis=alt.Axis(title=x, labelAngle=0, labelOverlap=False, grid=False, ticks=False),
+        ),
         xOffset=alt.XOffset("name:N", sort=[look.name for look in looks], scale=alt.Scale(paddingOuter=1)),
         color=_colour(looks),
         tooltip=[
@@ -140,6 +155,7 @@ def shares(rows: Rows, names: Sequence[str], looks: Sequence[Look]) -> Spec:
 
 def bars(rows: Rows, looks: Sequence[Look], title: str, number_format: str) -> Spec:
     """A number for each name, written beside its bar. rows : name, value"""
+    percent = {"format": "%"} if number_format.endswith("%") else {}
     names = [look.name for look in looks]
     largest = max(row["value"] for row in rows)
     base = alt.Chart(_data(rows)).encode(
@@ -147,7 +163,7 @@ def bars(rows: Rows, looks: Sequence[Look], title: str, number_format: str) -> S
         x=alt.X(
             "value:Q",
             scale=alt.Scale(domain=[0, 1.16 * largest or 1], nice=False),
-            axis=alt.Axis(title=title, tickCount=4),
+            axis=alt.Axis(title=title, tickCount=4, **percent),
         ),
         tooltip=[alt.Tooltip("name:N", title="model"), alt.Tooltip("value:Q", title=title, format=number_format)],
     )
@@ -159,9 +175,10 @@ def bars(rows: Rows, looks: Sequence[Look], title: str, number_format: str) -> S
 def spectrum(rows: Rows, looks: Sequence[Look], threshold: float) -> Spec:
     """Variances by rank, on a scale of ratios, and the line above which units are active. rows : name, x, y"""
     base = alt.Chart(_data(rows))
-    y = alt.Y(
-        "y:Q", scale=alt.Scale(type="log"), axis=_axis("variance of the unit over users", format="~g", tickCount=6)
-    )
+    found = [threshold, *(row["y"] for row in rows)]
+    scale = alt.Scale(type="log", domain=[min(found) / 2, max(found) * 1.5], nice=False)
+    axis = _axis("variance of the unit over users", values=_steps(found), labelExpr=PLAIN)
+    y = alt.Y("y:Q", scale=scale, axis=axis)
     lines = base.mark_line(strokeWidth=2.5, tooltip=True).encode(
         x=alt.X("x:Q", axis=alt.Axis(title="latent units, the most active first"), scale=_tight()),
         y=y,
@@ -187,13 +204,13 @@ def places(rows: Rows, looks: Sequence[Look], controls: str) -> Spec:
         bind=alt.binding_select(options=[None, *names], labels=["all", *names], name="Show ", element=controls),
     )
     axis = alt.Axis(labels=False, ticks=False, grid=False, domain=False, title=None)
-    scale = alt.Scale(domain=[-104, 104], nice=False)
+    x, y = (_room([row[key] for row in rows]) for key in ("x", "y"))
     points = (
         alt.Chart(_data(rows))
         .mark_point(filled=True, stroke="var(--page)", strokeWidth=0.5)
         .encode(
-            x=alt.X("x:Q", axis=axis, scale=scale),
-            y=alt.Y("y:Q", axis=axis, scale=scale),
+            x=alt.X("x:Q", axis=axis, scale=x),
+            y=alt.Y("y:Q", axis=axis, scale=y),
             color=_colour(looks, "group"),
             shape=_shape(looks, "group"),
             size=alt.Size("users:Q", scale=alt.Scale(type="sqrt", range=[22, 170]), legend=None),
@@ -239,6 +256,19 @@ def _interval_tips(title: str) -> list[alt.Tooltip]:
         alt.Tooltip("low:Q", title="95 % from", format=".4f"),
         alt.Tooltip("high:Q", title="to", format=".4f"),
     ]
+
+
+def _steps(values: Sequence[float]) -> list[float]:
+    """Ticks of a scale of ratios: powers of ten and, where few of these lie among the values, numbers between."""
+    low, high = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)))
+    steps = (1.0,) if high - low > 3 else (1.0, 2.0, 5.0) if high - low < 3 else (1.0, 3.0)
+    return [float(f"{step}e{power}") for power in range(low, high + 1) for step in steps]
+
+
+def _room(values: Sequence[float]) -> alt.Scale:
+    """As wide as the values, and a little more."""
+    rim = 0.03 * (max(values) - min(values) or 1.0)
+    return alt.Scale(domain=[min(values) - rim, max(values) + rim], nice=False)
 
 
 def _tight() -> alt.Scale:

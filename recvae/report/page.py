@@ -90,7 +90,7 @@ def _parts(view: Any) -> list[Part]:
         _part(view, "activity", "Which users are served best", "", accuracy.by_activity),
         _part(view, "popularity", "Which items are found", "", accuracy.by_popularity),
         _part(view, "lists", "What is recommended", "", accuracy.listed),
-        _part(view, "people", "A few real users", "", people.people),
+        _part(view, "people", "A few users of the test", "", people.people),
         _part(view, "items", "A map of the items", "", lambda v: [people.item_map(v)]),
         _part(view, "learning", "How the models learned", elbo, training.learning),
         _part(view, "latent", "How much of the latent space is used", "", training.latent_units),

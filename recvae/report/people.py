@@ -63,7 +63,8 @@ def item_map(view: View) -> Chart:
     found: dict[str, Any] | None = view.results.get("item_map")
     if found is None:
         raise AbsentError(
-            "the results hold no map: it needs a gradient-trained model, and --examples other than 0, for titles are data."
+            "the results hold no map: it needs a gradient-trained model of this package, and other than --examples 0, "
+            "for titles are data."
         )
     groups, looks, by = _map_groups(found)
     columns = zip(found["x"], found["y"], found["title"], found["users"], groups, strict=True)
@@ -78,8 +79,8 @@ def item_map(view: View) -> Chart:
     return Chart(
         "map",
         f"{len(rows):,} of {found['of']:,} items as {found['model']} sees them",
-        "Each mark is an item, larger where more users have it; items that are near each other are recommended to the same "
-        "people, whatever their labels, and distances across the map mean little. Hover, or tap, to read a title.",
+        "Each mark is an item, larger where more users have it; neighbours are recommended to the same people, "
+        "whatever their labels, and distances across the map mean little (hover, or tap, to read a title).",
         f"A map of the {len(rows):,} most popular items, coloured by {by}; the table names the most popular of each.",
         charts.places(rows, looks, f"#{CONTROLS}"),
         _map_table(rows, looks, by),

@@ -17,8 +17,8 @@ def learning(view: View) -> list[Chart]:
     kept = {name: view.rows[name].get("best_epoch") for name in histories}
     made = []
     for key, title, y, said in (
-        ("valid", "Validation", "on validation users",
-         "Accuracy on users set apart for choices, after each epoch: higher is better, and the mark is the epoch that was kept."),
+        ("valid", "Validation", "NDCG@100 of validation users",
+         "Accuracy on users set apart for choices: higher is better, and the mark is the epoch that was kept."),
         ("nll", "Reconstruction term of the ELBO", "-E log p(x | z), nats for each user",
          "How badly the model restores what a user has: it should fall, and the mark is the epoch that was kept."),
         ("kl", "KL term of the ELBO", "KL(q(z | x) || p(z)), nats for each user",
@@ -49,7 +49,7 @@ def latent_units(view: View) -> list[Chart]:
         for place, variance in enumerate(units["variances"], 1)
     ]
     counts = {name: f"{units['active']} of {len(units['variances'])}" for name, units in found.items()}
-    said = ", ".join(f"{name} uses {count}" for name, count in counts.items())
+    said = ", ".join(f"{name} {count}" for name, count in counts.items())
     return [
         Chart(
             "units",
@@ -60,7 +60,7 @@ def latent_units(view: View) -> list[Chart]:
             charts.spectrum(rows, looks, ACTIVE),
             Table(["model", "active units"], [[name, count] for name, count in counts.items()]),
             looks,
-            found=f"{said} units.",
+            found=f"Active units: {said}.",
         )
     ]
 
@@ -73,8 +73,8 @@ def memory(view: View) -> list[Chart]:
         Chart(
             "memory",
             "Peak memory",
-            "The bar is the most memory that the whole process held while a model was trained and tested; what was loaded "
-            "before it counts, so that small differences between models mean little.",
+            "The bar is the most memory that the whole process held while a model was trained and tested; what others "
+            "before it left behind counts as well, so that small differences mean little.",
             "Peak memory in MiB: " + ", ".join(f"{name} {mib:,.0f}" for name, mib in found.items()) + ".",
             charts.bars(rows, [view.looks[name] for name in found], "MiB", ",.0f"),
             Table(["model", "peak MiB"], [[name, f"{mib:,.0f}"] for name, mib in found.items()]),
