@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from scipy import sparse
 
-from recvae.breakdown import break_down, make_groups
+from recvae.breakdown import Groups, break_down, make_groups
 from recvae.candidates import OURS, candidates, known_models
 from recvae.cards import Protocol, load_card
 from recvae.datasets import load_split, plan_split
@@ -161,16 +161,6 @@ def run_benchmark(
     found = {name: done.averaged[main_metric] for name, done in runs.items()}
     best = best_baseline(found)
     groups = make_groups(data.test)
-    rows = [
-        done.row(name)
-        | {"paired_tests": paired_tests(name, found, best), "active_units": active_units(done.model, data.test.fold_in)}
-        | break_down([run.evaluation for run in done.runs], groups, main_metric)
-        for name, done in runs.items()
-    ]
-    if dataset == "sample" and kind == "strong":
-        oracle = _oracle(data, metrics)
-        measured = {"model": "oracle", "metrics": _summary(dict(oracle)), "lists": oracle.lists}
-        rows.append(measured | break_down([oracle], groups, main_metric))
     return {
         "format": FORMAT,
         "dataset": dataset,
@@ -179,13 +169,31 @@ def run_benchmark(
         "settings": _settings(task, card.protocol, kind, told),
         "versions": _versions(),
         "best_baseline": best,
-        "models": rows,
+        "models": _rows(runs, found, best, groups, task, dataset == "sample" and kind == "strong"),
         "groups": groups.about,
         "absent": absent,
         "published": card.published if (kind, told) == plan_split(card.protocol, None, SPLIT_SEED, {}) else {},
         "examples": user_examples(data, {name: done.model for name, done in runs.items()}, examples),
         "item_map": _item_map(runs, found, data) if examples else None,
     }
+
+
+def _rows(
+    runs: dict[str, Runs], found: dict[str, Metric], best: str | None, groups: Groups, task: Task, known_truth: bool
+) -> list[dict[str, Any]]:
+    """What JSON says of each model, and of the oracle where the truth is known."""
+    test, metric = task.split.test, task.main_metric
+    rows = [
+        done.row(name)
+        | {"paired_tests": paired_tests(name, found, best), "active_units": active_units(done.model, test.fold_in)}
+        | break_down([run.evaluation for run in done.runs], groups, metric)
+        for name, done in runs.items()
+    ]
+    if known_truth:
+        oracle = _oracle(task.split, task.metrics)
+        measured = {"model": "oracle", "metrics": _summary(dict(oracle)), "lists": oracle.lists}
+        rows.append(measured | break_down([oracle], groups, metric))
+    return rows
 
 
 def run_model(name: str, settings_to_try: list[Recommender], task: Task) -> Runs:

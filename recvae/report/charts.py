@@ -112,7 +112,7 @@ def by_group(rows: Rows, groups: Sequence[str], looks: Sequence[Look], x: str, y
         x=alt.X(
             "group:N",
             sort=list(groups),
-            axis=alt.Axis(title=x, labelAngle=0, labelOverlap=False, grid=False, ticks=False),
+            axis=alt.Axis(title=x, labelAngle=0, labelOverlap=False, grid=False, ticks=False, labelPadding=8),
         ),
         xOffset=alt.XOffset("name:N", sort=[look.name for look in looks], scale=alt.Scale(paddingOuter=1)),
         color=_colour(looks),
@@ -163,7 +163,7 @@ def bars(rows: Rows, looks: Sequence[Look], title: str, number_format: str) -> S
         x=alt.X(
             "value:Q",
             scale=alt.Scale(domain=[0, 1.16 * largest or 1], nice=False),
-            axis=alt.Axis(title=title, tickCount=4, **percent),
+            axis=alt.Axis(title=title, tickCount=4, grid=False, **percent),
         ),
         tooltip=[alt.Tooltip("name:N", title="model"), alt.Tooltip("value:Q", title=title, format=number_format)],
     )

@@ -17,6 +17,7 @@ from recvae.results import number
 CONTROLS = "map-controls"  # id of the element for the choice of a genre
 GENRES = 7  # with a colour of their own; the rest are "other"
 OTHER = "other"
+GREY = 6  # the place of the grey look, which is theirs
 SHOWN = 30  # items of a history before the fold
 
 
@@ -91,20 +92,26 @@ def item_map(view: View) -> Chart:
 
 
 def _person(view: View, example: dict[str, Any]) -> Person:
-    hidden = set(example["held_out"])
-    lists = []
-    order = [name for name in view.rows if name in example["recommended"]]
-    for name in order:
-        titles = example["recommended"][name]
+    hidden, lists = set(_titles(example["held_out"])), []
+    recommended = dict(example["recommended"])
+    for name in [name for name in view.rows if name in recommended]:
+        titles = _titles(recommended[name])
         reasons = (example.get("why") or {}).get(name) or []
         because = [", ".join(_split(title).title for title, _ in parts) for parts in reasons]
         because += [""] * (len(titles) - len(because))
         items = [_split(title, title in hidden, why) for title, why in zip(titles, because, strict=True)]
         lists.append(List(name, items, sum(item.hit for item in items)))
-    history = [_split(title) for title in example["history"]]
+    history = [_split(title) for title in _titles(example["history"])]
     return Person(
-        example["user"], history[:SHOWN], history[SHOWN:], [_split(title) for title in example["held_out"]], lists
+        str(example["user"]), history[:SHOWN], history[SHOWN:], [_split(title) for title in example["held_out"]], lists
     )
+
+
+def _titles(found: Any) -> list[str]:
+    """Texts, or a TypeError."""
+    if not isinstance(found, list) or not all(isinstance(title, str) for title in found):
+        raise TypeError(f"{found!r} is no list of texts")
+    return found
 
 
 def _split(label: str, hit: bool = False, because: str = "") -> Item:
@@ -126,9 +133,9 @@ def _map_groups(found: dict[str, Any]) -> tuple[list[str], list[Look], str]:
     first = [genres.partition("|")[0] or OTHER for genres in found["genres"]]
     common = [genre for genre, _ in Counter(genre for genre in first if genre != OTHER).most_common(GENRES)]
     groups = [genre if genre in common else OTHER for genre in first]
-    looks = [look(genre, place) for place, genre in enumerate(common)]
+    looks = [look(genre, place if place < GREY else place + 1) for place, genre in enumerate(common)]
     if OTHER in groups:
-        looks.append(Look(OTHER, "var(--quiet)", "triangle-left", (1, 0)))
+        looks.append(Look(OTHER, f"var(--m{GREY})", look(OTHER, GREY).shape, (1, 0)))
     return groups, looks, "first genre"
 
 

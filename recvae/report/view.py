@@ -98,7 +98,7 @@ def look(name: str, place: int) -> Look:
         name,
         f"var(--m{place % N_COLOURS})",
         SHAPES[place % len(SHAPES)],
-        DASHES[(place + place // N_COLOURS) % len(DASHES)],
+        DASHES[(place + 2 * (place // N_COLOURS)) % len(DASHES)],
     )
 
 
