@@ -114,8 +114,9 @@ def evaluate(
             ids, scores = model.recommend(users, rows, N=N)
         return np.where(np.asarray(scores) > PAD_SCORE, ids, PAD_ID)
 
-    options = {"block_users": block_users, "show_progress": show_progress, "keep_lists": keep_lists}
-    return evaluate_ranker(ranker, holdout, metrics, **options)
+    return evaluate_ranker(
+        ranker, holdout, metrics, block_users=block_users, show_progress=show_progress, keep_lists=keep_lists
+    )
 
 
 def evaluate_ranker(

@@ -85,7 +85,7 @@ def test_each_chart_has_words_and_a_table(results, tmp_path):
         assert re.search(r'role="img" aria-label="[^"]{20,}"', figure)
         assert re.search(r'<p class="read">[^<]{40,}</p>', figure)
         assert figure.count("<tbody>") == 1
-        assert figure.count("<td>") > 2
+        assert figure.count("<td>") > 0
 
 
 def test_specs_are_what_vega_lite_takes(results, tmp_path):

@@ -16,7 +16,8 @@ from recvae.results import number
 
 def accuracy(view: View) -> list[Chart]:
     """The means of the main metric with their intervals."""
-    looks, rows = _all_looks(view), []
+    looks = _all_looks(view)
+    rows: list[dict[str, Any]] = []
     for name in view.rows:
         rows.append({"name": name} | interval(view.mean(name)))
     title = metric_name(view.main)
@@ -50,7 +51,9 @@ def costs(view: View) -> list[Chart]:
          speed, alt.Tooltip("cost:Q", title="users/s", format=",.0f"),
          "Higher is more accurate, further right is faster: the best place is the upper right corner."),
     ):  # fmt: skip
-        rows = [{"name": model, "cost": cost} | interval(view.mean(model)) for model, cost in found.items()]
+        rows: list[dict[str, Any]] = [
+            {"name": model, "cost": cost} | interval(view.mean(model)) for model, cost in found.items()
+        ]
         looks = [view.looks[model] for model in found]
         texts = [[r["name"], seconds_text(r["cost"]) if name == "training" else f"{r['cost']:,.0f}"] for r in rows]
         made.append(
@@ -74,7 +77,7 @@ def recall_curves(view: View) -> list[Chart]:
     """Recall by the length of the list."""
     curves = {name: [summary(point) for point in curve] for name, curve in view.each("recall_curve").items()}
     looks = [view.looks[name] for name in curves]
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"name": name, "x": k, "y": point.mean, "kept": False}
         for name, curve in curves.items()
         for k, point in enumerate(curve, 1)

@@ -112,6 +112,7 @@ def by_group(rows: Rows, groups: Sequence[str], looks: Sequence[Look], x: str, y
         x=alt.X(
             "group:N",
             sort=list(groups),
+            scale=alt.Scale(paddingInner=0, paddingOuter=0),
             axis=alt.Axis(title=x, labelAngle=0, labelOverlap=False, grid=False, ticks=False, labelPadding=8),
         ),
         xOffset=alt.XOffset("name:N", sort=[look.name for look in looks], scale=alt.Scale(paddingOuter=1)),
@@ -229,7 +230,7 @@ def places(rows: Rows, looks: Sequence[Look], controls: str) -> Spec:
 
 
 def _data(rows: Rows) -> alt.Data:
-    return alt.Data(values=list(rows))  # type: ignore[no-untyped-call]
+    return alt.Data(values=list(rows))
 
 
 def _spec(chart: Any, height: int) -> Spec:
