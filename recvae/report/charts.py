@@ -113,7 +113,7 @@ def by_group(rows: Rows, groups: Sequence[str], looks: Sequence[Look], x: str, y
             "group:N",
             sort=list(groups),
             scale=alt.Scale(paddingInner=0, paddingOuter=0),
-            axis=alt.Axis(title=x, labelAngle=0, labelOverlap=False, grid=False, ticks=False, labelPadding=8),
+            axis=_group_axis(x),
         ),
         xOffset=alt.XOffset("name:N", sort=[look.name for look in looks], scale=alt.Scale(paddingOuter=1)),
         color=_colour(looks),
@@ -131,7 +131,7 @@ def by_group(rows: Rows, groups: Sequence[str], looks: Sequence[Look], x: str, y
         .mark_rule(opacity=0.15)
         .encode(x=alt.X("group:N", sort=list(groups), bandPosition=0))
     )
-    return _spec(between + rules + points, 340)
+    return _spec(rules + points + between, 340)
 
 
 def shares(rows: Rows, names: Sequence[str], looks: Sequence[Look]) -> Spec:
@@ -244,6 +244,12 @@ def _axis(title: str, **more: Any) -> alt.Axis:
     """A vertical axis whose title lies flat above it, where it takes no width."""
     flat = {"titleAngle": 0, "titleAlign": "left", "titleAnchor": "end", "titleX": 0, "titleY": -14}
     return alt.Axis(title=title, **(flat | {"tickCount": 6, "domain": False, "ticks": False} | more))
+
+
+def _group_axis(title: str) -> alt.Axis:
+    """A label in the middle of each group, its words below each other, so that a phone has room for all."""
+    bare = {"grid": False, "ticks": False, "labelAngle": 0, "labelOverlap": False, "labelPadding": 8}
+    return alt.Axis(title=title, bandPosition=0.5, labelExpr="split(datum.label, ' ')", **bare)
 
 
 def _y(field: str, title: str) -> alt.Y:
