@@ -80,11 +80,12 @@ def facts(view: View) -> list[tuple[str, str]]:
 def table(view: View) -> Models:
     """All models, best first."""
     cost = ["training", "users/s", "peak MiB"]
+    rival = next((test[0] for name in view.models if (test := view.test(name))), None)
     metrics = [view.main, *view.metrics[:-1]]  # the main one first: on a phone it is the one that is seen
     head = [
         "model",
         *(metric_name(metric) for metric in metrics),
-        "less the best other (95 % interval)",
+        f"less {rival or 'the best other'} (95 % interval)",
         "p",
         *cost,
     ]
@@ -157,10 +158,12 @@ def _meanings(view: View) -> list[tuple[str, str]]:
 def _notes(view: View) -> list[str]:
     results = view.results
     notes = ["± is half the 95 % interval of the mean over test users."]
-    if any(view.test(name) for name in view.models):
+    tests = [found[1] for name in view.models if (found := view.test(name))]
+    if tests:
+        adjusted = " and adjusted for the number of tests (Holm)" if all("p_holm" in test for test in tests) else ""
         notes.append(
             f"Differences are in {metric_name(view.main)}, by a paired bootstrap over the test users against the best "
-            "of the models that are not this package's; p is two-sided and adjusted for the number of tests (Holm)."
+            f"of the models that are not this package's; p is two-sided{adjusted}."
         )
     if ORACLE in view.rows:
         notes.append("The oracle ranks by the preferences that the sample was drawn from: nobody can do better.")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import altair as alt
 
+from recvae.report.axes import PLAIN, flat_axis, group_axis, room, steps, tight
 from recvae.report.view import Look
 
 CONFIG: dict[str, Any] = {
@@ -34,7 +34,6 @@ CONFIG: dict[str, Any] = {
     "text": {"color": "currentColor", "fontSize": 13},
     "rule": {"color": "currentColor"},
 }
-PLAIN = "format(datum.value, datum.value >= 1 ? ',.0f' : '~g')"  # no powers of ten, no prefixes
 Rows = Sequence[dict[str, Any]]
 Spec = dict[str, Any]
 
@@ -62,7 +61,7 @@ def against(rows: Rows, looks: Sequence[Look], title: str, y_title: str, tip: al
         x=alt.X(
             "cost:Q",
             scale=alt.Scale(type="log", nice=False, padding=16),
-            axis=alt.Axis(title=title, values=_steps([row["cost"] for row in rows]), labelExpr=PLAIN),
+            axis=alt.Axis(title=title, values=steps([row["cost"] for row in rows]), labelExpr=PLAIN),
         ),
         color=_colour(looks),
         tooltip=[alt.Tooltip("name:N", title="model"), tip, *_interval_tips(y_title)],
@@ -79,7 +78,7 @@ def curves(rows: Rows, looks: Sequence[Look], x: str, y: str, y_format: str, hei
     """
     names = [look.name for look in looks]
     base = alt.Chart(_data(rows)).encode(
-        x=alt.X("x:Q", axis=alt.Axis(title=x, tickMinStep=1, tickCount=8), scale=_tight())
+        x=alt.X("x:Q", axis=alt.Axis(title=x, tickMinStep=1, tickCount=8), scale=tight())
     )
     lines = base.mark_line(strokeWidth=2).encode(y=_y("y", y), color=_colour(looks), strokeDash=_dash(looks))
     nearest = alt.selection_point(nearest=True, on="pointerover", fields=["x"], empty=False, clear="pointerout")
@@ -113,7 +112,7 @@ def by_group(rows: Rows, groups: Sequence[str], looks: Sequence[Look], x: str, y
             "group:N",
             sort=list(groups),
             scale=alt.Scale(paddingInner=0, paddingOuter=0),
-            axis=_group_axis(x),
+            axis=group_axis(x),
         ),
         xOffset=alt.XOffset("name:N", sort=[look.name for look in looks], scale=alt.Scale(paddingOuter=1)),
         color=_colour(looks),
@@ -141,7 +140,11 @@ def shares(rows: Rows, names: Sequence[str], looks: Sequence[Look]) -> Spec:
         .mark_bar(stroke="var(--page)", strokeWidth=1.5)
         .encode(
             y=alt.Y("name:N", sort=list(names), axis=alt.Axis(title=None, domain=False, ticks=False)),
-            x=alt.X("share:Q", stack="normalize", axis=alt.Axis(title="share of places", format="%", tickCount=5)),
+            x=alt.X(
+                "share:Q",
+                stack="normalize",
+                axis=alt.Axis(title="share of places", format="%", values=[0, 0.25, 0.5, 0.75, 1]),
+            ),
             color=_colour(looks, "group"),
             order=alt.Order("place:Q"),
             tooltip=[
@@ -178,10 +181,10 @@ def spectrum(rows: Rows, looks: Sequence[Look], threshold: float) -> Spec:
     base = alt.Chart(_data(rows))
     found = [threshold, *(row["y"] for row in rows)]
     scale = alt.Scale(type="log", domain=[min(found) / 2, max(found) * 1.5], nice=False)
-    axis = _axis("variance of the unit over users", values=_steps(found), labelExpr=PLAIN)
+    axis = flat_axis("variance of the unit over users", values=steps(found), labelExpr=PLAIN)
     y = alt.Y("y:Q", scale=scale, axis=axis)
     lines = base.mark_line(strokeWidth=2.5, tooltip=True).encode(
-        x=alt.X("x:Q", axis=alt.Axis(title="latent units, the most active first"), scale=_tight()),
+        x=alt.X("x:Q", axis=alt.Axis(title="latent units, the most active first"), scale=tight()),
         y=y,
         color=_colour(looks),
         strokeDash=_dash(looks),
@@ -205,7 +208,7 @@ def places(rows: Rows, looks: Sequence[Look], controls: str) -> Spec:
         bind=alt.binding_select(options=[None, *names], labels=["all", *names], name="Show ", element=controls),
     )
     axis = alt.Axis(labels=False, ticks=False, grid=False, domain=False, title=None)
-    x, y = (_room([row[key] for row in rows]) for key in ("x", "y"))
+    x, y = (room([row[key] for row in rows]) for key in ("x", "y"))
     points = (
         alt.Chart(_data(rows))
         .mark_point(filled=True, stroke="var(--page)", strokeWidth=0.5)
@@ -240,20 +243,8 @@ def _spec(chart: Any, height: int) -> Spec:
     return spec | {"config": CONFIG, "padding": {"left": 2, "right": 8, "top": 6, "bottom": 4}}
 
 
-def _axis(title: str, **more: Any) -> alt.Axis:
-    """A vertical axis whose title lies flat above it, where it takes no width."""
-    flat = {"titleAngle": 0, "titleAlign": "left", "titleAnchor": "end", "titleX": 0, "titleY": -14}
-    return alt.Axis(title=title, **(flat | {"tickCount": 6, "domain": False, "ticks": False} | more))
-
-
-def _group_axis(title: str) -> alt.Axis:
-    """A label in the middle of each group, its words below each other, so that a phone has room for all."""
-    bare = {"grid": False, "ticks": False, "labelAngle": 0, "labelOverlap": False, "labelPadding": 8}
-    return alt.Axis(title=title, bandPosition=0.5, labelExpr="split(datum.label, ' ')", **bare)
-
-
 def _y(field: str, title: str) -> alt.Y:
-    return alt.Y(f"{field}:Q", scale=alt.Scale(zero=False), axis=_axis(title))
+    return alt.Y(f"{field}:Q", scale=alt.Scale(zero=False), axis=flat_axis(title))
 
 
 def _interval_tips(title: str) -> list[alt.Tooltip]:
@@ -263,23 +254,6 @@ def _interval_tips(title: str) -> list[alt.Tooltip]:
         alt.Tooltip("low:Q", title="95 % from", format=".4f"),
         alt.Tooltip("high:Q", title="to", format=".4f"),
     ]
-
-
-def _steps(values: Sequence[float]) -> list[float]:
-    """Ticks of a scale of ratios: powers of ten and, where few of these lie among the values, numbers between."""
-    low, high = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)))
-    steps = (1.0,) if high - low > 3 else (1.0, 2.0, 5.0) if high - low < 3 else (1.0, 3.0)
-    return [float(f"{step}e{power}") for power in range(low, high + 1) for step in steps]
-
-
-def _room(values: Sequence[float]) -> alt.Scale:
-    """As wide as the values, and a little more."""
-    rim = 0.03 * (max(values) - min(values) or 1.0)
-    return alt.Scale(domain=[min(values) - rim, max(values) + rim], nice=False)
-
-
-def _tight() -> alt.Scale:
-    return alt.Scale(zero=False, nice=False)
 
 
 def _colour(looks: Sequence[Look], field: str = "name") -> alt.Color:

@@ -125,6 +125,8 @@ def p_text(p: float) -> str:
 
 def seconds_text(seconds: float) -> str:
     """A time as a person says it."""
+    if seconds < 0.1:
+        return f"{seconds:.1g} s"
     if seconds < 120:
         return f"{seconds:,.1f} s"
     return f"{seconds / 60:,.0f} min" if seconds < 7200 else f"{seconds / 3600:,.1f} h"
