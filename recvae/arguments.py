@@ -21,16 +21,15 @@ from recvae.recommender import Recommender
 from recvae.split import SPLIT_OPTIONS, Split, check_split, make_split, split_options
 
 
-def check_out(arguments: argparse.Namespace) -> None:
-    """Nothing that is read may be written over."""
+def check_out(arguments: argparse.Namespace, out: Path | None = None) -> None:
+    """Nothing that is read may be written over, by --out or by `out`."""
     read = [getattr(arguments, name, None) for name in ("input", "test_input", "model_file", "config", "study")]
     if arguments.dataset is not None and arguments.dataset.endswith(".toml"):
         card = load_card(arguments.dataset)
         tables = [table for table in (card.events, card.test, card.items) if table is not None]
         read += [Path(arguments.dataset), *(Path(card.path).parent / table.file for table in tables)]
     taken = [path.resolve() for path in read if path is not None]
-    for flag in ("out", "log"):
-        written = getattr(arguments, flag, None)
+    for flag, written in (("out", arguments.out if out is None else out), ("log", getattr(arguments, "log", None))):
         if written is not None and written.resolve() in taken:
             others = "those that are read" if flag == "out" else "those that are read, and than --out"
             raise InvalidParameterError(f"Expected --{flag} to be another file than {others}, got {written}.")

@@ -16,17 +16,22 @@ import torch
 from numpy.typing import NDArray
 from scipy import sparse
 
+from recvae.breakdown import Groups, break_down, make_groups
 from recvae.candidates import OURS, candidates, known_models
 from recvae.cards import Protocol, load_card
 from recvae.datasets import load_split, plan_split
 from recvae.errors import MissingDependencyError, UnknownUsersError
 from recvae.evaluation import Evaluation, Metric, evaluate, evaluate_ranker, holm, paired_bootstrap
+from recvae.examples import user_examples
+from recvae.inspection import active_units, item_map
 from recvae.memory import PeakMemory
 from recvae.params import get_params
 from recvae.recommender import Recommender
+from recvae.results import FORMAT
 from recvae.sample import make_sample
-from recvae.split import SPLIT_SEED, Holdout, Split
+from recvae.split import SPLIT_SEED, Split
 from recvae.topk import rank
+from recvae.train import best_epoch
 from recvae.tuning import Choice, choose, fit_split
 
 METRICS = (
@@ -73,6 +78,11 @@ class Runs:
     choice: Choice
 
     @property
+    def model(self) -> Any:
+        """That of the first seed."""
+        return self.runs[0].model
+
+    @property
     def averaged(self) -> dict[str, Metric]:
         """Metrics whose per-user values are means over the runs."""
         evaluations = [run.evaluation for run in self.runs]
@@ -96,6 +106,7 @@ class Runs:
             / float(np.median([run.evaluation.seconds for run in self.runs])),
             "peak_memory_mib": max(run.peak_mib for run in self.runs),
             "history": None if history is None else [asdict(epoch) for epoch in history],
+            "best_epoch": best_epoch(history).epoch if history else None,
         }
 
 
@@ -121,8 +132,8 @@ def run_benchmark(
     every other model, the baselines, with p-values adjusted for their number; a baseline against the best of them.
     Which is best the test says, with hindsight in the baselines' favour. Models of libraries that are not installed,
     and those that cannot score the split's users, are reported as absent. The histories and recommendations of
-    `examples` test users are part of the results; leave them out where the data may not be passed on. `log` receives a
-    line at each step.
+    `examples` test users and a map of items by title are part of the results; ask for 0 where the data may not be
+    passed on, and neither is. `log` receives a line at each step. What the results hold: `recvae.results`.
 
     Raises UnknownNameError for a data set or model that does not exist, and what loading and fitting raise.
     """
@@ -149,21 +160,40 @@ def run_benchmark(
             log(f"{name}: absent. {error}")
     found = {name: done.averaged[main_metric] for name, done in runs.items()}
     best = best_baseline(found)
-    rows = [runs[name].row(name) | {"paired_tests": paired_tests(name, found, best)} for name in runs]
-    if dataset == "sample" and kind == "strong":
-        oracle = _oracle(data, metrics)
-        rows.append({"model": "oracle", "metrics": _summary(dict(oracle)), "lists": oracle.lists})
+    groups = make_groups(data.test)
     return {
-        "format": 3,
+        "format": FORMAT,
         "dataset": dataset,
+        "title": card.title,
+        "command": None,
         "settings": _settings(task, card.protocol, kind, told),
         "versions": _versions(),
         "best_baseline": best,
-        "models": rows,
+        "models": _rows(runs, found, best, groups, task, dataset == "sample" and kind == "strong"),
+        "groups": groups.about,
         "absent": absent,
         "published": card.published if (kind, told) == plan_split(card.protocol, None, SPLIT_SEED, {}) else {},
-        "examples": _examples(data, {name: done.runs[0].model for name, done in runs.items()}, examples),
+        "examples": user_examples(data, {name: done.model for name, done in runs.items()}, examples),
+        "item_map": _item_map(runs, found, data) if examples else None,
     }
+
+
+def _rows(
+    runs: dict[str, Runs], found: dict[str, Metric], best: str | None, groups: Groups, task: Task, known_truth: bool
+) -> list[dict[str, Any]]:
+    """What JSON says of each model, and of the oracle where the truth is known."""
+    test, metric = task.split.test, task.main_metric
+    rows = [
+        done.row(name)
+        | {"paired_tests": paired_tests(name, found, best), "active_units": active_units(done.model, test.fold_in)}
+        | break_down([run.evaluation for run in done.runs], groups, metric)
+        for name, done in runs.items()
+    ]
+    if known_truth:
+        oracle = _oracle(task.split, task.metrics)
+        measured = {"model": "oracle", "metrics": _summary(dict(oracle)), "lists": oracle.lists}
+        rows.append(measured | break_down([oracle], groups, metric))
+    return rows
 
 
 def run_model(name: str, settings_to_try: list[Recommender], task: Task) -> Runs:
@@ -177,7 +207,9 @@ def run_model(name: str, settings_to_try: list[Recommender], task: Task) -> Runs
             started = time.perf_counter()
             model = fit_split(model, task.split, task.show_progress)
             fit_seconds = time.perf_counter() - started
-            evaluation = evaluate(model, task.split.test, task.metrics, show_progress=task.show_progress)
+            evaluation = evaluate(
+                model, task.split.test, task.metrics, show_progress=task.show_progress, keep_lists=True
+            )
         runs.append(Run(model, evaluation, fit_seconds, memory.mib))
         found = f"{task.main_metric} {evaluation[task.main_metric].mean:.4f}"
         task.log(f"{name}, seed {seed}: {found}, {fit_seconds:.1f} s of training")
@@ -217,32 +249,16 @@ def _oracle(split: Split, metrics: Sequence[str]) -> Evaluation:
     def ranker(users: NDArray[np.int64], fold_in: sparse.csr_matrix, N: int) -> NDArray[np.int32]:
         return rank(lambda _, places: torch.from_numpy(weights[users[places]]), fold_in, N)[0]
 
-    return evaluate_ranker(ranker, split.test, metrics)
+    return evaluate_ranker(ranker, split.test, metrics, keep_lists=True)
 
 
-def _examples(split: Split, models: dict[str, Recommender], n_users: int, N: int = 10) -> list[dict[str, Any]]:
-    """Histories, held-out items and recommendations of a few test users, by title where titles are known."""
-    test: Holdout = split.test
-    names = _labels(split)
-    rows = np.linspace(0, len(test.users) - 1, min(n_users, len(test.users))).astype(int)
-    users = rows if test.train_rows is None else test.train_rows[rows]
-    ranked = {name: model.recommend(users, test.fold_in[rows], N=N)[0] for name, model in models.items()}
-    return [
-        {
-            "user": str(test.users[row]),
-            "history": [names[item] for item in test.fold_in[row].indices],
-            "held_out": [names[item] for item in test.held_out[row].indices],
-            "recommended": {name: [names[item] for item in ids[place] if item >= 0] for name, ids in ranked.items()},
-        }
-        for place, row in enumerate(rows)
-    ]
-
-
-def _labels(split: Split) -> list[str]:
-    """What to call each item: title and genres, else the raw id."""
-    titles, genres = split.train.titles, split.train.genres
-    names = [str(name) for name in (split.items if titles is None else titles)]
-    return names if genres is None else [f"{name} [{genre}]" for name, genre in zip(names, genres, strict=True)]
+def _item_map(runs: dict[str, Runs], metrics: dict[str, Metric], split: Split) -> dict[str, Any] | None:
+    """By the best of `OURS`."""
+    ours = [name for name in runs if name in OURS]
+    if not ours:
+        return None
+    best = max(ours, key=lambda name: metrics[name].mean)
+    return item_map(best, runs[best].model, split.train)
 
 
 def _settings(task: Task, protocol: Protocol, kind: str, told: dict[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 import tomllib
 from collections.abc import Sequence
@@ -50,7 +51,8 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
                 raise UnknownNameError.among(f"setting of recvae {arguments.command}", name, known)
         parsers[arguments.command].set_defaults(**settings)
         arguments = parser.parse_args(argv)
-    for name in ("model_file", "out"):
+    arguments.command_line = shlex.join(["recvae", *(sys.argv[1:] if argv is None else argv)])
+    for name in ("model_file", "results", "out"):
         if getattr(arguments, name, "") is NEEDED:
             raise InvalidParameterError(f"Expected {name} for recvae {arguments.command}, by argument or in --config.")
     return arguments
@@ -88,6 +90,7 @@ def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParse
     parsers: dict[str, argparse.ArgumentParser] = {}
     for add_arguments, run in (
         (_benchmark, commands.benchmark),
+        (_report, commands.report),
         (_tune, tune_command.run),
         (_train, commands.train),
         (_evaluate, commands.evaluate),
@@ -121,7 +124,23 @@ def _benchmark(parser: argparse.ArgumentParser) -> None:
     _add_split(parser, "the data set's own")
     add("--examples", type=int, default=3, help="test users to show, with histories (default: 3)")
     add("--out", type=Path, help="write settings and results, examples included, to this JSON file")
+    add(
+        "--report",
+        type=Path,
+        metavar="DIR",
+        help="write these to DIR/results.json, and a page of them to DIR/index.html",
+    )
     add("--json", action="store_true", help="print the results as JSON in the place of the table")
+
+
+def _report(parser: argparse.ArgumentParser) -> None:
+    """Make the page of a benchmark again from its results: one HTML file, which needs no network
+
+    recvae report runs/report/results.json --out runs/report
+    """
+    add = parser.add_argument
+    add("results", type=Path, nargs="?", default=NEEDED, help="what recvae benchmark --report or --out wrote")
+    add("--out", type=Path, default=NEEDED, metavar="DIR", help="the folder of the page, DIR/index.html")
 
 
 def _tune(parser: argparse.ArgumentParser) -> None:

@@ -30,16 +30,25 @@ from recvae.evaluation import evaluate as evaluate_model
 from recvae.files import check_writable, write_whole
 from recvae.params import check_whole, get_params
 from recvae.recommender import load
-from recvae.report import json_bytes, print_results
+from recvae.report import PAGE, check_page, print_results, write_page
+from recvae.results import json_bytes, read_results
 from recvae.tuning import fit_split
+
+RESULTS = "results.json"  # beside the page
 
 
 def benchmark(arguments: argparse.Namespace) -> None:
     """recvae benchmark"""
     check_whole("--seeds", arguments.seeds, 1)
-    if arguments.out is not None:
-        check_out(arguments)
-        check_writable(arguments.out)  # now rather than after the training
+    files = [] if arguments.out is None else [arguments.out]
+    page = []
+    if arguments.report is not None:
+        check_page()
+        files.append(arguments.report / RESULTS)
+        page.append(arguments.report / PAGE)
+    for path in files + page:
+        check_out(arguments, path)
+        check_writable(path)  # now rather than after the training
     results = run_benchmark(
         arguments.dataset,
         arguments.data_home,
@@ -52,14 +61,26 @@ def benchmark(arguments: argparse.Namespace) -> None:
         params=dict(assignments(arguments)),
         examples=check_whole("--examples", arguments.examples, 0),
         log=say,
-    )
-    if arguments.out is not None:
-        write_whole(arguments.out, json_bytes(results))
-        say(f"Results written to {arguments.out}")
+    ) | {"command": arguments.command_line}
+    for path in files:
+        write_whole(path, json_bytes(results))
+        say(f"Results written to {path}")
     if arguments.json:
         sys.stdout.write(json_bytes(results).decode())
     else:
         print_results(results, console())
+    if arguments.report is not None:
+        say(f"Page written to {write_page(results, arguments.report)}")
+
+
+def report(arguments: argparse.Namespace) -> None:
+    """recvae report"""
+    page = arguments.out / PAGE
+    if page.resolve() == arguments.results.resolve():
+        raise InvalidParameterError(f"Expected a page beside the results, not in their place, got {page}.")
+    check_page()
+    check_writable(page)
+    say(f"Page written to {write_page(read_results(arguments.results), arguments.out)}")
 
 
 def train(arguments: argparse.Namespace) -> None:

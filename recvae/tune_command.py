@@ -15,7 +15,7 @@ from recvae.datasets import load_split
 from recvae.errors import InvalidParameterError, UnknownNameError
 from recvae.files import check_writable, write_whole
 from recvae.params import get_params, param_text, parse_param
-from recvae.report import json_bytes
+from recvae.results import json_bytes
 from recvae.search import Tuned, tune
 from recvae.split import Split
 from recvae.version import __version__

@@ -1,5 +1,6 @@
 """What several test files share: small data whose answers are known."""
 
+import json
 import os
 from pathlib import Path
 
@@ -10,6 +11,9 @@ import torch
 from scipy import sparse
 
 import recvae
+from recvae import inspection
+from recvae.benchmark import run_benchmark
+from recvae.results import json_bytes
 from recvae.sample import make_sample
 
 # two workers share the cores; more threads than cores only slow each other down
@@ -39,6 +43,16 @@ def data_home() -> Path:
     if not home or not Path(home).is_dir():
         pytest.skip("needs real data: set RECVAE_DATA to a folder of data sets")
     return Path(home)
+
+
+@pytest.fixture(scope="session")
+def results() -> dict:
+    """What a benchmark of the embedded sample gives: few epochs, small models, a small map."""
+    small = {"epochs": "3", "latent_dim": "8", "hidden_dims": "16", "l2": "300"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(inspection, "MAPPED", 120)
+        found = run_benchmark(models=["MultVAE", "MultDAE", "EASE", "Popularity"], params=small, show_progress=False)
+    return json.loads(json_bytes(found | {"command": "recvae benchmark --report 'a folder'"}))
 
 
 @pytest.fixture

@@ -1,8 +1,9 @@
 import dataclasses
+import json
 
 import pytest
 
-from recvae import benchmark, load_card
+from recvae import benchmark, inspection, load_card
 from recvae.baselines import ItemKNN, Popularity
 from recvae.benchmark import run_benchmark
 from recvae.candidates import CANDIDATES, OURS, known_models
@@ -10,11 +11,14 @@ from recvae.errors import UnknownNameError, UnknownUsersError
 from recvae.memory import PeakMemory
 from recvae.models import MultVAE
 from recvae.params import get_params
+from recvae.results import FORMAT
+from recvae.sample import make_sample
 
 
 @pytest.fixture
 def quick(monkeypatch):
-    """Two models that train in no time."""
+    """Two models that train in no time, and a small map."""
+    monkeypatch.setattr(inspection, "MAPPED", 40)
     for name in list(CANDIDATES):
         monkeypatch.delitem(CANDIDATES, name)
     monkeypatch.setitem(CANDIDATES, "MultVAE", [MultVAE(epochs=2, latent_dim=8, hidden_dims=(16,))])
@@ -103,9 +107,47 @@ def test_ours_are_tested_against_every_baseline_and_baselines_against_the_best(q
     assert rows["ItemKNN"]["choice_seconds"] > rows["MultVAE"]["choice_seconds"] == 0
 
 
-def test_examples_can_be_left_out(quick):
-    assert run_benchmark(models=["Popularity"], examples=0)["examples"] == []
-    assert len(run_benchmark(models=["Popularity"], examples=2)["examples"]) == 2
+def test_examples_can_be_left_out_and_then_no_item_is_named(quick):
+    bare = run_benchmark(examples=0)
+    assert (bare["examples"], bare["item_map"]) == ([], None)
+    said = json.dumps(bare)
+    sample = make_sample().interactions
+    assert not any(title in said for title in sample.titles)
+    full = run_benchmark(examples=2)
+    assert len(full["examples"]) == 2
+    assert set(full["item_map"]["title"]) <= set(sample.titles)
+
+
+def test_examples_say_where_a_recommendation_came_from(quick):
+    example = run_benchmark(examples=1)["examples"][0]
+    assert set(example["why"]) == {"MultVAE"}  # popularity explains nothing
+    reasons = example["why"]["MultVAE"]
+    assert len(reasons) == 3
+    for parts in reasons:
+        assert {title for title, _ in parts} <= set(example["history"])
+        added = [adds for _, adds in parts]
+        assert added == sorted(added, reverse=True)
+        assert all(adds > 0 for adds in added)
+
+
+def test_results_hold_what_a_page_is_made_of(quick):
+    results = run_benchmark(seeds=2)
+    assert results["format"] == FORMAT
+    groups = results["groups"]
+    for row in results["models"]:
+        assert len(row["recall_curve"]) == 100
+        for metric in ("recall@20", "recall@50"):
+            curve = row["recall_curve"][int(metric.partition("@")[2]) - 1]
+            assert curve == pytest.approx(row["metrics"][metric])
+        assert len(row["by_activity"]) == len(groups["activity"]) == 5
+        assert len(row["by_popularity"]) == len(row["listed"]) == len(groups["popularity"])
+        assert sum(row["listed"]) == pytest.approx(1)
+    vae, popularity, oracle = results["models"]
+    assert len(vae["active_units"]["variances"]) == 8
+    assert vae["best_epoch"] in (1, 2)
+    assert popularity["active_units"] is popularity["best_epoch"] is None
+    assert oracle["model"] == "oracle"
+    assert results["item_map"]["model"] == "MultVAE"
 
 
 def test_absent_libraries_are_reported_as_absent(monkeypatch):

@@ -11,11 +11,12 @@ PACKAGE = Path(__file__).parents[1] / "recvae"
 # a module imports from lower layers, or from its own without a circle
 LAYERS = {
     0: "version errors files spaces params progress rows ids frames events description interactions topk metrics "
-    "memory",
-    1: "join saving cards download sample layouts datasets split batches evaluation closed_form histories rerank",
+    "memory results",
+    1: "join saving cards download sample layouts datasets split batches evaluation breakdown closed_form histories "
+    "rerank",
     2: "nn",
     3: "callbacks live train",
-    4: "recommender models baselines candidates tuning search study",
+    4: "recommender models baselines candidates tuning search study inspection examples",
     5: "benchmark report bulk export",
     6: "cli commands arguments tune_command recommend_command __main__ __init__",
 }

@@ -1,9 +1,8 @@
 import io
-import json
 
 from rich.console import Console
 
-from recvae.report import json_bytes, print_results
+from recvae.report import print_results
 
 
 def row(name, mean, **more):
@@ -53,10 +52,6 @@ def test_what_a_reader_sees():
         "User 7: Worse finds 1 of 1 held-out items (*)", "history (10 of 12)", " 1 * Up [Drama]", " 2   Big [Comedy]",
     ):  # fmt: skip
         assert part in text
-
-
-def test_what_is_no_number_is_null_in_json():
-    assert json.loads(json_bytes({"a": [float("nan"), float("inf"), 1.5]})) == {"a": [None, None, 1.5]}
 
 
 def test_without_baselines_and_examples():

@@ -21,7 +21,7 @@ from recvae.errors import MissingDependencyError, UnknownUsersError
 from recvae.evaluation import Evaluation
 from recvae.files import write_whole
 from recvae.params import get_params
-from recvae.report import json_bytes
+from recvae.results import json_bytes
 from recvae.split import Holdout, Split
 
 IALS = "iALS"  # irspack's, which is no model of this package

@@ -1,8 +1,7 @@
-"""Results of a benchmark -> what a person reads on a terminal, and a JSON file."""
+"""Results of a benchmark -> what a person reads on a terminal."""
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from rich.console import Console
@@ -18,12 +17,6 @@ def print_results(results: dict[str, Any], console: Console) -> None:
     for example in results["examples"]:
         console.print()
         console.print(_example(example))
-
-
-def json_bytes(results: dict[str, Any]) -> bytes:
-    """Results as a JSON file. JSON knows no NaN: what is not a number becomes null."""
-    plain = json.loads(json.dumps(results), parse_constant=lambda name: None)
-    return (json.dumps(plain, indent=1) + "\n").encode()
 
 
 def _table(results: dict[str, Any]) -> Table:

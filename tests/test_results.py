@@ -1,0 +1,56 @@
+"""The file of results: what is refused, in a sentence."""
+
+import json
+
+import pytest
+
+from recvae.errors import InvalidDataError
+from recvae.results import FORMAT, check_results, json_bytes, number, read_results
+
+LEAST = {
+    "format": FORMAT,
+    "settings": {"metrics": ["ndcg@100"]},
+    "models": [{"model": "EASE", "metrics": {"ndcg@100": {"mean": 0.4, "stderr": 0.01}}}],
+}
+
+
+def test_what_is_written_is_read(tmp_path):
+    (tmp_path / "results.json").write_bytes(json_bytes(LEAST | {"absent": float("nan")}))
+    assert read_results(tmp_path / "results.json") == LEAST | {"absent": None}
+
+
+def test_what_is_no_number_is_null_in_json():
+    assert json.loads(json_bytes({"a": [float("nan"), float("inf"), 1.5]})) == {"a": [None, None, 1.5]}
+    assert [number(value) for value in (None, "1", True, float("nan"), 2)] == [None, None, None, None, 2.0]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (json_bytes(LEAST)[:-30], "cut or damaged"),
+        (b"\xff\xfe", "cut or damaged"),
+        (b"", "cut or damaged"),
+        (b"[1, 2]", "got other JSON"),
+        (b'{"format": true}', "got other JSON"),
+        (json_bytes(LEAST | {"format": 1}), "of format 2 to 4 in .*, got format 1; run the benchmark again"),
+        (json_bytes(LEAST | {"format": 99}), "got format 99"),
+        (json_bytes(LEAST | {"settings": {}}), "names of metrics in the settings of .*, got None"),
+        (json_bytes(LEAST | {"models": []}), "a model with ndcg@100 in .*, got none"),
+        (json_bytes(LEAST | {"models": [{"model": "EASE", "metrics": {"ndcg@100": {"mean": None}}}]}), "got none"),
+        (json_bytes(LEAST | {"models": {"EASE": 1}}), "got none"),
+        (json_bytes(LEAST | {"models": [7, None]}), "got none"),
+    ],
+)
+def test_what_is_no_results_is_refused_in_a_sentence(tmp_path, content, message):
+    path = tmp_path / "results.json"
+    path.write_bytes(content)
+    with pytest.raises(InvalidDataError, match=message):
+        read_results(path)
+
+
+def test_a_file_that_is_not_there(tmp_path):
+    with pytest.raises(InvalidDataError, match="Expected a file of results"):
+        read_results(tmp_path / "none.json")
+    with pytest.raises(InvalidDataError, match="Expected a file of results"):
+        read_results(tmp_path)
+    check_results(LEAST)
