@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet
 from scipy import sparse
 
+from benchmarks.markdown import markdown
 from benchmarks.speed import machine
 from benchmarks.synthetic import ML_20M, synthetic
 from recvae import Interactions, MultVAE, load_dataset
@@ -56,6 +57,19 @@ def run_bulk(
     names = ("users drawn from those of ml-1m", "random users at a wide catalogue")
     cases = [{"what": name} | case for name, case in zip(names, (drawn, random), strict=True)]
     return machine() | {"N": N, "cases": cases}
+
+
+def bulk_table(results: dict[str, Any]) -> str:
+    """What was found, as Markdown."""
+    head = ["", "users", "items", "events", "s", "users/s", "peak, MiB", "gone on with after a kill"]
+    rows = [head]
+    for case in results["cases"]:
+        sizes = [f"{case[name]:,}" for name in ("users", "items", "events")]
+        cost = [f"{case[name]:,.0f}" for name in ("seconds", "users_per_second")]
+        peak = f"{max(case['peak_mib'], case['rest_peak_mib']):,.0f}"
+        again = f"{'the same' if case['equal'] else 'another'} output, {case['rest_seconds']:,.0f} s more"
+        rows.append([case["what"], *sizes, *cost, peak, again])
+    return markdown(rows)
 
 
 def _case(

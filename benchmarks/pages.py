@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import table
+from benchmarks.bulk import bulk_table
+from benchmarks.exports import exports_table
 from benchmarks.latent.tables import (
     anomaly_table,
     elbo_table,
@@ -21,7 +23,9 @@ from benchmarks.latent.tables import (
     noise_table,
     planes_table,
 )
+from benchmarks.serving import serving_table
 from benchmarks.speed.tables import round_table
+from benchmarks.vectors import vectors_table
 
 ROOT = Path(__file__).parents[1]
 PLACE = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -67,6 +71,10 @@ TABLES: dict[str, Callable[[], str]] = {
     "steps": partial(table.speed_table, 0),
     "epochs": partial(table.speed_table, 1),
     "rounds": _of(round_table, "rounds"),
+    "bulk": _of(bulk_table, "bulk"),
+    "serving": _of(serving_table, "serving"),
+    "exports": _of(exports_table, "exports-ml-1m"),
+    "vectors": _of(vectors_table, "vectors"),
     "ranking": partial(table.speed_table, 2),
     "growth": partial(table.speed_table, 3),
 }
