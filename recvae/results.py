@@ -1,6 +1,5 @@
 """The file of a benchmark's results: what is in it, said once, and how it is written and read.
 
-
 One JSON object. What is not a number is null. `summary` stands for {"mean", "stderr"}, the error over test users.
 
     format          4; files from format 2 on are read, without what they lack
