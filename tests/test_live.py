@@ -66,6 +66,7 @@ def test_a_terminal_sees_both_terms_the_metric_and_the_speed(terminal, split):
 
 def test_no_line_is_wider_than_the_terminal(terminal):
     with Live("HybridVAE (kl_cap)", 1000, 500, 3_000_000, "recall_full@100") as live:
+        live._epoch_began -= 100  # seconds
         live.step(1000, 499)
         live.epoch(Epoch(1000, 123456.7, 12345.6, 135802.3, 0.005, 0.4567, 10.0, 0.4567))
         live._bar.refresh()

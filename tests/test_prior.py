@@ -10,7 +10,7 @@ from torch.distributions import Categorical, Independent, MixtureSameFamily, Nor
 
 from recvae import HVamp, nn
 from recvae.batches import DeviceRows
-from recvae.errors import InvalidParameterError
+from recvae.errors import InvalidParameterError, NotSupportedError
 from recvae.nn.layers import initialize
 from recvae.nn.prior import mixture_log_density
 
@@ -141,6 +141,15 @@ def test_the_terms_of_two_levels_by_hand():
     )
     expected = nn.standard_normal_kl(posterior.upper) + kl_divergence(lower, below).sum(1)
     torch.testing.assert_close(prior(posterior, posterior.sample(generator()), users, None), expected)
+
+
+@pytest.mark.parametrize("verb", ["divergence", "sample"])
+def test_what_a_prior_of_one_s_own_lacks_is_named(verb):
+    class Mine(nn.Prior):
+        pass
+
+    with pytest.raises(NotSupportedError, match=f"Expected Mine to define {verb}, by which"):
+        Mine().divergence(None, None) if verb == "divergence" else Mine().sample((1, 2), None, None)
 
 
 def test_hvamp_learns_its_prior_and_needs_a_layer():

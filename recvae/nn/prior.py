@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import glu
 
 from recvae.batches import Batch, DeviceRows
-from recvae.errors import InvalidDataError
+from recvae.errors import InvalidDataError, NotSupportedError
 from recvae.nn.layers import dense_layers, gated_layers
 from recvae.nn.posterior import LOG_2PI, Gaussian, TwoLevels, gaussian_kl, normals, standard_normal_kl
 
@@ -30,13 +30,13 @@ class Prior(nn.Module):
     def divergence(self, posterior: Any, encoder: Any) -> Tensor:
         """KL(q(z | x) || p(z)) of users whom the prior was told nothing of, without a draw. -> (B,)
 
-        In closed form, or an upper bound that is.
+        In closed form, or an upper bound that is. Raises NotSupportedError for a prior that has none.
         """
-        raise NotImplementedError
+        raise NotSupportedError(f"Expected {type(self).__name__} to define divergence, by which anomaly_score goes.")
 
     def sample(self, shape: tuple[int, int], random: np.random.Generator, encoder: Any) -> Tensor:
-        """Places z of users of whom nothing is known. -> `shape`, (n, K)"""
-        raise NotImplementedError
+        """Places z of users of whom nothing is known. -> `shape`, (n, K). Raises NotSupportedError as well."""
+        raise NotSupportedError(f"Expected {type(self).__name__} to define sample, by which sample_users draws.")
 
     def renew(self, encoder: nn.Module, rows: DeviceRows) -> None:
         """Called before each epoch, with what will be trained on."""
