@@ -12,7 +12,8 @@ PACKAGE = Path(__file__).parents[1] / "recvae"
 LAYERS = {
     0: "version errors files spaces params progress rows ids frames events description interactions topk metrics "
     "memory",
-    1: "join saving cards download sample layouts datasets split batches evaluation closed_form histories rerank large",
+    1: "join saving cards download sample layouts datasets split batches evaluation closed_form histories rerank large "
+    "shards",
     2: "nn",
     3: "train",
     4: "recommender models baselines candidates tuning search study",
