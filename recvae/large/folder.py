@@ -79,20 +79,28 @@ def digest_of(path: Path) -> str:
 
 def load_manifest(folder: Path, kind: str, part: type[W]) -> Manifest[W] | None:
     """What the folder of such parts holds; None where it has no manifest. Raises InvalidDataError."""
-    try:
-        found = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    with sound_manifest(folder):
+        try:
+            found = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
         if (version := found.pop("format")) != FORMAT:
             raise ValueError(f"it is of format {version}, and {FORMAT} is known")
         if found["kind"] == kind:
             found["parts"] = [part(**each) for each in found["parts"]]
             return Manifest(**found)
-    except FileNotFoundError:
-        return None
+    raise InvalidDataError(f"Expected a folder of {kind}, got {folder}, which holds {found['kind']}; take another.")
+
+
+@contextmanager
+def sound_manifest(folder: Path) -> Iterator[None]:
+    """Within the `with` block, what is not in the manifest as it should be is an InvalidDataError."""
+    try:
+        yield
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise InvalidDataError(
             f"The file {folder / MANIFEST} is damaged ({error}): delete the folder to begin again."
         ) from error
-    raise InvalidDataError(f"Expected a folder of {kind}, got {folder}, which holds {found['kind']}; take another.")
 
 
 def read_manifest(folder: Path, kind: str, part: type[W], settings: dict[str, Any]) -> Manifest[W]:

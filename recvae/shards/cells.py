@@ -145,7 +145,8 @@ class _Columns:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._files.close()
+        with writing(self._folder):  # the last bytes are written now
+            self._files.close()
 
     def add(self, items: NDArray[np.int32], values: NDArray[np.float32]) -> None:
         with writing(self._folder):

@@ -14,7 +14,7 @@ from scipy import sparse
 
 from recvae.errors import DataNotFoundError, InvalidDataError, InvalidParameterError, InvalidTypeError, OutOfRangeError
 from recvae.ids import Ids
-from recvae.large.folder import MANIFEST, Manifest, load_manifest
+from recvae.large.folder import MANIFEST, Manifest, load_manifest, sound_manifest
 from recvae.rows import Values
 from recvae.shards.ids_file import read_ids
 from recvae.shards.shard_file import (
@@ -49,24 +49,24 @@ class Shards:
     def __init__(self, folder: str | Path):
         self.folder = Path(folder)
         manifest = _finished(self.folder)
-        self._settings, self._fingerprint = manifest.settings, manifest.facts["fingerprint"]
-        self._pieces = {piece.file: piece for piece in manifest.parts}
-        self.shards = [piece for piece in manifest.parts if is_shard(piece.file)]
-        self.bounds = np.cumsum([0, *(piece.rows for piece in self.shards)])
-        self.values: Values = self._settings["values"]
-        self.n_users, self.n_items = int(self.bounds[-1]), self._pieces[ITEMS].rows
-        self.n_events = sum(piece.events for piece in self.shards)
+        self._settings, self._files = manifest.settings, {piece.file: piece for piece in manifest.parts}
+        self.pieces = [piece for piece in manifest.parts if is_shard(piece.file)]
+        self.bounds = np.cumsum([0, *(piece.rows for piece in self.pieces)])
+        self.n_users, self.n_events = int(self.bounds[-1]), sum(piece.events for piece in self.pieces)
+        with sound_manifest(self.folder):
+            self.values: Values = self._settings["values"]
+            self.n_items, self._fingerprint = self._files[ITEMS].rows, str(manifest.facts["fingerprint"])
         self.check()
 
     def __repr__(self) -> str:
         return (
             f"Shards({self.n_users:,} users x {self.n_items:,} items, {self.n_events:,} events, values="
-            f"{self.values!r}, {len(self.shards):,} shards in {self.folder})"
+            f"{self.values!r}, {len(self.pieces):,} shards in {self.folder})"
         )
 
     def check(self, deep: bool = False) -> None:
         """Hold each file against its size or, if `deep`, each byte against the digest. Raises InvalidDataError."""
-        for piece in self._pieces.values():
+        for piece in self._files.values():
             path = self.folder / piece.file
             if not path.exists():
                 raise InvalidDataError(f"Expected the file {path}, which is missing; {REMEDY}.")
@@ -104,17 +104,17 @@ class Shards:
 
     def mean_value(self) -> float:
         """The mean of the events' values, as `values` reads them."""
-        return sum(piece.total for piece in self.shards) / self.n_events
+        return sum(piece.total for piece in self.pieces) / self.n_events
 
     def fingerprint(self) -> str:
         """The digest that `Interactions.fingerprint` gives for the same users, items and events."""
-        return str(self._fingerprint)
+        return self._fingerprint
 
     def stored(self, number: int) -> Rows:
         """The arrays of a shard, over its memory map, not to be written to. Raises as `shard`."""
-        if not 0 <= number < len(self.shards):
-            raise OutOfRangeError(f"Expected a shard from 0 to {len(self.shards) - 1}, got {number}.")
-        return read_shard(self.folder, self.shards[number], self.n_items)
+        if not 0 <= number < len(self.pieces):
+            raise OutOfRangeError(f"Expected a shard from 0 to {len(self.pieces) - 1}, got {number}.")
+        return read_shard(self.folder, self.pieces[number], self.n_items)
 
     def shard(self, number: int) -> sparse.csr_matrix:
         """The users of a shard, over its memory map: not to be written to. -> (users, n_items) float32
@@ -137,6 +137,10 @@ class Shards:
         wanted = np.asarray(rows)
         if wanted.size == 0:
             return sparse.csr_matrix((0, self.n_items), dtype=np.float32)
+        return self.stored_rows(wanted).matrix(self.n_items)
+
+    def stored_rows(self, wanted: NDArray[Any]) -> Rows:
+        """The arrays of what `take` gives."""
         if wanted.dtype.kind not in "iu" or wanted.ndim != 1:
             raise InvalidTypeError(f"Expected a list of whole numbers as rows, got {wanted.dtype} {wanted.shape}.")
         if wanted.min() < 0 or wanted.max() >= self.n_users:
@@ -146,7 +150,7 @@ class Shards:
         found = joined(list(self._taken(wanted[by_shard].astype(np.int64))))
         back = np.empty_like(by_shard)
         back[by_shard] = np.arange(len(back))
-        return found.take(back).matrix(self.n_items)
+        return found.take(back)
 
     def _taken(self, wanted: NDArray[np.int64]) -> Iterator[Rows]:
         """Rows in ascending order, shard by shard."""
@@ -156,12 +160,12 @@ class Shards:
 
     def _holdout(self, part: str) -> Holdout:
         names = heldout_names(part)
-        if names[1] not in self._pieces:
+        if names[1] not in self._files:
             raise InvalidParameterError(
                 f"Expected shards written with heldout_users (--heldout-users), got {self.folder} without."
             )
         users: Ids = read_ids(self.folder / names[0]).to_numpy()
-        matrix = read_shard(self.folder, self._pieces[names[1]], self.n_items).matrix(self.n_items)
+        matrix = read_shard(self.folder, self._files[names[1]], self.n_items).matrix(self.n_items)
         seed, share = self._settings["split_seed"], self._settings["test_share"]
         return hold_out(matrix, users, share, seed, self.item_counts, self.n_users)
 
