@@ -25,6 +25,7 @@ from benchmarks.latent.generation import run_generation
 from benchmarks.reference import run_reference
 from benchmarks.reproduce import reproduce_table, run_reproduce
 from benchmarks.serving import run_serving
+from benchmarks.shards import run_shards
 from benchmarks.speed import Save, run_epochs, run_rounds, run_speed
 from benchmarks.table import RESULTS, family_table, results_page
 from benchmarks.vectors import run_vectors, sizes_of, vectors_table
@@ -243,6 +244,14 @@ COMMANDS = {
         "seconds and memory in which ten million events of a Parquet file become `Interactions`",
         _shown(lambda given: run_ingest(given.rows)),
         (option("--rows", 10_000_000),),
+    ),
+    "shards": Command(
+        "raw events in Parquet files as shards on disk, and a shuffled pass over these: seconds and memory",
+        _shown(lambda given: run_shards(given.rows, given.work)),
+        (
+            option("--rows", 100_000_000),
+            option("--work", None, "folder that keeps the raw files, with room for output (default: none)", type=Path),
+        ),
     ),
     "table": Command("the README's tables and plots, from the recorded results; also written beside them", _table),
 }

@@ -211,6 +211,21 @@ def test_lists_of_items(tmp_path):
     same(shards, Interactions.from_frame(pa.table({"user": ["a", "b", "b", "b"], "item": [1, 3, 1, 1]})))
 
 
+@pytest.mark.parametrize("kind", ["category", "large_string", "dictionary of numbers"])
+def test_ids_of_any_width(kind, tmp_path):
+    table = pa.table({"user": ["b", "a", "b", "c"], "item": ["y", "é", "z", "y"]})
+    if kind == "category":
+        table = pa.Table.from_pandas(table.to_pandas().astype("category"))
+    elif kind == "large_string":
+        table = table.cast(pa.schema([("user", pa.large_string()), ("item", pa.large_string())]))
+    else:
+        numbers = pa.array([7, -2, 7, 300], pa.int16()).dictionary_encode()
+        table = table.set_column(0, "user", numbers)
+    pq.write_table(table, tmp_path / "events.parquet")
+    shards = write_shards(tmp_path / "events.parquet", tmp_path / "out", **QUIET)
+    same(shards, Interactions.read(tmp_path / "events.parquet"))
+
+
 def test_rows_and_shards(folder, tmp_path):
     shards = write_shards(folder, tmp_path / "out", **NAMES, **QUIET)
     data = Interactions.read(folder, **NAMES).matrix

@@ -192,3 +192,13 @@ def test_memory_is_that_of_two_windows(tmp_path):
         tracemalloc.stop()
     assert seen == matrix.nnz
     assert 2 * (1 << 19) < peak < 5 * (1 << 19) < 8 * matrix.nnz / 3
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_the_same_batches_on_a_gpu(shards):
+    here, there = (ShuffledRows(shards, device, window_bytes=2000).batches_of(5, 30) for device in ("cpu", "cuda"))
+    for mine, other in zip(here, there, strict=True):
+        for name in ("items", "values", "offsets", "users"):
+            assert getattr(other, name).device.type == "cuda"
+            assert torch.equal(getattr(mine, name), getattr(other, name).cpu())

@@ -5,7 +5,6 @@ Memory holds a number for each user and each item, and a block of cells, however
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -163,8 +162,3 @@ class _Columns:
     def _open(self, name: str) -> BinaryIO:
         with writing(self._folder / name):
             return self._files.enter_context((self._folder / name).open("wb"))
-
-
-def remove(folder: Path) -> None:
-    """Nobody needs the cells any more."""
-    shutil.rmtree(folder, ignore_errors=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from recvae.large.source import Source, find_source
 from recvae.params import check_share, check_whole
 from recvae.progress import bar
 from recvae.rows import VALUES, Values
-from recvae.shards.cells import Cells, remove, store_cells
+from recvae.shards.cells import Cells, store_cells
 from recvae.shards.choice import choose
 from recvae.shards.ids_file import id_pieces
 from recvae.shards.numbered import NumberedEvents
@@ -93,7 +94,7 @@ def write_shards(
                 progress.update(task, description="writing shards", total=total, completed=done)
 
             _fill(folder, manifest, pieces, on_part or (lambda piece: None), tell)
-        remove(folder / STAGE)
+        shutil.rmtree(folder / STAGE, ignore_errors=True)  # nobody needs the cells any more
     return Shards(folder)
 
 
@@ -125,7 +126,7 @@ def _settled(cells: Cells, folder: Path) -> Cells:
     """The same cells, in the place where they stay until the last shard is there."""
     place = folder / STAGE
     if cells.folder != place:
-        remove(place)  # it may be there and damaged
+        shutil.rmtree(place, ignore_errors=True)  # it may be there and damaged
         with writing(place):
             cells.folder.rename(place)
     return replace(cells, folder=place)
