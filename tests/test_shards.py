@@ -482,6 +482,18 @@ def test_a_full_disk_is_a_sentence_and_leaves_nothing_half_written(limit, left, 
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 
 
+def test_a_disk_that_is_full_in_the_sort_is_a_sentence(folder, tmp_path):
+    import duckdb
+
+    full = duckdb.IOException('IO Error: Could not write file "x.tmp": No space left on device')
+    with (
+        patch("recvae.shards.numbered.NumberedEvents._single", side_effect=full),
+        pytest.raises(OutputError, match=r"Expected room on the disk of the output to sort in, got: .* No space left"),
+    ):
+        write_shards(folder, tmp_path / "out", **NAMES, **QUIET)
+    assert names(tmp_path) == []
+
+
 # what cannot be used -------------------------------------------------------------------------------------------------
 
 
