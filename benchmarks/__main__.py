@@ -28,6 +28,7 @@ from benchmarks.pages import fill_pages
 from benchmarks.reference import run_reference
 from benchmarks.reproduce import reproduce_table, run_reproduce
 from benchmarks.serving import run_serving
+from benchmarks.shards import run_shards
 from benchmarks.speed import Save, run_epochs, run_rounds, run_speed
 from benchmarks.table import RESULTS, family_table, results_page
 from benchmarks.vectors import run_vectors, sizes_of, vectors_table
@@ -251,6 +252,14 @@ COMMANDS = {
         "seconds and memory in which ten million events of a Parquet file become `Interactions`",
         _shown(lambda given: run_ingest(given.rows)),
         (option("--rows", 10_000_000),),
+    ),
+    "shards": Command(
+        "raw events in Parquet files as shards on disk, and a shuffled pass over these: seconds and memory",
+        _shown(lambda given: run_shards(given.rows, given.work)),
+        (
+            option("--rows", 100_000_000),
+            option("--work", None, "folder that keeps the raw files, with room for output (default: none)", type=Path),
+        ),
     ),
     "table": Command(
         "from the recorded results: the tables in the README and the guide, the pictures, the page of all tables",

@@ -10,13 +10,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from recvae import commands, recommend_command, tune_command
+from recvae import commands, recommend_command, shard_command, tune_command
 from recvae.bulk import USERS_PER_PART
 from recvae.candidates import CANDIDATES
 from recvae.cards import known_cards
 from recvae.errors import InvalidParameterError, RecvaeError, UnknownNameError
 from recvae.evaluation import DEFAULT_METRICS
 from recvae.rows import VALUES
+from recvae.shards import USERS_PER_SHARD
 from recvae.split import SPLIT_SEED, SPLITS
 from recvae.version import __version__
 
@@ -52,7 +53,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         parsers[arguments.command].set_defaults(**settings)
         arguments = parser.parse_args(argv)
     arguments.command_line = shlex.join(["recvae", *(sys.argv[1:] if argv is None else argv)])
-    for name in ("model_file", "results", "out"):
+    for name in ("model_file", "input", "results", "out"):
         if getattr(arguments, name, "") is NEEDED:
             raise InvalidParameterError(f"Expected {name} for recvae {arguments.command}, by argument or in --config.")
     return arguments
@@ -95,6 +96,7 @@ def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParse
         (_train, commands.train),
         (_evaluate, commands.evaluate),
         (_recommend, recommend_command.run),
+        (_shard, shard_command.run),
         (_datasets, commands.datasets),
     ):
         name = add_arguments.__name__.strip("_")
@@ -213,6 +215,26 @@ def _recommend(parser: argparse.ArgumentParser) -> None:
     parts.add_argument("--users-per-part", type=int, help=f"users in a file (default: {USERS_PER_PART})")
 
 
+def _shard(parser: argparse.ArgumentParser) -> None:
+    """Write events that may be more than memory holds as shards to train on, in a folder
+
+    recvae shard --input events/ --user who --item film --heldout-users 10000 --out shards/
+    """
+    add = parser.add_argument
+    add("--input", type=Path, default=NEEDED, help="a Parquet file, or a folder of such")
+    _add_columns(add)
+    add("--min-item", type=int, default=0, help="leave out items with fewer events")
+    add(
+        "--heldout-users", type=int, help="keep so many users for validation and as many for the test out of the shards"
+    )
+    add("--test-share", type=float, default=0.2, help="of a held-out user's events (default: 0.2)")
+    add("--split-seed", type=int, default=SPLIT_SEED, help="seed of the split (default: the paper's 98765)")
+    add("--users-per-shard", type=int, default=USERS_PER_SHARD, help="users in a file (default: %(default)s)")
+    add("--memory-mib", type=int, default=2048, help="memory to sort in, MiB; then on disk (default: %(default)s)")
+    add("--out", type=Path, default=NEEDED, help="the folder to write; what was stopped there is gone on with")
+    add("--json", action="store_true", help="print what was done as JSON")
+
+
 def _datasets(parser: argparse.ArgumentParser) -> None:
     """List the data sets: what is known, what is here, where the rest is
 
@@ -251,11 +273,16 @@ def _add_events(parser: argparse.ArgumentParser) -> None:
     """Where events come from: a file with columns of any name, or a data set."""
     add = parser.add_argument_group("events").add_argument
     add("--input", type=Path, help="a .csv, .tsv or .parquet file, or a folder of Parquet files")
+    _add_columns(add)
+    add("--time", help="its column of times: dates or numbers (default: none)")
+    _add_dataset(add, None, "")
+
+
+def _add_columns(add: Any) -> None:
+    """Which columns of the input count, and what of them."""
     add("--user", default="user", help="its column of user ids (default: user)")
     add("--item", default="item", help="its column of item ids (default: item)")
     add("--value", help="its column of values (default: each row counts 1)")
-    add("--time", help="its column of times: dates or numbers (default: none)")
     add("--min-value", type=float, help="leave out events of a lower value")
     add("--min-user", type=int, help="leave out users with fewer events")
     add("--values", choices=VALUES, default="binary", help="how values are read (default: binary)")
-    _add_dataset(add, None, "")

@@ -51,9 +51,14 @@ def select_cells(cells: sparse.csr_matrix, chosen: NDArray[np.bool_]) -> sparse.
     return sparse.csr_matrix((cells.data[chosen], cells.indices[chosen], indptr), shape=cells.shape)
 
 
-def _strong(data: NDArray[Any], min_value: float) -> NDArray[np.bool_]:
+def check_min_value(min_value: Any) -> None:
+    """Refuse what no value can be held against."""
     if not isinstance(min_value, numbers.Real) or math.isnan(min_value):
         raise InvalidParameterError(f"Expected min_value to be a number, got {min_value!r}.")
+
+
+def _strong(data: NDArray[Any], min_value: float) -> NDArray[np.bool_]:
+    check_min_value(min_value)
     return ~(data < min_value)  # NaN stays, to be refused
 
 

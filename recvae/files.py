@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from recvae.errors import OutputError
+from recvae.errors import OutputError, RecvaeError
 
 
 def check_writable(path: Path) -> None:
     """Make the folder of `path` and try it, now rather than after the work. Raises OutputError."""
-    with _said(path):
+    with writing(path):
         _folder(path)
         with tempfile.TemporaryDirectory(dir=path.resolve().parent):
             pass
@@ -24,11 +24,18 @@ def write_whole(path: Path, content: bytes) -> None:
 
     Raises OutputError, and leaves what was there.
     """
-    with _said(path):
+    with replacing(path) as part:
+        part.write_bytes(content)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A file to be written in the `with` block, which takes the place of `path` at its end. Raises as `write_whole`."""
+    with writing(path):
         place = _folder(path) / path.resolve().name  # a link stays a link
         with tempfile.TemporaryDirectory(dir=place.parent, prefix=f".{place.name}-") as scratch:
             part = Path(scratch) / place.name
-            part.write_bytes(content)
+            yield part
             part.replace(place)
 
 
@@ -51,8 +58,11 @@ def _folder(path: Path) -> Path:
 
 
 @contextmanager
-def _said(path: Path) -> Iterator[None]:
+def writing(path: Path) -> Iterator[None]:
+    """Within the `with` block, what goes wrong with `path` is an OutputError."""
     try:
         yield
+    except RecvaeError:  # some are kin of OSError
+        raise
     except OSError as error:
-        raise OutputError(f"Expected a file that can be written, got {path}: {error.strerror}.") from error
+        raise OutputError(f"Expected a file that can be written, got {path}: {error.strerror or error}.") from error

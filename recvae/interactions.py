@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -226,12 +226,9 @@ class Interactions:
 
     def fingerprint(self) -> str:
         """A digest of users, items and events, by which a model can be held against the data it was trained on."""
-        digest = hashlib.blake2b(digest_size=16)
-        for ids in (self.user_ids, self.item_ids):
-            digest.update("\n".join(map(str, ids.tolist())).encode() + b"\n\n")
-        for array in (self.matrix.indptr.astype(np.int64), self.matrix.indices.astype(np.int64), self.matrix.data):
-            digest.update(array.tobytes())
-        return digest.hexdigest()
+        ids = [self.user_ids.tolist()], [self.item_ids.tolist()]
+        indptr, indices = self.matrix.indptr.astype(np.int64), self.matrix.indices.astype(np.int64)
+        return digest_events(ids, (indptr, indices, self.matrix.data))
 
     def __repr__(self) -> str:
         return (
@@ -243,6 +240,18 @@ class Interactions:
 def match_ids(ids: Ids, known: Ids) -> NDArray[np.int64]:
     """The place of each id among those known, -1 where it is not; read as `recvae.ids.ItemIndex` reads them."""
     return ItemIndex(known).places(ids)
+
+
+def digest_events(ids: Iterable[Iterable[Sequence[Any]]], arrays: Iterable[NDArray[Any]]) -> str:
+    """The digest of users and items, each in pieces, and of the arrays of a CSR matrix (int64, int64, float32)."""
+    digest = hashlib.blake2b(digest_size=16)
+    for pieces in ids:
+        for place, piece in enumerate(pieces):
+            digest.update("\n".join([*[""] * (place > 0), *map(str, piece)]).encode())
+        digest.update(b"\n\n")
+    for array in arrays:
+        digest.update(array.tobytes())
+    return digest.hexdigest()
 
 
 def _ids(ids: Sequence[Any] | Ids | None, expected: int, name: str) -> Ids:

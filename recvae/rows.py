@@ -89,8 +89,12 @@ def transform_values(rows: sparse.csr_matrix, values: str) -> sparse.csr_matrix:
         raise UnknownNameError.among("values transform", values, VALUES)
     if values == "raw":
         return rows
-    data = np.ones_like(rows.data) if values == "binary" else np.log1p(rows.data)
-    return sparse.csr_matrix((data, rows.indices, rows.indptr), shape=rows.shape)
+    return sparse.csr_matrix((as_read(rows.data, values), rows.indices, rows.indptr), shape=rows.shape)
+
+
+def as_read(data: NDArray[Any], values: str) -> NDArray[Any]:
+    """Numbers of events as "binary", "log1p" or "raw" reads them."""
+    return data if values == "raw" else np.ones_like(data) if values == "binary" else np.log1p(data)
 
 
 def _is_canonical(rows: Any) -> bool:

@@ -32,8 +32,8 @@ from recvae.sample import make_sample
 pytest.importorskip("duckdb")
 
 from recvae.bulk import BulkResult, recommend_to_parquet
-from recvae.bulk.folder import SCRATCH
 from recvae.bulk.ordered import by_users
+from recvae.large.folder import SCRATCH
 
 QUIET = {"show_progress": False, "users_per_part": 60}
 

@@ -18,12 +18,12 @@ import pyarrow.parquet
 from rich.progress import Progress
 from scipy import sparse
 
-from recvae.bulk.folder import Manifest, Part, claimed, read_manifest
-from recvae.bulk.ordered import OrderedEvents, Source, find_source
-from recvae.errors import InvalidParameterError
+from recvae.bulk.ordered import OrderedEvents
 from recvae.files import write_whole
 from recvae.histories import Unknown, read_histories
 from recvae.ids import ItemIndex
+from recvae.large.folder import Manifest, Written, claimed, read_manifest
+from recvae.large.source import Source, find_source
 from recvae.params import check_whole
 from recvae.progress import bar
 from recvae.recommender import Recommender
@@ -33,6 +33,22 @@ from recvae.version import __version__
 USERS_PER_PART = 50_000
 BLOCK = 4096  # users that are scored at a time
 LEAST_MIB = 64
+KIND = "lists"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part(Written):
+    """A file of the folder: lists of `users` users, from the id `first` to the id `last`.
+
+    unknown, examples : events on items that the model does not know, and some of these items
+    """
+
+    users: int
+    rows: int
+    first: Any
+    last: Any
+    unknown: int
+    examples: list[Any]
 
 
 @dataclass(frozen=True)
@@ -88,13 +104,12 @@ def recommend_to_parquet(
     N, users_per_part = check_whole("N", N, 1), check_whole("users_per_part", users_per_part, 1)
     check_whole("memory_mib", memory_mib, LEAST_MIB)
     source, folder = find_source(input, user, item, value, min_value), Path(out)
-    if source.path.is_dir() and folder.resolve().is_relative_to(source.path.resolve()):
-        raise InvalidParameterError(f"Expected a folder for the parts outside of {input}, which is read, got {out}.")
+    source.check_apart(folder)
     index = _known_items(model, N)
     lists = _Lists(model, index, min(N, len(index)), None if value is None else "value", users_per_part)
     settings = _settings(model, source, N, users_per_part)
-    with claimed(folder) as scratch:
-        manifest = read_manifest(folder, settings)
+    with claimed(folder, ["part-?????.parquet"]) as scratch:
+        manifest = read_manifest(folder, KIND, Part, settings)
         whole = [part.is_whole(folder) for part in manifest.parts]
         if manifest.done and all(whole):
             return _result(manifest, 0)
@@ -105,7 +120,7 @@ def recommend_to_parquet(
 
 def _fill(
     folder: Path,
-    manifest: Manifest,
+    manifest: Manifest[Part],
     whole: list[bool],
     events: OrderedEvents,
     lists: _Lists,
@@ -231,7 +246,7 @@ def _settings(model: Recommender, source: Source, N: int, users_per_part: int) -
     }
 
 
-def _result(manifest: Manifest, made: int) -> BulkResult:
+def _result(manifest: Manifest[Part], made: int) -> BulkResult:
     parts = manifest.parts
     unknown = sum((Unknown(part.unknown, tuple(part.examples)) for part in parts), Unknown())
     return BulkResult(sum(p.users for p in parts), sum(p.rows for p in parts), len(parts), made, unknown)

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
 
 from recvae.errors import InvalidDataError, InvalidParameterError, InvalidTypeError
 from recvae.events import select_cells
-from recvae.interactions import Interactions
+from recvae.interactions import Ids, Interactions
 from recvae.params import check_share, check_whole
 from recvae.split.holdout import SPLIT_SEED, Holdout, Split
 
@@ -27,31 +28,46 @@ def strong_split(data: Interactions, heldout_users: int, seed: int = SPLIT_SEED,
     """
     if not isinstance(data, Interactions):
         raise InvalidTypeError(f"Expected Interactions, got {type(data).__name__}; see Interactions.from_matrix.")
-    heldout_users, seed = check_whole("heldout_users", heldout_users, 1), check_whole("seed", seed, 0, 2**32 - 1)
-    if data.n_users <= 2 * heldout_users:
-        raise InvalidParameterError(
-            f"Expected more than {2 * heldout_users} users for {heldout_users} validation and {heldout_users} test "
-            f"users, got {data.n_users}; ask for {(data.n_users - 1) // 2} held-out users or fewer."
-        )
+    drawn = draw_users(data.n_users, heldout_users, seed)
     test_share = check_share("test_share", test_share)
-    order = np.argsort(data.user_ids, kind="stable")[np.random.RandomState(seed).permutation(data.n_users)]
-    train = data.select_users(np.sort(order[: -2 * heldout_users]))
+    ascending = np.argsort(data.user_ids, kind="stable")
+    train = data.select_users(np.sort(ascending[drawn[0]]))
     counts = np.bincount(train.matrix.indices, minlength=train.n_items)
     vocabulary = np.flatnonzero(counts)
     if not len(vocabulary):
         raise InvalidDataError(f"Expected training users with events, got {train.n_users} without any.")
     vocabulary = vocabulary[np.argsort(data.item_ids[vocabulary], kind="stable")]
     data, train, counts = data.select_items(vocabulary), train.select_items(vocabulary), counts[vocabulary]
-    valid_rows, test_rows = order[-2 * heldout_users : -heldout_users], order[-heldout_users:]
-    valid = _holdout(data, valid_rows, test_share, seed, counts, train.n_users)
-    return Split(train, valid, _holdout(data, test_rows, test_share, seed, counts, train.n_users))
+    valid, test = (
+        hold_out(data.matrix[rows], data.user_ids[rows], test_share, seed, counts, train.n_users)
+        for rows in (ascending[places] for places in drawn[1:])
+    )
+    return Split(train, valid, test)
 
 
-def _holdout(
-    data: Interactions, rows: NDArray[Any], test_share: float, seed: int, counts: NDArray[np.int64], n_train: int
+def draw_users(n_users: int, heldout_users: int, seed: int) -> tuple[NDArray[np.int64], ...]:
+    """Which of so many users, in ascending order of raw id, are for training, validation and test. -> three arrays
+
+    Raises InvalidParameterError where no training user would be left.
+    """
+    heldout_users, seed = check_whole("heldout_users", heldout_users, 1), check_whole("seed", seed, 0, 2**32 - 1)
+    if n_users <= 2 * heldout_users:
+        raise InvalidParameterError(
+            f"Expected more than {2 * heldout_users} users for {heldout_users} validation and {heldout_users} test "
+            f"users, got {n_users}; ask for {(n_users - 1) // 2} held-out users or fewer."
+        )
+    order = np.random.RandomState(seed).permutation(n_users)
+    return tuple(map(np.sort, np.split(order, [n_users - 2 * heldout_users, n_users - heldout_users])))
+
+
+def hold_out(
+    matrix: sparse.csr_matrix, users: Ids, test_share: float, seed: int, counts: NDArray[np.int64], n_train: int
 ) -> Holdout:
-    rows = rows[np.argsort(data.user_ids[rows], kind="stable")]
-    matrix = data.matrix[rows]
+    """Hide events of users who were not trained on.
+
+    matrix, users : rows (users, items) and their raw ids, in ascending order of these
+    counts, n_train : of the n_train training users, how many have each item
+    """
     matrix.sort_indices()
     held = _draw(matrix.indptr, test_share, np.random.RandomState(seed))
     fold_in, held_out = select_cells(matrix, ~held), select_cells(matrix, held)
@@ -59,8 +75,8 @@ def _holdout(
     return Holdout(
         fold_in=fold_in[some],
         held_out=held_out[some],
-        users=data.user_ids[rows][some],
-        dropped=len(rows) - len(some),
+        users=users[some],
+        dropped=len(users) - len(some),
         item_counts=counts,
         n_train=n_train,
     )

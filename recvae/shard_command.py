@@ -1,0 +1,22 @@
+"""What `recvae shard` does: events of any number to shards on disk."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from recvae.arguments import say
+from recvae.report import json_bytes
+from recvae.shards import write_shards
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """recvae shard"""
+    names = ("user", "item", "value", "min_value", "min_item", "values", "users_per_shard", "heldout_users")
+    options = {name: getattr(arguments, name) for name in (*names, "split_seed", "test_share", "memory_mib")}
+    shards = write_shards(arguments.input, arguments.out, min_user=arguments.min_user or 0, **options)
+    say(f"{shards.n_events:,} events of {shards.n_users:,} users on {shards.n_items:,} items are in {arguments.out}")
+    if arguments.json:
+        done = {"folder": str(arguments.out), "shards": len(shards.pieces), "users": shards.n_users}
+        rest = {"items": shards.n_items, "events": shards.n_events, "fingerprint": shards.fingerprint()}
+        sys.stdout.write(json_bytes(done | rest).decode())
