@@ -66,7 +66,7 @@ def _notes(results: dict[str, Any]) -> list[str]:
     if rival is not None:
         notes.append(
             f"less best baseline: {main} less that of {rival}, p by two-sided paired bootstrap over users, "
-            "adjusted (Holm) for all baselines that a model is tested against; the file of --out has each."
+            "adjusted (Holm) for all baselines that a model is tested against; the file of results has each."
         )
     for row in results["models"]:
         if row.get("settings_tried", 1) > 1:
