@@ -41,7 +41,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 def append_line(path: Path, line: str) -> None:
     """Add a line to a file, for others to read at once; below a last line that was cut off. Raises OutputError."""
-    with _said(path), path.open("ab+") as file:
+    with writing(path), path.open("ab+") as file:
         if file.tell():
             file.seek(-1, os.SEEK_END)
             cut = file.read(1) != b"\n"

@@ -6,7 +6,7 @@ import argparse
 import sys
 
 from recvae.arguments import say
-from recvae.report import json_bytes
+from recvae.results import json_bytes
 from recvae.shards import write_shards
 
 

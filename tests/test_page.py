@@ -184,6 +184,7 @@ def test_what_is_damaged_costs_its_part_and_not_the_page(results, tmp_path, wron
 
 def test_looks_are_never_the_same():
     looks = [view.look("", place) for place in range(24)]
+    assert len({(each.colour, each.shape) for each in looks}) == 24
     assert len({(look.colour, look.dash) for look in looks}) == 24
 
 

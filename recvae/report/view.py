@@ -93,11 +93,11 @@ class View:
 
 
 def look(name: str, place: int) -> Look:
-    """The look of the thing of this place; colour and dashes together are never the same for two of the first 24."""
+    """The look of the thing of this place; of the first 24, no two share colour and dashes, or colour and mark."""
     return Look(
         name,
         f"var(--m{place % N_COLOURS})",
-        SHAPES[place % len(SHAPES)],
+        SHAPES[(place + 3 * (place // N_COLOURS)) % len(SHAPES)],  # a colour that comes again has another mark
         DASHES[(place + 2 * (place // N_COLOURS)) % len(DASHES)],
     )
 
