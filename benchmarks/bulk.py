@@ -21,6 +21,7 @@ import pyarrow.parquet
 from scipy import sparse
 
 from benchmarks.markdown import markdown
+from benchmarks.measured import COMMAND
 from benchmarks.speed import machine
 from benchmarks.synthetic import ML_20M, synthetic
 from recvae import Interactions, MultVAE, load_dataset
@@ -28,18 +29,6 @@ from recvae import Interactions, MultVAE, load_dataset
 CHUNK = 10_000  # users that are written at a time
 WIDE = 20_000  # items
 N = 10
-
-# in a process of its own, so that its peak memory is that of the command
-COMMAND = """
-import json, sys, time
-from recvae.cli import main
-from recvae.memory import PeakMemory
-started = time.perf_counter()
-with PeakMemory() as peak:
-    status = main(sys.argv[1:])
-print(json.dumps({"seconds": time.perf_counter() - started, "peak_mib": peak.mib}))
-sys.exit(status)
-"""
 
 
 def run_bulk(

@@ -16,20 +16,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 
+from benchmarks.measured import COMMAND
 from benchmarks.speed import machine
 
 ROWS_OF_A_FILE = 1_000_000
-
-WRITE = """
-import json, sys, time
-from recvae.cli import main
-from recvae.memory import PeakMemory
-started = time.perf_counter()
-with PeakMemory() as peak:
-    status = main(sys.argv[1:])
-print(json.dumps({"seconds": time.perf_counter() - started, "peak_mib": peak.mib}))
-sys.exit(status)
-"""
 
 READ = """
 import json, sys, time
@@ -92,7 +82,7 @@ def _case(place: Path, what: str, rows: int) -> dict[str, Any]:
     write_raw(raw, rows, text)
     shutil.rmtree(out, ignore_errors=True)
     asked = [option.format(heldout=max(1, rows // 10_000)) for option in options]
-    written = _run(WRITE, "shard", "--input", str(raw), "--out", str(out), *asked)
+    written = _run(COMMAND, "shard", "--input", str(raw), "--out", str(out), *asked)
     read = _run(READ, str(out))
     sizes = {"raw_mib": _mib(raw), "shards_mib": _mib(out), "files": len(list(raw.glob("*.parquet")))}
     shutil.rmtree(out)

@@ -24,6 +24,7 @@ from recvae.histories import Unknown, read_histories
 from recvae.ids import ItemIndex
 from recvae.large.folder import Manifest, Written, claimed, read_manifest
 from recvae.large.source import Source, find_source
+from recvae.large.stored import LEAST_MIB
 from recvae.params import check_whole
 from recvae.progress import bar
 from recvae.recommender import Recommender
@@ -32,7 +33,6 @@ from recvae.version import __version__
 
 USERS_PER_PART = 50_000
 BLOCK = 4096  # users that are scored at a time
-LEAST_MIB = 64
 KIND = "lists"
 
 

@@ -16,6 +16,7 @@ from recvae.errors import InvalidDataError, MissingDependencyError, NotEnoughMem
 from recvae.large.source import Source
 from recvae.rows import check_content
 
+LEAST_MIB = 64  # to sort in
 MIB_OF_A_THREAD = 256  # with less, threads that sort get into each other's way
 
 

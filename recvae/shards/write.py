@@ -16,6 +16,7 @@ from recvae.files import writing
 from recvae.interactions import digest_events
 from recvae.large.folder import Manifest, claimed, read_manifest
 from recvae.large.source import Source, find_source
+from recvae.large.stored import LEAST_MIB
 from recvae.params import check_share, check_whole
 from recvae.progress import bar
 from recvae.rows import VALUES, Values
@@ -30,7 +31,6 @@ from recvae.split import SPLIT_SEED
 from recvae.version import __version__
 
 USERS_PER_SHARD = 20_000
-LEAST_MIB = 64
 STAGE = ".recvae-cells"  # from the sort to the last shard
 
 
