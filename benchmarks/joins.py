@@ -131,7 +131,7 @@ class _Joined(MultDAE):
 
     def _untrained(self, n_items: int) -> State:
         state = super()._untrained(n_items)
-        state.optimizer.add_param_group({"params": [self.log_a]})
+        state.optimizers[0].add_param_group({"params": [self.log_a]})
         return state
 
     def _nll(self, hidden: Tensor, weight: Tensor, bias: Tensor, batch: Batch) -> Tensor:

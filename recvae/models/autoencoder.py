@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -179,22 +180,21 @@ class Autoencoder(Recommender):
         users = n_users * len(plan.passes)
         with Live(title, plan.last, plan.steps(n_users), users, self.validates, run.show_progress) as live:
             heard = [live, *_as_implicit(run), *run.callbacks]
-            return train(state, DeviceRows(rows, state.generator.device), plan, heard)
+            return train(state, DeviceRows(rows, state.device), plan, heard)
 
     def _untrained(self, n_items: int) -> State:
         """What training starts from, on the model's device."""
         state = self._ready(self._network(n_items).to(find_device(self.device)))
-        initialize(state.network, state.generator)
+        initialize(state.network, state.seed)
         return state
 
     def _ready(self, network: VAE) -> State:
-        """A network with an optimizer and a generator, fresh."""
-        generator = torch.Generator(network.decoder.weight.device)
-        generator.seed() if self.random_state is None else generator.manual_seed(int(self.random_state))
+        """A network with an optimizer and a seed, fresh."""
+        seed = secrets.randbits(32) if self.random_state is None else int(self.random_state)
         optimizer = torch.optim.AdamW(
             network.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay, fused=True
         )
-        return State(network, optimizer, generator)
+        return State(network, [optimizer], seed)
 
     def _tensors(self) -> dict[str, Tensor]:
         return dict(self.network_.state_dict())
