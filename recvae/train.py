@@ -99,9 +99,11 @@ class State:
         """Where the network is."""
         return self.network.decoder.weight.device
 
-    def begin_epoch(self, n_steps: int) -> None:
-        """Make room for what its steps give."""
-        self.done, self.steps = 0, torch.empty(n_steps, 3, device=self.device)
+    def make_room(self, n_steps: int) -> None:
+        """For what the steps of the epoch give, of which some may be done."""
+        room = torch.empty(n_steps, 3, device=self.device)
+        room[: self.done] = self.steps[: self.done]
+        self.steps = room
 
     def weigh(self, valid: float) -> float:
         """Keep the weights of the epoch that ends where it is better than all before. -> the best so far"""
@@ -137,6 +139,9 @@ class Saver:
     def epoch(self, state: State) -> None:
         """An epoch is over, and in the history."""
 
+    def end(self, state: State) -> None:
+        """The run is over."""
+
 
 def train(
     state: State, rows: Rows, plan: Plan, callbacks: Sequence[Callback] = (), saver: Saver | None = None
@@ -159,10 +164,11 @@ def train(
         seconds = time.perf_counter() - started
         epoch = Epoch(len(state.history) + 1, nll, kl, loss, beta, valid, seconds, best, speed, plan.part)
         state.history.append(epoch)
-        state.begin_epoch(0)
+        state.done = 0
         for callback in callbacks:
             callback.epoch(epoch)
         saver.epoch(state)
+    saver.end(state)
     state.finish()
     return state.history
 
@@ -177,10 +183,9 @@ def run_epoch(state: State, rows: Rows, plan: Plan, callbacks: Sequence[Callback
     network, device, epochs = state.network, state.device, len(state.history)
     n_steps = plan.steps(len(rows))
     betas = [plan.beta((epochs + step / n_steps) / plan.epochs) for step in range(n_steps)]
-    if state.done == 0:
-        state.begin_epoch(n_steps)
-        if network.prior is not None:
-            network.prior.renew(network.encoder, rows)
+    if state.done == 0 and network.prior is not None:
+        network.prior.renew(network.encoder, rows)
+    state.make_room(n_steps)
     how = How(
         torch.autocast(device.type, torch.bfloat16, enabled=in_bfloat16(plan.precision, device)), plan.max_grad_norm
     )

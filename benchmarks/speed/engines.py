@@ -41,7 +41,8 @@ def training(matrix: sparse.csr_matrix, engine: str, batch_size: int, device: st
     how = How(torch.autocast(device, torch.bfloat16, enabled=in_bfloat16(engine, state.device)))
 
     def step(n: int = 1) -> None:
-        state.begin_epoch(n)
+        state.done = 0
+        state.make_room(n)
         run_steps(state, itertools.islice(batches, n), [0.1] * n, how)
 
     with reused():

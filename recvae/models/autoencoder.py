@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from scipy import sparse
 from torch import Tensor
 
-from recvae.batches import DeviceRows
+from recvae.batches import DeviceRows, Rows
 from recvae.callbacks import Callback, Epoch, listeners
+from recvae.checkpoint import digest_rows, kept
 from recvae.errors import NotFittedError
 from recvae.live import Live
 from recvae.models.cold import by_features
@@ -29,11 +30,12 @@ from recvae.nn.layers import initialize
 from recvae.nn.likelihood import UNOBSERVED
 from recvae.nn.products import PRECISIONS
 from recvae.nn.vae import Likelihood
-from recvae.params import fitted, hyper, parameters
+from recvae.params import fitted, get_params, hyper, parameters
 from recvae.recommender import FitRun, Recommender
 from recvae.recommender.explain import by_leaving_out
 from recvae.recommender.similar import cosines
 from recvae.saving import fill
+from recvae.shards import Shards, ShuffledRows
 from recvae.spaces import log
 from recvae.topk import Scorer
 from recvae.train import WHOLE, Phase, Plan, State, best_epoch, train
@@ -99,6 +101,8 @@ class Autoencoder(Recommender):
 
     network_: VAE = fitted()
     history_: list[Epoch] = fitted()
+    goes_on = True
+    reads_shards = True
     validates = "ndcg@100"
 
     @abstractmethod
@@ -133,8 +137,7 @@ class Autoencoder(Recommender):
         """What an epoch is made of."""
         return (WHOLE,)
 
-    def _fit(self, rows: sparse.csr_matrix, run: FitRun) -> dict[str, Any]:
-        rows = _evened(rows)
+    def _fit(self, rows: sparse.csr_matrix | Shards, run: FitRun) -> dict[str, Any]:
         state, plan = self._untrained(rows.shape[1]), self._plan(rows, self.epochs, self._beta)
         plan = replace(plan, stop_after=self.stop_after, patience=self.patience, part=run.part)
         if run.valid is not None:
@@ -151,7 +154,7 @@ class Autoencoder(Recommender):
         if passes:
             beta = self._last_beta()
             plan = self._plan(rows, passes, lambda _: beta)
-            self._train(self._ready(grown["network_"]), _evened(rows), plan, run)
+            self._train(self._ready(grown["network_"]), rows, plan, run)
         return grown | {"network_": _settled(grown["network_"])}
 
     def _place_items(self, features: sparse.csr_matrix) -> dict[str, Any]:
@@ -163,7 +166,7 @@ class Autoencoder(Recommender):
         """New items with their vectors; `shares` (n, I) are of those that they are alike. -> fitted attributes"""
         return {"network_": enlarged(self.network_, new).to(find_device(self.device))}
 
-    def _plan(self, rows: sparse.csr_matrix, epochs: int, beta: Callable[[float], float]) -> Plan:
+    def _plan(self, rows: sparse.csr_matrix | Shards, epochs: int, beta: Callable[[float], float]) -> Plan:
         """So many epochs over the rows, all of them."""
         return Plan(
             epochs=epochs,
@@ -174,13 +177,26 @@ class Autoencoder(Recommender):
             precision=self.precision,
         )
 
-    def _train(self, state: State, rows: sparse.csr_matrix, plan: Plan, run: FitRun) -> list[Epoch]:
-        """Through the loop, for those who listen."""
+    def _train(self, state: State, rows: sparse.csr_matrix | Shards, plan: Plan, run: FitRun) -> list[Epoch]:
+        """Through the loop, for those who listen, from where it was if it was stopped."""
         n_users, title = rows.shape[0], type(self).__name__ + ("" if run.part == "network" else f" ({run.part})")
         users = n_users * len(plan.passes)
         with Live(title, plan.last, plan.steps(n_users), users, self.validates, run.show_progress) as live:
             heard = [live, *_as_implicit(run), *run.callbacks]
-            return train(state, DeviceRows(rows, state.device), plan, heard)
+            with kept(run.checkpoint, run.part, partial(self._identity, rows, run), state) as saver:
+                return train(state, _on_device(rows, state.device), plan, heard, saver)
+
+    def _identity(self, rows: sparse.csr_matrix | Shards, run: FitRun) -> dict[str, Any]:
+        """All that a training follows from, as JSON can hold it."""
+        valid = None if run.valid is None else digest_rows(run.valid.fold_in, run.valid.held_out)
+        params = get_params(self, run_options=False)
+        return {
+            "model": type(self).__name__,
+            "parameters": {name: list(value) if isinstance(value, tuple) else value for name, value in params.items()},
+            "rows": rows.fingerprint() if isinstance(rows, Shards) else digest_rows(rows),
+            "validation users": valid,
+            "part": run.part,
+        }
 
     def _untrained(self, n_items: int) -> State:
         """What training starts from, on the model's device."""
@@ -231,12 +247,14 @@ def _settled(network: VAE) -> VAE:
     return network.eval()
 
 
-def _evened(rows: sparse.csr_matrix) -> sparse.csr_matrix:
+def _on_device(rows: sparse.csr_matrix | Shards, device: torch.device) -> Rows:
     """Rows in which an event weighs 1 in the mean: with counts, the likelihood would else outgrow the KL term.
 
     The encoder reads rows at unit norm, so that in scoring nothing has to be divided.
     """
-    return rows * np.float32(1 / rows.data.mean(dtype=np.float64))
+    if isinstance(rows, Shards):
+        return ShuffledRows(rows, device, scale=1 / rows.mean_value())
+    return DeviceRows(rows * np.float32(1 / rows.data.mean(dtype=np.float64)), device)
 
 
 def _as_implicit(run: FitRun) -> list[Callback]:

@@ -41,6 +41,13 @@ class Prior(nn.Module):
     def renew(self, encoder: nn.Module, rows: Rows) -> None:
         """Called before each epoch, with what will be trained on."""
 
+    def renewed(self) -> dict[str, Tensor]:
+        """What `renew` has found, by name, for a training that is gone on with within an epoch."""
+        return {}
+
+    def take_renewed(self, found: dict[str, Tensor]) -> None:
+        """The inverse of `renewed`."""
+
     def forget(self) -> None:
         """Called after the last: what is known of single users need not be kept."""
 
@@ -81,6 +88,12 @@ class Composite(Prior):
         with torch.no_grad():
             parts = [encoder(batch) for batch in rows.batches(torch.arange(len(rows)), RENEWED)]
         self.old = Gaussian(*(torch.cat(part) for part in zip(*parts, strict=True)))
+
+    def renewed(self) -> dict[str, Tensor]:
+        return {} if self.old is None else self.old._asdict()
+
+    def take_renewed(self, found: dict[str, Tensor]) -> None:
+        self.old = Gaussian(**found) if found else None
 
     def forget(self) -> None:
         self.old = None

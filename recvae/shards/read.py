@@ -58,6 +58,16 @@ class Shards:
             self.n_items, self._fingerprint = self._files[ITEMS].rows, str(manifest.facts["fingerprint"])
         self.check()
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Users and items, as a matrix has them."""
+        return self.n_users, self.n_items
+
+    @property
+    def nnz(self) -> int:
+        """Events, as a sparse matrix has them."""
+        return self.n_events
+
     def __repr__(self) -> str:
         return (
             f"Shards({self.n_users:,} users x {self.n_items:,} items, {self.n_events:,} events, values="
