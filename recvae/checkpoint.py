@@ -186,13 +186,13 @@ def _fill(state: State, tensors: dict[str, Tensor]) -> None:
         if kind in groups:
             groups[kind][name] = tensor
         else:
-            number, index, name = name.split(".", 2)
-            moments[int(number)].setdefault(int(index), {})[name] = tensor
+            optimizer, index, moment = name.split(".", 2)
+            moments[int(optimizer)].setdefault(int(index), {})[moment] = tensor
     state.best_weights = groups["best"]
     if state.network.prior is not None:
         state.network.prior.take_renewed(groups["prior"])
-    for number, optimizer in enumerate(state.optimizers):
-        optimizer.load_state_dict(optimizer.state_dict() | {"state": moments[number]})
+    for each, found in zip(state.optimizers, moments.values(), strict=True):
+        each.load_state_dict(each.state_dict() | {"state": found})
 
 
 def digest_rows(*matrices: Any) -> str:

@@ -23,7 +23,7 @@ MODELS = {
 }
 
 
-class Stop(Exception):
+class StopError(Exception):
     pass
 
 
@@ -34,7 +34,7 @@ class StopAt(Callback):
     def step(self, epoch, step):
         self.left -= 1
         if self.left < 0:
-            raise Stop
+            raise StopError
 
 
 def again(name, **changes):
@@ -58,7 +58,7 @@ def split():
 def test_a_stopped_fit_goes_on_to_the_same_weights(name, steps, split, tmp_path):
     whole = again(name).fit(split.train, valid=split.valid)
     keep = Checkpoint(tmp_path / "kept", minutes=0)
-    with pytest.raises(Stop):
+    with pytest.raises(StopError):
         again(name).fit(split.train, valid=split.valid, callbacks=[StopAt(steps)], checkpoint=keep)
     gone_on = again(name).fit(split.train, valid=split.valid, checkpoint=keep)
     assert same(gone_on, whole)
@@ -73,7 +73,7 @@ def test_a_fit_that_is_stopped_again_and_again_comes_to_its_end(tmp_path):
         try:
             gone_on = again("RecVAE").fit(ROWS, callbacks=[StopAt(3)], checkpoint=keep)
             break
-        except Stop:
+        except StopError:
             stops += 1
     assert stops == 15  # of 48 steps, three at a time
     assert same(gone_on, whole)
@@ -85,7 +85,7 @@ def test_both_runs_that_find_a_cap_are_kept(split, tmp_path):
     steps = 3 * -(-split.train.n_users // 16)
     for stop in (2, steps + 2):
         keep = Checkpoint(tmp_path / str(stop), minutes=0)
-        with pytest.raises(Stop):
+        with pytest.raises(StopError):
             again("MultVAE", **settings).fit(split.train, valid=split.valid, callbacks=[StopAt(stop)], checkpoint=keep)
         gone_on = again("MultVAE", **settings).fit(split.train, valid=split.valid, checkpoint=keep)
         assert same(gone_on, whole)
@@ -103,7 +103,7 @@ def test_a_fit_that_is_done_is_not_done_again(tmp_path):
 
 def test_a_seed_that_was_drawn_is_kept(tmp_path):
     keep = Checkpoint(tmp_path, minutes=0)
-    with pytest.raises(Stop):
+    with pytest.raises(StopError):
         again("MultVAE", random_state=None).fit(ROWS, callbacks=[StopAt(3)], checkpoint=keep)
     drawn = json.loads((tmp_path / "network" / "_manifest.json").read_text())["facts"]["seed"]
     gone_on = again("MultVAE", random_state=None).fit(ROWS, checkpoint=keep)

@@ -128,7 +128,7 @@ class Model(ABC):
             trained_on_=None if sparse.issparse(user_items) else user_items.fingerprint(),
             params_=get_params(self),
             # a copy: whoever owns the rows may change them
-            _trained=rows.copy() if sparse.issparse(rows) and absence(type(self), "_user_vectors") is None else None,
+            _trained=None if isinstance(rows, Shards) or absence(type(self), "_user_vectors") else rows.copy(),
             _index=None,
             _index_given=False,
         )
