@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from recvae.batches import Batch, Rows
 from recvae.callbacks import Callback, Epoch
 from recvae.errors import TrainingError
+from recvae.nn.candidates import Sampler
+from recvae.nn.clipping import clip_grad_norm_
 from recvae.nn.noise import Noise, key_of
 from recvae.nn.products import in_bfloat16
 from recvae.nn.scratch import reused
@@ -45,6 +47,7 @@ class Plan:
     precision : of the products within the network, not of weights, noise and KL term
     validate : () -> a number that is better when higher, called after each epoch with the network in eval mode
     patience : stop after so many epochs in a row without a better one; None never stops
+    sampler : draws what a sampled likelihood looks at; None for all items
     part : what is trained, as the records of its epochs say it
     """
 
@@ -57,6 +60,7 @@ class Plan:
     precision: str = "float32"
     validate: Callable[[], float] | None = None
     patience: int | None = None
+    sampler: Sampler | None = None
     part: str = "network"
 
     @property
@@ -108,8 +112,12 @@ class State:
     def weigh(self, valid: float) -> float:
         """Keep the weights of the epoch that ends where it is better than all before. -> the best so far"""
         if valid > self.best:
-            weights = {name: tensor.detach().clone() for name, tensor in self.network.state_dict().items()}
-            self.best, self.best_epoch, self.best_weights = valid, len(self.history) + 1, weights
+            self.best, self.best_epoch = valid, len(self.history) + 1
+            for name, parameter in self.network.named_parameters():
+                if name in self.best_weights:  # in their place: there is no memory for them twice
+                    self.best_weights[name].copy_(parameter.detach())
+                else:
+                    self.best_weights[name] = parameter.detach().clone()
         return self.best
 
     def is_over(self, plan: Plan) -> bool:
@@ -127,7 +135,7 @@ class State:
         if self.network.prior is not None:
             self.network.prior.forget()
         if self.best_weights:
-            self.network.load_state_dict(self.best_weights)
+            self.network.load_state_dict(self.best_weights, strict=False)  # what is one parameter is there once
 
 
 class Saver:
@@ -187,7 +195,8 @@ def run_epoch(state: State, rows: Rows, plan: Plan, callbacks: Sequence[Callback
         network.prior.renew(network.encoder, rows)
     state.make_room(n_steps)
     how = How(
-        torch.autocast(device.type, torch.bfloat16, enabled=in_bfloat16(plan.precision, device)), plan.max_grad_norm
+        torch.autocast(device.type, torch.bfloat16, enabled=in_bfloat16(plan.precision, device)), plan.max_grad_norm,
+        sampler=plan.sampler,
     )
     each = n_steps // len(plan.passes)
     for number, phase in enumerate(plan.passes):
@@ -223,6 +232,7 @@ class How:
     max_grad_norm: float | None = None
     phase: Phase = WHOLE
     key: int = 0
+    sampler: Sampler | None = None
 
 
 def run_steps(state: State, batches: Iterable[Batch], betas: Sequence[float], how: How) -> None:
@@ -241,12 +251,14 @@ def _step(state: State, batch: Batch, beta: float, how: How) -> Tensor:
     network = state.network
     for optimizer in state.optimizers:
         optimizer.zero_grad()
+    if how.sampler is not None:
+        batch = replace(batch, candidates=how.sampler.draw(batch, key_of(how.key, state.done)))
     with how.precision:
         terms = network(batch, Noise.of(how.key, batch))
     loss = terms.loss(beta)
     loss.backward()
     if how.max_grad_norm is not None:
-        nn.utils.clip_grad_norm_(network.parameters(), how.max_grad_norm)
+        clip_grad_norm_(network.parameters(), how.max_grad_norm)
     for optimizer in state.optimizers:
         optimizer.step()
     return torch.stack([terms.nll.sum(), terms.kl.sum(), loss * len(batch)]).detach()
