@@ -5,12 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy import sparse
 from torch import Tensor
+
+
+class Candidates(NamedTuple):
+    """Items that stand for all that a user does not have: sum_c weights[c] f(items[c]), over those that the user does
+    not have, estimates the sum of f over them without bias."""
+
+    items: Tensor  # (C,) int64, ascending, distinct
+    weights: Tensor  # (C,) float32, above 0
 
 
 @dataclass(frozen=True)
@@ -22,6 +31,7 @@ class Batch:
     offsets: Tensor  # (B + 1,) int64
     bounds: NDArray[np.int64] | None = None  # the offsets once more, where the host knows them
     users: Tensor | None = None  # (B,) int64, their rows in what the batch was gathered from
+    candidates: Candidates | None = None  # what a sampled likelihood looks at in the place of all items
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
