@@ -15,6 +15,7 @@ from typing import Any
 from benchmarks import table
 from benchmarks.bulk import bulk_table
 from benchmarks.exports import exports_table
+from benchmarks.fractal import fractal_table
 from benchmarks.latent.tables import (
     anomaly_table,
     elbo_table,
@@ -24,6 +25,7 @@ from benchmarks.latent.tables import (
     planes_table,
 )
 from benchmarks.serving import serving_table
+from benchmarks.shards import shards_table
 from benchmarks.speed.tables import round_table
 from benchmarks.vectors import vectors_table
 
@@ -75,6 +77,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "serving": _of(serving_table, "serving"),
     "exports": _of(exports_table, "exports-ml-1m"),
     "vectors": _of(vectors_table, "vectors"),
+    "shards": _of(shards_table, "shards"),
+    "fractal": _of(fractal_table, "fractal"),
     "ranking": partial(table.speed_table, 2),
     "growth": partial(table.speed_table, 3),
 }

@@ -72,13 +72,12 @@ def write_events(
         manifest = replace(manifest, parts=[], done=False, facts={})
         for row in range(expansion.n_rows):
             name = f"part-{row:05}.parquet"
-            part = whole.get(name)
-            if part is None:
-                part = _write_part(expansion, row, folder / name)
-                on_part(part)
+            part = whole.get(name) or _write_part(expansion, row, folder / name)
             manifest = replace(manifest, parts=[*manifest.parts, part])
-            kept = [whole[later] for later in sorted(whole) if later > name]
-            replace(manifest, parts=[*manifest.parts, *kept]).write(folder)
+            if name not in whole:
+                later = [whole[file] for file in sorted(whole) if file > name]
+                replace(manifest, parts=[*manifest.parts, *later]).write(folder)
+                on_part(part)
         facts = {"events": sum(part.events for part in manifest.parts)}
         manifest = replace(manifest, done=True, facts=facts)
         manifest.write(folder)
