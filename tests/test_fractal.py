@@ -200,5 +200,6 @@ def test_the_command(tmp_path, capsys):
     assert results["peak_mib"] > 50
     assert capsys.readouterr().out.strip() == fractal_table(results)
     assert "| users | 3,000 | 4,000 |" in fractal_table(results)
+    assert "| users | 3,000 | 4,000 | 4,000 |" in fractal_table(results, results)
     assert main(["fractal", *sizes, "--seed", "1", "--folder", str(tmp_path / "events")]) == 2
     assert "Expected the seed with which" in capsys.readouterr().err

@@ -93,11 +93,12 @@ def read_events(folder: Path, shape: tuple[int, int]) -> sparse.csr_matrix:
     return sparse.csr_matrix((np.ones(len(users), np.float32), (users, items)), shape)
 
 
-def fractal_table(results: dict[str, Any]) -> str:
-    """The expansion beside the real data, as Markdown."""
-    sides = results["real"], results["expansion"]
-    rows = [["", results["dataset"], "expanded"]]
-    rows += [[name, *(f"{side[name]:,}" for side in sides)] for name in ("users", "items", "events")]
+def fractal_table(*results: dict[str, Any]) -> str:
+    """Expansions of one data set beside it, and what they took, as Markdown."""
+    sides = [results[0]["real"], *(result["expansion"] for result in results)]
+    rows = [["", results[0]["dataset"], *("expanded" for _ in results)]]
+    for name in ("users", "items", "items_without_events", "events"):
+        rows.append([name.replace("_", " "), *(f"{side[name]:,}" for side in sides)])
     for what in ("user", "item"):
         quantiles = ([f"{each:,.0f}" for each in side[f"{what}_quantiles"][1:]] for side in sides)
         rows.append(
@@ -106,6 +107,9 @@ def fractal_table(results: dict[str, Any]) -> str:
         rows.append([f"Gini of {what}s", *(f"{side[f'{what}_gini']:.2f}" for side in sides)])
     rows.append(["slope of log(events) over log(rank) of items", *(f"{side['item_slope']:.2f}" for side in sides)])
     rows.append(["singular values 2, 3, 5, 10, 20, the first being 1", *(_spectrum(side) for side in sides)])
+    rows.append(["Parquet files", "", *(f"{result['mib']:,} MiB" for result in results)])
+    costs = [f"{result['seconds']:,.0f} s, {result['peak_mib']:,.0f} MiB" for result in results]
+    rows.append(["making them, peak memory", "", *costs])
     return markdown(rows)
 
 
