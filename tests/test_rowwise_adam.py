@@ -37,7 +37,9 @@ def parameter(shape=(N, 4), seed=0, dtype=torch.float64):
 
 
 def gradient(random, shape, n_rows=20, dtype=torch.float64, distinct=True):
-    rows = np.sort(random.choice(shape[0], n_rows, replace=False)) if distinct else random.integers(shape[0], size=n_rows)
+    rows = (
+        np.sort(random.choice(shape[0], n_rows, replace=False)) if distinct else random.integers(shape[0], size=n_rows)
+    )
     values = torch.from_numpy(random.normal(size=(n_rows, *shape[1:]))).to(dtype)
     if distinct:
         return row_sparse(torch.from_numpy(rows), values, shape)

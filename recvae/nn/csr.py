@@ -27,6 +27,4 @@ def starts(groups: Tensor, n_groups: int) -> Tensor:
 
 def row_sparse(rows: Tensor, values: Tensor, shape: Sequence[int]) -> Tensor:
     """A tensor that is zero but in some rows (T,), distinct and ascending, which have these values (T, ...)."""
-    return torch.sparse_coo_tensor(
-        rows.long()[None], values, tuple(shape), check_invariants=False, is_coalesced=True
-    )
+    return torch.sparse_coo_tensor(rows.long()[None], values, tuple(shape), check_invariants=False, is_coalesced=True)
