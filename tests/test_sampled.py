@@ -216,7 +216,7 @@ def test_memory_that_is_used_again_makes_no_difference(kind):
 def small_network(dtype=torch.float32):
     bag, decoder = NoisyBag(I, H, 0.5), Decoder(H, (), I)
     for part in (bag, decoder):
-        initialize(part, generator())
+        initialize(part, 0)
         part.to(dtype)
     bag.sparse = True
     return bag, decoder
@@ -225,7 +225,7 @@ def small_network(dtype=torch.float32):
 def run_step(bag, decoder, optimizer, batch, draw, step):
     optimizer.zero_grad()
     batch = replace(batch, candidates=draw(batch, step))
-    hidden = decoder(torch.tanh(bag.noisy(batch, generator(step))))
+    hidden = decoder(torch.tanh(bag.noisy(batch, nn.Noise.of(step, batch))))
     nn.multinomial_nll(hidden, *decoder.output, batch, "sampled").mean().backward()
     optimizer.step()
 
@@ -237,9 +237,9 @@ def test_the_sparse_gradient_of_the_first_layer_is_the_dense_one():
     batch, found = a_batch(), []
     for is_sparse in (False, True):
         bag = NoisyBag(I, H, 0.5)
-        initialize(bag, generator())
+        initialize(bag, 0)
         bag.sparse = is_sparse
-        bag.noisy(batch, generator(1)).square().sum().backward()
+        bag.noisy(batch, nn.Noise.of(1, batch)).square().sum().backward()
         assert bag.weight.grad.is_sparse == is_sparse
         found.append(bag.weight.grad)
     torch.testing.assert_close(found[1].to_dense(), found[0])
