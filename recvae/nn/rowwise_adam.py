@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from recvae.errors import InvalidParameterError
 from recvae.nn.touched import merged
 
-BLOCK = 1 << 16  # numbers of a block of rows: what is read, computed and written back meanwhile stays in the cache
+BLOCK = 1 << 15  # numbers of a block of rows: it stays in the cache, and torch does not hand it out to several threads
 
 
 class RowwiseAdam(Optimizer):
@@ -48,7 +48,7 @@ class RowwiseAdam(Optimizer):
         _check(self.param_groups[-1])
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One update from the gradients that are there."""
         loss = None
         if closure is not None:
