@@ -28,6 +28,7 @@ class RollCall:
     def __init__(self, store: Any, rank: int, size: int, *, keeper: bool, leave_by_force: bool = False):
         self.store, self.rank, self.size = store, rank, size
         self.keeper, self.leave_by_force = keeper, leave_by_force
+        self.asked = False  # whether this rank is finding out who is gone
         self.over = threading.Event()
         self.thread = threading.Thread(target=self._beat, name="recvae-rollcall", daemon=True)
 
@@ -52,16 +53,18 @@ class RollCall:
 
         It takes `SILENT` seconds at most to find out who is gone.
         """
+        self.asked = True
         try:
             culprits = self._culprits()
         except RuntimeError:  # the store does not answer
-            culprits = ["rank 0, which keeps the register of ranks, ended without a word"]
+            keeper = "rank 0" if self.keeper else "torchrun"
+            culprits = [f"{keeper}, which keeps the register of ranks, ended without a word"]
         who = f"Rank {self.rank} of {self.size}"
         if culprits:
             return LostRankError(f"{who} lost another rank in {during}: {', '.join(culprits)}; {REMEDY}")
         if late:
             return LostRankError(
-                f"{who} waited too long in {during}, and all ranks are there; raise timeout_s where one can be so slow, "
+                f"{who} waited too long in {during}, and all ranks are there; raise timeout_s where one can be slow, "
                 "or look whether all run the same program."
             )
         return None
@@ -80,11 +83,15 @@ class RollCall:
 
     def _ended(self) -> list[str]:
         ends = {rank: json.loads(self.store.get(self._key("end", rank))) for rank in self._others("end")}
-        found = [f"rank {rank} ended with: {end['why']}" for rank, end in ends.items() if end["why"] and not end["lost"]]
+        found = [
+            f"rank {rank} ended with: {end['why']}" for rank, end in ends.items() if end["why"] and not end["lost"]
+        ]
         return found + [f"rank {rank} was done and left" for rank, end in ends.items() if end["why"] is None]
 
     def _beats(self) -> dict[int, bytes]:
-        return {rank: self.store.get(self._key("beat", rank)) if self._has("beat", rank) else b"" for rank in self._others()}
+        return {
+            rank: self.store.get(self._key("beat", rank)) if self._has("beat", rank) else b"" for rank in self._others()
+        }
 
     def _beat(self) -> None:
         """The thread: signs of life, and the way out where an exchange would wait for ever."""

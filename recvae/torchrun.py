@@ -12,12 +12,13 @@ from datetime import timedelta
 from typing import Any
 
 import torch
-import torch.distributed as dist
+import torch.distributed
 
 from recvae.errors import InvalidParameterError, LostRankError
 from recvae.rollcall import RollCall
 from recvae.world import ALONE, CPU, World, _current, current
 
+dist: Any = torch.distributed  # whose stores have no types
 TIMEOUT_S = 600.0
 ADDRESS = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 DEVICES = ("auto", "cpu", "cuda")
@@ -94,7 +95,7 @@ def _has_address() -> bool:
         return False
     if missing:
         raise InvalidParameterError(
-            f"Expected {', '.join(ADDRESS)} in the environment of a rank, got none of {', '.join(missing)}; start with "
+            f"Expected {', '.join(ADDRESS)} in the environment of a rank, found no {', '.join(missing)}; start with "
             "torchrun, which sets them all."
         )
     return True
@@ -159,9 +160,11 @@ def _asked_to_end(roll: RollCall) -> Iterator[None]:
         return
 
     def raise_lost(*_: object) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # who ends is not told so a second time
+        if roll.asked:  # an exchange has failed, and its error is on the way
+            return
+        who = f"Rank {roll.rank} of {roll.size}"
         lost = roll.lost("training, and was asked to end (SIGTERM)")
-        raise lost or LostRankError(f"Rank {roll.rank} of {roll.size} was asked to end (SIGTERM), all others being there.")
+        raise lost or LostRankError(f"{who} was asked to end (SIGTERM), all others being there.")
 
     signal.signal(signal.SIGTERM, raise_lost)
     try:

@@ -62,7 +62,7 @@ class World:
             return torch.cat([part[:n] for part, n in zip(parts, lengths, strict=True)]).to(tensor.device)
 
     def collect(self, tensor: Tensor) -> Tensor | None:
-        """Rows of all ranks in the memory of the host, of the writer alone: they come rank by rank. -> None elsewhere"""
+        """Rows of all ranks, in the host memory of the writer alone: they come rank by rank. -> None elsewhere"""
         if self.size == 1:
             return tensor.detach().cpu()
         lengths = self.all(len(tensor))

@@ -66,4 +66,11 @@ def _result(folder, rank):
 def torchrun(script: Path, size):
     """A script in `size` processes that torchrun starts. -> the process, ended"""
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(size), "--master-port"]
-    return subprocess.run([*command, str(free_port()), str(script)], capture_output=True, text=True, timeout=90)
+    root = str(Path(__file__).parents[1])
+    return subprocess.run(
+        [*command, str(free_port()), str(script)],
+        capture_output=True,
+        text=True,
+        timeout=90,
+        env={**os.environ, "PYTHONPATH": root},
+    )

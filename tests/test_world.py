@@ -1,6 +1,5 @@
 import os
 import signal
-import time
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +11,7 @@ from recvae.batches import Batch
 from recvae.errors import InvalidParameterError, LostRankError
 from recvae.torchrun import joined
 from recvae.world import ALONE, World
-from tests.ranks import environment, run_ranks, torchrun
+from tests.ranks import environment, free_port, run_ranks, torchrun
 
 SIZE = 2
 
@@ -171,36 +170,129 @@ def test_ranks_that_differ_all_raise_one_sentence(ranks):
 
 # a rank that is lost -------------------------------------------------------------------------------------------------
 
-
-def ends(world, how):
-    world.at = "step 3 of epoch 2"
-    world.sum(torch.zeros(1))
-    if world.rank == how.get("who", 1):
-        if how["how"] == "raises":
-            raise ValueError("the third file\nis damaged")
-        if how["how"] == "killed":
-            os.kill(os.getpid(), signal.SIGKILL)
-        if how["how"] == "leaves":
-            return "done"
-        time.sleep(3)  # late
-    world.sum(torch.zeros(1))
-    return "not lost"
-
-
 START_AGAIN = "start all ranks again, from the last checkpoint where there is one."
 
 
-@pytest.mark.parametrize("who", [0, 1])
-@pytest.mark.parametrize(("how", "words"), [("raises", "with: ValueError: the third file is damaged"),
-                                            ("killed", "without a word")])
-def test_the_others_say_which_rank_is_lost_and_why(how, words, who, tmp_path):
-    found = run_ranks(ends, 3 if who else 2, tmp_path, how={"how": how, "who": who})
-    kept = ", which keeps the register of ranks," if (how, who) == ("killed", 0) else ""
-    for rank, text in enumerate(found):
-        if rank == who:
-            assert text == (None if how == "killed" else "ValueError: the third file\nis damaged")
-        else:
-            assert text == (
-                f"LostRankError: Rank {rank} of {len(found)} lost another rank in a sum in step 3 of epoch 2: "
-                f"rank {who}{kept} ended {words}; {START_AGAIN}"
-            )
+def ends(world, how, who):
+    world.at = "step 3 of epoch 2"
+    world.sum(torch.zeros(1))
+    if world.rank == who:
+        if how == "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        raise ValueError("the third file\nis damaged")
+    world.sum(torch.zeros(1))
+
+
+@pytest.mark.parametrize(
+    ("how", "who", "words"),
+    [
+        ("raises", 1, "rank 1 ended with: ValueError: the third file is damaged"),
+        ("killed", 0, "rank 0, which keeps the register of ranks, ended without a word"),
+    ],
+)
+def test_the_others_say_which_rank_is_lost_and_why(how, who, words, tmp_path):
+    found = run_ranks(ends, 2, tmp_path, how=how, who=who)
+    other = 1 - who
+    assert found[who] == (None if how == "killed" else "ValueError: the third file\nis damaged")
+    assert found[other] == (
+        f"LostRankError: Rank {other} of 2 lost another rank in a sum in step 3 of epoch 2: {words}; {START_AGAIN}"
+    )
+
+
+SCRIPT = """
+import os, signal, time, torch
+from recvae.torchrun import joined
+
+with joined("cpu") as world:
+    world.sum(torch.zeros(1))
+    if world.rank == 1:
+        {end}
+    {other}
+"""
+
+
+@pytest.mark.parametrize(
+    ("end", "other", "sentence"),
+    [
+        (
+            "os.kill(os.getpid(), signal.SIGKILL)",
+            "world.sum(torch.zeros(1))",
+            "in a sum: rank 1 ended without a word;",
+        ),
+        (
+            "raise ValueError('the third file is damaged')",
+            "time.sleep(60)",
+            "in training, and was asked to end (SIGTERM): rank 1 ended with: ValueError: the third file is damaged;",
+        ),
+    ],
+    ids=["killed", "raises while the other computes"],
+)
+def test_under_torchrun_the_others_say_it_too(end, other, sentence, tmp_path):
+    script = tmp_path / "train.py"
+    script.write_text(SCRIPT.format(end=end, other=other))
+    ended = torchrun(script, 2)
+    assert ended.returncode != 0
+    assert f"LostRankError: Rank 0 of 2 lost another rank {sentence} {START_AGAIN}" in ended.stderr
+
+
+# coming together -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def rank_of_two(monkeypatch):
+    for name, value in environment(0, 2, free_port()).items():
+        monkeypatch.setenv(name, value)
+
+
+def test_without_others_the_world_is_one_rank():
+    with joined() as world:
+        assert world is ALONE
+    gradients = parameters(0, 1)
+    ALONE.add_gradients(gradients, 0.5)
+    torch.testing.assert_close(gradients[0].grad, table(0, 6))
+    ALONE.agree("data", "0123")
+    ALONE.barrier()
+    assert ALONE.share(whole := batch()) is whole
+    assert ALONE.is_writer
+    assert ALONE.all("a") == ["a"]
+    assert ALONE.broadcast("a") == "a"
+    for method in (ALONE.sum, ALONE.max, ALONE.gather, ALONE.collect):
+        torch.testing.assert_close(method(table(0)), table(0))
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7])
+def test_parts_are_all_things_once(size):
+    parts = [World(rank, size).part(10) for rank in range(size)]
+    assert [i for part in parts for i in range(10)[part]] == list(range(10))
+    assert max(len(range(10)[part]) for part in parts) - min(len(range(10)[part]) for part in parts) <= 1
+
+
+@pytest.mark.usefixtures("rank_of_two")
+def test_what_is_wrong_with_the_environment_is_said(monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.delenv("MASTER_PORT")
+        with (
+            pytest.raises(InvalidParameterError, match="of a rank, found no MASTER_PORT; start with torchrun"),
+            joined(),
+        ):
+            pass
+    with monkeypatch.context() as patch:
+        patch.setenv("RANK", "first")
+        with pytest.raises(
+            InvalidParameterError, match="Expected RANK in the environment as a whole number, got 'first'"
+        ):
+            joined("cpu").__enter__()
+    with pytest.raises(InvalidParameterError, match="Expected a device of auto, cpu, cuda for ranks, got 'tpu'"):
+        joined("tpu").__enter__()
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    for device in ("auto", "cuda"):
+        with pytest.raises(
+            InvalidParameterError, match="got 2 ranks and 1 GPUs; start with torchrun --nproc-per-node 1"
+        ):
+            joined(device).__enter__()
+
+
+@pytest.mark.usefixtures("rank_of_two")
+def test_a_rank_that_does_not_come_is_not_waited_for_for_ever():
+    with pytest.raises(LostRankError, match="Rank 0 of 2 did not find all the others at localhost within 1 s: "):
+        joined("cpu", timeout_s=1).__enter__()

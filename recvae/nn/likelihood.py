@@ -51,7 +51,9 @@ def multinomial_nll(
         states and the batch are of all, the same on each rank, and so are value and gradient of hidden states. For
         "exact", or "auto" without candidates
     """
-    return _nll(Multinomial(_world(items)), hidden, weight, bias, batch, impl, _how(precision, block_bytes, items), items)
+    return _nll(
+        Multinomial(_world(items)), hidden, weight, bias, batch, impl, _how(precision, block_bytes, items), items
+    )
 
 
 def logistic_nll(
@@ -96,7 +98,9 @@ def gaussian_nll(
     """
     if not unobserved > 0:
         raise InvalidParameterError(f"Expected a confidence in items without an event above 0, got {unobserved!r}.")
-    return _nll(Normal(unobserved, _world(items)), hidden, weight, bias, batch, impl, _how(precision, block_bytes, items), items)
+    return _nll(
+        Normal(unobserved, _world(items)), hidden, weight, bias, batch, impl, _how(precision, block_bytes, items), items
+    )
 
 
 # name -> (hidden, weight, bias, batch, ...) -> (B,)
