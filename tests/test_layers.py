@@ -15,7 +15,7 @@ LAYERS = {
     1: "join saving cards download sample layouts datasets split batches evaluation breakdown closed_form histories "
     "rerank large shards rollcall world torchrun",
     2: "nn",
-    3: "callbacks checkpoint live train",
+    3: "callbacks checkpoint live team train",
     4: "recommender models baselines candidates tuning search study inspection examples",
     5: "benchmark report bulk export",
     6: "cli commands arguments tune_command recommend_command shard_command flags __main__ __init__",

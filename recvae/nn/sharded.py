@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from recvae.batches import Batch
 from recvae.nn.encoder import NoisyBag
-from recvae.nn.layers import Decoder
+from recvae.nn.layers import Decoder, initialize_rows
 from recvae.nn.slices import ItemSlice
 from recvae.nn.vae import VAE
 from recvae.world import World
@@ -81,6 +81,15 @@ def whole_state_dict(network: VAE) -> dict[str, Tensor]:
         if whole is not None:
             found[name] = whole
     return found if all(items.world.is_writer for items in cut.values()) else {}
+
+
+def initialize_slices(network: VAE, seed: int) -> None:
+    """Give each rank its rows of what `initialize` would give the whole network."""
+    cut = slices(network)
+    for name, parameter in network.named_parameters():
+        items = cut.get(name)
+        shape = tuple(parameter.shape) if items is None else (items.n_items, *parameter.shape[1:])
+        initialize_rows(parameter, seed, name, shape, 0 if items is None else items.start)
 
 
 @torch.no_grad()
