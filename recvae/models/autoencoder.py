@@ -229,12 +229,11 @@ class Autoencoder(Planned):
         if not team.by_items:
             return network
         cut, tensors = slices(network), {}
-        for name, parameter in network.named_parameters():
-            own = parameter.detach()
+        for name, own in network.state_dict().items():
             tensors[name] = (team.world.gather(own) if name in cut else own).cpu()
         with torch.device("meta"):
             whole = self._built(n_items)
-        fill(whole, with_twins(tensors, self.tables == "tied"))
+        whole.load_state_dict(tensors, assign=True)
         if self.tables == "tied":
             tie(whole)
         return whole
