@@ -18,7 +18,7 @@ import pyarrow.parquet
 
 from benchmarks.markdown import markdown
 from benchmarks.measured import COMMAND
-from benchmarks.speed import machine
+from benchmarks.speed import Save, machine
 
 ROWS_OF_A_FILE = 1_000_000
 
@@ -57,15 +57,18 @@ CASES: dict[str, tuple[bool, list[str]]] = {
 }
 
 
-def run_shards(rows: int, work: Path | None) -> dict[str, Any]:
-    """Each case. -> results for JSON
+def run_shards(rows: int, work: Path | None, save: Save) -> dict[str, Any]:
+    """Each case, saved as soon as it is measured. -> results for JSON
 
     work : folder where the raw files stay for the next time, on a disk with room for them, the shards and the sort; a
         temporary one by default
     """
+    results: dict[str, Any] = machine() | {"rows": rows, "cases": []}
     with _folder(work) as place:
-        cases = [_case(place, what, rows) for what in CASES]
-    return machine() | {"rows": rows, "cases": cases}
+        for what in CASES:
+            results["cases"].append(_case(place, what, rows))
+            save(results)
+    return results
 
 
 def shards_table(results: dict[str, Any]) -> str:
