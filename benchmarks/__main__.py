@@ -30,7 +30,7 @@ from benchmarks.reference import run_reference
 from benchmarks.reproduce import reproduce_table, run_reproduce
 from benchmarks.sampled import run_sampled
 from benchmarks.serving import run_serving
-from benchmarks.shards import run_shards
+from benchmarks.shards import run_shards, shards_table
 from benchmarks.speed import Save, run_epochs, run_rounds, run_speed
 from benchmarks.table import RESULTS, family_table, results_page
 from benchmarks.vectors import run_vectors, sizes_of, vectors_table
@@ -120,6 +120,10 @@ def _exports(given: Given, save: Save) -> None:
 
 def _vectors(given: Given, save: Save) -> None:
     print(vectors_table(run_vectors(sizes_of(given.items), given.data_home, save)))
+
+
+def _shards(given: Given, save: Save) -> None:
+    print(shards_table(run_shards(given.rows, given.work, save)))
 
 
 def _fractal(given: Given, save: Save) -> None:
@@ -264,7 +268,7 @@ COMMANDS = {
     ),
     "shards": Command(
         "raw events in Parquet files as shards on disk, and a shuffled pass over these: seconds and memory",
-        _shown(lambda given: run_shards(given.rows, given.work)),
+        _shards,
         (
             option("--rows", 100_000_000),
             option("--work", None, "folder that keeps the raw files, with room for output (default: none)", type=Path),

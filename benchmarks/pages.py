@@ -24,6 +24,7 @@ from benchmarks.latent.tables import (
     planes_table,
 )
 from benchmarks.serving import serving_table
+from benchmarks.shards import shards_table
 from benchmarks.speed.tables import round_table
 from benchmarks.vectors import vectors_table
 
@@ -76,6 +77,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "serving": _of(serving_table, "serving"),
     "exports": _of(exports_table, "exports-ml-1m"),
     "vectors": _of(vectors_table, "vectors"),
+    "shards": _of(shards_table, "shards"),
     "fractal": _of(fractal_table, "fractal-1m", "fractal-100k"),
     "ranking": partial(table.speed_table, 2),
     "growth": partial(table.speed_table, 3),

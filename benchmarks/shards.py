@@ -18,7 +18,7 @@ import pyarrow.parquet
 
 from benchmarks.markdown import markdown
 from benchmarks.measured import COMMAND
-from benchmarks.speed import machine
+from benchmarks.speed import Save, machine
 
 ROWS_OF_A_FILE = 1_000_000
 
@@ -57,36 +57,39 @@ CASES: dict[str, tuple[bool, list[str]]] = {
 }
 
 
-def run_shards(rows: int, work: Path | None) -> dict[str, Any]:
-    """Each case. -> results for JSON
+def run_shards(rows: int, work: Path | None, save: Save) -> dict[str, Any]:
+    """Each case, saved as soon as it is measured. -> results for JSON
 
     work : folder where the raw files stay for the next time, on a disk with room for them, the shards and the sort; a
         temporary one by default
     """
+    results: dict[str, Any] = machine() | {"rows": rows, "cases": []}
     with _folder(work) as place:
-        cases = [_case(place, what, rows) for what in CASES]
-    return machine() | {"rows": rows, "cases": cases}
+        for what in CASES:
+            results["cases"].append(_case(place, what, rows))
+            save(results)
+    return results
 
 
 def shards_table(results: dict[str, Any]) -> str:
     """What writing and a pass cost in each case, as Markdown."""
+    columns = [_column(case) for case in results["cases"]]
     rows = [[f"{results['rows']:,} rows", *(case["what"] for case in results["cases"])]]
-    rows += [
-        [name, *(text(case) for case in results["cases"])]
-        for name, text in {
-            "users, items, events in shards": lambda case: ", ".join(
-                f"{case['pass'][each]:,}" for each in ("users", "items", "events")
-            ),
-            "raw files": lambda case: f"{case['raw_mib']:,} MiB",
-            "shards": lambda case: f"{case['shards_mib']:,} MiB",
-            "writing": lambda case: f"{case['write']['seconds']:,.0f} s",
-            "writing, peak memory": lambda case: f"{case['write']['peak_mib']:,.0f} MiB",
-            "a shuffled pass": lambda case: f"{case['pass']['seconds']:,.1f} s",
-            "a pass, events a second": lambda case: f"{case['pass']['events_per_second'] / 1e6:,.1f} million",
-            "a pass, peak memory": lambda case: f"{case['pass']['peak_mib']:,.0f} MiB",
-        }.items()
-    ]
-    return markdown(rows)
+    return markdown(rows + [[name, *(column[name] for column in columns)] for name in columns[0]])
+
+
+def _column(case: dict[str, Any]) -> dict[str, str]:
+    written, read = case["write"], case["pass"]
+    return {
+        "users, items, events in shards": ", ".join(f"{read[each]:,}" for each in ("users", "items", "events")),
+        "raw files": f"{case['raw_mib']:,} MiB",
+        "shards": f"{case['shards_mib']:,} MiB",
+        "writing": f"{written['seconds']:,.0f} s",
+        "writing, peak memory": f"{written['peak_mib']:,.0f} MiB",
+        "a shuffled pass": f"{read['seconds']:,.1f} s",
+        "a pass, events a second": f"{read['events_per_second'] / 1e6:,.1f} million",
+        "a pass, peak memory": f"{read['peak_mib']:,.0f} MiB",
+    }
 
 
 @contextmanager

@@ -37,7 +37,9 @@ def test_each_case(tmp_path, monkeypatch, capsys):
         return json.loads(capsys.readouterr().out)
 
     monkeypatch.setattr(benchmarks.shards, "_run", here)
-    results = run_shards(20_000, tmp_path)
+    saved = []
+    results = run_shards(20_000, tmp_path, lambda found: saved.append(len(found["cases"])))
+    assert saved == [1, 2, 3]
     assert [case["pass"]["users"] for case in results["cases"][:2]] == [results["cases"][0]["pass"]["users"]] * 2
     for case in results["cases"]:
         assert case["write"]["peak_mib"] > 50
