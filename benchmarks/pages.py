@@ -23,6 +23,7 @@ from benchmarks.latent.tables import (
     noise_table,
     planes_table,
 )
+from benchmarks.scaling.tables import check_table, laws_table, model_table, rates_table
 from benchmarks.serving import serving_table
 from benchmarks.shards import shards_table
 from benchmarks.speed.tables import round_table
@@ -79,6 +80,10 @@ TABLES: dict[str, Callable[[], str]] = {
     "vectors": _of(vectors_table, "vectors"),
     "shards": _of(shards_table, "shards"),
     "fractal": _of(fractal_table, "fractal-1m", "fractal-100k"),
+    "scaling-laws": _of(laws_table, "scaling"),
+    "scaling-rates": _of(rates_table, "scaling"),
+    "scaling-check": _of(check_table, "scaling"),
+    "scaling-model": model_table,
     "ranking": partial(table.speed_table, 2),
     "growth": partial(table.speed_table, 3),
 }

@@ -1,0 +1,68 @@
+"""The cost model held against what was measured: rates fitted to a few points, and all the others foretold by them."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from dataclasses import astuple, replace
+from typing import Any
+
+import numpy as np
+from scipy.optimize import nnls
+
+from benchmarks.scaling.costs import KINDS, Machine, Shape, memory, total
+
+Point = dict[str, Any]
+FITTED = ("narrow", "wide", "streamed", "scattered", "events", "steps")
+
+
+def shape_of(point: Point) -> Shape:
+    """As the cost model has it; a user's events are those that were left when repeated ones were one."""
+    return Shape(
+        users=point["users"],
+        items=point["items"],
+        length=point["events"] / point["users"],
+        batch=min(point["batch"], point["users"]),
+        hidden=point["width"],
+        latent=point["width"],
+        candidates=point["candidates"],
+        ranks=point["ranks"],
+        share=point["share"],
+    )
+
+
+def foretold(results: dict[str, Any]) -> dict[str, Any]:
+    """The results with the fitted rates, and for each point what the cost model says. -> results"""
+    done = [point for point in results["points"] if "seconds" in point]
+    rates = fit([point for point in done if point.get("fit")])
+    probed = [point for point in done if "sent_per_second" in point]
+    if probed:
+        sent = statistics.median(point["sent_per_second"] for point in probed)
+        rates = replace(rates, sent=sent, hops=1 / statistics.median(point["seconds_of_a_hop"] for point in probed))
+    told = [
+        point
+        | {"model_seconds": rates.seconds(_counts(point)), "model_mib": sum(memory(shape_of(point)).values()) / 2**20}
+        if "seconds" in point
+        else point
+        for point in results["points"]
+    ]
+    known = {name: rate for name, rate in zip(KINDS, astuple(rates), strict=True) if rate != math.inf}
+    return results | {"points": told, "rates": known}
+
+
+def fit(points: list[Point]) -> Machine:
+    """Rates, none below 0, with which relative errors of the points' times are least in squares."""
+    counts = np.array([[getattr(_counts(point), kind) for kind in FITTED] for point in points], float).reshape(
+        -1, len(FITTED)
+    )
+    seconds = np.array([min(point["seconds"]) for point in points])
+    scale = counts.max(axis=0, initial=1e-300)
+    costs, _ = nnls(counts / scale / seconds[:, None], np.ones(len(points)))
+    with np.errstate(divide="ignore"):
+        return Machine(**{kind: float(rate) for kind, rate in zip(FITTED, scale / costs, strict=True)})
+
+
+def _counts(point: Point) -> Any:
+    """Where the hardware does not compute in bfloat16, nothing is in it."""
+    counts = total(shape_of(point))
+    return counts if point["bfloat16"] else replace(counts, narrow=0, wide=counts.narrow + counts.wide)
