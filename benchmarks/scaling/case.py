@@ -29,6 +29,7 @@ from recvae.train import How, run_steps
 from recvae.world import World
 
 Point = dict[str, Any]
+Times = tuple[float, float]  # seconds of a step, and of them those that this thread had a core
 WARM = 2  # steps before those that count
 SKEW = 0.9
 PROBE = 1 << 22  # numbers of a sum over ranks
@@ -73,14 +74,14 @@ def _figures(point: Point, world: World) -> dict[str, Any]:
     found = {"events": rows.nnz, "plan_mib": plan.memory.peak / 2**20, "bfloat16": in_bfloat16("auto", world.device)}
     if not plan.fits:
         return found | {"refused": plan.refusal()}
-    with PeakMemory() as peak:
-        with reused():
-            seconds = _times(_steps(model, rows), point["budget"], world)
-    found |= {"seconds": seconds, "peak_mib": peak.mib - before / 2**20}
+    with PeakMemory() as peak, reused():
+        times = _times(_steps(model, rows), point["budget"], world)
+    found |= {"seconds": [wall for wall, _ in times], "cpu_seconds": [own for _, own in times]}
+    found |= {"peak_mib": peak.mib - before / 2**20}
     return found | (_probed(world) if world.size > 1 else {})
 
 
-def _steps(model: MultVAE, rows: sparse.csr_matrix) -> Callable[[], float]:
+def _steps(model: MultVAE, rows: sparse.csr_matrix) -> Callable[[], Times]:
     """A function that makes the next step, and says how long it took, its batch's reading among it."""
     state = model._untrained(rows.shape[1], model.impl == "sampled")
     plan, source = model._plan(rows, model.epochs, model._beta, model.impl), on_device(rows, state.device)
@@ -89,20 +90,20 @@ def _steps(model: MultVAE, rows: sparse.csr_matrix) -> Callable[[], float]:
     hows = (How(lower, key=key, sampler=plan.sampler, team=model._team()) for key in itertools.count())
     next(batches)  # the order of the pass is drawn
 
-    def step() -> float:
-        started = time.perf_counter()
+    def step() -> Times:
+        started, own = time.perf_counter(), time.thread_time()
         state.done = 0
         state.make_room(1)
         run_steps(state, [next(batches)], [0.1], next(hows))
-        return time.perf_counter() - started
+        return time.perf_counter() - started, time.thread_time() - own
 
     return step
 
 
-def _times(step: Callable[[], float], budget: float, world: World) -> list[float]:
+def _times(step: Callable[[], Times], budget: float, world: World) -> list[Times]:
     """Of steps for about so many seconds, two at the least; on all ranks as many."""
     warm = [step() for _ in range(WARM)]
-    many = world.broadcast(int(min(30, max(2, budget / warm[-1]))))
+    many = world.broadcast(int(min(30, max(2, budget / warm[-1][0]))))
     return [step() for _ in range(many)]
 
 

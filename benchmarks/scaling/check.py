@@ -31,6 +31,11 @@ def shape_of(point: Point) -> Shape:
     )
 
 
+def took(point: Point) -> float:
+    """Seconds of the shortest step: those that a single process had a core, so that other work stretches them less."""
+    return float(min(point["cpu_seconds"] if point["ranks"] == 1 else point["seconds"]))
+
+
 def foretold(results: dict[str, Any]) -> dict[str, Any]:
     """The results with the fitted rates, and for each point what the cost model says. -> results"""
     done = [point for point in results["points"] if "seconds" in point]
@@ -55,7 +60,7 @@ def fit(points: list[Point]) -> Machine:
     counts = np.array([[getattr(_counts(point), kind) for kind in FITTED] for point in points], float).reshape(
         -1, len(FITTED)
     )
-    seconds = np.array([min(point["seconds"]) for point in points])
+    seconds = np.array([took(point) for point in points])
     scale = counts.max(axis=0, initial=1e-300)
     costs, _ = nnls(counts / scale / seconds[:, None], np.ones(len(points)))
     with np.errstate(divide="ignore"):

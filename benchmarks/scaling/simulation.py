@@ -1,4 +1,4 @@
-"""100 million users x 10 million items on GPUs, on paper: the cost model with assumed rates, for nothing here has any."""
+"""100 million users x 10 million items on GPUs, on paper: the cost model with rates that are assumed."""
 
 from __future__ import annotations
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from benchmarks.markdown import markdown
+from benchmarks.scaling.check import took
 from benchmarks.scaling.simulation import GB, Simulated, simulations, widest
 
 Point = dict[str, Any]
@@ -37,7 +38,7 @@ def check_table(results: dict[str, Any]) -> str:
     ranks = [point for point in done if point["ranks"] > 1]
     rows = [["what is foretold / what was measured", "points", "least", "median", "most"]]
     for name, some in (("points fitted to", fitted), ("other points of one rank", held), ("two ranks", ranks)):
-        rows.append(_ratios(f"a step's time by the model, {name}", (p["model_seconds"] / _seconds(p) for p in some)))
+        rows.append(_ratios(f"a step's time by the model, {name}", (p["model_seconds"] / took(p) for p in some)))
     clear = [point for point in done if point["peak_mib"] > 20]  # below, it is what the libraries happen to take
     for how, key in (("the plan", "plan_mib"), ("the model", "model_mib")):
         rows.append(_ratios(f"peak memory by {how}", (point[key] / point["peak_mib"] for point in clear)))
@@ -71,7 +72,7 @@ def _law(point: Point) -> list[str]:
     row = [point["law"], kind, ranks, *sizes, candidates]
     if "seconds" not in point:
         return [*row, "failed" if "failed" in point else "does not fit", "", "", "", ""]
-    times = [f"{1000 * seconds:,.0f}" for seconds in (_seconds(point), point["model_seconds"])]
+    times = [f"{1000 * seconds:,.0f}" for seconds in (took(point), point["model_seconds"])]
     return [*row, *times, *(f"{point[name]:,.0f}" for name in ("peak_mib", "plan_mib", "model_mib"))]
 
 
@@ -88,7 +89,3 @@ def _simulated(found: Simulated) -> list[str]:
     times = [*(parts[name] for name in LARGE), rest, 1000 * found.seconds]
     sizes = [str(found.shape.ranks), f"{found.peak / GB:,.0f}", f"{widest(found.shape):,}", f"{found.sent / GB:,.2f}"]
     return [found.mode, *sizes, *(f"{each:,.0f}" for each in times), f"{found.hours:,.2f}", found.longest]
-
-
-def _seconds(point: Point) -> float:
-    return float(min(point["seconds"]))
