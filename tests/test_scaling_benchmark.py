@@ -108,6 +108,7 @@ def test_rates_are_found_again_from_times_that_they_made():
         if point["ranks"] == 1
     ]
     for point in made:
+        point["streamed_per_second"] = machine.streamed
         point["cpu_seconds"] = [machine.seconds(total(scaling.check.shape_of(point)))]
     found = fit(made)
     for point in made:
@@ -146,7 +147,7 @@ def test_a_quick_run_from_end_to_end(monkeypatch):
         assert point["model_seconds"] > 0
     assert {"sent", "hops"} <= results["rates"].keys()
     assert len(laws_table(results).splitlines()) == 2 + 6
-    assert len(check_table(results).splitlines()) == 2 + 5
+    assert len(check_table(results).splitlines()) == 2 + 6
     assert "probed" in rates_table(results)
 
 

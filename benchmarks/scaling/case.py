@@ -78,7 +78,7 @@ def _figures(point: Point, world: World) -> dict[str, Any]:
         times = _times(_steps(model, rows), point["budget"], world)
     found |= {"seconds": [wall for wall, _ in times], "cpu_seconds": [own for _, own in times]}
     found |= {"peak_mib": peak.mib - before / 2**20}
-    return found | (_probed(world) if world.size > 1 else {})
+    return found | {"streamed_per_second": _copied()} | (_probed(world) if world.size > 1 else {})
 
 
 def _steps(model: MultVAE, rows: sparse.csr_matrix) -> Callable[[], Times]:
@@ -107,6 +107,12 @@ def _times(step: Callable[[], Times], budget: float, world: World) -> list[Times
     return [step() for _ in range(many)]
 
 
+def _copied() -> float:
+    """Bytes a second that a copy reads and writes."""
+    source, target = torch.ones(2, 4 * PROBE)  # larger than caches
+    return 2 * source.nbytes / _median(lambda: target.copy_(source), 9, time.thread_time)
+
+
 def _probed(world: World) -> dict[str, float]:
     """Of the network: bytes a second that a rank sends in a large sum, and seconds of a small one's messages."""
     large, small = torch.zeros(PROBE), torch.zeros(3)
@@ -117,12 +123,12 @@ def _probed(world: World) -> dict[str, float]:
     }
 
 
-def _median(work: Callable[[], object], times: int) -> float:
+def _median(work: Callable[[], object], times: int, clock: Callable[[], float] = time.perf_counter) -> float:
     seconds = []
     for _ in range(times):
-        started = time.perf_counter()
+        started = clock()
         work()
-        seconds.append(time.perf_counter() - started)
+        seconds.append(clock() - started)
     return statistics.median(seconds[1:])
 
 

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from scipy.optimize import nnls
 
-from benchmarks.scaling.costs import KINDS, Machine, Shape, memory, total
+from benchmarks.scaling.costs import KINDS, Counts, Machine, Shape, memory, total
 
 Point = dict[str, Any]
-FITTED = ("narrow", "wide", "streamed", "scattered", "events", "steps")
+FITTED = ("narrow", "wide", "scattered", "events", "steps")
 
 
 def shape_of(point: Point) -> Shape:
@@ -44,30 +44,41 @@ def foretold(results: dict[str, Any]) -> dict[str, Any]:
     if probed:
         sent = statistics.median(point["sent_per_second"] for point in probed)
         rates = replace(rates, sent=sent, hops=1 / statistics.median(point["seconds_of_a_hop"] for point in probed))
-    told = [
-        point
-        | {"model_seconds": rates.seconds(_counts(point)), "model_mib": sum(memory(shape_of(point)).values()) / 2**20}
-        if "seconds" in point
-        else point
-        for point in results["points"]
-    ]
+    told = [point | (_said(point, rates) if "seconds" in point else {}) for point in results["points"]]
     known = {name: rate for name, rate in zip(KINDS, astuple(rates), strict=True) if rate != math.inf}
     return results | {"points": told, "rates": known}
 
 
+def _said(point: Point, rates: Machine) -> dict[str, float]:
+    """Of a step in all, of a step without what goes over the network, and of memory."""
+    counts = _counts(point)
+    return {
+        "model_seconds": rates.seconds(counts),
+        "model_own_seconds": rates.seconds(replace(counts, sent=0, hops=0)),
+        "model_mib": sum(memory(shape_of(point)).values()) / 2**20,
+    }
+
+
 def fit(points: list[Point]) -> Machine:
-    """Rates, none below 0, with which relative errors of the points' times are least in squares."""
-    counts = np.array([[getattr(_counts(point), kind) for kind in FITTED] for point in points], float).reshape(
-        -1, len(FITTED)
-    )
+    """Rates, none below 0, with which relative errors of the points' times are least in squares.
+
+    That of bytes in one piece is probed: these grow with the operations, and a fit cannot tell which of the two it was.
+    """
+    if not points:
+        return Machine(*[math.inf] * len(KINDS))
+    streamed = statistics.median(point["streamed_per_second"] for point in points)
+    all_counts = [_counts(point) for point in points]
+    counts = np.array([[getattr(each, kind) for kind in FITTED] for each in all_counts], float)
     seconds = np.array([took(point) for point in points])
-    scale = counts.max(axis=0, initial=1e-300)
-    costs, _ = nnls(counts / scale / seconds[:, None], np.ones(len(points)))
+    left = 1 - np.array([each.streamed / streamed for each in all_counts]) / seconds
+    scale = counts.max(axis=0).clip(min=1e-300)
+    costs, _ = nnls(counts / scale / seconds[:, None], left)
     with np.errstate(divide="ignore"):
-        return Machine(**{kind: float(rate) for kind, rate in zip(FITTED, scale / costs, strict=True)})
+        rates = {kind: float(rate) for kind, rate in zip(FITTED, scale / costs, strict=True)}
+    return Machine(streamed=streamed, **rates)
 
 
-def _counts(point: Point) -> Any:
+def _counts(point: Point) -> Counts:
     """Where the hardware does not compute in bfloat16, nothing is in it."""
     counts = total(shape_of(point))
     return counts if point["bfloat16"] else replace(counts, narrow=0, wide=counts.narrow + counts.wide)

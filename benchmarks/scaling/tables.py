@@ -14,7 +14,7 @@ Point = dict[str, Any]
 UNITS = {
     "narrow": (1e9, "billion operations a second in bfloat16"),
     "wide": (1e9, "billion operations a second in float32"),
-    "streamed": (1e9, "GB/s in one piece"),
+    "streamed": (1e9, "GB/s in one piece, probed by a copy"),
     "scattered": (1e9, "GB/s of rows here and there"),
     "events": (1e6, "million events a second, sorted and drawn noise for"),
     "sent": (1e9, "GB/s between ranks, probed"),
@@ -38,7 +38,9 @@ def check_table(results: dict[str, Any]) -> str:
     ranks = [point for point in done if point["ranks"] > 1]
     rows = [["what is foretold / what was measured", "points", "least", "median", "most"]]
     for name, some in (("points fitted to", fitted), ("other points of one rank", held), ("two ranks", ranks)):
-        rows.append(_ratios(f"a step's time by the model, {name}", (p["model_seconds"] / took(p) for p in some)))
+        rows.append(_ratios(f"a step's time, {name}", (p["model_seconds"] / took(p) for p in some)))
+    own = (point["model_own_seconds"] / min(point["cpu_seconds"]) for point in ranks)
+    rows.append(_ratios("what a rank does itself, two ranks", own))
     clear = [point for point in done if point["peak_mib"] > 20]  # below, it is what the libraries happen to take
     for how, key in (("the plan", "plan_mib"), ("the model", "model_mib")):
         rows.append(_ratios(f"peak memory by {how}", (point[key] / point["peak_mib"] for point in clear)))
