@@ -15,10 +15,12 @@ from benchmarks.scaling.check import fit, foretold
 from benchmarks.scaling.costs import ADAM, Counts, Machine, Shape, distinct, memory, rows_of_a_rank, step, total
 from benchmarks.scaling.simulation import GB, GPU_BYTES, MODES, simulated, widest
 from benchmarks.scaling.tables import check_table, laws_table, model_table, rates_table
+from benchmarks.table import RESULTS
 from recvae import MultVAE
 from recvae.world import ALONE
 
 TINY = Shape(users=8, items=20, length=3, batch=4, hidden=2, latent=1, skew=0)  # 12 events, of which 6 are kept
+SAID = ("model_seconds", "model_own_seconds", "model_mib")
 TABLES = 20 * 2 + 20 * 2 + 20
 MIDDLE = 2 + (2 * 2 + 2) + (1 * 2 + 2)  # biases of the first layer; hidden -> mean and variance; latent -> hidden
 PADDED = 32  # columns of the output layer in bfloat16
@@ -113,6 +115,15 @@ def test_rates_are_found_again_from_times_that_they_made():
     found = fit(made)
     for point in made:
         assert found.seconds(total(scaling.check.shape_of(point))) == pytest.approx(point["cpu_seconds"][0], rel=1e-4)
+
+
+def test_what_is_recorded_is_what_the_model_says_today():
+    recorded = json.loads((RESULTS / "scaling.json").read_text())
+    again = foretold(recorded)
+    assert again["rates"] == pytest.approx(recorded["rates"])
+    for point, before in zip(again["points"], recorded["points"], strict=True):
+        if "seconds" in point:
+            assert [point[name] for name in SAID] == pytest.approx([before[name] for name in SAID])
 
 
 def test_a_simulated_step():

@@ -266,7 +266,7 @@ def _rows_gathered(shape: Shape) -> Counts:
     first, last = rows_of_a_rank(shape)
     rows = shape.ranks * (first + 2 * last)
     calls = TABLES * 4  # numbers and rows, of places and of gradients
-    return Counts(sent=gathered * others / shape.ranks, hops=calls * others, streamed=5 * gathered, events=rows)
+    return Counts(sent=gathered * others / shape.ranks, hops=calls * others, scattered=5 * gathered, events=rows)
 
 
 def _gathered(shape: Shape) -> float:
