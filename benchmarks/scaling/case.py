@@ -40,7 +40,9 @@ def run(points: list[Point], world: World) -> list[dict[str, Any]]:
     small = Point(items=50, users=40, length=5, candidates=10, batch=20, width=4, budget=0)
     for candidates in (None, 10):  # so that what the libraries take for themselves is there before
         _figures(small | {"candidates": candidates}, world)
-    return [_figures(point, world) for point in points]
+    found = [_figures(point, world) for point in points]
+    probed = {"streamed_per_second": _copied()} | (_probed(world) if world.size > 1 else {})
+    return [figures | probed for figures in found]
 
 
 def zipf(n_users: int, n_items: int, length: int, seed: int = 0) -> sparse.csr_matrix:
@@ -77,8 +79,7 @@ def _figures(point: Point, world: World) -> dict[str, Any]:
     with PeakMemory() as peak, reused():
         times = _times(_steps(model, rows), point["budget"], world)
     found |= {"seconds": [wall for wall, _ in times], "cpu_seconds": [own for _, own in times]}
-    found |= {"peak_mib": peak.mib - before / 2**20}
-    return found | {"streamed_per_second": _copied()} | (_probed(world) if world.size > 1 else {})
+    return found | {"peak_mib": peak.mib - before / 2**20}
 
 
 def _steps(model: MultVAE, rows: sparse.csr_matrix) -> Callable[[], Times]:
