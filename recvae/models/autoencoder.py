@@ -138,7 +138,8 @@ class Autoencoder(Planned):
         if run.valid is not None:
             plan = replace(plan, validate=partial(validation, state.network, run.valid, run.values, self.validates))
         history = self._train(state, rows, plan, run)
-        return {"network_": _settled(self._whole(state.network, rows.shape[1], team)), "history_": history}
+        whole = _settled(self._whole(state.network, rows.shape[1], team))
+        return {"network_": whole, "history_": history, "plan_": found}
 
     def _learn_on(self, rows: sparse.csr_matrix, epochs: int | None, run: FitRun) -> dict[str, Any]:
         by_item = rows.T.tocsr().sign()  # (I + n, U)

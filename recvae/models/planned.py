@@ -16,7 +16,7 @@ from recvae.nn.candidates import SAMPLERS
 from recvae.nn.device import find_device
 from recvae.nn.likelihood import IMPLS
 from recvae.nn.products import PRECISIONS
-from recvae.params import check_params, hyper, parameters
+from recvae.params import check_params, fitted, hyper, parameters
 from recvae.recommender import Recommender
 from recvae.shards import Shards
 from recvae.split import Holdout
@@ -67,6 +67,8 @@ class Planned(Recommender):
         choices=PRECISIONS,
         run_option=True,
     )
+
+    plan_: Forecast = fitted()  # what the fit went by; not in files
 
     @abstractmethod
     def _network(self, n_items: int) -> VAE:
