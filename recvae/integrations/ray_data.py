@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from itertools import cycle
@@ -82,7 +82,7 @@ class Cluster:
         names = [source.user, source.item] + ([] if source.value is None else [source.value])
         rows = self._ray.data.read_parquet(files, columns=names, partitioning=None)
         events = rows.map_batches(
-            strong, batch_size=None, batch_format="pyarrow", fn_args=(names, source.min_value), zero_copy_batch=True
+            _strong(names, source.min_value), batch_size=None, batch_format="pyarrow", zero_copy_batch=True
         )
         # it is the sort that keeps Ray from cutting a block
         return events.repartition(n_blocks, keys=["user"], sort=True).materialize()
@@ -128,6 +128,7 @@ class Cluster:
         options: dict[str, Any] = {"address": address, "log_to_driver": False, "logging_level": logging.ERROR}
         if address == "local":
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+            os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # it warns of what Ray Data itself does
             options["include_dashboard"] = False
         try:
             self._ray.init(**options)
@@ -174,23 +175,25 @@ class Scorer:
             yield pa.table({"part": [json.dumps(asdict(part))]})
 
 
-def strong(rows: pa.Table, names: list[str], min_value: float | None) -> pa.Table:
-    """Rows of a file -> columns user, item and, for a third name, value: without weak events and zeros."""
-    columns = {column: _plain(rows[name]) for column, name in zip(("user", "item", "value"), names, strict=False)}
-    events = pa.table(columns)
-    if "value" not in columns:
-        return events
-    values = columns["value"].cast(pa.float64())
-    events = events.set_column(2, "value", values)
-    kept = pc.not_equal(values, 0.0)
-    if min_value is not None:
-        kept = pc.and_(kept, pc.greater_equal(values, float(min_value)))
-    return events.filter(kept)
+def _strong(names: list[str], min_value: float | None) -> Callable[[pa.Table], pa.Table]:
+    """Rows of a file -> columns user, item and, for a third name, value: without weak events and zeros.
 
+    A function in a function goes to workers as code: those that only read need not import this module, and torch.
+    """
 
-def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """A column whose texts are no dictionary, of which each file would have its own."""
-    return column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
+    def events(rows: pa.Table) -> pa.Table:
+        columns = [rows[name] for name in names]
+        # each file has its own dictionary
+        plain = [c.cast(c.type.value_type) if pa.types.is_dictionary(c.type) else c for c in columns]
+        if len(plain) == 2:
+            return pa.table(plain, ["user", "item"])
+        values = plain[2].cast(pa.float64())
+        kept = pc.not_equal(values, 0.0)
+        if min_value is not None:
+            kept = pc.and_(kept, pc.greater_equal(values, float(min_value)))
+        return pa.table([*plain[:2], values], ["user", "item", "value"]).filter(kept)
+
+    return events
 
 
 @contextmanager
