@@ -129,9 +129,9 @@ class _Joined(MultDAE):
         network.likelihood = self._nll
         return network
 
-    def _untrained(self, n_items: int) -> State:
-        state = super()._untrained(n_items)
-        state.optimizer.add_param_group({"params": [self.log_a]})
+    def _untrained(self, n_items: int, by_sampling: bool = False) -> State:
+        state = super()._untrained(n_items, by_sampling)
+        state.optimizers[0].add_param_group({"params": [self.log_a]})
         return state
 
     def _nll(self, hidden: Tensor, weight: Tensor, bias: Tensor, batch: Batch) -> Tensor:

@@ -2,6 +2,7 @@
 
 from recvae import baselines as baselines
 from recvae.cards import Card, load_card
+from recvae.checkpoint import Checkpoint
 from recvae.datasets import load_dataset, load_split
 from recvae.evaluation import Evaluation, Metric, PairedTest, evaluate, holm, paired_bootstrap
 from recvae.interactions import Interactions
@@ -24,6 +25,7 @@ __all__ = [
     "EASE",
     "EDLAE",
     "Card",
+    "Checkpoint",
     "Evaluation",
     "HVamp",
     "Holdout",

@@ -12,12 +12,14 @@ from rich.console import Console
 from recvae.callbacks import Callback, JsonLines, TensorBoard
 from recvae.candidates import CANDIDATES, known_model
 from recvae.cards import load_card
+from recvae.checkpoint import Checkpoint, as_checkpoint
 from recvae.datasets import load_dataset, load_split
 from recvae.errors import InvalidParameterError, UnknownNameError
 from recvae.files import check_writable
 from recvae.interactions import Interactions
 from recvae.params import get_params, parse_param
 from recvae.recommender import Recommender
+from recvae.shards import Shards
 from recvae.split import SPLIT_OPTIONS, Split, check_split, make_split, split_options
 
 
@@ -43,6 +45,26 @@ def callbacks(arguments: argparse.Namespace) -> list[Callback]:
         check_writable(arguments.log)
         asked.append(JsonLines(arguments.log))
     return asked
+
+
+def asked_shards(arguments: argparse.Namespace) -> Shards | None:
+    """The shards that are asked for, if they are. Raises InvalidParameterError for options that they settled."""
+    if arguments.shards is None:
+        return None
+    settled = ("input", "dataset", "value", "time", "min_value", "min_user", "split", "heldout_users", "test_input")
+    for name in settled:
+        if getattr(arguments, name, None) is not None:
+            raise InvalidParameterError(
+                f"Expected --shards without --{name.replace('_', '-')}: what is in them was settled by recvae shard."
+            )
+    return Shards(arguments.shards)
+
+
+def asked_checkpoint(arguments: argparse.Namespace) -> Checkpoint | None:
+    """Where a training is to keep itself."""
+    if arguments.checkpoint is None:
+        return None
+    return as_checkpoint(Checkpoint(arguments.checkpoint, arguments.checkpoint_minutes))
 
 
 def _check_source(arguments: argparse.Namespace) -> None:

@@ -5,12 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy import sparse
 from torch import Tensor
+
+
+def shuffle(n: int, key: int, stream: int) -> NDArray[np.int64]:
+    """An order of n things: that of random 64-bit numbers. What a bit generator of numpy draws stays the same."""
+    bits = np.random.Philox(key=np.array([key, stream], dtype=np.uint64)).random_raw(n)
+    return np.argsort(bits, kind="stable")
 
 
 @dataclass(frozen=True)
@@ -43,11 +50,25 @@ class Batch:
         return events.new_zeros(len(self)).index_add_(0, self.rows, events)
 
 
+class Rows(Protocol):
+    """Rows (U, I) to train on, wherever they are, as ragged batches on a device."""
+
+    def __len__(self) -> int: ...
+
+    def batches_of(self, key: int, batch_size: int, start: int = 0) -> Iterator[Batch]:
+        """A pass: all rows once, in an order that follows from `key` alone, in batches; from the batch `start` on."""
+        ...
+
+    def batches(self, order: Tensor, batch_size: int) -> Iterator[Batch]:
+        """The given rows, in that order, in batches; the last one may be smaller."""
+        ...
+
+
 class DeviceRows:
     """Rows (U, I) of a CSR matrix, moved to `device` once: columns as int32, and where rows begin on the host too."""
 
     def __init__(self, matrix: sparse.csr_matrix, device: torch.device):
-        self.indptr = matrix.indptr.astype(np.int64)
+        self.device, self.indptr = device, matrix.indptr.astype(np.int64)
         self.starts = torch.from_numpy(self.indptr).to(device)
         self.items = torch.from_numpy(matrix.indices.astype(np.int32)).to(device)
         self.values = torch.from_numpy(matrix.data.astype(np.float32)).to(device)
@@ -74,9 +95,13 @@ class DeviceRows:
             here = slice(start, start + batch_size + 1)
             yield self._gather(order[here][:batch_size], offsets[here] - offsets[start], bounds[here] - bounds[start])
 
-    def shuffled(self, batch_size: int, generator: torch.Generator) -> Iterator[Batch]:
-        """All rows once, in a random order, in batches."""
-        return self.batches(torch.randperm(len(self), generator=generator, device=generator.device), batch_size)
+    def batches_of(self, key: int, batch_size: int, start: int = 0) -> Iterator[Batch]:
+        """All rows once in batches, in the order of `key`, from 0 to 2^64 - 1; from the batch `start` on.
+
+        The order is that of the 64-bit numbers which numpy's Philox draws by (key, 1).
+        """
+        order = torch.from_numpy(shuffle(len(self), key, 1))
+        return self.batches(order[start * batch_size :], batch_size)
 
     def _gather(self, order: Tensor, offsets: Tensor, bounds: NDArray[np.int64]) -> Batch:
         total = int(bounds[-1])

@@ -13,12 +13,11 @@ from typing import Any
 from recvae import commands, recommend_command, shard_command, tune_command
 from recvae.bulk import ENGINES, USERS_PER_PART
 from recvae.candidates import CANDIDATES
-from recvae.cards import known_cards
 from recvae.errors import InvalidParameterError, RecvaeError, UnknownNameError
 from recvae.evaluation import DEFAULT_METRICS
-from recvae.rows import VALUES
+from recvae.flags import add_columns, add_dataset, add_events, add_param, add_shards, add_split
 from recvae.shards import USERS_PER_SHARD
-from recvae.split import SPLIT_SEED, SPLITS
+from recvae.split import SPLIT_SEED
 from recvae.version import __version__
 
 # the default of what has to be given, by flag or by configuration
@@ -118,12 +117,12 @@ def _benchmark(parser: argparse.ArgumentParser) -> None:
     recvae benchmark --dataset ml-1m --data-home ~/data --seeds 3 --out ml-1m.json
     """
     add = parser.add_argument
-    _add_dataset(add, "sample", " (default: sample)")
+    add_dataset(add, "sample", " (default: sample)")
     add("--models", help=f"comma-separated, of {', '.join(CANDIDATES)}, or all (default: all)")
     add("--seeds", type=int, default=1, help="train each model with this many seeds (default: 1)")
     add("--seed", type=int, default=0, help="the first of them (default: 0)")
-    _add_param(add, "a hyper-parameter for all models that have it, such as epochs=20")
-    _add_split(parser, "the data set's own")
+    add_param(add, "a hyper-parameter for all models that have it, such as epochs=20")
+    add_split(parser, "the data set's own")
     add("--examples", type=int, default=3, help="test users to show, with histories (default: 3)")
     add("--out", type=Path, help="write settings and results, examples included, to this JSON file")
     add(
@@ -151,16 +150,16 @@ def _tune(parser: argparse.ArgumentParser) -> None:
     recvae tune --dataset ml-1m --data-home ~/data --model MultVAE --trials 20 --study tune.db --out best.toml
     """
     add = parser.add_argument
-    _add_events(parser)
+    add_events(parser)
     add("--model", default="MultVAE", help=f"one of {', '.join(CANDIDATES)} (default: MultVAE)")
     add("--trials", type=int, default=30, help="fits in all, with those that the study has (default: 30)")
     add("--metric", default="ndcg@100", help="of validation users (default: ndcg@100)")
-    _add_param(add, "a hyper-parameter that is not searched for but fixed, such as epochs=20")
+    add_param(add, "a hyper-parameter that is not searched for but fixed, such as epochs=20")
     add("--study", type=Path, help="SQLite file that keeps the trials; a search that was stopped goes on there")
     add("--name", help="of the study in that file (default: the model)")
     add("--timeout", type=float, help="begin no trial after so many seconds")
     add("--seed", type=int, default=0, help="seed of the proposals and of the models (default: 0)")
-    _add_split(parser, "the data set's own", given=True)
+    add_split(parser, "the data set's own", given=True)
     add("--out", type=Path, help="write the best settings to this TOML file, for --config of train and benchmark")
     add("--json", action="store_true", help="print all trials as JSON in the place of the table of the best")
 
@@ -171,12 +170,20 @@ def _train(parser: argparse.ArgumentParser) -> None:
     recvae train --input events.csv --user who --item film --out films.recvae
     """
     add = parser.add_argument
-    _add_events(parser)
+    add_events(parser)
     add("--model", default="MultVAE", help=f"one of {', '.join(CANDIDATES)} (default: MultVAE)")
-    _add_param(add, "a hyper-parameter, such as latent_dim=64")
+    add_param(add, "a hyper-parameter, such as latent_dim=64")
     add("--seed", type=int, default=0, help="seed of the model (default: 0)")
-    _add_split(parser, "none: train on everything", given=True)
+    add_split(parser, "none: train on everything", given=True)
     add("--out", type=Path, default=NEEDED, help="the model file to write")
+    add_shards(add)
+    add(
+        "--checkpoint",
+        type=Path,
+        metavar="DIR",
+        help="keep the training in this folder; the same command goes on there after a stop",
+    )
+    add("--checkpoint-minutes", type=float, default=10.0, help="how often, besides each epoch (default: 10)")
     add("--log", type=Path, metavar="FILE.jsonl", help="add a line of JSON to this file for each epoch, as it ends")
     add("--tensorboard", type=Path, metavar="DIR", help="write curves for TensorBoard into a folder in this one")
     add("--json", action="store_true", help="print what was done as JSON")
@@ -189,8 +196,9 @@ def _evaluate(parser: argparse.ArgumentParser) -> None:
     """
     add = parser.add_argument
     add("model_file", type=Path, nargs="?", default=NEEDED, help="what recvae train wrote")
-    _add_events(parser)
-    _add_split(parser, "strong with --heldout-users", given=True)
+    add_events(parser)
+    add_split(parser, "strong with --heldout-users", given=True)
+    add_shards(add)
     add("--metrics", default=",".join(DEFAULT_METRICS), help="comma-separated (default: %(default)s)")
     add("--json", action="store_true", help="print JSON")
 
@@ -202,7 +210,7 @@ def _recommend(parser: argparse.ArgumentParser) -> None:
     """
     add = parser.add_argument
     add("model_file", type=Path, nargs="?", default=NEEDED, help="what recvae train wrote")
-    _add_events(parser)
+    add_events(parser)
     add("-N", type=int, default=10, dest="N", help="items for each user (default: 10)")
     add("--out", help="a .csv, .tsv, .parquet or .jsonl file (default: CSV on standard output), or DIR/, see below")
     add("--json", action="store_true", help="print JSON, one line for each recommendation, in the place of CSV")
@@ -225,7 +233,7 @@ def _shard(parser: argparse.ArgumentParser) -> None:
     """
     add = parser.add_argument
     add("--input", type=Path, default=NEEDED, help="a Parquet file, or a folder of such")
-    _add_columns(add)
+    add_columns(add)
     add("--min-item", type=int, default=0, help="leave out items with fewer events")
     add(
         "--heldout-users", type=int, help="keep so many users for validation and as many for the test out of the shards"
@@ -246,46 +254,3 @@ def _datasets(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--data-home", type=Path, help="folder of data sets (default: RECVAE_DATA, else the user's cache)")
     add("--json", action="store_true", help="print JSON")
-
-
-def _add_dataset(add: Any, default: str | None, text: str) -> None:
-    add("--dataset", default=default, help=f"one of {', '.join(known_cards())}, or a card of your own (.toml){text}")
-    add("--data-home", type=Path, help="folder of data sets (default: RECVAE_DATA, else the user's cache)")
-
-
-def _add_param(add: Any, text: str) -> None:
-    add("--param", action="append", default=[], metavar="NAME=VALUE", help=text)
-
-
-def _add_split(parser: argparse.ArgumentParser, default: str, given: bool = False) -> None:
-    """What is kept out of training: the options of `recvae.split.make_split`."""
-    add = parser.add_argument_group("split").add_argument
-    add("--split", metavar="KIND", help=f"one of {', '.join(SPLITS)} (default: {default})")
-    add("--heldout-users", type=int, help="so many users for validation, and as many for the test; needed for strong")
-    add("--test-share", type=float, help="strong, per-user: of a user's events (default: 0.2); temporal: of all (0.1)")
-    add("--valid-share", type=float, help="per-user, temporal, given: of what the test leaves (default: 0.1)")
-    add("--last", type=int, help="leave-last: so many events of each user (default: 1)")
-    add("--test-start", help="temporal: the test begins at this date or time")
-    add("--valid-start", help="temporal: validation begins at this date or time")
-    add("--split-seed", type=int, default=SPLIT_SEED, help="seed of the split (default: the paper's 98765)")
-    if given:
-        add("--test-input", type=Path, help="given: the file of test events, with columns as in --input")
-
-
-def _add_events(parser: argparse.ArgumentParser) -> None:
-    """Where events come from: a file with columns of any name, or a data set."""
-    add = parser.add_argument_group("events").add_argument
-    add("--input", type=Path, help="a .csv, .tsv or .parquet file, or a folder of Parquet files")
-    _add_columns(add)
-    add("--time", help="its column of times: dates or numbers (default: none)")
-    _add_dataset(add, None, "")
-
-
-def _add_columns(add: Any) -> None:
-    """Which columns of the input count, and what of them."""
-    add("--user", default="user", help="its column of user ids (default: user)")
-    add("--item", default="item", help="its column of item ids (default: item)")
-    add("--value", help="its column of values (default: each row counts 1)")
-    add("--min-value", type=float, help="leave out events of a lower value")
-    add("--min-user", type=int, help="leave out users with fewer events")
-    add("--values", choices=VALUES, default="binary", help="how values are read (default: binary)")

@@ -12,6 +12,8 @@ from typing import Any
 from rich.table import Table
 
 from recvae.arguments import (
+    asked_checkpoint,
+    asked_shards,
     asked_split,
     asked_split_options,
     assignments,
@@ -32,6 +34,7 @@ from recvae.params import check_whole, get_params
 from recvae.recommender import load
 from recvae.report import PAGE, check_page, print_results, write_page
 from recvae.results import json_bytes, read_results
+from recvae.shards import Shards
 from recvae.tuning import fit_split
 
 RESULTS = "results.json"  # beside the page
@@ -87,13 +90,17 @@ def train(arguments: argparse.Namespace) -> None:
     """recvae train"""
     check_out(arguments)
     check_writable(arguments.out)
-    heard = callbacks(arguments)
-    model = new_model(arguments)
-    split = asked_split(arguments)
-    data = load_events(arguments) if split is None else split.refit or split.train
-    say(data.describe())
+    heard, kept = callbacks(arguments), asked_checkpoint(arguments)
+    model, shards = new_model(arguments), asked_shards(arguments)
+    split = None if shards is not None else asked_split(arguments)
+    data = shards or (load_events(arguments) if split is None else split.refit or split.train)
+    say(str(data) if isinstance(data, Shards) else data.describe())
     started = time.perf_counter()
-    model = model.fit(data, callbacks=heard) if split is None else fit_split(model, split, callbacks=heard)
+    if split is None:
+        valid = shards.valid if shards is not None and shards.heldout_users is not None else None
+        model = model.fit(data, valid=valid, callbacks=heard, checkpoint=kept)
+    else:
+        model = fit_split(model, split, callbacks=heard, checkpoint=kept)
     seconds = time.perf_counter() - started
     model.save(arguments.out)
     say(f"{type(model).__name__} written to {arguments.out}")
@@ -106,15 +113,16 @@ def train(arguments: argparse.Namespace) -> None:
 def evaluate(arguments: argparse.Namespace) -> None:
     """recvae evaluate"""
     model = load(arguments.model_file)
-    split = asked_split(arguments)
-    if split is None:
+    parts = asked_shards(arguments) or asked_split(arguments)
+    if parts is None:
         raise InvalidParameterError("Expected --split or --heldout-users, as in training; got neither.")
-    if model.trained_on_ != (split.refit or split.train).fingerprint():
+    trained = parts if isinstance(parts, Shards) else parts.refit or parts.train
+    if model.trained_on_ != trained.fingerprint():
         raise InvalidDataError(
             "Expected the model to have been trained on the training part of this split, but it was on other users or "
             "events, perhaps those of the test: take the data, the split and the --split-seed of training."
         )
-    result = evaluate_model(model, split.test, arguments.metrics.split(","), show_progress=True)
+    result = evaluate_model(model, parts.test, arguments.metrics.split(","), show_progress=True)
     if arguments.json:
         measured = {name: {"mean": metric.mean, "stderr": metric.stderr} for name, metric in result.items()}
         sys.stdout.write(json_bytes({"users": len(result.users), "metrics": measured, "lists": result.lists}).decode())

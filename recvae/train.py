@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from recvae.batches import Batch, DeviceRows
+from recvae.batches import Batch, Rows
 from recvae.callbacks import Callback, Epoch
 from recvae.errors import TrainingError
+from recvae.nn.candidates import Sampler
+from recvae.nn.clipping import clip_grad_norm_
+from recvae.nn.noise import Noise, key_of
 from recvae.nn.products import in_bfloat16
 from recvae.nn.scratch import reused
 from recvae.nn.vae import VAE
@@ -45,6 +47,7 @@ class Plan:
     precision : of the products within the network, not of weights, noise and KL term
     validate : () -> a number that is better when higher, called after each epoch with the network in eval mode
     patience : stop after so many epochs in a row without a better one; None never stops
+    sampler : draws what a sampled likelihood looks at; None for all items
     part : what is trained, as the records of its epochs say it
     """
 
@@ -57,6 +60,7 @@ class Plan:
     precision: str = "float32"
     validate: Callable[[], float] | None = None
     patience: int | None = None
+    sampler: Sampler | None = None
     part: str = "network"
 
     @property
@@ -76,21 +80,44 @@ class Plan:
 
 @dataclass
 class State:
-    """All that one epoch leaves to the next."""
+    """All that one step leaves to the next.
+
+    seed : of order, dropout and noise, which follow from it, the epoch, the pass and the user alone
+    best, best_epoch, best_weights : of the validations so far
+    done, steps : of the epoch under way, how many steps it has had, and what these gave, (steps, 3): sums over users of
+        nll, kl and loss
+    """
 
     network: VAE
-    optimizer: torch.optim.Optimizer
-    generator: torch.Generator  # of all draws
+    optimizers: Sequence[torch.optim.Optimizer]
+    seed: int
     history: list[Epoch] = field(default_factory=list)
-    best: float = float("-inf")  # of the validations so far
+    best: float = float("-inf")
     best_epoch: int = 1
     best_weights: dict[str, Tensor] = field(default_factory=dict)
+    done: int = 0
+    steps: Tensor = field(default_factory=lambda: torch.empty(0, 3))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return self.network.decoder.weight.device
+
+    def make_room(self, n_steps: int) -> None:
+        """For what the steps of the epoch give, of which some may be done."""
+        room = torch.empty(n_steps, 3, device=self.device)
+        room[: self.done] = self.steps[: self.done]
+        self.steps = room
 
     def weigh(self, valid: float) -> float:
         """Keep the weights of the epoch that ends where it is better than all before. -> the best so far"""
         if valid > self.best:
-            weights = {name: tensor.detach().clone() for name, tensor in self.network.state_dict().items()}
-            self.best, self.best_epoch, self.best_weights = valid, len(self.history) + 1, weights
+            self.best, self.best_epoch = valid, len(self.history) + 1
+            for name, parameter in self.network.named_parameters():
+                if name in self.best_weights:  # in their place: there is no memory for them twice
+                    self.best_weights[name].copy_(parameter.detach())
+                else:
+                    self.best_weights[name] = parameter.detach().clone()
         return self.best
 
     def is_over(self, plan: Plan) -> bool:
@@ -102,33 +129,54 @@ class State:
 
     def finish(self) -> None:
         """Go back to the best weights, and let go of what training alone needs."""
-        self.optimizer.zero_grad()  # nobody needs the last gradients, nor their memory
+        for optimizer in self.optimizers:
+            optimizer.zero_grad()  # nobody needs the last gradients, nor their memory
         self.network.requires_grad_(True)
         if self.network.prior is not None:
             self.network.prior.forget()
         if self.best_weights:
-            self.network.load_state_dict(self.best_weights)
+            self.network.load_state_dict(self.best_weights, strict=False)  # what is one parameter is there once
 
 
-def train(state: State, rows: DeviceRows, plan: Plan, callbacks: Sequence[Callback] = ()) -> list[Epoch]:
+class Saver:
+    """What keeps a run, to be gone on with after a stop. This one keeps nothing."""
+
+    def step(self, state: State) -> None:
+        """A step has been made."""
+
+    def epoch(self, state: State) -> None:
+        """An epoch is over, and in the history."""
+
+    def end(self, state: State) -> None:
+        """The run is over."""
+
+
+def train(
+    state: State, rows: Rows, plan: Plan, callbacks: Sequence[Callback] = (), saver: Saver | None = None
+) -> list[Epoch]:
     """Minimise nll + beta * kl; with `plan.validate`, stop early and keep the weights that it liked best.
 
     It goes on where `state` is. The callbacks hear of each step and each epoch; what one raises ends the run.
 
     Raises TrainingError when a loss is not finite: at the end of its epoch, so that no step waits for the device.
     """
+    saver = saver or Saver()
     while not state.is_over(plan):
-        started = time.perf_counter()
-        steps, beta = run_epoch(state, rows, plan, callbacks)
-        speed = len(rows) * len(plan.passes) / (time.perf_counter() - started)
-        nll, kl, loss = (steps.sum(0) / (len(rows) * len(plan.passes))).tolist()
+        started, before = time.perf_counter(), state.done
+        beta = run_epoch(state, rows, plan, callbacks, saver)
+        users = len(rows) * len(plan.passes)
+        speed = users * (1 - before / state.done) / (time.perf_counter() - started)
+        nll, kl, loss = (state.steps.sum(0) / users).tolist()
         valid = None if plan.validate is None else plan.validate()
         best = None if valid is None else state.weigh(valid)
         seconds = time.perf_counter() - started
         epoch = Epoch(len(state.history) + 1, nll, kl, loss, beta, valid, seconds, best, speed, plan.part)
         state.history.append(epoch)
+        state.done = 0
         for callback in callbacks:
             callback.epoch(epoch)
+        saver.epoch(state)
+    saver.end(state)
     state.finish()
     return state.history
 
@@ -138,58 +186,82 @@ def best_epoch(history: Sequence[Epoch]) -> Epoch:
     return max(history, key=lambda epoch: epoch.epoch if epoch.valid is None else epoch.valid)
 
 
-def run_epoch(state: State, rows: DeviceRows, plan: Plan, callbacks: Sequence[Callback]) -> tuple[Tensor, float]:
-    """All passes of the next epoch. -> as `run_steps`, the last step's beta"""
-    network, device, done = state.network, state.generator.device, len(state.history)
+def run_epoch(state: State, rows: Rows, plan: Plan, callbacks: Sequence[Callback], saver: Saver) -> float:
+    """All passes of the next epoch, or what is left of them. -> the last step's beta"""
+    network, device, epochs = state.network, state.device, len(state.history)
     n_steps = plan.steps(len(rows))
-    betas = [plan.beta((done + step / n_steps) / plan.epochs) for step in range(n_steps)]
-    lower = torch.autocast(device.type, torch.bfloat16, enabled=in_bfloat16(plan.precision, device))
-    if network.prior is not None:
+    betas = [plan.beta((epochs + step / n_steps) / plan.epochs) for step in range(n_steps)]
+    if state.done == 0 and network.prior is not None:
         network.prior.renew(network.encoder, rows)
-    each: list[Tensor] = []
-    for phase, here in zip(plan.passes, np.array_split(betas, len(plan.passes)), strict=True):
-        batches = rows.shuffled(plan.batch_size, state.generator)
-        watched = _watched(batches, callbacks, done + 1, sum(map(len, each)))
-        each.append(run_steps(state, watched, here.tolist(), lower, plan.max_grad_norm, phase))
-    steps = torch.cat(each)
-    _check_finite(steps[:, 2], done + 1)
-    return steps, betas[-1]
+    state.make_room(n_steps)
+    how = How(
+        torch.autocast(device.type, torch.bfloat16, enabled=in_bfloat16(plan.precision, device)), plan.max_grad_norm,
+        sampler=plan.sampler,
+    )
+    each = n_steps // len(plan.passes)
+    for number, phase in enumerate(plan.passes):
+        end = each * (number + 1)
+        if state.done < end:
+            key = key_of(state.seed, epochs, number)
+            batches = rows.batches_of(key_of(key), plan.batch_size, state.done - (end - each))
+            watched = _watched(batches, callbacks, state, saver)
+            run_steps(state, watched, betas[state.done : end], replace(how, phase=phase, key=key))
+    state.steps = state.steps.cpu()  # what the host learns of the epoch, once
+    _check_finite(state.steps[:, 2], epochs + 1)
+    return betas[-1]
 
 
-def _watched(batches: Iterable[Batch], callbacks: Sequence[Callback], epoch: int, before: int) -> Iterator[Batch]:
-    """The batches, telling of each step that was made of one; so many steps of the epoch were before."""
-    for step, batch in enumerate(batches, before + 1):
+def _watched(batches: Iterable[Batch], callbacks: Sequence[Callback], state: State, saver: Saver) -> Iterator[Batch]:
+    """The batches, telling of each step that was made of one."""
+    for batch in batches:
         yield batch
         for callback in callbacks:
-            callback.step(epoch, step)
+            callback.step(len(state.history) + 1, state.done)
+        saver.step(state)
 
 
-def run_steps(
-    state: State,
-    batches: Iterable[Batch],
-    betas: Sequence[float],
-    precision: torch.autocast,
-    max_grad_norm: float | None = None,
-    phase: Phase = WHOLE,
-) -> Tensor:
-    """One step for each batch. -> (steps, 3) on the host: sums over users of nll, kl and loss"""
-    network, optimizer, generator = state.network, state.optimizer, state.generator
-    phase.begin(network)
-    steps = torch.empty(len(betas), 3, device=generator.device)
+@dataclass(frozen=True)
+class How:
+    """What the steps of a pass have in common.
+
+    precision : of the products within the network
+    key : of the noise in this pass
+    """
+
+    precision: torch.autocast
+    max_grad_norm: float | None = None
+    phase: Phase = WHOLE
+    key: int = 0
+    sampler: Sampler | None = None
+
+
+def run_steps(state: State, batches: Iterable[Batch], betas: Sequence[float], how: How) -> None:
+    """One step for each batch, noted in `state`, which has room for them."""
+    how.phase.begin(state.network)
     with reused() as memory:
-        for step, (batch, beta) in enumerate(zip(batches, betas, strict=True)):
-            optimizer.zero_grad()
+        for batch, beta in zip(batches, betas, strict=True):
             memory.begin_step()
-            with precision:
-                terms = network(batch, generator)
-            loss = terms.loss(beta)
-            loss.backward()
-            if max_grad_norm is not None:
-                nn.utils.clip_grad_norm_(network.parameters(), max_grad_norm)
-            optimizer.step()
-            steps[step] = torch.stack([terms.nll.sum(), terms.kl.sum(), loss * len(batch)]).detach()
-    network.eval()
-    return steps.cpu()  # what the host learns of these steps, once
+            state.steps[state.done] = _step(state, batch, beta, how)
+            state.done += 1
+    state.network.eval()
+
+
+def _step(state: State, batch: Batch, beta: float, how: How) -> Tensor:
+    """-> (3,), sums over users of nll, kl and loss, on the device"""
+    network = state.network
+    for optimizer in state.optimizers:
+        optimizer.zero_grad()
+    if how.sampler is not None:
+        batch = replace(batch, candidates=how.sampler.draw(batch, key_of(how.key, state.done)))
+    with how.precision:
+        terms = network(batch, Noise.of(how.key, batch))
+    loss = terms.loss(beta)
+    loss.backward()
+    if how.max_grad_norm is not None:
+        clip_grad_norm_(network.parameters(), how.max_grad_norm)
+    for optimizer in state.optimizers:
+        optimizer.step()
+    return torch.stack([terms.nll.sum(), terms.kl.sum(), loss * len(batch)]).detach()
 
 
 def _check_finite(losses: Tensor, epoch: int) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from recvae.checkpoint import Checkpoint, as_checkpoint
 from recvae.evaluation import evaluate
 from recvae.params import get_params
 from recvae.progress import track
@@ -48,15 +50,20 @@ def fit_split(
     callback: FitCallback | None = None,
     *,
     callbacks: Callbacks = (),
+    checkpoint: Checkpoint | str | Path | None = None,
 ) -> Recommender:
     """The model to be tested on `split.test`.
 
     Where validation users are others than training users, it is `model` itself, fitted on `split.train` with
     `split.valid`. Where they are the same, that fit only finds what validation chooses (the epoch to stop after); a
-    new model is then fitted on all of `split.refit`. `callbacks` hear of both fits. Raises what `fit` raises.
+    new model is then fitted on all of `split.refit`. `callbacks` hear of both fits, and `checkpoint` keeps both, the
+    first in a folder `choice` in its own. Raises what `fit` raises.
     """
+    kept = as_checkpoint(checkpoint)
+    more: dict[str, Any] = {"callbacks": callbacks, "checkpoint": kept}
     if split.refit is None:
-        return model.fit(split.train, show_progress, callback, valid=split.valid, callbacks=callbacks)
+        return model.fit(split.train, show_progress, callback, valid=split.valid, **more)
     if model.validates:
-        model.fit(split.train, show_progress, callback, valid=split.valid, callbacks=callbacks)
-    return type(model)(**model.chosen_params()).fit(split.refit, show_progress, callback, callbacks=callbacks)
+        choice = None if kept is None else replace(kept, folder=Path(kept.folder) / "choice")
+        model.fit(split.train, show_progress, callback, valid=split.valid, **more | {"checkpoint": choice})
+    return type(model)(**model.chosen_params()).fit(split.refit, show_progress, callback, **more)

@@ -13,13 +13,14 @@ from recvae.batches import DeviceRows
 from recvae.errors import InvalidParameterError, InvalidTypeError, UnknownNameError
 from recvae.nn import products
 from recvae.nn.layers import dropout, initialize, normalized
+from recvae.nn.noise import Noise
 from recvae.nn.scratch import reused, scratch
 
 CPU = torch.device("cpu")
 
 
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
+def noise(n=7, key=0):
+    return Noise(key, torch.arange(n))
 
 
 def batch_of(dense):
@@ -47,16 +48,16 @@ def test_kl_equals_torch_distributions():
 
 def test_the_noise_has_standard_deviation_one():
     shape = (2000, 200)
-    z = nn.Gaussian(torch.full(shape, 3.0), torch.zeros(shape)).sample(generator())
+    z = nn.Gaussian(torch.full(shape, 3.0), torch.zeros(shape)).sample(noise(2000))
     assert z.mean() == pytest.approx(3, abs=0.01)
     assert z.std() == pytest.approx(1, abs=0.01)
-    wide = nn.Gaussian(torch.zeros(shape), torch.full(shape, math.log(4.0))).sample(generator())
+    wide = nn.Gaussian(torch.zeros(shape), torch.full(shape, math.log(4.0))).sample(noise(2000))
     assert wide.std() == pytest.approx(2, abs=0.02)
 
 
 def test_the_sample_has_a_gradient_in_mean_and_variance():
     mean, logvar = torch.zeros(2, 3, requires_grad=True), torch.zeros(2, 3, requires_grad=True)
-    nn.Gaussian(mean, logvar).sample(generator()).sum().backward()
+    nn.Gaussian(mean, logvar).sample(noise(2)).sum().backward()
     assert (mean.grad == 1).all()
     assert (logvar.grad != 0).all()
 
@@ -264,7 +265,7 @@ def test_two_likelihoods_and_two_bags_of_one_step_do_not_share_their_gradients(p
     bags = [nn.Bag(13, 5), nn.Bag(13, 5)]
     heads = [(torch.randn(13, 5).requires_grad_(), torch.randn(13).requires_grad_()) for _ in range(2)]
     for bag in bags:
-        initialize(bag, generator())
+        initialize(bag, 0)
     leaves = [*(part for head in heads for part in head), *(bag.weight for bag in bags)]
 
     def gradients():
@@ -355,15 +356,15 @@ def test_an_unknown_impl():
 
 def test_a_bag_is_a_linear_layer_on_the_dense_row():
     bag, batch = nn.Bag(13, 4), random_batch()
-    initialize(bag, generator())
+    initialize(bag, 0)
     torch.testing.assert_close(bag(batch), dense(batch) @ bag.weight + bag.bias)
 
 
 def test_the_gradient_of_a_bag_is_that_of_the_dense_layer_dropped_events_or_not():
     batch = random_batch()
-    for values in (batch.values, dropout(batch.values, 0.5, generator()), torch.zeros_like(batch.values)):
+    for values in (batch.values, dropout(batch.values, 0.5, batch, noise()), torch.zeros_like(batch.values)):
         bag = nn.Bag(13, 4)
-        initialize(bag, generator())
+        initialize(bag, 0)
         seeds = torch.randn(7, 4)
         (bag(batch, values) * seeds).sum().backward()
         expected = dense(replace(batch, values=values)).T @ seeds
@@ -380,7 +381,7 @@ def test_rows_get_unit_norm_and_empty_ones_stay_empty():
 
 def test_dropout_hides_events_and_keeps_the_mean():
     batch = batch_of(np.ones((100, 200)))
-    dropped = dropout(batch.values, 0.3, generator())
+    dropped = dropout(batch.values, 0.3, batch, noise(100))
     assert (dropped == 0).float().mean() == pytest.approx(0.3, abs=0.02)
     assert dropped.mean() == pytest.approx(1, abs=0.02)
     assert dropped.max() == pytest.approx(1 / 0.7)
@@ -388,12 +389,12 @@ def test_dropout_hides_events_and_keeps_the_mean():
 
 def test_the_encoder_drops_only_in_training_and_only_its_input():
     encoder = nn.GaussianEncoder(13, (6,), 4, dropout=0.5)
-    initialize(encoder, generator())
+    initialize(encoder, 0)
     batch = random_batch()
-    one, two = (encoder(batch, generator(seed)).mean for seed in (1, 2))
+    one, two = (encoder(batch, noise(key=seed)).mean for seed in (1, 2))
     assert not torch.equal(one, two)
     encoder.eval()
-    one, two = (encoder(batch, generator(seed)).mean for seed in (1, 2))
+    one, two = (encoder(batch, noise(key=seed)).mean for seed in (1, 2))
     assert torch.equal(one, two)
 
 
@@ -402,14 +403,14 @@ def test_latent_dim_is_the_dimension_of_z(hidden_dims):
     batch = random_batch()
     for kind in (nn.GaussianEncoder, nn.CodeEncoder):
         encoder = kind(13, hidden_dims, 4, dropout=0)
-        initialize(encoder, generator())
-        posterior = encoder(batch, generator())
-        assert posterior.mean.shape == posterior.sample(generator()).shape == (7, 4)
+        initialize(encoder, 0)
+        posterior = encoder(batch, noise())
+        assert posterior.mean.shape == posterior.sample(noise()).shape == (7, 4)
 
 
 def test_gated_layers_by_hand():
     decoder = nn.Decoder(4, (6,), 13, gated=True)
-    initialize(decoder, generator())
+    initialize(decoder, 0)
     (layer,), z = decoder.hidden, torch.randn(7, 4)
     W, V, b, c = layer.weight[:6], layer.weight[6:], layer.bias[:6], layer.bias[6:]
     torch.testing.assert_close(decoder(z), (z @ W.T + b) * torch.sigmoid(z @ V.T + c))
@@ -418,7 +419,7 @@ def test_gated_layers_by_hand():
 @pytest.mark.parametrize("hidden_dims", [(), (6,)])
 def test_cosine_logits(hidden_dims):
     decoder, plain = nn.Decoder(4, hidden_dims, 13, temperature=0.2), nn.Decoder(4, hidden_dims, 13)
-    initialize(decoder, generator())
+    initialize(decoder, 0)
     plain.hidden, plain.weight = decoder.hidden, decoder.weight
     z, batch = torch.randn(7, 4), random_batch()
     expected = F.cosine_similarity(plain(z)[:, None], decoder.weight, dim=2) / 0.2 + decoder.bias  # (B, I)
@@ -432,8 +433,8 @@ def test_cosine_logits(hidden_dims):
 
 def test_initialisation_leaves_the_global_generator_alone():
     state = torch.random.get_rng_state()
-    initialize(nn.GaussianEncoder(13, (6,), 4, dropout=0), generator())
-    initialize(nn.Decoder(4, (6,), 13), generator())
+    initialize(nn.GaussianEncoder(13, (6,), 4, dropout=0), 0)
+    initialize(nn.Decoder(4, (6,), 13), 0)
     assert torch.equal(torch.random.get_rng_state(), state)
 
 
@@ -444,15 +445,15 @@ def test_the_elbo_of_a_case_done_by_hand():
     """One user, two items, K = 1: mu = 1, sigma = 1, z = 1 + eps, logits (z, 0), x = (1, 0)."""
 
     class Encoder(torch.nn.Module):
-        def forward(self, batch, generator=None):
+        def forward(self, batch, noise=None):
             return nn.Gaussian(torch.tensor([[1.0]]), torch.tensor([[0.0]]))
 
     decoder = nn.Decoder(1, (), 2)
     decoder.weight.data = torch.tensor([[1.0], [0.0]])
     decoder.bias.data = torch.zeros(2)
     network = nn.VAE(Encoder(), decoder, nn.multinomial_nll, nn.StandardNormal())
-    eps = torch.empty(1, 1).normal_(generator=generator(5)).item()
-    terms = network(batch_of([[1, 0]]), generator(5))
+    eps = noise(1, 5).normal(1).item()
+    terms = network(batch_of([[1, 0]]), noise(1, 5))
     assert terms.nll.item() == pytest.approx(math.log(1 + math.exp(-(1 + eps))), rel=1e-5)
     assert terms.kl.item() == pytest.approx(0.5)  # (mu^2 + sigma^2 - 1 - log sigma^2) / 2
     assert terms.loss(0.2).item() == pytest.approx(terms.nll.item() + 0.1, rel=1e-5)
@@ -460,7 +461,7 @@ def test_the_elbo_of_a_case_done_by_hand():
 
 def test_scores_are_the_logits_at_the_mean_without_noise():
     network = nn.VAE(nn.GaussianEncoder(13, (6,), 4, 0.5), nn.Decoder(4, (6,), 13), nn.multinomial_nll, None).eval()
-    initialize(network, generator())
+    initialize(network, 0)
     batch = random_batch()
     mean = network.encoder(batch).mean
     torch.testing.assert_close(network.scores(batch), network.decoder.logits(network.decoder(mean)))

@@ -12,6 +12,7 @@ from recvae import HVamp, nn
 from recvae.batches import DeviceRows
 from recvae.errors import InvalidParameterError, NotSupportedError
 from recvae.nn.layers import initialize
+from recvae.nn.noise import Noise
 from recvae.nn.prior import mixture_log_density
 
 ENCODERS = {
@@ -43,7 +44,7 @@ def brute_force(z, components):
 def encoder_and_width(request):
     make, width = ENCODERS[request.param]
     encoder = make()
-    initialize(encoder, generator())
+    initialize(encoder, 0)
     for parameter in encoder.parameters():
         parameter.data *= 3  # posteriors that differ
     return encoder.eval(), width
@@ -78,7 +79,7 @@ def test_a_user_who_is_the_one_pseudo_input_has_no_divergence_whatever_the_draw(
     prior.pseudo_inputs.data = encoder.bag.noisy(user, None)
     posterior = upper(encoder(user))
     for seed in range(5):
-        kl = prior(posterior, posterior.sample(generator(seed)), user, encoder)
+        kl = prior(posterior, posterior.sample(Noise.of(seed, user)), user, encoder)
         assert kl.item() == pytest.approx(0, abs=1e-4)
 
 
@@ -88,7 +89,7 @@ def test_with_one_pseudo_input_the_divergence_is_in_the_mean_that_of_two_gaussia
     prior = nn.VampPrior(1, width)
     prior.pseudo_inputs.data = encoder.bag.noisy(other, None)
     draws = nn.Gaussian(*(part.expand(20_000, -1) for part in user))
-    found = prior(draws, draws.sample(generator()), other, encoder)
+    found = prior(draws, draws.sample(Noise(0, torch.arange(20_000))), other, encoder)
     expected = nn.gaussian_kl(user, upper(encoder(other)))
     assert expected > 0.1
     assert found.mean().item() == pytest.approx(expected.item(), abs=4 * found.std().item() / math.sqrt(20_000))
@@ -97,7 +98,7 @@ def test_with_one_pseudo_input_the_divergence_is_in_the_mean_that_of_two_gaussia
 def test_the_prior_teaches_pseudo_inputs_and_encoder(encoder_and_width):
     encoder, width = encoder_and_width
     prior = nn.VampPrior(3, width)
-    initialize(prior, generator())
+    initialize(prior, 0)
     prior.log_density(torch.randn(7, 4), encoder).sum().backward()
     assert (prior.pseudo_inputs.grad != 0).all()
     assert encoder.bag.weight.grad is None  # it is not asked
@@ -112,14 +113,14 @@ def test_the_divergence_of_gaussians_equals_torch_distributions():
     torch.testing.assert_close(nn.gaussian_kl(one, nothing), nn.standard_normal_kl(one))
 
 
-def test_z_is_both_levels_and_without_a_generator_their_means():
+def test_z_is_both_levels_and_without_noise_their_means():
     encoder, users = ENCODERS["gated"][0](), rows(400)
-    initialize(encoder, generator())
+    initialize(encoder, 0)
     encoder.eval()
     plain = encoder(users)
     assert torch.equal(plain.mean, torch.cat([plain.lower.mean, plain.upper.mean], dim=1))
-    drawn = encoder(users, generator())
-    z1, z2 = drawn.sample(generator(1)).chunk(2, dim=1)
+    drawn = encoder(users, Noise.of(0, users))
+    z1, z2 = drawn.sample(Noise.of(1, users)).chunk(2, dim=1)
     assert torch.equal(z2, drawn.z2)
     for z, level in ((z1, drawn.lower), (z2, drawn.upper)):  # noise of standard deviation 1, at both
         eps = (z - level.mean) / (0.5 * level.logvar).exp()
@@ -129,7 +130,7 @@ def test_z_is_both_levels_and_without_a_generator_their_means():
 
 def test_the_terms_of_two_levels_by_hand():
     prior = nn.TwoLevelPrior(nn.StandardNormal(), 4, 6)
-    initialize(prior, generator())
+    initialize(prior, 0)
     users = rows(20)
     posterior = nn.TwoLevels(gaussian(20, 4), torch.randn(20, 4), gaussian(20, 4, seed=1))
     W, V = prior.hidden.weight.chunk(2)
@@ -140,7 +141,7 @@ def test_the_terms_of_two_levels_by_hand():
         Normal(level.mean, (0.5 * level.logvar).exp()) for level in (posterior.lower, nn.Gaussian(mean, logvar))
     )
     expected = nn.standard_normal_kl(posterior.upper) + kl_divergence(lower, below).sum(1)
-    torch.testing.assert_close(prior(posterior, posterior.sample(generator()), users, None), expected)
+    torch.testing.assert_close(prior(posterior, posterior.sample(Noise.of(0, users)), users, None), expected)
 
 
 @pytest.mark.parametrize("verb", ["divergence", "sample"])

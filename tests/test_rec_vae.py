@@ -9,6 +9,7 @@ from scipy.stats import norm
 from recvae import RecVAE, nn
 from recvae.batches import DeviceRows
 from recvae.errors import InvalidDataError
+from recvae.nn.noise import Noise
 from recvae.train import Phase
 
 ROWS = sparse.random(40, 20, 0.3, format="csr", random_state=0, dtype=np.float32)
@@ -18,10 +19,10 @@ ROWS.data[:] = 1
 def setup(**params):
     model = RecVAE(latent_dim=3, hidden_dim=7, depth=3, random_state=0, **params)
     state = model._untrained(20)
-    network, optimizer, generator = state.network, state.optimizer, state.generator
+    network, (optimizer,) = state.network, state.optimizers
     rows = DeviceRows(ROWS, torch.device("cpu"))
     network.prior.renew(network.encoder, rows)
-    return network, optimizer, generator, rows
+    return network, optimizer, rows
 
 
 def test_the_composite_prior_is_a_mixture_in_each_dimension():
@@ -45,44 +46,44 @@ def test_the_density_of_a_mixture_integrates_to_one():
 
 def test_the_kl_term_is_an_estimate_from_the_draw():
     """Where the posterior is the old one, it is at most -log of the old one's weight in each dimension."""
-    network, _, generator, rows = setup()
+    network, _, rows = setup()
     batch = rows.all()
     posterior = network.encoder.eval()(batch)
-    z = posterior.sample(generator)
+    z = posterior.sample(Noise.of(0, batch))
     by_hand = (posterior.log_density(z) - network.prior.log_density(z, posterior)).sum(1)
     assert torch.allclose(network.prior(posterior, z, batch, network.encoder), by_hand, atol=1e-5)
     assert (by_hand <= 3 * -np.log(3 / 4) + 1e-5).all()
 
 
 def test_the_prior_follows_the_users_of_a_batch_and_not_the_batch():
-    network, _, generator, rows = setup()
+    network, _, rows = setup()
     network.encoder.eval()
     order = torch.tensor([7, 3, 31])
     (batch,) = rows.batches(order, 8)
     posterior = network.encoder(batch)
     whole = network.encoder(rows.all())
     assert torch.allclose(posterior.mean, whole.mean[order], atol=1e-6)
-    z = posterior.sample(generator)
+    z = posterior.sample(Noise.of(0, batch))
     with_users = network.prior.log_density(z, nn.Gaussian(whole.mean[order], whole.logvar[order]))
     found = network.prior(posterior, z, batch, network.encoder)
     assert torch.allclose(found, (posterior.log_density(z) - with_users).sum(1), atol=1e-5)
 
 
 def test_a_prior_that_was_not_renewed_says_so():
-    network, _, generator, rows = setup()
+    network, _, rows = setup()
     network.prior.old = None
     with pytest.raises(InvalidDataError, match="call renew"):
-        network(rows.all(), generator)
+        network(rows.all(), Noise.of(0, rows.all()))
 
 
 @pytest.mark.parametrize(("learns", "rests"), [("encoder", "decoder"), ("decoder", "encoder")])
 def test_in_a_phase_one_part_learns_and_the_other_rests(learns, rests):
-    network, optimizer, generator, rows = setup()
+    network, optimizer, rows = setup()
     before = {name: weight.detach().clone() for name, weight in network.named_parameters()}
     Phase((learns,)).begin(network)
     assert getattr(network, learns).training
     assert not getattr(network, rests).training
-    network(rows.all(), generator).loss(0.005).backward()
+    network(rows.all(), Noise.of(0, rows.all())).loss(0.005).backward()
     optimizer.step()
     for name, weight in network.named_parameters():
         assert torch.equal(weight, before[name]) == name.startswith(rests), name
@@ -106,8 +107,8 @@ def test_a_rest_leaves_no_trace_in_the_gradients():
 
 
 def test_kl_is_weighed_by_events():
-    network, _, generator, rows = setup()
-    elbo = network(rows.all(), generator)
+    network, _, rows = setup()
+    elbo = network(rows.all(), Noise.of(0, rows.all()))
     n = torch.from_numpy(np.diff(ROWS.indptr)).float()
     assert torch.allclose(elbo.loss(0.1), (elbo.nll + 0.1 * n * elbo.kl).mean())
 

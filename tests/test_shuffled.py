@@ -8,6 +8,7 @@ import pytest
 import torch
 from scipy import sparse
 
+from recvae.batches import DeviceRows
 from recvae.errors import InvalidDataError, InvalidParameterError, NotEnoughMemoryError
 from recvae.rows import transform_values
 from recvae.sample import make_sample
@@ -138,7 +139,7 @@ def test_one_window_is_a_shuffle_of_all(single):
 
 
 def test_what_training_asks_of_rows(shards, matrix):
-    """As `DeviceRows`: rows in a given order, all at once, and an order that a generator draws."""
+    """As `DeviceRows`: rows in a given order, and all at once."""
     rows = ShuffledRows(shards, window_bytes=2000)
     assert len(rows) == 203
     wanted = torch.tensor([4, 0, 202, 4, 77])
@@ -146,10 +147,24 @@ def test_what_training_asks_of_rows(shards, matrix):
     assert users.tolist() == wanted.tolist()
     assert (found != transform_values(matrix, "log1p")[users]).nnz == 0
     assert (content([rows.all()], 60)[0] != transform_values(matrix, "log1p")).nnz == 0
-    first, second = (content(rows.shuffled(50, torch.Generator().manual_seed(seed)), 60)[1].tolist() for seed in (0, 1))
-    assert first != second
-    assert sorted(first) == sorted(second) == list(range(203))
-    assert content(rows.shuffled(50, torch.Generator().manual_seed(0)), 60)[1].tolist() == first
+
+
+def test_a_pass_goes_on_at_any_batch(shards, matrix):
+    """Without reading what is behind it."""
+    rows = ShuffledRows(shards, window_bytes=2000)
+    whole = [(batch.users.tolist(), batch.items.tolist()) for batch in rows.batches_of(3, 7)]
+    for start in (0, 1, 8, 14, len(whole) - 1, len(whole)):
+        rest = [(batch.users.tolist(), batch.items.tolist()) for batch in rows.batches_of(3, 7, start)]
+        assert rest == whole[start:], start
+
+
+def test_one_shard_is_read_in_the_order_of_the_matrix(matrix, tmp_path):
+    rows = ShuffledRows(shards_of(matrix, tmp_path, 1000))
+    in_memory = DeviceRows(transform_values(matrix, "binary"), torch.device("cpu"))
+    for one, other in zip(rows.batches_of(5, 50), in_memory.batches_of(5, 50), strict=True):
+        assert torch.equal(one.users, other.users)
+        assert torch.equal(one.items, other.items)
+        assert torch.equal(one.values, other.values)
 
 
 def test_all_rows_where_they_do_not_fit_is_a_sentence(shards, monkeypatch):

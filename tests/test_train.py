@@ -9,17 +9,16 @@ from recvae.callbacks import listeners
 from recvae.errors import TrainingError
 from recvae.models import MultDAE
 from recvae.nn.layers import initialize
-from recvae.train import Plan, State, run_steps, train
+from recvae.train import How, Plan, State, run_steps, train
 
 ROWS = sparse.random(40, 20, 0.3, format="csr", random_state=0, dtype=np.float32)
 
 
 def setup(seed=0):
-    generator = torch.Generator().manual_seed(seed)
     network = MultVAE(latent_dim=3, hidden_dims=(5,))._network(20)
-    initialize(network, generator)
+    initialize(network, seed)
     optimizer = torch.optim.Adam(network.parameters(), lr=0.01)
-    return State(network, optimizer, generator), DeviceRows(ROWS, torch.device("cpu"))
+    return State(network, [optimizer], seed), DeviceRows(ROWS, torch.device("cpu"))
 
 
 def weights(network):
@@ -65,7 +64,7 @@ def test_callbacks_get_each_epoch():
 
 def test_a_loss_that_is_not_finite_ends_the_run_with_advice():
     state, rows = setup()
-    state.optimizer = torch.optim.SGD(state.network.parameters(), lr=1e30)
+    state.optimizers = [torch.optim.SGD(state.network.parameters(), lr=1e30)]
     with pytest.raises(
         TrainingError, match=r"Expected a finite loss, got (nan|inf) in step \d of 3 of epoch \d; lower learning_rate"
     ):
@@ -88,7 +87,7 @@ def test_gradients_are_clipped_to_their_norm():
     for limit in (0.01, None):
         state, rows = setup()
         before = weights(state.network)
-        state.optimizer = torch.optim.SGD(state.network.parameters(), lr=1.0)
+        state.optimizers = [torch.optim.SGD(state.network.parameters(), lr=1.0)]
         train(state, rows, Plan(1, 40, lambda _: 0.1, max_grad_norm=limit))
         moved.append((weights(state.network) - before).norm().item())
     assert moved[0] == pytest.approx(0.01, rel=1e-3)
@@ -116,13 +115,12 @@ def test_in_bfloat16_the_loss_goes_the_same_way():
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_an_epoch_on_a_gpu_never_waits_for_it():
     device = torch.device("cuda")
-    generator = torch.Generator(device).manual_seed(0)
     network = MultVAE(latent_dim=3, hidden_dims=(5,))._network(20).to(device)
-    initialize(network, generator)
-    optimizer = torch.optim.AdamW(network.parameters(), fused=True)
+    initialize(network, 0)
+    state = State(network, [torch.optim.AdamW(network.parameters(), fused=True)], 0)
 
     def watched():
-        batches = DeviceRows(ROWS, device).shuffled(16, generator)
+        batches = DeviceRows(ROWS, device).batches_of(0, 16)
         first = next(batches)  # before it, the order comes to the host
         torch.cuda.set_sync_debug_mode("error")
         yield first
@@ -132,8 +130,10 @@ def test_an_epoch_on_a_gpu_never_waits_for_it():
     try:
         for precision in (False, True):
             lower = torch.autocast("cuda", torch.bfloat16, enabled=precision)
-            steps = run_steps(State(network, optimizer, generator), watched(), [0.1] * 3, lower, 1.0)
-            assert steps.isfinite().all()
+            state.done = 0
+            state.make_room(3)
+            run_steps(state, watched(), [0.1] * 3, How(lower, 1.0))
+            assert state.steps.isfinite().all()
     finally:
         torch.cuda.set_sync_debug_mode("default")
 

@@ -18,7 +18,7 @@ from recvae import MultVAE, RecVAE
 from recvae.batches import DeviceRows
 from recvae.nn.products import in_bfloat16
 from recvae.nn.scratch import reused
-from recvae.train import run_steps
+from recvae.train import How, run_steps
 
 Work = Callable[..., object]
 ENGINES = ("textbook", "textbook-autocast", "float32", "bfloat16")  # the latter two are recvae's precisions
@@ -36,12 +36,14 @@ def training(matrix: sparse.csr_matrix, engine: str, batch_size: int, device: st
         return
     model = MultVAE(random_state=0, precision=engine, device=device)
     state = model._untrained(matrix.shape[1])
-    rows = DeviceRows(matrix, state.generator.device)
-    batches = itertools.chain.from_iterable(rows.shuffled(batch_size, state.generator) for _ in itertools.count())
-    lower = torch.autocast(device, torch.bfloat16, enabled=in_bfloat16(engine, state.generator.device))
+    rows = DeviceRows(matrix, state.device)
+    batches = itertools.chain.from_iterable(rows.batches_of(key, batch_size) for key in itertools.count())
+    how = How(torch.autocast(device, torch.bfloat16, enabled=in_bfloat16(engine, state.device)))
 
     def step(n: int = 1) -> None:
-        run_steps(state, itertools.islice(batches, n), [0.1] * n, lower)
+        state.done = 0
+        state.make_room(n)
+        run_steps(state, itertools.islice(batches, n), [0.1] * n, how)
 
     with reused():
         yield step

@@ -109,7 +109,7 @@ def check_scores(model: Recommender, ranking: Callable[[sparse.csr_matrix], tupl
 class _Given(nn.Module):
     """In the place of the first layer: what that would give is the input."""
 
-    def noisy(self, h: Tensor, generator: torch.Generator | None) -> Tensor:
+    def noisy(self, h: Tensor, noise: object) -> Tensor:
         return h
 
 

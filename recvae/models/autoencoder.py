@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -16,24 +17,33 @@ from torch import Tensor
 
 from recvae.batches import DeviceRows
 from recvae.callbacks import Callback, Epoch, listeners
-from recvae.errors import NotFittedError
+from recvae.checkpoint import digest_rows, kept
+from recvae.errors import NotEnoughMemoryError, NotFittedError
 from recvae.live import Live
+from recvae.models.calibrate import seconds_per_epoch
 from recvae.models.cold import by_features
+from recvae.models.forecast import Forecast, Sizes, forecast
 from recvae.models.grow import alike, by_neighbours
 from recvae.models.scoring import network_scorer, network_scores, validation
+from recvae.models.source import item_counts, on_device
+from recvae.models.tables import TABLES, are_tied, of_one_table, optimizers, tie, with_twins, without_twins
 from recvae.nn import LIKELIHOODS, VAE
+from recvae.nn.candidates import SAMPLERS
+from recvae.nn.candidates import sampler as make_sampler
 from recvae.nn.device import find_device
 from recvae.nn.growing import ItemVectors, enlarged, item_vectors
 from recvae.nn.layers import initialize
-from recvae.nn.likelihood import UNOBSERVED
+from recvae.nn.likelihood import IMPLS, UNOBSERVED
 from recvae.nn.products import PRECISIONS
 from recvae.nn.vae import Likelihood
-from recvae.params import fitted, hyper, parameters
+from recvae.params import check_params, fitted, get_params, hyper, parameters
 from recvae.recommender import FitRun, Recommender
 from recvae.recommender.explain import by_leaving_out
 from recvae.recommender.similar import cosines
 from recvae.saving import fill
+from recvae.shards import Shards
 from recvae.spaces import log
+from recvae.split import Holdout
 from recvae.topk import Scorer
 from recvae.train import WHOLE, Phase, Plan, State, best_epoch, train
 
@@ -47,6 +57,21 @@ class Autoencoder(Recommender):
         UNOBSERVED,
         "of the Gaussian likelihood: confidence in the items that a user does not have, to 1 in the others",
         low=1e-6,
+    )
+    impl: str = hyper(
+        "auto",
+        'how the likelihood is computed: "exact" looks at all items in each step, "sampled" at some that stand for '
+        'them, "dense" is the textbook\'s; "auto" decides between the first two by the plan',
+        choices=IMPLS,
+    )
+    candidates: int = hyper(
+        4096, "items that a sampled likelihood looks at in a step, besides those of the batch's users", low=1
+    )
+    sampler: str = hyper("popularity", "where these come from", choices=tuple(SAMPLERS))
+    tables: str = hyper(
+        "separate",
+        'weights of the first layer and of the output layer, which have a row for each item: "tied" makes them one',
+        choices=TABLES,
     )
     epochs: int = hyper(50, "passes over the training users; schedules stretch with them", low=1)
     batch_size: int | None = hyper(
@@ -98,6 +123,8 @@ class Autoencoder(Recommender):
 
     network_: VAE = fitted()
     history_: list[Epoch] = fitted()
+    goes_on = True
+    reads_shards = True
     validates = "ndcg@100"
 
     @abstractmethod
@@ -106,8 +133,40 @@ class Autoencoder(Recommender):
 
     def _likelihood(self) -> Likelihood:
         """The likelihood of a row, its products in the precision asked for."""
-        options = {"unobserved": self.unobserved} if self.likelihood == "gaussian" else {}
+        options: dict[str, Any] = {"unobserved": self.unobserved} if self.likelihood == "gaussian" else {}
+        if self.impl == "dense":
+            options["impl"] = "dense"
         return partial(LIKELIHOODS[self.likelihood], precision=self.precision, **options)
+
+    def _built(self, n_items: int) -> VAE:
+        """The network with its tables as they are asked for."""
+        network = self._network(n_items)
+        if self.tables == "tied":
+            tie(network)
+        return network
+
+    def plan(self, user_items: Any, *, valid: Holdout | None = None, calibrate: bool = True) -> Forecast:
+        """What `fit` on these would take, before it does: print it.
+
+        user_items, valid : as for `fit`
+        calibrate : make a few steps, of which none is kept, to say how long an epoch takes
+
+        Parameters, memory by what it is for, which likelihood and why, and what to change where it would not fit.
+        `fit` raises NotEnoughMemoryError with that in the place of dying. Raises as `fit`.
+        """
+        check_params(self)
+        rows, _ = self._readable(user_items)
+        found = self._forecast(rows, valid is not None)
+        if calibrate and found.fits:
+            found = replace(found, seconds_per_epoch=seconds_per_epoch(self, rows, found))
+        return found
+
+    def _forecast(self, rows: sparse.csr_matrix | Shards, validated: bool) -> Forecast:
+        sizes = Sizes(*rows.shape, rows.nnz, self._batch_size(rows.shape[0]), isinstance(rows, Shards), validated)
+        return forecast(self, sizes, find_device(self.device))
+
+    def _batch_size(self, n_users: int) -> int:
+        return int(self.batch_size or min(500, -(-n_users // 20)))
 
     @property
     def best_epoch_(self) -> int:
@@ -132,9 +191,12 @@ class Autoencoder(Recommender):
         """What an epoch is made of."""
         return (WHOLE,)
 
-    def _fit(self, rows: sparse.csr_matrix, run: FitRun) -> dict[str, Any]:
-        rows = _evened(rows)
-        state, plan = self._untrained(rows.shape[1]), self._plan(rows, self.epochs, self._beta)
+    def _fit(self, rows: sparse.csr_matrix | Shards, run: FitRun) -> dict[str, Any]:
+        found = self._forecast(rows, run.valid is not None)
+        if not found.fits:
+            raise NotEnoughMemoryError(found.refusal())
+        state = self._untrained(rows.shape[1], found.impl == "sampled")
+        plan = self._plan(rows, self.epochs, self._beta, found.impl)
         plan = replace(plan, stop_after=self.stop_after, patience=self.patience, part=run.part)
         if run.valid is not None:
             plan = replace(plan, validate=partial(validation, state.network, run.valid, run.values, self.validates))
@@ -149,8 +211,9 @@ class Autoencoder(Recommender):
         passes = -(-self.epochs // 10) if epochs is None else epochs
         if passes:
             beta = self._last_beta()
-            plan = self._plan(rows, passes, lambda _: beta)
-            self._train(self._ready(grown["network_"]), _evened(rows), plan, run)
+            impl = self._forecast(rows, False).impl
+            plan = self._plan(rows, passes, lambda _: beta, impl)
+            self._train(self._ready(grown["network_"], impl == "sampled"), rows, plan, run)
         return grown | {"network_": _settled(grown["network_"])}
 
     def _place_items(self, features: sparse.csr_matrix) -> dict[str, Any]:
@@ -160,49 +223,72 @@ class Autoencoder(Recommender):
 
     def _with_items(self, new: ItemVectors, shares: Callable[[], sparse.csr_matrix]) -> dict[str, Any]:
         """New items with their vectors; `shares` (n, I) are of those that they are alike. -> fitted attributes"""
-        return {"network_": enlarged(self.network_, new).to(find_device(self.device))}
+        tied = self.params_["tables"] == "tied"
+        network = enlarged(self.network_, of_one_table(new, tied)).to(find_device(self.device))
+        if tied:
+            tie(network)
+        return {"network_": network}
 
-    def _plan(self, rows: sparse.csr_matrix, epochs: int, beta: Callable[[float], float]) -> Plan:
+    def _plan(
+        self, rows: sparse.csr_matrix | Shards, epochs: int, beta: Callable[[float], float], impl: str
+    ) -> Plan:
         """So many epochs over the rows, all of them."""
+        n_users, batch_size = rows.shape[0], self._batch_size(rows.shape[0])
+        drawn = None
+        if impl == "sampled":
+            drawn = make_sampler(self.sampler, self.candidates, item_counts(rows), n_users, batch_size)
         return Plan(
             epochs=epochs,
-            batch_size=int(self.batch_size or min(500, -(-rows.shape[0] // 20))),
+            batch_size=batch_size,
             beta=beta,
             phases=self._phases(),
             max_grad_norm=self.max_grad_norm,
             precision=self.precision,
+            sampler=drawn,
         )
 
-    def _train(self, state: State, rows: sparse.csr_matrix, plan: Plan, run: FitRun) -> list[Epoch]:
-        """Through the loop, for those who listen."""
+    def _train(self, state: State, rows: sparse.csr_matrix | Shards, plan: Plan, run: FitRun) -> list[Epoch]:
+        """Through the loop, for those who listen, from where it was if it was stopped."""
         n_users, title = rows.shape[0], type(self).__name__ + ("" if run.part == "network" else f" ({run.part})")
         users = n_users * len(plan.passes)
         with Live(title, plan.last, plan.steps(n_users), users, self.validates, run.show_progress) as live:
             heard = [live, *_as_implicit(run), *run.callbacks]
-            return train(state, DeviceRows(rows, state.generator.device), plan, heard)
+            with kept(run.checkpoint, run.part, partial(self._identity, rows, plan, run), state) as saver:
+                return train(state, on_device(rows, state.device), plan, heard, saver)
 
-    def _untrained(self, n_items: int) -> State:
+    def _identity(self, rows: sparse.csr_matrix | Shards, plan: Plan, run: FitRun) -> dict[str, Any]:
+        """All that a training follows from, as JSON can hold it."""
+        valid = None if run.valid is None else digest_rows(run.valid.fold_in, run.valid.held_out)
+        params = get_params(self, run_options=False)
+        return {
+            "model": type(self).__name__,
+            "parameters": {name: list(value) if isinstance(value, tuple) else value for name, value in params.items()},
+            "impl": "sampled" if plan.sampler is not None else "exact",
+            "rows": rows.fingerprint() if isinstance(rows, Shards) else digest_rows(rows),
+            "validation users": valid,
+            "part": run.part,
+        }
+
+    def _untrained(self, n_items: int, by_sampling: bool = False) -> State:
         """What training starts from, on the model's device."""
-        state = self._ready(self._network(n_items).to(find_device(self.device)))
-        initialize(state.network, state.generator)
+        state = self._ready(self._built(n_items).to(find_device(self.device)), by_sampling)
+        initialize(state.network, state.seed)
         return state
 
-    def _ready(self, network: VAE) -> State:
-        """A network with an optimizer and a generator, fresh."""
-        generator = torch.Generator(network.decoder.weight.device)
-        generator.seed() if self.random_state is None else generator.manual_seed(int(self.random_state))
-        optimizer = torch.optim.AdamW(
-            network.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay, fused=True
-        )
-        return State(network, optimizer, generator)
+    def _ready(self, network: VAE, by_sampling: bool = False) -> State:
+        """A network with optimizers and a seed, fresh."""
+        seed = secrets.randbits(32) if self.random_state is None else int(self.random_state)
+        return State(network, optimizers(network, by_sampling, self.learning_rate, self.weight_decay), seed)
 
     def _tensors(self) -> dict[str, Tensor]:
-        return dict(self.network_.state_dict())
+        return without_twins(dict(self.network_.state_dict()), are_tied(self.network_))
 
     def _restore(self, tensors: dict[str, Tensor], n_items: int) -> dict[str, Any]:
         with torch.device("meta"):  # shapes alone: what a file claims costs nothing until its tensors are seen to fit
-            network = self._network(n_items)
-        fill(network, tensors)
+            network = self._built(n_items)
+        fill(network, with_twins(tensors, self.tables == "tied"))
+        if self.tables == "tied":
+            tie(network)
         return {"network_": _settled(network.to(find_device(self.device))), "history_": []}
 
     def _score(self, rows: sparse.csr_matrix) -> Tensor:
@@ -227,16 +313,9 @@ class Autoencoder(Recommender):
 
 def _settled(network: VAE) -> VAE:
     """A network that is done with training, ready to score."""
-    network.decoder.settle()
+    if not are_tied(network):
+        network.decoder.settle()
     return network.eval()
-
-
-def _evened(rows: sparse.csr_matrix) -> sparse.csr_matrix:
-    """Rows in which an event weighs 1 in the mean: with counts, the likelihood would else outgrow the KL term.
-
-    The encoder reads rows at unit norm, so that in scoring nothing has to be divided.
-    """
-    return rows * np.float32(1 / rows.data.mean(dtype=np.float64))
 
 
 def _as_implicit(run: FitRun) -> list[Callback]:

@@ -76,6 +76,8 @@ class HybridVAE(Form, RecVAE):
         high=0.5,
     )
 
+    reads_shards = False  # its linear path is solved from all rows at once
+
     linear_: EDLAE = fitted()
     weight_: float = fitted()  # a
 

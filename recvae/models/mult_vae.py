@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from scipy import sparse
 from torch import Tensor
 
 from recvae.errors import InvalidParameterError, NotFittedError
@@ -87,7 +86,7 @@ class MultVAE(Variational):
         cap = float(tensors.pop("kl_cap")) if "kl_cap" in tensors else self.kl_cap
         return super()._restore(tensors, n_items) | ({} if cap is None else {"kl_cap_": float(cap)})
 
-    def _fit(self, rows: sparse.csr_matrix, run: FitRun) -> dict[str, Any]:
+    def _fit(self, rows: Any, run: FitRun) -> dict[str, Any]:
         if self.kl_cap is not None:
             return super()._fit(rows, run) | {"kl_cap_": float(self.kl_cap)}
         if run.valid is None:

@@ -4,6 +4,7 @@ from recvae.nn.bag import Bag
 from recvae.nn.encoder import CodeEncoder, DenselyConnectedEncoder, GatedTwoLevelEncoder, GaussianEncoder
 from recvae.nn.layers import Decoder
 from recvae.nn.likelihood import LIKELIHOODS, gaussian_nll, logistic_nll, multinomial_nll
+from recvae.nn.noise import Noise
 from recvae.nn.posterior import Gaussian, Point, Posterior, TwoLevels, gaussian_kl, standard_normal_kl
 from recvae.nn.prior import Composite, Prior, StandardNormal, TwoLevelPrior, VampPrior
 from recvae.nn.schedule import SCHEDULES, constant, cyclical, linear
@@ -22,6 +23,7 @@ __all__ = [
     "GatedTwoLevelEncoder",
     "Gaussian",
     "GaussianEncoder",
+    "Noise",
     "Point",
     "Posterior",
     "Prior",

@@ -11,6 +11,7 @@ from torch.nn.functional import glu, silu
 from recvae.batches import Batch
 from recvae.nn.bag import Bag
 from recvae.nn.layers import dense_layers, dropout, gated_layers, normalized
+from recvae.nn.noise import Noise
 from recvae.nn.posterior import Gaussian, Point, TwoLevels
 
 
@@ -21,10 +22,10 @@ class NoisyBag(Bag):
         super().__init__(n_items, out_dim)
         self.dropout = dropout
 
-    def noisy(self, batch: Batch, generator: torch.Generator | None) -> Tensor:  # (B, out_dim)
+    def noisy(self, batch: Batch, noise: Noise | None) -> Tensor:  # (B, out_dim)
         values = normalized(batch)
-        if self.training and self.dropout and generator is not None:
-            values = dropout(values, self.dropout, generator)
+        if self.training and self.dropout and noise is not None:
+            values = dropout(values, self.dropout, batch, noise)
         return self(batch, values)
 
 
@@ -58,8 +59,8 @@ class GaussianEncoder(_Encoder, _ToGaussian):
     def __init__(self, n_items: int, hidden_dims: Sequence[int], latent_dim: int, dropout: float):
         super().__init__(n_items, hidden_dims, 2 * latent_dim, dropout)
 
-    def forward(self, batch: Batch, generator: torch.Generator | None = None) -> Gaussian:
-        return self.beyond(self.bag.noisy(batch, generator))
+    def forward(self, batch: Batch, noise: Noise | None = None) -> Gaussian:
+        return self.beyond(self.bag.noisy(batch, noise))
 
     def beyond(self, h: Tensor) -> Gaussian:
         """What follows from the first layer's output (B, H)."""
@@ -72,8 +73,8 @@ class CodeEncoder(_Encoder):
     def __init__(self, n_items: int, hidden_dims: Sequence[int], latent_dim: int, dropout: float):
         super().__init__(n_items, hidden_dims, latent_dim, dropout)
 
-    def forward(self, batch: Batch, generator: torch.Generator | None = None) -> Point:
-        return Point(torch.tanh(self.after(self.bag.noisy(batch, generator))))
+    def forward(self, batch: Batch, noise: Noise | None = None) -> Point:
+        return Point(torch.tanh(self.after(self.bag.noisy(batch, noise))))
 
 
 class DenselyConnectedEncoder(_ToGaussian):
@@ -89,9 +90,9 @@ class DenselyConnectedEncoder(_ToGaussian):
         self.norms = nn.ModuleList(nn.LayerNorm(hidden_dim, eps=0.1) for _ in range(depth))
         (self.last,) = dense_layers([hidden_dim, 2 * latent_dim])
 
-    def forward(self, batch: Batch, generator: torch.Generator | None = None) -> Gaussian:
+    def forward(self, batch: Batch, noise: Noise | None = None) -> Gaussian:
         first, *norms = self.norms
-        h = total = first(silu(self.bag.noisy(batch, generator)))  # (B, H)
+        h = total = first(silu(self.bag.noisy(batch, noise)))  # (B, H)
         for layer, norm in zip(self.layers, norms, strict=True):
             h = norm(silu(layer(h) + total))
             total = total + h
@@ -102,7 +103,7 @@ class GatedTwoLevelEncoder(nn.Module):
     """q(z2 | x) and q(z1 | x, z2), of `latent_dim` each, from gated layers h -> (W h + b) * sigmoid(V h + c).
 
     Both levels read x by the same gated layers, which are a network of its own for each in Kim & Suh 2019:
-    the first layer, which is that of all items, would be twice as wide. Given a generator, z2 is a draw from q(z2 | x),
+    the first layer, which is that of all items, would be twice as wide. Given noise, z2 is a draw from q(z2 | x),
     else its mean.
     """
 
@@ -114,10 +115,10 @@ class GatedTwoLevelEncoder(nn.Module):
         (self.joint,) = gated_layers([width + latent_dim, width])
         self.upper, self.lower = (dense_layers([width, 2 * latent_dim])[0] for _ in range(2))
 
-    def forward(self, batch: Batch, generator: torch.Generator | None = None) -> TwoLevels:
-        h = self._features(self.bag.noisy(batch, generator))
+    def forward(self, batch: Batch, noise: Noise | None = None) -> TwoLevels:
+        h = self._features(self.bag.noisy(batch, noise))
         upper = Gaussian.halves(self.upper(h))
-        z2 = upper.mean if generator is None else upper.sample(generator)
+        z2 = upper.mean if noise is None else upper.sample(noise)
         return TwoLevels(upper, z2, self._below(h, z2))
 
     def at(self, batch: Batch, eps: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What stands around the first layer: normalised rows, dropout that draws from a given generator, the decoder."""
+"""What stands around the first layer: normalised rows, dropout by given noise, the decoder; and how weights begin."""
 
 from __future__ import annotations
 
@@ -6,15 +6,20 @@ import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
+from zlib import crc32
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from recvae.batches import Batch
+from recvae.nn.noise import Noise
 from recvae.nn.products import by_columns, linear
 from recvae.nn.scratch import scratch
+
+DRAWN_ROWS = 4096  # of a parameter, from one stream
 
 
 class Decoder(nn.Module):
@@ -121,20 +126,36 @@ def normalized(batch: Batch) -> Tensor:
     return batch.values / norms[batch.rows]
 
 
-def dropout(values: Tensor, rate: float, generator: torch.Generator) -> Tensor:
-    """Drop each value with probability `rate`, scale the others by 1 / (1 - rate).
+def dropout(values: Tensor, rate: float, batch: Batch, noise: Noise) -> Tensor:
+    """Drop each event's value (E,) with probability `rate`, scale the others by 1 / (1 - rate).
 
     On the events of sparse rows this is dropout on the dense row: where nothing is, nothing can be dropped.
     """
-    return values * torch.empty_like(values).bernoulli_(1 - rate, generator=generator) / (1 - rate)
+    return values * noise.kept(batch, rate) / (1 - rate)
 
 
-def initialize(network: nn.Module, generator: torch.Generator) -> None:
-    """Xavier-uniform weights and biases of N(0, .001^2), as Liang et al. 2018 do it, all from one generator."""
+def initialize(network: nn.Module, seed: int) -> None:
+    """Xavier-uniform weights, biases of N(0, .001^2), as Liang et al. 2018 do it; scales of a LayerNorm are 1."""
     for name, parameter in network.named_parameters():
-        with torch.no_grad():
-            if name.endswith("bias"):
-                parameter.normal_(0, 0.001, generator=generator)
-            elif parameter.dim() > 1:  # the scales of a LayerNorm stay at 1
-                bound = math.sqrt(6 / sum(parameter.shape))
-                parameter.uniform_(-bound, bound, generator=generator)
+        initialize_rows(parameter, seed, name, tuple(parameter.shape))
+
+
+@torch.no_grad()
+def initialize_rows(rows: Tensor, seed: int, name: str, shape: tuple[int, ...], start: int = 0) -> None:
+    """What `initialize` gives the rows from `start` on of the parameter of that name and whole shape.
+
+    A row's numbers follow from the seed, the name and its place, whoever holds it.
+    """
+    key = np.array([seed, crc32(name.encode())], dtype=np.uint64)
+    bound = math.sqrt(6 / sum(shape))
+    if len(shape) == 1 and not name.endswith("bias"):
+        rows.fill_(1)
+        return
+    for block in range(start // DRAWN_ROWS, -(-(start + len(rows)) // DRAWN_ROWS)):
+        first = block * DRAWN_ROWS
+        random = np.random.Generator(np.random.Philox(key=key, counter=[0, 0, 0, block]))
+        size = (min(DRAWN_ROWS, shape[0] - first), *shape[1:])
+        drawn = random.standard_normal(size, np.float32) if len(shape) == 1 else random.random(size, np.float32)
+        drawn = drawn * np.float32(0.001) if len(shape) == 1 else (2 * drawn - 1) * np.float32(bound)
+        here = slice(max(start, first), min(start + len(rows), first + DRAWN_ROWS))
+        rows[here.start - start : here.stop - start] = torch.from_numpy(drawn[here.start - first : here.stop - first])

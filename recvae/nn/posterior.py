@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from recvae.nn.noise import Noise
+
 LOG_2PI = math.log(2 * math.pi)
 
 
@@ -18,7 +20,7 @@ class Posterior(Protocol):
     @property
     def mean(self) -> Tensor: ...  # (B, K)
 
-    def sample(self, generator: torch.Generator) -> Tensor: ...  # (B, K)
+    def sample(self, noise: Noise) -> Tensor: ...  # (B, K)
 
 
 class Gaussian(NamedTuple):
@@ -36,12 +38,12 @@ class Gaussian(NamedTuple):
         """log N(z_k; mean_k, exp(logvar_k)) in each dimension. (B, K) -> (B, K)"""
         return -0.5 * ((z - self.mean).square() / self.logvar.exp() + self.logvar + LOG_2PI)
 
-    def sample(self, generator: torch.Generator) -> Tensor:
+    def sample(self, noise: Noise) -> Tensor:
         """z = mu + sigma * eps, eps ~ N(0, I): the randomness stays outside, so gradients reach mu and sigma.
 
         Source: Kingma & Welling 2014, section 2.4 (the reparameterisation trick).
         """
-        return self.at(torch.empty_like(self.mean).normal_(generator=generator))
+        return self.at(noise.normal(self.mean.shape[1]).to(self.mean.dtype))
 
     def at(self, eps: Tensor) -> Tensor:
         """mu + sigma * eps, for noise that is given. (B, K) -> (B, K)"""
@@ -53,7 +55,7 @@ class Point(NamedTuple):
 
     mean: Tensor  # (B, K)
 
-    def sample(self, generator: torch.Generator) -> Tensor:
+    def sample(self, noise: Noise) -> Tensor:
         """The point itself."""
         return self.mean
 
@@ -76,8 +78,8 @@ class TwoLevels(NamedTuple):
     def logvar(self) -> Tensor:  # (B, 2 K), of z1 at that z2, and of z2
         return torch.cat([self.lower.logvar, self.upper.logvar], dim=1)
 
-    def sample(self, generator: torch.Generator) -> Tensor:  # (B, 2 K)
-        return torch.cat([self.lower.sample(generator), self.z2], dim=1)
+    def sample(self, noise: Noise) -> Tensor:  # (B, 2 K)
+        return torch.cat([self.lower.sample(noise), self.z2], dim=1)
 
 
 def normals(random: np.random.Generator, shape: tuple[int, int], device: torch.device) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import glu
 
-from recvae.batches import Batch, DeviceRows
+from recvae.batches import Batch, Rows
 from recvae.errors import InvalidDataError, NotSupportedError
 from recvae.nn.layers import dense_layers, gated_layers
 from recvae.nn.posterior import LOG_2PI, Gaussian, TwoLevels, gaussian_kl, normals, standard_normal_kl
@@ -38,8 +38,15 @@ class Prior(nn.Module):
         """Places z of users of whom nothing is known. -> `shape`, (n, K). Raises NotSupportedError as well."""
         raise NotSupportedError(f"Expected {type(self).__name__} to define sample, by which sample_users draws.")
 
-    def renew(self, encoder: nn.Module, rows: DeviceRows) -> None:
+    def renew(self, encoder: nn.Module, rows: Rows) -> None:
         """Called before each epoch, with what will be trained on."""
+
+    def renewed(self) -> dict[str, Tensor]:
+        """What `renew` has found, by name, for a training that is gone on with within an epoch."""
+        return {}
+
+    def take_renewed(self, found: dict[str, Tensor]) -> None:
+        """The inverse of `renewed`."""
 
     def forget(self) -> None:
         """Called after the last: what is known of single users need not be kept."""
@@ -76,12 +83,17 @@ class Composite(Prior):
         super().__init__()
         self.old: Gaussian | None = None
 
-    def renew(self, encoder: nn.Module, rows: DeviceRows) -> None:
+    def renew(self, encoder: nn.Module, rows: Rows) -> None:
         encoder.eval()
         with torch.no_grad():
-            users = torch.arange(len(rows), device=rows.starts.device)
-            parts = [encoder(batch) for batch in rows.batches(users, RENEWED)]
+            parts = [encoder(batch) for batch in rows.batches(torch.arange(len(rows)), RENEWED)]
         self.old = Gaussian(*(torch.cat(part) for part in zip(*parts, strict=True)))
+
+    def renewed(self) -> dict[str, Tensor]:
+        return {} if self.old is None else self.old._asdict()
+
+    def take_renewed(self, found: dict[str, Tensor]) -> None:
+        self.old = Gaussian(**found) if found else None
 
     def forget(self) -> None:
         self.old = None

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from recvae.batches import Batch
 from recvae.errors import NotSupportedError
 from recvae.nn.layers import Decoder
+from recvae.nn.noise import Noise
 from recvae.nn.posterior import Posterior
 from recvae.nn.prior import Prior
 
@@ -53,10 +54,10 @@ class VAE(nn.Module):
         self.prior = prior
         self.kl_by_events = kl_by_events
 
-    def forward(self, batch: Batch, generator: torch.Generator) -> Elbo:
+    def forward(self, batch: Batch, noise: Noise) -> Elbo:
         """The ELBO's terms for rows x: z ~ q(z | x), then log p(x | z) and KL(q(z | x) || p(z))."""
-        posterior: Posterior = self.encoder(batch, generator)
-        z = posterior.sample(generator)  # (B, K)
+        posterior: Posterior = self.encoder(batch, noise)
+        z = posterior.sample(noise)  # (B, K)
         hidden = self.decoder(z)  # (B, H)
         nll = self.likelihood(hidden, *self.decoder.output, batch)
         kl = torch.zeros_like(nll) if self.prior is None else self.prior(posterior, z, batch, self.encoder)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -13,11 +14,20 @@ from scipy import sparse
 from torch import Tensor
 
 from recvae.callbacks import Callback, Epoch, Start, listeners, told
-from recvae.errors import InvalidDataError, InvalidTypeError, NotFittedError, UnknownNameError
+from recvae.checkpoint import Checkpoint, as_checkpoint
+from recvae.errors import (
+    InvalidDataError,
+    InvalidParameterError,
+    InvalidTypeError,
+    NotFittedError,
+    NotSupportedError,
+    UnknownNameError,
+)
 from recvae.interactions import Ids, Interactions
 from recvae.params import check_params, fitted, get_params, hyper, parameters
 from recvae.recommender.abilities import absence, hook
 from recvae.rows import VALUES, check_rows, transform_values
+from recvae.shards import Shards
 from recvae.split import Holdout
 from recvae.topk import Scorer
 
@@ -34,6 +44,7 @@ class FitRun:
     callback: FitCallback | None = None
     valid: Holdout | None = None
     callbacks: Sequence[Callback] = ()
+    checkpoint: Checkpoint | None = None
     part: str = "network"  # of the model, for the records of its epochs
 
 
@@ -52,6 +63,8 @@ class Model(ABC):
         optional=True,
     )
     known: ClassVar[dict[str, type[Model]]] = {}  # classes by name, for `load`
+    goes_on: ClassVar[bool] = False  # whether `fit` can be gone on with after a stop
+    reads_shards: ClassVar[bool] = False  # whether it takes rows that are more than memory holds
     validates: ClassVar[str] = ""  # the metric by which `fit` looks at validation users, if it does
 
     values_: str = fitted()  # how values were read
@@ -79,31 +92,30 @@ class Model(ABC):
         *,
         valid: Holdout | None = None,
         callbacks: Callbacks = (),
+        checkpoint: Checkpoint | str | Path | None = None,
     ) -> Self:
         """Learn from the rows of `user_items`, and return the model.
 
-        user_items : Interactions, or a scipy csr_matrix or csr_array (users, items) of values >= 0
+        user_items : Interactions, or a scipy csr_matrix or csr_array (users, items) of values >= 0; for networks also
+            `recvae.shards.Shards`, which may be more than memory holds
         show_progress : show how it goes, where standard error is a terminal, and in a notebook
         callback : implicit's: called as callback(iteration, seconds, loss) after each pass, where a model has passes
         valid : held-out users for models that choose by validation; the others do not look at them
         callbacks : who listens (`recvae.callbacks`): `JsonLines(path)`, `TensorBoard(folder)`, functions of an
             `Epoch` (ELBO terms, validation) such as print. Models without epochs tell when they begin and end. What a
             callback raises ends the fit, comes out of it, and leaves the model as it was.
+        checkpoint : for networks, a folder to keep the training in, or a `recvae.Checkpoint`, which also says how
+            often. The same fit, called again after a stop, goes on from there and gives the same model.
 
         Raises InvalidTypeError or InvalidDataError for data that cannot be used, InvalidParameterError for a
-        hyper-parameter out of range, TrainingError if the loss is not finite.
+        hyper-parameter out of range and for a checkpoint of another fit, TrainingError if the loss is not finite,
+        NotSupportedError for shards or a checkpoint where a model is no network.
         """
         check_params(self)
-        data = user_items if isinstance(user_items, Interactions) else None
-        rows = check_rows(user_items if data is None else data.matrix, convert=True)
-        if rows.nnz == 0:
-            raise InvalidDataError(
-                f"Expected at least one event to learn from, got a matrix of {rows.shape} without any."
-            )
+        kept = self._check_checkpoint(checkpoint)
+        rows, values = self._readable(user_items)
         _check_valid(valid, rows.shape[1])
-        values = self.values or ("binary" if data is None else data.values)
-        rows = transform_values(rows, values)
-        run = FitRun(values, show_progress, callback, valid, listeners(callbacks))
+        run = FitRun(values, show_progress, callback, valid, listeners(callbacks), kept)
         with told(run.callbacks, self._start("fit", rows, run)):
             fitted = self._fit(rows, run)
         # all at once and at the end: a fit that fails leaves the model as it was
@@ -111,18 +123,49 @@ class Model(ABC):
             fitted,
             values_=values,
             n_items_=rows.shape[1],
-            item_ids_=None if data is None else data.item_ids,
-            titles_=None if data is None else data.titles,
-            trained_on_=None if data is None else data.fingerprint(),
+            item_ids_=getattr(user_items, "item_ids", None),
+            titles_=getattr(user_items, "titles", None),
+            trained_on_=None if sparse.issparse(user_items) else user_items.fingerprint(),
             params_=get_params(self),
             # a copy: whoever owns the rows may change them
-            _trained=rows.copy() if absence(type(self), "_user_vectors") is None else None,
+            _trained=None if isinstance(rows, Shards) or absence(type(self), "_user_vectors") else rows.copy(),
             _index=None,
             _index_given=False,
         )
         return self
 
-    def _start(self, verb: str, rows: sparse.csr_matrix, run: FitRun) -> Start:
+    def _readable(self, user_items: Any) -> tuple[sparse.csr_matrix | Shards, str]:
+        """What was given to `fit`, checked, and how its values are read: rows with values read, or shards."""
+        if isinstance(user_items, Shards):
+            self._check_shards(user_items)
+            return user_items, user_items.values
+        data = user_items if isinstance(user_items, Interactions) else None
+        rows = check_rows(user_items if data is None else data.matrix, convert=True)
+        if rows.nnz == 0:
+            raise InvalidDataError(
+                f"Expected at least one event to learn from, got a matrix of {rows.shape} without any."
+            )
+        values = self.values or ("binary" if data is None else data.values)
+        return transform_values(rows, values), values
+
+    def _check_shards(self, shards: Shards) -> None:
+        if not self.reads_shards:
+            raise NotSupportedError(
+                f"{type(self).__name__} needs all rows at once, which shards are not: give it "
+                f"shards.rows(0, shards.n_users) where these fit into memory."
+            )
+        if self.values not in (None, shards.values):
+            raise InvalidParameterError(
+                f"Expected values={shards.values!r} as the shards in {shards.folder} were written, or None, got "
+                f"{self.values!r}."
+            )
+
+    def _check_checkpoint(self, checkpoint: Checkpoint | str | Path | None) -> Checkpoint | None:
+        if checkpoint is not None and not self.goes_on:
+            raise NotSupportedError(f"{type(self).__name__} has no training to go on with; expected checkpoint=None.")
+        return as_checkpoint(checkpoint)
+
+    def _start(self, verb: str, rows: sparse.csr_matrix | Shards, run: FitRun) -> Start:
         """What is to be told of a fit before it."""
         valid = run.valid if self.validates else None
         return Start(
@@ -163,8 +206,8 @@ class Model(ABC):
         """The inverse of `_tensors`. -> fitted attributes by name"""
 
     @abstractmethod
-    def _fit(self, rows: sparse.csr_matrix, run: FitRun) -> dict[str, Any]:
-        """Learn from canonical rows whose values have been read. -> fitted attributes by name"""
+    def _fit(self, rows: Any, run: FitRun) -> dict[str, Any]:
+        """Learn from canonical rows whose values have been read, or, in a network, shards. -> attributes by name"""
 
     @abstractmethod
     def _score(self, rows: sparse.csr_matrix) -> Tensor:
@@ -227,8 +270,8 @@ class Model(ABC):
         rows: sparse.csr_matrix | None = self.__dict__.get("_trained")
         if rows is None:
             raise NotFittedError(
-                f"Expected rows for {verb}: this {type(self).__name__} came from a file, a pickle or a copy, and "
-                f"these hold no users."
+                f"Expected rows for {verb}: this {type(self).__name__} came from a file, a pickle or a copy, or was "
+                f"fitted on shards, and these hold no users."
             )
         return rows
 

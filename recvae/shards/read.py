@@ -40,6 +40,7 @@ class Shards:
     ----------
     n_users, n_items, n_events : of the training users
     values : how models read the numbers, as in `Interactions`
+    heldout_users : how many users there are in `valid`, and in `test`, None where all are in the shards
     bounds : (shards + 1,), the row at which each shard begins, and the number of rows
 
     Opening looks at the manifest and at the size of each file, and reads nothing else. Raises DataNotFoundError where
@@ -55,8 +56,19 @@ class Shards:
         self.n_users, self.n_events = int(self.bounds[-1]), sum(piece.events for piece in self.pieces)
         with sound_manifest(self.folder):
             self.values: Values = self._settings["values"]
+            self.heldout_users: int | None = self._settings["heldout_users"]
             self.n_items, self._fingerprint = self._files[ITEMS].rows, str(manifest.facts["fingerprint"])
         self.check()
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Users and items, as a matrix has them."""
+        return self.n_users, self.n_items
+
+    @property
+    def nnz(self) -> int:
+        """Events, as a sparse matrix has them."""
+        return self.n_events
 
     def __repr__(self) -> str:
         return (

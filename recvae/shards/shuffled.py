@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from recvae.batches import Batch
+from recvae.batches import Batch, shuffle
 from recvae.memory import require
 from recvae.params import check_whole
 from recvae.rows import as_read
@@ -84,15 +84,17 @@ class ShuffledRows:
         check_whole("key", key, 0, KEYS - 1)
         return (self._users(key, number, chosen)[0] for number, chosen in enumerate(self._windows(key)))
 
-    def batches_of(self, key: int, batch_size: int) -> Iterator[Batch]:
+    def batches_of(self, key: int, batch_size: int, start: int = 0) -> Iterator[Batch]:
         """A pass in the order of `key`: batches of `batch_size` users, across the borders of windows, the last fewer.
+
+        start : how many batches to leave out at the beginning; windows that are left out whole are not read
 
         Raises InvalidDataError where a shard is not as it was written.
         """
         check_whole("key", key, 0, KEYS - 1)
         check_whole("batch_size", batch_size, 1)
         held: list[Window] = []  # users of windows before, fewer than a batch
-        for window in self._read_ahead(key):
+        for window in self._read_ahead(key, start * batch_size):
             missing = batch_size - sum(map(len, held))
             if len(window) < missing:
                 held.append(window)
@@ -107,11 +109,6 @@ class ShuffledRows:
             held = [_joined([window.part(last, len(window))])] if last < len(window) else []
         if held:
             yield _joined(held).batch(self.device)
-
-    def shuffled(self, batch_size: int, generator: torch.Generator) -> Iterator[Batch]:
-        """All rows once, in batches, in the order of a key that the generator draws."""
-        key = torch.randint(1 << 62, (), generator=generator, device=generator.device)
-        return self.batches_of(int(key), batch_size)
 
     def batches(self, order: Tensor, batch_size: int) -> Iterator[Batch]:
         """The given rows, in that order, in batches, the last one smaller. Quick where neighbours come together."""
@@ -129,26 +126,32 @@ class ShuffledRows:
 
     def _windows(self, key: int) -> list[NDArray[np.int64]]:
         """The shards of each window, in their order."""
-        order = _shuffle(len(self.shards.pieces), key, 0)
+        order = shuffle(len(self.shards.pieces), key, 0)
         sizes = BYTES_OF_AN_EVENT * np.array([piece.events for piece in self.shards.pieces])[order]
         return np.split(order, cut(sizes, len(order), self._window_bytes)[1:-1])
 
     def _users(self, key: int, number: int, chosen: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """The rows of the users of a window of such shards, in order; and their places before they were shuffled."""
         rows = np.concatenate([np.arange(*self.shards.bounds[shard : shard + 2]) for shard in chosen])
-        places = _shuffle(len(rows), key, number + 1)
+        places = shuffle(len(rows), key, number + 1)
         return rows[places], places
 
-    def _read_ahead(self, key: int) -> Iterator[Window]:
-        """The windows of a pass; a thread reads the next one meanwhile."""
+    def _read_ahead(self, key: int, left_out: int) -> Iterator[Window]:
+        """The windows of a pass without its first users; a thread reads the next one meanwhile."""
         windows = list(enumerate(self._windows(key)))
+        while windows and left_out >= (n_users := sum(self.shards.pieces[shard].rows for shard in windows[0][1])):
+            left_out -= n_users
+            windows.pop(0)
+        if not windows:
+            return
         with ThreadPoolExecutor(1) as reader:
             coming = reader.submit(self._read, key, *windows[0])
             for following in [*windows[1:], None]:
                 window = coming.result()
                 if following is not None:
                     coming = reader.submit(self._read, key, *following)
-                yield window
+                yield window.part(left_out, len(window))
+                left_out = 0
 
     def _read(self, key: int, number: int, chosen: NDArray[np.int64]) -> Window:
         """Put the events of each shard where the order has them. What is read is as much as is kept."""
@@ -167,12 +170,6 @@ class ShuffledRows:
             values[events] = as_read(rows.data, self.shards.values) * self._scale
             user += len(rows)
         return Window(users, bounds, items, values)
-
-
-def _shuffle(n: int, key: int, stream: int) -> NDArray[np.int64]:
-    """An order of n things: that of random 64-bit numbers. What a bit generator of numpy draws stays the same."""
-    bits = np.random.Philox(key=np.array([key, stream], dtype=np.uint64)).random_raw(n)
-    return np.argsort(bits, kind="stable")
 
 
 def _joined(parts: list[Window]) -> Window:

@@ -1,0 +1,205 @@
+"""A training that is kept on disk as it goes, so that a run which was stopped goes on as if it had not been."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from recvae.callbacks import Epoch
+from recvae.errors import InvalidDataError, InvalidParameterError, OutputError
+from recvae.files import replacing
+from recvae.large.folder import MANIFEST, Manifest, Written, claimed, digest_of, read_manifest
+from recvae.params import check_whole
+from recvae.train import Saver, State
+
+KIND = "checkpoint of a training"
+PATTERN = "step-*.safetensors"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Where a fit keeps itself, and how often: `fit(..., checkpoint=Checkpoint("runs/films"))`.
+
+    folder : gets a folder for each run of the training loop, such as `network`, with the last state of that run and
+        `_manifest.json`, which says of what run it is. A fit of the same model on the same rows goes on from there.
+    minutes : after so many, at the next step; 0 for each step, None for never
+    epochs : after each so many epochs, None for never; the end of a run is always kept
+
+    A state is written beside the last one and takes its place when it is whole: a run that is killed at any moment
+    leaves one or the other. It holds weights, the optimizer's moments, the best weights, and the place in the run;
+    order, dropout and noise follow from the seed and that place.
+    """
+
+    folder: str | Path
+    minutes: float | None = 10.0
+    epochs: int | None = 1
+
+    def check(self) -> None:
+        """Raise InvalidParameterError for what is no interval."""
+        if self.minutes is not None and not (isinstance(self.minutes, (int, float)) and self.minutes >= 0):
+            raise InvalidParameterError(f"Expected minutes of a Checkpoint of 0 or more, got {self.minutes!r}.")
+        if self.epochs is not None:
+            check_whole("epochs of a Checkpoint", self.epochs, 1)
+
+
+def as_checkpoint(checkpoint: Checkpoint | str | Path | None) -> Checkpoint | None:
+    """What `fit` was given, checked; a folder alone has the default intervals."""
+    made = Checkpoint(checkpoint) if isinstance(checkpoint, (str, Path)) else checkpoint
+    if made is not None:
+        made.check()
+    return made
+
+
+@contextmanager
+def kept(
+    checkpoint: Checkpoint | None, part: str, settings: Callable[[], dict[str, Any]], state: State
+) -> Iterator[Saver]:
+    """Bring `state` to where the run of that part was, and keep it from there on.
+
+    settings : all that determines the run, as JSON can hold it; asked for only if there is a checkpoint
+
+    Raises InvalidParameterError where the folder was begun by another run, InvalidDataError where what it holds is
+    damaged, OutputError where it cannot be written or another process holds it.
+    """
+    if checkpoint is None:
+        yield Saver()
+        return
+    folder = Path(checkpoint.folder) / part
+    with claimed(folder, [PATTERN]):
+        manifest = read_manifest(folder, KIND, Written, settings())
+        if manifest.parts:
+            _restore(state, folder, manifest)
+        else:
+            manifest.write(folder)
+        yield _Keeper(checkpoint, folder, manifest)
+
+
+class _Keeper(Saver):
+    """Writes the state into a claimed folder."""
+
+    def __init__(self, checkpoint: Checkpoint, folder: Path, manifest: Manifest[Written]):
+        self._checkpoint, self._folder, self._manifest = checkpoint, folder, manifest
+        self._written = time.monotonic()
+
+    def step(self, state: State) -> None:
+        minutes = self._checkpoint.minutes
+        if minutes is not None and time.monotonic() - self._written >= 60 * minutes:
+            self._write(state)
+
+    def epoch(self, state: State) -> None:
+        epochs = self._checkpoint.epochs
+        if epochs is not None and len(state.history) % epochs == 0:
+            self._write(state)
+
+    def end(self, state: State) -> None:
+        self._write(state)
+
+    def _write(self, state: State) -> None:
+        place = {"epoch": len(state.history), "step": state.done}
+        if self._manifest.parts and all(self._manifest.facts[name] == value for name, value in place.items()):
+            return
+        path = self._folder / f"step-{place['epoch']:05}-{place['step']:08}.safetensors"
+        with replacing(path) as part:
+            try:
+                safetensors.torch.save_file(_tensors(state), part)
+            except safetensors.SafetensorError as error:
+                raise OutputError(f"Expected room for a checkpoint at {path}, got: {error}.") from error
+            with part.open("rb+") as content:
+                os.fsync(content.fileno())  # before its name is taken
+            written = Written(file=path.name, bytes=part.stat().st_size, sha256=digest_of(part))
+        before = self._manifest.parts
+        self._manifest = replace(self._manifest, parts=[written], facts=place | _facts(state))
+        self._manifest.write(self._folder)  # from here on it is this state that is gone on with
+        for old in before:
+            if old.file != written.file:
+                (self._folder / old.file).unlink(missing_ok=True)
+        self._written = time.monotonic()
+
+
+def _facts(state: State) -> dict[str, Any]:
+    """What of a state is no tensor."""
+    return {
+        "seed": state.seed,
+        "best": state.best,
+        "best_epoch": state.best_epoch,
+        "history": [asdict(epoch) for epoch in state.history],
+    }
+
+
+def _tensors(state: State) -> dict[str, Tensor]:
+    """The tensors of a state by name."""
+    found = {f"network.{name}": parameter.detach() for name, parameter in state.network.named_parameters()}
+    found |= {f"best.{name}": tensor for name, tensor in state.best_weights.items()}
+    for number, optimizer in enumerate(state.optimizers):
+        for index, moments in optimizer.state_dict()["state"].items():
+            found |= {f"optimizer.{number}.{index}.{name}": tensor for name, tensor in moments.items()}
+    if state.done and state.network.prior is not None:
+        found |= {f"prior.{name}": tensor for name, tensor in state.network.prior.renewed().items()}
+    found["steps"] = state.steps[: state.done]
+    return {name: tensor.contiguous() for name, tensor in found.items()}
+
+
+def _restore(state: State, folder: Path, manifest: Manifest[Written]) -> None:
+    """Bring a fresh state to the place that the folder holds."""
+    (part,) = manifest.parts
+    path = folder / part.file
+    if not part.is_whole(folder):
+        raise InvalidDataError(
+            f"Expected the checkpoint {path} as it was written, got other content; delete {folder} to begin again."
+        )
+    try:
+        tensors = safetensors.torch.load_file(path, device=str(state.device))
+        _fill(state, tensors)
+        facts = manifest.facts
+        state.history = [Epoch(**epoch) for epoch in facts["history"]]
+        state.seed, state.best, state.best_epoch = facts["seed"], facts["best"], facts["best_epoch"]
+        state.done = facts["step"]
+    except (KeyError, TypeError, ValueError, RuntimeError, safetensors.SafetensorError) as error:
+        raise InvalidDataError(
+            f"Expected the checkpoint {path} to fit the file {folder / MANIFEST}, got: {error}; delete {folder} to "
+            f"begin again."
+        ) from error
+
+
+def _fill(state: State, tensors: dict[str, Tensor]) -> None:
+    with torch.no_grad():
+        for name, parameter in state.network.named_parameters():
+            parameter.copy_(tensors.pop(f"network.{name}"))
+    state.steps = tensors.pop("steps")
+    groups: dict[str, dict[str, Tensor]] = {"best": {}, "prior": {}}
+    moments: dict[int, dict[int, dict[str, Tensor]]] = {number: {} for number in range(len(state.optimizers))}
+    for full, tensor in tensors.items():
+        kind, name = full.split(".", 1)
+        if kind in groups:
+            groups[kind][name] = tensor
+        else:
+            optimizer, index, moment = name.split(".", 2)
+            moments[int(optimizer)].setdefault(int(index), {})[moment] = tensor
+    state.best_weights = groups["best"]
+    if state.network.prior is not None:
+        state.network.prior.take_renewed(groups["prior"])
+    for each, found in zip(state.optimizers, moments.values(), strict=True):
+        each.load_state_dict(each.state_dict() | {"state": found})
+
+
+def digest_rows(*matrices: Any) -> str:
+    """One digest of the events of CSR matrices, wherever their arrays are."""
+    digest = hashlib.sha256()
+    for matrix in matrices:
+        digest.update(json.dumps(list(matrix.shape)).encode())
+        for name, kind in (("indptr", np.int64), ("indices", np.int32), ("data", np.float32)):
+            digest.update(np.ascontiguousarray(getattr(matrix, name), dtype=kind).data)
+    return digest.hexdigest()

@@ -1,0 +1,256 @@
+"""What a training would take, before it begins: memory by a count, time by a few steps, and what to change."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import psutil
+import torch
+
+from recvae.errors import InvalidParameterError
+from recvae.nn import VAE
+from recvae.nn.likelihood import BLOCK_BYTES
+from recvae.nn.products import in_bfloat16
+from recvae.params import get_params
+
+WIDE = 200_000  # items from which on a sampled likelihood is taken where it is left open
+GIB = 2**30
+BYTES_OF_AN_EVENT = 160  # in a step: what was gathered of it, noise and sums
+WINDOWS = 2 << 28  # of shards that are in memory
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Of the data, and how they are there.
+
+    batch : users in a step
+    mean_length : events of a user, in the mean
+    on_disk : whether a few windows of them are in memory at a time
+    """
+
+    users: int
+    items: int
+    events: int
+    batch: int
+    on_disk: bool
+    validated: bool
+
+    @property
+    def mean_length(self) -> float:
+        return self.events / max(1, self.users)
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes, at the most, by what they are for."""
+
+    weights: int
+    optimizer: int
+    gradients: int
+    step: int
+    rows: int
+    best: int
+
+    @property
+    def peak(self) -> int:
+        return self.weights + self.optimizer + self.gradients + self.step + self.rows + self.best
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What `plan` found.
+
+    impl, why : how the likelihood is computed, and what decided it
+    parameters : numbers that are learnt
+    memory : bytes by what they are for, and `memory.peak`
+    available : bytes that are there
+    seconds_per_epoch : by a few steps on this machine; None where it would not fit, or was not tried
+    remedies : what would make it fit, and to how many bytes
+    """
+
+    model: str
+    sizes: Sizes
+    impl: str
+    why: str
+    parameters: int
+    memory: Memory
+    available: int
+    seconds_per_epoch: float | None = None
+    remedies: list[tuple[str, int]] = field(default_factory=list)
+
+    @property
+    def fits(self) -> bool:
+        return self.memory.peak <= self.available
+
+    def __str__(self) -> str:
+        sizes, memory = self.sizes, self.memory
+        lines = [
+            f"{self.model} on {sizes.users:,} users x {sizes.items:,} items, {sizes.events:,} events"
+            + (", read from disk" if sizes.on_disk else ""),
+            f"  {self.impl} likelihood: {self.why}",
+            f"  {self.parameters:,} parameters: weights {_gib(memory.weights)}, optimizer {_gib(memory.optimizer)}, "
+            f"gradients {_gib(memory.gradients)}",
+            f"  a step of {sizes.batch:,} users {_gib(memory.step)}, rows {_gib(memory.rows)}"
+            + (f", best weights so far {_gib(memory.best)}" if memory.best else ""),
+            f"  peak {_gib(memory.peak)}, {_gib(self.available)} available: "
+            + ("it fits" if self.fits else "it does not fit"),
+        ]
+        if self.seconds_per_epoch is not None:
+            lines.append(f"  an epoch takes about {_time(self.seconds_per_epoch)} here")
+        lines += [f"  with {change}: {_gib(peak)}" for change, peak in self.remedies]
+        return "\n".join(lines)
+
+    def refusal(self) -> str:
+        """One sentence for a fit that would die."""
+        text = (
+            f"Expected {_gib(self.memory.peak)} of memory for {self.model} on {self.sizes.users:,} users x "
+            f"{self.sizes.items:,} items ({self.impl} likelihood), got {_gib(self.available)} available"
+        )
+        changes = [f"{change} ({_gib(peak)})" for change, peak in self.remedies]
+        return f"{text}; " + (f"take {', or '.join(changes)}." if changes else "take fewer items or smaller layers.")
+
+
+def choose_impl(impl: str, likelihood: str, able: bool, sizes: Sizes, exact: Memory, available: int) -> tuple[str, str]:
+    """How the likelihood is computed where that is left open, and why.
+
+    able : whether the network can learn by a sampled likelihood
+    exact : what the exact one would take
+    """
+    if impl != "auto":
+        return impl, "as asked for"
+    if likelihood != "multinomial" or not able:
+        return "exact", f"the sampled one is of multinomial likelihoods with plain logits ({likelihood} here)"
+    if sizes.items > WIDE:
+        return "sampled", f"{sizes.items:,} items are more than {WIDE:,}, and the exact one looks at all in each step"
+    if exact.peak > available:
+        return "sampled", f"the exact one would take {_gib(exact.peak)}, and {_gib(available)} are available"
+    return "exact", f"{sizes.items:,} items are no more than {WIDE:,}, and it fits into memory"
+
+
+def forecast(model: Any, sizes: Sizes, device: torch.device) -> Forecast:
+    """What training an autoencoder on data of these sizes takes, time left out."""
+    network, room = _shape_of(model, sizes.items), available(device)
+    exact = _count(model, network, "exact", sizes, device)
+    able = network.decoder.temperature is None
+    impl, why = choose_impl(model.impl, model.likelihood, able, sizes, exact, room)
+    if impl == "sampled" and (model.likelihood != "multinomial" or not able):
+        raise InvalidParameterError(
+            f'Expected the multinomial likelihood and logits="dot" for impl="sampled", got {model.likelihood} and '
+            f"{'dot' if able else 'cosine'}; take impl=\"exact\"."
+        )
+    memory = exact if impl == "exact" else _count(model, network, impl, sizes, device)
+    total = sum(p.numel() for p in network.parameters())
+    found = Forecast(type(model).__name__, sizes, impl, why, total, memory, room)
+    return found if found.fits else replace(found, remedies=_remedies(model, found, device))
+
+
+def _remedies(model: Any, found: Forecast, device: torch.device) -> list[tuple[str, int]]:
+    """What would make it fit, simplest first; or else what goes furthest."""
+    sizes, params = found.sizes, get_params(model)
+    changes: list[tuple[str, dict[str, Any], Sizes]] = []
+    if found.impl != "sampled" and params["likelihood"] == "multinomial":
+        changes.append(('impl="sampled"', {"impl": "sampled"}, sizes))
+    if found.impl == "dense":
+        changes.append(('impl="exact"', {"impl": "exact"}, sizes))
+    if params["tables"] == "separate":
+        changes.append(('tables="tied"', {"tables": "tied"}, sizes))
+    if sizes.batch > 100:
+        changes.append(("batch_size=100", {"batch_size": 100}, replace(sizes, batch=100)))
+    if not sizes.on_disk:
+        changes.append(("shards on disk (recvae shard)", {}, replace(sizes, on_disk=True)))
+    narrow = {name: _halved(params[name]) for name in ("hidden_dims", "hidden_dim", "latent_dim") if name in params}
+    changes.append((", ".join(f"{name}={value}" for name, value in narrow.items()), narrow, sizes))
+    everything = {name: value for _, change, _ in changes for name, value in change.items()}
+    changes.append(("all of these", everything, replace(sizes, batch=min(100, sizes.batch), on_disk=True)))
+    peaks = []
+    for text, change, smaller in changes:
+        with suppress(InvalidParameterError):  # ends of two widths cannot be tied
+            other = type(model)(**params | change)
+            network = _shape_of(other, sizes.items)
+            impl = found.impl if other.impl == "auto" else other.impl
+            peaks.append((text, _count(other, network, impl, smaller, device).peak))
+    return helpful(peaks, found.available)
+
+
+def _halved(width: Any) -> Any:
+    return tuple(max(1, each // 2) for each in width) if isinstance(width, tuple) else max(1, width // 2)
+
+
+def _shape_of(model: Any, n_items: int) -> VAE:
+    """The model's network without memory of its own."""
+    with torch.device("meta"):
+        network: VAE = model._built(n_items)
+    return network
+
+
+def _count(model: Any, network: VAE, impl: str, sizes: Sizes, device: torch.device) -> Memory:
+    return count(network, impl, sizes, model.candidates, model.precision, device)
+
+
+def count(network: VAE, impl: str, sizes: Sizes, n_candidates: int, precision: str, device: torch.device) -> Memory:
+    """The memory of a training. network : of these sizes, on the meta device perhaps"""
+    encoder: Any = network.encoder
+    first, last = encoder.bag.weight, network.decoder.weight
+    tables = {id(p): p.numel() for p in (first, last, network.decoder.bias)}
+    total = sum(p.numel() for p in network.parameters())
+    middle = total - sum(tables.values())
+    rows = _rows_bytes(network, sizes)
+    events = int(sizes.batch * sizes.mean_length)
+    step = BYTES_OF_AN_EVENT * events + 16 * sizes.batch * sum(p.shape[0] for p in network.parameters() if p.dim() > 1
+                                                               and id(p) not in tables)
+    best = 4 * total if sizes.validated else 0
+    if impl == "sampled":
+        touched = min(sizes.items, events) + min(sizes.items, n_candidates)
+        step += 4 * (3 * touched * last.shape[1] + 3 * sizes.batch * n_candidates) + 16 * sizes.items
+        gradients = 4 * (middle + touched * (first.shape[1] + last.shape[1]))
+        optimizer = 8 * middle + 4 * sum(tables.values()) + 8 * len(tables) * sizes.items
+    else:
+        gradients, optimizer = 4 * total, 8 * total
+        step += _head_bytes(network, impl, sizes, in_bfloat16(precision, device))
+    return Memory(4 * total, optimizer, gradients, step, rows, best)
+
+
+def _head_bytes(network: VAE, impl: str, sizes: Sizes, lower: bool) -> int:
+    """Of blocks of logits, and of what the output layer becomes for the products."""
+    width = network.decoder.weight.shape[1]
+    if impl == "dense":
+        return 5 * 4 * sizes.batch * sizes.items
+    of_row = (2 if lower else 4) * sizes.items
+    block = of_row * min(sizes.batch, max(1, BLOCK_BYTES // of_row))
+    copy = 2 * sizes.items * -(-(width + 2) // 32) * 32 if lower else 0
+    unit = 8 * sizes.items * width if network.decoder.temperature is not None else 0
+    return block + copy + unit
+
+
+def _rows_bytes(network: VAE, sizes: Sizes) -> int:
+    """Of the rows, and of what is kept of each user."""
+    known = 8 * network.decoder.latent_dim * sizes.users if network.kl_by_events else 0  # of a composite prior
+    if sizes.on_disk:
+        return min(WINDOWS, 16 * sizes.events) + 16 * sizes.users + known
+    return 16 * sizes.events + 24 * sizes.users + known
+
+
+def available(device: torch.device) -> int:
+    """Bytes that are there for the taking."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return int(psutil.virtual_memory().available)
+
+
+def helpful(found: Sequence[tuple[str, int]], room: int) -> list[tuple[str, int]]:
+    """Of changes and what they lead to those that make it fit; or else the two that go furthest."""
+    fitting = [(change, peak) for change, peak in found if peak <= room]
+    return fitting[:3] or sorted(found, key=lambda each: each[1])[:2]
+
+
+def _gib(n_bytes: int) -> str:
+    return f"{n_bytes / GIB:,.1f} GiB" if n_bytes >= GIB / 10 else f"{n_bytes / 2**20:,.0f} MiB"
+
+
+def _time(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.0f} minutes" if seconds < 7200 else f"{seconds / 3600:.1f} hours"

@@ -1,0 +1,67 @@
+"""The tables of a network, which have a row for each item: one for both ends or two, and how they learn."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from recvae.errors import InvalidParameterError
+from recvae.nn import VAE
+from recvae.nn.growing import ItemVectors
+from recvae.nn.rowwise_adam import RowwiseAdam
+
+TABLES = ("separate", "tied")
+FIRST = "encoder.bag.weight"  # by name, what is not in a file where it is the output layer's
+LAST = "decoder.weight"
+
+
+def tie(network: VAE) -> None:
+    """Make the first layer's weight (I, H) and the output layer's one. Raises InvalidParameterError."""
+    first, last = network.encoder.bag, network.decoder  # type: ignore[union-attr]
+    if first.weight.shape != last.weight.shape:
+        raise InvalidParameterError(
+            f'Expected both ends of the network of one width for tables="tied", got {first.weight.shape[1]} and '
+            f"{last.weight.shape[1]}; make them alike, or leave the tables separate."
+        )
+    first.weight = last.weight
+
+
+def are_tied(network: VAE) -> bool:
+    """Whether both ends are one parameter."""
+    encoder: Any = network.encoder
+    return encoder.bag.weight is network.decoder.weight
+
+
+def without_twins(tensors: dict[str, Tensor], tied: bool) -> dict[str, Tensor]:
+    """The tensors of a network as a file has them: what is one parameter once."""
+    return {name: tensor for name, tensor in tensors.items() if not (tied and name == FIRST)}
+
+
+def with_twins(tensors: dict[str, Tensor], tied: bool) -> dict[str, Tensor]:
+    """The inverse of `without_twins`."""
+    return tensors | {FIRST: tensors[LAST]} if tied and LAST in tensors else tensors
+
+
+def of_one_table(vectors: ItemVectors, tied: bool) -> ItemVectors:
+    """Vectors of new items, for both ends the mean of what these would have where they are one."""
+    if not tied:
+        return vectors
+    mean = (vectors.first + vectors.last) / 2
+    return ItemVectors(mean, mean, vectors.bias)
+
+
+def optimizers(network: VAE, sparse: bool, learning_rate: float, weight_decay: float) -> list[torch.optim.Optimizer]:
+    """Adam for all; or, where gradients of the tables are `sparse` over rows, row by row for these."""
+    encoder: Any = network.encoder
+    encoder.bag.sparse = sparse
+    if not sparse:
+        return [torch.optim.AdamW(network.parameters(), lr=learning_rate, weight_decay=weight_decay, fused=True)]
+    tables = list({id(p): p for p in (encoder.bag.weight, network.decoder.weight, network.decoder.bias)}.values())
+    known = {id(table) for table in tables}
+    others = [parameter for parameter in network.parameters() if id(parameter) not in known]
+    return [
+        torch.optim.AdamW(others, lr=learning_rate, weight_decay=weight_decay, fused=True),
+        RowwiseAdam(tables, lr=learning_rate, weight_decay=weight_decay),
+    ]
