@@ -28,16 +28,17 @@ from recvae.large.folder import SCRATCH
 from recvae.sample import make_sample
 
 pytest.importorskip("duckdb")
-ray = pytest.importorskip("ray", reason='needs Ray: pip install "recvae[ray]"')
-pytest.importorskip("ray.data")
+pytest.importorskip("ray.data", reason='needs Ray: pip install "recvae[ray]"')
+
+import ray
 
 from recvae.bulk import recommend_to_parquet
 from recvae.integrations.ray_data import Cluster
 
 # what Ray warns of in its own code
 pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*use_push_based_shuffle:DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.data.context"),
+    pytest.mark.filterwarnings("ignore::UserWarning:ray.data.context"),
 ]
 QUIET = {"show_progress": False, "users_per_part": 40}
 
@@ -202,7 +203,7 @@ def test_refusals_come_before_anything_starts(model, path, tmp_path, monkeypatch
     refused(InvalidParameterError, "actors to be a whole number of at least 1, got 0", engine="ray", actors=0)
     refused(InvalidDataError, "Expected one column 'film'", engine="ray", item="film")
     pq.write_table(pa.table({"wh'o": ["a", None], "the.item": ["film 1"] * 2}), tmp_path / "bad.parquet")
-    refused(InvalidDataError, "every row of \"wh'o\", got none in 1 of 2", tmp_path / "bad.parquet", engine="ray")
+    refused(InvalidDataError, 'every row of "wh\'o", got none in 1 of 2', tmp_path / "bad.parquet", engine="ray")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").touch()
     with pytest.raises(OutputError, match="an empty folder for the parts"):
@@ -226,7 +227,5 @@ def test_the_command_starts_ray_and_ends_it(model, path, tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stdout == ""
     assert "1,600 recommendations for 160 users" in done.stderr
-    recommend_to_parquet(
-        model, path, tmp_path / "local", user="wh'o", item="the.item", show_progress=False
-    )
+    recommend_to_parquet(model, path, tmp_path / "local", user="wh'o", item="the.item", show_progress=False)
     same(tmp_path / "out", tmp_path / "local")

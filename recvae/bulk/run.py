@@ -146,9 +146,7 @@ def _content(model: Recommender) -> bytes:
     return content[0]
 
 
-def _settings(
-    kind: type, content: bytes, source: Source, N: int, users_per_part: int, engine: str
-) -> dict[str, Any]:
+def _settings(kind: type, content: bytes, source: Source, N: int, users_per_part: int, engine: str) -> dict[str, Any]:
     """All that determines the output, as JSON can hold it."""
     return {
         "recvae": __version__,

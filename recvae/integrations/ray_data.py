@@ -80,7 +80,7 @@ class Cluster:
         """Events in so many blocks, in one of which a user is alone or with others, but whole. A Dataset."""
         files = [str(Path(file).resolve()) for file in source.files]
         names = [source.user, source.item] + ([] if source.value is None else [source.value])
-        rows = self._ray.data.read_parquet(files, columns=names, partitioning=None)
+        rows = self._ray.data.read_parquet(files, partitioning=None).select_columns(names)
         events = rows.map_batches(
             _strong(names, source.min_value), batch_size=None, batch_format="pyarrow", zero_copy_batch=True
         )
