@@ -28,6 +28,7 @@ from benchmarks.pages import fill_pages
 from benchmarks.ray import run_ray
 from benchmarks.reference import run_reference
 from benchmarks.reproduce import reproduce_table, run_reproduce
+from benchmarks.sampled import run_sampled
 from benchmarks.serving import run_serving
 from benchmarks.shards import run_shards
 from benchmarks.speed import Save, run_epochs, run_rounds, run_speed
@@ -277,6 +278,21 @@ COMMANDS = {
         (
             option("--rows", 100_000_000),
             option("--work", None, "folder that keeps the raw files, with room for output (default: none)", type=Path),
+        ),
+    ),
+    "sampled": Command(
+        "the sampled likelihood against the exact one: accuracy, and seconds to what exact reaches",
+        _shown(
+            lambda given: run_sampled(
+                given.dataset, given.data_home, given.work, given.epochs, given.samplers.split(",")
+            )
+        ),
+        (
+            DATASET,
+            HOME,
+            option("--epochs", 50),
+            option("--samplers", "popularity,uniform,in-batch"),
+            option("--work", None, "folder that keeps what is finished (default: none)", type=Path),
         ),
     ),
     "table": Command(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -20,6 +20,14 @@ def shuffle(n: int, key: int, stream: int) -> NDArray[np.int64]:
     return np.argsort(bits, kind="stable")
 
 
+class Candidates(NamedTuple):
+    """Items that stand for all that a user does not have: sum_c weights[c] f(items[c]), over those that the user does
+    not have, estimates the sum of f over them without bias."""
+
+    items: Tensor  # (C,) int64, ascending, distinct
+    weights: Tensor  # (C,) float32, above 0
+
+
 @dataclass(frozen=True)
 class Batch:
     """Events of B users, one after the other: user b has items[offsets[b] : offsets[b + 1]]."""
@@ -29,6 +37,7 @@ class Batch:
     offsets: Tensor  # (B + 1,) int64
     bounds: NDArray[np.int64] | None = None  # the offsets once more, where the host knows them
     users: Tensor | None = None  # (B,) int64, their rows in what the batch was gathered from
+    candidates: Candidates | None = None  # what a sampled likelihood looks at in the place of all items
 
     def __len__(self) -> int:
         return len(self.offsets) - 1

@@ -195,7 +195,8 @@ def run_epoch(state: State, rows: Rows, plan: Plan, callbacks: Sequence[Callback
         network.prior.renew(network.encoder, rows)
     state.make_room(n_steps)
     how = How(
-        torch.autocast(device.type, torch.bfloat16, enabled=in_bfloat16(plan.precision, device)), plan.max_grad_norm,
+        torch.autocast(device.type, torch.bfloat16, enabled=in_bfloat16(plan.precision, device)),
+        plan.max_grad_norm,
         sampler=plan.sampler,
     )
     each = n_steps // len(plan.passes)

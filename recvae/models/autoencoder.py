@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -20,68 +19,40 @@ from recvae.callbacks import Callback, Epoch, listeners
 from recvae.checkpoint import digest_rows, kept
 from recvae.errors import NotEnoughMemoryError, NotFittedError
 from recvae.live import Live
-from recvae.models.calibrate import seconds_per_epoch
 from recvae.models.cold import by_features
-from recvae.models.forecast import Forecast, Sizes, forecast
 from recvae.models.grow import alike, by_neighbours
+from recvae.models.planned import Planned
 from recvae.models.scoring import network_scorer, network_scores, validation
 from recvae.models.source import item_counts, on_device
-from recvae.models.tables import TABLES, are_tied, of_one_table, optimizers, tie, with_twins, without_twins
+from recvae.models.tables import are_tied, of_one_table, optimizers, tie, with_twins, without_twins
 from recvae.nn import LIKELIHOODS, VAE
-from recvae.nn.candidates import SAMPLERS
 from recvae.nn.candidates import sampler as make_sampler
 from recvae.nn.device import find_device
 from recvae.nn.growing import ItemVectors, enlarged, item_vectors
 from recvae.nn.layers import initialize
-from recvae.nn.likelihood import IMPLS, UNOBSERVED
-from recvae.nn.products import PRECISIONS
+from recvae.nn.likelihood import UNOBSERVED
 from recvae.nn.vae import Likelihood
-from recvae.params import check_params, fitted, get_params, hyper, parameters
-from recvae.recommender import FitRun, Recommender
+from recvae.params import fitted, get_params, hyper, parameters
+from recvae.recommender import FitRun
 from recvae.recommender.explain import by_leaving_out
 from recvae.recommender.similar import cosines
 from recvae.saving import fill
 from recvae.shards import Shards
 from recvae.spaces import log
-from recvae.split import Holdout
 from recvae.topk import Scorer
 from recvae.train import WHOLE, Phase, Plan, State, best_epoch, train
 
 
 @parameters
-class Autoencoder(Recommender):
+class Autoencoder(Planned):
     """Base of models that are one `VAE` network trained by Adam. `history_` (not saved) tells how it went."""
 
-    likelihood: str = hyper("multinomial", "distribution of a row, given z", choices=tuple(LIKELIHOODS))
     unobserved: float = hyper(
         UNOBSERVED,
         "of the Gaussian likelihood: confidence in the items that a user does not have, to 1 in the others",
         low=1e-6,
     )
-    impl: str = hyper(
-        "auto",
-        'how the likelihood is computed: "exact" looks at all items in each step, "sampled" at some that stand for '
-        'them, "dense" is the textbook\'s; "auto" decides between the first two by the plan',
-        choices=IMPLS,
-    )
-    candidates: int = hyper(
-        4096, "items that a sampled likelihood looks at in a step, besides those of the batch's users", low=1
-    )
-    sampler: str = hyper("popularity", "where these come from", choices=tuple(SAMPLERS))
-    tables: str = hyper(
-        "separate",
-        'weights of the first layer and of the output layer, which have a row for each item: "tied" makes them one',
-        choices=TABLES,
-    )
     epochs: int = hyper(50, "passes over the training users; schedules stretch with them", low=1)
-    batch_size: int | None = hyper(
-        None,
-        "users in a step; by default a twentieth of the training users, at most 500, for enough steps on small data",
-        low=1,
-        kind=int,
-        optional=True,
-        search=[None, 50, 100, 200, 500],
-    )
     learning_rate: float = hyper(1e-3, "of Adam, as in the paper", low=0, search=log(1e-4, 1e-2))
     weight_decay: float = hyper(
         0.0, "decoupled weight decay of AdamW, on all weights", low=0, search=[0.0, 0.001, 0.01, 0.1]
@@ -112,24 +83,11 @@ class Autoencoder(Recommender):
         kind=int,
         optional=True,
     )
-    device: str = hyper("auto", 'torch device; "auto" takes a GPU if there is one', run_option=True)
-
-    precision: str = hyper(
-        "auto",
-        'of the matrix products in training; "bfloat16" is faster where the hardware has it, which "auto" finds out',
-        choices=PRECISIONS,
-        run_option=True,
-    )
-
     network_: VAE = fitted()
     history_: list[Epoch] = fitted()
     goes_on = True
     reads_shards = True
     validates = "ndcg@100"
-
-    @abstractmethod
-    def _network(self, n_items: int) -> VAE:
-        """The network for `n_items`, its weights yet to be initialised."""
 
     def _likelihood(self) -> Likelihood:
         """The likelihood of a row, its products in the precision asked for."""
@@ -137,36 +95,6 @@ class Autoencoder(Recommender):
         if self.impl == "dense":
             options["impl"] = "dense"
         return partial(LIKELIHOODS[self.likelihood], precision=self.precision, **options)
-
-    def _built(self, n_items: int) -> VAE:
-        """The network with its tables as they are asked for."""
-        network = self._network(n_items)
-        if self.tables == "tied":
-            tie(network)
-        return network
-
-    def plan(self, user_items: Any, *, valid: Holdout | None = None, calibrate: bool = True) -> Forecast:
-        """What `fit` on these would take, before it does: print it.
-
-        user_items, valid : as for `fit`
-        calibrate : make a few steps, of which none is kept, to say how long an epoch takes
-
-        Parameters, memory by what it is for, which likelihood and why, and what to change where it would not fit.
-        `fit` raises NotEnoughMemoryError with that in the place of dying. Raises as `fit`.
-        """
-        check_params(self)
-        rows, _ = self._readable(user_items)
-        found = self._forecast(rows, valid is not None)
-        if calibrate and found.fits:
-            found = replace(found, seconds_per_epoch=seconds_per_epoch(self, rows, found))
-        return found
-
-    def _forecast(self, rows: sparse.csr_matrix | Shards, validated: bool) -> Forecast:
-        sizes = Sizes(*rows.shape, rows.nnz, self._batch_size(rows.shape[0]), isinstance(rows, Shards), validated)
-        return forecast(self, sizes, find_device(self.device))
-
-    def _batch_size(self, n_users: int) -> int:
-        return int(self.batch_size or min(500, -(-n_users // 20)))
 
     @property
     def best_epoch_(self) -> int:
@@ -229,9 +157,7 @@ class Autoencoder(Recommender):
             tie(network)
         return {"network_": network}
 
-    def _plan(
-        self, rows: sparse.csr_matrix | Shards, epochs: int, beta: Callable[[float], float], impl: str
-    ) -> Plan:
+    def _plan(self, rows: sparse.csr_matrix | Shards, epochs: int, beta: Callable[[float], float], impl: str) -> Plan:
         """So many epochs over the rows, all of them."""
         n_users, batch_size = rows.shape[0], self._batch_size(rows.shape[0])
         drawn = None

@@ -26,9 +26,7 @@ def seconds_per_epoch(model: Any, rows: sparse.csr_matrix | Shards, found: Forec
     state = model._untrained(rows.shape[1], found.impl == "sampled")
     source = on_device(rows, state.device)
     batches = list(islice(source.batches_of(0, plan.batch_size), STEPS))
-    lower = torch.autocast(
-        state.device.type, torch.bfloat16, enabled=in_bfloat16(plan.precision, state.device)
-    )
+    lower = torch.autocast(state.device.type, torch.bfloat16, enabled=in_bfloat16(plan.precision, state.device))
     if state.network.prior is not None:
         state.network.prior.renew(state.network.encoder, source)
     each = plan.steps(len(source)) / len(plan.passes)

@@ -139,7 +139,7 @@ def forecast(model: Any, sizes: Sizes, device: torch.device) -> Forecast:
     if impl == "sampled" and (model.likelihood != "multinomial" or not able):
         raise InvalidParameterError(
             f'Expected the multinomial likelihood and logits="dot" for impl="sampled", got {model.likelihood} and '
-            f"{'dot' if able else 'cosine'}; take impl=\"exact\"."
+            f'{"dot" if able else "cosine"}; take impl="exact".'
         )
     memory = exact if impl == "exact" else _count(model, network, impl, sizes, device)
     total = sum(p.numel() for p in network.parameters())
@@ -161,7 +161,9 @@ def _remedies(model: Any, found: Forecast, device: torch.device) -> list[tuple[s
         changes.append(("batch_size=100", {"batch_size": 100}, replace(sizes, batch=100)))
     if not sizes.on_disk:
         changes.append(("shards on disk (recvae shard)", {}, replace(sizes, on_disk=True)))
-    narrow = {name: _halved(params[name]) for name in ("hidden_dims", "hidden_dim", "latent_dim") if name in params}
+    narrow: dict[str, Any] = {
+        name: _halved(params[name]) for name in ("hidden_dims", "hidden_dim", "latent_dim") if name in params
+    }
     changes.append((", ".join(f"{name}={value}" for name, value in narrow.items()), narrow, sizes))
     everything = {name: value for _, change, _ in changes for name, value in change.items()}
     changes.append(("all of these", everything, replace(sizes, batch=min(100, sizes.batch), on_disk=True)))
@@ -199,8 +201,9 @@ def count(network: VAE, impl: str, sizes: Sizes, n_candidates: int, precision: s
     middle = total - sum(tables.values())
     rows = _rows_bytes(network, sizes)
     events = int(sizes.batch * sizes.mean_length)
-    step = BYTES_OF_AN_EVENT * events + 16 * sizes.batch * sum(p.shape[0] for p in network.parameters() if p.dim() > 1
-                                                               and id(p) not in tables)
+    step = BYTES_OF_AN_EVENT * events + 16 * sizes.batch * sum(
+        p.shape[0] for p in network.parameters() if p.dim() > 1 and id(p) not in tables
+    )
     best = 4 * total if sizes.validated else 0
     if impl == "sampled":
         touched = min(sizes.items, events) + min(sizes.items, n_candidates)

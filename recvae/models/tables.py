@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from recvae.errors import InvalidParameterError
 from recvae.nn import VAE
@@ -19,7 +19,8 @@ LAST = "decoder.weight"
 
 def tie(network: VAE) -> None:
     """Make the first layer's weight (I, H) and the output layer's one. Raises InvalidParameterError."""
-    first, last = network.encoder.bag, network.decoder  # type: ignore[union-attr]
+    encoder: Any = network.encoder
+    first, last = encoder.bag, network.decoder
     if first.weight.shape != last.weight.shape:
         raise InvalidParameterError(
             f'Expected both ends of the network of one width for tables="tied", got {first.weight.shape[1]} and '

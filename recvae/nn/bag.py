@@ -10,15 +10,20 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from recvae.batches import Batch
-from recvae.nn.csr import csr, starts
+from recvae.nn.csr import csr, row_sparse, starts
 from recvae.nn.scratch import scratch
 
 
 class Bag(nn.Module):
-    """x W + b for sparse rows x: the weighted sum of the rows of W that belong to a user's items."""
+    """x W + b for sparse rows x: the weighted sum of the rows of W that belong to a user's items.
+
+    With `sparse` set, the gradient of W is a sparse tensor over the rows that a batch has touched, whose cost does not
+    grow with the number of items; it is for an optimiser that knows such, as RowwiseAdam.
+    """
 
     def __init__(self, n_items: int, out_dim: int):
         super().__init__()
+        self.sparse = False
         self.weight = nn.Parameter(torch.empty(n_items, out_dim))  # (I, H)
         self.bias = nn.Parameter(torch.empty(out_dim))  # (H,)
 
@@ -28,7 +33,7 @@ class Bag(nn.Module):
         x = x.to(self.weight.dtype)
         if not (torch.is_grad_enabled() and self.weight.requires_grad):
             return weighted_sums(self.weight, batch.items, batch.offsets, x) + self.bias
-        sums: Tensor = _Bag.apply(self.weight, batch, x)  # type: ignore[no-untyped-call]
+        sums: Tensor = _Bag.apply(self.weight, batch, x, self.sparse)  # type: ignore[no-untyped-call]
         return sums + self.bias
 
 
@@ -36,13 +41,13 @@ class _Bag(torch.autograd.Function):
     """x W, without a gradient in x."""
 
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, batch: Batch, values: Tensor) -> Tensor:
+    def forward(ctx: Any, weight: Tensor, batch: Batch, values: Tensor, sparse: bool) -> Tensor:
         items, rows, offsets = batch.items, batch.rows, batch.offsets
         if values.device.type == "cpu":  # what dropout left; to count them, other devices would halt
             kept = values.nonzero()[:, 0]
             items, rows, values = items[kept], rows[kept], values[kept]
             offsets = starts(rows, len(batch))
-        ctx.shape, ctx.n_users = weight.shape, len(batch)
+        ctx.shape, ctx.sparse = weight.shape, sparse
         ctx.save_for_backward(items, rows, values)
         return weighted_sums(weight, items, offsets, values)
 
@@ -51,13 +56,29 @@ class _Bag(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """x^T grad, from the events in the order of their items."""
         items, rows, values = ctx.saved_tensors
-        order = items.argsort(stable=True)
-        items, rows, values = items[order], rows[order], values[order]
-        if grad.device.type != "cpu":
-            return weighted_sums(grad, rows, starts(items, ctx.shape[0]), values), None, None
-        transposed = csr(items, rows, values, (ctx.shape[0], ctx.n_users))
-        room = scratch("gradient of the first layer", ctx.shape, grad.dtype, grad.device, for_step=True)
-        return torch.addmm(room, transposed, grad, beta=0, out=room), None, None
+        items, order = items.sort(stable=True)
+        rows, values = rows[order], values[order]
+        if not ctx.sparse:
+            return _summed(grad, items, rows, values, ctx.shape[0]), None, None, None
+        touched, places = items.unique_consecutive(return_inverse=True)
+        return row_sparse(touched, _summed(grad, places, rows, values, len(touched)), ctx.shape), None, None, None
+
+
+def _summed(grad: Tensor, items: Tensor, rows: Tensor, values: Tensor, n_items: int) -> Tensor:
+    shape = n_items, grad.shape[1]
+    room = scratch("gradient of the first layer", shape, grad.dtype, grad.device, for_step=True)
+    return grouped_sums(grad, items, rows, values, room)
+
+
+def grouped_sums(table: Tensor, groups: Tensor, chosen: Tensor, values: Tensor, room: Tensor) -> Tensor:
+    """Weighted sums of rows of a table (B, H) by group, given the groups (E,) of these in order. -> (groups, H)
+
+    On a CPU it is written into `room`, whose length is the number of groups.
+    """
+    if table.device.type != "cpu":
+        return weighted_sums(table, chosen, starts(groups, len(room)), values)
+    sums = csr(groups, chosen, values, (len(room), len(table)))
+    return torch.addmm(room, sums, table, beta=0, out=room)
 
 
 def weighted_sums(table: Tensor, chosen: Tensor, offsets: Tensor, values: Tensor) -> Tensor:

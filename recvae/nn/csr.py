@@ -23,3 +23,8 @@ def csr(rows: Tensor, columns: Tensor, values: Tensor, shape: Sequence[int]) -> 
 def starts(groups: Tensor, n_groups: int) -> Tensor:
     """Where each group begins in a list of members, given the groups of these in order. -> (n_groups + 1,)"""
     return torch.searchsorted(groups, torch.arange(n_groups + 1, dtype=groups.dtype, device=groups.device))
+
+
+def row_sparse(rows: Tensor, values: Tensor, shape: Sequence[int]) -> Tensor:
+    """A tensor that is zero but in some rows (T,), distinct and ascending, which have these values (T, ...)."""
+    return torch.sparse_coo_tensor(rows.long()[None], values, tuple(shape), check_invariants=False, is_coalesced=True)

@@ -12,8 +12,9 @@ from torch import Tensor
 from recvae.batches import Batch
 from recvae.errors import InvalidParameterError, UnknownNameError
 from recvae.nn.head import Block, Distribution, How, exact_nll
+from recvae.nn.sampled import sampled_nll
 
-IMPLS = ("auto", "dense", "exact")
+IMPLS = ("auto", "dense", "exact", "sampled")
 BLOCK_BYTES = 48 << 20  # about 1,250 users of 20,000 items in bfloat16
 LARGEST = 60.0  # of a logit that is taken to the exponential as it is: e^60 times any number of items is a float32
 UNOBSERVED = 0.1  # confidence that an item without an event is a 0
@@ -35,8 +36,10 @@ def multinomial_nll(
 
     hidden : (B, H), weight : (I, H), bias : (I,), batch : the B rows x
     impl : "dense" is the textbook's, over all logits and a dense row: the reference. "exact" has the same value and
-        gradient from blocks of rows, and never more than one block of logits. "auto" is "exact". On a GPU its gradient
-        is for losses in which all users have one weight, such as the mean; for others it is NaN.
+        gradient from blocks of rows, and never more than one block of logits. "sampled" estimates the sum over items
+        from `batch.candidates`, in the precision of the weights: see recvae.nn.sampled. "auto" is "sampled" for a batch
+        with candidates, else "exact". On a GPU the gradient of both is for losses in which all users have one weight,
+        such as the mean; for others it is NaN.
     precision : of the products of "exact" with all items: "float32" (that of the weights), or "bfloat16", in which
         the block of logits is kept too, while sums over items or users are in float32; "auto" takes bfloat16 where the
         hardware computes in it
@@ -101,6 +104,13 @@ def _nll(
 ) -> Tensor:
     if impl not in IMPLS:
         raise UnknownNameError.among("impl of a likelihood", impl, IMPLS)
+    if impl == "sampled" or (impl == "auto" and batch.candidates is not None):
+        if not isinstance(distribution, Multinomial):
+            raise InvalidParameterError(
+                f'Expected the multinomial likelihood for impl="sampled", got {type(distribution).__name__.lower()}; '
+                'take impl="exact".'
+            )
+        return sampled_nll(hidden, weight, bias, batch)
     if impl != "dense":
         return exact_nll(distribution, hidden, weight, bias, batch, how)
     logits = F.linear(hidden, weight, bias)  # (B, I)

@@ -1,0 +1,95 @@
+"""Networks whose needs are known before they are trained: what decides how large a step is, and a plan of it."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import replace
+from typing import Any
+
+from scipy import sparse
+
+from recvae.models.calibrate import seconds_per_epoch
+from recvae.models.forecast import Forecast, Sizes, forecast
+from recvae.models.tables import TABLES, tie
+from recvae.nn import LIKELIHOODS, VAE
+from recvae.nn.candidates import SAMPLERS
+from recvae.nn.device import find_device
+from recvae.nn.likelihood import IMPLS
+from recvae.nn.products import PRECISIONS
+from recvae.params import check_params, hyper, parameters
+from recvae.recommender import Recommender
+from recvae.shards import Shards
+from recvae.split import Holdout
+
+
+@parameters
+class Planned(Recommender):
+    """Base of models that are one `VAE` network."""
+
+    likelihood: str = hyper("multinomial", "distribution of a row, given z", choices=tuple(LIKELIHOODS))
+    impl: str = hyper(
+        "auto",
+        'how the likelihood is computed: "exact" looks at all items in each step, "sampled" at some that stand for '
+        'them, "dense" is the textbook\'s; "auto" decides between the first two by the plan',
+        choices=IMPLS,
+    )
+    candidates: int = hyper(
+        4096, "items that a sampled likelihood looks at in a step, besides those of the batch's users", low=1
+    )
+    sampler: str = hyper("popularity", "where these come from", choices=tuple(SAMPLERS))
+    tables: str = hyper(
+        "separate",
+        'weights of the first layer and of the output layer, which have a row for each item: "tied" makes them one',
+        choices=TABLES,
+    )
+    batch_size: int | None = hyper(
+        None,
+        "users in a step; by default a twentieth of the training users, at most 500, for enough steps on small data",
+        low=1,
+        kind=int,
+        optional=True,
+        search=[None, 50, 100, 200, 500],
+    )
+    device: str = hyper("auto", 'torch device; "auto" takes a GPU if there is one', run_option=True)
+
+    precision: str = hyper(
+        "auto",
+        'of the matrix products in training; "bfloat16" is faster where the hardware has it, which "auto" finds out',
+        choices=PRECISIONS,
+        run_option=True,
+    )
+
+    @abstractmethod
+    def _network(self, n_items: int) -> VAE:
+        """The network for `n_items`, its weights yet to be initialised."""
+
+    def _built(self, n_items: int) -> VAE:
+        """The network with its tables as they are asked for."""
+        network = self._network(n_items)
+        if self.tables == "tied":
+            tie(network)
+        return network
+
+    def plan(self, user_items: Any, *, valid: Holdout | None = None, calibrate: bool = True) -> Forecast:
+        """What `fit` on these would take, before it does: print it.
+
+        user_items, valid : as for `fit`
+        calibrate : make a few steps, of which none is kept, to say how long an epoch takes
+
+        Parameters, memory by what it is for, which likelihood and why, and what to change where it would not fit.
+        `fit` raises NotEnoughMemoryError with that in the place of dying. Raises as `fit`.
+        """
+        check_params(self)
+        rows, _ = self._readable(user_items)
+        found = self._forecast(rows, valid is not None)
+        if calibrate and found.fits:
+            found = replace(found, seconds_per_epoch=seconds_per_epoch(self, rows, found))
+        return found
+
+    def _forecast(self, rows: sparse.csr_matrix | Shards, validated: bool) -> Forecast:
+        n_users, n_items = rows.shape
+        sizes = Sizes(n_users, n_items, rows.nnz, self._batch_size(n_users), isinstance(rows, Shards), validated)
+        return forecast(self, sizes, find_device(self.device))
+
+    def _batch_size(self, n_users: int) -> int:
+        return int(self.batch_size or min(500, -(-n_users // 20)))

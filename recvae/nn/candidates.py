@@ -1,0 +1,177 @@
+"""Samplers of the items that a sampled likelihood looks at: their number does not grow with the catalogue.
+
+Each draw is of a key: the same key gives the same candidates, on any device, whatever was drawn before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from recvae.batches import Batch, Candidates
+from recvae.errors import InvalidDataError, InvalidParameterError, UnknownNameError
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+POWER = 0.75  # of counts, as in word2vec: Mikolov et al. 2013
+SIZES = 8  # of batches, for which in-batch chances are kept: there is the usual one, and the last of an epoch
+
+
+class Sampler(Protocol):
+    """Draws candidates for a batch."""
+
+    def draw(self, batch: Batch, key: int) -> Candidates:
+        """Candidates on the device of the batch. key : a whole number from 0 to 2^128 - 1, another for each draw"""
+        ...
+
+
+def sampler(kind: str, budget: int, item_counts: Ints, n_users: int, batch_size: int) -> Sampler:
+    """A sampler of about `budget` candidates, of one of the kinds in `SAMPLERS`; of all items, if they are no more.
+
+    item_counts : (I,), how many of the `n_users` training users have each item
+    batch_size : of the batches that it will draw for; only "in-batch" works something out for it ahead
+
+    What takes time by the number of items is done here, once.
+
+    Raises UnknownNameError; InvalidParameterError; InvalidDataError where counts are not those of so many users.
+    """
+    if kind not in SAMPLERS:
+        raise UnknownNameError.among("sampler of candidates", kind, SAMPLERS)
+    for name, value in (("budget", budget), ("n_users", n_users), ("batch_size", batch_size)):
+        if value < 1:
+            raise InvalidParameterError(f"Expected {name} of 1 or more, got {value!r}.")
+    counts = np.asarray(item_counts)
+    if counts.ndim != 1 or not len(counts) or counts.dtype.kind not in "iu":
+        raise InvalidDataError(
+            f"Expected one whole number for each item, got an array of {counts.dtype} in shape {counts.shape}."
+        )
+    if counts.min() < 0 or counts.max() > n_users:
+        raise InvalidDataError(
+            f"Expected counts of items from 0 to the {n_users} users, got {counts.min()} to {counts.max()}; "
+            "count the users that have an item."
+        )
+    return AllItems(len(counts)) if budget >= len(counts) else SAMPLERS[kind](budget, counts, n_users, batch_size)
+
+
+class AllItems:
+    """All items with weight 1: the sum as it is."""
+
+    def __init__(self, n_items: int):
+        self.n_items = n_items
+
+    def draw(self, batch: Batch, key: int) -> Candidates:
+        device = batch.items.device
+        return Candidates(torch.arange(self.n_items, device=device), torch.ones(self.n_items, device=device))
+
+
+class Uniform:
+    """One item of each of C equal stretches of the catalogue: each is drawn C / I times in expectation."""
+
+    def __init__(self, budget: int, item_counts: Ints, n_users: int, batch_size: int):
+        self.n_items, self.budget = len(item_counts), budget
+
+    def draw(self, batch: Batch, key: int) -> Candidates:
+        items, times = _spread(self.n_items, self.budget, _random(key))
+        return _candidates(items, times * np.float64(self.n_items / self.budget), batch.items)
+
+
+class ByPopularity:
+    """Items in proportion to (count + 1)^0.75, by one draw of each of C equal stretches of that distribution q.
+
+    An item is drawn C q_i times in expectation, and each time weighs 1 / (C q_i).
+    """
+
+    def __init__(self, budget: int, item_counts: Ints, n_users: int, batch_size: int):
+        share = (item_counts + 1.0) ** POWER
+        self.budget = budget
+        self.expected: Floats = share * (budget / share.sum())  # (I,) C q_i
+        self.bounds: Floats = self.expected.cumsum()  # (I,)
+
+    def draw(self, batch: Batch, key: int) -> Candidates:
+        points = (np.arange(self.budget) + _random(key).random(self.budget)) * (self.bounds[-1] / self.budget)
+        drawn = self.bounds.searchsorted(points, side="right").clip(max=len(self.bounds) - 1)
+        items, times = _merged(drawn)
+        return _candidates(items, times / self.expected[items], batch.items)
+
+
+class InBatch:
+    """The items of the batch's own events, each weighed by how seldom it is there.
+
+    Batches are random: of a user's B - 1 companions, out of the U - 1 other users, one or more have an item, which the
+    user does not have and c_i others do, with probability
+
+        P_i = 1 - C(U - 1 - c_i, B - 1) / C(U - 1, B - 1)
+
+    So over batches the sum of f(i) / P_i, over the items there that the user does not have, is in expectation the sum
+    of f over all items that the user does not have: the estimator of Horvitz & Thompson 1952. With -log P_i added to
+    logits it is the correction of Bengio & Senecal 2008 and, in batches, of Yi et al. 2019, "Sampling-Bias-Corrected
+    Neural Modeling for Large Corpus Item Recommendations", here exact. An item that no user has is never there: of it
+    nothing is learnt. If there are more distinct items than the budget, they are drawn from as by `Uniform`.
+    """
+
+    def __init__(self, budget: int, item_counts: Ints, n_users: int, batch_size: int):
+        self.budget, self.counts, self.n_users = budget, item_counts, n_users
+        self.chances: Callable[[int], Floats] = lru_cache(SIZES)(self._chances)
+        self.chances(batch_size)
+
+    def draw(self, batch: Batch, key: int) -> Candidates:
+        items = batch.items.unique().cpu().numpy().astype(np.int64)
+        if not len(items):
+            return _candidates(items, np.ones(0), batch.items)
+        # an item that is there has someone, whatever was counted; one that only the user has is that user's own
+        weights = 1 / self.chances(len(batch))[self.counts[items].clip(min=1)]
+        if len(items) > self.budget:
+            kept, times = _spread(len(items), self.budget, _random(key))
+            items, weights = items[kept], weights[kept] * times * (len(items) / self.budget)
+        return _candidates(items, weights, batch.items)
+
+    def _chances(self, batch_size: int) -> Floats:
+        """P by count, from 0 to the largest. -> (max c + 1,)
+
+        C(n - c, k) / C(n, k) is the product over j < c of 1 - k / (n - j), and 0 from c > n - k on.
+        """
+        others, companions = self.n_users - 1, min(batch_size, self.n_users) - 1
+        if not companions:
+            return np.ones(max(2, self.counts.max() + 1))  # nobody else's items: what is there is the user's own
+        left = others - np.arange(max(1, self.counts.max()), dtype=np.float64)
+        with np.errstate(divide="ignore"):
+            of_none = np.log1p(-companions / left.clip(min=companions)).cumsum()  # log of the product
+        return np.concatenate([[0.0], -np.expm1(of_none)])
+
+
+# name -> (budget, item_counts, n_users, batch_size) -> Sampler
+SAMPLERS: dict[str, Callable[[int, Ints, int, int], Sampler]] = {
+    "uniform": Uniform,
+    "popularity": ByPopularity,
+    "in-batch": InBatch,
+}
+
+
+def _random(key: int) -> np.random.Generator:
+    if not 0 <= key < 1 << 128:
+        raise InvalidParameterError(f"Expected a key from 0 to 2^128 - 1, got {key!r}.")
+    words = np.array([key & (1 << 64) - 1, key >> 64], dtype=np.uint64)
+    return np.random.Generator(np.random.Philox(key=words))
+
+
+def _spread(n: int, draws: int, random: np.random.Generator) -> tuple[Ints, Ints]:
+    """One of each of so many equal stretches of range(n). -> those drawn, ascending, and how often"""
+    points = (np.arange(draws) + random.random(draws)) * (n / draws)
+    return _merged(points.astype(np.int64).clip(max=n - 1))
+
+
+def _merged(drawn: Ints) -> tuple[Ints, Ints]:
+    """Distinct ones of an ascending list, and how often each is there."""
+    first = np.flatnonzero(np.concatenate([[True], drawn[1:] != drawn[:-1]]))
+    return drawn[first], np.diff(first, append=len(drawn))
+
+
+def _candidates(items: Ints, weights: Floats, like: Tensor) -> Candidates:
+    on_host = torch.from_numpy(items), torch.from_numpy(weights.astype(np.float32))
+    return Candidates(*(part.to(like.device) for part in on_host))

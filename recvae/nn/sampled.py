@@ -1,0 +1,211 @@
+"""A sampled softmax: of a catalogue of millions, a step looks at its users' own items and at some candidates.
+
+The sum over items in -log p(x | z) is, for each user, exact over the items that the user has, and estimated over the
+others from the batch's `Candidates`. Neither the logits nor the gradients of all items exist anywhere.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from recvae.batches import Batch, Candidates
+from recvae.errors import InvalidParameterError
+from recvae.nn.bag import grouped_sums, weighted_sums
+from recvae.nn.csr import row_sparse
+from recvae.nn.scratch import scratch
+
+
+def sampled_nll(hidden: Tensor, weight: Tensor, bias: Tensor, batch: Batch) -> Tensor:
+    """-log p(x | z) of each user under a multinomial, from the user's items and `batch.candidates`. -> (B,)
+
+        n log Z - sum_i x_i l_i,  n = sum_i x_i,  l = h W^T + b
+        Z = sum of e^l_i over the user's items i + sum of w_c e^l_c over the candidates c that the user does not have
+
+    hidden : (B, H), weight : (I, H), bias : (I,), the parameters themselves; a row has an item at most once
+    Z has no bias; log Z is below that of all items by some half of Z's relative variance. With all items as candidates
+    of weight 1 the value is exact. Gradients of weight and bias are sparse over the rows of candidates and of the
+    batch's items. All is in the precision of the weights. As with impl="exact", on a GPU the gradient is for losses in
+    which all users have one weight; for others it is NaN.
+    Source: Bengio & Senecal 2008, "Adaptive Importance Sampling to Accelerate Training of a Neural Probabilistic
+    Language Model".
+    """
+    if batch.candidates is None:
+        raise InvalidParameterError(
+            "Expected a batch with candidates for a sampled likelihood, got one without; "
+            "draw them by a sampler of recvae.nn.candidates."
+        )
+    hidden = hidden.to(weight.dtype)
+    if not len(hidden):
+        return hidden.sum(1)
+    if not (torch.is_grad_enabled() and any(part.requires_grad for part in (hidden, weight, bias))):
+        return _with_gradients(hidden, weight, bias, batch, None)[0]
+    if weight.grad_fn is not None or bias.grad_fn is not None:
+        raise InvalidParameterError(
+            "Expected the parameters themselves as weight and bias of a sampled likelihood, got what was computed from "
+            "them, as with a temperature; their gradients are sparse."
+        )
+    nll: Tensor = _Sampled.apply(hidden, weight, bias, batch)  # type: ignore[no-untyped-call]
+    return nll
+
+
+class Formed(NamedTuple):
+    """Gradients of a sum of nll over users, each with its weight; None where nobody learns from it."""
+
+    hidden: Tensor | None  # (B, H)
+    touched: Tensor  # (T,) ascending
+    weight: Tensor | None  # (T, H)
+    bias: Tensor | None  # (T,)
+
+    def all(self, n_items: int, scale: Tensor | None = None) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """Of hidden states, weight and bias, times a number."""
+        parts = (self.hidden, self.weight, self.bias)
+        hidden, *layer = parts if scale is None else (None if part is None else part.mul_(scale) for part in parts)
+        weight, bias = (
+            None if part is None else row_sparse(self.touched, part, (n_items, *part.shape[1:])) for part in layer
+        )
+        return hidden, weight, bias
+
+
+class _Sampled(torch.autograd.Function):
+    """Gradients are formed in the forward pass for the loss that is the mean over users, as those of the exact head."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor, batch: Batch) -> Tensor:
+        mean = hidden.new_full((len(hidden),), 1 / len(hidden))
+        nll, ctx.formed = _with_gradients(hidden, weight, bias, batch, mean)
+        ctx.save_for_backward(hidden, weight, bias, mean)
+        ctx.batch = batch
+        return nll
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        hidden, weight, bias, mean = ctx.saved_tensors
+        formed, ctx.formed = ctx.formed, None  # handed out, not kept: who gets them may change them
+        if formed is not None and grad.device.type != "cpu":
+            # to look at the weights would halt the device: where they are not all alike, the gradients are NaN
+            scale = torch.where((grad == grad[:1]).all(), grad[0] / mean[0], torch.nan)
+            return *formed.all(len(weight), scale), None
+        if formed is None or not torch.equal(grad, mean):
+            _, formed = _with_gradients(hidden, weight, bias, ctx.batch, grad)
+        return *(formed.all(len(weight)) if formed else ()), None
+
+
+class Places(NamedTuple):
+    """Where the events of a batch and its candidates are among the rows that it touches."""
+
+    touched: Tensor  # (T,) distinct items, ascending
+    events: Tensor  # (E,) from 0 to T - 1
+    candidates: Tensor  # (C,) from 0 to T - 1
+    by_item: Tensor  # (E,) the events in the order of their items
+    own: Tensor  # cells of (B, C), flat, in which the user has the candidate
+
+    @classmethod
+    def of(cls, batch: Batch, candidates: Candidates) -> Places:
+        n_events, n_candidates = len(batch.items), len(candidates.items)
+        items = torch.cat([batch.items, candidates.items.to(batch.items.dtype)])
+        items, order = items.sort(stable=True)
+        touched, in_order = items.unique_consecutive(return_inverse=True)
+        places = torch.empty_like(in_order).index_copy_(0, order, in_order)
+        events, of_candidates = places[:n_events], places[n_events:]
+        column = torch.full_like(touched, -1, dtype=torch.int64)  # (T,)
+        column[of_candidates] = torch.arange(n_candidates, device=column.device)
+        columns = column[events]
+        own = (batch.rows * n_candidates + columns)[columns >= 0]
+        return cls(touched, events, of_candidates, order[order < n_events], own)
+
+
+class Terms(NamedTuple):
+    """Terms of Z_u, each divided by the user's e^top, and their sum."""
+
+    of_events: Tensor  # (E,)
+    of_candidates: Tensor  # (B, C), 0 in items that the user has
+    sums: Tensor  # (B,)
+
+
+@torch.no_grad()
+def _with_gradients(
+    hidden: Tensor, weight: Tensor, bias: Tensor, batch: Batch, users: Tensor | None
+) -> tuple[Tensor, Formed | None]:
+    """nll (B,), and its gradients where `users` (B,) gives the weight of each user in a loss."""
+    assert batch.candidates is not None
+    with torch.autocast(hidden.device.type, enabled=False):
+        places = Places.of(batch, batch.candidates)
+        rows = _gathered(weight, places.touched)  # (T, H)
+        biases = bias[places.touched]  # (T,)
+        observed = _observed(hidden, rows, batch, places.events) + biases[places.events]  # (E,)
+        logits = _of_candidates(hidden, rows, biases, batch.candidates, places)
+        values = batch.values.to(hidden.dtype)
+        below, terms = _terms(observed, logits, batch)
+        n = batch.sum(values)
+        nll = torch.xlogy(n, terms.sums) - batch.sum(values * below)  # n log Z - sum_i x_i l_i, with top taken off both
+        if users is None:
+            return nll, None
+        scale = users * n / terms.sums.clamp(min=torch.finfo(n.dtype).tiny)
+        of_events = scale[batch.rows] * terms.of_events - users[batch.rows] * values
+        return nll, _formed(hidden, rows, (weight, bias), batch, places, of_events, terms.of_candidates, scale)
+
+
+def _gathered(weight: Tensor, touched: Tensor) -> Tensor:
+    room = scratch("touched rows of the output layer", (len(touched), weight.shape[1]), weight.dtype, weight.device)
+    return torch.index_select(weight, 0, touched, out=room)
+
+
+def _observed(hidden: Tensor, rows: Tensor, batch: Batch, events: Tensor) -> Tensor:
+    """h W^T of the events: (B, H), (T, H) -> (E,)"""
+    at = torch.sparse_csr_tensor(
+        batch.offsets, events, hidden.new_zeros(len(events)), (len(hidden), len(rows)), check_invariants=False
+    )
+    return torch.sparse.sampled_addmm(at, hidden, rows.T, beta=0).values()
+
+
+def _of_candidates(hidden: Tensor, rows: Tensor, biases: Tensor, candidates: Candidates, places: Places) -> Tensor:
+    """log w + l of the candidates, -inf in items that the user has. -> (B, C)"""
+    shift = biases[places.candidates] + candidates.weights.to(biases.dtype).log()
+    shape = len(hidden), len(shift)
+    room = scratch("logits of candidates", shape, hidden.dtype, hidden.device)
+    torch.addmm(shift, hidden, rows[places.candidates].T, out=room)
+    room.view(-1)[places.own] = -torch.inf
+    return room
+
+
+def _terms(observed: Tensor, logits: Tensor, batch: Batch) -> tuple[Tensor, Terms]:
+    """Logits of the events less the largest of the user's, and the terms of Z. The logits are written over."""
+    top = observed.new_full((len(batch),), -torch.inf).scatter_reduce_(0, batch.rows, observed, "amax")
+    if logits.shape[1]:
+        top = torch.maximum(top, logits.amax(1))
+    top = top.masked_fill_(top == -torch.inf, 0)  # nothing to sum
+    below = observed - top[batch.rows]
+    of_candidates = logits.sub_(top[:, None]).exp_()
+    of_events = below.exp()
+    return below, Terms(of_events, of_candidates, of_candidates.sum(1) + batch.sum(of_events))
+
+
+def _formed(
+    hidden: Tensor,
+    rows: Tensor,
+    layer: tuple[Tensor, Tensor],
+    batch: Batch,
+    places: Places,
+    of_events: Tensor,
+    of_candidates: Tensor,
+    scale: Tensor,
+) -> Formed:
+    """From the gradients in the logits of events (E,), and in those of candidates (B, C), times scale (B,)."""
+    of_hidden = of_weight = of_bias = None
+    if hidden.requires_grad:
+        of_hidden = torch.mm(of_candidates, rows[places.candidates]).mul_(scale[:, None])
+        of_hidden += weighted_sums(rows, places.events, batch.offsets, of_events)
+    if layer[0].requires_grad:
+        order = places.by_item
+        room = scratch("gradient of the output layer", rows.shape, rows.dtype, rows.device, for_step=True)
+        of_weight = grouped_sums(hidden, places.events[order], batch.rows[order], of_events[order], room)
+        of_weight.index_add_(0, places.candidates, of_candidates.T @ (hidden * scale[:, None]))
+    if layer[1].requires_grad:
+        of_bias = of_events.new_zeros(len(rows)).index_add_(0, places.events, of_events)
+        of_bias.index_add_(0, places.candidates, of_candidates.T @ scale)
+    return Formed(of_hidden, places.touched, of_weight, of_bias)

@@ -1,0 +1,198 @@
+import copy
+
+import numpy as np
+import pytest
+import torch
+
+from recvae.errors import InvalidParameterError, InvalidTypeError
+from recvae.nn.clipping import clip_grad_norm_
+from recvae.nn.csr import row_sparse
+from recvae.nn.rowwise_adam import RowwiseAdam
+from recvae.nn.touched import merged
+
+N = 50
+
+
+class ByHand:
+    """The same in numpy, row by row."""
+
+    def __init__(self, table, lr, betas, eps, weight_decay):
+        self.table, self.lr, self.betas, self.eps, self.decay = table.copy(), lr, betas, eps, weight_decay
+        self.first, self.second, self.count = np.zeros_like(table), np.zeros(len(table)), np.zeros(len(table))
+
+    def step(self, grad):  # {row: gradient}
+        b1, b2 = self.betas
+        for row, g in grad.items():
+            self.count[row] += 1
+            self.first[row] = b1 * self.first[row] + (1 - b1) * g
+            self.second[row] = b2 * self.second[row] + (1 - b2) * np.mean(g**2)
+            first = self.first[row] / (1 - b1 ** self.count[row])
+            second = self.second[row] / (1 - b2 ** self.count[row])
+            self.table[row] *= 1 - self.lr * self.decay
+            self.table[row] -= self.lr * first / (np.sqrt(second) + self.eps)
+
+
+def parameter(shape=(N, 4), seed=0, dtype=torch.float64):
+    return torch.nn.Parameter(torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=dtype))
+
+
+def gradient(random, shape, n_rows=20, dtype=torch.float64, distinct=True):
+    rows = (
+        np.sort(random.choice(shape[0], n_rows, replace=False)) if distinct else random.integers(shape[0], size=n_rows)
+    )
+    values = torch.from_numpy(random.normal(size=(n_rows, *shape[1:]))).to(dtype)
+    if distinct:
+        return row_sparse(torch.from_numpy(rows), values, shape)
+    return torch.sparse_coo_tensor(torch.from_numpy(rows)[None], values, shape, check_invariants=True)
+
+
+@pytest.mark.parametrize("betas", [(0.9, 0.999), (0.0, 0.99)])
+@pytest.mark.parametrize("shape", [(N, 4), (N,), (N, 2, 3)])
+@pytest.mark.parametrize("distinct", [True, False])
+def test_an_update_is_that_of_the_formula(betas, shape, distinct):
+    table, random = parameter(shape), np.random.default_rng(0)
+    settings = {"lr": 0.1, "betas": betas, "eps": 1e-6, "weight_decay": 0.05}
+    expected, optimizer = ByHand(table.detach().numpy(), **settings), RowwiseAdam([table], **settings)
+    for _ in range(6):
+        table.grad = gradient(random, shape, distinct=distinct)
+        dense = table.grad.to_dense().numpy()
+        expected.step({row: dense[row] for row in set(table.grad._indices()[0].tolist())})
+        optimizer.step()
+    np.testing.assert_allclose(table.detach().numpy(), expected.table, rtol=1e-10)
+    state = optimizer.state[table]
+    assert state["second"].shape == state["step"].shape == (N,)
+    assert ("first" in state) == bool(betas[0])
+
+
+def test_blocks_make_no_difference(monkeypatch):
+    tables = []
+    for block in (1, 1 << 18):
+        monkeypatch.setattr("recvae.nn.rowwise_adam.BLOCK", block)
+        table = parameter()
+        table.grad = gradient(np.random.default_rng(0), table.shape)
+        RowwiseAdam([table]).step()
+        tables.append(table.detach())
+    assert torch.equal(*tables)
+
+
+def test_other_rows_are_left_alone():
+    table, random = parameter(), np.random.default_rng(0)
+    optimizer = RowwiseAdam([table], weight_decay=0.1)
+    table.grad = torch.randn(N, 4, dtype=torch.float64)
+    optimizer.step()
+    before, state = table.detach().clone(), copy.deepcopy(optimizer.state[table])
+    table.grad = gradient(random, table.shape)
+    optimizer.step()
+    others = np.setdiff1d(np.arange(N), table.grad._indices()[0].numpy())
+    touched = table.grad._indices()[0]
+    assert torch.equal(table[others], before[others])
+    assert (table[touched] != before[touched]).all()
+    for name, kept in optimizer.state[table].items():
+        assert torch.equal(kept[others], state[name][others])
+        assert (kept[touched] != state[name][touched]).all()
+
+
+def test_a_dense_gradient_is_all_rows():
+    one, other = parameter(), parameter()
+    dense = torch.randn(N, 4, dtype=torch.float64)
+    optimizers = [RowwiseAdam([table], weight_decay=0.1) for table in (one, other)]
+    for _ in range(3):
+        one.grad, other.grad = dense, row_sparse(torch.arange(N), dense, (N, 4))
+        for optimizer in optimizers:
+            optimizer.step()
+    assert torch.equal(one, other)
+
+
+def test_on_a_vector_it_is_adam():
+    one, other = parameter((N,)), parameter((N,))
+    optimizers = [RowwiseAdam([one], lr=0.01), torch.optim.Adam([other], lr=0.01)]
+    for seed in range(5):
+        one.grad = other.grad = parameter((N,), seed=seed).detach()
+        for optimizer in optimizers:
+            optimizer.step()
+    torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_state_comes_back_exactly(dtype, tmp_path):
+    def train(optimizer, table, seeds):
+        for seed in seeds:
+            table.grad = gradient(np.random.default_rng(seed), table.shape, dtype=dtype)
+            optimizer.step()
+
+    whole, parts = parameter(dtype=dtype), parameter(dtype=dtype)
+    train(RowwiseAdam([whole], lr=0.1), whole, range(6))
+    first = RowwiseAdam([parts], lr=0.1)
+    train(first, parts, range(3))
+    torch.save(first.state_dict(), tmp_path / "state")
+    second = RowwiseAdam([parts])
+    second.load_state_dict(torch.load(tmp_path / "state", weights_only=True))
+    assert second.state[parts]["step"].dtype == torch.int32
+    train(second, parts, range(3, 6))
+    assert torch.equal(whole, parts)
+
+
+def test_no_gradient_and_no_rows_are_no_update():
+    table, still = parameter(), parameter()
+    optimizer = RowwiseAdam([table, still])
+    before = table.detach().clone()
+    table.grad = row_sparse(torch.zeros(0, dtype=torch.int64), torch.zeros(0, 4, dtype=torch.float64), (N, 4))
+    optimizer.step()
+    assert torch.equal(table, before)
+    assert optimizer.step(lambda: 3.0) == 3.0
+
+
+def test_the_rate_may_change_on_the_way_as_schedulers_change_it():
+    table = parameter()
+    optimizer = RowwiseAdam([{"params": [table], "lr": 0.1}])
+    scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.0)
+    table.grad = gradient(np.random.default_rng(0), table.shape)
+    optimizer.step()
+    scheduler.step()
+    before = table.detach().clone()
+    optimizer.step()
+    assert torch.equal(table, before)
+
+
+def test_bad_settings_are_a_sentence():
+    for wrong in ({"lr": -1.0}, {"weight_decay": float("nan")}, {"eps": float("inf")}):
+        with pytest.raises(InvalidParameterError, match=f"Expected {next(iter(wrong))} of 0 or more, got"):
+            RowwiseAdam([parameter()], **wrong)
+    for betas in ((1.0, 0.9), (0.9, -0.1), (0.9,)):
+        with pytest.raises(InvalidParameterError, match="Expected two betas from 0 up to but not 1, got"):
+            RowwiseAdam([parameter()], betas=betas)
+    with pytest.raises(InvalidParameterError, match="Expected parameters that have rows, got one that is a single"):
+        RowwiseAdam([parameter(())])
+    table = parameter()
+    table.grad = table.detach().to_sparse()
+    with pytest.raises(InvalidTypeError, match="Expected a gradient that is sparse over rows, got 2 sparse dimensions"):
+        RowwiseAdam([table]).step()
+
+
+# gradients of which some are sparse -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(N, 4), (N,), (N, 2, 3)])
+def test_rows_that_meet_are_summed(shape):
+    grad = gradient(np.random.default_rng(0), shape, 80, distinct=False)
+    rows, values = merged(grad)
+    assert (rows.diff() > 0).all()
+    torch.testing.assert_close(row_sparse(rows, values, shape).to_dense(), grad.to_dense())
+
+
+@pytest.mark.parametrize("max_norm", [0.5, 1e6])
+def test_clipping_is_that_of_torch(max_norm):
+    random = np.random.default_rng(0)
+    tables = [parameter(), parameter((N,)), parameter((3, 3)), parameter()]
+    tables[0].grad = gradient(random, (N, 4), 80, distinct=False)
+    tables[1].grad = gradient(random, (N,))
+    tables[2].grad = torch.randn(3, 3, dtype=torch.float64)
+    dense = [torch.nn.Parameter(table.detach()) for table in tables]
+    for one, table in zip(dense[:3], tables, strict=False):
+        one.grad = table.grad.to_dense().clone()
+    norm = clip_grad_norm_(iter(tables), max_norm)
+    torch.testing.assert_close(norm, torch.nn.utils.clip_grad_norm_(dense, max_norm))
+    for one, table in zip(dense[:3], tables, strict=False):
+        torch.testing.assert_close(table.grad.to_dense(), one.grad)
+    assert tables[0].grad.is_sparse
+    assert clip_grad_norm_([parameter()], 1.0) == 0
