@@ -144,9 +144,9 @@ class Cluster:
         try:
             yield
         except self._ray.exceptions.RayError as error:
-            for cause in _causes(error):
-                if isinstance(cause, RecvaeError):
-                    raise type(cause)(str(cause)) from error
+            *_, first = _causes(error)
+            if isinstance(first, RecvaeError):
+                raise first from error
             raise EngineError(f"Expected Ray to make all parts, got: {_reason(error)}; nothing was written.") from error
 
 
@@ -215,7 +215,8 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
     cause: Any = error
     while isinstance(cause, BaseException):
         yield cause
-        cause = getattr(cause, "cause", None)
+        inner = getattr(cause, "cause", None) or cause.__cause__
+        cause = inner if str(inner or "").strip() else None  # Ray Data adds marks of its own, which say nothing
 
 
 def _reason(error: BaseException) -> str:
