@@ -223,9 +223,7 @@ def _recommend(parser: argparse.ArgumentParser) -> None:
     parts.add_argument("--users-per-part", type=int, help=f"users in a file (default: {USERS_PER_PART})")
     parts.add_argument("--engine", choices=ENGINES, help="what makes the parts: this process, or Ray (default: local)")
     parts.add_argument("--actors", type=int, help="ray: processes that score (default: one for each CPU)")
-    parts.add_argument(
-        "--ray-address", help="ray: of a cluster, such as auto (default: RAY_ADDRESS, else a new one)"
-    )
+    parts.add_argument("--ray-address", help="ray: of a cluster, such as auto (default: RAY_ADDRESS, else a new one)")
 
 
 def _shard(parser: argparse.ArgumentParser) -> None:

@@ -146,7 +146,7 @@ class Cluster:
         except self._ray.exceptions.RayError as error:
             *_, first = _causes(error)
             if isinstance(first, RecvaeError):
-                raise first from error
+                raise type(first)(_line(first)) from error
             raise EngineError(f"Expected Ray to make all parts, got: {_reason(error)}; nothing was written.") from error
 
 
@@ -220,10 +220,15 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def _reason(error: BaseException) -> str:
-    """What it came from, in one line: the last of what Ray says of it."""
+    """What it came from, in one line."""
     *_, first = _causes(error)
-    lines = str(first).strip().splitlines()
-    return " ".join([f"{type(first).__name__}:", *lines[-1:]]).rstrip(".:")
+    return f"{type(first).__name__}: {_line(first)}".rstrip(".: ")
+
+
+def _line(error: BaseException) -> str:
+    """The line that tells most: Ray puts advice below what was raised, and a trace above what it tells itself."""
+    lines = str(error).strip().splitlines() or [""]
+    return lines[-1 if lines[0].startswith("ray::") else 0]
 
 
 def _ray() -> Any:
