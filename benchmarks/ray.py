@@ -56,8 +56,7 @@ def run_ray(home: Path | None, n_users: int, users_per_part: int | None, work: P
         for number, (way, (flags, kills)) in enumerate(ways.items()):
             out = place / str(number)
             watched = _watch(_start(place, out, each, flags), out, max(1, n_users // each // 4) if kills else None)
-            unlike = 0 if number == 0 else unlike_users(place / "0", out)
-            runs.append({"way": way} | vars(watched) | {"users_unlike": unlike})
+            runs.append({"way": way} | vars(watched) | unlike(place / "0", out))
         same_bytes = _names(place / "1") == _names(place / "2")
     return (
         machine()
@@ -70,23 +69,32 @@ def ray_table(results: dict[str, Any]) -> str:
     """What was found, as Markdown."""
     rows = [[f"{results['users']:,} users, {results['events']:,} events", "s", "users/s", "peak, MiB", "other lists"]]
     for run in results["runs"]:
-        rate, unlike = results["users"] / run["seconds"], f"{run['users_unlike']:,} users"
-        other = "" if run["way"] == "one process" else unlike
+        rate, others = results["users"] / run["seconds"], f"{run['users_unlike']:,} users"
+        other = "" if run["way"] == "one process" else others
         rows.append([run["way"], f"{run['seconds']:,.0f}", f"{rate:,.0f}", f"{run['peak_mib']:,.0f}", other])
     return markdown(rows)
 
 
-def unlike_users(folder: Path, other: Path) -> int:
-    """Users whose items, in their order, are not the same in two folders of lists."""
+def unlike(folder: Path, other: Path) -> dict[str, float]:
+    """Users whose items, in their order, are not the same in two folders of lists, and how far scores are apart.
+
+    Scores are compared rank by rank: where items only changed places because theirs are nearly equal, these still are.
+    """
     here, there = (_lists(each) for each in (folder, other))
     if not here["user"].equals(there["user"]) or not here["rank"].equals(there["rank"]):
         raise SystemExit("Expected lists of the same length for the same users.")
-    unlike = here["item"].to_numpy() != there["item"].to_numpy()
-    return len(np.unique(here["user"].to_numpy()[unlike]))
+    others = here["item"].to_numpy() != there["item"].to_numpy()
+    scores, theirs = (each["score"].to_numpy().astype(np.float64) for each in (here, there))
+    gaps = np.abs(scores - theirs) / np.maximum(np.abs(scores), 1e-9)
+    return {
+        "users_unlike": len(np.unique(here["user"].to_numpy()[others])),
+        "largest_score_gap": float(gaps.max()),
+        "largest_score_gap_where_unlike": float(gaps[others].max(initial=0.0)),
+    }
 
 
 def _lists(folder: Path) -> pa.Table:
-    table = pyarrow.parquet.read_table(folder, columns=["user", "rank", "item"])
+    table = pyarrow.parquet.read_table(folder, columns=["user", "rank", "item", "score"])
     return table.sort_by([("user", "ascending"), ("rank", "ascending")]).combine_chunks()
 
 
