@@ -15,6 +15,7 @@ from benchmarks.cold import run_cold
 from benchmarks.exports import exports_table, run_exports
 from benchmarks.family import Family, models_of, run_family, seeds_of
 from benchmarks.figures import draw_figures
+from benchmarks.fractal import fractal_table, run_fractal
 from benchmarks.gpu import run_gpu
 from benchmarks.growing import run_growing
 from benchmarks.growth import run_growth
@@ -127,6 +128,13 @@ def _exports(given: Given, save: Save) -> None:
 
 def _vectors(given: Given, save: Save) -> None:
     print(vectors_table(run_vectors(sizes_of(given.items), given.data_home, save)))
+
+
+def _fractal(given: Given, save: Save) -> None:
+    sizes = given.users, given.items, given.events
+    results = run_fractal(given.dataset, given.data_home, sizes, given.seed, given.folder)
+    save(results)
+    print(fractal_table(results))
 
 
 def _table(given: Given, save: Save) -> None:
@@ -278,6 +286,19 @@ COMMANDS = {
         (
             option("--rows", 100_000_000),
             option("--work", None, "folder that keeps the raw files, with room for output (default: none)", type=Path),
+        ),
+    ),
+    "fractal": Command(
+        "real data expanded fractally to a large size, as Parquet files; goes on with what the folder has",
+        _fractal,
+        (
+            DATASET,
+            HOME,
+            option("--users", 500_000),
+            option("--items", 1_000_000),
+            option("--events", 50_000_000),
+            option("--seed", 0),
+            option("--folder", None, "folder for the files of events", type=Path, required=True),
         ),
     ),
     "sampled": Command(

@@ -10,11 +10,11 @@ import re
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from benchmarks import table
 from benchmarks.bulk import bulk_table
 from benchmarks.exports import exports_table
+from benchmarks.fractal import fractal_table
 from benchmarks.latent.tables import (
     anomaly_table,
     elbo_table,
@@ -51,8 +51,9 @@ def fill_pages() -> None:
             page.write_text(new, encoding="utf-8")
 
 
-def _of(make: Callable[[dict[str, Any]], str], name: str) -> Callable[[], str]:
-    return lambda: make(json.loads((table.RESULTS / f"{name}.json").read_text(encoding="utf-8")))
+def _of(make: Callable[..., str], *names: str) -> Callable[[], str]:
+    """A table of recorded results, read when it is asked for."""
+    return lambda: make(*(json.loads((table.RESULTS / f"{name}.json").read_text(encoding="utf-8")) for name in names))
 
 
 TABLES: dict[str, Callable[[], str]] = {
@@ -77,6 +78,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "serving": _of(serving_table, "serving"),
     "exports": _of(exports_table, "exports-ml-1m"),
     "vectors": _of(vectors_table, "vectors"),
+    "fractal": _of(fractal_table, "fractal-1m", "fractal-100k"),
     "ranking": partial(table.speed_table, 2),
     "growth": partial(table.speed_table, 3),
 }

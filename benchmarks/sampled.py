@@ -102,7 +102,8 @@ def _case(split: Split, settings: dict[str, Any], epochs: int) -> dict[str, Any]
 
 
 def _shown(case: dict[str, Any], exact: dict[str, Any], best: float) -> dict[str, Any]:
-    test = paired_bootstrap(*(Metric(np.array(each["users"]["ndcg@100"])) for each in (case, exact)))
+    by_user, of_exact = (Metric(np.array(each["users"]["ndcg@100"])) for each in (case, exact))
+    test = paired_bootstrap(by_user, of_exact)
     reached = [point["seconds"] for point in case["curve"] if point["valid"] >= best]
     share = case["means"]["ndcg@100"] / exact["means"]["ndcg@100"] - 1
     rest = {name: value for name, value in case.items() if name != "users"}

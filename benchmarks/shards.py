@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 
+from benchmarks.markdown import markdown
 from benchmarks.measured import COMMAND
 from benchmarks.speed import machine
 
@@ -65,6 +66,27 @@ def run_shards(rows: int, work: Path | None) -> dict[str, Any]:
     with _folder(work) as place:
         cases = [_case(place, what, rows) for what in CASES]
     return machine() | {"rows": rows, "cases": cases}
+
+
+def shards_table(results: dict[str, Any]) -> str:
+    """What writing and a pass cost in each case, as Markdown."""
+    rows = [[f"{results['rows']:,} rows", *(case["what"] for case in results["cases"])]]
+    rows += [
+        [name, *(text(case) for case in results["cases"])]
+        for name, text in {
+            "users, items, events in shards": lambda case: ", ".join(
+                f"{case['pass'][each]:,}" for each in ("users", "items", "events")
+            ),
+            "raw files": lambda case: f"{case['raw_mib']:,} MiB",
+            "shards": lambda case: f"{case['shards_mib']:,} MiB",
+            "writing": lambda case: f"{case['write']['seconds']:,.0f} s",
+            "writing, peak memory": lambda case: f"{case['write']['peak_mib']:,.0f} MiB",
+            "a shuffled pass": lambda case: f"{case['pass']['seconds']:,.1f} s",
+            "a pass, events a second": lambda case: f"{case['pass']['events_per_second'] / 1e6:,.1f} million",
+            "a pass, peak memory": lambda case: f"{case['pass']['peak_mib']:,.0f} MiB",
+        }.items()
+    ]
+    return markdown(rows)
 
 
 @contextmanager

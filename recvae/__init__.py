@@ -18,6 +18,7 @@ from recvae.split import (
     strong_split,
     temporal_split,
 )
+from recvae.torchrun import joined
 from recvae.tuning import fit_split
 from recvae.version import __version__ as __version__
 
@@ -42,6 +43,7 @@ __all__ = [
     "fit_split",
     "given_split",
     "holm",
+    "joined",
     "leave_last_split",
     "load",
     "load_card",

@@ -7,7 +7,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,9 @@ from recvae.callbacks import Epoch
 from recvae.errors import InvalidDataError, InvalidParameterError, OutputError
 from recvae.files import replacing
 from recvae.large.folder import MANIFEST, Manifest, Written, claimed, digest_of, read_manifest
+from recvae.nn.sharded import slices
 from recvae.params import check_whole
+from recvae.team import Team
 from recvae.train import Saver, State
 
 KIND = "checkpoint of a training"
@@ -65,11 +67,12 @@ def as_checkpoint(checkpoint: Checkpoint | str | Path | None) -> Checkpoint | No
 
 @contextmanager
 def kept(
-    checkpoint: Checkpoint | None, part: str, settings: Callable[[], dict[str, Any]], state: State
+    checkpoint: Checkpoint | None, part: str, settings: Callable[[], dict[str, Any]], state: State, team: Team
 ) -> Iterator[Saver]:
     """Bring `state` to where the run of that part was, and keep it from there on.
 
     settings : all that determines the run, as JSON can hold it; asked for only if there is a checkpoint
+    team : all its ranks call this, the writer writes, and all read; how many they are may change from run to run
 
     Raises InvalidParameterError where the folder was begun by another run, InvalidDataError where what it holds is
     damaged, OutputError where it cannot be written or another process holds it.
@@ -78,25 +81,29 @@ def kept(
         yield Saver()
         return
     folder = Path(checkpoint.folder) / part
-    with claimed(folder, [PATTERN]):
+    with ExitStack() as stack:
+        if team.world.is_writer:
+            stack.enter_context(claimed(folder, [PATTERN]))
+            manifest = read_manifest(folder, KIND, Written, settings())
+            if not manifest.parts:
+                manifest.write(folder)
+        team.world.barrier()  # from here on it is there to be read
         manifest = read_manifest(folder, KIND, Written, settings())
         if manifest.parts:
-            _restore(state, folder, manifest)
-        else:
-            manifest.write(folder)
-        yield _Keeper(checkpoint, folder, manifest)
+            _restore(state, folder, manifest, team)
+        yield _Keeper(checkpoint, folder, manifest, team)
 
 
 class _Keeper(Saver):
     """Writes the state into a claimed folder."""
 
-    def __init__(self, checkpoint: Checkpoint, folder: Path, manifest: Manifest[Written]):
-        self._checkpoint, self._folder, self._manifest = checkpoint, folder, manifest
+    def __init__(self, checkpoint: Checkpoint, folder: Path, manifest: Manifest[Written], team: Team):
+        self._checkpoint, self._folder, self._manifest, self._team = checkpoint, folder, manifest, team
         self._written = time.monotonic()
 
     def step(self, state: State) -> None:
         minutes = self._checkpoint.minutes
-        if minutes is not None and time.monotonic() - self._written >= 60 * minutes:
+        if minutes is not None and self._team.anyone(time.monotonic() - self._written >= 60 * minutes):
             self._write(state)
 
     def epoch(self, state: State) -> None:
@@ -111,10 +118,16 @@ class _Keeper(Saver):
         place = {"epoch": len(state.history), "step": state.done}
         if self._manifest.parts and all(self._manifest.facts[name] == value for name, value in place.items()):
             return
-        path = self._folder / f"step-{place['epoch']:05}-{place['step']:08}.safetensors"
+        path, tensors = (
+            self._folder / f"step-{place['epoch']:05}-{place['step']:08}.safetensors",
+            _tensors(state, self._team),
+        )
+        if not self._team.world.is_writer:
+            self._manifest = replace(self._manifest, parts=[Written(file=path.name, bytes=0, sha256="")], facts=place)
+            return
         with replacing(path) as part:
             try:
-                safetensors.torch.save_file(_tensors(state), part)
+                safetensors.torch.save_file(tensors, part)
             except safetensors.SafetensorError as error:
                 raise OutputError(f"Expected room for a checkpoint at {path}, got: {error}.") from error
             with part.open("rb+") as content:
@@ -139,20 +152,39 @@ def _facts(state: State) -> dict[str, Any]:
     }
 
 
-def _tensors(state: State) -> dict[str, Tensor]:
-    """The tensors of a state by name."""
-    found = {f"network.{name}": parameter.detach() for name, parameter in state.network.named_parameters()}
-    found |= {f"best.{name}": tensor for name, tensor in state.best_weights.items()}
+def _tensors(state: State, team: Team) -> dict[str, Tensor]:
+    """The tensors of a state by name; where ranks have slices, whole ones, in the memory of the writer alone."""
+    cut, named = slices(state.network), dict(state.network.named_parameters())
+    found: dict[str, Tensor] = {}
+
+    def add(full: str, tensor: Tensor, name: str) -> None:
+        """Of the parameter `name`, or of its shape in its rows."""
+        by_rows = name in cut and tensor.dim() > 0
+        whole = cut[name].world.collect(tensor) if by_rows else tensor
+        if whole is not None:
+            found[full] = whole.contiguous()
+
+    for name, parameter in named.items():
+        add(f"network.{name}", parameter.detach(), name)
+    for name, tensor in state.best_weights.items():
+        add(f"best.{name}", tensor, name)
     for number, optimizer in enumerate(state.optimizers):
+        names = _names(optimizer, named)
         for index, moments in optimizer.state_dict()["state"].items():
-            found |= {f"optimizer.{number}.{index}.{name}": tensor for name, tensor in moments.items()}
+            for moment, tensor in moments.items():
+                add(f"optimizer.{number}.{index}.{moment}", tensor, names[index])
     if state.done and state.network.prior is not None:
-        found |= {f"prior.{name}": tensor for name, tensor in state.network.prior.renewed().items()}
-    found["steps"] = state.steps[: state.done]
-    return {name: tensor.contiguous() for name, tensor in found.items()}
+        found |= {f"prior.{name}": tensor.contiguous() for name, tensor in state.network.prior.renewed().items()}
+    return found | {"steps": team.total(state.steps[: state.done])}
 
 
-def _restore(state: State, folder: Path, manifest: Manifest[Written]) -> None:
+def _names(optimizer: torch.optim.Optimizer, named: dict[str, Any]) -> list[str]:
+    """Names of the parameters of an optimizer, in the order of its state."""
+    by_parameter = {id(parameter): name for name, parameter in named.items()}
+    return [by_parameter[id(parameter)] for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def _restore(state: State, folder: Path, manifest: Manifest[Written], team: Team) -> None:
     """Bring a fresh state to the place that the folder holds."""
     (part,) = manifest.parts
     path = folder / part.file
@@ -161,8 +193,7 @@ def _restore(state: State, folder: Path, manifest: Manifest[Written]) -> None:
             f"Expected the checkpoint {path} as it was written, got other content; delete {folder} to begin again."
         )
     try:
-        tensors = safetensors.torch.load_file(path, device=str(state.device))
-        _fill(state, tensors)
+        _fill(state, _read(path, state), team)
         facts = manifest.facts
         state.history = [Epoch(**epoch) for epoch in facts["history"]]
         state.seed, state.best, state.best_epoch = facts["seed"], facts["best"], facts["best_epoch"]
@@ -174,11 +205,31 @@ def _restore(state: State, folder: Path, manifest: Manifest[Written]) -> None:
         ) from error
 
 
-def _fill(state: State, tensors: dict[str, Tensor]) -> None:
+def _read(path: Path, state: State) -> dict[str, Tensor]:
+    """What the file holds, and of tables that are cut this rank's rows."""
+    cut, names = (
+        slices(state.network),
+        [_names(each, dict(state.network.named_parameters())) for each in state.optimizers],
+    )
+    found = {}
+    with safetensors.safe_open(path, "pt", device=str(state.device)) as file:
+        for full in file.keys():  # noqa: SIM118 (it is no dictionary)
+            kind, _, name = full.partition(".")
+            if kind == "optimizer":
+                number, index, _ = name.split(".", 2)
+                name = names[int(number)][int(index)]
+            items = cut.get(name) if kind in ("network", "best", "optimizer") else None
+            by_rows = items is not None and file.get_slice(full).get_shape()
+            found[full] = file.get_slice(full)[items.start : items.stop] if items and by_rows else file.get_tensor(full)
+    return found
+
+
+def _fill(state: State, tensors: dict[str, Tensor], team: Team) -> None:
     with torch.no_grad():
         for name, parameter in state.network.named_parameters():
             parameter.copy_(tensors.pop(f"network.{name}"))
-    state.steps = tensors.pop("steps")
+    steps = tensors.pop("steps")
+    state.steps = steps if team.of_users.is_writer else torch.zeros_like(steps)  # they are summed over ranks
     groups: dict[str, dict[str, Tensor]] = {"best": {}, "prior": {}}
     moments: dict[int, dict[int, dict[str, Tensor]]] = {number: {} for number in range(len(state.optimizers))}
     for full, tensor in tensors.items():

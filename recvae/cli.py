@@ -92,6 +92,7 @@ def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParse
         (_benchmark, commands.benchmark),
         (_report, commands.report),
         (_tune, tune_command.run),
+        (_plan, commands.plan),
         (_train, commands.train),
         (_evaluate, commands.evaluate),
         (_recommend, recommend_command.run),
@@ -162,6 +163,21 @@ def _tune(parser: argparse.ArgumentParser) -> None:
     add_split(parser, "the data set's own", given=True)
     add("--out", type=Path, help="write the best settings to this TOML file, for --config of train and benchmark")
     add("--json", action="store_true", help="print all trials as JSON in the place of the table of the best")
+
+
+def _plan(parser: argparse.ArgumentParser) -> None:
+    """Say what a training would take, before it begins: memory, seconds, and what to change where it would not fit
+
+    recvae plan --shards shards/ --model MultVAE --param latent_dim=128
+    """
+    add = parser.add_argument
+    add_events(parser)
+    add_shards(add)
+    add("--model", default="MultVAE", help=f"one of {', '.join(CANDIDATES)} (default: MultVAE)")
+    add_param(add, "a hyper-parameter, such as latent_dim=64")
+    add("--seed", type=int, default=0, help="seed of the model (default: 0)")
+    add_split(parser, "none: train on everything", given=True)
+    add("--json", action="store_true", help="print JSON")
 
 
 def _train(parser: argparse.ArgumentParser) -> None:

@@ -30,11 +30,13 @@ from recvae.datasets import data_home
 from recvae.errors import InvalidDataError, InvalidParameterError
 from recvae.evaluation import evaluate as evaluate_model
 from recvae.files import check_writable, write_whole
+from recvae.models.planned import Planned
 from recvae.params import check_whole, get_params
 from recvae.recommender import load
 from recvae.report import PAGE, check_page, print_results, write_page
 from recvae.results import json_bytes, read_results
 from recvae.shards import Shards
+from recvae.split import Holdout
 from recvae.tuning import fit_split
 
 RESULTS = "results.json"  # beside the page
@@ -86,6 +88,29 @@ def report(arguments: argparse.Namespace) -> None:
     say(f"Page written to {write_page(read_results(arguments.results), arguments.out)}")
 
 
+def plan(arguments: argparse.Namespace) -> None:
+    """recvae plan"""
+    model, shards = new_model(arguments), asked_shards(arguments)
+    if not isinstance(model, Planned):
+        raise InvalidParameterError(
+            f"Expected a model that is trained step by step, such as MultVAE, got {type(model).__name__}: it is solved "
+            f"in one go, and refuses by itself what would not fit."
+        )
+    split = None if shards is not None else asked_split(arguments)
+    data = shards or (load_events(arguments) if split is None else split.train)
+    valid = split.valid if split is not None else _valid_of(shards)
+    found = model.plan(data, valid=valid)
+    if arguments.json:
+        sys.stdout.write(json_bytes(asdict(found) | {"peak": found.memory.peak, "fits": found.fits}).decode())
+    else:
+        print(found)
+
+
+def _valid_of(shards: Shards | None) -> Holdout | None:
+    """The validation users that shards have, if they do."""
+    return None if shards is None or shards.heldout_users is None else shards.valid
+
+
 def train(arguments: argparse.Namespace) -> None:
     """recvae train"""
     check_out(arguments)
@@ -97,8 +122,7 @@ def train(arguments: argparse.Namespace) -> None:
     say(str(data) if isinstance(data, Shards) else data.describe())
     started = time.perf_counter()
     if split is None:
-        valid = shards.valid if shards is not None and shards.heldout_users is not None else None
-        model = model.fit(data, valid=valid, callbacks=heard, checkpoint=kept)
+        model = model.fit(data, valid=_valid_of(shards), callbacks=heard, checkpoint=kept)
     else:
         model = fit_split(model, split, callbacks=heard, checkpoint=kept)
     seconds = time.perf_counter() - started

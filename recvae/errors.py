@@ -56,6 +56,10 @@ class TrainingError(RecvaeError, ArithmeticError):
     """Training went wrong, as when the loss is no longer a finite number."""
 
 
+class LostRankError(RecvaeError, RuntimeError):
+    """Another process of those that train together has ended, or did not answer in time."""
+
+
 class NotEnoughMemoryError(RecvaeError, MemoryError):
     """Something would not fit into the memory that is available."""
 

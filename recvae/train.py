@@ -13,11 +13,11 @@ from recvae.batches import Batch, Rows
 from recvae.callbacks import Callback, Epoch
 from recvae.errors import TrainingError
 from recvae.nn.candidates import Sampler
-from recvae.nn.clipping import clip_grad_norm_
 from recvae.nn.noise import Noise, key_of
 from recvae.nn.products import in_bfloat16
 from recvae.nn.scratch import reused
 from recvae.nn.vae import VAE
+from recvae.team import Team
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,7 @@ class Plan:
     validate : () -> a number that is better when higher, called after each epoch with the network in eval mode
     patience : stop after so many epochs in a row without a better one; None never stops
     sampler : draws what a sampled likelihood looks at; None for all items
+    team : the ranks that make each step together
     part : what is trained, as the records of its epochs say it
     """
 
@@ -61,6 +62,7 @@ class Plan:
     validate: Callable[[], float] | None = None
     patience: int | None = None
     sampler: Sampler | None = None
+    team: Team = Team()  # noqa: RUF009 (it is frozen)
     part: str = "network"
 
     @property
@@ -167,7 +169,7 @@ def train(
         users = len(rows) * len(plan.passes)
         speed = users * (1 - before / state.done) / (time.perf_counter() - started)
         nll, kl, loss = (state.steps.sum(0) / users).tolist()
-        valid = None if plan.validate is None else plan.validate()
+        valid = None if plan.validate is None else plan.team.validated(plan.validate)
         best = None if valid is None else state.weigh(valid)
         seconds = time.perf_counter() - started
         epoch = Epoch(len(state.history) + 1, nll, kl, loss, beta, valid, seconds, best, speed, plan.part)
@@ -198,6 +200,7 @@ def run_epoch(state: State, rows: Rows, plan: Plan, callbacks: Sequence[Callback
         torch.autocast(device.type, torch.bfloat16, enabled=in_bfloat16(plan.precision, device)),
         plan.max_grad_norm,
         sampler=plan.sampler,
+        team=plan.team,
     )
     each = n_steps // len(plan.passes)
     for number, phase in enumerate(plan.passes):
@@ -207,7 +210,7 @@ def run_epoch(state: State, rows: Rows, plan: Plan, callbacks: Sequence[Callback
             batches = rows.batches_of(key_of(key), plan.batch_size, state.done - (end - each))
             watched = _watched(batches, callbacks, state, saver)
             run_steps(state, watched, betas[state.done : end], replace(how, phase=phase, key=key))
-    state.steps = state.steps.cpu()  # what the host learns of the epoch, once
+    state.steps = plan.team.total(state.steps.cpu())  # what the host learns of the epoch, once
     _check_finite(state.steps[:, 2], epochs + 1)
     return betas[-1]
 
@@ -234,6 +237,7 @@ class How:
     phase: Phase = WHOLE
     key: int = 0
     sampler: Sampler | None = None
+    team: Team = Team()  # noqa: RUF009
 
 
 def run_steps(state: State, batches: Iterable[Batch], betas: Sequence[float], how: How) -> None:
@@ -248,21 +252,26 @@ def run_steps(state: State, batches: Iterable[Batch], betas: Sequence[float], ho
 
 
 def _step(state: State, batch: Batch, beta: float, how: How) -> Tensor:
-    """-> (3,), sums over users of nll, kl and loss, on the device"""
-    network = state.network
+    """-> (3,), sums over this rank's users of nll, kl and loss, on the device"""
+    network, ranks = state.network, how.team.of_users
+    how.team.world.at = f"step {state.done + 1} of epoch {len(state.history) + 1}"
     for optimizer in state.optimizers:
         optimizer.zero_grad()
     if how.sampler is not None:
         batch = replace(batch, candidates=how.sampler.draw(batch, key_of(how.key, state.done)))
-    with how.precision:
-        terms = network(batch, Noise.of(how.key, batch))
-    loss = terms.loss(beta)
-    loss.backward()
+    mine, sums = ranks.share(batch), torch.zeros(3, device=state.device)
+    if len(mine):
+        with how.precision:
+            terms = network(mine, Noise.of(how.key, mine))
+        loss = terms.loss(beta)
+        loss.backward()
+        sums = torch.stack([terms.nll.sum(), terms.kl.sum(), loss * len(mine)]).detach()
+    ranks.add_gradients(network.parameters(), len(mine) / len(batch))
     if how.max_grad_norm is not None:
-        clip_grad_norm_(network.parameters(), how.max_grad_norm)
+        how.team.clip(network, how.max_grad_norm)
     for optimizer in state.optimizers:
         optimizer.step()
-    return torch.stack([terms.nll.sum(), terms.kl.sum(), loss * len(batch)]).detach()
+    return sums
 
 
 def _check_finite(losses: Tensor, epoch: int) -> None:

@@ -24,11 +24,14 @@ def test_gathered_rows_are_the_rows_of_the_matrix():
 
 def test_an_epoch_has_each_row_once_and_keeps_the_last_batch():
     rows = DeviceRows(MATRIX, torch.device("cpu"))
-    batches = list(rows.shuffled(5, torch.Generator().manual_seed(0)))
+    batches = list(rows.batches_of(0, 5))
     assert [len(batch) for batch in batches] == [5, 5, 5, 5, 3]
     seen = np.vstack([dense(batch) for batch in batches])
     assert sorted(map(tuple, seen)) == sorted(map(tuple, MATRIX.toarray()))
     assert not (seen == MATRIX.toarray()).all()
+    rest = list(rows.batches_of(0, 5, start=3))
+    assert [batch.users.tolist() for batch in rest] == [batch.users.tolist() for batch in batches[3:]]
+    assert [batch.users.tolist() for batch in rows.batches_of(1, 5)] != [batch.users.tolist() for batch in batches]
 
 
 def test_sums_by_user():

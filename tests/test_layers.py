@@ -13,9 +13,9 @@ LAYERS = {
     0: "version errors files spaces params progress rows ids frames events description interactions topk metrics "
     "memory results",
     1: "join saving cards download sample layouts datasets split batches evaluation breakdown closed_form histories "
-    "rerank large shards",
+    "rerank large shards rollcall world torchrun",
     2: "nn",
-    3: "callbacks checkpoint live train",
+    3: "callbacks checkpoint live team train",
     4: "recommender models baselines candidates tuning search study inspection examples",
     5: "benchmark report bulk export integrations",
     6: "cli commands arguments tune_command recommend_command shard_command flags __main__ __init__",

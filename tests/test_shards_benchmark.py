@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import benchmarks.shards
-from benchmarks.shards import run_shards, write_raw
+from benchmarks.shards import run_shards, shards_table, write_raw
 
 pytest.importorskip("duckdb")
 
@@ -44,3 +44,6 @@ def test_each_case(tmp_path, monkeypatch, capsys):
         assert case["pass"]["events"] > 5000
         assert case["pass"]["users_per_second"] > 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["raw-numbers-20000", "raw-text-20000"]
+    table = shards_table(results).splitlines()
+    assert table[0] == "| 20,000 rows | " + " | ".join(case["what"] for case in results["cases"]) + " |"
+    assert len(table) == 10

@@ -16,6 +16,7 @@ from benchmarks.latent import training_rows, whole_rows
 from benchmarks.latent.generation import LATENTS, nearest
 from recvae import MultVAE, Split, evaluate, load_dataset, load_split
 from recvae.batches import Batch, DeviceRows
+from recvae.nn import Noise
 
 CAPS = (0.2, 0.0, 1.0, 0.5, 0.1)  # of beta
 PLANE_CAPS = (0.0, 0.2, 1.0)  # of models with two latent dimensions
@@ -61,8 +62,9 @@ def of_cap(cap: float, split: Split, genres: NDArray[np.bool_]) -> dict[str, Any
     """The terms over training; on validation users rate, distortion, accuracy, active units; draws; and the walk."""
     train, rows = training_rows(split), whole_rows(split.valid, split.train.values)
     model = MultVAE(kl_cap=cap, **OPTIONS).fit(train, show_progress=False)
+    batch = batch_of(rows)
     with torch.no_grad():
-        terms = model.network_(batch_of(rows), torch.Generator().manual_seed(0))
+        terms = model.network_(batch, Noise.of(0, batch))
     found: dict[str, Any] = {
         "training": {name: [getattr(e, name) for e in model.history_] for name in ("nll", "kl", "beta")},
         "distortion": float(terms.nll.mean()),

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from torch import Tensor
 from recvae.batches import DeviceRows
 from recvae.callbacks import Callback, Epoch, listeners
 from recvae.checkpoint import digest_rows, kept
-from recvae.errors import NotEnoughMemoryError, NotFittedError
+from recvae.errors import InvalidParameterError, NotEnoughMemoryError, NotFittedError
 from recvae.live import Live
 from recvae.models.cold import by_features
 from recvae.models.grow import alike, by_neighbours
@@ -31,6 +32,7 @@ from recvae.nn.device import find_device
 from recvae.nn.growing import ItemVectors, enlarged, item_vectors
 from recvae.nn.layers import initialize
 from recvae.nn.likelihood import UNOBSERVED
+from recvae.nn.sharded import initialize_slices, shard, slices
 from recvae.nn.vae import Likelihood
 from recvae.params import fitted, get_params, hyper, parameters
 from recvae.recommender import FitRun
@@ -39,8 +41,10 @@ from recvae.recommender.similar import cosines
 from recvae.saving import fill
 from recvae.shards import Shards
 from recvae.spaces import log
+from recvae.team import Team
 from recvae.topk import Scorer
 from recvae.train import WHOLE, Phase, Plan, State, best_epoch, train
+from recvae.world import current
 
 
 @parameters
@@ -120,16 +124,21 @@ class Autoencoder(Planned):
         return (WHOLE,)
 
     def _fit(self, rows: sparse.csr_matrix | Shards, run: FitRun) -> dict[str, Any]:
-        found = self._forecast(rows, run.valid is not None)
+        team, found = self._team(), self._forecast(rows, run.valid is not None)
         if not found.fits:
             raise NotEnoughMemoryError(found.refusal())
+        if team.by_items and found.impl != "exact":
+            raise InvalidParameterError(
+                f'Expected impl="exact" where ranks share out the items, got {found.impl!r}: take that, or '
+                f'ranks_share="users".'
+            )
         state = self._untrained(rows.shape[1], found.impl == "sampled")
         plan = self._plan(rows, self.epochs, self._beta, found.impl)
-        plan = replace(plan, stop_after=self.stop_after, patience=self.patience, part=run.part)
+        plan = replace(plan, stop_after=self.stop_after, patience=self.patience, part=run.part, team=team)
         if run.valid is not None:
             plan = replace(plan, validate=partial(validation, state.network, run.valid, run.values, self.validates))
         history = self._train(state, rows, plan, run)
-        return {"network_": _settled(state.network), "history_": history}
+        return {"network_": _settled(self._whole(state.network, rows.shape[1], team)), "history_": history}
 
     def _learn_on(self, rows: sparse.csr_matrix, epochs: int | None, run: FitRun) -> dict[str, Any]:
         by_item = rows.T.tocsr().sign()  # (I + n, U)
@@ -177,9 +186,14 @@ class Autoencoder(Planned):
         """Through the loop, for those who listen, from where it was if it was stopped."""
         n_users, title = rows.shape[0], type(self).__name__ + ("" if run.part == "network" else f" ({run.part})")
         users = n_users * len(plan.passes)
-        with Live(title, plan.last, plan.steps(n_users), users, self.validates, run.show_progress) as live:
-            heard = [live, *_as_implicit(run), *run.callbacks]
-            with kept(run.checkpoint, run.part, partial(self._identity, rows, plan, run), state) as saver:
+        team, identity = plan.team, cache(partial(self._identity, rows, plan, run))
+        if team.world.size > 1:
+            for name, value in identity().items():
+                team.world.agree(name, json.dumps(value))
+        show = run.show_progress and team.world.is_writer
+        with Live(title, plan.last, plan.steps(n_users), users, self.validates, show) as live:
+            heard = [live, *_as_implicit(run), *run.callbacks] if team.world.is_writer else []
+            with kept(run.checkpoint, run.part, identity, state, team) as saver:
                 return train(state, on_device(rows, state.device), plan, heard, saver)
 
     def _identity(self, rows: sparse.csr_matrix | Shards, plan: Plan, run: FitRun) -> dict[str, Any]:
@@ -197,13 +211,37 @@ class Autoencoder(Planned):
 
     def _untrained(self, n_items: int, by_sampling: bool = False) -> State:
         """What training starts from, on the model's device."""
-        state = self._ready(self._built(n_items).to(find_device(self.device)), by_sampling)
-        initialize(state.network, state.seed)
+        team, device = self._team(), find_device(self.device)
+        if not team.by_items:
+            state = self._ready(self._built(n_items).to(device), by_sampling)
+            initialize(state.network, state.seed)
+            return state
+        with torch.device("meta"):  # no rank has to hold the whole
+            network = shard(self._built(n_items), team.world).to_empty(device=device)
+        if self.tables == "tied":
+            tie(network)
+        state = self._ready(network, by_sampling)
+        initialize_slices(network, state.seed)
         return state
+
+    def _whole(self, network: VAE, n_items: int, team: Team) -> VAE:
+        """The network with the rows of all ranks, on the host."""
+        if not team.by_items:
+            return network
+        cut, tensors = slices(network), {}
+        for name, parameter in network.named_parameters():
+            own = parameter.detach()
+            tensors[name] = (team.world.gather(own) if name in cut else own).cpu()
+        with torch.device("meta"):
+            whole = self._built(n_items)
+        fill(whole, with_twins(tensors, self.tables == "tied"))
+        if self.tables == "tied":
+            tie(whole)
+        return whole
 
     def _ready(self, network: VAE, by_sampling: bool = False) -> State:
         """A network with optimizers and a seed, fresh."""
-        seed = secrets.randbits(32) if self.random_state is None else int(self.random_state)
+        seed = current().broadcast(secrets.randbits(32)) if self.random_state is None else int(self.random_state)
         return State(network, optimizers(network, by_sampling, self.learning_rate, self.weight_decay), seed)
 
     def _tensors(self) -> dict[str, Tensor]:

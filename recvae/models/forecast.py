@@ -29,6 +29,7 @@ class Sizes:
     batch : users in a step
     mean_length : events of a user, in the mean
     on_disk : whether a few windows of them are in memory at a time
+    ranks : how many share out the items
     """
 
     users: int
@@ -37,6 +38,7 @@ class Sizes:
     batch: int
     on_disk: bool
     validated: bool
+    ranks: int = 1
 
     @property
     def mean_length(self) -> float:
@@ -197,8 +199,9 @@ def count(network: VAE, impl: str, sizes: Sizes, n_candidates: int, precision: s
     encoder: Any = network.encoder
     first, last = encoder.bag.weight, network.decoder.weight
     tables = {id(p): p.numel() for p in (first, last, network.decoder.bias)}
-    total = sum(p.numel() for p in network.parameters())
-    middle = total - sum(tables.values())
+    middle = sum(p.numel() for p in network.parameters()) - sum(tables.values())
+    tables = {table: -(-size // sizes.ranks) for table, size in tables.items()}
+    total = middle + sum(tables.values())
     rows = _rows_bytes(network, sizes)
     events = int(sizes.batch * sizes.mean_length)
     step = BYTES_OF_AN_EVENT * events + 16 * sizes.batch * sum(
@@ -218,13 +221,13 @@ def count(network: VAE, impl: str, sizes: Sizes, n_candidates: int, precision: s
 
 def _head_bytes(network: VAE, impl: str, sizes: Sizes, lower: bool) -> int:
     """Of blocks of logits, and of what the output layer becomes for the products."""
-    width = network.decoder.weight.shape[1]
+    width, items = network.decoder.weight.shape[1], -(-sizes.items // sizes.ranks)
     if impl == "dense":
-        return 5 * 4 * sizes.batch * sizes.items
-    of_row = (2 if lower else 4) * sizes.items
+        return 5 * 4 * sizes.batch * items
+    of_row = (2 if lower else 4) * items
     block = of_row * min(sizes.batch, max(1, BLOCK_BYTES // of_row))
-    copy = 2 * sizes.items * -(-(width + 2) // 32) * 32 if lower else 0
-    unit = 8 * sizes.items * width if network.decoder.temperature is not None else 0
+    copy = 2 * items * -(-(width + 2) // 32) * 32 if lower else 0
+    unit = 8 * items * width if network.decoder.temperature is not None else 0
     return block + copy + unit
 
 

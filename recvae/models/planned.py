@@ -20,6 +20,8 @@ from recvae.params import check_params, hyper, parameters
 from recvae.recommender import Recommender
 from recvae.shards import Shards
 from recvae.split import Holdout
+from recvae.team import SHARED, Team
+from recvae.world import current
 
 
 @parameters
@@ -49,6 +51,13 @@ class Planned(Recommender):
         kind=int,
         optional=True,
         search=[None, 50, 100, 200, 500],
+    )
+    ranks_share: str = hyper(
+        "users",
+        'in a training by several processes: each has some "users" of a batch, or some "items" of the tables, where '
+        "these do not fit one",
+        choices=SHARED,
+        run_option=True,
     )
     device: str = hyper("auto", 'torch device; "auto" takes a GPU if there is one', run_option=True)
 
@@ -88,8 +97,23 @@ class Planned(Recommender):
 
     def _forecast(self, rows: sparse.csr_matrix | Shards, validated: bool) -> Forecast:
         n_users, n_items = rows.shape
-        sizes = Sizes(n_users, n_items, rows.nnz, self._batch_size(n_users), isinstance(rows, Shards), validated)
-        return forecast(self, sizes, find_device(self.device))
+        team = self._team()
+        sizes = Sizes(
+            users=n_users,
+            items=n_items,
+            events=rows.nnz,
+            batch=self._batch_size(n_users),
+            on_disk=isinstance(rows, Shards),
+            validated=validated,
+            ranks=team.world.size if team.by_items else 1,
+        )
+        found: Forecast = team.world.broadcast(forecast(self, sizes, find_device(self.device)))
+        return found
+
+    def _team(self) -> Team:
+        """The ranks that train this model, in a `joined` block."""
+        world = current()
+        return Team(world, self.ranks_share == "items" and world.size > 1)
 
     def _batch_size(self, n_users: int) -> int:
         return int(self.batch_size or min(500, -(-n_users // 20)))

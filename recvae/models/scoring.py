@@ -13,6 +13,7 @@ from recvae.evaluation import evaluate_ranker
 from recvae.nn import VAE
 from recvae.nn.products import in_bfloat16
 from recvae.nn.rough import RoughLogits
+from recvae.nn.sharded import ShardedDecoder
 from recvae.rows import transform_values
 from recvae.split import Holdout
 from recvae.topk import Rough, Scorer, rank
@@ -29,6 +30,8 @@ def network_scores(network: VAE, rows: sparse.csr_matrix) -> Tensor:
 
 def network_scorer(network: VAE, n_users: int) -> Scorer:
     """What ranks by the network's scores: for many users roughly at first, where that is faster."""
+    if isinstance(network.decoder, ShardedDecoder):  # whose output layer is not all there
+        return lambda rows, _: network_scores(network, rows)
     weight, bias = (part.detach() for part in network.decoder.output)
     # on a CPU alone: a GPU may sum in bfloat16 too, which the bound does not know of
     if n_users < MANY or weight.device.type != "cpu" or not in_bfloat16("auto", weight.device):

@@ -29,12 +29,15 @@ class Bag(nn.Module):
 
     def forward(self, batch: Batch, values: Tensor | None = None) -> Tensor:
         """Of the batch's own values, or of others (E,) at the same places. -> (B, H)"""
-        x = batch.values if values is None else values
-        x = x.to(self.weight.dtype)
+        return self.sums(batch, batch.values if values is None else values) + self.bias
+
+    def sums(self, batch: Batch, values: Tensor) -> Tensor:
+        """x W. (E,) -> (B, H)"""
+        x = values.to(self.weight.dtype)
         if not (torch.is_grad_enabled() and self.weight.requires_grad):
-            return weighted_sums(self.weight, batch.items, batch.offsets, x) + self.bias
+            return weighted_sums(self.weight, batch.items, batch.offsets, x)
         sums: Tensor = _Bag.apply(self.weight, batch, x, self.sparse)  # type: ignore[no-untyped-call]
-        return sums + self.bias
+        return sums
 
 
 class _Bag(torch.autograd.Function):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -172,6 +172,6 @@ def _merged(drawn: Ints) -> tuple[Ints, Ints]:
     return drawn[first], np.diff(first, append=len(drawn))
 
 
-def _candidates(items: Ints, weights: Floats, like: Tensor) -> Candidates:
+def _candidates(items: Ints, weights: NDArray[np.floating[Any]], like: Tensor) -> Candidates:
     on_host = torch.from_numpy(items), torch.from_numpy(weights.astype(np.float32))
     return Candidates(*(part.to(like.device) for part in on_host))

@@ -2,29 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import torch
 from torch import Tensor, nn
 
 from recvae.nn.csr import row_sparse
 from recvae.nn.touched import merged
+from recvae.world import ALONE, World
 
 
 @torch.no_grad()
-def clip_grad_norm_(parameters: Iterable[nn.Parameter], max_norm: float) -> Tensor:
+def clip_grad_norm_(
+    parameters: Iterable[nn.Parameter], max_norm: float, cut: Collection[nn.Parameter] = (), world: World = ALONE
+) -> Tensor:
     """Scale all gradients by one factor so that their joint norm is `max_norm` at most. -> the norm that they had
 
-    As torch.nn.utils.clip_grad_norm_ does it on dense gradients. Of a sparse one, rows that met are summed first.
+    As torch.nn.utils.clip_grad_norm_ does it on dense gradients. Of a sparse one, rows that met are summed first. Of
+    parameters that are `cut`, each rank of the `world` has some rows.
     """
-    gradients = [part for parameter in parameters if (part := _dense_part(parameter)) is not None]
+    apart = {id(parameter) for parameter in cut}
+    gradients, own = [], []
+    for parameter in parameters:
+        part = _dense_part(parameter)
+        if part is not None:
+            gradients.append(part)
+            own.append(id(parameter) in apart)
     if not gradients:
         return torch.zeros(())
-    norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(part) for part in gradients]))
+    norms = torch.stack([torch.linalg.vector_norm(part) for part in gradients])
+    norm = torch.linalg.vector_norm(norms) if world.size == 1 else _joint(norms, own, world)
     factor = (max_norm / (norm + 1e-6)).clamp(max=1)
     for part in gradients:
         part.mul_(factor)
     return norm
+
+
+def _joint(norms: Tensor, own: list[bool], world: World) -> Tensor:
+    """Norm of all, of which some are a rank's own rows and the others are the same on each rank."""
+    squares, theirs = norms.square(), torch.tensor(own, device=norms.device)
+    return (world.sum(squares[theirs].sum()) + squares[~theirs].sum()).sqrt()
 
 
 def _dense_part(parameter: nn.Parameter) -> Tensor | None:

@@ -47,6 +47,7 @@ class How(NamedTuple):
 
     precision: str
     block_bytes: int
+    widest: int = 0  # items of the largest slice, where ranks have slices: all are to cut users into the same blocks
 
 
 def exact_nll(
@@ -109,7 +110,8 @@ def _by_blocks(
     gradients = None if users is None else Gradients.like(hidden, weight, bias)
     with_items = products(how.precision, weight, bias)
     n_users, n_items = len(hidden), len(weight)
-    n_blocks = -(-n_users // max(1, how.block_bytes // max(1, with_items.dtype.itemsize * n_items)))
+    row_bytes = with_items.dtype.itemsize * max(1, how.widest or n_items)
+    n_blocks = -(-n_users // max(1, how.block_bytes // row_bytes))
     step = -(-n_users // max(1, n_blocks))  # all blocks of about one size
     for start in range(0, n_users, step):
         rows = slice(start, min(start + step, n_users))

@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from recvae.errors import InvalidParameterError
 from recvae.nn.touched import merged
 
-BLOCK = 1 << 18  # numbers of a block of rows: what is read, computed and written back meanwhile stays in the cache
+BLOCK = 1 << 15  # numbers of a block of rows: it stays in the cache, and torch does not hand it out to several threads
 
 
 class RowwiseAdam(Optimizer):

@@ -26,10 +26,12 @@ def sampled_nll(hidden: Tensor, weight: Tensor, bias: Tensor, batch: Batch) -> T
         Z = sum of e^l_i over the user's items i + sum of w_c e^l_c over the candidates c that the user does not have
 
     hidden : (B, H), weight : (I, H), bias : (I,), the parameters themselves; a row has an item at most once
-    Z has no bias; log Z is below that of all items by some half of Z's relative variance. With all items as candidates
-    of weight 1 the value is exact. Gradients of weight and bias are sparse over the rows of candidates and of the
-    batch's items. All is in the precision of the weights. As with impl="exact", on a GPU the gradient is for losses in
-    which all users have one weight; for others it is NaN.
+    In expectation Z is that of all items; log Z is below it by about half the relative variance of Z. With all items as
+    candidates of weight 1 the value is exact. Gradients of weight and bias are sparse over the rows of candidates and
+    of the batch's items. All is in the precision of the weights. As with impl="exact", on a GPU the gradient is for
+    losses in which all users have one weight; for others it is NaN.
+
+    Raises InvalidParameterError where there are no candidates, or for weights that are not a parameter.
     Source: Bengio & Senecal 2008, "Adaptive Importance Sampling to Accelerate Training of a Neural Probabilistic
     Language Model".
     """

@@ -30,6 +30,7 @@ from recvae.rows import VALUES, check_rows, transform_values
 from recvae.shards import Shards
 from recvae.split import Holdout
 from recvae.topk import Scorer
+from recvae.world import current
 
 FitCallback = Callable[..., None]
 Callbacks = Sequence[Callback | Callable[[Epoch], object]]
@@ -115,7 +116,8 @@ class Model(ABC):
         kept = self._check_checkpoint(checkpoint)
         rows, values = self._readable(user_items)
         _check_valid(valid, rows.shape[1])
-        run = FitRun(values, show_progress, callback, valid, listeners(callbacks), kept)
+        heard = listeners(callbacks)
+        run = FitRun(values, show_progress, callback, valid, heard if current().is_writer else [], kept)
         with told(run.callbacks, self._start("fit", rows, run)):
             fitted = self._fit(rows, run)
         # all at once and at the end: a fit that fails leaves the model as it was

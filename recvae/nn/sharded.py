@@ -1,0 +1,105 @@
+"""A network whose two tables are cut into slices of items, one for each rank, with the values and gradients of one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from recvae.batches import Batch
+from recvae.nn.encoder import NoisyBag
+from recvae.nn.layers import Decoder, initialize_rows
+from recvae.nn.slices import ItemSlice
+from recvae.nn.vae import VAE
+from recvae.world import World
+
+CUT = ("encoder.bag.weight", "decoder.weight", "decoder.bias")
+
+
+class ShardedBag(NoisyBag):
+    """The first layer with the weight's rows of a slice of items. Norms and dropout are those of whole rows."""
+
+    def __init__(self, bag: NoisyBag, items: ItemSlice, weight: nn.Parameter):
+        nn.Module.__init__(self)
+        self.items, self.dropout, self.sparse = items, bag.dropout, bag.sparse
+        self.weight, self.bias = weight, bag.bias  # (stop - start, H), (H,)
+
+    def forward(self, batch: Batch, values: Tensor | None = None) -> Tensor:
+        kept, own = self.items.own(batch)
+        x = batch.values if values is None else values
+        return self.items.together(self.sums(own, x[kept])) + self.bias
+
+
+class ShardedDecoder(Decoder):
+    """A decoder whose output layer has a slice of items. Its `logits` are those of all items, on each rank."""
+
+    def __init__(self, decoder: Decoder, items: ItemSlice, weight: nn.Parameter, bias: nn.Parameter):
+        nn.Module.__init__(self)
+        self.items, self.latent_dim, self.temperature = items, decoder.latent_dim, decoder.temperature
+        self.hidden, self.activation = decoder.hidden, decoder.activation
+        self.weight, self.bias = weight, bias  # (stop - start, H), (stop - start,)
+
+    def logits(self, hidden: Tensor) -> Tensor:  # (B, H) -> (B, I)
+        return self.items.whole(super().logits(hidden))
+
+
+def shard(network: VAE, world: World) -> VAE:
+    """Leave this rank's slice of items of a network, in memory or on the meta device. -> the same network
+
+    All ranks then train it on the same batches of all users, with the same noise, and need not exchange gradients:
+    those of slices are each rank's own, the others come out the same on all. `network.scores` gives scores of all
+    items, on each rank; `network.decoder.output` is the slice's. Its likelihood is one of recvae.nn.LIKELIHOODS, exact.
+
+    Raises InvalidParameterError for fewer items than ranks.
+    """
+    encoder: Any = network.encoder
+    likelihood: Any = network.likelihood
+    bag, decoder = encoder.bag, network.decoder
+    items = ItemSlice(world, len(decoder.bias))
+    weight = _slice(decoder.weight, items)
+    first = weight if bag.weight is decoder.weight else _slice(bag.weight, items)  # one table stays one
+    encoder.bag = ShardedBag(bag, items, first)
+    network.decoder = ShardedDecoder(decoder, items, weight, _slice(decoder.bias, items))
+    network.likelihood = partial(likelihood, items=items)
+    return network
+
+
+def slices(network: VAE) -> dict[str, ItemSlice]:
+    """The parameters of which a rank has some rows, by name, and which rows these are; none if it is not sharded."""
+    encoder: Any = network.encoder
+    return dict.fromkeys(CUT, encoder.bag.items) if isinstance(encoder.bag, ShardedBag) else {}
+
+
+def whole_state_dict(network: VAE) -> dict[str, Tensor]:
+    """All weights as before `shard`, in the writer's memory on the host: slices come rank by rank. -> {} elsewhere"""
+    cut, found = slices(network), {}
+    for name, tensor in network.state_dict().items():
+        whole = cut[name].world.collect(tensor) if name in cut else tensor.detach().cpu()
+        if whole is not None:
+            found[name] = whole
+    return found if all(items.world.is_writer for items in cut.values()) else {}
+
+
+def initialize_slices(network: VAE, seed: int) -> None:
+    """Give each rank its rows of what `initialize` would give the whole network."""
+    cut = slices(network)
+    for name, parameter in network.named_parameters():
+        items = cut.get(name)
+        shape = tuple(parameter.shape) if items is None else (items.n_items, *parameter.shape[1:])
+        initialize_rows(parameter, seed, name, shape, 0 if items is None else items.start)
+
+
+@torch.no_grad()
+def load_slices(network: VAE, tensors: Mapping[str, Any]) -> None:
+    """The inverse: each rank takes its rows of whole tensors, or of what gives rows by [a:b] as safetensors does."""
+    cut = slices(network)
+    for name, parameter in network.state_dict().items():
+        rows = slice(cut[name].start, cut[name].stop) if name in cut else slice(None)
+        parameter.copy_(tensors[name][rows])
+
+
+def _slice(parameter: nn.Parameter, items: ItemSlice) -> nn.Parameter:
+    return nn.Parameter(parameter.detach()[items.start : items.stop].clone(), parameter.requires_grad)

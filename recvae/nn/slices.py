@@ -1,0 +1,89 @@
+"""A rank's items, where tables are too large for one device: rows [start, stop) of both ends of a network.
+
+What lies between the tables is on every rank, and the same: all ranks see all users of a batch. So there are but two
+kinds of seam. Where parts come together, they are summed over ranks, and each part's gradient is that of the sum.
+Where a whole goes to all parts, nothing is done, and its gradient is the sum of what the parts give back.
+Source: Shoeybi et al. 2019, "Megatron-LM: Training Multi-Billion Parameter Language Models Using Model Parallelism".
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from recvae.batches import Batch
+from recvae.errors import InvalidParameterError
+from recvae.nn.csr import starts
+from recvae.world import World
+
+
+class Own(NamedTuple):
+    """What a batch has of a slice's items."""
+
+    kept: Tensor  # (E',) which events these are
+    batch: Batch  # of all users, with items from 0 to stop - start - 1
+
+
+class ItemSlice:
+    """This rank's of `n_items` items. All ranks have to call its methods together, but for `own`."""
+
+    def __init__(self, world: World, n_items: int):
+        if n_items < world.size:
+            raise InvalidParameterError(
+                f"Expected an item for each rank at least, got {n_items} items on {world.size} ranks; start fewer."
+            )
+        self.world, self.n_items = world, n_items
+        here = world.part(n_items)
+        self.start, self.stop = here.start, here.stop
+        self.widest = -(-n_items // world.size)  # of all slices
+        self._last: tuple[Batch, Own] | None = None
+
+    def own(self, batch: Batch) -> Own:
+        """What a batch of whole rows has of these items. That of the last batch is kept: both ends ask for it."""
+        if self._last is None or self._last[0] is not batch:
+            kept = ((batch.items >= self.start) & (batch.items < self.stop)).nonzero()[:, 0]
+            offsets = starts(batch.rows[kept], len(batch))
+            bounds = offsets.cpu().numpy()
+            own = Batch(batch.items[kept] - self.start, batch.values[kept], offsets, bounds, batch.users)
+            self._last = batch, Own(kept, own)
+        return self._last[1]
+
+    def together(self, part: Tensor) -> Tensor:
+        """The sum over ranks; the gradient of a part is that of the sum."""
+        whole: Tensor = _Together.apply(part, self.world)  # type: ignore[no-untyped-call]
+        return whole
+
+    def to_all(self, whole: Tensor) -> Tensor:
+        """What is the same on all ranks, for the parts; its gradient is the sum over ranks."""
+        same: Tensor = _ToAll.apply(whole, self.world)  # type: ignore[no-untyped-call]
+        return same
+
+    def whole(self, columns: Tensor) -> Tensor:
+        """Columns of all ranks side by side. (B, stop - start) -> (B, I)"""
+        return self.world.gather(columns.T.contiguous()).T
+
+
+class _Together(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, part: Tensor, world: World) -> Tensor:
+        return world.sum(part.clone())
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return grad, None
+
+
+class _ToAll(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, whole: Tensor, world: World) -> Tensor:
+        ctx.world = world
+        return whole.view_as(whole)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return ctx.world.sum(grad.clone()), None
