@@ -113,6 +113,8 @@ class Cluster:
         context = self._ray.data.DataContext.get_current().copy()
         context.enable_progress_bars = False
         context.print_on_execution_start = False
+        # its threads import fsspec's HTTP at once: without aiohttp, one that comes second fails now and then
+        context.use_datasource_v2 = False
         with _quiet(), self._ray.data.DataContext.current(context):
             if self._ray.is_initialized():
                 yield
