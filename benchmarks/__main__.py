@@ -26,6 +26,7 @@ from benchmarks.latent.elbo import run_elbo
 from benchmarks.latent.exploration import run_exploration
 from benchmarks.latent.generation import run_generation
 from benchmarks.pages import fill_pages
+from benchmarks.ray import run_ray
 from benchmarks.reference import run_reference
 from benchmarks.reproduce import reproduce_table, run_reproduce
 from benchmarks.sampled import run_sampled
@@ -96,6 +97,13 @@ def _bulk(given: Given, save: Save) -> int:
     print(json.dumps(results, indent=1))
     save(results)
     return 0 if all(case["equal"] for case in results["cases"]) else 1
+
+
+def _ray(given: Given, save: Save) -> int:
+    results = run_ray(given.data_home, given.users, given.users_per_part, given.work)
+    print(json.dumps(results, indent=1))
+    save(results)
+    return 0 if results["killed_run_same_bytes"] else 1
 
 
 def _family(given: Given, save: Save) -> None:
@@ -227,6 +235,16 @@ COMMANDS = {
             HOME,
             option("--users", 1_000_000, "drawn from those of ml-1m"),
             option("--wide-users", 100_000, "random ones, at 20,000 items"),
+            option("--users-per-part", None, "(default: 50,000, and eight parts at least)", type=int),
+            option("--work", None, "folder with room for input and output (default: the system's)", type=Path),
+        ),
+    ),
+    "ray": Command(
+        "lists for a million users on Ray, beside one process; a run of which an actor is killed",
+        _ray,
+        (
+            HOME,
+            option("--users", 1_000_000, "drawn from those of ml-1m"),
             option("--users-per-part", None, "(default: 50,000, and eight parts at least)", type=int),
             option("--work", None, "folder with room for input and output (default: the system's)", type=Path),
         ),

@@ -23,6 +23,7 @@ from benchmarks.latent.tables import (
     noise_table,
     planes_table,
 )
+from benchmarks.ray import ray_table
 from benchmarks.serving import serving_table
 from benchmarks.shards import shards_table
 from benchmarks.speed.tables import round_table
@@ -74,6 +75,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "epochs": partial(table.speed_table, 1),
     "rounds": _of(round_table, "rounds"),
     "bulk": _of(bulk_table, "bulk"),
+    "ray": _of(ray_table, "ray"),
     "serving": _of(serving_table, "serving"),
     "exports": _of(exports_table, "exports-ml-1m"),
     "vectors": _of(vectors_table, "vectors"),
