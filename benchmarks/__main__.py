@@ -21,6 +21,7 @@ from benchmarks.growing import run_growing
 from benchmarks.growth import run_growth
 from benchmarks.ingest import run_ingest
 from benchmarks.joins import run_joins
+from benchmarks.large import run_large
 from benchmarks.latent.anomaly import run_anomaly
 from benchmarks.latent.elbo import run_elbo
 from benchmarks.latent.exploration import run_exploration
@@ -304,6 +305,11 @@ COMMANDS = {
             option("--seed", 0),
             option("--folder", None, "folder for the files of events", type=Path, required=True),
         ),
+    ),
+    "large": Command(
+        "an epoch at a million items from shards on disk, steps beside those at fewer, and a dense step",
+        _shown(lambda given: run_large([Path(folder) for folder in given.folders.split(",")])),
+        (option("--folders", "", "folders of recvae shard, comma-separated, the one with most items first"),),
     ),
     "sampled": Command(
         "the sampled likelihood against the exact one: accuracy, and seconds to what exact reaches",
