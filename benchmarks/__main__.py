@@ -27,9 +27,11 @@ from benchmarks.latent.elbo import run_elbo
 from benchmarks.latent.exploration import run_exploration
 from benchmarks.latent.generation import run_generation
 from benchmarks.pages import fill_pages
+from benchmarks.ranks import run_ranks
 from benchmarks.ray import run_ray
 from benchmarks.reference import run_reference
 from benchmarks.reproduce import reproduce_table, run_reproduce
+from benchmarks.resume import run_resume
 from benchmarks.sampled import run_sampled
 from benchmarks.serving import run_serving
 from benchmarks.shards import run_shards, shards_table
@@ -305,6 +307,16 @@ COMMANDS = {
             option("--seed", 0),
             option("--folder", None, "folder for the files of events", type=Path, required=True),
         ),
+    ),
+    "ranks": Command(
+        "one model by one, two and four processes, on ml-1m: how far they are apart",
+        _shown(lambda given: run_ranks(given.data_home)),
+        (HOME,),
+    ),
+    "resume": Command(
+        "trainings on ml-1m that are killed at random moments and gone on with, against unbroken ones",
+        _shown(lambda given: run_resume(given.data_home, given.kills)),
+        (HOME, option("--kills", 20)),
     ),
     "large": Command(
         "an epoch at a million items from shards on disk, steps beside those at fewer, and a dense step",

@@ -1,4 +1,4 @@
-"""An epoch at a million items, from shards on disk: seconds, memory, and what a step costs beside one at fewer items."""
+"""An epoch at a million items, from shards on disk: seconds, memory, and steps beside those at fewer items."""
 
 from __future__ import annotations
 
