@@ -128,8 +128,11 @@ class _Keeper(Saver):
         with replacing(path) as part:
             try:
                 safetensors.torch.save_file(tensors, part)
-            except safetensors.SafetensorError as error:
-                raise OutputError(f"Expected room for a checkpoint at {path}, got: {error}.") from error
+            except (safetensors.SafetensorError, OSError) as error:
+                raise OutputError(
+                    f"Expected room for a checkpoint at {path}, got: {error}; the one before it stays: make room, and "
+                    f"run the same again, to go on from there."
+                ) from error
             with part.open("rb+") as content:
                 os.fsync(content.fileno())  # before its name is taken
             written = Written(file=path.name, bytes=part.stat().st_size, sha256=digest_of(part))

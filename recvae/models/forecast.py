@@ -11,7 +11,7 @@ import psutil
 import torch
 
 from recvae.errors import InvalidParameterError
-from recvae.nn import VAE
+from recvae.nn import VAE, Composite
 from recvae.nn.likelihood import BLOCK_BYTES
 from recvae.nn.products import in_bfloat16
 from recvae.params import get_params
@@ -233,7 +233,7 @@ def _head_bytes(network: VAE, impl: str, sizes: Sizes, lower: bool) -> int:
 
 def _rows_bytes(network: VAE, sizes: Sizes) -> int:
     """Of the rows, and of what is kept of each user."""
-    known = 8 * network.decoder.latent_dim * sizes.users if network.kl_by_events else 0  # of a composite prior
+    known = 8 * network.decoder.latent_dim * sizes.users if isinstance(network.prior, Composite) else 0
     if sizes.on_disk:
         return min(WINDOWS, 16 * sizes.events) + 16 * sizes.users + known
     return 16 * sizes.events + 24 * sizes.users + known
