@@ -118,10 +118,8 @@ class _Keeper(Saver):
         place = {"epoch": len(state.history), "step": state.done}
         if self._manifest.parts and all(self._manifest.facts[name] == value for name, value in place.items()):
             return
-        path, tensors = (
-            self._folder / f"step-{place['epoch']:05}-{place['step']:08}.safetensors",
-            _tensors(state, self._team),
-        )
+        path = self._folder / f"step-{place['epoch']:05}-{place['step']:08}.safetensors"
+        tensors = _tensors(state, self._team)  # of all ranks, which therefore all come here
         if not self._team.world.is_writer:
             self._manifest = replace(self._manifest, parts=[Written(file=path.name, bytes=0, sha256="")], facts=place)
             return

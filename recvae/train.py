@@ -258,7 +258,7 @@ def _step(state: State, batch: Batch, beta: float, how: How) -> Tensor:
     for optimizer in state.optimizers:
         optimizer.zero_grad()
     if how.sampler is not None:
-        batch = replace(batch, candidates=how.sampler.draw(batch, key_of(how.key, state.done)))
+        batch = replace(batch, candidates=how.sampler.draw(batch, key_of(how.key, 0, state.done)))
     mine, sums = ranks.share(batch), torch.zeros(3, device=state.device)
     if len(mine):
         with how.precision:

@@ -44,6 +44,7 @@ from recvae.spaces import log
 from recvae.team import Team
 from recvae.topk import Scorer
 from recvae.train import WHOLE, Phase, Plan, State, best_epoch, train
+from recvae.version import __version__
 from recvae.world import current
 
 
@@ -202,6 +203,7 @@ class Autoencoder(Planned):
         valid = None if run.valid is None else digest_rows(run.valid.fold_in, run.valid.held_out)
         params = get_params(self, run_options=False)
         return {
+            "recvae": __version__,
             "model": type(self).__name__,
             "parameters": {name: list(value) if isinstance(value, tuple) else value for name, value in params.items()},
             "impl": "sampled" if plan.sampler is not None else "exact",
