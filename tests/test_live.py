@@ -104,7 +104,9 @@ def test_the_speed_is_that_of_this_run(terminal, monkeypatch):
         assert after(2, 8, 2) == ("5 users/s", 18)  # one step of ten users in two seconds, not eight
         assert after(2, 9, 4) == ("5 users/s", 19)
         live._bar.tasks[0].start_time = live._bar.get_time() - 6
-        assert str(TimeLeftColumn().render(live._bar.tasks[0])) == "0:00:33 left"  # eleven more, of which two took six seconds
+        assert (
+            str(TimeLeftColumn().render(live._bar.tasks[0])) == "0:00:33 left"
+        )  # eleven more, of which two took six seconds
         live.epoch(Epoch(2, 1.0, 0.0, 1.0, 0.0, None, 1.0, None))
         assert after(3, 4, 4) == ("10 users/s", 24)
 
