@@ -117,14 +117,7 @@ print(planned / 2**20, peak.mib - before / 2**20)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems count the memory of a process otherwise")
-@pytest.mark.parametrize(
-    "case",
-    [
-        ("400", "100000", "exact", "separate"),
-        ("400", "100000", "exact", "tied"),
-        ("1000", "300000", "sampled", "separate"),
-    ],
-)
+@pytest.mark.parametrize("case", ["400 100000 exact separate", "400 100000 exact tied", "1000 300000 sampled separate"])
 def test_the_peak_is_about_what_a_process_takes(case):
     done = subprocess.run([sys.executable, "-c", MEASURE, *case.split()], capture_output=True, text=True, check=True)
     planned, measured = map(float, done.stdout.split())
