@@ -21,6 +21,15 @@ MODELS = {
     "MultDAE": MultDAE(epochs=4, **SMALL),
     "RecVAE": RecVAE(hidden_dim=6, depth=2, epochs=3, **SMALL),
     "HVamp": HVamp(hidden_dims=(5,), n_components=3, epochs=4, **SMALL),
+    "MultVAE-sampled": MultVAE(hidden_dims=(5,), epochs=4, impl="sampled", candidates=6, **SMALL),
+    "MultVAE-tied": MultVAE(hidden_dims=(5,), epochs=4, tables="tied", **SMALL),
+    "MultDAE-in-batch": MultDAE(epochs=4, impl="sampled", sampler="in-batch", candidates=6, **SMALL),
+    "RecVAE-sampled-tied": RecVAE(
+        hidden_dim=3, depth=2, epochs=3, tables="tied", impl="sampled", candidates=6, sampler="uniform", **SMALL
+    ),
+    "HVamp-sampled": HVamp(
+        hidden_dims=(5,), n_components=3, epochs=4, impl="sampled", candidates=6, max_grad_norm=0.5, **SMALL
+    ),
     "HybridVAE": HybridVAE(hidden_dim=6, depth=2, epochs=3, l2=10.0, **SMALL),
 }
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from recvae.batches import DeviceRows
 from recvae.callbacks import Callback, Epoch, listeners
 from recvae.checkpoint import digest_rows, kept
-from recvae.errors import InvalidParameterError, NotEnoughMemoryError, NotFittedError
+from recvae.errors import InvalidParameterError, NotFittedError
 from recvae.live import Live
 from recvae.models.cold import by_features
 from recvae.models.grow import alike, by_neighbours
@@ -125,9 +125,7 @@ class Autoencoder(Planned):
         return (WHOLE,)
 
     def _fit(self, rows: sparse.csr_matrix | Shards, run: FitRun) -> dict[str, Any]:
-        team, found = self._team(), self._forecast(rows, run.valid is not None)
-        if not found.fits:
-            raise NotEnoughMemoryError(found.refusal())
+        team, found = self._team(), self._affordable(rows, run.valid is not None)
         if team.by_items and found.impl != "exact":
             raise InvalidParameterError(
                 f'Expected impl="exact" where ranks share out the items, got {found.impl!r}: take that, or '
