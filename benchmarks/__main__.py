@@ -33,6 +33,8 @@ from benchmarks.reference import run_reference
 from benchmarks.reproduce import reproduce_table, run_reproduce
 from benchmarks.resume import run_resume
 from benchmarks.sampled import run_sampled
+from benchmarks.scaling import run_scaling
+from benchmarks.scaling.tables import check_table, laws_table
 from benchmarks.serving import run_serving
 from benchmarks.shards import run_shards, shards_table
 from benchmarks.speed import Save, run_epochs, run_rounds, run_speed
@@ -142,6 +144,11 @@ def _fractal(given: Given, save: Save) -> None:
     results = run_fractal(given.dataset, given.data_home, sizes, given.seed, given.folder)
     save(results)
     print(fractal_table(results))
+
+
+def _scaling(given: Given, save: Save) -> None:
+    results = run_scaling(given.quick, save)
+    print(laws_table(results), check_table(results), sep="\n\n")
 
 
 def _table(given: Given, save: Save) -> None:
@@ -322,6 +329,11 @@ COMMANDS = {
         "an epoch at a million items from shards on disk, steps beside those at fewer, and a dense step",
         _shown(lambda given: run_large([Path(folder) for folder in given.folders.split(",")])),
         (option("--folders", "", "folders of recvae shard, comma-separated, the one with most items first"),),
+    ),
+    "scaling": Command(
+        "a step's time and memory against items, users, events, candidates and ranks, beside a model of the cost",
+        _scaling,
+        (option("--quick", False, "points so small that only that they run can be seen", action="store_true"),),
     ),
     "sampled": Command(
         "the sampled likelihood against the exact one: accuracy, and seconds to what exact reaches",

@@ -28,6 +28,7 @@ from benchmarks.ranks import ranks_table
 from benchmarks.ray import ray_table
 from benchmarks.resume import resume_table
 from benchmarks.sampled import BUDGETS, sampled_table
+from benchmarks.scaling.tables import check_table, laws_table, model_table, rates_table
 from benchmarks.serving import serving_table
 from benchmarks.shards import shards_table
 from benchmarks.speed.tables import round_table
@@ -89,6 +90,10 @@ TABLES: dict[str, Callable[[], str]] = {
     "large": _of(large_table, "large"),
     "ranks": _of(ranks_table, "ranks"),
     "resume": _of(resume_table, "resume"),
+    "scaling-laws": _of(laws_table, "scaling"),
+    "scaling-rates": _of(rates_table, "scaling"),
+    "scaling-check": _of(check_table, "scaling"),
+    "scaling-model": model_table,
     "ranking": partial(table.speed_table, 2),
     "growth": partial(table.speed_table, 3),
 }
