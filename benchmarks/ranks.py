@@ -23,7 +23,7 @@ from recvae.train import State
 SETTINGS: dict[str, Any] = {"hidden_dims": (128,), "latent_dim": 64, "batch_size": 500, "random_state": 0}
 LONG, SHORT = 5, 2  # epochs of ten steps, in float64 and in float32
 # how the likelihood is computed and what ranks share out
-CASES = {
+CASES: dict[str, dict[str, Any]] = {
     "dense": {"impl": "dense"},
     "exact": {"impl": "exact"},
     "exact, items shared out": {"impl": "exact", "ranks_share": "items"},
