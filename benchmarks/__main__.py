@@ -21,13 +21,17 @@ from benchmarks.growing import run_growing
 from benchmarks.growth import run_growth
 from benchmarks.ingest import run_ingest
 from benchmarks.joins import run_joins
+from benchmarks.large import run_large
 from benchmarks.latent.anomaly import run_anomaly
 from benchmarks.latent.elbo import run_elbo
 from benchmarks.latent.exploration import run_exploration
 from benchmarks.latent.generation import run_generation
 from benchmarks.pages import fill_pages
+from benchmarks.ranks import run_ranks
+from benchmarks.ray import run_ray
 from benchmarks.reference import run_reference
 from benchmarks.reproduce import reproduce_table, run_reproduce
+from benchmarks.resume import run_resume
 from benchmarks.sampled import run_sampled
 from benchmarks.scaling import run_scaling
 from benchmarks.scaling.tables import check_table, laws_table
@@ -98,6 +102,13 @@ def _bulk(given: Given, save: Save) -> int:
     print(json.dumps(results, indent=1))
     save(results)
     return 0 if all(case["equal"] for case in results["cases"]) else 1
+
+
+def _ray(given: Given, save: Save) -> int:
+    results = run_ray(given.data_home, given.users, given.users_per_part, given.work)
+    print(json.dumps(results, indent=1))
+    save(results)
+    return 0 if results["killed_run_same_bytes"] else 1
 
 
 def _family(given: Given, save: Save) -> None:
@@ -238,6 +249,16 @@ COMMANDS = {
             option("--work", None, "folder with room for input and output (default: the system's)", type=Path),
         ),
     ),
+    "ray": Command(
+        "lists for a million users on Ray, beside one process; a run of which an actor is killed",
+        _ray,
+        (
+            HOME,
+            option("--users", 1_000_000, "drawn from those of ml-1m"),
+            option("--users-per-part", None, "(default: 50,000, and eight parts at least)", type=int),
+            option("--work", None, "folder with room for input and output (default: the system's)", type=Path),
+        ),
+    ),
     "anomaly": Command(
         "bots planted among real users, and how well they are found",
         lambda given, save: run_anomaly(given.dataset, given.data_home, save),
@@ -293,6 +314,21 @@ COMMANDS = {
             option("--seed", 0),
             option("--folder", None, "folder for the files of events", type=Path, required=True),
         ),
+    ),
+    "ranks": Command(
+        "one model by one, two and four processes, on ml-1m: how far they are apart",
+        _shown(lambda given: run_ranks(given.data_home)),
+        (HOME,),
+    ),
+    "resume": Command(
+        "trainings on ml-1m that are killed at random moments and gone on with, against unbroken ones",
+        _shown(lambda given: run_resume(given.data_home, given.kills)),
+        (HOME, option("--kills", 20)),
+    ),
+    "large": Command(
+        "an epoch at a million items from shards on disk, steps beside those at fewer, and a dense step",
+        _shown(lambda given: run_large([Path(folder) for folder in given.folders.split(",")])),
+        (option("--folders", "", "folders of recvae shard, comma-separated, the one with most items first"),),
     ),
     "scaling": Command(
         "a step's time and memory against items, users, events, candidates and ranks, beside a model of the cost",

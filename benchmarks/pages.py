@@ -15,6 +15,7 @@ from benchmarks import table
 from benchmarks.bulk import bulk_table
 from benchmarks.exports import exports_table
 from benchmarks.fractal import fractal_table
+from benchmarks.large import large_table
 from benchmarks.latent.tables import (
     anomaly_table,
     elbo_table,
@@ -23,6 +24,10 @@ from benchmarks.latent.tables import (
     noise_table,
     planes_table,
 )
+from benchmarks.ranks import ranks_table
+from benchmarks.ray import ray_table
+from benchmarks.resume import resume_table
+from benchmarks.sampled import BUDGETS, sampled_table
 from benchmarks.scaling.tables import check_table, laws_table, model_table, rates_table
 from benchmarks.serving import serving_table
 from benchmarks.shards import shards_table
@@ -75,11 +80,16 @@ TABLES: dict[str, Callable[[], str]] = {
     "epochs": partial(table.speed_table, 1),
     "rounds": _of(round_table, "rounds"),
     "bulk": _of(bulk_table, "bulk"),
+    "ray": _of(ray_table, "ray"),
     "serving": _of(serving_table, "serving"),
     "exports": _of(exports_table, "exports-ml-1m"),
     "vectors": _of(vectors_table, "vectors"),
     "shards": _of(shards_table, "shards"),
     "fractal": _of(fractal_table, "fractal-1m", "fractal-100k"),
+    "sampled": _of(sampled_table, *(f"sampled-{name}" for name in BUDGETS)),
+    "large": _of(large_table, "large"),
+    "ranks": _of(ranks_table, "ranks"),
+    "resume": _of(resume_table, "resume"),
     "scaling-laws": _of(laws_table, "scaling"),
     "scaling-rates": _of(rates_table, "scaling"),
     "scaling-check": _of(check_table, "scaling"),

@@ -115,7 +115,7 @@ def _shown(case: dict[str, Any], exact: dict[str, Any], best: float) -> dict[str
     }
 
 
-def sampled_table(results: list[dict[str, Any]]) -> str:
+def sampled_table(*results: dict[str, Any]) -> str:
     """What was found, as Markdown."""
     rows = [["", "items", "likelihood", "NDCG@100", "less exact", "training", "to exact's best NDCG@20"]]
     for result in results:

@@ -27,7 +27,10 @@ class TextbookMultVAE:
         kl_cap: float = 0.2,
         random_state: int = 0,
         autocast: bool = False,
+        hidden_dim: int = 600,
+        latent_dim: int = 200,
     ):
+        self.hidden_dim, self.latent_dim = hidden_dim, latent_dim
         self.epochs, self.batch_size, self.kl_cap, self.random_state = epochs, batch_size, kl_cap, random_state
         self.autocast = autocast  # products in bfloat16, and Adam fused: what two lines change
 
@@ -53,8 +56,9 @@ class TextbookMultVAE:
 
     def build(self, n_items: int) -> tuple[nn.Module, torch.optim.Optimizer]:
         torch.manual_seed(self.random_state)
-        self.encoder = nn.Sequential(nn.Dropout(0.5), nn.Linear(n_items, 600), nn.Tanh(), nn.Linear(600, 400))
-        self.decoder = nn.Sequential(nn.Linear(200, 600), nn.Tanh(), nn.Linear(600, n_items))
+        h, k = self.hidden_dim, self.latent_dim
+        self.encoder = nn.Sequential(nn.Dropout(0.5), nn.Linear(n_items, h), nn.Tanh(), nn.Linear(h, 2 * k))
+        self.decoder = nn.Sequential(nn.Linear(k, h), nn.Tanh(), nn.Linear(h, n_items))
         for layer in [*self.encoder, *self.decoder]:
             if isinstance(layer, nn.Linear):
                 nn.init.xavier_uniform_(layer.weight)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +24,7 @@ from recvae.params import get_params, parse_param
 from recvae.recommender import Recommender
 from recvae.shards import Shards
 from recvae.split import SPLIT_OPTIONS, Split, check_split, make_split, split_options
+from recvae.world import World
 
 
 def check_out(arguments: argparse.Namespace, out: Path | None = None) -> None:
@@ -156,9 +160,23 @@ def assignments(arguments: argparse.Namespace) -> list[tuple[str, str]]:
     return [(name, text) for name, _, text in (assignment.partition("=") for assignment in arguments.param)]
 
 
+_silent: ContextVar[bool] = ContextVar("silent", default=False)
+
+
 def say(line: str) -> None:
     """A line on how it goes, on standard error: standard output is for results."""
-    print(line, file=sys.stderr, flush=True)
+    if not _silent.get():
+        print(line, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def lone(world: World) -> Iterator[None]:
+    """Within this, of all ranks that train together only the writer says how it goes."""
+    token = _silent.set(not world.is_writer)
+    try:
+        yield
+    finally:
+        _silent.reset(token)
 
 
 def console() -> Console:

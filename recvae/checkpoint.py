@@ -118,18 +118,19 @@ class _Keeper(Saver):
         place = {"epoch": len(state.history), "step": state.done}
         if self._manifest.parts and all(self._manifest.facts[name] == value for name, value in place.items()):
             return
-        path, tensors = (
-            self._folder / f"step-{place['epoch']:05}-{place['step']:08}.safetensors",
-            _tensors(state, self._team),
-        )
+        path = self._folder / f"step-{place['epoch']:05}-{place['step']:08}.safetensors"
+        tensors = _tensors(state, self._team)  # of all ranks, which therefore all come here
         if not self._team.world.is_writer:
             self._manifest = replace(self._manifest, parts=[Written(file=path.name, bytes=0, sha256="")], facts=place)
             return
         with replacing(path) as part:
             try:
                 safetensors.torch.save_file(tensors, part)
-            except safetensors.SafetensorError as error:
-                raise OutputError(f"Expected room for a checkpoint at {path}, got: {error}.") from error
+            except (safetensors.SafetensorError, OSError) as error:
+                raise OutputError(
+                    f"Expected room for a checkpoint at {path}, got: {error}; the one before it stays: make room, and "
+                    f"run the same again, to go on from there."
+                ) from error
             with part.open("rb+") as content:
                 os.fsync(content.fileno())  # before its name is taken
             written = Written(file=path.name, bytes=part.stat().st_size, sha256=digest_of(part))

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from recvae import commands, recommend_command, shard_command, tune_command
-from recvae.bulk import USERS_PER_PART
+from recvae.bulk import ENGINES, USERS_PER_PART
 from recvae.candidates import CANDIDATES
 from recvae.errors import InvalidParameterError, RecvaeError, UnknownNameError
 from recvae.evaluation import DEFAULT_METRICS
@@ -237,6 +237,9 @@ def _recommend(parser: argparse.ArgumentParser) -> None:
         "many users each. A run that was stopped is gone on with by the same command.",
     )
     parts.add_argument("--users-per-part", type=int, help=f"users in a file (default: {USERS_PER_PART})")
+    parts.add_argument("--engine", choices=ENGINES, help="what makes the parts: this process, or Ray (default: local)")
+    parts.add_argument("--actors", type=int, help="ray: processes that score (default: one for each CPU)")
+    parts.add_argument("--ray-address", help="ray: of a cluster, such as auto (default: RAY_ADDRESS, else a new one)")
 
 
 def _shard(parser: argparse.ArgumentParser) -> None:

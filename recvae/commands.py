@@ -21,23 +21,28 @@ from recvae.arguments import (
     check_out,
     console,
     load_events,
+    lone,
     new_model,
     say,
 )
 from recvae.benchmark import run_benchmark
+from recvae.callbacks import Callback
 from recvae.cards import Card, known_cards, load_card
+from recvae.checkpoint import Checkpoint
 from recvae.datasets import data_home
-from recvae.errors import InvalidDataError, InvalidParameterError
+from recvae.errors import InvalidDataError, InvalidParameterError, NotSupportedError
 from recvae.evaluation import evaluate as evaluate_model
 from recvae.files import check_writable, write_whole
 from recvae.models.planned import Planned
 from recvae.params import check_whole, get_params
-from recvae.recommender import load
+from recvae.recommender import Recommender, load
 from recvae.report import PAGE, check_page, print_results, write_page
 from recvae.results import json_bytes, read_results
 from recvae.shards import Shards
 from recvae.split import Holdout
+from recvae.torchrun import joined
 from recvae.tuning import fit_split
+from recvae.world import World
 
 RESULTS = "results.json"  # beside the page
 
@@ -112,26 +117,53 @@ def _valid_of(shards: Shards | None) -> Holdout | None:
 
 
 def train(arguments: argparse.Namespace) -> None:
-    """recvae train"""
+    """recvae train, by itself or as one of the processes of torchrun"""
     check_out(arguments)
     check_writable(arguments.out)
     heard, kept = callbacks(arguments), asked_checkpoint(arguments)
     model, shards = new_model(arguments), asked_shards(arguments)
+    with joined(str(getattr(model, "device", "auto")).partition(":")[0]) as world, lone(world):
+        _train(arguments, model, shards, heard, kept, world)
+
+
+def _train(
+    arguments: argparse.Namespace,
+    model: Recommender,
+    shards: Shards | None,
+    heard: list[Callback],
+    kept: Checkpoint | None,
+    world: World,
+) -> None:
     split = None if shards is not None else asked_split(arguments)
     data = shards or (load_events(arguments) if split is None else split.refit or split.train)
     say(str(data) if isinstance(data, Shards) else data.describe())
+    if world.size > 1:
+        say(f"Training by {world.size} processes on {world.device.type}, which share the {_shared(model)} of each step")
     started = time.perf_counter()
     if split is None:
         model = model.fit(data, valid=_valid_of(shards), callbacks=heard, checkpoint=kept)
     else:
         model = fit_split(model, split, callbacks=heard, checkpoint=kept)
     seconds = time.perf_counter() - started
+    if not world.is_writer:
+        return
     model.save(arguments.out)
+    if isinstance(model, Planned):
+        say(f"{model.plan_.impl.capitalize()} likelihood: {model.plan_.why}")
     say(f"{type(model).__name__} written to {arguments.out}")
     if arguments.json:
         done = {"model": type(model).__name__, "file": str(arguments.out), "parameters": get_params(model)}
         trained = {"users": data.n_users, "items": data.n_items, "events": data.n_events, "values": model.values_}
         sys.stdout.write(json_bytes(done | trained | {"seconds": seconds}).decode())
+
+
+def _shared(model: Recommender) -> str:
+    """What of a step the ranks share out. Raises NotSupportedError where there are no steps."""
+    if not isinstance(model, Planned):
+        raise NotSupportedError(
+            f"{type(model).__name__} is solved in one go, by one process: start it without torchrun."
+        )
+    return str(model.ranks_share)
 
 
 def evaluate(arguments: argparse.Namespace) -> None:

@@ -74,3 +74,7 @@ class OutputError(RecvaeError, OSError):
 
 class MissingDependencyError(RecvaeError, ImportError):
     """A library of one of the extras is needed and not installed."""
+
+
+class EngineError(RecvaeError, RuntimeError):
+    """What was to do the work, such as a cluster, failed."""

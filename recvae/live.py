@@ -29,6 +29,7 @@ class Live(Callback):
         self._bar = bar(show, *_columns())
         self._task = self._bar.add_task(self._where(1), total=epochs * steps, note="", start=False)
         self._epoch_began = self._began = time.perf_counter()
+        self._before: int | None = None  # steps of the epoch that were made before; not known until the first one here
 
     def __enter__(self) -> Live:
         self._bar.start()
@@ -44,13 +45,17 @@ class Live(Callback):
     def step(self, epoch: int, step: int) -> None:
         """The host's clock alone: how far a GPU is behind by some steps does not matter here."""
         if not self._bar.disable:
-            speed = self.users * step / self.steps / max(time.perf_counter() - self._epoch_began, 1e-9)
+            if self._before is None:
+                self._before = step - 1
+                self._bar.update(self._task, before=(epoch - 1) * self.steps + self._before)
+            here = self.users * (step - self._before) / self.steps
+            speed = here / max(time.perf_counter() - self._epoch_began, 1e-9)
             done = (epoch - 1) * self.steps + step
             self._bar.update(self._task, completed=done, description=self._where(epoch), note=f"{speed:,.0f} users/s")
 
     def epoch(self, epoch: Epoch) -> None:
         """The figures of the last epoch stay below the bar until the next are there."""
-        self._epoch_began, self.last = time.perf_counter(), epoch
+        self._epoch_began, self._before, self.last = time.perf_counter(), 0, epoch
         if epoch.valid is not None and (self.best is None or epoch.best != self.best.best):
             self.best = epoch
         self._bar.below = self._figures(epoch)

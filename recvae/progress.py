@@ -91,13 +91,17 @@ class NotebookBar(Bar):
 
 
 class TimeLeftColumn(ProgressColumn):
-    """The time left if all goes on as it did from the beginning: for steps between which other things take time."""
+    """The time left if all goes on as it did from the beginning: for steps between which other things take time.
+
+    What was done `before`, a field of the task, took none of the time.
+    """
 
     def render(self, task: Task) -> Text:
         """Such as "0:01:10 left"."""
-        if not task.completed or task.total is None or task.elapsed is None:
+        done = task.completed - task.fields.get("before", 0)
+        if done <= 0 or task.total is None or task.elapsed is None:
             return Text("-:--:-- left")
-        seconds = task.elapsed * (task.total - task.completed) / task.completed
+        seconds = task.elapsed * (task.total - task.completed) / done
         return Text(f"{timedelta(seconds=round(seconds))} left")
 
 

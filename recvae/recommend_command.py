@@ -19,6 +19,7 @@ from recvae.params import check_whole
 from recvae.recommender import Recommender, load
 
 BLOCK = 4096  # users whose lists are made at a time
+OF_PARTS = ("--users-per-part", "--engine", "--actors", "--ray-address")
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -31,8 +32,9 @@ def run(arguments: argparse.Namespace) -> None:
             _in_parts(arguments, N)
             return
         check_table(arguments.out)
-    if arguments.users_per_part is not None:
-        raise InvalidParameterError("Expected --users-per-part with a folder only, as in --out top10/.")
+    for flag in OF_PARTS:
+        if getattr(arguments, flag.strip("-").replace("-", "_")) is not None:
+            raise InvalidParameterError(f"Expected {flag} with a folder only, as in --out top10/.")
     _in_one(arguments, N)
 
 
@@ -66,6 +68,9 @@ def _in_parts(arguments: argparse.Namespace, N: int) -> None:
         value=arguments.value,
         min_value=arguments.min_value,
         users_per_part=USERS_PER_PART if arguments.users_per_part is None else arguments.users_per_part,
+        engine=arguments.engine or "local",
+        actors=arguments.actors,
+        ray_address=arguments.ray_address,
     )
     if result.unknown.events:
         say(str(result.unknown))

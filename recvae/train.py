@@ -29,8 +29,10 @@ class Phase:
 
     def begin(self, network: nn.Module) -> None:
         """Make the parts learn, and stop the others."""
-        for name, part in network.named_children():
-            part.train(name in self.learns).requires_grad_(name in self.learns)
+        for learns in (False, True):  # in this order: what two parts share learns with either
+            for name, part in network.named_children():
+                if (name in self.learns) is learns:
+                    part.train(learns).requires_grad_(learns)
 
 
 WHOLE = Phase()
@@ -133,11 +135,13 @@ class State:
         """Go back to the best weights, and let go of what training alone needs."""
         for optimizer in self.optimizers:
             optimizer.zero_grad()  # nobody needs the last gradients, nor their memory
+            optimizer.state.clear()
         self.network.requires_grad_(True)
         if self.network.prior is not None:
             self.network.prior.forget()
         if self.best_weights:
             self.network.load_state_dict(self.best_weights, strict=False)  # what is one parameter is there once
+        self.best_weights = {}
 
 
 class Saver:
@@ -258,7 +262,7 @@ def _step(state: State, batch: Batch, beta: float, how: How) -> Tensor:
     for optimizer in state.optimizers:
         optimizer.zero_grad()
     if how.sampler is not None:
-        batch = replace(batch, candidates=how.sampler.draw(batch, key_of(how.key, state.done)))
+        batch = replace(batch, candidates=how.sampler.draw(batch, key_of(how.key, 0, state.done)))
     mine, sums = ranks.share(batch), torch.zeros(3, device=state.device)
     if len(mine):
         with how.precision:

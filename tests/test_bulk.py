@@ -66,7 +66,7 @@ def model(events):
 
 @pytest.fixture
 def small_blocks(monkeypatch):
-    monkeypatch.setattr("recvae.bulk.run.BLOCK", 25)
+    monkeypatch.setattr("recvae.bulk.lists.BLOCK", 25)
     monkeypatch.setattr("recvae.bulk.ordered.EVENTS_AT_A_TIME", 300)
     monkeypatch.setattr("recvae.bulk.ordered.LISTS_AT_A_TIME", 30)
 

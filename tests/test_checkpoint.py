@@ -1,9 +1,11 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from scipy import sparse
 
@@ -19,6 +21,15 @@ MODELS = {
     "MultDAE": MultDAE(epochs=4, **SMALL),
     "RecVAE": RecVAE(hidden_dim=6, depth=2, epochs=3, **SMALL),
     "HVamp": HVamp(hidden_dims=(5,), n_components=3, epochs=4, **SMALL),
+    "MultVAE-sampled": MultVAE(hidden_dims=(5,), epochs=4, impl="sampled", candidates=6, **SMALL),
+    "MultVAE-tied": MultVAE(hidden_dims=(5,), epochs=4, tables="tied", **SMALL),
+    "MultDAE-in-batch": MultDAE(epochs=4, impl="sampled", sampler="in-batch", candidates=6, **SMALL),
+    "RecVAE-sampled-tied": RecVAE(
+        hidden_dim=3, depth=2, epochs=3, tables="tied", impl="sampled", candidates=6, sampler="uniform", **SMALL
+    ),
+    "HVamp-sampled": HVamp(
+        hidden_dims=(5,), n_components=3, epochs=4, impl="sampled", candidates=6, max_grad_norm=0.5, **SMALL
+    ),
     "HybridVAE": HybridVAE(hidden_dim=6, depth=2, epochs=3, l2=10.0, **SMALL),
 }
 
@@ -170,6 +181,25 @@ def test_a_folder_with_something_else_is_left_alone(tmp_path):
     (tmp_path / "network" / "mine.txt").write_text("mine")
     with pytest.raises(OutputError, match=r"got .* with mine.txt in it"):
         again("MultVAE").fit(ROWS, checkpoint=tmp_path)
+
+
+def test_a_full_disk_leaves_the_last_state(tmp_path, monkeypatch):
+    whole, keep, written = again("MultVAE").fit(ROWS), Checkpoint(tmp_path, minutes=0), []
+    save = safetensors.torch.save_file
+
+    def full(tensors, path):
+        written.append(path)
+        if len(written) == 6:
+            Path(path).write_bytes(b"half of it")
+            raise OSError(28, "No space left on device")
+        save(tensors, path)
+
+    monkeypatch.setattr("safetensors.torch.save_file", full)
+    with pytest.raises(OutputError, match=r"room for a checkpoint at .*step-.*No space left.*the one before it stays"):
+        again("MultVAE").fit(ROWS, checkpoint=keep)
+    names = sorted(path.name for path in (tmp_path / "network").iterdir())
+    assert names == ["_manifest.json", "step-00001-00000000.safetensors"]
+    assert same(again("MultVAE").fit(ROWS, checkpoint=keep), whole)
 
 
 def test_two_at_a_time_are_refused(tmp_path):

@@ -33,6 +33,11 @@ MODELS = {
     "MultVAE": MultVAE(hidden_dims=(16,), **SMALL),
     "MultVAE-shallow": MultVAE(hidden_dims=(), values="raw", **SMALL),
     "MultVAE-cosine": MultVAE(hidden_dims=(16, 12), logits="cosine", **SMALL),
+    "MultVAE-tied": MultVAE(hidden_dims=(16,), tables="tied", **SMALL),
+    "MultDAE-sampled-tied": MultDAE(impl="sampled", candidates=30, tables="tied", **SMALL),
+    "HybridVAE-sampled-tied": HybridVAE(
+        hidden_dim=8, depth=2, l2=10.0, impl="sampled", candidates=30, tables="tied", **SMALL
+    ),
     "MultVAE-logistic": MultVAE(hidden_dims=(16,), likelihood="logistic", values="log1p", **SMALL),
     "MultVAE-gaussian": MultVAE(hidden_dims=(16,), likelihood="gaussian", **SMALL),
     "MultDAE": MultDAE(hidden_dims=(16,), values="log1p", **SMALL),

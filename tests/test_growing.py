@@ -28,6 +28,11 @@ SHORT = SMALL | {"epochs": 30}
 LEARNS |= {
     "HVamp-cosine": lambda **more: HVamp(hidden_dims=(16,), n_components=10, logits="cosine", **SMALL | more),
     "RecVAE-gaussian": lambda **more: RecVAE(hidden_dim=16, depth=3, likelihood="gaussian", **SHORT | more),
+    "MultVAE-tied": lambda **more: MultVAE(hidden_dims=(16,), tables="tied", **SMALL | more),
+    "RecVAE-tied": lambda **more: RecVAE(hidden_dim=16, depth=3, tables="tied", **SHORT | {"latent_dim": 16} | more),
+    "MultVAE-sampled": lambda **more: MultVAE(
+        hidden_dims=(16,), impl="sampled", candidates=20, **SMALL | {"learning_rate": 0.02} | more
+    ),
     "HybridVAE-sparse": lambda **more: HybridVAE(hidden_dim=16, depth=3, l2=1.0, form="sparse", **SHORT | more),
 }
 

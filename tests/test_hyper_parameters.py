@@ -8,6 +8,8 @@ import pytest
 import torch
 
 from recvae import Interactions, Recommender, per_user_split
+from recvae.errors import InvalidParameterError
+from recvae.models.planned import Planned
 from recvae.params import get_params, search_space
 from recvae.sample import make_sample
 from recvae.spaces import Range
@@ -24,15 +26,21 @@ SMALL |= {"precision": "float32", "device": "cpu"}
 OTHER = {"values": "raw", "epochs": 3, "iterations": 3, "random_state": 1, "max_grad_norm": 0.01, "stop_after": 2}
 OTHER |= {"patience": 1, "form": "sparse", "neighbours": 3, "aside": 0.5}
 OTHER |= {"unobserved": 0.5, "temperature": 0.5}
+OTHER |= {"impl": "sampled", "candidates": 20, "sampler": "uniform", "tables": "tied"}
 # what a hyper-parameter needs in order to matter, and which of them need validation users
 CONTEXT = {"patience": {"epochs": 20, "batch_size": 10, "learning_rate": 0.01}}
 # on so few users a join leaps, and the composite prior makes much of little
 CONTEXT |= {"precision": {"aside": 0.001, "gamma": 0.0}}
 CONTEXT |= {"unobserved": {"likelihood": "gaussian"}, "temperature": {"logits": "cosine"}}
 CONTEXT |= {"form": {"neighbours": 5}, "neighbours": {"form": "sparse"}}
+# of 40 items, some stand for all; both ends of RecVAE are of one width where both its layers are
+CONTEXT |= {"impl": {"candidates": 10}, "candidates": {"impl": "sampled", "candidates": 10}}
+CONTEXT |= {"sampler": {"impl": "sampled", "candidates": 10}, "tables": {"hidden_dim": 6}}
 VALIDATED = {"patience"}
 # declared for all models, nothing to those that see only which items somebody has
 IDLE = {("Popularity", "values"), ("BPR", "values")}
+# what a model cannot do, and the sentence that says so: the first layer of HVamp has gates
+REFUSED = {("HVamp", "tables"): "Expected both ends of the network of one width"}
 
 
 def walk(run_option):
@@ -93,6 +101,10 @@ def test_each_hyper_parameter_reaches_the_model(name, param, scores):
     cls, validated = MODELS[name], param in VALIDATED
     settings = settings_of(cls, param)
     changed = settings | {param: other_value(cls, param, settings[param])}
+    if (name, param) in REFUSED:
+        with pytest.raises(InvalidParameterError, match=REFUSED[name, param]):
+            scores(cls, changed, validated)
+        return
     one, other = (scores(cls, given, validated) for given in (settings, changed))
     assert np.array_equal(one, other) == ((name, param) in IDLE)
 
@@ -105,8 +117,18 @@ def test_the_same_settings_give_the_same_scores(name, counts, scores):
     assert np.array_equal(scores(MODELS[name], settings, False), scores(MODELS[name], again, False))
 
 
-# how far scores may be moved, and to what each option is set
-ROUNDING = {"device": ("auto", 0.0), "precision": ("bfloat16", 0.02)}
+@pytest.mark.parametrize("name", [name for name, cls in MODELS.items() if issubclass(cls, Planned)])
+def test_the_textbook_and_the_exact_likelihood_differ_by_rounding(name, scores):
+    settings = settings_of(MODELS[name], "precision") | {"precision": "float32"}
+    default, dense, exact = (
+        scores(MODELS[name], settings | {"impl": impl}, False) for impl in ("auto", "dense", "exact")
+    )
+    assert np.array_equal(default, exact)
+    assert np.abs(dense - exact).max() <= 1e-3 * np.abs(exact).max()
+
+
+# how far scores may be moved, and to what each option is set; one process alone has nobody to share with
+ROUNDING = {"device": ("auto", 0.0), "precision": ("bfloat16", 0.02), "ranks_share": ("items", 0.0)}
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU draws other numbers")

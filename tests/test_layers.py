@@ -17,7 +17,7 @@ LAYERS = {
     2: "nn",
     3: "callbacks checkpoint live team train",
     4: "recommender models baselines candidates tuning search study inspection examples",
-    5: "benchmark report bulk export",
+    5: "benchmark report bulk export integrations",
     6: "cli commands arguments tune_command recommend_command shard_command flags __main__ __init__",
 }
 LAYER_OF = {name: layer for layer, names in LAYERS.items() for name in names.split()}

@@ -9,7 +9,7 @@ from rich.console import Console
 from recvae import HybridVAE, MultDAE, MultVAE, progress
 from recvae.callbacks import Epoch
 from recvae.live import Live
-from recvae.progress import track
+from recvae.progress import TimeLeftColumn, track
 
 SMALL = {"latent_dim": 4, "epochs": 3, "random_state": 0}
 
@@ -88,6 +88,27 @@ def test_it_moves_within_an_epoch(terminal):
             live.step(1, step)
             shares.append(live._bar.tasks[0].percentage)
         assert shares == [12.5, 25, 37.5, 50]
+
+
+def test_the_speed_is_that_of_this_run(terminal, monkeypatch):
+    """A fit that goes on within an epoch did not make the steps before."""
+    clock = iter(range(100))
+    monkeypatch.setattr("recvae.live.time.perf_counter", lambda: next(clock))
+    with Live("A", 3, 10, 100, "ndcg@100") as live:
+
+        def after(epoch, step, seconds):
+            live._epoch_began = next(clock) + 1 - seconds
+            live.step(epoch, step)
+            return live._bar.tasks[0].fields["note"], live._bar.tasks[0].completed
+
+        assert after(2, 8, 2) == ("5 users/s", 18)  # one step of ten users in two seconds, not eight
+        assert after(2, 9, 4) == ("5 users/s", 19)
+        live._bar.tasks[0].start_time = live._bar.get_time() - 6
+        assert (
+            str(TimeLeftColumn().render(live._bar.tasks[0])) == "0:00:33 left"
+        )  # eleven more, of which two took six seconds
+        live.epoch(Epoch(2, 1.0, 0.0, 1.0, 0.0, None, 1.0, None))
+        assert after(3, 4, 4) == ("10 users/s", 24)
 
 
 def test_a_deterministic_autoencoder_has_one_term(terminal, split):

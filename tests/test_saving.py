@@ -25,6 +25,10 @@ ONES = sparse.csr_matrix(np.ones((3, 3)))
 MODELS = {
     "MultVAE": MultVAE(latent_dim=4, hidden_dims=(8, 6), epochs=np.int64(2), kl_cap=np.float32(0.5), random_state=0),
     "MultVAE-cosine": MultVAE(latent_dim=4, epochs=2, logits="cosine", temperature=0.2, random_state=0),
+    "MultVAE-tied": MultVAE(latent_dim=4, hidden_dims=(8,), epochs=2, tables="tied", random_state=0),
+    "MultDAE-sampled-tied": MultDAE(
+        latent_dim=4, epochs=2, impl="sampled", candidates=20, sampler="in-batch", tables="tied", random_state=0
+    ),
     "HVamp": HVamp(latent_dim=4, hidden_dims=(8, 6), n_components=3, epochs=2, likelihood="logistic", random_state=0),
     "MultDAE": MultDAE(latent_dim=4, epochs=2, random_state=0, values="log1p"),
     "ALS": ALS(factors=4, random_state=0),

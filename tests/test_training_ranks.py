@@ -1,14 +1,19 @@
 """One model trained by several processes: the same as by one, whichever way the work is shared out."""
 
+import os
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from scipy import sparse
 
-from recvae import Checkpoint, HVamp, Interactions, MultDAE, MultVAE, RecVAE, strong_split
+from recvae import Checkpoint, HVamp, Interactions, MultDAE, MultVAE, RecVAE, load, strong_split
 from recvae.callbacks import Callback
+from recvae.cli import main
 from recvae.team import SHARED
 from tests.ranks import run_ranks
 
@@ -143,3 +148,20 @@ def test_ranks_with_other_options_say_so(tmp_path):
     for said in run_ranks(disagreeing, 2, tmp_path):
         assert "Expected the same parameters on all ranks" in said
         assert "on rank 1" in said
+
+
+def test_the_command_under_torchrun_writes_the_model_of_one(tmp_path):
+    options = ["train", "--dataset", "sample", "--param", "epochs=2", "--param", "precision=float32"]
+    options += ["--heldout-users", "400"]
+    alone, together = tmp_path / "alone.recvae", tmp_path / "together.recvae"
+    assert main([*options, "--out", str(alone)]) == 0
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [*launcher, "-m", "recvae", *options, "--out", str(together)]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert "Training by 2 processes on cpu, which share the users of each step" in done.stderr
+    assert done.stderr.count("values are read as") == 1  # one of them speaks
+    pairs = zip(load(alone).network_.parameters(), load(together).network_.parameters(), strict=True)
+    for one, other in pairs:
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)

@@ -1,28 +1,24 @@
-"""The run: ordered events in, a block of users at a time through the model, parts out."""
+"""The run: what is asked is looked at, then one machine makes the parts, or Ray does."""
 
 from __future__ import annotations
 
-import hashlib
-import time
-from collections import deque
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
-from itertools import count, cycle, islice
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet
-from rich.progress import Progress
 from scipy import sparse
 
+from recvae.bulk.lists import Lists, Part
+from recvae.bulk.local import fill, replace_parts
+from recvae.bulk.meter import Meter
 from recvae.bulk.ordered import OrderedEvents
-from recvae.files import write_whole
-from recvae.histories import Unknown, read_histories
+from recvae.errors import InvalidParameterError, UnknownNameError
+from recvae.histories import Unknown
 from recvae.ids import ItemIndex
-from recvae.large.folder import Manifest, Written, claimed, read_manifest
+from recvae.large.folder import Manifest, claimed, read_manifest
 from recvae.large.source import Source, find_source
 from recvae.large.stored import LEAST_MIB
 from recvae.params import check_whole
@@ -32,23 +28,8 @@ from recvae.saving import content_checksum
 from recvae.version import __version__
 
 USERS_PER_PART = 50_000
-BLOCK = 4096  # users that are scored at a time
 KIND = "lists"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Part(Written):
-    """A file of the folder: lists of `users` users, from the id `first` to the id `last`.
-
-    unknown, examples : events on items that the model does not know, and some of these items
-    """
-
-    users: int
-    rows: int
-    first: Any
-    last: Any
-    unknown: int
-    examples: list[Any]
+ENGINES = ("local", "ray")
 
 
 @dataclass(frozen=True)
@@ -81,6 +62,9 @@ def recommend_to_parquet(
     memory_mib: int = 1024,
     show_progress: bool = True,
     on_part: Callable[[Part], None] | None = None,
+    engine: str = "local",
+    actors: int | None = None,
+    ray_address: str | None = None,
 ) -> BulkResult:
     """The N best new items of each user of Parquet files that may be larger than memory, as a folder of Parquet files.
 
@@ -93,21 +77,30 @@ def recommend_to_parquet(
     memory_mib : how much DuckDB may take to sort in, beside which there are the model and a block of users; what is
         more goes to files in `out` for as long as the run lasts
     on_part : called with each `Part` that was made. What it raises ends the run.
+    engine : "local", or "ray" for Ray Data on a cluster whose machines all see `input` and `out` at the same paths
+    actors : with Ray, how many processes score, each with the model in it; by default one for each CPU
+    ray_address : with Ray, of a running cluster, such as "auto"; by default the one that this process is connected to
+        or RAY_ADDRESS names, else one of this machine for as long as the run lasts
 
     Where `out` was begun before, by a run that was stopped or killed, the parts that are whole stay and the rest is
     made: in the end, all files are those of a run in one go, byte for byte (on one machine, with one set of libraries).
+    On Ray it is begun anew, and a file has the users whose ids fall together by a hash, `users_per_part` on average.
 
     Raises InvalidParameterError where `out` was begun with another model, input or setting, OutputError where it holds
-    something else or cannot be written, MissingDependencyError without DuckDB, InvalidDataError as
+    something else or cannot be written, MissingDependencyError without DuckDB or Ray, InvalidDataError as
     `Interactions.from_frame`, UnknownUsersError for a model that cannot score new users; nothing is written then.
+    EngineError where Ray fails; its error is the cause.
     """
     N, users_per_part = check_whole("N", N, 1), check_whole("users_per_part", users_per_part, 1)
     check_whole("memory_mib", memory_mib, LEAST_MIB)
+    cluster = _cluster(engine, actors, ray_address)
     source, folder = find_source(input, user, item, value, min_value), Path(out)
     source.check_apart(folder)
     index = _known_items(model, N)
-    lists = _Lists(model, index, min(N, len(index)), None if value is None else "value", users_per_part)
-    settings = _settings(model, source, N, users_per_part)
+    lists = Lists(model, index, min(N, len(index)), None if value is None else "value", users_per_part)
+    content = _content(model)
+    settings = _settings(type(model), content, source, N, users_per_part, engine)
+    told = on_part or (lambda part: None)
     with claimed(folder, ["part-?????.parquet"]) as scratch:
         manifest = read_manifest(folder, KIND, Part, settings)
         whole = [part.is_whole(folder) for part in manifest.parts]
@@ -115,111 +108,26 @@ def recommend_to_parquet(
             return _result(manifest, 0)
         with OrderedEvents(source, scratch / "sort", memory_mib) as events, bar(show_progress) as progress:
             events.check(lists.index)
-            return _fill(folder, manifest, whole, events, lists, progress, on_part or (lambda part: None))
+            meter = Meter(progress)
+            if cluster is None:
+                return _result(*fill(folder, manifest, whole, events, lists, meter, told))
+            n_users = events.count_users()
+            parts = cluster.parts(source, lists, content, n_users, scratch / "parts", meter)
+            return _result(*replace_parts(folder, manifest, parts, scratch / "parts", told))
 
 
-def _fill(
-    folder: Path,
-    manifest: Manifest[Part],
-    whole: list[bool],
-    events: OrderedEvents,
-    lists: _Lists,
-    progress: Progress,
-    on_part: Callable[[Part], None],
-) -> BulkResult:
-    """Make the parts that are not whole, in order, from the first of them on."""
-    first = whole.index(False) if False in whole else len(whole)
-    kept = manifest.parts[:first]
-    manifest, made = replace(manifest, done=False), 0
-    manifest.write(folder)
-    meter = _Meter(progress)
-    n_users, n_kept = events.count_users(), sum(part.users for part in kept)
-    sizes = _block_sizes(lists.users_per_part)
-    blocks = events.blocks(kept[-1].last if kept else None, cycle(sizes))
-    meter.start(n_users, n_kept)
-    for number in count(first):
-        mine = islice(blocks, len(sizes))
-        if number < len(whole) and whole[number]:
-            deque(mine, maxlen=0)  # to come to the users after it
-            meter.advance(manifest.parts[number].users)
-            continue
-        made_part = lists.part(number, mine, meter.advance)
-        if made_part is None:
-            break
-        part, content = made_part
-        write_whole(folder / part.file, content)
-        manifest, made = manifest.with_part(number, part), made + 1
-        manifest.write(folder)
-        on_part(part)
-    manifest = replace(manifest, done=True)
-    manifest.write(folder)
-    return _result(manifest, made)
+def _cluster(engine: str, actors: int | None, ray_address: str | None) -> Any:
+    """Where Ray is to work; None for this machine alone."""
+    if engine not in ENGINES:
+        raise UnknownNameError.among("engine", engine, ENGINES)
+    if engine == "ray":
+        from recvae.integrations.ray_data import Cluster
 
-
-def _block_sizes(users_per_part: int) -> list[int]:
-    """Users in each block of a part. A part that is made alone has the blocks that it has in a whole run."""
-    full, rest = divmod(users_per_part, BLOCK)
-    return [BLOCK] * full + [rest] * (rest > 0)
-
-
-class _Meter:
-    """Users done, on a progress bar, and how many in a second of this run."""
-
-    def __init__(self, progress: Progress):
-        self._progress, self._task = progress, progress.add_task("sorting events", total=None, note="")
-
-    def start(self, n_users: int, n_done: int) -> None:
-        self._started, self._first, self._done = time.perf_counter(), n_done, n_done
-        self._progress.update(self._task, description="recommending", total=n_users, completed=n_done)
-
-    def advance(self, users: int) -> None:
-        self._done += users
-        rate = (self._done - self._first) / (time.perf_counter() - self._started)
-        self._progress.update(self._task, completed=self._done, note=f"{rate:,.0f} users/s")
-
-
-@dataclass(frozen=True)
-class _Lists:
-    """How blocks of events become the lists of a part."""
-
-    model: Recommender
-    index: ItemIndex
-    N: int
-    value: str | None
-    users_per_part: int
-
-    def part(
-        self, number: int, blocks: Iterable[pa.Table], advance: Callable[[int], None]
-    ) -> tuple[Part, bytes] | None:
-        """The part with that number and the content of its file; None where there are no blocks."""
-        sink, writer, unknown = pa.BufferOutputStream(), None, Unknown()
-        users: list[Any] = []  # the first and the last of each block
-        n_users = n_rows = 0
-        for block in blocks:
-            histories = read_histories(block, self.index, value=self.value)
-            table = self.model.ranked_table(histories.users, histories.rows, self.N)
-            if writer is None:
-                writer = pyarrow.parquet.ParquetWriter(sink, table.schema)
-            writer.write_table(table)
-            users += histories.users[[0, -1]].tolist()
-            n_users, n_rows, unknown = n_users + len(histories.users), n_rows + len(table), unknown + histories.unknown
-            advance(len(histories.users))
-        if writer is None:
-            return None
-        writer.close()
-        content = sink.getvalue().to_pybytes()
-        part = Part(
-            file=f"part-{number:05}.parquet",
-            users=n_users,
-            rows=n_rows,
-            first=users[0],
-            last=users[-1],
-            unknown=unknown.events,
-            examples=list(unknown.examples),
-            bytes=len(content),
-            sha256=hashlib.sha256(content).hexdigest(),
-        )
-        return part, content
+        return Cluster(actors, ray_address)
+    for name, given in (("actors", actors), ("ray_address", ray_address)):
+        if given is not None:
+            raise InvalidParameterError(f"Expected {name} with engine='ray' only, got {given!r}.")
+    return None
 
 
 def _known_items(model: Recommender, N: int) -> ItemIndex:
@@ -230,14 +138,20 @@ def _known_items(model: Recommender, N: int) -> ItemIndex:
     return model.known_items()
 
 
-def _settings(model: Recommender, source: Source, N: int, users_per_part: int) -> dict[str, Any]:
-    """All that determines the output, as JSON can hold it."""
+def _content(model: Recommender) -> bytes:
+    """What its file would hold."""
     content: list[bytes] = []
     sink: Any = SimpleNamespace(write=content.append)
     model.save(sink)
+    return content[0]
+
+
+def _settings(kind: type, content: bytes, source: Source, N: int, users_per_part: int, engine: str) -> dict[str, Any]:
+    """All that determines the output, as JSON can hold it."""
     return {
         "recvae": __version__,
-        "model": f"{type(model).__name__}, checksum {content_checksum(content[0])}",
+        "engine": engine,
+        "model": f"{kind.__name__}, checksum {content_checksum(content)}",
         "N": N,
         "users_per_part": users_per_part,
         "columns": [source.user, source.item, source.value],

@@ -18,7 +18,7 @@ from torch import Tensor
 from recvae.batches import DeviceRows
 from recvae.callbacks import Callback, Epoch, listeners
 from recvae.checkpoint import digest_rows, kept
-from recvae.errors import InvalidParameterError, NotEnoughMemoryError, NotFittedError
+from recvae.errors import InvalidParameterError, NotFittedError
 from recvae.live import Live
 from recvae.models.cold import by_features
 from recvae.models.grow import alike, by_neighbours
@@ -44,6 +44,7 @@ from recvae.spaces import log
 from recvae.team import Team
 from recvae.topk import Scorer
 from recvae.train import WHOLE, Phase, Plan, State, best_epoch, train
+from recvae.version import __version__
 from recvae.world import current
 
 
@@ -124,9 +125,7 @@ class Autoencoder(Planned):
         return (WHOLE,)
 
     def _fit(self, rows: sparse.csr_matrix | Shards, run: FitRun) -> dict[str, Any]:
-        team, found = self._team(), self._forecast(rows, run.valid is not None)
-        if not found.fits:
-            raise NotEnoughMemoryError(found.refusal())
+        team, found = self._team(), self._affordable(rows, run.valid is not None)
         if team.by_items and found.impl != "exact":
             raise InvalidParameterError(
                 f'Expected impl="exact" where ranks share out the items, got {found.impl!r}: take that, or '
@@ -138,7 +137,8 @@ class Autoencoder(Planned):
         if run.valid is not None:
             plan = replace(plan, validate=partial(validation, state.network, run.valid, run.values, self.validates))
         history = self._train(state, rows, plan, run)
-        return {"network_": _settled(self._whole(state.network, rows.shape[1], team)), "history_": history}
+        whole = _settled(self._whole(state.network, rows.shape[1], team))
+        return {"network_": whole, "history_": history, "plan_": found}
 
     def _learn_on(self, rows: sparse.csr_matrix, epochs: int | None, run: FitRun) -> dict[str, Any]:
         by_item = rows.T.tocsr().sign()  # (I + n, U)
@@ -201,6 +201,7 @@ class Autoencoder(Planned):
         valid = None if run.valid is None else digest_rows(run.valid.fold_in, run.valid.held_out)
         params = get_params(self, run_options=False)
         return {
+            "recvae": __version__,
             "model": type(self).__name__,
             "parameters": {name: list(value) if isinstance(value, tuple) else value for name, value in params.items()},
             "impl": "sampled" if plan.sampler is not None else "exact",

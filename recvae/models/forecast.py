@@ -11,10 +11,11 @@ import psutil
 import torch
 
 from recvae.errors import InvalidParameterError
-from recvae.nn import VAE
+from recvae.nn import VAE, Composite
 from recvae.nn.likelihood import BLOCK_BYTES
 from recvae.nn.products import in_bfloat16
 from recvae.params import get_params
+from recvae.topk import BLOCK_BYTES as RANKED_BYTES
 
 WIDE = 200_000  # items from which on a sampled likelihood is taken where it is left open
 GIB = 2**30
@@ -30,6 +31,7 @@ class Sizes:
     mean_length : events of a user, in the mean
     on_disk : whether a few windows of them are in memory at a time
     ranks : how many share out the items
+    begun : whether what a model has beside its network is there already
     """
 
     users: int
@@ -39,6 +41,7 @@ class Sizes:
     on_disk: bool
     validated: bool
     ranks: int = 1
+    begun: bool = False
 
     @property
     def mean_length(self) -> float:
@@ -55,10 +58,11 @@ class Memory:
     step: int
     rows: int
     best: int
+    path: int = 0  # beside the network
 
     @property
     def peak(self) -> int:
-        return self.weights + self.optimizer + self.gradients + self.step + self.rows + self.best
+        return self.weights + self.optimizer + self.gradients + self.step + self.rows + self.best + self.path
 
 
 @dataclass(frozen=True)
@@ -96,7 +100,8 @@ class Forecast:
             f"  {self.parameters:,} parameters: weights {_gib(memory.weights)}, optimizer {_gib(memory.optimizer)}, "
             f"gradients {_gib(memory.gradients)}",
             f"  a step of {sizes.batch:,} users {_gib(memory.step)}, rows {_gib(memory.rows)}"
-            + (f", best weights so far {_gib(memory.best)}" if memory.best else ""),
+            + (f", best weights so far {_gib(memory.best)}" if memory.best else "")
+            + (f", linear path {_gib(memory.path)}" if memory.path else ""),
             f"  peak {_gib(memory.peak)}, {_gib(self.available)} available: "
             + ("it fits" if self.fits else "it does not fit"),
         ]
@@ -134,7 +139,13 @@ def choose_impl(impl: str, likelihood: str, able: bool, sizes: Sizes, exact: Mem
 
 def forecast(model: Any, sizes: Sizes, device: torch.device) -> Forecast:
     """What training an autoencoder on data of these sizes takes, time left out."""
-    network, room = _shape_of(model, sizes.items), available(device)
+    found = _found(model, sizes, device, available(device))
+    return found if found.fits else replace(found, remedies=_remedies(model, found, device))
+
+
+def _found(model: Any, sizes: Sizes, device: torch.device, room: int) -> Forecast:
+    """The same, without what to change. Raises InvalidParameterError for what cannot go together."""
+    network = _shape_of(model, sizes.items)
     exact = _count(model, network, "exact", sizes, device)
     able = network.decoder.temperature is None
     impl, why = choose_impl(model.impl, model.likelihood, able, sizes, exact, room)
@@ -145,38 +156,46 @@ def forecast(model: Any, sizes: Sizes, device: torch.device) -> Forecast:
         )
     memory = exact if impl == "exact" else _count(model, network, impl, sizes, device)
     total = sum(p.numel() for p in network.parameters())
-    found = Forecast(type(model).__name__, sizes, impl, why, total, memory, room)
-    return found if found.fits else replace(found, remedies=_remedies(model, found, device))
+    return Forecast(type(model).__name__, sizes, impl, why, total, memory, room)
 
 
 def _remedies(model: Any, found: Forecast, device: torch.device) -> list[tuple[str, int]]:
     """What would make it fit, simplest first; or else what goes furthest."""
+    params, peaks, texts = get_params(model), [], []
+    everything, smallest = params, found.sizes
+    for text, change, smaller in _changes(model, found):
+        with suppress(InvalidParameterError):  # such as ends of two widths, which cannot be tied
+            other = type(model)(**params | change)
+            peaks.append((text, _found(other, smaller, device, found.available).memory.peak))
+            texts.append(text)
+            everything = everything | change
+            smallest = replace(smallest, batch=min(smallest.batch, smaller.batch), on_disk=smaller.on_disk)
+    if len(texts) > 1:
+        peak = _found(type(model)(**everything), smallest, device, found.available).memory.peak
+        peaks.append((" with ".join(texts), peak))
+    return helpful(peaks, found.available)
+
+
+def _changes(model: Any, found: Forecast) -> list[tuple[str, dict[str, Any], Sizes]]:
+    """Each change in words, of hyper-parameters, and of sizes; whether it can be made is not known yet."""
     sizes, params = found.sizes, get_params(model)
     changes: list[tuple[str, dict[str, Any], Sizes]] = []
-    if found.impl != "sampled" and params["likelihood"] == "multinomial":
-        changes.append(('impl="sampled"', {"impl": "sampled"}, sizes))
     if found.impl == "dense":
         changes.append(('impl="exact"', {"impl": "exact"}, sizes))
+    elif found.impl == "exact" and sizes.ranks == 1:
+        changes.append(('impl="sampled"', {"impl": "sampled"}, sizes))
     if params["tables"] == "separate":
         changes.append(('tables="tied"', {"tables": "tied"}, sizes))
     if sizes.batch > 100:
         changes.append(("batch_size=100", {"batch_size": 100}, replace(sizes, batch=100)))
-    if not sizes.on_disk:
-        changes.append(("shards on disk (recvae shard)", {}, replace(sizes, on_disk=True)))
-    narrow: dict[str, Any] = {
-        name: _halved(params[name]) for name in ("hidden_dims", "hidden_dim", "latent_dim") if name in params
-    }
+    if params.get("form", "sparse") != "sparse":
+        changes.append(('form="sparse"', {"form": "sparse"}, sizes))
+    widths = {name: params[name] for name in ("hidden_dims", "hidden_dim", "latent_dim") if params.get(name)}
+    narrow: dict[str, Any] = {name: _halved(width) for name, width in widths.items()}
     changes.append((", ".join(f"{name}={value}" for name, value in narrow.items()), narrow, sizes))
-    everything = {name: value for _, change, _ in changes for name, value in change.items()}
-    changes.append(("all of these", everything, replace(sizes, batch=min(100, sizes.batch), on_disk=True)))
-    peaks = []
-    for text, change, smaller in changes:
-        with suppress(InvalidParameterError):  # ends of two widths cannot be tied
-            other = type(model)(**params | change)
-            network = _shape_of(other, sizes.items)
-            impl = found.impl if other.impl == "auto" else other.impl
-            peaks.append((text, _count(other, network, impl, smaller, device).peak))
-    return helpful(peaks, found.available)
+    if type(model).reads_shards and not sizes.on_disk:
+        changes.append(("shards on disk (recvae shard)", {}, replace(sizes, on_disk=True)))
+    return changes
 
 
 def _halved(width: Any) -> Any:
@@ -191,32 +210,38 @@ def _shape_of(model: Any, n_items: int) -> VAE:
 
 
 def _count(model: Any, network: VAE, impl: str, sizes: Sizes, device: torch.device) -> Memory:
-    return count(network, impl, sizes, model.candidates, model.precision, device)
+    memory = count(network, impl, sizes, model.candidates, model.precision, device)
+    return memory if sizes.begun else replace(memory, path=model._beside(sizes.items, memory.peak))
 
 
 def count(network: VAE, impl: str, sizes: Sizes, n_candidates: int, precision: str, device: torch.device) -> Memory:
     """The memory of a training. network : of these sizes, on the meta device perhaps"""
     encoder: Any = network.encoder
     first, last = encoder.bag.weight, network.decoder.weight
+    tied, parameters = first is last, list(network.parameters())
     tables = {id(p): p.numel() for p in (first, last, network.decoder.bias)}
-    middle = sum(p.numel() for p in network.parameters()) - sum(tables.values())
+    middle = sum(p.numel() for p in parameters) - sum(tables.values())
     tables = {table: -(-size // sizes.ranks) for table, size in tables.items()}
     total = middle + sum(tables.values())
-    rows = _rows_bytes(network, sizes)
     events = int(sizes.batch * sizes.mean_length)
     step = BYTES_OF_AN_EVENT * events + 16 * sizes.batch * sum(
-        p.shape[0] for p in network.parameters() if p.dim() > 1 and id(p) not in tables
+        p.shape[0] for p in parameters if p.dim() > 1 and id(p) not in tables
     )
-    best = 4 * total if sizes.validated else 0
     if impl == "sampled":
         touched = min(sizes.items, events) + min(sizes.items, n_candidates)
         step += 4 * (3 * touched * last.shape[1] + 3 * sizes.batch * n_candidates) + 16 * sizes.items
-        gradients = 4 * (middle + touched * (first.shape[1] + last.shape[1]))
-        optimizer = 8 * middle + 4 * sum(tables.values()) + 8 * len(tables) * sizes.items
+        # of one table, those of both ends, both of them in one list, and that where rows met summed
+        gradients = 4 * (middle + touched * (first.shape[1] + last.shape[1]) * (3 if tied else 1))
+        optimizer = 8 * middle + 4 * (len(parameters) - len(tables))  # moments of Adam, and a count for each
+        optimizer += 4 * sum(tables.values()) + 8 * len(tables) * sizes.items
     else:
-        gradients, optimizer = 4 * total, 8 * total
+        gradients, optimizer = 4 * total, 8 * total + 4 * len(parameters)
+        if tied:  # of both ends, and on a CPU, where these live on from step to step, their sum
+            gradients += 4 * tables[id(last)] * (2 if device.type == "cpu" else 1)
         step += _head_bytes(network, impl, sizes, in_bfloat16(precision, device))
-    return Memory(4 * total, optimizer, gradients, step, rows, best)
+    if sizes.validated:
+        step = max(step, _ranking_bytes(network, sizes, device))
+    return Memory(4 * total, optimizer, gradients, step, _rows_bytes(network, sizes), 4 * total * sizes.validated)
 
 
 def _head_bytes(network: VAE, impl: str, sizes: Sizes, lower: bool) -> int:
@@ -231,9 +256,15 @@ def _head_bytes(network: VAE, impl: str, sizes: Sizes, lower: bool) -> int:
     return block + copy + unit
 
 
+def _ranking_bytes(network: VAE, sizes: Sizes, device: torch.device) -> int:
+    """Of ranking validation users: a few blocks of scores, and the output layer for rough ones."""
+    rough = 2 * network.decoder.weight.numel() // sizes.ranks if in_bfloat16("auto", device) else 0
+    return rough + 3 * max(RANKED_BYTES, 4 * sizes.items)
+
+
 def _rows_bytes(network: VAE, sizes: Sizes) -> int:
     """Of the rows, and of what is kept of each user."""
-    known = 8 * network.decoder.latent_dim * sizes.users if network.kl_by_events else 0  # of a composite prior
+    known = 8 * network.decoder.latent_dim * sizes.users if isinstance(network.prior, Composite) else 0
     if sizes.on_disk:
         return min(WINDOWS, 16 * sizes.events) + 16 * sizes.users + known
     return 16 * sizes.events + 24 * sizes.users + known

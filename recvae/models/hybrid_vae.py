@@ -17,7 +17,7 @@ from torch import Tensor
 from recvae.join import Strangers, best_weight, climb, quality
 from recvae.models.edlae import EDLAE
 from recvae.models.grow import wider_path
-from recvae.models.linear import Form
+from recvae.models.linear import WIDE, Form
 from recvae.models.rec_vae import RecVAE
 from recvae.models.scoring import network_scores
 from recvae.models.variational import Scores
@@ -86,6 +86,7 @@ class HybridVAE(Form, RecVAE):
         return super().chosen_params() | {"l2": self.linear_.l2}
 
     def _fit(self, rows: sparse.csr_matrix, run: FitRun) -> dict[str, Any]:
+        self._affordable(rows, run.valid is not None, begun=False)
         rows, strangers = self._apart(rows, run)
         # the path first: where memory does not do for it, that is known before the network is trained
         chosen = self._chosen_path(rows, strangers, run.show_progress) if self.l2 is None else self._path(self.l2)
@@ -94,6 +95,14 @@ class HybridVAE(Form, RecVAE):
         fitted = super()._fit(rows, run)
         network = partial(network_scores, fitted["network_"])
         return fitted | {"linear_": linear, "weight_": best_weight(network, linear._score, strangers, rows)}
+
+    def _beside(self, n_items: int, network_bytes: int) -> int:
+        """The path's weights; while penalties are compared and there is no network yet, those of two."""
+        if self.form == "sparse" or (self.form == "auto" and n_items > WIDE):
+            kept = 8 * n_items * min(self.neighbours, n_items)
+            return max(kept, 3 * kept - network_bytes)  # they are put together from parts
+        kept = 4 * n_items**2
+        return max(kept, 2 * kept - network_bytes) if self.l2 is None else kept
 
     def _apart(self, rows: sparse.csr_matrix, run: FitRun) -> tuple[sparse.csr_matrix, Strangers]:
         """Rows to learn from, and users who are not among them."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from scipy import sparse
 
+from recvae.errors import NotEnoughMemoryError
 from recvae.models.calibrate import seconds_per_epoch
 from recvae.models.forecast import Forecast, Sizes, forecast
 from recvae.models.tables import TABLES, tie
@@ -16,8 +17,9 @@ from recvae.nn.candidates import SAMPLERS
 from recvae.nn.device import find_device
 from recvae.nn.likelihood import IMPLS
 from recvae.nn.products import PRECISIONS
-from recvae.params import check_params, hyper, parameters
+from recvae.params import check_params, fitted, hyper, parameters
 from recvae.recommender import Recommender
+from recvae.recommender.base import check_valid
 from recvae.shards import Shards
 from recvae.split import Holdout
 from recvae.team import SHARED, Team
@@ -68,6 +70,8 @@ class Planned(Recommender):
         run_option=True,
     )
 
+    plan_: Forecast = fitted()  # what the fit went by; not in files
+
     @abstractmethod
     def _network(self, n_items: int) -> VAE:
         """The network for `n_items`, its weights yet to be initialised."""
@@ -90,12 +94,24 @@ class Planned(Recommender):
         """
         check_params(self)
         rows, _ = self._readable(user_items)
+        check_valid(valid, rows.shape[1])
         found = self._forecast(rows, valid is not None)
         if calibrate and found.fits:
             found = replace(found, seconds_per_epoch=seconds_per_epoch(self, rows, found))
         return found
 
-    def _forecast(self, rows: sparse.csr_matrix | Shards, validated: bool) -> Forecast:
+    def _beside(self, n_items: int, network_bytes: int) -> int:
+        """Bytes of what the model has beside a network that takes so many."""
+        return 0
+
+    def _affordable(self, rows: sparse.csr_matrix | Shards, validated: bool, begun: bool = True) -> Forecast:
+        """The forecast of a training that memory does for. Raises NotEnoughMemoryError for another."""
+        found = self._forecast(rows, validated, begun)
+        if not found.fits:
+            raise NotEnoughMemoryError(found.refusal())
+        return found
+
+    def _forecast(self, rows: sparse.csr_matrix | Shards, validated: bool, begun: bool = False) -> Forecast:
         n_users, n_items = rows.shape
         team = self._team()
         sizes = Sizes(
@@ -106,6 +122,7 @@ class Planned(Recommender):
             on_disk=isinstance(rows, Shards),
             validated=validated,
             ranks=team.world.size if team.by_items else 1,
+            begun=begun,
         )
         found: Forecast = team.world.broadcast(forecast(self, sizes, find_device(self.device)))
         return found

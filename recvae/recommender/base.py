@@ -115,7 +115,7 @@ class Model(ABC):
         check_params(self)
         kept = self._check_checkpoint(checkpoint)
         rows, values = self._readable(user_items)
-        _check_valid(valid, rows.shape[1])
+        check_valid(valid, rows.shape[1])
         heard = listeners(callbacks)
         run = FitRun(values, show_progress, callback, valid, heard if current().is_writer else [], kept)
         with told(run.callbacks, self._start("fit", rows, run)):
@@ -278,7 +278,8 @@ class Model(ABC):
         return rows
 
 
-def _check_valid(valid: Any, n_items: int) -> None:
+def check_valid(valid: Any, n_items: int) -> None:
+    """Refuse what is no held-out users over so many items. Raises InvalidTypeError, InvalidDataError."""
     if valid is not None and not isinstance(valid, Holdout):
         raise InvalidTypeError(f"Expected valid to be a Holdout such as split.valid, got {type(valid).__name__}.")
     if valid is not None and valid.fold_in.shape[1] != n_items:

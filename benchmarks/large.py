@@ -1,0 +1,151 @@
+"""An epoch at a million items, from shards on disk: seconds, memory, and steps beside those at fewer items."""
+
+from __future__ import annotations
+
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+from benchmarks.markdown import markdown
+from benchmarks.speed import machine
+from recvae import MultVAE, evaluate
+from recvae.callbacks import Callback
+from recvae.memory import PeakMemory
+from recvae.models.source import on_device
+from recvae.nn.products import in_bfloat16
+from recvae.shards import Shards
+from recvae.train import How, run_steps
+
+SETTINGS: dict[str, Any] = {"hidden_dims": (128,), "latent_dim": 128, "batch_size": 500, "random_state": 0}
+ROUNDS, STEPS = 9, 10  # of steps in turns
+
+
+class Steps(Callback):
+    """When each step was done."""
+
+    def __init__(self) -> None:
+        self.times: list[float] = []
+
+    def step(self, epoch: int, step: int) -> None:
+        self.times.append(time.perf_counter())
+
+
+def run_large(folders: list[Path]) -> dict[str, Any]:
+    """Each folder of shards: an epoch in a process of its own, then steps in turns; and a dense step. -> for JSON"""
+    epochs = [_apart("epoch", str(folder)) for folder in folders]
+    turns = _apart("turns", *map(str, folders))
+    return machine() | {
+        "settings": SETTINGS,
+        "epochs": epochs,
+        "turns": turns,
+        "dense": _apart("dense", str(folders[0])),
+    }
+
+
+def epoch(folder: str) -> dict[str, Any]:
+    """One epoch, and how well validation users are served after it."""
+    shards, steps = Shards(folder), Steps()
+    planned = MultVAE(**SETTINGS, epochs=1).plan(shards)
+    started = time.perf_counter()
+    with PeakMemory() as peak:
+        model = MultVAE(**SETTINGS, epochs=1).fit(shards, show_progress=False, callbacks=[steps])
+    seconds = time.perf_counter() - started
+    each = [b - a for a, b in zip(steps.times[:-1], steps.times[1:], strict=True)]
+    found = {"sizes": [*shards.shape, shards.nnz], "seconds": seconds, "peak_mib": peak.mib, "impl": planned.impl}
+    found |= {"plan_mib": planned.memory.peak / 2**20, "plan_seconds": planned.seconds_per_epoch}
+    quality = {"MultVAE": evaluate(model, shards.valid, ["ndcg@100"])["ndcg@100"].mean}
+    return found | {"median_step": statistics.median(each), "loss": model.history_[0].loss, "ndcg@100": quality}
+
+
+def turns(*folders: str) -> dict[str, Any]:
+    """Steps at each size in turns, so that what else the machine does meets all alike."""
+    runs = [_stepper(folder) for folder in folders]
+    seconds: list[list[float]] = [[] for _ in runs]
+    for round_ in range(ROUNDS + 1):
+        for run, found in zip(runs, seconds, strict=True):
+            started = time.perf_counter()
+            run(STEPS)
+            if round_:  # the first is for warming up
+                found.append((time.perf_counter() - started) / STEPS)
+    ratios = [first / second for first, second in zip(*seconds[:2], strict=True)]
+    return {
+        "seconds": [statistics.median(found) for found in seconds],
+        "ratio": statistics.median(ratios),
+        "all": seconds,
+    }
+
+
+def dense(folder: str) -> dict[str, Any]:
+    """The textbook's step on dense rows, within the memory that is there. -> what it came to"""
+    shards, room = Shards(folder), psutil.virtual_memory().available
+    resource.setrlimit(resource.RLIMIT_AS, (room, room))  # an error here, rather than the end of another process
+    started = time.perf_counter()
+    try:
+        with PeakMemory() as peak:
+            _textbook_step(shards)
+        outcome = "done"
+    except (RuntimeError, MemoryError) as error:
+        outcome = str(error).splitlines()[0][:200] or type(error).__name__
+    return {
+        "outcome": outcome,
+        "available_mib": room / 2**20,
+        "peak_mib": peak.mib,
+        "seconds": time.perf_counter() - started,
+    }
+
+
+def _textbook_step(shards: Shards) -> None:
+    from benchmarks.textbook import TextbookMultVAE
+
+    model = TextbookMultVAE(hidden_dim=SETTINGS["hidden_dims"][0], latent_dim=SETTINGS["latent_dim"])
+    _, optimizer = model.build(shards.n_items)
+    for start in (0, SETTINGS["batch_size"]):  # the second has Adam's moments beside it
+        model.step(shards.rows(start, start + SETTINGS["batch_size"]), optimizer, 0.1)
+
+
+def _stepper(folder: str) -> Callable[[int], None]:
+    shards = Shards(folder)
+    model = MultVAE(**SETTINGS, impl="sampled")
+    plan, state = model._plan(shards, 1, model._beta, "sampled"), model._untrained(shards.n_items, True)
+    lower = torch.autocast("cpu", torch.bfloat16, enabled=in_bfloat16("auto", state.device))
+    batches = on_device(shards, state.device).batches_of(0, plan.batch_size)
+
+    def run(n: int) -> None:
+        state.done = 0
+        state.make_room(n)
+        run_steps(state, islice(batches, n), [0.1] * n, How(lower, sampler=plan.sampler))
+
+    return run
+
+
+def _apart(what: str, *arguments: str) -> dict[str, Any]:
+    script = f"import json, sys; from benchmarks.large import {what}; print(json.dumps({what}(*sys.argv[1:])))"
+    done = subprocess.run([sys.executable, "-c", script, *arguments], stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        return {"outcome": f"the process ended with status {done.returncode}"}
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    print(
+        what, *arguments, {name: value for name, value in found.items() if name != "all"}, file=sys.stderr, flush=True
+    )
+    return found
+
+
+def large_table(results: dict[str, Any]) -> str:
+    """What was found, as Markdown."""
+    rows = [["users", "items", "events", "likelihood", "an epoch", "peak", "by the plan", "a step, in turns"]]
+    for found, step in zip(results["epochs"], results["turns"]["seconds"], strict=True):
+        sizes = [f"{size:,}" for size in found["sizes"]]
+        peak, planned = (f"{found[name] / 1024:.1f} GiB" for name in ("peak_mib", "plan_mib"))
+        planned = f"{planned}, {found['plan_seconds']:,.0f} s"
+        rows.append([*sizes, found["impl"], f"{found['seconds']:,.0f} s", peak, planned, f"{step * 1000:.0f} ms"])
+    return markdown(rows)

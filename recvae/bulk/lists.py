@@ -1,0 +1,82 @@
+"""Blocks of events become the lists of a part: the same wherever they are made."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet
+
+from recvae.histories import Unknown, read_histories
+from recvae.ids import ItemIndex
+from recvae.large.folder import Written
+from recvae.recommender import Recommender
+
+BLOCK = 4096  # users that are scored at a time
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part(Written):
+    """A file of the folder: lists of `users` users, from the id `first` to the id `last`.
+
+    unknown, examples : events on items that the model does not know, and some of these items
+    """
+
+    users: int
+    rows: int
+    first: Any
+    last: Any
+    unknown: int
+    examples: list[Any]
+
+
+def block_sizes(users_per_part: int) -> list[int]:
+    """Users in each block of a part. A part that is made alone has the blocks that it has in a whole run."""
+    full, rest = divmod(users_per_part, BLOCK)
+    return [BLOCK] * full + [rest] * (rest > 0)
+
+
+@dataclass(frozen=True)
+class Lists:
+    """How blocks of events become the lists of a part."""
+
+    model: Recommender
+    index: ItemIndex
+    N: int
+    value: str | None
+    users_per_part: int
+
+    def part(self, blocks: Iterable[pa.Table], advance: Callable[[int], None]) -> tuple[Part, bytes] | None:
+        """A part named by the content of its file, and that content; None where there are no blocks."""
+        sink, writer, unknown = pa.BufferOutputStream(), None, Unknown()
+        users: list[Any] = []  # the first and the last of each block
+        n_users = n_rows = 0
+        for block in blocks:
+            histories = read_histories(block, self.index, value=self.value)
+            table = self.model.ranked_table(histories.users, histories.rows, self.N)
+            if writer is None:
+                writer = pyarrow.parquet.ParquetWriter(sink, table.schema)
+            writer.write_table(table)
+            users += histories.users[[0, -1]].tolist()
+            n_users, n_rows, unknown = n_users + len(histories.users), n_rows + len(table), unknown + histories.unknown
+            advance(len(histories.users))
+        if writer is None:
+            return None
+        writer.close()
+        content = sink.getvalue().to_pybytes()
+        digest = hashlib.sha256(content).hexdigest()
+        part = Part(
+            file=f"{digest}.parquet",
+            users=n_users,
+            rows=n_rows,
+            first=users[0],
+            last=users[-1],
+            unknown=unknown.events,
+            examples=list(unknown.examples),
+            bytes=len(content),
+            sha256=digest,
+        )
+        return part, content

@@ -1,0 +1,1 @@
+"""The work of recvae inside of other engines: each is imported when it is asked for."""
