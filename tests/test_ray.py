@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from contextlib import suppress
 
 import numpy as np
@@ -132,11 +131,12 @@ def test_lists_and_an_actor_that_is_killed(model, events, tmp_path, cluster):
     by_user = events.group_by("wh'o").aggregate([("the.item", "list")]).rename_columns(["user", "item"])
     nobody = pa.table({"user": ["zz nobody"], "item": pa.array([[]], pa.list_(pa.string()))})
     pq.write_table(pa.concat_tables([by_user, by_user[:5], nobody]), tmp_path / "lists.parquet")
-    small = QUIET | {"users_per_part": 1}
+    small, over = QUIET | {"users_per_part": 8}, threading.Event()
     recommend_to_parquet(model, tmp_path / "lists.parquet", tmp_path / "local", 5, **QUIET)
-    killed = threading.Thread(target=kill_an_actor, args=(tmp_path / "ray" / SCRATCH / "parts", found := []))
+    killed = threading.Thread(target=kill_an_actor, args=(tmp_path / "ray" / SCRATCH / "parts", found := [], over))
     killed.start()
     result = recommend_to_parquet(model, tmp_path / "lists.parquet", tmp_path / "ray", 5, engine="ray", **small)
+    over.set()
     killed.join()
     assert found
     assert 0 < found[0] < result.parts
@@ -153,11 +153,9 @@ def test_lists_and_an_actor_that_is_killed(model, events, tmp_path, cluster):
     assert contents(tmp_path / "ray") == before
 
 
-def kill_an_actor(place, found):
+def kill_an_actor(place, found, over):
     """Kill one that has the model, once there are files: one of ours, whatever else runs on this machine."""
-    until = time.monotonic() + 60
-    while time.monotonic() < until and not found:
-        time.sleep(0.002)
+    while not over.wait(0.002):
         n_files = len(list(place.glob("*.parquet"))) if place.exists() else 0
         if n_files:
             for process in psutil.Process().children(recursive=True):
