@@ -44,7 +44,7 @@ def run_resume(data_home: Path | None, kills: int, seed: int = 0) -> dict[str, A
     """So many kills, in turns of each model, each in a run of its own. -> for JSON"""
     random, home = np.random.default_rng(seed), str(data_home or "")
     unbroken = {name: _unbroken(name, home) for name in MODELS}
-    cases = []
+    cases: list[dict[str, Any]] = []
     while len(cases) < kills:
         name = MODELS[len(cases) % len(MODELS)]
         after = random.uniform(0.02, 0.98) * unbroken[name]["seconds"]

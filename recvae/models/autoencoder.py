@@ -32,7 +32,7 @@ from recvae.nn.device import find_device
 from recvae.nn.growing import ItemVectors, enlarged, item_vectors
 from recvae.nn.layers import initialize
 from recvae.nn.likelihood import UNOBSERVED
-from recvae.nn.sharded import initialize_slices, shard, slices
+from recvae.nn.sharded import initialize_slices, shard, whole_state_dict
 from recvae.nn.vae import Likelihood
 from recvae.params import fitted, get_params, hyper, parameters
 from recvae.recommender import FitRun
@@ -229,9 +229,7 @@ class Autoencoder(Planned):
         """The network with the rows of all ranks, on the host."""
         if not team.by_items:
             return network
-        cut, tensors = slices(network), {}
-        for name, own in network.state_dict().items():
-            tensors[name] = (team.world.gather(own) if name in cut else own).cpu()
+        tensors = whole_state_dict(network)
         with torch.device("meta"):
             whole = self._built(n_items)
         whole.load_state_dict(tensors, assign=True)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Protocol
+from functools import partial
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from recvae.batches import Batch
+from recvae.nn.ahead import nll_formed_ahead
 from recvae.nn.products import Bfloat16, Gradients, Plain, products
 
 
@@ -54,54 +55,17 @@ def exact_nll(
     distribution: Distribution, hidden: Tensor, weight: Tensor, bias: Tensor, batch: Batch, how: How
 ) -> Tensor:
     """-log p(x | z) of each user, with gradients where they are wanted. -> (B,)"""
-    hidden = hidden.to(weight.dtype)
-    if not len(hidden):
-        return hidden.sum(1)
-    if not (torch.is_grad_enabled() and any(part.requires_grad for part in (hidden, weight, bias))):
-        return _by_blocks(distribution, hidden, weight, bias, batch, how, None)[0]
-    nll: Tensor = _Exact.apply(distribution, hidden, weight, bias, batch, how)  # type: ignore[no-untyped-call]
-    return nll
-
-
-class _Exact(torch.autograd.Function):
-    """The gradients are formed in the forward pass, while a block is at hand, for the loss that is the mean over users.
-
-    For any other weights, and if asked for once more, backward computes them anew; but where to look at the weights
-    would halt the device, there must be one weight for all.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any, distribution: Distribution, hidden: Tensor, weight: Tensor, bias: Tensor, batch: Batch, how: How
-    ) -> Tensor:
-        mean = hidden.new_full((len(hidden),), 1 / len(hidden))
-        nll, ctx.formed = _by_blocks(distribution, hidden, weight, bias, batch, how, mean)
-        ctx.save_for_backward(hidden, weight, bias, mean)
-        ctx.distribution, ctx.batch, ctx.how = distribution, batch, how
-        return nll
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        hidden, weight, bias, mean = ctx.saved_tensors
-        formed, ctx.formed = ctx.formed, None  # handed out, not kept: who gets them may change them
-        if formed is not None and grad.device.type != "cpu":
-            # to look at the weights would halt the device: where they are not all alike, the gradients are NaN
-            scale = torch.where((grad == grad[:1]).all(), grad[0] / mean[0], torch.nan)
-            return None, *(None if gradient is None else gradient.mul_(scale) for gradient in formed.all()), None, None
-        if formed is None or not torch.equal(grad, mean):
-            _, formed = _by_blocks(ctx.distribution, hidden, weight, bias, ctx.batch, ctx.how, grad)
-        return None, *(formed.all() if formed else ()), None, None
+    return nll_formed_ahead(partial(_by_blocks, distribution, batch, how), hidden, weight, bias)
 
 
 @torch.no_grad()
 def _by_blocks(
     distribution: Distribution,
+    batch: Batch,
+    how: How,
     hidden: Tensor,
     weight: Tensor,
     bias: Tensor,
-    batch: Batch,
-    how: How,
     users: Tensor | None,
 ) -> tuple[Tensor, Gradients | None]:
     """nll (B,), and its gradients where `users` (B,) gives the weight of each user in a loss."""

@@ -35,9 +35,13 @@ class Gradients(NamedTuple):
             layer = room, torch.empty_like(bias)
         return cls(torch.empty_like(hidden) if hidden.requires_grad else None, layer)
 
-    def all(self) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        """Of hidden states, weight and bias."""
-        return self.hidden, *(self.layer or (None, None))
+    def all(self, scale: Tensor | None = None) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """Of hidden states, weight and bias, times a number."""
+        hidden, weight, bias = (
+            part if part is None or scale is None else part.mul_(scale)
+            for part in (self.hidden, *(self.layer or (None, None)))
+        )
+        return hidden, weight, bias
 
 
 class Plain:

@@ -6,14 +6,15 @@ others from the batch's `Candidates`. Neither the logits nor the gradients of al
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from recvae.batches import Batch, Candidates
 from recvae.errors import InvalidParameterError
+from recvae.nn.ahead import nll_formed_ahead
 from recvae.nn.bag import grouped_sums, weighted_sums
 from recvae.nn.csr import row_sparse
 from recvae.nn.scratch import scratch
@@ -40,18 +41,12 @@ def sampled_nll(hidden: Tensor, weight: Tensor, bias: Tensor, batch: Batch) -> T
             "Expected a batch with candidates for a sampled likelihood, got one without; "
             "draw them by a sampler of recvae.nn.candidates."
         )
-    hidden = hidden.to(weight.dtype)
-    if not len(hidden):
-        return hidden.sum(1)
-    if not (torch.is_grad_enabled() and any(part.requires_grad for part in (hidden, weight, bias))):
-        return _with_gradients(hidden, weight, bias, batch, None)[0]
-    if weight.grad_fn is not None or bias.grad_fn is not None:
+    if torch.is_grad_enabled() and (weight.grad_fn is not None or bias.grad_fn is not None):
         raise InvalidParameterError(
             "Expected the parameters themselves as weight and bias of a sampled likelihood, got what was computed from "
             "them, as with a temperature; their gradients are sparse."
         )
-    nll: Tensor = _Sampled.apply(hidden, weight, bias, batch)  # type: ignore[no-untyped-call]
-    return nll
+    return nll_formed_ahead(partial(_with_gradients, batch), hidden, weight, bias)
 
 
 class Formed(NamedTuple):
@@ -61,40 +56,18 @@ class Formed(NamedTuple):
     touched: Tensor  # (T,) ascending
     weight: Tensor | None  # (T, H)
     bias: Tensor | None  # (T,)
+    n_items: int
 
-    def all(self, n_items: int, scale: Tensor | None = None) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    def all(self, scale: Tensor | None = None) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         """Of hidden states, weight and bias, times a number."""
-        parts = (self.hidden, self.weight, self.bias)
-        hidden, *layer = parts if scale is None else (None if part is None else part.mul_(scale) for part in parts)
+        hidden, *layer = (
+            part if part is None or scale is None else part.mul_(scale)
+            for part in (self.hidden, self.weight, self.bias)
+        )
         weight, bias = (
-            None if part is None else row_sparse(self.touched, part, (n_items, *part.shape[1:])) for part in layer
+            None if part is None else row_sparse(self.touched, part, (self.n_items, *part.shape[1:])) for part in layer
         )
         return hidden, weight, bias
-
-
-class _Sampled(torch.autograd.Function):
-    """Gradients are formed in the forward pass for the loss that is the mean over users, as those of the exact head."""
-
-    @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor, batch: Batch) -> Tensor:
-        mean = hidden.new_full((len(hidden),), 1 / len(hidden))
-        nll, ctx.formed = _with_gradients(hidden, weight, bias, batch, mean)
-        ctx.save_for_backward(hidden, weight, bias, mean)
-        ctx.batch = batch
-        return nll
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        hidden, weight, bias, mean = ctx.saved_tensors
-        formed, ctx.formed = ctx.formed, None  # handed out, not kept: who gets them may change them
-        if formed is not None and grad.device.type != "cpu":
-            # to look at the weights would halt the device: where they are not all alike, the gradients are NaN
-            scale = torch.where((grad == grad[:1]).all(), grad[0] / mean[0], torch.nan)
-            return *formed.all(len(weight), scale), None
-        if formed is None or not torch.equal(grad, mean):
-            _, formed = _with_gradients(hidden, weight, bias, ctx.batch, grad)
-        return *(formed.all(len(weight)) if formed else ()), None
 
 
 class Places(NamedTuple):
@@ -131,7 +104,7 @@ class Terms(NamedTuple):
 
 @torch.no_grad()
 def _with_gradients(
-    hidden: Tensor, weight: Tensor, bias: Tensor, batch: Batch, users: Tensor | None
+    batch: Batch, hidden: Tensor, weight: Tensor, bias: Tensor, users: Tensor | None
 ) -> tuple[Tensor, Formed | None]:
     """nll (B,), and its gradients where `users` (B,) gives the weight of each user in a loss."""
     assert batch.candidates is not None
@@ -210,4 +183,4 @@ def _formed(
     if layer[1].requires_grad:
         of_bias = of_events.new_zeros(len(rows)).index_add_(0, places.events, of_events)
         of_bias.index_add_(0, places.candidates, of_candidates.T @ scale)
-    return Formed(of_hidden, places.touched, of_weight, of_bias)
+    return Formed(of_hidden, places.touched, of_weight, of_bias, len(layer[0]))

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from recvae.batches import Batch
@@ -74,13 +72,12 @@ def slices(network: VAE) -> dict[str, ItemSlice]:
 
 
 def whole_state_dict(network: VAE) -> dict[str, Tensor]:
-    """All weights as before `shard`, in the writer's memory on the host: slices come rank by rank. -> {} elsewhere"""
-    cut, found = slices(network), {}
-    for name, tensor in network.state_dict().items():
-        whole = cut[name].world.collect(tensor) if name in cut else tensor.detach().cpu()
-        if whole is not None:
-            found[name] = whole
-    return found if all(items.world.is_writer for items in cut.values()) else {}
+    """All weights as before `shard`, in the memory of each rank's host."""
+    cut = slices(network)
+    return {
+        name: (cut[name].world.gather(tensor) if name in cut else tensor.detach()).cpu()
+        for name, tensor in network.state_dict().items()
+    }
 
 
 def initialize_slices(network: VAE, seed: int) -> None:
@@ -90,15 +87,6 @@ def initialize_slices(network: VAE, seed: int) -> None:
         items = cut.get(name)
         shape = tuple(parameter.shape) if items is None else (items.n_items, *parameter.shape[1:])
         initialize_rows(parameter, seed, name, shape, 0 if items is None else items.start)
-
-
-@torch.no_grad()
-def load_slices(network: VAE, tensors: Mapping[str, Any]) -> None:
-    """The inverse: each rank takes its rows of whole tensors, or of what gives rows by [a:b] as safetensors does."""
-    cut = slices(network)
-    for name, parameter in network.state_dict().items():
-        rows = slice(cut[name].start, cut[name].stop) if name in cut else slice(None)
-        parameter.copy_(tensors[name][rows])
 
 
 def _slice(parameter: nn.Parameter, items: ItemSlice) -> nn.Parameter:
