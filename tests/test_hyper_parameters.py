@@ -26,7 +26,7 @@ SMALL |= {"precision": "float32", "device": "cpu"}
 OTHER = {"values": "raw", "epochs": 3, "iterations": 3, "random_state": 1, "max_grad_norm": 0.01, "stop_after": 2}
 OTHER |= {"patience": 1, "form": "sparse", "neighbours": 3, "aside": 0.5}
 OTHER |= {"unobserved": 0.5, "temperature": 0.5}
-OTHER |= {"impl": "sampled", "candidates": 20, "sampler": "uniform", "tables": "tied"}
+OTHER |= {"impl": "sampled", "candidates": 20, "sampler": "uniform", "tables": "tied", "table_rate": 1.0}
 # what a hyper-parameter needs in order to matter, and which of them need validation users
 CONTEXT = {"patience": {"epochs": 20, "batch_size": 10, "learning_rate": 0.01}}
 # on so few users a join leaps, and the composite prior makes much of little
@@ -36,6 +36,7 @@ CONTEXT |= {"form": {"neighbours": 5}, "neighbours": {"form": "sparse"}}
 # of 40 items, some stand for all; both ends of RecVAE are of one width where both its layers are
 CONTEXT |= {"impl": {"candidates": 10}, "candidates": {"impl": "sampled", "candidates": 10}}
 CONTEXT |= {"sampler": {"impl": "sampled", "candidates": 10}, "tables": {"hidden_dim": 6}}
+CONTEXT |= {"table_rate": {"impl": "sampled", "candidates": 10}}
 VALIDATED = {"patience"}
 # declared for all models, nothing to those that see only which items somebody has
 IDLE = {("Popularity", "values"), ("BPR", "values")}

@@ -62,6 +62,12 @@ class Autoencoder(Planned):
     weight_decay: float = hyper(
         0.0, "decoupled weight decay of AdamW, on all weights", low=0, search=[0.0, 0.001, 0.01, 0.1]
     )
+    table_rate: float = hyper(
+        3.0,
+        "of a sampled likelihood: by how many times the learning rate the tables learn, of which a step touches some "
+        "rows",
+        low=0,
+    )
     max_grad_norm: float | None = hyper(
         None, "scale the gradient of a step down to this norm where it is longer", low=0, kind=float, optional=True
     )
@@ -240,7 +246,8 @@ class Autoencoder(Planned):
     def _ready(self, network: VAE, by_sampling: bool = False) -> State:
         """A network with optimizers and a seed, fresh."""
         seed = current().broadcast(secrets.randbits(32)) if self.random_state is None else int(self.random_state)
-        return State(network, optimizers(network, by_sampling, self.learning_rate, self.weight_decay), seed)
+        rates = self.learning_rate, self.weight_decay, self.table_rate
+        return State(network, optimizers(network, by_sampling, *rates), seed)
 
     def _tensors(self) -> dict[str, Tensor]:
         return without_twins(dict(self.network_.state_dict()), are_tied(self.network_))

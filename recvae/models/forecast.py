@@ -233,7 +233,7 @@ def count(network: VAE, impl: str, sizes: Sizes, n_candidates: int, precision: s
         # of one table, those of both ends, both of them in one list, and that where rows met summed
         gradients = 4 * (middle + touched * (first.shape[1] + last.shape[1]) * (3 if tied else 1))
         optimizer = 8 * middle + 4 * (len(parameters) - len(tables))  # moments of Adam, and a count for each
-        optimizer += 4 * sum(tables.values()) + 8 * len(tables) * sizes.items
+        optimizer += 8 * len(tables) * (sizes.items + 1)  # second moment and last step of each row; a count
     else:
         gradients, optimizer = 4 * total, 8 * total + 4 * len(parameters)
         if tied:  # of both ends, and on a CPU, where these live on from step to step, their sum

@@ -53,8 +53,13 @@ def of_one_table(vectors: ItemVectors, tied: bool) -> ItemVectors:
     return ItemVectors(mean, mean, vectors.bias)
 
 
-def optimizers(network: VAE, sparse: bool, learning_rate: float, weight_decay: float) -> list[torch.optim.Optimizer]:
-    """Adam for all; or, where gradients of the tables are `sparse` over rows, row by row for these."""
+def optimizers(
+    network: VAE, sparse: bool, learning_rate: float, weight_decay: float, table_rate: float
+) -> list[torch.optim.Optimizer]:
+    """Adam for all; or, where gradients of the tables are `sparse` over rows, row by row for these.
+
+    table_rate : how many times the learning rate these have then
+    """
     encoder: Any = network.encoder
     encoder.bag.sparse = sparse
     if not sparse:
@@ -64,5 +69,5 @@ def optimizers(network: VAE, sparse: bool, learning_rate: float, weight_decay: f
     others = [parameter for parameter in network.parameters() if id(parameter) not in known]
     return [
         torch.optim.AdamW(others, lr=learning_rate, weight_decay=weight_decay, fused=True),
-        RowwiseAdam(tables, lr=learning_rate, weight_decay=weight_decay),
+        RowwiseAdam(tables, lr=table_rate * learning_rate, weight_decay=weight_decay),
     ]
