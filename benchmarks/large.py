@@ -23,6 +23,7 @@ from recvae.callbacks import Callback
 from recvae.memory import PeakMemory
 from recvae.models.source import on_device
 from recvae.nn.products import in_bfloat16
+from recvae.nn.scratch import reused
 from recvae.shards import Shards
 from recvae.train import How, run_steps
 
@@ -72,12 +73,13 @@ def turns(*folders: str) -> dict[str, Any]:
     """Steps at each size in turns, so that what else the machine does meets all alike."""
     runs = [_stepper(folder) for folder in folders]
     seconds: list[list[float]] = [[] for _ in runs]
-    for round_ in range(ROUNDS + 1):
-        for run, found in zip(runs, seconds, strict=True):
-            started = time.perf_counter()
-            run(STEPS)
-            if round_:  # the first is for warming up
-                found.append((time.perf_counter() - started) / STEPS)
+    with reused():  # as in an epoch, whose steps have memory that is warm
+        for round_ in range(ROUNDS + 2):
+            for run, found in zip(runs, seconds, strict=True):
+                started = time.perf_counter()
+                run(STEPS)
+                if round_ > 1:  # the first are for warming up
+                    found.append((time.perf_counter() - started) / STEPS)
     ratios = [first / second for first, second in zip(*seconds[:2], strict=True)]
     return {
         "seconds": [statistics.median(found) for found in seconds],

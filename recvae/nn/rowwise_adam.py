@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from recvae.errors import InvalidParameterError
 from recvae.nn.touched import merged
 
-BLOCK = 1 << 15  # numbers of a block of rows: it stays in the cache, and torch does not hand it out to several threads
+BLOCK = 1 << 18  # numbers of a block of rows: it stays in the cache
 
 
 class RowwiseAdam(Optimizer):
@@ -83,13 +83,13 @@ class RowwiseAdam(Optimizer):
         state["step"] += 1
         if not len(rows):
             return
-        factor = _row_factors(grad, rows, state, group)
         size = max(1, BLOCK // max(1, grad[0].numel())) if table.device.type == "cpu" else len(rows)
-        for here, part, by_row in zip(rows.split(size), grad.split(size), factor.split(size), strict=True):
-            new = table.index_select(0, here)
+        for here, part in zip(rows.split(size), grad.split(size), strict=True):
+            factor = _row_factors(part, here, state, group).view(-1, *[1] * (part.dim() - 1))
+            change = part * factor
             if group["weight_decay"]:
-                new.mul_(1 - group["lr"] * group["weight_decay"])
-            table.index_copy_(0, here, new.addcmul_(part, by_row.view(-1, *[1] * (part.dim() - 1))))
+                change.sub_(table.index_select(0, here), alpha=group["lr"] * group["weight_decay"])
+            table.index_add_(0, here, change)
 
 
 def _begin(state: dict[str, Tensor], table: Tensor) -> dict[str, Tensor]:
