@@ -19,7 +19,7 @@ TABLES = 3  # the first layer's rows, the output layer's, its biases
 BLOCK_BYTES = 48 << 20
 WINDOWS = 2 << 28
 ADAM = 28  # bytes that Adam reads and writes of a parameter
-TOUCHES = 5  # how often the optimizer passes over a touched row: norm, gradient, old weights, and both ways to the new
+TOUCHES = 4  # how often the optimizer passes over a touched row: its gradient twice, its weights there and back
 
 
 @dataclass(frozen=True)
@@ -177,7 +177,7 @@ def memory(shape: Shape, on_disk: bool = False, validated: bool = False) -> dict
     )  # parts, in one piece, summed
     work = 4 * (3 * last * shape.hidden + 3 * shape.seen * shape.own_candidates)
     return found | {
-        "optimizer": 8 * shape.middle + 4 * shape.tables + 8 * TABLES * shape.own_items,
+        "optimizer": 8 * shape.middle + 8 * TABLES * shape.own_items,
         "gradients": 4 * (shape.middle + (first + last) * shape.hidden) + gathered,
         "step": work + _of_events(shape),
     }
