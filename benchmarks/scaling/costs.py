@@ -16,6 +16,7 @@ Floats = NDArray[np.float64]
 KEPT = 0.5  # of events, by dropout
 POWER = 0.75  # of counts, by which candidates are drawn
 TABLES = 3  # the first layer's rows, the output layer's, its biases
+OTHERS = 5  # parameters that are no table
 BLOCK_BYTES = 48 << 20
 WINDOWS = 2 << 28
 ADAM = 28  # bytes that Adam reads and writes of a parameter
@@ -177,7 +178,7 @@ def memory(shape: Shape, on_disk: bool = False, validated: bool = False) -> dict
     )  # parts, in one piece, summed
     work = 4 * (3 * last * shape.hidden + 3 * shape.seen * shape.own_candidates)
     return found | {
-        "optimizer": 8 * shape.middle + 8 * TABLES * shape.own_items,
+        "optimizer": 8 * shape.middle + 4 * OTHERS + 8 * TABLES * (shape.own_items + 1),
         "gradients": 4 * (shape.middle + (first + last) * shape.hidden) + gathered,
         "step": work + _of_events(shape),
     }

@@ -241,7 +241,10 @@ def count(network: VAE, impl: str, sizes: Sizes, n_candidates: int, precision: s
         step += _head_bytes(network, impl, sizes, in_bfloat16(precision, device))
     if sizes.validated:
         step = max(step, _ranking_bytes(network, sizes, device))
-    return Memory(4 * total, optimizer, gradients, step, _rows_bytes(network, sizes), 4 * total * sizes.validated)
+    best = 4 * total * sizes.validated
+    if not tied:  # at last the output layer by columns, beside the weights, when what training alone needs is let go
+        step = max(step, 4 * last.numel() - optimizer - gradients - best)
+    return Memory(4 * total, optimizer, gradients, step, _rows_bytes(network, sizes), best)
 
 
 def _head_bytes(network: VAE, impl: str, sizes: Sizes, lower: bool) -> int:
