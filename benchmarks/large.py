@@ -29,7 +29,8 @@ from recvae.train import How, run_steps
 
 SETTINGS: dict[str, Any] = {"hidden_dims": (128,), "latent_dim": 128, "batch_size": 500, "random_state": 0}
 SETTINGS |= {"impl": "sampled"}  # also where the exact likelihood would do, for steps to be compared
-ROUNDS, STEPS = 9, 10  # of steps in turns
+WIDTHS = ((128, 128), (600, 200))  # of hidden and latent layers; the second are those of the paper
+ROUNDS, STEPS = 25, 10  # of steps in turns
 
 
 class Steps(Callback):
@@ -43,30 +44,32 @@ class Steps(Callback):
 
 
 def run_large(folders: list[Path]) -> dict[str, Any]:
-    """Each folder of shards: an epoch in a process of its own, then steps in turns; and a dense step. -> for JSON"""
-    epochs = [_apart("epoch", str(folder)) for folder in folders]
-    turns = _apart("turns", *map(str, folders))
+    """Each folder of shards: an epoch in a process of its own, then steps in turns. On the first, larger ones also an
+    epoch of the paper's widths, and dense steps of both. -> for JSON"""
+    epochs = [_apart("epoch", folder, WIDTHS[0]) for folder in folders] + [_apart("epoch", folders[0], WIDTHS[1])]
     return machine() | {
         "settings": SETTINGS,
         "epochs": epochs,
-        "turns": turns,
-        "dense": _apart("dense", str(folders[0])),
+        "turns": _apart("turns", *folders),
+        "dense": [_apart("dense", folders[0], widths) for widths in WIDTHS],
     }
 
 
-def epoch(folder: str) -> dict[str, Any]:
+def epoch(folder: str, widths: tuple[int, int]) -> dict[str, Any]:
     """One epoch, and how well validation users are served after it."""
     shards, steps = Shards(folder), Steps()
-    planned = MultVAE(**SETTINGS, epochs=1).plan(shards)
+    model = MultVAE(**SETTINGS | {"hidden_dims": widths[:1], "latent_dim": widths[1], "epochs": 1})
+    planned = model.plan(shards)
     started = time.perf_counter()
     with PeakMemory() as peak:
-        model = MultVAE(**SETTINGS, epochs=1).fit(shards, show_progress=False, callbacks=[steps])
+        model.fit(shards, show_progress=False, callbacks=[steps])
     seconds = time.perf_counter() - started
     each = [b - a for a, b in zip(steps.times[:-1], steps.times[1:], strict=True)]
-    found = {"sizes": [*shards.shape, shards.nnz], "seconds": seconds, "peak_mib": peak.mib, "impl": planned.impl}
+    found: dict[str, Any] = {"sizes": [*shards.shape, shards.nnz], "widths": widths, "impl": planned.impl}
+    found |= {"seconds": seconds, "median_step": statistics.median(each), "peak_mib": peak.mib}
     found |= {"plan_mib": planned.memory.peak / 2**20, "plan_seconds": planned.seconds_per_epoch}
-    quality = {"MultVAE": evaluate(model, shards.valid, ["ndcg@100"])["ndcg@100"].mean}
-    return found | {"median_step": statistics.median(each), "loss": model.history_[0].loss, "ndcg@100": quality}
+    ndcg = evaluate(model, shards.valid, ["ndcg@100"])["ndcg@100"].mean
+    return found | {"loss": model.history_[0].loss, "ndcg@100": ndcg}
 
 
 def turns(*folders: str) -> dict[str, Any]:
@@ -88,29 +91,26 @@ def turns(*folders: str) -> dict[str, Any]:
     }
 
 
-def dense(folder: str) -> dict[str, Any]:
+def dense(folder: str, widths: tuple[int, int]) -> dict[str, Any]:
     """The textbook's step on dense rows, within the memory that is there. -> what it came to"""
     shards, room = Shards(folder), psutil.virtual_memory().available
     resource.setrlimit(resource.RLIMIT_AS, (room, room))  # an error here, rather than the end of another process
     started = time.perf_counter()
     try:
         with PeakMemory() as peak:
-            _textbook_step(shards)
+            _textbook_steps(shards, widths)
         outcome = "done"
     except (RuntimeError, MemoryError) as error:
         outcome = str(error).splitlines()[0][:200] or type(error).__name__
-    return {
-        "outcome": outcome,
-        "available_mib": room / 2**20,
-        "peak_mib": peak.mib,
-        "seconds": time.perf_counter() - started,
-    }
+    found: dict[str, Any] = {"sizes": [*shards.shape, shards.nnz], "widths": widths, "outcome": outcome}
+    seconds = time.perf_counter() - started
+    return found | {"available_mib": room / 2**20, "peak_mib": peak.mib, "seconds": seconds}
 
 
-def _textbook_step(shards: Shards) -> None:
+def _textbook_steps(shards: Shards, widths: tuple[int, int]) -> None:
     from benchmarks.textbook import TextbookMultVAE
 
-    model = TextbookMultVAE(hidden_dim=SETTINGS["hidden_dims"][0], latent_dim=SETTINGS["latent_dim"])
+    model = TextbookMultVAE(hidden_dim=widths[0], latent_dim=widths[1])
     _, optimizer = model.build(shards.n_items)
     for start in (0, SETTINGS["batch_size"]):  # the second has Adam's moments beside it
         model.step(shards.rows(start, start + SETTINGS["batch_size"]), optimizer, 0.1)
@@ -131,24 +131,32 @@ def _stepper(folder: str) -> Callable[[int], None]:
     return run
 
 
-def _apart(what: str, *arguments: str) -> dict[str, Any]:
-    script = f"import json, sys; from benchmarks.large import {what}; print(json.dumps({what}(*sys.argv[1:])))"
-    done = subprocess.run([sys.executable, "-c", script, *arguments], stdout=subprocess.PIPE, text=True, check=False)
+def _apart(what: str, *arguments: Any) -> dict[str, Any]:
+    """A function of this module in a process of its own."""
+    given = [str(argument) if isinstance(argument, Path) else argument for argument in arguments]
+    script = f"import json; from benchmarks.large import {what}; print(json.dumps({what}(*{given!r})))"
+    done = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:
         return {"outcome": f"the process ended with status {done.returncode}"}
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    print(
-        what, *arguments, {name: value for name, value in found.items() if name != "all"}, file=sys.stderr, flush=True
-    )
+    print(what, *given, {name: value for name, value in found.items() if name != "all"}, file=sys.stderr, flush=True)
     return found
 
 
 def large_table(results: dict[str, Any]) -> str:
     """What was found, as Markdown."""
-    rows = [["users", "items", "events", "likelihood", "an epoch", "peak", "by the plan", "a step, in turns"]]
-    for found, step in zip(results["epochs"], results["turns"]["seconds"], strict=True):
-        sizes = [f"{size:,}" for size in found["sizes"]]
-        peak, planned = (f"{found[name] / 1024:.1f} GiB" for name in ("peak_mib", "plan_mib"))
-        planned = f"{planned}, {found['plan_seconds']:,.0f} s"
-        rows.append([*sizes, found["impl"], f"{found['seconds']:,.0f} s", peak, planned, f"{step * 1000:.0f} ms"])
+    rows = [["likelihood", "layers", "users", "items", "events", "an epoch", "peak", "by the plan", "a step, in turns"]]
+    turns = [f"{seconds * 1000:.0f} ms" for seconds in results["turns"]["seconds"]]
+    for number, found in enumerate(results["epochs"]):
+        planned = f"{found['plan_mib'] / 1024:.1f} GiB, {found['plan_seconds']:,.0f} s"
+        times = [f"{found['seconds']:,.0f} s", f"{found['peak_mib'] / 1024:.1f} GiB", planned]
+        rows.append([found["impl"], *_data_of(found), *times, turns[number] if number < len(turns) else ""])
+    for found in results["dense"]:
+        fits = found["outcome"] == "done"
+        peak = f"{found['peak_mib'] / 1024:.1f} GiB" if fits else f"beyond {found['available_mib'] / 1024:.1f} GiB"
+        rows.append(["dense, textbook", *_data_of(found), "" if fits else "out of memory", peak, "", ""])
     return markdown(rows)
+
+
+def _data_of(found: dict[str, Any]) -> list[str]:
+    return [", ".join(map(str, found["widths"])), *(f"{size:,}" for size in found["sizes"])]

@@ -18,6 +18,7 @@ POWER = 0.75  # of counts, by which candidates are drawn
 TABLES = 3  # the first layer's rows, the output layer's, its biases
 OTHERS = 5  # parameters that are no table
 BLOCK_BYTES = 48 << 20
+CHANGES = 4 << 20  # bytes of the changes of a block of rows
 WINDOWS = 2 << 28
 ADAM = 28  # bytes that Adam reads and writes of a parameter
 TOUCHES = 4  # how often the optimizer passes over a touched row: its gradient twice, its weights there and back
@@ -176,9 +177,9 @@ def memory(shape: Shape, on_disk: bool = False, validated: bool = False) -> dict
     gathered = (
         3 * _gathered(shape) if shape.share == "users" and shape.ranks > 1 else 0.0
     )  # parts, in one piece, summed
-    work = 4 * (3 * last * shape.hidden + 3 * shape.seen * shape.own_candidates)
+    work = 4 * shape.own_candidates * (2 * shape.hidden + 3 * shape.seen) + min(CHANGES, 4 * last * shape.hidden)
     return found | {
-        "optimizer": 8 * shape.middle + 4 * OTHERS + 8 * TABLES * (shape.own_items + 1),
+        "optimizer": 8 * shape.middle + 4 * OTHERS + TABLES * (4 * shape.own_items + 8),
         "gradients": 4 * (shape.middle + (first + last) * shape.hidden) + gathered,
         "step": work + _of_events(shape),
     }
@@ -225,13 +226,13 @@ def _exact(shape: Shape) -> Counts:
 
 
 def _sampled(shape: Shape) -> Counts:
-    """Touched rows in one piece; of the events three products with single rows, of the candidates three in one."""
+    """Of the events three products with single rows, of the candidates three in one; gradients in one piece."""
     row, users, candidates = 4 * shape.hidden, shape.seen, shape.own_candidates
     last = rows_of_a_rank(shape)[1]
     return Counts(
         wide=6 * users * candidates * shape.hidden + 6 * shape.events * shape.hidden,
-        streamed=8 * 4 * users * candidates + 4 * row * candidates,
-        scattered=row * (3 * last + 3 * shape.events),
+        streamed=8 * 4 * users * candidates + 8 * row * candidates + row * last,
+        scattered=row * 3 * shape.events,
         events=shape.events,
     )
 

@@ -14,6 +14,7 @@ from recvae.errors import InvalidParameterError
 from recvae.nn import VAE, Composite
 from recvae.nn.likelihood import BLOCK_BYTES
 from recvae.nn.products import in_bfloat16
+from recvae.nn.rowwise_adam import BLOCK
 from recvae.params import get_params
 from recvae.topk import BLOCK_BYTES as RANKED_BYTES
 
@@ -228,12 +229,14 @@ def count(network: VAE, impl: str, sizes: Sizes, n_candidates: int, precision: s
         p.shape[0] for p in parameters if p.dim() > 1 and id(p) not in tables
     )
     if impl == "sampled":
-        touched = min(sizes.items, events) + min(sizes.items, n_candidates)
-        step += 4 * (3 * touched * last.shape[1] + 3 * sizes.batch * n_candidates) + 16 * sizes.items
+        n_candidates = min(sizes.items, n_candidates)
+        touched = min(sizes.items, events) + n_candidates
+        changes = min(BLOCK, touched * last.shape[1])
+        step += 4 * (n_candidates * (2 * last.shape[1] + 3 * sizes.batch) + changes) + 16 * sizes.items
         # of one table, those of both ends, both of them in one list, and that where rows met summed
         gradients = 4 * (middle + touched * (first.shape[1] + last.shape[1]) * (3 if tied else 1))
         optimizer = 8 * middle + 4 * (len(parameters) - len(tables))  # moments of Adam, and a count for each
-        optimizer += 8 * len(tables) * (sizes.items + 1)  # second moment and last step of each row; a count
+        optimizer += len(tables) * (4 * sizes.items + 8)  # second moment of each row; a count
     else:
         gradients, optimizer = 4 * total, 8 * total + 4 * len(parameters)
         if tied:  # of both ends, and on a CPU, where these live on from step to step, their sum

@@ -95,7 +95,8 @@ class ByPopularity:
 
     def draw(self, batch: Batch, key: int) -> Candidates:
         points = (np.arange(self.budget) + _random(key).random(self.budget)) * (self.bounds[-1] / self.budget)
-        drawn = self.bounds.searchsorted(points, side="right").clip(max=len(self.bounds) - 1)
+        found = torch.searchsorted(torch.from_numpy(self.bounds), torch.from_numpy(points), right=True)  # by all cores
+        drawn = found.numpy().clip(max=len(self.bounds) - 1)
         items, times = _merged(drawn)
         return _candidates(items, times / self.expected[items], batch.items)
 

@@ -1,4 +1,4 @@
-"""Adam for tables of which a step touches few rows: it reads and writes those only, and keeps two numbers of each."""
+"""Adam for tables of which a step touches few rows: it reads and writes those only, and keeps one number of each."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from recvae.errors import InvalidParameterError
+from recvae.nn.scratch import scratch
 from recvae.nn.touched import merged
 
-BLOCK = 1 << 18  # numbers of a block of rows: it stays in the cache
+BLOCK = 1 << 20  # numbers of a block of rows, whose changes stay in the cache
+LEAST = 1e-9  # unit of second moments
 
 
 class RowwiseAdam(Optimizer):
@@ -27,11 +29,11 @@ class RowwiseAdam(Optimizer):
     eps : added to the root of the second moment
     weight_decay : a touched row shrinks by lr * weight_decay, apart from its gradient
 
-    A row that is not in a sparse gradient is left alone, and has a gradient of 0 in that step: its second moment is
-    caught up with when it is touched again, so that steps on sparse gradients are those on the same gradients made
-    dense, but for weight decay. So a row that is touched in a share p of the steps moves by up to lr / sqrt(p) in each;
-    were steps without it not counted, rare rows would learn by as much less. A first moment would have to be added to
-    the row in all steps after.
+    A row that is not in a sparse gradient is left alone, and has a gradient of 0 in that step: steps on sparse
+    gradients are those on the same ones made dense, but for weight decay. Its second moment decays all the same, for
+    those of all rows are kept in units of a power of beta, which grows by one with each step. So a row that is touched
+    in a share p of the steps moves by up to lr / sqrt(p) in each; were steps without it not counted, rare rows would
+    learn by as much less. A first moment would have to be added to the row in all steps after.
 
     Source: Kingma & Ba 2015 with a first decay of 0; one second moment for a row as in FBGEMM's partial row-wise Adam;
     weight decay as Loshchilov & Hutter 2019.
@@ -65,13 +67,6 @@ class RowwiseAdam(Optimizer):
                     self._update(table, group)
         return loss
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """What `state_dict` gave, moved to where the parameters are."""
-        super().load_state_dict(state_dict)
-        tables = [table for group in self.param_groups for table in group["params"]]
-        for index, state in state_dict["state"].items():  # torch makes floats of whole numbers
-            self.state[tables[index]]["last"] = state["last"].to(tables[index].device, copy=True)
-
     def _update(self, table: Tensor, group: dict[str, Any]) -> None:
         grad = table.grad
         assert grad is not None
@@ -80,35 +75,45 @@ class RowwiseAdam(Optimizer):
         else:
             rows = torch.arange(len(table), device=table.device)
         state = self.state[table] or _begin(self.state[table], table)
-        state["step"] += 1
+        unit = _next_step(state, group["beta"])
         if not len(rows):
             return
+        factors = _row_factors(grad, rows, unit, state, group).view(-1, *[1] * (grad.dim() - 1))
         size = max(1, BLOCK // max(1, grad[0].numel())) if table.device.type == "cpu" else len(rows)
-        for here, part in zip(rows.split(size), grad.split(size), strict=True):
-            factor = _row_factors(part, here, state, group).view(-1, *[1] * (part.dim() - 1))
-            change = part * factor
+        for here, part, factor in zip(rows.split(size), grad.split(size), factors.split(size), strict=True):
+            room = scratch("change of a table", part.shape, part.dtype, part.device)
+            change = torch.mul(part, factor, out=room)
             if group["weight_decay"]:
                 change.sub_(table.index_select(0, here), alpha=group["lr"] * group["weight_decay"])
             table.index_add_(0, here, change)
 
 
 def _begin(state: dict[str, Tensor], table: Tensor) -> dict[str, Tensor]:
-    """Nothing was seen yet. `last` is the step that touched a row."""
+    """Nothing was seen yet."""
     state["step"] = torch.zeros((), dtype=torch.int64)
-    state["last"] = torch.zeros(len(table), dtype=torch.int32, device=table.device)
     state["second"] = torch.zeros(len(table), dtype=table.dtype, device=table.device)
     return state
 
 
-def _row_factors(grad: Tensor, rows: Tensor, state: dict[str, Tensor], group: dict[str, Any]) -> Tensor:
+def _next_step(state: dict[str, Tensor], beta: float) -> float:
+    """Counts a step in which all second moments decay. -> the unit in which they are kept
+
+    In units of beta^k after k steps they stay the same numbers; all are written anew before that becomes too small.
+    """
+    state["step"] += 1
+    span = max(1, int(math.log(LEAST) / math.log(beta)))  # steps
+    power = int(state["step"]) % span
+    if not power:
+        state["second"].mul_(beta**span)
+    return beta**power
+
+
+def _row_factors(grad: Tensor, rows: Tensor, unit: float, state: dict[str, Tensor], group: dict[str, Any]) -> Tensor:
     """By what each row's gradient is multiplied, after its second moment. -> (T,)"""
-    step, beta = int(state["step"]), group["beta"]
-    since = step - state["last"].index_select(0, rows)  # (T,)
-    state["last"].index_fill_(0, rows, step)
-    kept = since.to(grad.dtype).mul_(math.log(beta)).exp_()
-    second = state["second"].index_select(0, rows).mul_(kept).add_(_mean_squares(grad), alpha=1 - beta)  # (T,)
+    beta = group["beta"]
+    second = state["second"].index_select(0, rows).add_(_mean_squares(grad), alpha=(1 - beta) / unit)  # (T,)
     state["second"].index_copy_(0, rows, second)
-    return -group["lr"] / second.div_(1 - beta**step).sqrt_().add_(group["eps"])
+    return -group["lr"] / second.mul_(unit / (1 - beta ** int(state["step"]))).sqrt_().add_(group["eps"])
 
 
 def _mean_squares(grad: Tensor) -> Tensor:  # (T, ...) -> (T,)

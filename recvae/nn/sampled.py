@@ -109,11 +109,10 @@ def _with_gradients(
     """nll (B,), and its gradients where `users` (B,) gives the weight of each user in a loss."""
     assert batch.candidates is not None
     with torch.autocast(hidden.device.type, enabled=False):
-        places = Places.of(batch, batch.candidates)
-        rows = _gathered(weight, places.touched)  # (T, H)
-        biases = bias[places.touched]  # (T,)
-        observed = _observed(hidden, rows, batch, places.events) + biases[places.events]  # (E,)
-        logits = _of_candidates(hidden, rows, biases, batch.candidates, places)
+        candidates, places = batch.candidates, Places.of(batch, batch.candidates)
+        shared = _rows_of(weight, candidates.items)  # (C, H)
+        observed = _observed(hidden, weight, batch) + bias[batch.items]  # (E,)
+        logits = _of_candidates(hidden, shared, bias[candidates.items], candidates, places)
         values = batch.values.to(hidden.dtype)
         below, terms = _terms(observed, logits, batch)
         n = batch.sum(values)
@@ -122,28 +121,28 @@ def _with_gradients(
             return nll, None
         scale = users * n / terms.sums.clamp(min=torch.finfo(n.dtype).tiny)
         of_events = scale[batch.rows] * terms.of_events - users[batch.rows] * values
-        return nll, _formed(hidden, rows, (weight, bias), batch, places, of_events, terms.of_candidates, scale)
+        return nll, _formed(hidden, (weight, bias), shared, batch, places, of_events, terms.of_candidates, scale)
 
 
-def _gathered(weight: Tensor, touched: Tensor) -> Tensor:
-    room = scratch("touched rows of the output layer", (len(touched), weight.shape[1]), weight.dtype, weight.device)
-    return torch.index_select(weight, 0, touched, out=room)
+def _rows_of(weight: Tensor, items: Tensor) -> Tensor:
+    room = scratch("rows of candidates", (len(items), weight.shape[1]), weight.dtype, weight.device)
+    return torch.index_select(weight, 0, items, out=room)
 
 
-def _observed(hidden: Tensor, rows: Tensor, batch: Batch, events: Tensor) -> Tensor:
-    """h W^T of the events: (B, H), (T, H) -> (E,)"""
+def _observed(hidden: Tensor, weight: Tensor, batch: Batch) -> Tensor:
+    """h W^T of the events: (B, H), (I, H) -> (E,)"""
+    shape = len(hidden), len(weight)
     at = torch.sparse_csr_tensor(
-        batch.offsets, events, hidden.new_zeros(len(events)), (len(hidden), len(rows)), check_invariants=False
+        batch.offsets.int(), batch.items.int(), hidden.new_zeros(len(batch.items)), shape, check_invariants=False
     )
-    return torch.sparse.sampled_addmm(at, hidden, rows.T, beta=0).values()
+    return torch.sparse.sampled_addmm(at, hidden, weight.T, beta=0).values()
 
 
 def _of_candidates(hidden: Tensor, rows: Tensor, biases: Tensor, candidates: Candidates, places: Places) -> Tensor:
-    """log w + l of the candidates, -inf in items that the user has. -> (B, C)"""
-    shift = biases[places.candidates] + candidates.weights.to(biases.dtype).log()
-    shape = len(hidden), len(shift)
-    room = scratch("logits of candidates", shape, hidden.dtype, hidden.device)
-    torch.addmm(shift, hidden, rows[places.candidates].T, out=room)
+    """log w + l of the candidates, -inf in items that the user has. (B, H), (C, H), (C,) -> (B, C)"""
+    shift = biases + candidates.weights.to(biases.dtype).log()
+    room = scratch("logits of candidates", (len(hidden), len(rows)), hidden.dtype, hidden.device)
+    torch.addmm(shift, hidden, rows.T, out=room)
     room.view(-1)[places.own] = -torch.inf
     return room
 
@@ -162,8 +161,8 @@ def _terms(observed: Tensor, logits: Tensor, batch: Batch) -> tuple[Tensor, Term
 
 def _formed(
     hidden: Tensor,
-    rows: Tensor,
     layer: tuple[Tensor, Tensor],
+    shared: Tensor,
     batch: Batch,
     places: Places,
     of_events: Tensor,
@@ -171,16 +170,19 @@ def _formed(
     scale: Tensor,
 ) -> Formed:
     """From the gradients in the logits of events (E,), and in those of candidates (B, C), times scale (B,)."""
+    weight, bias = layer
     of_hidden = of_weight = of_bias = None
+    n_touched, width = len(places.touched), weight.shape[1]
     if hidden.requires_grad:
-        of_hidden = torch.mm(of_candidates, rows[places.candidates]).mul_(scale[:, None])
-        of_hidden += weighted_sums(rows, places.events, batch.offsets, of_events)
-    if layer[0].requires_grad:
+        of_hidden = torch.mm(of_candidates, shared).mul_(scale[:, None])
+        of_hidden += weighted_sums(weight, batch.items, batch.offsets, of_events)
+    if weight.requires_grad:
         order = places.by_item
-        room = scratch("gradient of the output layer", rows.shape, rows.dtype, rows.device, for_step=True)
+        room = scratch("gradient of the output layer", (n_touched, width), weight.dtype, weight.device, for_step=True)
         of_weight = grouped_sums(hidden, places.events[order], batch.rows[order], of_events[order], room)
-        of_weight.index_add_(0, places.candidates, of_candidates.T @ (hidden * scale[:, None]))
-    if layer[1].requires_grad:
-        of_bias = of_events.new_zeros(len(rows)).index_add_(0, places.events, of_events)
+        room = scratch("gradient of candidates", shared.shape, weight.dtype, weight.device)
+        of_weight.index_add_(0, places.candidates, torch.mm(of_candidates.T, hidden * scale[:, None], out=room))
+    if bias.requires_grad:
+        of_bias = of_events.new_zeros(n_touched).index_add_(0, places.events, of_events)
         of_bias.index_add_(0, places.candidates, of_candidates.T @ scale)
-    return Formed(of_hidden, places.touched, of_weight, of_bias, len(layer[0]))
+    return Formed(of_hidden, places.touched, of_weight, of_bias, len(weight))
