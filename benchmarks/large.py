@@ -47,12 +47,10 @@ def run_large(folders: list[Path]) -> dict[str, Any]:
     """Each folder of shards: an epoch in a process of its own, then steps in turns. On the first, larger ones also an
     epoch of the paper's widths, and dense steps of both. -> for JSON"""
     epochs = [_apart("epoch", folder, WIDTHS[0]) for folder in folders] + [_apart("epoch", folders[0], WIDTHS[1])]
-    return machine() | {
-        "settings": SETTINGS,
-        "epochs": epochs,
-        "turns": _apart("turns", *folders),
-        "dense": [_apart("dense", folders[0], widths) for widths in WIDTHS],
-    }
+    turns, shards = _apart("turns", *folders), Shards(folders[0])
+    sizes = {"sizes": [*shards.shape, shards.nnz], "available_mib": psutil.virtual_memory().available / 2**20}
+    steps = [sizes | {"widths": widths} | _apart("dense", folders[0], widths) for widths in WIDTHS]
+    return machine() | {"settings": SETTINGS, "epochs": epochs, "turns": turns, "dense": steps}
 
 
 def epoch(folder: str, widths: tuple[int, int]) -> dict[str, Any]:
@@ -102,9 +100,7 @@ def dense(folder: str, widths: tuple[int, int]) -> dict[str, Any]:
         outcome = "done"
     except (RuntimeError, MemoryError) as error:
         outcome = str(error).splitlines()[0][:200] or type(error).__name__
-    found: dict[str, Any] = {"sizes": [*shards.shape, shards.nnz], "widths": widths, "outcome": outcome}
-    seconds = time.perf_counter() - started
-    return found | {"available_mib": room / 2**20, "peak_mib": peak.mib, "seconds": seconds}
+    return {"outcome": outcome, "peak_mib": peak.mib, "seconds": time.perf_counter() - started}
 
 
 def _textbook_steps(shards: Shards, widths: tuple[int, int]) -> None:
@@ -154,8 +150,12 @@ def large_table(results: dict[str, Any]) -> str:
     for found in results["dense"]:
         fits = found["outcome"] == "done"
         peak = f"{found['peak_mib'] / 1024:.1f} GiB" if fits else f"beyond {found['available_mib'] / 1024:.1f} GiB"
-        rows.append(["dense, textbook", *_data_of(found), "" if fits else "out of memory", peak, "", ""])
+        rows.append(["dense, textbook", *_data_of(found), "" if fits else _refusal(found["outcome"]), peak, "", ""])
     return markdown(rows)
+
+
+def _refusal(outcome: str) -> str:
+    return "out of memory" if "allocate memory" in outcome or outcome == "MemoryError" else outcome
 
 
 def _data_of(found: dict[str, Any]) -> list[str]:

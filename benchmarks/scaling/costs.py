@@ -18,7 +18,7 @@ POWER = 0.75  # of counts, by which candidates are drawn
 TABLES = 3  # the first layer's rows, the output layer's, its biases
 OTHERS = 5  # parameters that are no table
 BLOCK_BYTES = 48 << 20
-CHANGES = 4 << 20  # bytes of the changes of a block of rows
+CHANGES = 4 << 20  # bytes of the changes of rows that a CPU makes at a time
 WINDOWS = 2 << 28
 ADAM = 28  # bytes that Adam reads and writes of a parameter
 TOUCHES = 4  # how often the optimizer passes over a touched row: its gradient twice, its weights there and back
@@ -177,7 +177,10 @@ def memory(shape: Shape, on_disk: bool = False, validated: bool = False) -> dict
     gathered = (
         3 * _gathered(shape) if shape.share == "users" and shape.ranks > 1 else 0.0
     )  # parts, in one piece, summed
-    work = 4 * shape.own_candidates * (2 * shape.hidden + 3 * shape.seen) + min(CHANGES, 4 * last * shape.hidden)
+    changes = 4 * shape.hidden * (last if shape.share == "items" else rows_of_all(shape)[1])
+    work = 4 * shape.own_candidates * (2 * shape.hidden + shape.seen) + min(
+        changes, CHANGES if shape.skips else changes
+    )
     return found | {
         "optimizer": 8 * shape.middle + 4 * OTHERS + TABLES * (4 * shape.own_items + 8),
         "gradients": 4 * (shape.middle + (first + last) * shape.hidden) + gathered,

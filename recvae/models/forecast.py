@@ -231,8 +231,8 @@ def count(network: VAE, impl: str, sizes: Sizes, n_candidates: int, precision: s
     if impl == "sampled":
         n_candidates = min(sizes.items, n_candidates)
         touched = min(sizes.items, events) + n_candidates
-        changes = min(BLOCK, touched * last.shape[1])
-        step += 4 * (n_candidates * (2 * last.shape[1] + 3 * sizes.batch) + changes) + 16 * sizes.items
+        changes = touched * last.shape[1] if device.type != "cpu" else min(BLOCK, touched * last.shape[1])
+        step += 4 * (n_candidates * (2 * last.shape[1] + sizes.batch) + changes) + 16 * sizes.items
         # of one table, those of both ends, both of them in one list, and that where rows met summed
         gradients = 4 * (middle + touched * (first.shape[1] + last.shape[1]) * (3 if tied else 1))
         optimizer = 8 * middle + 4 * (len(parameters) - len(tables))  # moments of Adam, and a count for each

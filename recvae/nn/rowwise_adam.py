@@ -1,4 +1,4 @@
-"""Adam for tables of which a step touches few rows: it reads and writes those only, and keeps one number of each."""
+"""Adam for tables of which a step touches few rows: it works on those only, and keeps one number of each row."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from recvae.nn.scratch import scratch
 from recvae.nn.touched import merged
 
 BLOCK = 1 << 20  # numbers of a block of rows, whose changes stay in the cache
-LEAST = 1e-9  # unit of second moments
+LEAST_UNIT = 1e-9  # of second moments: before it would be smaller, they are written anew
 
 
 class RowwiseAdam(Optimizer):
@@ -31,7 +31,8 @@ class RowwiseAdam(Optimizer):
 
     A row that is not in a sparse gradient is left alone, and has a gradient of 0 in that step: steps on sparse
     gradients are those on the same ones made dense, but for weight decay. Its second moment decays all the same, for
-    those of all rows are kept in units of a power of beta, which grows by one with each step. So a row that is touched
+    those of all rows are kept in units of a power of beta, which grows by one with each step: beta stays what it is at
+    first. So a row that is touched
     in a share p of the steps moves by up to lr / sqrt(p) in each; were steps without it not counted, rare rows would
     learn by as much less. A first moment would have to be added to the row in all steps after.
 
@@ -67,6 +68,12 @@ class RowwiseAdam(Optimizer):
                     self._update(table, group)
         return loss
 
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """What `state_dict` gave, moved to where the parameters are, but for the steps: the host reads these."""
+        super().load_state_dict(state_dict)
+        for state in self.state.values():
+            state["step"] = state["step"].cpu()
+
     def _update(self, table: Tensor, group: dict[str, Any]) -> None:
         grad = table.grad
         assert grad is not None
@@ -75,10 +82,10 @@ class RowwiseAdam(Optimizer):
         else:
             rows = torch.arange(len(table), device=table.device)
         state = self.state[table] or _begin(self.state[table], table)
-        unit = _next_step(state, group["beta"])
+        step, unit = _next_step(state, group["beta"])
         if not len(rows):
             return
-        factors = _row_factors(grad, rows, unit, state, group).view(-1, *[1] * (grad.dim() - 1))
+        factors = _row_factors(grad, rows, step, unit, state["second"], group).view(-1, *[1] * (grad.dim() - 1))
         size = max(1, BLOCK // max(1, grad[0].numel())) if table.device.type == "cpu" else len(rows)
         for here, part, factor in zip(rows.split(size), grad.split(size), factors.split(size), strict=True):
             room = scratch("change of a table", part.shape, part.dtype, part.device)
@@ -95,25 +102,25 @@ def _begin(state: dict[str, Tensor], table: Tensor) -> dict[str, Tensor]:
     return state
 
 
-def _next_step(state: dict[str, Tensor], beta: float) -> float:
-    """Counts a step in which all second moments decay. -> the unit in which they are kept
+def _next_step(state: dict[str, Tensor], beta: float) -> tuple[int, float]:
+    """Counts a step, in which all second moments decay. -> how many there were, and the unit of second moments
 
     In units of beta^k after k steps they stay the same numbers; all are written anew before that becomes too small.
     """
     state["step"] += 1
-    span = max(1, int(math.log(LEAST) / math.log(beta)))  # steps
-    power = int(state["step"]) % span
-    if not power:
+    step = int(state["step"])
+    span = max(1, int(math.log(LEAST_UNIT) / math.log(beta)))  # steps
+    if step % span == 0:
         state["second"].mul_(beta**span)
-    return beta**power
+    return step, beta ** (step % span)
 
 
-def _row_factors(grad: Tensor, rows: Tensor, unit: float, state: dict[str, Tensor], group: dict[str, Any]) -> Tensor:
+def _row_factors(grad: Tensor, rows: Tensor, step: int, unit: float, moments: Tensor, group: dict[str, Any]) -> Tensor:
     """By what each row's gradient is multiplied, after its second moment. -> (T,)"""
     beta = group["beta"]
-    second = state["second"].index_select(0, rows).add_(_mean_squares(grad), alpha=(1 - beta) / unit)  # (T,)
-    state["second"].index_copy_(0, rows, second)
-    return -group["lr"] / second.mul_(unit / (1 - beta ** int(state["step"]))).sqrt_().add_(group["eps"])
+    second = moments.index_select(0, rows).add_(_mean_squares(grad), alpha=(1 - beta) / unit)  # (T,)
+    moments.index_copy_(0, rows, second)
+    return -group["lr"] / second.mul_(unit / (1 - beta**step)).sqrt_().add_(group["eps"])
 
 
 def _mean_squares(grad: Tensor) -> Tensor:  # (T, ...) -> (T,)
