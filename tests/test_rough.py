@@ -54,6 +54,24 @@ def test_seen_and_forbidden_items_stay_out():
         assert ((scores == PAD_SCORE) == (ids == -1)).all()
 
 
+@pytest.mark.parametrize("n_users", [1, 40])  # of whom few or many items need an exact score
+def test_a_layer_by_columns_is_ranked_alike_and_not_copied(n_users, monkeypatch):
+    hidden, weight, bias = layer(n_users)
+    expected = ranked(hidden, weight, bias, 30)
+    given, multiply = [], torch.sparse.sampled_addmm
+
+    def watched(cells, a, b, **options):
+        given.append(b.T.is_contiguous())  # else torch makes it so
+        return multiply(cells, a, b, **options)
+
+    monkeypatch.setattr(torch.sparse, "sampled_addmm", watched)
+    found = ranked(hidden, weight.T.contiguous().T, bias, 30)
+    assert given
+    assert all(given)
+    assert np.array_equal(found[0], expected[0])
+    np.testing.assert_allclose(found[1], expected[1], rtol=1e-6)
+
+
 def test_equal_items_come_in_order():
     hidden, weight, bias = layer(n_items=50)
     hidden, weight, bias = hidden, weight.repeat(10, 1), bias.repeat(10)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import torch
 from torch import Tensor
 
@@ -45,10 +47,25 @@ class RoughLogits:
             return _lower(_lower(_lower(kth.float()) - 2 * error[:, None])).to(kth.dtype)
 
         def exact(rows: Tensor, items: Tensor) -> Tensor:
-            cells = csr(rows, items, hidden.new_zeros(len(rows)), (len(hidden), len(self.weight)))
-            return torch.sparse.sampled_addmm(cells, hidden, self.weight.T, beta=0).values() + self.bias[items]
+            weight, places = self._rows_of(items)
+            cells = csr(rows, places, hidden.new_zeros(len(rows)), (len(hidden), len(weight)))
+            return torch.sparse.sampled_addmm(cells, hidden, weight.T, beta=0).values() + self.bias[items]
 
         return Rough(self.rounded.logits(hidden), within, exact)
+
+    def _rows_of(self, items: Tensor) -> tuple[Tensor, Tensor]:
+        """The weight of some items at least, by rows, and where in it these are.
+
+        Of a layer that is laid out by columns, for scoring, torch would copy all to use any.
+        """
+        if not self.weight.is_contiguous() and 2 * len(items) < len(self.weight):
+            distinct, places = items.unique(return_inverse=True)
+            return self.weight.index_select(0, distinct), places
+        return self._by_rows, items
+
+    @cached_property
+    def _by_rows(self) -> Tensor:
+        return self.weight.contiguous()
 
 
 def _lower(x: Tensor) -> Tensor:
