@@ -10,7 +10,8 @@ from scipy import sparse
 
 from recvae.errors import NotEnoughMemoryError
 from recvae.models.calibrate import seconds_per_epoch
-from recvae.models.forecast import Forecast, Sizes, forecast
+from recvae.models.footprint import Sizes
+from recvae.models.forecast import Forecast, forecast
 from recvae.models.tables import TABLES, tie
 from recvae.nn import LIKELIHOODS, VAE
 from recvae.nn.candidates import SAMPLERS
