@@ -15,6 +15,7 @@ from recvae.cli import main
 from recvae.errors import InvalidDataError, InvalidParameterError, InvalidTypeError, NotEnoughMemoryError
 from recvae.models import forecast
 from recvae.models.edlae import EDLAE
+from recvae.models.footprint import Sizes, count
 from recvae.params import get_params
 from recvae.split import Holdout
 
@@ -122,6 +123,21 @@ def test_the_peak_is_about_what_a_process_takes(case):
     done = subprocess.run([sys.executable, "-c", MEASURE, *case.split()], capture_output=True, text=True, check=True)
     planned, measured = map(float, done.stdout.split())
     assert measured / FACTOR < planned < measured * FACTOR
+
+
+def test_ranks_that_share_out_users_have_the_touched_rows_of_all():
+    network = MultVAE(hidden_dims=(6,), latent_dim=4)._built(10_000)
+    middle = sum(p.numel() for p in network.parameters()) - 10_000 * (2 * 6 + 1)
+    sizes = Sizes(users=1000, items=10_000, events=10_000, batch=100, on_disk=False, validated=False)
+
+    def gradients(ranks):
+        shared = replace(sizes, of_users=ranks)
+        return count(network, "sampled", shared, 50, "float32", torch.device("cpu")).gradients
+
+    own, of_all = 1000 // 4 + 50, 1000 + 50  # rows of a table: of a rank's events and the candidates
+    gathered = 4 * own * (4 * 6 + 8)  # of one table, with their places
+    assert gradients(1) == 4 * (middle + of_all * 12)
+    assert gradients(4) == 4 * (middle + (own + of_all) * 12) + 2 * gathered
 
 
 def test_a_plan_says_what_it_found():

@@ -24,7 +24,7 @@ class Sizes:
     batch : users in a step
     mean_length : events of a user, in the mean
     on_disk : whether a few windows of them are in memory at a time
-    ranks : how many share out the items
+    ranks, of_users : how many share out the items, or the users of a step
     begun : whether what a model has beside its network is there already
     """
 
@@ -35,6 +35,7 @@ class Sizes:
     on_disk: bool
     validated: bool
     ranks: int = 1
+    of_users: int = 1
     begun: bool = False
 
     @property
@@ -74,11 +75,10 @@ def count(network: VAE, impl: str, sizes: Sizes, n_candidates: int, precision: s
     )
     if impl == "sampled":
         n_candidates = min(sizes.items, n_candidates)
-        touched = min(sizes.items, events) + n_candidates
-        changes = touched * last.shape[1] if device.type != "cpu" else min(BLOCK, touched * last.shape[1])
+        changes = last.shape[1] * _touched(sizes, n_candidates)
+        changes = min(BLOCK, changes) if device.type == "cpu" else changes
         step += 4 * (n_candidates * (2 * last.shape[1] + sizes.batch) + changes) + 16 * sizes.items
-        # of one table, those of both ends, both of them in one list, and that where rows met summed
-        gradients = 4 * (middle + touched * (first.shape[1] + last.shape[1]) * (3 if tied else 1))
+        gradients = 4 * middle + _bytes_of_rows(network, sizes, n_candidates)
         optimizer = 8 * middle + 4 * (len(parameters) - len(tables))  # moments of Adam, and a count for each
         optimizer += len(tables) * (4 * sizes.items + 8)  # second moment of each row; a count
     else:
@@ -92,6 +92,24 @@ def count(network: VAE, impl: str, sizes: Sizes, n_candidates: int, precision: s
     if not tied:  # at last the output layer by columns, beside the weights, when what training alone needs is let go
         step = max(step, 4 * last.numel() - optimizer - gradients - best)
     return Memory(4 * total, optimizer, gradients, step, _rows_bytes(network, sizes), best)
+
+
+def _touched(sizes: Sizes, n_candidates: int, ranks: int = 1) -> int:
+    """Rows of a table that a step touches on one of so many ranks, at the most."""
+    return min(sizes.items, -(-int(sizes.batch * sizes.mean_length) // ranks)) + n_candidates
+
+
+def _bytes_of_rows(network: VAE, sizes: Sizes, n_candidates: int) -> int:
+    """Of the gradients of touched rows; where ranks share out users, of all ranks' as well."""
+    encoder: Any = network.encoder
+    first, last, ranks = encoder.bag.weight, network.decoder.weight, sizes.of_users
+    both, own = first.shape[1] + last.shape[1], _touched(sizes, n_candidates, ranks)
+    # of one table, those of both ends, both of them in one list, and that where rows met summed
+    found = 4 * own * both * (3 if first is last else 1)
+    if ranks == 1:
+        return found
+    gathered = ranks * own * (4 * max(first.shape[1], last.shape[1]) + 8)  # of a table at a time, rows and places
+    return found + 2 * gathered + 4 * _touched(sizes, n_candidates) * both  # as they came, in one piece, and summed
 
 
 def _head_bytes(network: VAE, impl: str, sizes: Sizes, lower: bool) -> int:

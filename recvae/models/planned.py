@@ -123,6 +123,7 @@ class Planned(Recommender):
             on_disk=isinstance(rows, Shards),
             validated=validated,
             ranks=team.world.size if team.by_items else 1,
+            of_users=team.of_users.size,
             begun=begun,
         )
         found: Forecast = team.world.broadcast(forecast(self, sizes, find_device(self.device)))
