@@ -24,7 +24,7 @@ METRICS = ("recall@20", "ndcg@20", "ndcg@100")
 BUDGETS = {"ml-1m": (1024, 256), "ml-10m-implicit": (2048, 512), "gowalla": (4096, 1024)}
 HELD_OUT = {"ml-1m": 600, "ml-10m-implicit": 5000, "gowalla": 2000}
 DEFAULT = "popularity"
-FASTER = 3e-3  # the rate at which the tables of a sampled likelihood learn
+ALIKE = {"learning_rate": 3e-3, "item_biases": "popularity"}  # what a sampled likelihood's tables have
 
 
 @parameters
@@ -51,11 +51,11 @@ class Curve(Callback):
 
 def cases_of(dataset: str, samplers: Sequence[str]) -> list[dict[str, Any]]:
     """Exact first, at the paper's rate; then the default sampler at the larger and the smaller budget, and the others
-    at the larger; at last exact at the rate of the sampled one's tables."""
+    at the larger; at last exact with the rate and the first biases of the sampled one's tables."""
     large, small = BUDGETS.get(dataset, (4096, 1024))
     both = [(DEFAULT, large), (DEFAULT, small), *((sampler, large) for sampler in samplers if sampler != DEFAULT)]
     chosen = [{"impl": "sampled", "sampler": sampler, "candidates": budget} for sampler, budget in both]
-    return [{"impl": "exact"}, *chosen, {"impl": "exact", "learning_rate": FASTER}]
+    return [{"impl": "exact"}, *chosen, {"impl": "exact"} | ALIKE]
 
 
 def run_sampled(
@@ -142,5 +142,4 @@ def sampled_table(*results: dict[str, Any]) -> str:
 def _name(settings: dict[str, Any]) -> str:
     if settings["impl"] == "sampled":
         return f"{settings['sampler']}, {settings['candidates']:,}"
-    rate = settings.get("learning_rate")
-    return "exact" if rate is None else f"exact, learning rate {rate:g}"
+    return "exact" if len(settings) == 1 else "exact, with the rate and the first biases of sampled tables"

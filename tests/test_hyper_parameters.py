@@ -26,7 +26,14 @@ SMALL |= {"precision": "float32", "device": "cpu"}
 OTHER = {"values": "raw", "epochs": 3, "iterations": 3, "random_state": 1, "max_grad_norm": 0.01, "stop_after": 2}
 OTHER |= {"patience": 1, "form": "sparse", "neighbours": 3, "aside": 0.5}
 OTHER |= {"unobserved": 0.5, "temperature": 0.5}
-OTHER |= {"impl": "sampled", "candidates": 20, "sampler": "uniform", "tables": "tied", "table_rate": 1.0}
+OTHER |= {
+    "item_biases": "popularity",
+    "impl": "sampled",
+    "candidates": 20,
+    "sampler": "uniform",
+    "tables": "tied",
+    "table_rate": 1.0,
+}
 # what a hyper-parameter needs in order to matter, and which of them need validation users
 CONTEXT = {"patience": {"epochs": 20, "batch_size": 10, "learning_rate": 0.01}}
 # on so few users a join leaps, and the composite prior makes much of little

@@ -173,3 +173,37 @@ def test_what_a_posterior_gives(name, fitted):
         drawn = model.sample_users(20, latent, user_items=ROWS, random_state=0)
         assert drawn.shape == (20, ITEMS)
         assert drawn.nnz
+
+
+# what biases begin with -----------------------------------------------------------------------------------------------
+
+
+def begun(**settings):
+    """The output layer's biases before the first step."""
+    model, states = MultVAE(hidden_dims=(6,), latent_dim=4, epochs=1, random_state=0, **settings), []
+    make = model._train
+    model._train = lambda state, *given: (
+        states.append(state.network.decoder.bias.detach().clone()) or make(state, *given)
+    )
+    model.fit(ROWS)
+    return states[0]
+
+
+def test_a_softmax_of_the_first_biases_is_what_users_have():
+    share = ROWS.getnnz(axis=0) + 1.0
+    torch.testing.assert_close(
+        begun(item_biases="popularity").double().softmax(0), torch.from_numpy(share / share.sum())
+    )
+
+
+def test_by_popularity_where_the_likelihood_is_sampled():
+    sampled = {"impl": "sampled", "candidates": 10}
+    assert torch.equal(begun(**sampled), begun(**sampled, item_biases="popularity"))
+    assert torch.equal(begun(), begun(item_biases="normal"))
+    assert torch.equal(begun(), begun(**sampled, item_biases="normal"))
+    assert not torch.equal(begun(), begun(item_biases="popularity"))
+
+
+def test_popularity_is_of_multinomials():
+    with pytest.raises(InvalidParameterError, match="Expected the multinomial likelihood for item_biases="):
+        MultVAE(likelihood="logistic", item_biases="popularity").fit(ROWS)

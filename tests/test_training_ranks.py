@@ -36,7 +36,10 @@ def in_float64(kind):
 CASES = {
     "exact": (MultVAE, {"hidden_dims": (8,), "latent_dim": 4}),
     "dense": (MultVAE, {"hidden_dims": (8,), "latent_dim": 4, "impl": "dense"}),
-    "clipped": (MultVAE, {"hidden_dims": (8,), "latent_dim": 4, "max_grad_norm": 0.5}),
+    "clipped": (
+        MultVAE,
+        {"hidden_dims": (8,), "latent_dim": 4, "max_grad_norm": 0.5, "item_biases": "popularity"},
+    ),
     "deterministic": (MultDAE, {"latent_dim": 4}),
     "phases": (RecVAE, {"hidden_dim": 8, "depth": 2, "latent_dim": 4}),
     "two levels": (HVamp, {"hidden_dims": (8,), "latent_dim": 3, "n_components": 4}),

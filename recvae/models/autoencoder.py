@@ -25,7 +25,7 @@ from recvae.models.grow import alike, by_neighbours
 from recvae.models.planned import Planned
 from recvae.models.scoring import network_scorer, network_scores, validation
 from recvae.models.source import item_counts, on_device
-from recvae.models.tables import are_tied, of_one_table, optimizers, tie, with_twins, without_twins
+from recvae.models.tables import are_tied, by_popularity, of_one_table, optimizers, tie, with_twins, without_twins
 from recvae.nn import LIKELIHOODS, VAE
 from recvae.nn.candidates import sampler as make_sampler
 from recvae.nn.device import find_device
@@ -138,6 +138,8 @@ class Autoencoder(Planned):
                 f'ranks_share="users".'
             )
         state = self._untrained(rows.shape[1], found.impl == "sampled")
+        if self.item_biases == "popularity" or (self.item_biases == "auto" and found.impl == "sampled"):
+            by_popularity(state.network, item_counts(rows), self.likelihood)
         plan = self._plan(rows, self.epochs, self._beta, found.impl)
         plan = replace(plan, stop_after=self.stop_after, patience=self.patience, part=run.part, team=team)
         if run.valid is not None:

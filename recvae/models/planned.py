@@ -12,7 +12,7 @@ from recvae.errors import NotEnoughMemoryError
 from recvae.models.calibrate import seconds_per_epoch
 from recvae.models.footprint import Sizes
 from recvae.models.forecast import Forecast, forecast
-from recvae.models.tables import TABLES, tie
+from recvae.models.tables import BIASES, TABLES, tie
 from recvae.nn import LIKELIHOODS, VAE
 from recvae.nn.candidates import SAMPLERS
 from recvae.nn.device import find_device
@@ -46,6 +46,13 @@ class Planned(Recommender):
         "separate",
         'weights of the first layer and of the output layer, which have a row for each item: "tied" makes them one',
         choices=TABLES,
+    )
+    item_biases: str = hyper(
+        "auto",
+        'what biases of the output layer begin with: "normal", N(0, .001^2) as in the paper; "popularity", the log of '
+        'how many users have each item, which is the best guess at a multinomial before any user is known; "auto" is '
+        "that where the likelihood is sampled",
+        choices=BIASES,
     )
     batch_size: int | None = hyper(
         None,

@@ -1,18 +1,23 @@
-"""The tables of a network, which have a row for each item: one for both ends or two, and how they learn."""
+"""The tables of a network, which have a row for each item: one for both ends or two, what they begin with, and how they
+learn."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from recvae.errors import InvalidParameterError
 from recvae.nn import VAE
 from recvae.nn.growing import ItemVectors
 from recvae.nn.rowwise_adam import RowwiseAdam
+from recvae.nn.sharded import slices
 
 TABLES = ("separate", "tied")
+BIASES = ("auto", "normal", "popularity")
 FIRST = "encoder.bag.weight"  # by name, what is not in a file where it is the output layer's
 LAST = "decoder.weight"
 
@@ -51,6 +56,24 @@ def of_one_table(vectors: ItemVectors, tied: bool) -> ItemVectors:
         return vectors
     mean = (vectors.first + vectors.last) / 2
     return ItemVectors(mean, mean, vectors.bias)
+
+
+def by_popularity(network: VAE, counts: NDArray[np.int64], likelihood: str) -> None:
+    """Let biases of items begin with the log of how many users have each, less its mean.
+
+    A softmax of these alone is the distribution of all users' items together. Learning starts from there, rather than
+    from all items alike: of millions, a step touches too few to tell in an epoch which are popular.
+
+    Raises InvalidParameterError for another likelihood than the multinomial.
+    """
+    if likelihood != "multinomial":
+        raise InvalidParameterError(
+            f'Expected the multinomial likelihood for item_biases="popularity", got {likelihood!r}; take "normal".'
+        )
+    biases, cut = np.log1p(counts), slices(network).get("decoder.bias")
+    own = slice(None) if cut is None else slice(cut.start, cut.stop)
+    with torch.no_grad():
+        network.decoder.bias.copy_(torch.from_numpy(biases - biases.mean())[own])
 
 
 def optimizers(
