@@ -31,10 +31,10 @@ class RowwiseAdam(Optimizer):
 
     A row that is not in a sparse gradient is left alone, and has a gradient of 0 in that step: steps on sparse
     gradients are those on the same ones made dense, but for weight decay. Its second moment decays all the same, for
-    those of all rows are kept in units of a power of beta, which grows by one with each step: beta stays what it is at
-    first. So a row that is touched
-    in a share p of the steps moves by up to lr / sqrt(p) in each; were steps without it not counted, rare rows would
-    learn by as much less. A first moment would have to be added to the row in all steps after.
+    those of all rows are kept in units of a power of beta, which grows by one with each step; so beta is not to be
+    changed on the way. A row that is touched in a share p of the steps moves by up to lr / sqrt(p) in each; were steps
+    without it not counted, rare rows would learn by as much less. A first moment would have to be added to the row in
+    all steps after.
 
     Source: Kingma & Ba 2015 with a first decay of 0; one second moment for a row as in FBGEMM's partial row-wise Adam;
     weight decay as Loshchilov & Hutter 2019.
