@@ -75,7 +75,7 @@ def epoch(folder: str, widths: tuple[int, int]) -> dict[str, Any]:
 
 def _by_popularity(shards: Shards) -> float:
     """NDCG@100 of a list of the items that most users have."""
-    counts = torch.from_numpy(shards.item_counts).float()
+    counts = torch.tensor(shards.item_counts, dtype=torch.float32)
 
     def ranker(_: Any, rows: sparse.csr_matrix, N: int) -> Any:
         return rank(lambda block, _: counts.repeat(block.shape[0], 1), rows, N)[0]
