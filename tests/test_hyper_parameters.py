@@ -20,8 +20,8 @@ MODELS = {
     if cls.__module__.startswith("recvae.") and not inspect.isabstract(cls)
 }
 # small and quick, for models that have them
-SMALL = {"epochs": 4, "iterations": 4, "factors": 5, "latent_dim": 6, "hidden_dims": (9,), "random_state": 0}
-SMALL |= {"precision": "float32", "device": "cpu"}
+SMALL = {"epochs": 4, "iterations": 4, "factors": 5, "latent_dim": 6, "hidden_dims": (9,), "hidden_dim": 9}
+SMALL |= {"random_state": 0, "precision": "float32", "device": "cpu"}
 # another value, for what has neither a search space nor choices, or where their first would not do
 OTHER = {"values": "raw", "epochs": 3, "iterations": 3, "random_state": 1, "max_grad_norm": 0.01, "stop_after": 2}
 OTHER |= {"patience": 1, "form": "sparse", "neighbours": 3, "aside": 0.5}
