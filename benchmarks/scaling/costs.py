@@ -178,9 +178,8 @@ def memory(shape: Shape, on_disk: bool = False, validated: bool = False) -> dict
         3 * _gathered(shape) if shape.share == "users" and shape.ranks > 1 else 0.0
     )  # parts, in one piece, summed
     changes = 4 * shape.hidden * (last if shape.share == "items" else rows_of_all(shape)[1])
-    work = 4 * shape.own_candidates * (2 * shape.hidden + shape.seen) + min(
-        changes, CHANGES if shape.skips else changes
-    )
+    changes = min(changes, CHANGES) if shape.skips else changes
+    work = 4 * shape.own_candidates * (2 * shape.hidden + shape.seen) + changes
     return found | {
         "optimizer": 8 * shape.middle + 4 * OTHERS + TABLES * (4 * shape.own_items + 8),
         "gradients": 4 * (shape.middle + (first + last) * shape.hidden) + gathered,

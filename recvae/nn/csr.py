@@ -20,6 +20,15 @@ def csr(rows: Tensor, columns: Tensor, values: Tensor, shape: Sequence[int]) -> 
     )
 
 
+def products_at(rows: Tensor, columns: Tensor, left: Tensor, right: Tensor) -> Tensor:
+    """Cells (E,), in the order of their rows, of the product (B, H) (I, H)^T, whose others are never computed.
+
+    `right` by rows: of one by columns torch would copy all.
+    """
+    cells = csr(rows, columns, left.new_zeros(len(rows)), (len(left), len(right)))
+    return torch.sparse.sampled_addmm(cells, left, right.T, beta=0).values()
+
+
 def starts(groups: Tensor, n_groups: int) -> Tensor:
     """Where each group begins in a list of members, given the groups of these in order. -> (n_groups + 1,)"""
     return torch.searchsorted(groups, torch.arange(n_groups + 1, dtype=groups.dtype, device=groups.device))

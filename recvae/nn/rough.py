@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from functools import cached_property
 
-import torch
 from torch import Tensor
 
 from recvae.errors import InvalidDataError
-from recvae.nn.csr import csr
+from recvae.nn.csr import products_at
 from recvae.nn.products import ITEMS, Bfloat16
 from recvae.topk import Rough
 
@@ -48,8 +47,7 @@ class RoughLogits:
 
         def exact(rows: Tensor, items: Tensor) -> Tensor:
             weight, places = self._rows_of(items)
-            cells = csr(rows, places, hidden.new_zeros(len(rows)), (len(hidden), len(weight)))
-            return torch.sparse.sampled_addmm(cells, hidden, weight.T, beta=0).values() + self.bias[items]
+            return products_at(rows, places, hidden, weight) + self.bias[items]
 
         return Rough(self.rounded.logits(hidden), within, exact)
 

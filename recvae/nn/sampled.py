@@ -16,7 +16,7 @@ from recvae.batches import Batch, Candidates
 from recvae.errors import InvalidParameterError
 from recvae.nn.ahead import nll_formed_ahead
 from recvae.nn.bag import grouped_sums, weighted_sums
-from recvae.nn.csr import row_sparse
+from recvae.nn.csr import products_at, row_sparse
 from recvae.nn.scratch import scratch
 
 
@@ -111,7 +111,7 @@ def _with_gradients(
     with torch.autocast(hidden.device.type, enabled=False):
         candidates, places = batch.candidates, Places.of(batch, batch.candidates)
         shared = _rows_of(weight, candidates.items)  # (C, H)
-        observed = _observed(hidden, weight, batch) + bias[batch.items]  # (E,)
+        observed = products_at(batch.rows, batch.items, hidden, weight) + bias[batch.items]  # (E,)
         logits = _of_candidates(hidden, shared, bias[candidates.items], candidates, places)
         values = batch.values.to(hidden.dtype)
         below, terms = _terms(observed, logits, batch)
@@ -127,15 +127,6 @@ def _with_gradients(
 def _rows_of(weight: Tensor, items: Tensor) -> Tensor:
     room = scratch("rows of candidates", (len(items), weight.shape[1]), weight.dtype, weight.device)
     return torch.index_select(weight, 0, items, out=room)
-
-
-def _observed(hidden: Tensor, weight: Tensor, batch: Batch) -> Tensor:
-    """h W^T of the events: (B, H), (I, H) -> (E,)"""
-    shape = len(hidden), len(weight)
-    at = torch.sparse_csr_tensor(
-        batch.offsets.int(), batch.items.int(), hidden.new_zeros(len(batch.items)), shape, check_invariants=False
-    )
-    return torch.sparse.sampled_addmm(at, hidden, weight.T, beta=0).values()
 
 
 def _of_candidates(hidden: Tensor, rows: Tensor, biases: Tensor, candidates: Candidates, places: Places) -> Tensor:
