@@ -6,9 +6,32 @@ import difflib
 from collections.abc import Iterable
 from typing import Self
 
+LONGEST_NAME = 100  # characters of a name that is not known, which is compared with those that are
+
+
+def shown(value: object, width: int = 80) -> str:
+    """A value as Python writes it, for a message: on one line, and cut after so many characters."""
+    try:
+        text = _printable(repr(value))
+    except ValueError:  # an integer of more digits than Python writes
+        text = f"a {type(value).__name__} that is too long to be shown"
+    return text if len(text) <= width else f"{text[: width - 3]}..."
+
+
+def _printable(text: str) -> str:
+    """Text on one line, without control characters and halves of surrogate pairs, which not all streams take."""
+    if text.isprintable():
+        return text
+    lines = " ".join(line.strip() for line in text.splitlines())
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in lines)
+
 
 class RecvaeError(Exception):
     """Base of all errors that recvae raises on purpose. The message says what was expected, what came, what to do."""
+
+    def __str__(self) -> str:
+        """The message on one line, whatever names and bytes came into it: these as Python writes them."""
+        return _printable(super().__str__())
 
 
 class InvalidDataError(RecvaeError, ValueError):
@@ -35,9 +58,11 @@ class UnknownNameError(RecvaeError, ValueError):
         """The error for a `kind` of thing called `name`, of which there are those `known`."""
         names = sorted(known)
         by_lower = {known_name.lower(): known_name for known_name in names}
-        near = [by_lower[match] for match in difflib.get_close_matches(str(name).lower(), by_lower, n=3, cutoff=0.5)]
+        text = name if isinstance(name, str) else shown(name)
+        matches = difflib.get_close_matches(text[:LONGEST_NAME].lower(), by_lower, n=3, cutoff=0.5)
+        near = [by_lower[match] for match in matches]
         hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(names)}."
-        return cls(f"There is no {kind} called {str(name)!r}; {hint}")
+        return cls(f"There is no {kind} called {shown(text)}; {hint}")
 
 
 class UnknownUsersError(RecvaeError, NotImplementedError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,7 +18,11 @@ from recvae.nn.noise import Noise, key_of
 from recvae.nn.products import in_bfloat16
 from recvae.nn.scratch import reused
 from recvae.nn.vae import VAE
+from recvae.rows import LARGEST
+from recvae.saving import all_finite
 from recvae.team import Team
+
+ADVICE = 'lower learning_rate, set max_grad_norm, or look for huge values in the data (values="log1p" tames counts)'
 
 
 @dataclass(frozen=True)
@@ -164,7 +169,8 @@ def train(
 
     It goes on where `state` is. The callbacks hear of each step and each epoch; what one raises ends the run.
 
-    Raises TrainingError when a loss is not finite: at the end of its epoch, so that no step waits for the device.
+    Raises TrainingError when a loss or a weight is not finite: at the end of the epoch, so that no step waits for the
+    device.
     """
     saver = saver or Saver()
     while not state.is_over(plan):
@@ -174,6 +180,11 @@ def train(
         speed = users * (1 - before / state.done) / (time.perf_counter() - started)
         nll, kl, loss = (state.steps.sum(0) / users).tolist()
         valid = None if plan.validate is None else plan.team.validated(plan.validate)
+        if valid is not None and not math.isfinite(valid):
+            raise TrainingError(
+                f"Expected a finite metric on validation users, got {valid} after epoch "
+                f"{len(state.history) + 1}; look for users without held-out items."
+            )
         best = None if valid is None else state.weigh(valid)
         seconds = time.perf_counter() - started
         epoch = Epoch(len(state.history) + 1, nll, kl, loss, beta, valid, seconds, best, speed, plan.part)
@@ -216,6 +227,7 @@ def run_epoch(state: State, rows: Rows, plan: Plan, callbacks: Sequence[Callback
             run_steps(state, watched, betas[state.done : end], replace(how, phase=phase, key=key))
     state.steps = plan.team.total(state.steps.cpu())  # what the host learns of the epoch, once
     _check_finite(state.steps[:, 2], epochs + 1)
+    _check_weights(network, epochs + 1, plan.team)
     return betas[-1]
 
 
@@ -283,6 +295,15 @@ def _check_finite(losses: Tensor, epoch: int) -> None:
     if wrong:
         raise TrainingError(
             f"Expected a finite loss, got {losses[wrong[0]].item()} in step {wrong[0] + 1} of {len(losses)} of epoch "
-            f"{epoch}; lower learning_rate, set max_grad_norm, or look for huge values in the data "
-            f'(values="log1p" tames counts).'
+            f"{epoch}; {ADVICE}."
+        )
+
+
+def _check_weights(network: nn.Module, epoch: int, team: Team) -> None:
+    """Refuse weights that are not finite, or too large to be squared: no loss has seen what the last step left."""
+    wrong = [name for name, weight in network.named_parameters() if not all_finite(weight, LARGEST)]
+    if team.world.max(torch.tensor([float(bool(wrong))])).item():  # of all ranks: each may have rows of its own
+        raise TrainingError(
+            f"Expected finite weights of at most {LARGEST:g} after epoch {epoch}, got others in "
+            f"{wrong[0] if wrong else 'the part of another rank'}; {ADVICE}."
         )

@@ -12,12 +12,13 @@ from torch import Tensor
 
 from recvae.baselines.peer import implicit_library, one_blas_thread
 from recvae.errors import TrainingError
+from recvae.memory import require
 from recvae.params import fitted, hyper, parameters
 from recvae.progress import bar
 from recvae.recommender import FitRun, Recommender
 from recvae.recommender.explain import by_leaving_out
 from recvae.recommender.similar import cosines
-from recvae.saving import taken
+from recvae.saving import check_fitted, taken
 from recvae.spaces import log, whole
 
 
@@ -41,6 +42,7 @@ class ALS(Recommender):
 
     def _fit(self, rows: sparse.csr_matrix, run: FitRun) -> dict[str, Any]:
         implicit = implicit_library()
+        require(4 * self.factors * sum(rows.shape), "the factors of users and items", "fewer factors")
         with bar(run.show_progress) as progress, one_blas_thread():
             model = self._new()
             task = progress.add_task("training ALS", total=self.iterations, note="")
@@ -54,6 +56,7 @@ class ALS(Recommender):
                 model.fit(rows, show_progress=False, callback=report)
             except implicit.recommender_base.ModelFitError as error:
                 raise TrainingError(f"Expected finite factors, got others: {error}; raise regularization.") from error
+        check_fitted(torch.from_numpy(model.item_factors), "raise regularization")
         return {"model_": model}
 
     def _tensors(self) -> dict[str, Tensor]:
