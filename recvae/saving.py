@@ -5,49 +5,34 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, NoReturn
+from typing import Any, BinaryIO
 
 import torch
 from scipy import sparse
 from torch import Tensor, nn
 
-from recvae.errors import DataNotFoundError, InvalidDataError, InvalidTypeError, TrainingError, shown
+from recvae.errors import DataNotFoundError, InvalidDataError, InvalidTypeError, shown
 from recvae.files import write_whole
+from recvae.finite import all_finite
 from recvae.memory import require
-from recvae.rows import check_arrays
+from recvae.tensor_file import (
+    DTYPES,
+    NAMES,
+    packed,
+    raw_bytes,
+    read_header,
+    read_tensors,
+    refuse_constant,
+    tensor_entries,
+)
+from recvae.validation import check_arrays
 
 FORMAT = 1
 HEADER = 100_000_000  # bytes of text in a safetensors file, at most
-CHUNK = 16 << 20  # bytes that are read at a time
-DIMS = 8  # of a tensor, at most
-# safetensors' names of the types that a model file may have: those that numpy has too
-DTYPES = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "I64": torch.int64,
-    "I32": torch.int32,
-    "I16": torch.int16,
-    "I8": torch.int8,
-    "U8": torch.uint8,
-    "BOOL": torch.bool,
-}
-NAMES = {dtype: name for name, dtype in DTYPES.items()}
-
 File = str | Path | BinaryIO
-
-
-class _Entry(NamedTuple):
-    """A tensor as the header of a file names it."""
-
-    name: str
-    dtype: torch.dtype
-    shape: tuple[int, ...]
-    size: int  # in bytes
 
 
 def write_model(file: File, tensors: Mapping[str, Tensor], description: dict[str, Any]) -> None:
@@ -61,17 +46,10 @@ def write_model(file: File, tensors: Mapping[str, Tensor], description: dict[str
     for name, tensor in plain.items():
         check_numbers(tensor, name)
     text = json.dumps(description | {"format": FORMAT}, default=lambda number: number.item())  # numpy's numbers
-    header: dict[str, Any] = {"__metadata__": {"recvae": text, "sha256": _checksum(plain, text)}}
-    names, end = sorted(plain, key=lambda name: (-plain[name].itemsize, name)), 0  # the widest first: all are aligned
-    for name in names:
-        tensor, begin = plain[name], end
-        end += tensor.nbytes
-        header[name] = {"dtype": NAMES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [begin, end]}
-    start = json.dumps(header, separators=(",", ":")).encode()
-    start += b" " * (-len(start) % 8)
-    if len(start) > HEADER:
+    header, body = packed(plain, {"recvae": text, "sha256": _checksum(plain, text)})
+    if len(header) > HEADER:
         raise InvalidDataError(f"Expected ids and titles of at most {HEADER:,} bytes, got more; save without titles.")
-    write_bytes(file, b"".join([len(start).to_bytes(8, "little"), start, *(_raw(plain[name]) for name in names)]))
+    write_bytes(file, b"".join([header, *body]))
 
 
 def write_bytes(file: File, content: bytes) -> None:
@@ -107,7 +85,7 @@ def read_model(file: File) -> tuple[dict[str, Tensor], dict[str, Any]]:
     except OSError as error:
         raise DataNotFoundError(f"Expected a model file at {name}, got: {error.strerror or error}.") from error
     try:
-        description = json.loads(metadata["recvae"], parse_constant=_refuse_constant)
+        description = json.loads(metadata["recvae"], parse_constant=refuse_constant)
         if not isinstance(description, dict):
             raise ValueError("its description is none")
         whole = metadata["sha256"] == _checksum(tensors, metadata["recvae"])
@@ -140,20 +118,6 @@ def check_numbers(tensor: Tensor, name: str) -> None:
         raise InvalidDataError(f"Expected finite numbers as {name}, got NaN or an infinity in {_kind(tensor)}.")
 
 
-def check_fitted(tensor: Tensor, remedy: str) -> None:
-    """Refuse what a fit came to where that is not finite: it would give no lists. Raises TrainingError."""
-    if not all_finite(tensor):
-        raise TrainingError(f"Expected finite numbers from the fit, got NaN or an infinity; {remedy}.")
-
-
-def all_finite(tensor: Tensor, largest: float = math.inf) -> bool:
-    """Whether all numbers are finite, and smaller than `largest` in size: in one pass, without a copy."""
-    if not tensor.is_floating_point() or not tensor.numel():
-        return True
-    low, high = (bound.item() for bound in tensor.detach().aminmax())  # NaN if one is
-    return -largest < low and high < largest
-
-
 def taken(tensors: Mapping[str, Tensor], name: str, shape: tuple[int | None, ...]) -> Tensor:
     """The tensor of a file by its name: of float32, and of that shape, None for any size. Raises InvalidDataError."""
     tensor = tensors.get(name)
@@ -183,13 +147,9 @@ def csr_tensors(matrix: sparse.csr_matrix) -> dict[str, Tensor]:
 def csr_from(tensors: Mapping[str, Tensor], shape: tuple[int, int]) -> sparse.csr_matrix:
     """The inverse of `csr_tensors`. Raises InvalidDataError where indices point outside of the matrix."""
     data = taken(tensors, "data", (None,))
-    indices, indptr = (tensors.get(name) for name in ("indices", "indptr"))
-    for index in (indices, indptr):
-        if index is None or index.dtype not in (torch.int32, torch.int64) or index.dim() != 1:
-            raise InvalidDataError(f"Expected integers as indices of a sparse matrix, got {_kind(index)}.")
-    assert indices is not None and indptr is not None
+    indices, indptr = (tensors.get(name, torch.empty(0)) for name in ("indices", "indptr"))
     arrays = data.numpy(), indices.numpy(), indptr.numpy()
-    check_arrays(*arrays, shape, "the sparse matrix")
+    check_arrays(*arrays, shape, "the sparse matrix of the file")
     return sparse.csr_matrix(arrays, shape=shape)
 
 
@@ -202,13 +162,10 @@ def scalar(tensors: Mapping[str, Tensor], name: str) -> float:
 
 
 def _content(stream: BinaryIO, name: str, size: int | None = None) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors of a file, and the header's text entries.
-
-    size : of the file in bytes, where that is known. A stream of any size is read no further than its header says
-    """
+    """The tensors of a file and the header's text entries; nothing is read after a header that is not ours."""
     header = _header(stream, name)
     try:
-        entries = _entries(header)
+        entries = tensor_entries(header)
         total = sum(entry.size for entry in entries)
         if size is not None and size != stream.tell() + total:
             raise ValueError(f"it has {size:,} bytes, where its header names {stream.tell() + total:,}")
@@ -216,25 +173,14 @@ def _content(stream: BinaryIO, name: str, size: int | None = None) -> tuple[dict
         raise _foreign(name, error) from error
     require(total, f"the model file {name}", "a machine with more memory")
     try:
-        tensors = {entry.name: _tensor(stream, entry) for entry in entries}
-        if stream.read(1):
-            raise ValueError("it holds more than its header names")
+        return read_tensors(stream, entries), header["__metadata__"]
     except (ValueError, TypeError, RuntimeError, MemoryError) as error:
         raise _foreign(name, error) from error
-    return tensors, header["__metadata__"]
 
 
 def _header(stream: BinaryIO, name: str) -> dict[str, Any]:
-    """The header: eight bytes of length, then JSON, as safetensors defines it.
-
-    Nothing else is read where the header is not ours: another file may be of any size.
-    """
-    start = stream.read(8)
     try:
-        size = int.from_bytes(start, "little")
-        if len(start) != 8 or size > HEADER:
-            raise ValueError("its header is too long, or cut")
-        header: dict[str, Any] = json.loads(stream.read(size), parse_constant=_refuse_constant)
+        header = read_header(stream, HEADER)
         if not all(isinstance(header["__metadata__"][entry], str) for entry in ("recvae", "sha256")):
             raise TypeError("its entries are no text")
     except (ValueError, KeyError, TypeError, RecursionError) as error:
@@ -242,52 +188,8 @@ def _header(stream: BinaryIO, name: str) -> dict[str, Any]:
     return header
 
 
-def _entries(header: dict[str, Any]) -> list[_Entry]:
-    """The tensors that a header names, in the order of their bytes. Raises ValueError for gaps and overlaps, and more.
-
-    Sizes are Python's integers: what a header claims cannot wrap.
-    """
-    named = [(name, entry) for name, entry in header.items() if name != "__metadata__"]
-    found, end = [], 0
-    for name, entry in sorted(named, key=lambda pair: list(pair[1]["data_offsets"])):
-        dtype, shape = DTYPES.get(entry["dtype"]), entry["shape"]
-        if dtype is None:
-            raise ValueError(f"{shown(name)} is of type {shown(entry['dtype'])}, which model files do not have")
-        if (
-            not isinstance(shape, list)
-            or len(shape) > DIMS
-            or not all(type(n) is int and 0 <= n < 2**63 for n in shape)
-        ):
-            raise ValueError(f"{shown(name)} is of shape {shown(shape)}")
-        size = math.prod(shape) * dtype.itemsize
-        if entry["data_offsets"] != [end, end + size]:
-            raise ValueError(f"the bytes of {shown(name)} do not follow those before, or are not as many as it needs")
-        found.append(_Entry(name, dtype, tuple(shape), size))
-        end += size
-    return found
-
-
-def _tensor(stream: BinaryIO, entry: _Entry) -> Tensor:
-    """The next tensor of a file, in memory that is taken as its bytes arrive."""
-    content = bytearray()
-    while len(content) < entry.size:
-        part = stream.read(min(CHUNK, entry.size - len(content)))
-        if not part:
-            raise ValueError(f"it ends within {shown(entry.name)}")
-        content += part
-    if not content:
-        return torch.empty(entry.shape, dtype=entry.dtype)
-    if entry.dtype == torch.bool and torch.frombuffer(content, dtype=torch.uint8).max() > 1:
-        raise ValueError(f"{shown(entry.name)} has bytes that are neither true nor false")
-    return torch.frombuffer(content, dtype=entry.dtype).reshape(entry.shape)
-
-
 def _foreign(name: str, error: Exception) -> InvalidDataError:
     return InvalidDataError(f"Expected a model file of recvae, got {name}, which is damaged or another: {error}.")
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"it has {name} in its text, which is no number")
 
 
 def _fits(tensor: Tensor, shape: tuple[int | None, ...]) -> bool:
@@ -299,15 +201,10 @@ def _kind(tensor: Tensor | None) -> str:
     return "nothing" if tensor is None else f"{str(tensor.dtype).removeprefix('torch.')} of shape {tuple(tensor.shape)}"
 
 
-def _raw(tensor: Tensor) -> Any:
-    """The bytes of a contiguous tensor on the host, not copied."""
-    return tensor.reshape(-1).view(torch.uint8).numpy()
-
-
 def _checksum(tensors: Mapping[str, Tensor], text: str) -> str:
     digest = hashlib.sha256(text.encode())
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(_raw(tensor))
+        digest.update(raw_bytes(tensor))
     return digest.hexdigest()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -12,17 +11,13 @@ from torch import Tensor, nn
 
 from recvae.batches import Batch, Rows
 from recvae.callbacks import Callback, Epoch
-from recvae.errors import TrainingError
+from recvae.finite import check_losses, check_metric, check_weights
 from recvae.nn.candidates import Sampler
 from recvae.nn.noise import Noise, key_of
 from recvae.nn.products import in_bfloat16
 from recvae.nn.scratch import reused
 from recvae.nn.vae import VAE
-from recvae.rows import LARGEST
-from recvae.saving import all_finite
 from recvae.team import Team
-
-ADVICE = 'lower learning_rate, set max_grad_norm, or look for huge values in the data (values="log1p" tames counts)'
 
 
 @dataclass(frozen=True)
@@ -180,11 +175,7 @@ def train(
         speed = users * (1 - before / state.done) / (time.perf_counter() - started)
         nll, kl, loss = (state.steps.sum(0) / users).tolist()
         valid = None if plan.validate is None else plan.team.validated(plan.validate)
-        if valid is not None and not math.isfinite(valid):
-            raise TrainingError(
-                f"Expected a finite metric on validation users, got {valid} after epoch "
-                f"{len(state.history) + 1}; look for users without held-out items."
-            )
+        check_metric(valid, len(state.history) + 1)
         best = None if valid is None else state.weigh(valid)
         seconds = time.perf_counter() - started
         epoch = Epoch(len(state.history) + 1, nll, kl, loss, beta, valid, seconds, best, speed, plan.part)
@@ -226,8 +217,8 @@ def run_epoch(state: State, rows: Rows, plan: Plan, callbacks: Sequence[Callback
             watched = _watched(batches, callbacks, state, saver)
             run_steps(state, watched, betas[state.done : end], replace(how, phase=phase, key=key))
     state.steps = plan.team.total(state.steps.cpu())  # what the host learns of the epoch, once
-    _check_finite(state.steps[:, 2], epochs + 1)
-    _check_weights(network, epochs + 1, plan.team)
+    check_losses(state.steps[:, 2], epochs + 1)
+    check_weights(network, epochs + 1, plan.team.world)
     return betas[-1]
 
 
@@ -288,22 +279,3 @@ def _step(state: State, batch: Batch, beta: float, how: How) -> Tensor:
     for optimizer in state.optimizers:
         optimizer.step()
     return sums
-
-
-def _check_finite(losses: Tensor, epoch: int) -> None:
-    wrong = (~losses.isfinite()).nonzero()[:, 0].tolist()
-    if wrong:
-        raise TrainingError(
-            f"Expected a finite loss, got {losses[wrong[0]].item()} in step {wrong[0] + 1} of {len(losses)} of epoch "
-            f"{epoch}; {ADVICE}."
-        )
-
-
-def _check_weights(network: nn.Module, epoch: int, team: Team) -> None:
-    """Refuse weights that are not finite, or too large to be squared: no loss has seen what the last step left."""
-    wrong = [name for name, weight in network.named_parameters() if not all_finite(weight, LARGEST)]
-    if team.world.max(torch.tensor([float(bool(wrong))])).item():  # of all ranks: each may have rows of its own
-        raise TrainingError(
-            f"Expected finite weights of at most {LARGEST:g} after epoch {epoch}, got others in "
-            f"{wrong[0] if wrong else 'the part of another rank'}; {ADVICE}."
-        )

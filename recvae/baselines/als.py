@@ -10,15 +10,16 @@ from numpy.typing import NDArray
 from scipy import sparse
 from torch import Tensor
 
-from recvae.baselines.peer import implicit_library, one_blas_thread
+from recvae.baselines.peer import implicit_library, one_blas_thread, writable
 from recvae.errors import TrainingError
+from recvae.finite import check_fitted
 from recvae.memory import require
 from recvae.params import fitted, hyper, parameters
 from recvae.progress import bar
 from recvae.recommender import FitRun, Recommender
 from recvae.recommender.explain import by_leaving_out
 from recvae.recommender.similar import cosines
-from recvae.saving import check_fitted, taken
+from recvae.saving import taken
 from recvae.spaces import log, whole
 
 
@@ -53,7 +54,7 @@ class ALS(Recommender):
                     run.callback(iteration, seconds, loss)
 
             try:
-                model.fit(rows, show_progress=False, callback=report)
+                model.fit(writable(rows), show_progress=False, callback=report)
             except implicit.recommender_base.ModelFitError as error:
                 raise TrainingError(f"Expected finite factors, got others: {error}; raise regularization.") from error
         check_fitted(torch.from_numpy(model.item_factors), "raise regularization")
@@ -84,7 +85,7 @@ class ALS(Recommender):
     def _user_vectors(self, rows: sparse.csr_matrix) -> Tensor:
         try:
             with one_blas_thread():
-                factors = self.model_.recalculate_user(np.arange(rows.shape[0]), rows)  # (B, factors)
+                factors = self.model_.recalculate_user(np.arange(rows.shape[0]), writable(rows))  # (B, factors)
         except ValueError as error:  # the solver met a matrix that is not positive definite
             raise TrainingError(
                 f"Expected factors that can be solved for, got: {error}; raise regularization."

@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from scipy import sparse
 from torch import Tensor
 
-from recvae.baselines.peer import implicit_library
+from recvae.baselines.peer import implicit_library, writable
+from recvae.finite import check_fitted
 from recvae.params import fitted, hyper, parameters
 from recvae.recommender import FitRun, Recommender
-from recvae.saving import check_fitted, csr_from, csr_tensors
+from recvae.saving import csr_from, csr_tensors
 from recvae.spaces import whole
 
 
@@ -41,7 +42,7 @@ class ItemKNN(Recommender):
         with warnings.catch_warnings():
             # implicit converts the matrices that it has weighted itself, and warns of it
             warnings.simplefilter("ignore", implicit.utils.ParameterWarning)
-            model.fit(rows, show_progress=False)
+            model.fit(writable(rows), show_progress=False)
         similarity = model.similarity.tocsr().astype(np.float32)
         check_fitted(torch.from_numpy(similarity.data), "look for huge values in the data")
         return {"similarity_": similarity}

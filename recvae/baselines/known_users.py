@@ -11,14 +11,15 @@ from numpy.typing import NDArray
 from scipy import sparse
 from torch import Tensor
 
-from recvae.baselines.peer import implicit_library
+from recvae.baselines.peer import implicit_library, writable
 from recvae.errors import OutOfRangeError, TrainingError, UnknownUsersError
+from recvae.finite import check_fitted
 from recvae.memory import require
 from recvae.params import fitted, get_params, hyper, parameters
 from recvae.progress import bar
 from recvae.recommender import FitRun, Recommender
 from recvae.recommender.similar import cosines, unit
-from recvae.saving import check_fitted, taken
+from recvae.saving import taken
 from recvae.spaces import log, whole
 from recvae.topk import Scorer
 
@@ -57,7 +58,7 @@ class KnownUsers(Recommender):
                     run.callback(iteration, seconds, None)  # they compute no loss
 
             try:
-                model.fit(rows, show_progress=False, callback=report)
+                model.fit(writable(rows), show_progress=False, callback=report)
             except implicit_library().recommender_base.ModelFitError as error:
                 raise TrainingError(f"Expected finite factors, got others: {error}; lower learning_rate.") from error
         arrays = {"user_factors_": model.user_factors, "item_factors_": model.item_factors}

@@ -12,10 +12,11 @@ from scipy import sparse
 from torch import Tensor
 
 from recvae.closed_form import dense_weights, gram, gram_diagonal, sparse_weights
+from recvae.finite import check_fitted
 from recvae.nn.bag import weighted_sums
 from recvae.params import fitted, hyper, parameters
 from recvae.recommender import FitRun, Recommender
-from recvae.saving import check_fitted, csr_from, csr_tensors, taken
+from recvae.saving import csr_from, csr_tensors, taken
 from recvae.spaces import uniform
 
 FORMS = ("auto", "dense", "sparse")
