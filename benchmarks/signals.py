@@ -116,8 +116,8 @@ def _inputs(folder: Path) -> Path:
     order = np.random.default_rng(0).permutation(rows.nnz)
     frame = pd.DataFrame({"user": rows.row[order], "item": rows.col[order]})
     (folder / "events").mkdir(parents=True)
-    for part, events in enumerate(np.array_split(frame, 4)):
-        events.to_parquet(folder / "events" / f"{part}.parquet", index=False)
+    for part in range(4):
+        frame[part::4].to_parquet(folder / "events" / f"{part}.parquet", index=False)
     EASE().fit(Interactions.from_frame(frame), show_progress=False).save(folder / "model.recvae")
     return folder
 
