@@ -24,6 +24,7 @@ from recvae.large.stored import LEAST_MIB
 from recvae.params import check_whole
 from recvae.progress import bar
 from recvae.recommender import Recommender
+from recvae.recommender.state import snapshot
 from recvae.saving import content_checksum
 from recvae.version import __version__
 
@@ -96,6 +97,7 @@ def recommend_to_parquet(
     cluster = _cluster(engine, actors, ray_address)
     source, folder = find_source(input, user, item, value, min_value), Path(out)
     source.check_apart(folder)
+    model = snapshot(model)
     index = _known_items(model, N)
     lists = Lists(model, index, min(N, len(index)), None if value is None else "value", users_per_part)
     content = _content(model)

@@ -26,6 +26,7 @@ from recvae.errors import (
 from recvae.interactions import Ids, Interactions
 from recvae.params import check_params, fitted, get_params, hyper, parameters
 from recvae.recommender.abilities import absence, hook
+from recvae.recommender.state import become, changes
 from recvae.rows import VALUES, check_rows, transform_values
 from recvae.shards import Shards
 from recvae.split import Holdout
@@ -83,8 +84,9 @@ class Model(ABC):
     def __getstate__(self) -> dict[str, Any]:
         """What a pickle holds, in memory (joblib, Ray): no rows or places of users, nor what is made anew."""
         left_out = ("_trained", "_index", "_item_index")
-        return {name: value for name, value in self.__dict__.items() if name not in left_out}
+        return {name: value for name, value in dict(self.__dict__).items() if name not in left_out}
 
+    @changes
     def fit(
         self,
         user_items: Any,
@@ -120,20 +122,19 @@ class Model(ABC):
         run = FitRun(values, show_progress, callback, valid, heard if current().is_writer else [], kept)
         with told(run.callbacks, self._start("fit", rows, run)):
             fitted = self._fit(rows, run)
-        # all at once and at the end: a fit that fails leaves the model as it was
-        self.__dict__.update(
-            fitted,
-            values_=values,
-            n_items_=rows.shape[1],
-            item_ids_=getattr(user_items, "item_ids", None),
-            titles_=getattr(user_items, "titles", None),
-            trained_on_=None if sparse.issparse(user_items) else user_items.fingerprint(),
-            params_=get_params(self),
-            # a copy: whoever owns the rows may change them
-            _trained=None if isinstance(rows, Shards) or absence(type(self), "_user_vectors") else rows.copy(),
-            _index=None,
-            _index_given=False,
-        )
+        state = {
+            "values_": values,
+            "n_items_": rows.shape[1],
+            "item_ids_": getattr(user_items, "item_ids", None),
+            "titles_": getattr(user_items, "titles", None),
+            "trained_on_": None if sparse.issparse(user_items) else user_items.fingerprint(),
+            "params_": get_params(self),
+            # a copy: the owner of the rows may change them
+            "_trained": None if isinstance(rows, Shards) or absence(type(self), "_user_vectors") else rows.copy(),
+            "_index": None,
+            "_index_given": False,
+        }
+        become(self, fitted | state)  # at the end: a fit that fails leaves the model as it was
         return self
 
     def _readable(self, user_items: Any) -> tuple[sparse.csr_matrix | Shards, str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +30,7 @@ from recvae.shards.shard_file import (
 )
 from recvae.split.holdout import Holdout
 from recvae.split.strong import hold_out
+from recvae.threads import lazy
 
 
 class Shards:
@@ -88,18 +88,18 @@ class Shards:
             if deep and not piece.is_whole(self.folder):
                 raise InvalidDataError(f"Expected {path} as it was written, got other content; {REMEDY}.")
 
-    @cached_property
+    @lazy
     def item_ids(self) -> Ids:
         """Raw ids of the columns, as `Interactions` has them."""
         ids: Ids = read_ids(self.folder / ITEMS).to_numpy()
         return ids
 
-    @cached_property
+    @lazy
     def item_counts(self) -> NDArray[np.int64]:
         """How many of the users have each item."""
         return np.asarray(read_ids(self.folder / ITEMS, 1).to_numpy(), dtype=np.int64)
 
-    @cached_property
+    @lazy
     def user_ids(self) -> pa.ChunkedArray:
         """Raw ids of the rows, as Arrow has them: Python objects of millions of texts would take much memory."""
         return read_ids(self.folder / USERS)
