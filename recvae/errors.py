@@ -3,12 +3,32 @@
 from __future__ import annotations
 
 import difflib
+import unicodedata
 from collections.abc import Iterable
 from typing import Self
 
+LONGEST = 4000  # characters of a sentence: it may quote data of any length
+UNPRINTABLE = ("Cc", "Cf", "Cs", "Zl", "Zp")  # controls, marks that turn text around, lone surrogates, line breaks
+
+
+def one_line(text: str) -> str:
+    """Text that may quote data or file names, as one line that any terminal can show: controls are escaped."""
+    text = " ".join(text.splitlines() if "\n" in text or "\r" in text else [text])
+    if len(text) > LONGEST:
+        text = f"{text[: LONGEST // 2]} ... {text[-LONGEST // 2 :]}"
+    if text.isprintable():
+        return text
+    return "".join(ascii(c)[1:-1] if unicodedata.category(c) in UNPRINTABLE else c for c in text)
+
 
 class RecvaeError(Exception):
-    """Base of all errors that recvae raises on purpose. The message says what was expected, what came, what to do."""
+    """Base of all errors that recvae raises on purpose. The message says what was expected, what came, what to do.
+
+    `str(error)` is one line without control characters, whatever data or names of files it quotes.
+    """
+
+    def __str__(self) -> str:
+        return one_line(super().__str__())
 
 
 class InvalidDataError(RecvaeError, ValueError):
