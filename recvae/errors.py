@@ -11,14 +11,19 @@ LONGEST = 4000  # characters of a sentence: it may quote data of any length
 UNPRINTABLE = ("Cc", "Cf", "Cs", "Zl", "Zp")  # controls, marks that turn text around, lone surrogates, line breaks
 
 
-def one_line(text: str) -> str:
-    """Text that may quote data or file names, as one line that any terminal can show: controls are escaped."""
-    text = " ".join(text.splitlines() if "\n" in text or "\r" in text else [text])
-    if len(text) > LONGEST:
-        text = f"{text[: LONGEST // 2]} ... {text[-LONGEST // 2 :]}"
+def escaped(text: str) -> str:
+    """Text with all that could steer a terminal, and lone surrogates, as escapes."""
     if text.isprintable():
         return text
     return "".join(ascii(c)[1:-1] if unicodedata.category(c) in UNPRINTABLE else c for c in text)
+
+
+def one_line(text: str) -> str:
+    """Text that may quote data or names of files, as one line of bounded length that any terminal can show."""
+    text = " ".join(line.strip() for line in lines) if len(lines := text.splitlines()) > 1 else text
+    if len(text) > LONGEST:
+        text = f"{text[: LONGEST // 2]} ... {text[-LONGEST // 2 :]}"
+    return escaped(text)
 
 
 class RecvaeError(Exception):

@@ -13,20 +13,29 @@ from recvae.errors import OutputError, RecvaeError
 from recvae.paths import output_path, real_path
 
 NAME_BYTES = 255  # of a name, on most file systems
+TRIES = 20
 ADDED_BYTES = 10  # what a temporary name has besides: a dot, a hyphen, eight random letters
 
 
 def check_writable(path: Path) -> None:
     """Try whether `path` can be written, now rather than after the work; nothing is left. Raises OutputError."""
     path = output_path(path)
-    with writing(path):
-        target = _target(path)
-        made = _make_folders(target.parent)
-        try:
-            with tempfile.TemporaryDirectory(dir=target.parent):
-                pass
-        finally:
-            _remove_folders(made)
+    with writing(path), scratch_folder(_target(path).parent):
+        pass
+
+
+@contextmanager
+def scratch_folder(folder: Path, prefix: str = ".recvae-") -> Iterator[Path]:
+    """A folder in `folder` for the `with` block; `folder` is made, and goes again where nothing came into it.
+
+    Raises OSError.
+    """
+    made, scratch = _make_scratch(folder, prefix)
+    try:
+        with scratch:
+            yield Path(scratch.name)
+    finally:
+        _remove_folders(made)
 
 
 def make_folder(folder: Path) -> None:
@@ -54,16 +63,11 @@ def replacing(path: Path) -> Iterator[Path]:
     path = output_path(path)
     with writing(path):
         target = _target(path)  # a link stays a link
-        made = _make_folders(target.parent)
-        try:
-            with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{_shortened(target.name)}-") as scratch:
-                part = Path(scratch) / target.name
-                yield part
-                _keep_mode(target, part)
-                part.replace(target)
-        except BaseException:
-            _remove_folders(made)
-            raise
+        with scratch_folder(target.parent, f".{_shortened(target.name)}-") as scratch:
+            part = scratch / target.name
+            yield part
+            _keep_mode(target, part)
+            part.replace(target)
 
 
 def append_line(path: Path, line: str) -> None:
@@ -84,6 +88,20 @@ def _target(path: Path) -> Path:
     if path.exists() and not path.is_file():
         raise OSError(0, "it is there and no file")
     return real_path(path)
+
+
+def _make_scratch(folder: Path, prefix: str) -> tuple[list[Path], tempfile.TemporaryDirectory[str]]:
+    """-> folders that were made for it, the innermost first; the folder itself"""
+    for left in reversed(range(TRIES)):
+        made = _make_folders(folder)
+        try:
+            return made, tempfile.TemporaryDirectory(dir=folder, prefix=prefix)
+        except OSError as error:
+            _remove_folders(made)
+            # another process, which looked whether it can write there, may just have removed the folder that it made
+            if not (isinstance(error, FileNotFoundError) and left):
+                raise
+    raise AssertionError("the last try has raised")
 
 
 def _make_folders(folder: Path) -> list[Path]:

@@ -52,7 +52,7 @@ def output_path(path: Any) -> Path:
 
 
 def real_path(path: Path) -> Path:
-    """The path without links and dots, as far as there is something; a loop of links stays, for the system to refuse."""
+    """The path without links and dots, as far as there is something; a loop of links stays as it is."""
     return Path(os.path.realpath(path))
 
 
@@ -62,6 +62,11 @@ def check_below(folder: Path, name: str, what: str) -> Path:
     if not is_below(name) or not real_path(path).is_relative_to(real_path(folder)):
         raise InvalidDataError(f"Expected {what} to be within {folder}, got {name!r}, which leads out of it.")
     return path
+
+
+def is_name(name: str) -> bool:
+    """Whether this can be the name of a file in a folder, and not a way to somewhere else."""
+    return is_below(name) and len(Path(name).parts) == 1 and "\\" not in name and name == Path(name).name
 
 
 def is_below(name: str) -> bool:
@@ -78,22 +83,24 @@ def check_apart(outputs: Mapping[str, Path], inputs: Iterable[Path]) -> None:
 
     Raises InvalidParameterError, which names both.
     """
-    read = [(path, real_path(path)) for path in inputs]
+    read = list(inputs)
     for name, output in outputs.items():
-        place = real_path(output)
-        for given, source in read:
-            relation = _relation(place, source)
+        for source in read:
+            relation = relation_of(output, source)
             if relation:
                 raise InvalidParameterError(
                     f"Expected {name} to be another file than those that are read, and outside of their folders, got "
-                    f"{output}, which {relation} {given}."
+                    f"{output}, which {relation} {source}."
                 )
 
 
-def _relation(output: Path, source: Path) -> str:
-    """What an output has to do with an input, in words; nothing where they are apart."""
-    if output == source or _same(output, source) or _linked_within(output, source):
-        return "is" if not source.is_dir() or output.is_dir() else "is linked to a file of"
+def relation_of(output: Path, source: Path) -> str:
+    """What an output has to do with another path, in words; nothing where they are apart."""
+    output, source = real_path(output), real_path(source)
+    if output == source or _same(output, source):
+        return "is"
+    if _linked_within(output, source):
+        return "is a file of"
     if any(above == source or _same(above, source) for above in output.parents):
         return "lies within"
     if any(above == output or _same(above, output) for above in source.parents):

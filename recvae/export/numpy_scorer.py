@@ -121,7 +121,7 @@ def load(file: str | Path | BinaryIO) -> Scorer:
     Raises FileNotFoundError, and ValueError for a file that is damaged or another.
     """
     name = str(file) if isinstance(file, (str, Path)) else getattr(file, "name", "the open file")
-    content = Path(file).read_bytes() if isinstance(file, (str, Path)) else file.read()
+    content = Path(file).expanduser().read_bytes() if isinstance(file, (str, Path)) else file.read()
     try:
         arrays = _arrays(content)
         description = json.loads(arrays.pop("description").tobytes())

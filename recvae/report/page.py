@@ -9,6 +9,7 @@ from typing import Any
 
 from recvae.errors import MissingDependencyError
 from recvae.files import write_whole
+from recvae.paths import output_path
 from recvae.results import check_results
 
 PAGE = "index.html"
@@ -34,7 +35,7 @@ def write_page(results: dict[str, Any], folder: Path) -> Path:
     """
     check_page()
     check_results(results)
-    path = folder / PAGE
+    path = output_path(folder) / PAGE
     write_whole(path, _html(results).encode())
     return path
 
