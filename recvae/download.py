@@ -98,11 +98,13 @@ def _unpack(archive: Path, folder: str, scratch: Path) -> Path:
             _check_members(members, archive, scratch)
             for member in members:
                 _unpack_member(content, member, top)
-    except (OSError, EOFError) as error:
-        if getattr(error, "errno", None) is not None:
-            raise OutputError(f"Expected room to unpack {archive.name} in {scratch.parent}, got: {error}.") from error
-        raise _damaged(archive, error) from error
-    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, NotImplementedError, ValueError) as error:
+    except OSError as error:
+        if not isinstance(error, RecvaeError):
+            raise OutputError(
+                f"Expected to unpack {archive.name} in {scratch.parent}, got: {error.strerror}; nothing of it is kept."
+            ) from error
+        raise
+    except (zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError, struct.error, NotImplementedError, RuntimeError, ValueError) as error:
         if isinstance(error, RecvaeError):
             raise
         raise _damaged(archive, error) from error

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from recvae.errors import MissingDependencyError
-from recvae.files import write_whole
+from recvae.files import check_writable, write_whole
 from recvae.paths import output_path
 from recvae.results import check_results
 
@@ -36,6 +36,7 @@ def write_page(results: dict[str, Any], folder: Path) -> Path:
     check_page()
     check_results(results)
     path = output_path(folder) / PAGE
+    check_writable(path)  # now rather than after the page is made
     write_whole(path, _html(results).encode())
     return path
 
