@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from recvae.errors import DataNotFoundError, InvalidDataError, InvalidTypeError
 from recvae.files import check_writable, write_whole
+from recvae.paths import input_path, output_path
 
 READABLE = ("parquet", "csv", "tsv")
 
@@ -28,7 +29,7 @@ def read_table(path: str | Path, columns: Sequence[str]) -> pa.Table:
 
     Raises DataNotFoundError, InvalidDataError for an unknown ending, missing or double columns, and broken lines.
     """
-    path = Path(path)
+    path = input_path(path)
     kind = "parquet" if path.is_dir() else _kind(path, READABLE, (".gz", ".bz2", ".zst"))
     if kind != "parquet":
         return read_delimited(path, "," if kind == "csv" else "\t", columns)
@@ -88,7 +89,7 @@ def read_delimited(
 
 def write_table(path: str | Path, table: pa.Table) -> None:
     """Write a .parquet, .csv, .tsv or .jsonl file, atomically. Raises as `check_table`."""
-    path = Path(path)
+    path = output_path(path)
     kind = check_table(path)
     if kind == "parquet":
         sink = pa.BufferOutputStream()

@@ -12,6 +12,7 @@ from recvae.errors import InvalidDataError, InvalidParameterError
 from recvae.events import check_min_value
 from recvae.frames import check_ids, check_numbers, parquet_parts
 from recvae.histories import is_listing
+from recvae.paths import input_path, relation_of
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,8 @@ class Source:
         return [{"file": name, "bytes": stat.st_size, "modified": stat.st_mtime_ns} for name, stat in stats]
 
     def check_apart(self, folder: Path) -> None:
-        """Refuse a folder to write to that lies within what is read."""
-        if self.path.is_dir() and folder.resolve().is_relative_to(self.path.resolve()):
+        """Refuse a folder to write to that lies within what is read, or holds it."""
+        if relation_of(folder, self.path):
             raise InvalidParameterError(
                 f"Expected a folder for the parts outside of {self.path}, which is read, got {folder}."
             )
@@ -49,7 +50,7 @@ def find_source(path: str | Path, user: str, item: str, value: str | None, min_v
     Raises DataNotFoundError, InvalidDataError for another kind of file, a part of another schema, missing columns and
     columns of another kind than ids and numbers, InvalidParameterError for a `value` or `min_value` without use.
     """
-    path = Path(path)
+    path = input_path(path)
     if min_value is not None and value is None:
         raise InvalidParameterError(f"Expected the column of values for min_value={min_value}, got value=None.")
     if min_value is not None:

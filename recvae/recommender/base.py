@@ -25,6 +25,7 @@ from recvae.errors import (
 )
 from recvae.interactions import Ids, Interactions
 from recvae.params import check_params, fitted, get_params, hyper, parameters
+from recvae.paths import check_apart, output_path
 from recvae.recommender.abilities import absence, hook
 from recvae.recommender.state import become, changes
 from recvae.rows import VALUES, check_rows, transform_values
@@ -116,6 +117,8 @@ class Model(ABC):
         """
         check_params(self)
         kept = self._check_checkpoint(checkpoint)
+        if kept is not None and isinstance(user_items, Shards):
+            check_apart({"the checkpoint": output_path(kept.folder)}, [user_items.folder])
         rows, values = self._readable(user_items)
         check_valid(valid, rows.shape[1])
         heard = listeners(callbacks)

@@ -70,6 +70,8 @@ def load(file: File, device: str | None = None) -> Recommender:
     does not hold, UnknownNameError for a model class that is not known here, InvalidParameterError for a device that is
     not.
     """
+    import recvae.public  # noqa: F401  a file may be of any model of ours
+
     if device is not None:
         find_device(device)
     tensors, description = read_model(file)

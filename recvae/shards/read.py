@@ -14,6 +14,7 @@ from scipy import sparse
 from recvae.errors import DataNotFoundError, InvalidDataError, InvalidParameterError, InvalidTypeError, OutOfRangeError
 from recvae.ids import Ids
 from recvae.large.folder import MANIFEST, Manifest, load_manifest, sound_manifest
+from recvae.paths import input_path
 from recvae.rows import Values
 from recvae.shards.ids_file import read_ids
 from recvae.shards.shard_file import (
@@ -48,7 +49,7 @@ class Shards:
     """
 
     def __init__(self, folder: str | Path):
-        self.folder = Path(folder)
+        self.folder = input_path(folder)
         manifest = _finished(self.folder)
         self._settings, self._files = manifest.settings, {piece.file: piece for piece in manifest.parts}
         self.pieces = [piece for piece in manifest.parts if is_shard(piece.file)]
