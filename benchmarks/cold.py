@@ -60,12 +60,21 @@ def hide(dataset: str, home: Path | None, split_seed: int) -> Cold:
     seen = _only(fold_in, np.arange(n_items) < n_old)
     new = _only((fold_in + held_out).tocsr(), np.arange(n_items) >= n_old)
     some = np.flatnonzero(np.diff(new.indptr))
-    test = replace(split.test, users=split.test.users[some], fold_in=seen[some], item_counts=np.zeros(n_items, int))
     everything = (fold_in + held_out - seen).tocsr()[some]
     everything.eliminate_zeros()
-    return Cold(
-        split.train.select_items(order), n_old, replace(test, held_out=new[some]), replace(test, held_out=everything)
+    train, users = split.train.select_items(order), split.test.users[some]
+    hidden, left = (
+        replace(
+            split.test,
+            fold_in=seen[some],
+            held_out=part,
+            users=users,
+            item_counts=np.zeros(n_items, int),
+            item_ids=train.item_ids,
+        )
+        for part in (new[some], everything)
     )
+    return Cold(train, n_old, hidden, left)
 
 
 def features(data: Interactions) -> sparse.csr_matrix:

@@ -66,6 +66,7 @@ def grow(dataset: str, home: Path | None, split_seed: int) -> Growth:
         fold_in=_in_order(split.test.fold_in, order),
         held_out=_in_order(split.test.held_out, order),
         item_counts=split.test.item_counts[order],
+        item_ids=train.item_ids,
     )
     return Growth(old, later, both, test)
 

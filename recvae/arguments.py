@@ -23,7 +23,7 @@ from recvae.interactions import Interactions
 from recvae.params import get_params, parse_param
 from recvae.recommender import Recommender
 from recvae.shards import Shards
-from recvae.split import SPLIT_OPTIONS, Split, check_split, make_split, split_options
+from recvae.split import SPLIT_OPTIONS, Holdout, Split, check_split, make_split, split_options
 from recvae.world import World
 
 
@@ -167,6 +167,13 @@ def say(line: str) -> None:
     """A line on how it goes, on standard error: standard output is for results."""
     if not _silent.get():
         print(line, file=sys.stderr, flush=True)
+
+
+def say_dropped(purpose: str, holdout: Holdout | None) -> None:
+    """How many users a split has left out, and why, where it has."""
+    if holdout is not None and holdout.dropped:
+        drawn = len(holdout.users) + holdout.dropped
+        say(f"{holdout.dropped:,} of {drawn:,} {purpose} users were left out: {holdout.reason}")
 
 
 @contextmanager
