@@ -126,7 +126,9 @@ def test_the_test_users_are_looked_at_too():
     ids = np.random.RandomState(3).permutation(40)
     dense = np.ones((40, 6))
     dense[ids[-5:], 2:] = 0
-    with pytest.raises(InvalidDataError, match="Expected test users with .* got 5 users, of whom none has more than 2"):
+    with pytest.raises(
+        InvalidDataError, match=r"Expected test users with .* got 5 users, of whom none has more than 2"
+    ):
         strong_split(Interactions.from_matrix(sparse.csr_matrix(dense)), 5, seed=3)
     dense[ids[-1]] = 1
     test = strong_split(Interactions.from_matrix(sparse.csr_matrix(dense)), 5, seed=3).test

@@ -74,18 +74,11 @@ def hold_out(
 
     Raises InvalidDataError where no one has enough events.
     """
+    enough = check_enough(purpose, np.diff(matrix.indptr), test_share)
     matrix.sort_indices()
     held = _draw(matrix.indptr, test_share, np.random.RandomState(seed))
     fold_in, held_out = select_cells(matrix, ~held), select_cells(matrix, held)
     some = np.flatnonzero(np.diff(held_out.indptr))
-    enough = _enough(test_share)
-    if not len(some):
-        raise InvalidDataError(
-            f"Expected {purpose} users with at least {enough} events on items of the training users, of which "
-            f"{test_share:g} are held out, got {len(users):,} users, of whom none has more than "
-            f"{np.diff(matrix.indptr).max(initial=0)}; keep out more users, or take another split, such as per-user "
-            f"or leave-last."
-        )
     return Holdout(
         fold_in=fold_in[some],
         held_out=held_out[some],
@@ -96,11 +89,23 @@ def hold_out(
     )
 
 
-def _enough(test_share: float) -> int:
-    """How many events a user needs for one of them to be held out."""
+def check_enough(purpose: str, lengths: NDArray[np.integer], test_share: float) -> int:
+    """How many events a user needs for one of them to be held out.
+
+    lengths : how many the users have, on items of the training users
+
+    Raises InvalidDataError where no one has so many.
+    """
     enough = max(5, math.floor(1 / test_share))
     while int(test_share * enough) < 1:
         enough += 1
+    most = int(lengths.max(initial=0))
+    if most < enough:
+        raise InvalidDataError(
+            f"Expected {purpose} users with at least {enough} events on items of the training users, of which "
+            f"{test_share:g} are held out, got {len(lengths):,} users, of whom none has more than {most}; keep out "
+            f"more users, or take another split, such as per-user or leave-last."
+        )
     return enough
 
 
