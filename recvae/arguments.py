@@ -21,7 +21,7 @@ from recvae.params import get_params, parse_param
 from recvae.paths import check_apart, output_path, relation_of
 from recvae.recommender import Recommender
 from recvae.shards import Shards
-from recvae.split import SPLIT_OPTIONS, Split, check_split, make_split, split_options
+from recvae.split import SPLIT_OPTIONS, Holdout, Split, check_split, make_split, split_options
 from recvae.streams import note
 from recvae.world import World
 
@@ -179,6 +179,13 @@ def say(line: str) -> None:
     """A line on how it goes, on standard error: standard output is for results."""
     if not _silent.get():
         note(line)
+
+
+def say_dropped(purpose: str, holdout: Holdout | None) -> None:
+    """How many users a split has left out, and why, where it has."""
+    if holdout is not None and holdout.dropped:
+        drawn = len(holdout.users) + holdout.dropped
+        say(f"{holdout.dropped:,} of {drawn:,} {purpose} users were left out: {holdout.reason}")
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from recvae.arguments import (
     lone,
     new_model,
     say,
+    say_dropped,
 )
 from recvae.benchmark import run_benchmark
 from recvae.callbacks import Callback
@@ -136,11 +137,14 @@ def _train(
     split = None if shards is not None else asked_split(arguments)
     data = shards or (load_events(arguments) if split is None else split.refit or split.train)
     say(str(data) if isinstance(data, Shards) else data.describe())
+    valid = split.valid if split is not None else _valid_of(shards)
+    say_dropped("validation", valid)
+    say_dropped("test", None if split is None else split.test)
     if world.size > 1:
         say(f"Training by {world.size} processes on {world.device.type}, which share the {_shared(model)} of each step")
     started = time.perf_counter()
     if split is None:
-        model = model.fit(data, valid=_valid_of(shards), callbacks=heard, checkpoint=kept)
+        model = model.fit(data, valid=valid, callbacks=heard, checkpoint=kept)
     else:
         model = fit_split(model, split, callbacks=heard, checkpoint=kept)
     seconds = time.perf_counter() - started
@@ -177,7 +181,9 @@ def evaluate(arguments: argparse.Namespace) -> None:
             "Expected the model to have been trained on the training part of this split, but it was on other users or "
             "events, perhaps those of the test: take the data, the split and the --split-seed of training."
         )
-    result = evaluate_model(model, parts.test, arguments.metrics.split(","), show_progress=True)
+    test = parts.test
+    say_dropped("test", test)
+    result = evaluate_model(model, test, arguments.metrics.split(","), show_progress=True)
     if arguments.json:
         measured = {name: {"mean": metric.mean, "stderr": metric.stderr} for name, metric in result.items()}
         put(json_bytes({"users": len(result.users), "metrics": measured, "lists": result.lists}).decode())

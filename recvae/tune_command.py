@@ -8,7 +8,7 @@ from dataclasses import asdict
 
 from rich.table import Table
 
-from recvae.arguments import asked_split, assignments, check_out, say
+from recvae.arguments import asked_split, assignments, check_out, say, say_dropped
 from recvae.candidates import CANDIDATES, known_model
 from recvae.datasets import load_split
 from recvae.errors import InvalidParameterError, UnknownNameError
@@ -35,9 +35,11 @@ def run(arguments: argparse.Namespace) -> None:
         if name not in get_params(model):
             raise UnknownNameError.among(f"hyper-parameter of {type(model).__name__}", name, get_params(model))
         fixed[name] = parse_param(model, name, text)
+    split = _split(arguments)
+    say_dropped("validation", split.valid)
     tuned = tune(
         type(model),
-        _split(arguments),
+        split,
         arguments.trials,
         metric=arguments.metric,
         fixed=fixed,

@@ -108,12 +108,12 @@ class Shards:
     @property
     def valid(self) -> Holdout:
         """The validation users, in memory: those of `strong_split`. Raises InvalidParameterError where none are."""
-        return self._holdout("valid")
+        return self._holdout("valid", "validation")
 
     @property
     def test(self) -> Holdout:
         """The test users, as `valid`."""
-        return self._holdout("test")
+        return self._holdout("test", "test")
 
     def mean_value(self) -> float:
         """The mean of the events' values, as `values` reads them."""
@@ -171,7 +171,7 @@ class Shards:
         for number in np.unique(numbers):
             yield self.stored(int(number)).take(wanted[numbers == number] - self.bounds[number])
 
-    def _holdout(self, part: str) -> Holdout:
+    def _holdout(self, part: str, purpose: str) -> Holdout:
         names = heldout_names(part)
         if names[1] not in self._files:
             raise InvalidParameterError(
@@ -180,7 +180,8 @@ class Shards:
         users: Ids = read_ids(self.folder / names[0]).to_numpy()
         matrix = read_shard(self.folder, self._files[names[1]], self.n_items).matrix(self.n_items)
         seed, share = self._settings["split_seed"], self._settings["test_share"]
-        return hold_out(matrix, users, share, seed, self.item_counts, self.n_users)
+        training = {"item_counts": self.item_counts, "n_train": self.n_users, "item_ids": self.item_ids}
+        return hold_out(matrix, users, share, seed, purpose, **training)
 
 
 def _finished(folder: Path) -> Manifest[Piece]:

@@ -87,7 +87,7 @@ def write_shards(
         if not (manifest.done and all(piece.is_whole(folder) for piece in manifest.parts)):
             task = progress.add_task("sorting events", total=None, note="")
             cells = Cells.open(folder / STAGE) or _sorted(source, scratch, memory_mib)
-            choice = choose(cells, min_user, min_item, heldout_users, split_seed)
+            choice = choose(cells, min_user, min_item, heldout_users, split_seed, test_share)
             manifest.write(folder)
             pieces = Pieces(_settled(cells, folder), choice, values, users_per_shard)
 
