@@ -91,7 +91,7 @@ def load_events(arguments: argparse.Namespace) -> Interactions:
     data = load_dataset(
         arguments.dataset, arguments.data_home, min_value=arguments.min_value, min_user=arguments.min_user
     )
-    _say_account(data, arguments.dataset)
+    say_account(data, arguments.dataset)
     return data
 
 
@@ -106,11 +106,11 @@ def _read(path: Path, arguments: argparse.Namespace, min_user: int) -> Interacti
         min_user=min_user,
         values=arguments.values,
     )
-    _say_account(data, path)
+    say_account(data, path)
     return data
 
 
-def _say_account(data: Interactions, source: object) -> None:
+def say_account(data: Interactions, source: object) -> None:
     """A line on what became of the rows that were read."""
     if data.account is not None:
         say(f"{source}: {data.account}")
@@ -137,7 +137,7 @@ def asked_split(arguments: argparse.Namespace) -> Split | None:
             min_user=arguments.min_user,
             **options,
         )
-        _say_account(split.train, arguments.dataset)
+        say_account(split.train, arguments.dataset)
         return split
     if "seed" in split_options(kind):
         options["seed"] = arguments.split_seed

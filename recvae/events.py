@@ -44,10 +44,8 @@ class Account:
         """One line, such as "600 rows read, of which 400 are no events of their own: 400 of value 0"."""
         n = sum(self.left_out.values())
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in self.left_out.items())
-        line = f"{self.rows:,} rows read, " + (
-            f"of which {n:,} are no events of their own: {reasons}" if n else "each an event"
-        )
-        return "; ".join([line, *self.notes])
+        became = f"of which {n:,} are no events of their own: {reasons}" if n else "each an event"
+        return "; ".join([f"{self.rows:,} rows read, {became}", *self.notes])
 
 
 def account_for(values: NDArray[Any], min_value: float | None, duplicates: Duplicates, n_cells: int) -> Account:

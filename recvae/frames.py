@@ -170,10 +170,11 @@ def _refuse_nulls(column: pa.ChunkedArray, name: str) -> None:
 
 def _refuse_words(codes: NDArray[np.int64], ids: NDArray[Any], name: str) -> None:
     """Refuse ids, in ascending order, of which one is blank or a word for nothing: it would be one user of many."""
-    places = np.searchsorted(ids, np.array(["", *MISSING], dtype=object))
-    for word, place in zip(["", *MISSING], places.tolist(), strict=True):
-        if place < len(ids) and ids[place] == word:
-            raise no_id(word, f"row {int(np.flatnonzero(codes == place)[0])} (from 0)", name)
+    places = np.searchsorted(ids, np.array(MISSING, dtype=object)).tolist()
+    found = [place for place, word in zip(places, MISSING, strict=True) if place < len(ids) and ids[place] == word]
+    found += [place for place in range(np.searchsorted(ids, "!")) if not ids[place].strip()]
+    if found:
+        raise no_id(ids[found[0]], f"row {int(np.flatnonzero(codes == found[0])[0])} (from 0)", name)
 
 
 def _sortable(texts: Any) -> Any:

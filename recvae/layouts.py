@@ -98,7 +98,7 @@ def read_items(folder: Path, table: Table) -> Items:
 
 
 def _item_rows(text: TextFile, columns: Sequence[str]) -> list[dict[str, str]]:
-    found = list(text.records())
+    found = list(text.records(strict=True))
     head, body = found[: int(text.format.header)], found[int(text.format.header) :]
     for line, fields in body:
         if len(fields) != len(columns):
@@ -134,7 +134,7 @@ def _read_adjacency(path: Path, table: Table) -> pa.Table:
     with said(path):
         text = open_text(path, Format(table.delimiter, None, table.header, table.encoding, quoted=False))
         check_bytes(text, (), ())
-        lines = list(text.records())[int(table.header) :]
+        lines = list(text.records(strict=True))[int(table.header) :]
     lines = [(line, fields[:-1] if fields[-1] == "" else fields) for line, fields in lines]
     lines = [(line, fields) for line, fields in lines if len(fields) > 1]  # the others have no items
     for line, fields in lines:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 QUOTE, LF, CR = b'"\n\r'
-BLOCK = 1 << 23
+BLOCK = 1 << 20  # bytes, which caches hold
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ line breaks within quotes, NUL. A file that is refused is read again, slowly, to
 
 from __future__ import annotations
 
-import csv
 import io
 import itertools
 import re
@@ -26,14 +25,16 @@ from recvae.quotes import Quotes, scan_quotes
 COMPRESSIONS = (".gz", ".bz2", ".zst")
 UTF_8 = ("utf-8", "utf8", "utf-8-sig", "ascii", "us-ascii")
 SEPARATOR = "\x1f"  # the unit separator of ASCII, which text does not use: stands in for a delimiter of many characters
+CLOSING = re.compile(r'((?:[^"]|"")*+)"')  # the rest of a field in quotes
 INTEGER = re.compile(r"-?\d+")
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 BLOCK, LARGEST_BLOCK = 2**20, 2**31 - 1  # bytes that a thread parses at a time
 # what libraries write where there is nothing; as an id, it would make one user of all who have none
-MISSING = sorted(
-    ["NA", "N/A", "n/a", "#N/A", "#NA", "<NA>", "null", "Null", "NULL", "None", "none", "NONE"]
-    + ["nan", "NaN", "NAN", "-nan", "NaT", "nil", "\\N", "undefined"]
+MISSING = (
+    *("#N/A", "#NA", "-nan", "<NA>", "N/A", "NA", "NAN", "NONE", "NULL", "NaN", "NaT", "None", "Null"),
+    *("\\N", "n/a", "nan", "nil", "none", "null", "undefined"),
 )
+DATE = r"\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:\.\d+)?)?(?: ?Z|[+-]\d\d(?::?\d\d)?)?)?"
 
 
 @dataclass(frozen=True)
@@ -77,30 +78,53 @@ class TextFile:
         """The file as pyarrow takes it."""
         return self.path if self.content is None else pa.BufferReader(self.content)
 
-    def records(self) -> Iterator[tuple[int, list[str]]]:
+    def records(self, strict: bool = False) -> Iterator[tuple[int, list[str]]]:
         """Number of its first line, from 1, and fields of each row, the header among them. Slow.
 
-        Raises InvalidDataError for bytes that are no text.
+        Raises InvalidDataError for bytes that are no text, where `strict`.
         """
+        several = len(self.format.delimiter) > 1
         with io.TextIOWrapper(self.open(), "utf-8-sig", errors="surrogateescape", newline="") as lines:
-            for number, fields in self._quoted(lines) if self.format.quoted else self._unquoted(lines):
-                line = "".join(fields)
+            for number, fields in self.split(lines) if self.format.quoted else self._unquoted(lines):
+                line = "".join(fields) if strict else ""
                 if not line.isascii() and re.search("[\udc80-\udcff]", line):
                     shown = line.encode("utf-8", "surrogateescape")[:40]
                     raise self.refused(number, f"no text in UTF-8: {shown!r}; write it so, or name its encoding.")
-                several = len(self.format.delimiter) > 1
                 yield number, [f.replace(SEPARATOR, self.format.delimiter) for f in fields] if several else fields
 
-    def _quoted(self, lines: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
-        reader = csv.reader(lines, delimiter=self.format.one)
-        number = 1
-        try:
-            for fields in reader:
-                if fields:
-                    yield number, fields
-                number = reader.line_num + 1
-        except csv.Error as error:  # a field of more than 128 KiB
-            raise self.refused(number, f"{error}.") from error
+    def split(self, lines: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
+        """The rows of quoted text, as the module csv reads them, but of any length: its limit is one of the process."""
+        delimiter = self.format.one
+        fields: list[str] = []
+        pieces: list[str] = []  # of a field in quotes that goes on in the next line
+        start = 1
+        for number, line in enumerate(lines, 1):
+            if not pieces:
+                start, rest = number, line.rstrip("\r\n")
+                if '"' not in rest:
+                    if rest:
+                        yield number, rest.split(delimiter)
+                    continue
+            rest = line
+            while True:
+                if not pieces and rest.startswith('"'):
+                    pieces, rest = [""], rest[1:]
+                if pieces:
+                    closing = CLOSING.match(rest)
+                    if closing is None:
+                        pieces.append(rest)
+                        break
+                    rest = rest[closing.end() :]
+                    pieces.append(closing[1])
+                more, found, rest = rest.partition(delimiter)
+                fields.append("".join(pieces).replace('""', '"') + (more if found else more.rstrip("\r\n")))
+                pieces = []
+                if not found:
+                    yield start, fields
+                    fields = []
+                    break
+        if pieces:
+            yield start, [*fields, "".join(pieces)]
 
     def _unquoted(self, lines: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
         most = len(self.format.names or ()) - 1 if self.format.spill else -1
@@ -134,7 +158,8 @@ def read_delimited(
     """The named columns of a delimited text file.
 
     The first `n_ids` are ids: integers where all of a column are written as such, 7.0 being 7, and else text, so that
-    007 stays 007. `numbers` are those that hold numbers only. `content` may stand in for what the file holds.
+    007 stays 007. `numbers` are those that hold numbers only, the others hold times. `content` may
+    stand in for what the file holds.
 
     Raises DataNotFoundError, and InvalidDataError that names the line and the column.
     """
@@ -147,8 +172,9 @@ def read_delimited(
         for index, name in enumerate(columns[:n_ids]):
             table = table.set_column(index, name, checked_ids(text, table[name], name))
         _check_header(text, table, names)
-        for name in numbers:
-            _check_numbers(text, table[name], name)
+        for name in columns[n_ids:]:
+            check = _check_numbers if name in numbers else _check_times
+            check(text, table[name], name)
     return table
 
 
@@ -192,10 +218,7 @@ def check_bytes(text: TextFile, names: Sequence[str], ids: Sequence[int]) -> Quo
 
     def is_row(line: str) -> bool:
         """Whether a line within quotes could stand as a row of its own."""
-        try:
-            fields = next(csv.reader([line], delimiter=text.format.one), [])
-        except csv.Error:  # a field that is longer than any id
-            return False
+        _, fields = next(text.split([line]), (0, []))
         return len(fields) == len(names) and all(
             shape.fullmatch(fields[place].strip('"')) for place, shape in zip(ids, shapes, strict=True)
         )
@@ -298,15 +321,16 @@ def _names(text: TextFile, columns: Sequence[str]) -> list[str]:
     """Names of all columns. Raises InvalidDataError where one of `columns` is not there once."""
     if text.format.names is not None:
         return [name or f"_{index}" for index, name in enumerate(text.format.names)]
-    line, names = next(text.records(), (0, []))
+    line, names = next(text.records(strict=True), (0, []))
     if not names:
         raise InvalidDataError(f"The file {text.path} cannot be read: Empty CSV file, expected a line of column names.")
     try:
         check_columns(columns, names)
     except InvalidDataError as error:
-        if _is_data(names):
-            raise InvalidDataError(f"{error} Line {line} looks like a row: begin the file with their names.") from error
-        raise
+        hint = f"line {line} looks like a row: begin the file with their names" if _is_data(names) else ""
+        if len(names) == 1:
+            hint = f"is the delimiter another than {text.format.delimiter!r}?"
+        raise InvalidDataError(f"{str(error)[:-1]}{'; ' if hint else ''}{hint or '.'}") from error
     if _is_data(names):
         raise text.refused(line, f"expected names of columns, got a row: {names}; begin the file with their names.")
     return names
@@ -346,7 +370,7 @@ def _read(text: TextFile, columns: Sequence[str], n_ids: int, quotes: Quotes, na
 def _explain(text: TextFile, names: Sequence[str] | None) -> None:
     """Raise an error that names the line for what the parser refused."""
     expected = None if names is None else len(names)
-    for line, fields in text.records():
+    for line, fields in text.records(strict=True):
         expected = len(fields) if expected is None else expected
         if len(fields) != expected:
             shown = text.format.delimiter.join(fields)
@@ -393,8 +417,10 @@ def _odd_ids(texts: pa.Array) -> Iterator[tuple[str, str]]:
         whole = pc.replace_substring_regex(texts, r"^(-?\d+)\.0$", r"\1")
         others.append((whole, "is {!r} in another row: write both in one way"))
     for other, reason in others:
-        twice = pc.and_(pc.not_equal(other, texts), pc.is_in(other, value_set=texts))
-        index = pc.index(twice, True).as_py()
+        changed = pc.not_equal(other, texts)
+        if not pc.any(changed).as_py():
+            continue
+        index = pc.index(pc.and_(changed, pc.is_in(other, value_set=texts)), True).as_py()
         if index >= 0:
             yield texts[index].as_py(), reason.format(other[index].as_py())
     index = pc.index(pc.not_equal(bare, texts), True).as_py()
@@ -447,8 +473,8 @@ def _is_counted(names: Sequence[str]) -> bool:
 def _check_numbers(text: TextFile, column: pa.ChunkedArray, name: str) -> None:
     """Refuse what is no number in a column of numbers."""
     kind, odd = column.type, column.is_null()
-    if _is_number(kind) and not column.null_count:
-        return
+    if pa.types.is_floating(kind) and not column.null_count:
+        odd = pc.invert(pc.is_finite(column))
     if pa.types.is_string(kind):
         known = pc.match_substring_regex(column, f"^ *(?:{NUMBER.pattern}|[+-]?(?i:nan|inf|infinity)) *$")
         odd = pc.invert(pc.fill_null(known, False))
@@ -457,13 +483,27 @@ def _check_numbers(text: TextFile, column: pa.ChunkedArray, name: str) -> None:
     index = pc.index(odd, True).as_py()
     if index < 0:
         return
-    line, _ = text.row(index)
-    if column[index].as_py() is None:
-        raise text.refused(line, f"Expected a value in every row of {name!r}, got none.")
-    hint = ""
-    if index == 0 and not text.format.header:
-        hint = "; where it is a line of names, set header = true"
-    raise text.refused(line, f"Expected numbers in column {name!r}, got {kind}: {column[index].as_py()!s:.40}{hint}.")
+    found = column[index].as_py()
+    if found is None:
+        raise text.refused(text.row(index)[0], f"Expected a value in every row of {name!r}, got none.")
+    expected = "Expected finite values" if _is_number(kind) else "Expected numbers"
+    hint = "; where these are names of columns, set header = true" if index == 0 and not text.format.header else ""
+    kinds = "" if _is_number(kind) else f"{kind}: "
+    raise text.refused(text.row(index)[0], f"{expected} in column {name!r}, got {kinds}{found!s:.40}{hint}.")
+
+
+def _check_times(text: TextFile, column: pa.ChunkedArray, name: str) -> None:
+    """Refuse what is neither a date nor a number nor nothing in a column of times."""
+    if not pa.types.is_string(column.type):
+        return
+    known = pc.match_substring_regex(column, rf"^\s*(?:{DATE}|{NUMBER.pattern})?\s*$")
+    index = pc.index(known, False).as_py()
+    if index >= 0:
+        raise text.refused(
+            text.row(index)[0],
+            f"Expected dates or numbers in column {name!r}, got {column[index].as_py()!r:.40}; write dates as "
+            f"2018-01-31 or 2018-01-31T12:00:00.",
+        )
 
 
 def _restored(ids: pa.ChunkedArray, delimiter: str) -> pa.ChunkedArray:

@@ -9,7 +9,7 @@ from dataclasses import asdict
 
 from rich.table import Table
 
-from recvae.arguments import asked_split, assignments, check_out, console, say
+from recvae.arguments import asked_split, assignments, check_out, console, say, say_account
 from recvae.candidates import CANDIDATES, known_model
 from recvae.datasets import load_split
 from recvae.errors import InvalidParameterError, UnknownNameError
@@ -63,13 +63,15 @@ def _split(arguments: argparse.Namespace) -> Split:
         return split
     if arguments.dataset is None:
         raise InvalidParameterError("Expected --split or --heldout-users with --input, to have users to choose by.")
-    return load_split(
+    split = load_split(
         arguments.dataset,
         arguments.data_home,
         seed=arguments.split_seed,
         min_value=arguments.min_value,
         min_user=arguments.min_user,
     )
+    say_account(split.train, arguments.dataset)
+    return split
 
 
 def _config(tuned: Tuned) -> str:
