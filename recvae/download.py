@@ -104,7 +104,16 @@ def _unpack(archive: Path, folder: str, scratch: Path) -> Path:
                 f"Expected to unpack {archive.name} in {scratch.parent}, got: {error.strerror}; nothing of it is kept."
             ) from error
         raise
-    except (zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError, struct.error, NotImplementedError, RuntimeError, ValueError) as error:
+    except (
+        zipfile.BadZipFile,
+        EOFError,
+        zlib.error,
+        lzma.LZMAError,
+        struct.error,
+        NotImplementedError,
+        RuntimeError,
+        ValueError,
+    ) as error:
         if isinstance(error, RecvaeError):
             raise
         raise _damaged(archive, error) from error
