@@ -108,9 +108,12 @@ def param_text(value: Any) -> str:
     return "none" if value is None else str(value)
 
 
+MOST = 2**63 - 1  # of an integer, wherever it goes
+
+
 def check_whole(name: str, value: Any, low: int, high: float = math.inf) -> int:
     """`value` as an int, or an error that says which whole number `name` has to be."""
-    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or not low <= int(value) <= high:
+    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or not low <= int(value) <= min(high, MOST):
         limit = f"of at least {low}" if high == math.inf else f"from {low} to {high}"
         raise InvalidParameterError(f"Expected {name} to be a whole number {limit}, got {value!r}.")
     return int(value)
@@ -144,5 +147,5 @@ def _check_number(owner: str, value: Any, rule: Any) -> None:
     low = float("-inf") if rule["low"] is None else rule["low"]
     high = float("inf") if rule["high"] is None else rule["high"]
     # written so that NaN, which compares false, is refused as well
-    if not low <= float(value) <= high:
+    if not low <= value <= high or (isinstance(value, numbers.Integral) and abs(int(value)) > MOST):
         raise InvalidParameterError(f"{owner}: expected a value from {low:g} to {high:g}.")
