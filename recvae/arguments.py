@@ -46,9 +46,10 @@ def check_out(arguments: argparse.Namespace, outputs: Mapping[str, Path] | None 
     if getattr(arguments, "dataset", None) is not None:
         read += paths_of_dataset(arguments.dataset, arguments.data_home)
     check_apart(written, read)
-    for flag, other in itertools.permutations(written, 2):
+    for other, flag in itertools.combinations(written, 2):
         relation = relation_of(written[flag], written[other])
-        if relation == "is" or (relation == "lies within" and other in files):
+        within_a_file = (relation == "lies within" and other in files) or (relation == "holds" and flag in files)
+        if relation == "is" or within_a_file:
             raise InvalidParameterError(
                 f"Expected {flag} to be another file than those that are read, and than {other}, got {written[flag]}."
             )

@@ -127,7 +127,11 @@ def param_text(value: Any) -> str:
 
 def check_whole(name: str, value: Any, low: int, high: float = math.inf) -> int:
     """`value` as an int, or an error that says which whole number `name` has to be."""
-    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or not low <= int(value) <= high:
+    if (
+        not isinstance(value, numbers.Integral)
+        or isinstance(value, bool)
+        or not low <= int(value) <= min(high, LARGEST_INT)
+    ):
         limit = f"of at least {low}" if high == math.inf else f"from {low} to {high}"
         raise InvalidParameterError(f"Expected {name} to be a whole number {limit}, got {shown(value)}.")
     return int(value)
