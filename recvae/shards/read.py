@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
@@ -14,8 +15,9 @@ from scipy import sparse
 
 from recvae.errors import DataNotFoundError, InvalidDataError, InvalidParameterError, InvalidTypeError, OutOfRangeError
 from recvae.ids import Ids
-from recvae.large.folder import MANIFEST, Manifest, check_integer, check_number, load_manifest, sound_manifest
-from recvae.rows import VALUES, Values
+from recvae.large.folder import MANIFEST, Manifest, check_integer, load_manifest, sound_manifest
+from recvae.params import check_share
+from recvae.rows import LARGEST, VALUES, Values
 from recvae.shards.ids_file import read_counts, read_ids
 from recvae.shards.shard_file import (
     ITEMS,
@@ -189,8 +191,8 @@ def _check(manifest: Manifest[Piece]) -> None:
     settings, facts = manifest.settings, manifest.facts
     if settings["values"] not in VALUES:
         raise ValueError(f"expected values to be one of {', '.join(VALUES)}, got {settings['values']!r:.80}")
-    check_integer("split_seed", settings["split_seed"])
-    check_number("test_share", settings["test_share"], 0)
+    check_integer("split_seed", settings["split_seed"], high=2**32 - 1)
+    check_share("test_share", settings["test_share"])
     files = {piece.file: piece for piece in manifest.parts}
     shards = [piece for piece in manifest.parts if is_shard(piece.file)]
     heldout = [heldout_names(part) for part in ("valid", "test")]
@@ -207,10 +209,14 @@ def _check(manifest: Manifest[Piece]) -> None:
     for users, rows in heldout:
         if users in files and files[users].rows != files[rows].rows:
             raise ValueError(f"{users} and {rows} have different numbers of rows")
+    for piece in manifest.parts:
+        most = piece.events * (1 if settings["values"] == "binary" else LARGEST)
+        if not min(piece.events, 1e-30) <= piece.total <= most or (most == piece.events != piece.total):
+            raise ValueError(f"a total of {piece.total} does not fit {piece.events} events in {piece.file}")
     for name, count in (("users", n_users), ("items", n_items), ("events", n_events)):
         if facts[name] != count:
             raise ValueError(f"expected {count} {name}, got {facts[name]!r:.80}")
-    if not isinstance(facts["fingerprint"], str):
+    if not re.fullmatch("[0-9a-f]{32}", facts["fingerprint"]):
         raise ValueError(f"expected a fingerprint, got {facts['fingerprint']!r:.80}")
 
 
