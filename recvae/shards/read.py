@@ -29,6 +29,7 @@ from recvae.shards.shard_file import (
     heldout_names,
     is_shard,
     joined,
+    read_lengths,
     read_shard,
     shard_name,
 )
@@ -128,9 +129,11 @@ class Shards:
 
     def stored(self, number: int) -> Rows:
         """The arrays of a shard, not to be written to. Raises as `shard`."""
-        if not 0 <= number < len(self.pieces):
-            raise OutOfRangeError(f"Expected a shard from 0 to {len(self.pieces) - 1}, got {number}.")
-        return read_shard(self.folder, self.pieces[number], self.n_items)
+        return read_shard(self.folder, self._piece(number), self.n_items)
+
+    def lengths(self, number: int) -> NDArray[np.int64]:
+        """How many events each user of a shard has. Raises as `shard`."""
+        return read_lengths(self.folder, self._piece(number))
 
     def shard(self, number: int) -> sparse.csr_matrix:
         """The users of a shard, over the bytes of its file: not to be written to. -> (users, n_items) float32
@@ -167,6 +170,11 @@ class Shards:
         back = np.empty_like(by_shard)
         back[by_shard] = np.arange(len(back))
         return found.take(back)
+
+    def _piece(self, number: int) -> Piece:
+        if not 0 <= number < len(self.pieces):
+            raise OutOfRangeError(f"Expected a shard from 0 to {len(self.pieces) - 1}, got {number}.")
+        return self.pieces[number]
 
     def _taken(self, wanted: NDArray[np.int64]) -> Iterator[Rows]:
         """Rows in ascending order, shard by shard."""
