@@ -888,6 +888,14 @@ def test_links_in_the_output_are_refused_and_not_followed(name, folder, tmp_path
     assert len(contents(out)) >= len(before) - 1
 
 
+@pytest.mark.parametrize("name", ["loop", "a\0b", "x" * 300])
+def test_outputs_that_are_no_folders(name, folder, tmp_path):
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(OutputError):
+        write_shards(folder, tmp_path / name, **NAMES, **QUIET)
+    assert names(tmp_path) == ["loop"]
+
+
 def test_new_folders_go_where_nothing_is_written(folder, tmp_path):
     with pytest.raises(InvalidDataError, match="No events are left"):
         write_shards(folder, tmp_path / "a" / "b" / "out", **NAMES, min_item=10**6, **QUIET)

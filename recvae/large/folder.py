@@ -193,6 +193,7 @@ def claimed(folder: Path, files: Sequence[str]) -> Iterator[Path]:
     that holds something else, of which nothing is touched.
     """
     library, scratch = _filelock(), folder / SCRATCH
+    resolved(folder)
     with writing(folder):
         _check_ours(folder)
         new = [path for path in (folder, *folder.absolute().parents) if not path.exists()]
@@ -208,6 +209,14 @@ def claimed(folder: Path, files: Sequence[str]) -> Iterator[Path]:
         for path in new:
             with suppress(OSError):  # there is something in it
                 path.rmdir()
+
+
+def resolved(folder: Path) -> Path:
+    """Where the folder is, behind links. Raises OutputError for a loop of these, and for what is no path."""
+    try:
+        return folder.resolve()
+    except (OSError, RuntimeError, ValueError) as error:
+        raise OutputError(f"Expected a folder that can be written, got {str(folder)!r}: {error}.") from error
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from recvae.errors import InvalidDataError, InvalidParameterError
 from recvae.events import check_min_value
 from recvae.frames import check_ids, check_numbers, parquet_parts
 from recvae.histories import is_listing
+from recvae.large.folder import resolved
 from recvae.large.parquet_files import ParquetFiles
 
 
@@ -39,7 +40,7 @@ class Source:
 
     def check_apart(self, folder: Path) -> None:
         """Refuse a folder to write to that lies within what is read."""
-        if self.path.is_dir() and folder.resolve().is_relative_to(self.path.resolve()):
+        if self.path.is_dir() and resolved(folder).is_relative_to(self.path.resolve()):
             raise InvalidParameterError(
                 f"Expected a folder for the parts outside of {self.path}, which is read, got {folder}."
             )
