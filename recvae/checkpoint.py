@@ -247,7 +247,7 @@ def _restore(state: State, folder: Path, manifest: Manifest[Written], team: Team
 
 def _check_facts(manifest: Manifest[Written], size: Size) -> list[Epoch]:
     """The epochs that the run has behind it. Raises ValueError, KeyError or TypeError for what no such run writes."""
-    facts, history = manifest.facts, []
+    facts, history = manifest.facts, list[Epoch]()
     if len(manifest.parts) != 1 or not Path(manifest.parts[0].file).match(PATTERN):
         raise ValueError(f"expected one file {PATTERN}, got {len(manifest.parts)} files")
     check_integer("seed", facts["seed"], high=2**64 - 1)
@@ -310,7 +310,12 @@ def _check_moment(
     names = _names(optimizers[int(number)], parameters)
     check_integer("the number of a parameter", int(index), 0, len(names) - 1)
     parameter = parameters[names[int(index)]]
-    shapes = {"step": (), "second": parameter.shape[:1], "exp_avg": parameter.shape, "exp_avg_sq": parameter.shape}
+    shapes: dict[str, Any] = {
+        "step": (),
+        "second": parameter.shape[:1],
+        "exp_avg": parameter.shape,
+        "exp_avg_sq": parameter.shape,
+    }
     if tuple(tensor.shape) != tuple(shapes[moment]) or (moment != "exp_avg" and tensor.numel() and tensor.min() < 0):
         raise ValueError(f"a moment {full} of shape {tuple(tensor.shape)}, or below 0")
     return int(number), int(index), moment
