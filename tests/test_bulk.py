@@ -33,7 +33,7 @@ pytest.importorskip("duckdb")
 
 from recvae.bulk import BulkResult, recommend_to_parquet
 from recvae.bulk.ordered import by_users
-from recvae.large.folder import SCRATCH
+from recvae.large.folder import SCRATCH, _checksum
 
 QUIET = {"show_progress": False, "users_per_part": 60}
 
@@ -363,6 +363,65 @@ def test_a_folder_with_something_else_in_it_is_refused(model, path, tmp_path):
         recommend_to_parquet(model, path, tmp_path / "out", 5, **QUIET)
 
 
+@pytest.mark.parametrize(
+    ("name", "odd"),
+    [
+        ("file", "../events.parquet"),
+        ("file", "part-00002.parquet"),
+        ("users", -1),
+        ("users", True),
+        ("rows", 1.5),
+        ("bytes", 10**400),
+        ("sha256", "x"),
+        ("first", None),
+        ("last", 7),
+        ("last", "\ud800"),
+        ("examples", [1.5]),
+        ("unknown", "x"),
+    ],
+)
+def test_what_a_manifest_may_not_say(name, odd, model, path, tmp_path, unbroken):
+    """With a checksum that fits, or without one, as older versions wrote them."""
+    out = tmp_path / "out"
+    out.mkdir()
+    for file, content in unbroken.items():
+        (out / file).write_bytes(content)
+    manifest = json.loads(unbroken["_manifest.json"])
+    del manifest["sha256"]
+    manifest["parts"][1][name] = odd
+    for more in ({}, {"sha256": _checksum(manifest)}):
+        (out / "_manifest.json").write_text(json.dumps(manifest | more))
+        with pytest.raises(InvalidDataError, match=r"_manifest\.json is damaged .* delete the folder") as said:
+            recommend_to_parquet(model, path, out, 5, **QUIET)
+        assert "\n" not in str(said.value)
+
+
+def test_a_link_in_the_output_is_not_written_through(model, path, tmp_path, unbroken):
+    out, mine = tmp_path / "out", tmp_path / "mine.parquet"
+    recommend_to_parquet(model, path, out, 5, **QUIET)
+    (out / "part-00002.parquet").unlink()
+    mine.write_text("mine")
+    (out / "part-00002.parquet").symlink_to(mine)
+    with pytest.raises(OutputError, match="which is a link to something else"):
+        recommend_to_parquet(model, path, out, 5, **QUIET)
+    assert mine.read_text() == "mine"
+
+
+def test_new_folders_go_where_nothing_is_written(model, path, tmp_path):
+    with pytest.raises(InvalidDataError, match="on some of the 60 items"):
+        recommend_to_parquet(model, path, tmp_path / "a" / "b", 5, user="item", item="user", **QUIET)
+    assert names(tmp_path) == []
+
+
+def test_names_are_no_patterns_and_folders_are_columns(model, events, path, tmp_path):
+    for name, rows in (("in1", events[:50]), ("in[1]", events)):
+        folder = tmp_path / name / "Item=x"
+        folder.mkdir(parents=True)
+        pq.write_table(rows.append_column("ITEM", rows["user"]), folder / f"{name}.parquet")
+    recommend_to_parquet(model, tmp_path / "in[1]", tmp_path / "out", 5, **QUIET)
+    same(tmp_path / "out", at_once(model, Interactions.read(path), 5))
+
+
 # what cannot be used -------------------------------------------------------------------------------------------------
 
 
@@ -418,8 +477,8 @@ def test_bad_files_are_a_sentence(model, path, events, tmp_path):
     folder = tmp_path / "in"
     folder.mkdir()
     pq.write_table(events, folder / "1.parquet")
-    pq.write_table(events.rename_columns(["user", "item", "stars"]), folder / "2.parquet")
-    refused(InvalidDataError, r"2\.parquet has another schema than the parts before it", folder)
+    pq.write_table(pa.table({"user": [1], "item": ["film 1"]}), folder / "2.parquet")
+    refused(InvalidDataError, r"Expected 'user' to be of one type in all files, got int64 in .*2\.parquet", folder)
     (folder / "2.parquet").write_bytes(path.read_bytes()[:-9])
     refused(InvalidDataError, r"2\.parquet", folder)
     content = bytearray(path.read_bytes())

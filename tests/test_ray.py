@@ -67,11 +67,18 @@ def events():
 
 @pytest.fixture(scope="module")
 def path(events, tmp_path_factory):
-    """A folder of two files, of which the texts are dictionaries."""
-    folder = tmp_path_factory.mktemp("events")
+    """A folder of two files, of which the texts are dictionaries; their names could be taken for others."""
+    root = tmp_path_factory.mktemp("events")
+    for name in ("run1", "run[1]"):
+        (root / name / "day=1").mkdir(parents=True)
+    pq.write_table(events[:50], root / "run1" / "day=1" / "1.parquet")
+    folder = root / "run[1]"
     coded = events.set_column(0, "wh'o", events["wh'o"].dictionary_encode())
-    pq.write_table(coded[:900], folder / "1.parquet")
-    pq.write_table(coded[900:], folder / "2.parquet")
+    pq.write_table(coded[:900], folder / "day=1" / "1.parquet")
+    other = coded.append_column("WH'O", coded["the.item"]).cast(
+        pa.schema([("wh'o", pa.large_string()), ("the.item", pa.string()), ("value", pa.float64()), ("WH'O", "string")])
+    )
+    pq.write_table(other[900:], folder / "2#?.parquet")
     return folder
 
 
@@ -145,6 +152,7 @@ def test_lists_and_an_actor_that_is_killed(model, events, tmp_path, cluster):
     # what an older run left is begun anew
     manifest = json.loads((tmp_path / "ray" / "_manifest.json").read_text())
     before = contents(tmp_path / "ray")
+    del manifest["sha256"]
     (tmp_path / "ray" / "_manifest.json").write_text(json.dumps(manifest | {"done": False}))
     (tmp_path / "ray" / "part-00000.parquet").write_bytes(b"torn")
     (tmp_path / "ray" / "part-09999.parquet").write_bytes(b"left")

@@ -12,7 +12,7 @@ import pyarrow.parquet
 
 from recvae.histories import Unknown, read_histories
 from recvae.ids import ItemIndex
-from recvae.large.folder import Written
+from recvae.large.folder import Written, check_integer
 from recvae.recommender import Recommender
 
 BLOCK = 4096  # users that are scored at a time
@@ -31,6 +31,19 @@ class Part(Written):
     last: Any
     unknown: int
     examples: list[Any]
+
+    def check(self) -> None:
+        super().check()
+        check_integer("users", self.users, 1)
+        check_integer("rows", self.rows)
+        check_integer("unknown", self.unknown)
+        if type(self.examples) is not list or len(self.examples) > 3:
+            raise ValueError(f"expected a list of up to 3 examples, got {self.examples!r:.80}")
+        for name in (self.first, self.last, *self.examples):
+            if type(name) is str:
+                name.encode()  # what cannot be is no id
+            else:
+                check_integer("an id", name, -(2**63), 2**64 - 1)
 
 
 def block_sizes(users_per_part: int) -> list[int]:

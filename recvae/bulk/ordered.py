@@ -49,7 +49,8 @@ class OrderedEvents(StoredEvents):
         """
         events = self._events
         if after is not None:
-            events = events.filter(self._duckdb.ColumnExpression("user") > self._duckdb.ConstantExpression(after))
+            with self._said():
+                events = events.filter(self._duckdb.ColumnExpression("user") > self._duckdb.ConstantExpression(after))
         # values are added up, and sums of floats depend on the order
         order = '"user"' if self._source.value is None else '"user", "item", "value"'
         at_a_time = LISTS_AT_A_TIME if self._source.lists else EVENTS_AT_A_TIME

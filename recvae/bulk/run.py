@@ -12,13 +12,13 @@ import numpy as np
 from scipy import sparse
 
 from recvae.bulk.lists import Lists, Part
-from recvae.bulk.local import fill, replace_parts
+from recvae.bulk.local import check_parts, fill, replace_parts
 from recvae.bulk.meter import Meter
 from recvae.bulk.ordered import OrderedEvents
 from recvae.errors import InvalidParameterError, UnknownNameError
 from recvae.histories import Unknown
 from recvae.ids import ItemIndex
-from recvae.large.folder import Manifest, claimed, read_manifest
+from recvae.large.folder import Manifest, claimed, read_manifest, sound_manifest
 from recvae.large.source import Source, find_source
 from recvae.large.stored import LEAST_MIB
 from recvae.params import check_whole
@@ -106,6 +106,8 @@ def recommend_to_parquet(
     told = on_part or (lambda part: None)
     with claimed(folder, ["part-?????.parquet"]) as scratch:
         manifest = read_manifest(folder, KIND, Part, settings)
+        with sound_manifest(folder):
+            check_parts(manifest)
         whole = [part.is_whole(folder) for part in manifest.parts]
         if manifest.done and all(whole):
             return _result(manifest, 0)
