@@ -7,18 +7,23 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 
 from recvae.callbacks import Callback, JsonLines, TensorBoard
 from recvae.candidates import CANDIDATES, known_model
 from recvae.cards import load_card
 from recvae.checkpoint import Checkpoint, as_checkpoint
-from recvae.datasets import load_dataset, load_split
-from recvae.errors import InvalidParameterError, UnknownNameError
+from recvae.datasets import load_dataset, load_split, load_touched
+from recvae.errors import InvalidDataError, InvalidParameterError, UnknownNameError
 from recvae.files import check_writable
+from recvae.frames import read_table
+from recvae.histories import Histories, read_histories
+from recvae.ids import ItemIndex
 from recvae.interactions import Interactions
 from recvae.params import get_params, parse_param
 from recvae.recommender import Recommender
@@ -91,6 +96,41 @@ def load_events(arguments: argparse.Namespace) -> Interactions:
     return load_dataset(
         arguments.dataset, arguments.data_home, min_value=arguments.min_value, min_user=arguments.min_user
     )
+
+
+def load_histories(arguments: argparse.Namespace, index: ItemIndex) -> Histories:
+    """What users liked and what else they have touched, over the items of a model: of all users of the input.
+
+    With --min-user, of those who liked so many items. Raises InvalidDataError where nothing was liked, or nothing of
+    what was touched is among the items.
+    """
+    _check_source(arguments)
+    names = {"user": "user", "item": "item", "value": "value"}
+    if arguments.dataset is None:
+        names = {name: getattr(arguments, name) for name in names}
+        columns = [*names.values(), arguments.time]
+        events, min_value = read_table(arguments.input, [c for c in columns if c is not None]), arguments.min_value
+    else:
+        events, min_value = load_touched(arguments.dataset, arguments.data_home, min_value=arguments.min_value)
+        names["value"] = "value" if "value" in events.column_names else None
+    found = read_histories(events, index, **names, min_value=min_value)
+    _check_histories(found, index, min_value)
+    if not arguments.min_user:
+        return found
+    chosen = np.flatnonzero(np.isin(found.users, load_events(arguments).user_ids))
+    seen = None if found.seen is None else found.seen[chosen]
+    return replace(found, users=found.users[chosen], rows=found.rows[chosen], seen=seen)
+
+
+def _check_histories(found: Histories, index: ItemIndex, min_value: float | None) -> None:
+    if found.rows.nnz == found.unknown.events == 0:
+        floor = "" if min_value is None else f" and at least {min_value:g}"
+        raise InvalidDataError(f"Expected at least one event with a value of more than 0{floor}, got none.")
+    if found.rows.nnz == 0 and found.seen is None:
+        raise InvalidDataError(
+            f"Expected events on some of the {len(index):,} items, such as {next(iter(index))!r}, got none: the items "
+            f"here are such as {found.unknown.examples[0]!r}."
+        )
 
 
 def _read(path: Path, arguments: argparse.Namespace, min_user: int) -> Interactions:

@@ -47,6 +47,7 @@ class Lists:
     index: ItemIndex
     N: int
     value: str | None
+    min_value: float | None
     users_per_part: int
 
     def part(self, blocks: Iterable[pa.Table], advance: Callable[[int], None]) -> tuple[Part, bytes] | None:
@@ -55,8 +56,8 @@ class Lists:
         users: list[Any] = []  # the first and the last of each block
         n_users = n_rows = 0
         for block in blocks:
-            histories = read_histories(block, self.index, value=self.value)
-            table = self.model.ranked_table(histories.users, histories.rows, self.N)
+            histories = read_histories(block, self.index, value=self.value, min_value=self.min_value)
+            table = self.model.ranked_table(histories.users, histories.rows, self.N, seen=histories.seen)
             if writer is None:
                 writer = pyarrow.parquet.ParquetWriter(sink, table.schema)
             writer.write_table(table)

@@ -19,14 +19,17 @@ LISTS_AT_A_TIME = 1 << 12
 
 
 class OrderedEvents(StoredEvents):
-    """Stored events in the order of their users, or those after a user."""
+    """Stored events in the order of their users, or those after a user.
+
+    Weak ones and zeros are among them: they were seen, which `read_histories` tells from what was liked.
+    """
 
     def check(self, index: ItemIndex) -> None:
         """Refuse gaps, values that are no numbers >= 0, and events on none of the items of `index`."""
         self.check_events()
         with self._said():
             items = "unnest(item)" if self._source.lists else "item"
-            names = self._events.select(f"CAST({items} AS VARCHAR) AS name")
+            names = self._rows.select(f"CAST({items} AS VARCHAR) AS name")
             known = self._connection.from_arrow(
                 pa.table({"name": pa.array([str(name) for name in index], pa.string())})
             )
@@ -37,9 +40,9 @@ class OrderedEvents(StoredEvents):
                 )
 
     def count_users(self) -> int:
-        """How many users have events."""
+        """How many users there are."""
         with self._said():
-            ((n_users,),) = self._events.select("user").distinct().aggregate("count(*)").fetchall()
+            ((n_users,),) = self._rows.select("user").distinct().aggregate("count(*)").fetchall()
         return int(n_users)
 
     def blocks(self, after: Any, sizes: Iterable[int]) -> Iterator[pa.Table]:
@@ -47,7 +50,7 @@ class OrderedEvents(StoredEvents):
 
         Columns are user, item and, where the source has it, value. In the same source, they are always the same.
         """
-        events = self._events
+        events = self._rows
         if after is not None:
             events = events.filter(self._duckdb.ColumnExpression("user") > self._duckdb.ConstantExpression(after))
         # values are added up, and sums of floats depend on the order

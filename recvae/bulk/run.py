@@ -70,8 +70,10 @@ def recommend_to_parquet(
 
     model : a fitted model that knows the raw ids of its items
     input : a Parquet file or a folder of such, in any order, with columns `user`, `item` and, where it is named,
-        `value`: a row for each event, or for each user with a column of lists of items. Events of a `value` below
-        `min_value` are left out.
+        `value`: a row for each event, or for each user with a column of lists of items.
+    min_value : the least `value` of an event that says that its item was liked. Items of lower values, and of 0, were
+        seen: the model does not read them, and does not recommend them. Someone who liked nothing gets what the model
+        recommends to someone without a history, less what was seen.
     out : a folder, which gets part-00000.parquet, ... with columns user, rank, item, score and, where known, title,
         `users_per_part` users each in ascending order, and _manifest.json, which says what it was made from
     memory_mib : how much DuckDB may take to sort in, beside which there are the model and a block of users; what is
@@ -97,7 +99,7 @@ def recommend_to_parquet(
     source, folder = find_source(input, user, item, value, min_value), Path(out)
     source.check_apart(folder)
     index = _known_items(model, N)
-    lists = Lists(model, index, min(N, len(index)), None if value is None else "value", users_per_part)
+    lists = Lists(model, index, min(N, len(index)), None if value is None else "value", min_value, users_per_part)
     content = _content(model)
     settings = _settings(type(model), content, source, N, users_per_part, engine)
     told = on_part or (lambda part: None)
@@ -148,6 +150,8 @@ def _content(model: Recommender) -> bytes:
 
 def _settings(kind: type, content: bytes, source: Source, N: int, users_per_part: int, engine: str) -> dict[str, Any]:
     """All that determines the output, as JSON can hold it."""
+    # a folder that was begun before this was so has no such entry: its lists do not go with new ones
+    masked = {} if source.value is None else {"masked items": "all that a user has touched"}
     return {
         "recvae": __version__,
         "engine": engine,
@@ -157,7 +161,7 @@ def _settings(kind: type, content: bytes, source: Source, N: int, users_per_part
         "columns": [source.user, source.item, source.value],
         "min_value": None if source.min_value is None else float(source.min_value),
         "input": source.state(),
-    }
+    } | masked
 
 
 def _result(manifest: Manifest[Part], made: int) -> BulkResult:

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 
 from recvae.bulk.lists import Lists, Part, block_sizes
@@ -81,9 +80,7 @@ class Cluster:
         files = [str(Path(file).resolve()) for file in source.files]
         names = [source.user, source.item] + ([] if source.value is None else [source.value])
         rows = self._ray.data.read_parquet(files, partitioning=None).select_columns(names)
-        events = rows.map_batches(
-            _strong(names, source.min_value), batch_size=None, batch_format="pyarrow", zero_copy_batch=True
-        )
+        events = rows.map_batches(_named(names), batch_size=None, batch_format="pyarrow", zero_copy_batch=True)
         # it is the sort that keeps Ray from cutting a block
         return events.repartition(n_blocks, keys=["user"], sort=True).materialize()
 
@@ -98,7 +95,15 @@ class Cluster:
             batch_format="pyarrow",
             zero_copy_batch=True,
             compute=self._ray.data.ActorPoolStrategy(min_size=1, max_size=actors, initial_size=actors),
-            fn_constructor_args=(type(lists.model), place, lists.N, lists.value, lists.users_per_part, cpus),
+            fn_constructor_args=(
+                type(lists.model),
+                place,
+                lists.N,
+                lists.value,
+                lists.min_value,
+                lists.users_per_part,
+                cpus,
+            ),
             num_cpus=cpus,
         )
 
@@ -156,12 +161,19 @@ class Scorer:
     """An actor: a model, loaded once, that makes a file in the folder `place` of each block of users."""
 
     def __init__(
-        self, kind: type[Recommender], place: Path, N: int, value: str | None, users_per_part: int, threads: int
+        self,
+        kind: type[Recommender],
+        place: Path,
+        N: int,
+        value: str | None,
+        min_value: float | None,
+        users_per_part: int,
+        threads: int,
     ):
         torch.set_num_threads(threads)
         # that the class came along makes it known, wherever it is from
         model = kind.load(place / MODEL, device="cpu")
-        self._lists = Lists(model, model.known_items(), N, value, users_per_part)
+        self._lists = Lists(model, model.known_items(), N, value, min_value, users_per_part)
         self._place = place
 
     def __call__(self, events: pa.Table) -> Iterator[pa.Table]:
@@ -177,8 +189,8 @@ class Scorer:
             yield pa.table({"part": [json.dumps(asdict(part))]})
 
 
-def _strong(names: list[str], min_value: float | None) -> Callable[[pa.Table], pa.Table]:
-    """Rows of a file -> columns user, item and, for a third name, value: without weak events and zeros.
+def _named(names: list[str]) -> Callable[[pa.Table], pa.Table]:
+    """Rows of a file -> columns user, item and, for a third name, value; weak events and zeros stay, as seen.
 
     A function in a function goes to workers as code: those that only read need not import this module, and torch.
     """
@@ -187,13 +199,8 @@ def _strong(names: list[str], min_value: float | None) -> Callable[[pa.Table], p
         columns = [rows[name] for name in names]
         # each file has its own dictionary
         plain = [c.cast(c.type.value_type) if pa.types.is_dictionary(c.type) else c for c in columns]
-        if len(plain) == 2:
-            return pa.table(plain, ["user", "item"])
-        values = plain[2].cast(pa.float64())
-        kept = pc.not_equal(values, 0.0)
-        if min_value is not None:
-            kept = pc.and_(kept, pc.greater_equal(values, float(min_value)))
-        return pa.table([*plain[:2], values], ["user", "item", "value"]).filter(kept)
+        values = [column.cast(pa.float64()) for column in plain[2:]]
+        return pa.table([*plain[:2], *values], ["user", "item", "value"][: len(plain)])
 
     return events
 
