@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from rich.console import Console
 
 from recvae.callbacks import Callback, JsonLines, TensorBoard
@@ -34,7 +35,7 @@ from recvae.world import World
 
 def check_out(arguments: argparse.Namespace, out: Path | None = None) -> None:
     """Nothing that is read may be written over, by --out or by `out`."""
-    read = [getattr(arguments, name, None) for name in ("input", "test_input", "model_file", "config", "study")]
+    read = [getattr(arguments, name, None) for name in ("input", "seen", "test_input", "model_file", "config", "study")]
     if arguments.dataset is not None and arguments.dataset.endswith(".toml"):
         card = load_card(arguments.dataset)
         tables = [table for table in (card.events, card.test, card.items) if table is not None]
@@ -113,13 +114,18 @@ def load_histories(arguments: argparse.Namespace, index: ItemIndex) -> Histories
     else:
         events, min_value = load_touched(arguments.dataset, arguments.data_home, min_value=arguments.min_value)
         names["value"] = "value" if "value" in events.column_names else None
-    found = read_histories(events, index, **names, min_value=min_value)
+    found = read_histories(events, index, **names, min_value=min_value, seen=load_seen(arguments))
     _check_histories(found, index, min_value)
     if not arguments.min_user:
         return found
     chosen = np.flatnonzero(np.isin(found.users, load_events(arguments).user_ids))
     seen = None if found.seen is None else found.seen[chosen]
     return replace(found, users=found.users[chosen], rows=found.rows[chosen], seen=seen)
+
+
+def load_seen(arguments: argparse.Namespace) -> pa.Table | None:
+    """What users have touched besides, where --seen says it."""
+    return None if arguments.seen is None else read_table(arguments.seen, [arguments.user, arguments.item])
 
 
 def _check_histories(found: Histories, index: ItemIndex, min_value: float | None) -> None:

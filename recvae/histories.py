@@ -172,7 +172,7 @@ def _with_seen(found: Histories, touched: Histories, ascending: bool) -> Histori
     row_of[others] = len(found.users) + np.arange(len(others))
     users, order = found.users, np.arange(len(found.users))
     if len(others):
-        users = id_array([*users.tolist(), *touched.users[others].tolist()], "users of histories and of seen")
+        users = _joined(users, touched.users[others])
         order = np.argsort(users, kind="stable") if ascending else np.arange(len(users))
     place_of = np.empty(len(users), dtype=np.int64)
     place_of[order] = np.arange(len(users))
@@ -186,6 +186,13 @@ def _with_seen(found: Histories, touched: Histories, ascending: bool) -> Histori
     if len(others):
         liked = _matrix(place_of[_row_of_each(liked)], liked.indices, liked.data.astype(np.float64), shape)
     return Histories(users[order], liked, found.unknown, _matrix(rows, columns, None, shape))
+
+
+def _joined(users: Ids, others: Ids) -> Ids:
+    """Ids and others after them, of the type that they have where that is one."""
+    if not len(users) or users.dtype == others.dtype:
+        return np.concatenate([users, others]) if len(users) else others
+    return id_array([*users.tolist(), *others.tolist()], "users of histories and of seen")
 
 
 def _row_of_each(cells: sparse.csr_matrix) -> Places:

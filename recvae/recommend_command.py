@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from recvae.arguments import check_out, load_histories, say
+from recvae.arguments import check_out, load_histories, load_seen, say
 from recvae.bulk import USERS_PER_PART, recommend_to_parquet
 from recvae.errors import InvalidParameterError
 from recvae.frames import check_table, text_of, write_table
@@ -69,6 +69,7 @@ def _in_parts(arguments: argparse.Namespace, N: int) -> None:
         engine=arguments.engine or "local",
         actors=arguments.actors,
         ray_address=arguments.ray_address,
+        seen=load_seen(arguments),
     )
     if result.unknown.events:
         say(str(result.unknown))

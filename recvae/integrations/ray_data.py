@@ -50,11 +50,19 @@ class Cluster:
         self._address = address
 
     def parts(
-        self, source: Source, lists: Lists, content: bytes, n_users: int, place: Path, meter: Meter
+        self,
+        source: Source,
+        lists: Lists,
+        content: bytes,
+        n_users: int,
+        place: Path,
+        meter: Meter,
+        touched: pa.Table | None = None,
     ) -> list[Part]:
         """The lists of all users of a source as files in the folder `place`, named by their content, in no order.
 
-        content : the model, as in its file; n_users : how many the source has
+        content : the model, as in its file; n_users : how many there are; touched : rows beside those of the source,
+            of what was seen, with all columns that a block is to have
 
         Raises EngineError where Ray fails, and what recvae raises in an actor.
         """
@@ -63,7 +71,7 @@ class Cluster:
         with self._connected(), self._said():
             n_parts = -(-n_users // lists.users_per_part)
             # two steps: actors that wait for the shuffle would hold the CPUs that it needs
-            users = self._together(source, n_parts)
+            users = self._together(source, n_parts, touched)
             meter.start(n_users, 0)
             made = []
             for row in self._scored(users, lists, place, n_parts).iter_rows():
@@ -75,12 +83,19 @@ class Cluster:
             )
         return made
 
-    def _together(self, source: Source, n_blocks: int) -> Any:
+    def _together(self, source: Source, n_blocks: int, touched: pa.Table | None) -> Any:
         """Events in so many blocks, in one of which a user is alone or with others, but whole. A Dataset."""
         files = [str(Path(file).resolve()) for file in source.files]
         names = [source.user, source.item] + ([] if source.value is None else [source.value])
         rows = self._ray.data.read_parquet(files, partitioning=None).select_columns(names)
-        events = rows.map_batches(_named(names), batch_size=None, batch_format="pyarrow", zero_copy_batch=True)
+        events = rows.map_batches(
+            _named(names, None if touched is None else touched.schema),
+            batch_size=None,
+            batch_format="pyarrow",
+            zero_copy_batch=True,
+        )
+        if touched is not None:
+            events = events.union(self._ray.data.from_arrow(touched))
         # it is the sort that keeps Ray from cutting a block
         return events.repartition(n_blocks, keys=["user"], sort=True).materialize()
 
@@ -189,8 +204,8 @@ class Scorer:
             yield pa.table({"part": [json.dumps(asdict(part))]})
 
 
-def _named(names: list[str]) -> Callable[[pa.Table], pa.Table]:
-    """Rows of a file -> columns user, item and, for a third name, value; weak events and zeros stay, as seen.
+def _named(names: list[str], schema: pa.Schema | None) -> Callable[[pa.Table], pa.Table]:
+    """Rows of a file -> columns user, item and, for a third name, value; or those of a schema, empty where not here.
 
     A function in a function goes to workers as code: those that only read need not import this module, and torch.
     """
@@ -200,7 +215,13 @@ def _named(names: list[str]) -> Callable[[pa.Table], pa.Table]:
         # each file has its own dictionary
         plain = [c.cast(c.type.value_type) if pa.types.is_dictionary(c.type) else c for c in columns]
         values = [column.cast(pa.float64()) for column in plain[2:]]
-        return pa.table([*plain[:2], *values], ["user", "item", "value"][: len(plain)])
+        table = pa.table([*plain[:2], *values], ["user", "item", "value"][: len(plain)])
+        if schema is None:
+            return table
+        filled = [
+            table[f.name].cast(f.type) if f.name in table.column_names else pa.nulls(len(table), f.type) for f in schema
+        ]
+        return pa.table(filled, schema=schema)
 
     return events
 
