@@ -106,15 +106,15 @@ def load_histories(arguments: argparse.Namespace, index: ItemIndex) -> Histories
     what was touched is among the items.
     """
     _check_source(arguments)
-    names = {"user": "user", "item": "item", "value": "value"}
+    user, item, value = arguments.user, arguments.item, arguments.value
     if arguments.dataset is None:
-        names = {name: getattr(arguments, name) for name in names}
-        columns = [*names.values(), arguments.time]
-        events, min_value = read_table(arguments.input, [c for c in columns if c is not None]), arguments.min_value
+        columns = [name for name in (user, item, value, arguments.time) if name is not None]
+        events, min_value = read_table(arguments.input, columns), arguments.min_value
     else:
         events, min_value = load_touched(arguments.dataset, arguments.data_home, min_value=arguments.min_value)
-        names["value"] = "value" if "value" in events.column_names else None
-    found = read_histories(events, index, **names, min_value=min_value, seen=load_seen(arguments))
+        value = "value" if "value" in events.column_names else None
+    besides = load_seen(arguments)
+    found = read_histories(events, index, user=user, item=item, value=value, min_value=min_value, seen=besides)
     _check_histories(found, index, min_value)
     if not arguments.min_user:
         return found

@@ -59,8 +59,8 @@ class Serves(Ranks):
         `seen` alone come after the others, or among them where these are in ascending order, as those of a frame are.
         Raises InvalidDataError for a model that was trained without raw ids, and as `read_histories` and `recommend`.
         """
-        columns = {"user": user, "item": item, "value": value}
-        read = read_histories(histories, self.known_items(), **columns, min_value=min_value, seen=seen)
+        index = self.known_items()
+        read = read_histories(histories, index, user=user, item=item, value=value, min_value=min_value, seen=seen)
         if read.unknown.events:
             warnings.warn(str(read.unknown), UnknownItemsWarning, stacklevel=2)
         table = self.ranked_table(
