@@ -25,13 +25,15 @@ class Allowed(NamedTuple):
     items: NDArray[np.bool_] | None = None  # (I,), for all users
     only: sparse.csr_matrix | None = None  # (U, I), of each user nothing but these
     never: sparse.csr_matrix | None = None  # (U, I), of each user none of these
+    seen: sparse.csr_matrix | None = None  # (U, I), nor these, which the user has touched; the stored entries count
 
     def apply(self, scores: Tensor, users: slice) -> None:
         """Set the scores (B, I) of what may not be ranked for some users to -inf."""
         if self.items is not None:
             scores[:, torch.from_numpy(~self.items).to(scores.device)] = -torch.inf
-        if self.never is not None:
-            scores.view(-1)[_cells(self.never[users], scores.device)] = -torch.inf
+        for masked in (self.never, self.seen):
+            if masked is not None:
+                scores.view(-1)[_cells(masked[users], scores.device)] = -torch.inf
         if self.only is not None:
             others = torch.ones_like(scores, dtype=torch.bool)
             others.view(-1)[_cells(self.only[users], scores.device)] = False

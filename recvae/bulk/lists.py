@@ -10,7 +10,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet
 
-from recvae.histories import Unknown, read_histories
+from recvae.bulk.touched import block_histories
+from recvae.histories import Unknown
 from recvae.ids import ItemIndex
 from recvae.large.folder import Written, check_integer
 from recvae.recommender import Recommender
@@ -60,6 +61,7 @@ class Lists:
     index: ItemIndex
     N: int
     value: str | None
+    min_value: float | None
     users_per_part: int
 
     def part(self, blocks: Iterable[pa.Table], advance: Callable[[int], None]) -> tuple[Part, bytes] | None:
@@ -68,8 +70,8 @@ class Lists:
         users: list[Any] = []  # the first and the last of each block
         n_users = n_rows = 0
         for block in blocks:
-            histories = read_histories(block, self.index, value=self.value)
-            table = self.model.ranked_table(histories.users, histories.rows, self.N)
+            histories = block_histories(block, self.index, self.value, self.min_value)
+            table = self.model.ranked_table(histories.users, histories.rows, self.N, seen=histories.seen)
             if writer is None:
                 writer = pyarrow.parquet.ParquetWriter(sink, table.schema)
             writer.write_table(table)
