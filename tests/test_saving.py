@@ -7,19 +7,23 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.torch
+import torch
 from scipy import sparse
 
 import recvae
-from recvae import HVamp, Interactions, MultDAE, MultVAE, Recommender, load
+from recvae import EASE, HVamp, Interactions, MultDAE, MultVAE, Recommender, load
 from recvae.baselines import ALS, ItemKNN, Popularity
 from recvae.errors import (
     DataNotFoundError,
+    InvalidDataError,
     InvalidParameterError,
     InvalidTypeError,
     NotFittedError,
     OutputError,
 )
 from recvae.params import get_params
+from recvae.saving import content_checksum
 
 ONES = sparse.csr_matrix(np.ones((3, 3)))
 MODELS = {
@@ -107,6 +111,53 @@ def test_a_matrix_has_no_ids_to_save(checkerboard, tmp_path):
     Popularity().fit(checkerboard).save(tmp_path / "model")
     assert load(tmp_path / "model").item_ids_ is None
     assert load(tmp_path / "model").titles_ is None
+
+
+CODE = """
+import sys
+import numpy as np
+from scipy import sparse
+from recvae import EASE, MultVAE
+from recvae.baselines import ItemKNN, Popularity
+rows = sparse.csr_matrix(np.random.default_rng(0).random((30, 12)) < 0.4, dtype=np.float32)
+for model in (
+    EASE(l2=3), EASE(form="sparse", neighbours=3), ItemKNN(K=99), Popularity(), MultVAE(epochs=1, latent_dim=2, random_state=0)
+):
+    model.fit(rows, show_progress=False).save(sys.stdout.buffer)
+"""
+
+
+def test_equal_models_have_equal_files():
+    """The library safetensors orders its header by a hash that is another in each process."""
+    runs = [
+        subprocess.run([sys.executable, "-c", CODE], check=True, capture_output=True, timeout=200) for _ in range(3)
+    ]
+    assert len({run.stdout for run in runs}) == 1
+    one, other = io.BytesIO(), io.BytesIO()
+    EASE(l2=3).fit(ONES).save(one)
+    EASE(l2=np.float32(3.0)).fit(ONES).save(other)
+    assert one.getvalue() == other.getvalue()
+    assert content_checksum(one.getvalue()) == content_checksum(other.getvalue())
+
+
+def test_the_library_of_the_format_reads_the_files(fitted, tmp_path):
+    fitted.save(tmp_path / "model")
+    tensors = safetensors.torch.load_file(tmp_path / "model")
+    assert tensors.keys() == fitted._tensors().keys()
+    for name, tensor in fitted._tensors().items():
+        assert torch.equal(tensors[name], tensor)
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
+def test_what_would_not_be_read_again_is_not_written(number, tmp_path):
+    model = EASE(l2=1.0).fit(ONES)
+    model.weights_[0, 1] = number
+    with pytest.raises(InvalidDataError, match="Expected finite numbers as weights"):
+        model.save(tmp_path / "model")
+    model.weights_ = torch.ones(3, 3, dtype=torch.bfloat16)
+    with pytest.raises(InvalidDataError, match="Expected weights of one of the types F64, .*, got bfloat16"):
+        model.save(tmp_path / "model")
+    assert list(tmp_path.iterdir()) == []
 
 
 # files of before -----------------------------------------------------------------------------------------------------
