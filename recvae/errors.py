@@ -14,7 +14,7 @@ def shown(value: object, width: int = 80) -> str:
     try:
         text = _printable(repr(value))
     except ValueError:  # an integer of more digits than Python writes
-        text = f"a {type(value).__name__} that is too long to be shown"
+        text = f"{type(value).__name__} too long to be shown"
     return text if len(text) <= width else f"{text[: width - 3]}..."
 
 

@@ -63,9 +63,9 @@ def read_results(path: Path) -> dict[str, Any]:
     """
     try:
         results = json.loads(path.read_bytes(), parse_constant=lambda name: None)
+        json.dumps(results, ensure_ascii=False).encode()  # a page is written in UTF-8, which has no half surrogates
     except OSError as error:
         raise InvalidDataError(f"Expected a file of results, got {path}: {error.strerror}.") from error
-        json.dumps(results, ensure_ascii=False).encode()  # a page is written in UTF-8, which has no half surrogates
     except (ValueError, RecursionError) as error:
         raise InvalidDataError(f"Expected results as JSON in {path}, got a cut or damaged file: {error}.") from error
     check_results(results, str(path))

@@ -64,11 +64,11 @@ def test_defaults_are_in_range(model):
         (
             {"learning_rate": float("inf")},
             InvalidParameterError,
-            r"=inf\): expected a value of at least 0 that float32",
+            r"=inf\): expected a value of at least 0 that",
         ),
         ({"learning_rate": 10**400}, InvalidParameterError, "expected a value of at least 0 that float32 can hold"),
         ({"learning_rate": 1e39}, InvalidParameterError, "expected a value of at least 0 that float32 can hold"),
-        ({"epochs": 10**5000}, InvalidParameterError, "a int that is too long to be shown"),
+        ({"epochs": 10**5000}, InvalidParameterError, "int too long to be shown"),
         ({"temperature": -float("inf")}, InvalidParameterError, r"of at least 0\.001"),
         ({"likelihood": np.array(["a", "b"])}, UnknownNameError, "no likelihood of MultVAE called"),
         ({"values": "squared"}, UnknownNameError, "known are binary, log1p, raw"),
@@ -89,7 +89,7 @@ def test_no_number_is_out_of_bounds(model, number):
             assert str(said.value).isprintable()
 
 
-@pytest.mark.parametrize("value", [10**5000, "a\nb", float("nan"), np.ones((3, 3)), None])
+@pytest.mark.parametrize("value", [10**5000, "a\nb", float("nan"), np.ones((3, 3)), None], ids=range(5))
 def test_numbers_that_are_asked_for_are_named_on_one_line(value):
     for check in (lambda: check_whole("N", value, 1, 9), lambda: check_share("share", value)):
         with pytest.raises(InvalidParameterError) as said:

@@ -113,31 +113,29 @@ def test_a_matrix_has_no_ids_to_save(checkerboard, tmp_path):
     assert load(tmp_path / "model").titles_ is None
 
 
-CODE = """
-import sys
-import numpy as np
-from scipy import sparse
-from recvae import EASE, MultVAE
-from recvae.baselines import ItemKNN, Popularity
-rows = sparse.csr_matrix(np.random.default_rng(0).random((30, 12)) < 0.4, dtype=np.float32)
-for model in (
-    EASE(l2=3), EASE(form="sparse", neighbours=3), ItemKNN(K=99), Popularity(), MultVAE(epochs=1, latent_dim=2, random_state=0)
-):
-    model.fit(rows, show_progress=False).save(sys.stdout.buffer)
-"""
+def write_models(file):
+    """Files of several models, one after the other."""
+    rows = sparse.random(30, 12, 0.4, "csr", random_state=0)
+    network = MultVAE(epochs=1, latent_dim=2, random_state=0)
+    for model in (EASE(l2=3), EASE(form="sparse", neighbours=3), ItemKNN(K=99), Popularity(), network):
+        model.fit(rows, show_progress=False).save(file)
 
 
 def test_equal_models_have_equal_files():
     """The library safetensors orders its header by a hash that is another in each process."""
-    runs = [
-        subprocess.run([sys.executable, "-c", CODE], check=True, capture_output=True, timeout=200) for _ in range(3)
-    ]
-    assert len({run.stdout for run in runs}) == 1
-    one, other = io.BytesIO(), io.BytesIO()
-    EASE(l2=3).fit(ONES).save(one)
-    EASE(l2=np.float32(3.0)).fit(ONES).save(other)
-    assert one.getvalue() == other.getvalue()
-    assert content_checksum(one.getvalue()) == content_checksum(other.getvalue())
+    code = "import sys; from tests.test_saving import write_models; write_models(sys.stdout.buffer)"
+    command, root = [sys.executable, "-c", code], Path(__file__).parents[1]
+    write_models(here := io.BytesIO())
+    assert subprocess.run(command, check=True, capture_output=True, cwd=root, timeout=200).stdout == here.getvalue()
+
+
+def test_numbers_of_one_value_are_one_in_a_file():
+    files = [io.BytesIO(), io.BytesIO()]
+    for file, l2 in zip(files, (3, np.float32(3.0)), strict=True):
+        EASE(l2=l2).fit(ONES).save(file)
+    one, other = (file.getvalue() for file in files)
+    assert one == other
+    assert content_checksum(one) == content_checksum(other)
 
 
 def test_the_library_of_the_format_reads_the_files(fitted, tmp_path):
@@ -155,7 +153,7 @@ def test_what_would_not_be_read_again_is_not_written(number, tmp_path):
     with pytest.raises(InvalidDataError, match="Expected finite numbers as weights"):
         model.save(tmp_path / "model")
     model.weights_ = torch.ones(3, 3, dtype=torch.bfloat16)
-    with pytest.raises(InvalidDataError, match="Expected weights of one of the types F64, .*, got bfloat16"):
+    with pytest.raises(InvalidDataError, match=r"Expected weights of one of the types F64, .*, got bfloat16"):
         model.save(tmp_path / "model")
     assert list(tmp_path.iterdir()) == []
 
