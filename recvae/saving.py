@@ -14,10 +14,11 @@ import torch
 from scipy import sparse
 from torch import Tensor, nn
 
-from recvae.errors import DataNotFoundError, InvalidDataError, InvalidTypeError, shown
+from recvae.errors import DataNotFoundError, InvalidDataError, InvalidTypeError, OutputError, shown
 from recvae.files import write_whole
 from recvae.finite import all_finite
 from recvae.memory import require
+from recvae.paths import input_path, output_path
 from recvae.tensor_file import (
     DTYPES,
     NAMES,
@@ -32,7 +33,7 @@ from recvae.validation import check_arrays
 
 FORMAT = 1
 HEADER = 100_000_000  # bytes of text in a safetensors file, at most
-File = str | Path | BinaryIO
+File = str | os.PathLike[str] | BinaryIO
 
 
 def write_model(file: File, tensors: Mapping[str, Tensor], description: dict[str, Any]) -> None:
@@ -54,17 +55,41 @@ def write_model(file: File, tensors: Mapping[str, Tensor], description: dict[str
 
 def write_bytes(file: File, content: bytes) -> None:
     """Write to a path, atomically, or to an open binary file. Raises InvalidTypeError, OutputError."""
-    check_file(file, "write")
-    if isinstance(file, (str, Path)):
-        write_whole(Path(file), content)
-    else:
-        file.write(content)
+    target = check_file(file, "write")
+    if isinstance(target, Path):
+        write_whole(target, content)
+        return
+    try:
+        written = target.write(content)
+        while isinstance(written, int) and written < len(content):  # a file without a buffer may take less than all
+            more = target.write(memoryview(content)[written:])
+            if not more:
+                raise OSError(0, f"it took {written:,} of {len(content):,} bytes")
+            written += more
+    except (OSError, ValueError, TypeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise OutputError(
+            f"Expected an open binary file that can be written, got {_called(target)}: {reason}."
+        ) from error
 
 
-def check_file(file: File, verb: str) -> None:
-    """Refuse what is neither a path nor has a method `verb` ("read", "write")."""
-    if not isinstance(file, (str, Path)) and not hasattr(file, verb):
+def check_file(file: File, verb: str) -> Path | BinaryIO:
+    """What a caller gave: a path, checked for that direction, or an open binary file. `verb` is "read" or "write".
+
+    Raises InvalidTypeError for another thing, such as a file that was opened as text, and as `recvae.paths` does.
+    """
+    if isinstance(file, (str, os.PathLike)):
+        return input_path(file) if verb == "read" else output_path(file)
+    if not hasattr(file, verb):
         raise InvalidTypeError(f"Expected a path or an open binary file, got {type(file).__name__}.")
+    if hasattr(file, "encoding"):
+        raise InvalidTypeError(f"Expected a file opened as binary, got {_called(file)}, which is open as text.")
+    return file
+
+
+def _called(file: BinaryIO) -> str:
+    """What to call an open file."""
+    return str(getattr(file, "name", "the open file"))
 
 
 def read_model(file: File) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -74,7 +99,7 @@ def read_model(file: File) -> tuple[dict[str, Tensor], dict[str, Any]]:
     where there is no file, InvalidDataError for one that is damaged, foreign or of a newer format, or that holds
     numbers that are not finite, NotEnoughMemoryError for one that memory does not hold.
     """
-    check_file(file, "read")
+    file = check_file(file, "read")
     name = str(file) if isinstance(file, (str, Path)) else str(getattr(file, "name", "the open file"))
     try:
         if isinstance(file, (str, Path)):

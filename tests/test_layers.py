@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "recvae"
 # a module imports from lower layers, or from its own without a circle
 LAYERS = {
     0: "version errors files spaces params progress rows ids frames events description interactions topk metrics "
-    "memory results",
+    "memory results threads",
     1: "join saving cards download sample layouts datasets split batches evaluation breakdown closed_form histories "
     "rerank large shards rollcall world torchrun finite tensor_file",
     2: "nn",

@@ -130,7 +130,7 @@ def load(file: str | Path | BinaryIO) -> Scorer:
     name = str(file) if isinstance(file, (str, Path)) else str(getattr(file, "name", "the open file"))
     with ExitStack() as stack:
         if isinstance(file, (str, Path)):
-            stream: BinaryIO = stack.enter_context(Path(file).open("rb"))
+            stream: BinaryIO = stack.enter_context(Path(file).expanduser().open("rb"))
         else:
             stream = file if getattr(file, "seekable", bool)() else io.BytesIO(file.read())
         try:

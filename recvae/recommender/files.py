@@ -10,6 +10,7 @@ from recvae.ids import id_array
 from recvae.nn.device import find_device
 from recvae.params import check_params, check_whole, get_params, params_for_file, saved_params
 from recvae.recommender.base import Model
+from recvae.recommender.state import reads
 from recvae.rows import VALUES
 from recvae.saving import File, read_model, write_model
 from recvae.version import __version__
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 class Saves(Model):
     """Writing a fitted model."""
 
+    @reads
     def save(self, file: File) -> None:
         """Write the fitted model to a path or an open binary file: one safetensors file, described by JSON inside.
 
@@ -68,6 +70,8 @@ def load(file: File, device: str | None = None) -> Recommender:
     does not hold, UnknownNameError for a model class that is not known here, InvalidParameterError for a device that is
     not.
     """
+    import recvae.public  # noqa: F401  a file may be of any model of ours
+
     if device is not None:
         find_device(device)
     tensors, description = read_model(file)
