@@ -133,6 +133,8 @@ class Ranks(Explores):
             scores = scorer(rows[places], places)
             block = (self._score(rows[places]) if isinstance(scores, Rough) else scores).cpu().numpy()
             found[places] = block if chosen is None else block[:, chosen]
+        if found.size and not found.max() < np.inf:  # NaN compares false
+            raise InvalidDataError("Expected scores that are finite, got NaN or inf; the model's weights are damaged.")
         np.maximum(found, PAD_SCORE, out=found)
         return found
 
