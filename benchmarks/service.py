@@ -35,7 +35,7 @@ N = 10
 KNOWN = 5  # items of a request that the model knows; one more is new each time
 GROWTH = 1.05  # memory that counts as constant: times what it was at the first mark, and so many MiB
 SLACK = 8.0
-SMALL = {"epochs": 1, "random_state": 0}
+SMALL: dict[str, Any] = {"epochs": 1, "random_state": 0}
 MODELS: dict[str, Recommender] = {
     "MultVAE": MultVAE(**SMALL),
     "HybridVAE": HybridVAE(**SMALL, l2=300.0),
@@ -55,7 +55,8 @@ def run_service(requests: int, home: Path | None = None, dataset: str = "sample"
     expected = {name: [_answer(model, history) for history in asked] for name, model in MODELS.items()}  # the warm-up
     with tempfile.TemporaryDirectory() as folder, _workers(Path(folder) / "log") as (port, pids):
         client = _Client(port, asked, expected, time.monotonic() + SECONDS)
-        started, marks = time.perf_counter(), []
+        started = time.perf_counter()
+        marks: list[State] = []
         for mark in range(MARKS):
             client.ask(range(mark * requests // MARKS, (mark + 1) * requests // MARKS))
             marks.append({"requests": (mark + 1) * requests // MARKS} | _looked_at(pids, Path(folder) / "log"))
