@@ -14,6 +14,8 @@ import sys
 import tempfile
 import threading
 import time
+import traceback
+import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -164,6 +166,7 @@ def _serve(listening: socket.socket, log: Path) -> None:
     try:
         os.dup2(os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), 2)
         sys.stderr = os.fdopen(2, "w", buffering=1)  # where warnings go, whatever stood there before
+        warnings.resetwarnings()  # each is said once, whatever the process that measures does with them
         for _ in range(THREADS):
             threading.Thread(target=_accept, args=[listening], daemon=True).start()
         while os.getppid() == parent:
@@ -175,9 +178,12 @@ def _serve(listening: socket.socket, log: Path) -> None:
 def _accept(listening: socket.socket) -> None:
     while True:
         connection, address = listening.accept()
-        with connection, suppress(OSError):
-            connection.settimeout(TIMEOUT)
-            _Handler(connection, address, None)  # type: ignore[arg-type]  # it asks nothing of its server
+        try:
+            with connection:
+                connection.settimeout(TIMEOUT)
+                _Handler(connection, address, None)  # type: ignore[arg-type]  # it asks nothing of its server
+        except Exception:
+            traceback.print_exc()  # the client counts it as failed
 
 
 class _Handler(BaseHTTPRequestHandler):
