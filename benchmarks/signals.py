@@ -65,7 +65,7 @@ class Command:
 # a few seconds each, most of them in what is to be stopped
 COMMANDS = {
     "train": Command(
-        "train --input {inputs}/events --model MultVAE --param epochs=12 --param hidden_dims=64 --param latent_dim=32 "
+        "train --input {inputs}/events --model MultVAE --param epochs=4 --param hidden_dims=64 --param latent_dim=32 "
         "--checkpoint kept --checkpoint-minutes 0 --out model.recvae",
         "model.recvae",
     ),
@@ -131,6 +131,7 @@ class _Run:
         (folder / "tmp").mkdir(exist_ok=True)
         read, write = os.pipe()
         variables = {"STARTED": str(write), "TMPDIR": str(folder / "tmp"), "OMP_NUM_THREADS": "1"}
+        variables["TORCHINDUCTOR_CACHE_DIR"] = str(inputs / "torch")  # torch makes one in TMPDIR, and leaves it
         path = os.pathsep.join(part for part in (str(Path.cwd()), os.environ.get("PYTHONPATH")) if part)
         argv = [sys.executable, "-c", START, *(word.format(inputs=inputs) for word in command.arguments.split())]
         self.process = subprocess.Popen(
@@ -201,7 +202,7 @@ def _stopped(name: str, kind: str, share: float, whole: dict[str, Any], inputs: 
         run.stop(after, number)
         status, _, complained = run.end()
         case: Case = {"command": name, "signal": kind, "share": share, "after": round(after, 3), "status": status}
-        case |= {"over": status == 0, "said": complained[-500:], "left": _left(place)}
+        case |= {"over": status == 0, "said": complained[-2000:], "left": _left(place)}
         wrong = _wrong_end(case, expected)
         if status != 0:
             wrong += _wrong_output(command, place)
