@@ -35,7 +35,7 @@ from recvae.large.folder import MANIFEST
 
 SIGNALS = {"KILL": (signal.SIGKILL, -9), "INT": (signal.SIGINT, 130), "TERM": (signal.SIGTERM, 143)}
 FIRST = 0.1  # seconds after the interpreter has started: before, Python itself answers
-SECONDS = 120.0  # after which a command counts as one that hangs
+SECONDS = 600.0  # after which a command counts as one that hangs
 USERS, ITEMS, EVENTS = 4000, 500, 80_000
 OLDER = b"user,rank,item,score\nsomeone,1,an older list,1.0\n"
 # the interpreter has started and says so; from here on, all is recvae's
