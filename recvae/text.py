@@ -25,6 +25,7 @@ from recvae.quotes import Quotes, scan_quotes
 COMPRESSIONS = (".gz", ".bz2", ".zst")
 UTF_8 = ("utf-8", "utf8", "utf-8-sig", "ascii", "us-ascii")
 SEPARATOR = "\x1f"  # the unit separator of ASCII, which text does not use: stands in for a delimiter of many characters
+NUL = "a NUL byte: the file is damaged, or its encoding is another, such as utf-16."
 CLOSING = re.compile(r'((?:[^"]|"")*+)"')  # the rest of a field in quotes
 INTEGER = re.compile(r"-?\d+")
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
@@ -226,9 +227,7 @@ def check_bytes(text: TextFile, names: Sequence[str], ids: Sequence[int]) -> Quo
     with text.open() as file:
         quotes = scan_quotes(file, text.format.one.encode(), text.format.quoted, len(names), is_row)
     if quotes.nul is not None:
-        raise text.refused(
-            text.line_of(quotes.nul), "a NUL byte: the file is damaged, or its encoding is another, such as utf-16."
-        )
+        raise text.refused(text.line_of(quotes.nul), NUL)
     if quotes.open is not None:
         line = text.line_of(quotes.open)
         before = _before(text, quotes.open)
@@ -324,6 +323,8 @@ def _names(text: TextFile, columns: Sequence[str]) -> list[str]:
     line, names = next(text.records(strict=True), (0, []))
     if not names:
         raise InvalidDataError(f"The file {text.path} cannot be read: Empty CSV file, expected a line of column names.")
+    if "\0" in "".join(names):
+        raise text.refused(line, NUL)
     try:
         check_columns(columns, names)
     except InvalidDataError as error:
@@ -437,6 +438,8 @@ def _refuse_header(text: TextFile, ids: pa.ChunkedArray, name: str) -> None:
     if text.format.header or text.format.names is None:
         return
     line, fields = next(text.records())
+    if any(map(NUMBER.fullmatch, fields)):
+        return
     header = any(
         column and re.sub("[^a-z]", "", field.lower()).removesuffix("id") == column
         for field, column in zip(fields, text.format.names, strict=False)
