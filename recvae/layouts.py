@@ -136,13 +136,13 @@ def _read_adjacency(path: Path, table: Table) -> pa.Table:
         check_bytes(text, (), ())
         lines = list(text.records(strict=True))[int(table.header) :]
     lines = [(line, fields[:-1] if fields[-1] == "" else fields) for line, fields in lines]
-    lines = [(line, fields) for line, fields in lines if len(fields) > 1]  # the others have no items
     for line, fields in lines:
         shown = table.delimiter.join(fields)
         if table.delimiter != "\t" and "\t" in shown:
             raise text.refused(line, f"another delimiter than {table.delimiter!r}: {shown[:40]!r}.")
-        if not (fields[0].strip() and all(item.strip() == item != "" for item in fields)):
+        if fields[1:] and not (fields[0].strip() and all(item.strip() == item != "" for item in fields)):
             raise text.refused(line, f"an empty or spaced id: {shown[:40]!r}.")
+    lines = [(line, fields) for line, fields in lines if len(fields) > 1]  # the others have no items
     _refuse_counts(text, lines)
     if lines and not any(map(str.isdecimal, lines[0][1])) and all(map(str.isdecimal, chain(*_fields(lines[1:])))):
         raise text.refused(lines[0][0], f"expected ids, got what looks like names: {lines[0][1]}; set header = true.")
