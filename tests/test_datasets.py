@@ -221,7 +221,7 @@ def test_patterns_of_files_need_one_kind_of_column(tmp_path):
     (folder / "part_2.csv").write_text("1,x,good\n")
     with pytest.raises(
         InvalidDataError,
-        match=r"part_2\.csv cannot be read: line 1: Expected numbers in column 'value', got string: good",
+        match=r"part_2\.csv cannot be read: line 1: Expected numbers in column 'value', got string: 'good'",
     ):
         layouts.read_events(folder, table)
     (folder / "part_2.csv").write_text("1,x,4\n")

@@ -43,6 +43,7 @@ def plays(line, at, n=1000, delimiter="\t"):
         ("a.csv", "user,item,title\n1,2,\"a\nb\"\n3,4,\"b\n5,6,c\n", 4, "title"),
         ("a.csv", "user,item,title\r\n1,2,a\r\n3,4,\"b\r\n5,6,c\r\n", 3, "title"),
         ("a.csv", "user,item,title\r1,2,a\r3,4,\"b\r5,6,c\r", 3, "title"),
+        ("a.csv", 'user,item,t\nAnn,1,x\nAnn Lee,1,x\nBob,2,"a\nBob Lee,3,b\n\nCy,4,5"\nDee,5,c\n', 4, "t"),
         ("a.csv.gz", gzip.compress(b'user,item,title\n1,2,a\n3,4,"b\n'), 3, "title"),
     ],
 )  # fmt: skip
@@ -195,9 +196,9 @@ def test_broken_lines_are_named(text, message, tmp_path):
 @pytest.mark.parametrize(
     ("cell", "message"),
     [
-        ("good", "line 3: Expected numbers in column 'stars', got string: good"),
+        ("good", "line 3: Expected numbers in column 'stars', got string: 'good'"),
         ("NA", "line 3: Expected numbers in column 'stars'"),
-        ('"3,5"', "line 3: Expected numbers in column 'stars', got string: 3,5"),
+        ('"3,5"', "line 3: Expected numbers in column 'stars', got string: '3,5'"),
         ("", "line 3: Expected a value in every row of 'stars', got none"),
         ("nan", "line 3: Expected finite values in column 'stars', got nan"),
         ("inf", "line 3: Expected finite values in column 'stars', got inf"),
