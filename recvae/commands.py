@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 import time
-from dataclasses import asdict, astuple, replace
+from dataclasses import asdict, astuple
 from typing import Any
 
 from rich.table import Table
@@ -136,8 +136,7 @@ def _train(
 ) -> None:
     split = None if shards is not None else asked_split(arguments)
     data = shards or (load_events(arguments) if split is None else split.refit or split.train)
-    # what became of its rows was said when it was read
-    say(str(data) if isinstance(data, Shards) else replace(data, account=None).describe())
+    say(str(data) if isinstance(data, Shards) else data.describe())
     if world.size > 1:
         say(f"Training by {world.size} processes on {world.device.type}, which share the {_shared(model)} of each step")
     started = time.perf_counter()

@@ -150,7 +150,7 @@ def _read_adjacency(path: Path, table: Table) -> pa.Table:
     users = chain.from_iterable([fields[0]] * (len(fields) - 1) for fields in _fields(lines))
     items = chain.from_iterable(fields[1:] for fields in _fields(lines))
     ids = {"user": list(users), "item": list(items)}
-    return pa.table({name: checked_ids(text, encoded(texts), name, at) for name, texts in ids.items()})
+    return pa.table({name: checked_ids(text, encoded(texts), name, at.tolist()) for name, texts in ids.items()})
 
 
 def _fields(lines: list[tuple[int, list[str]]]) -> Iterator[list[str]]:
