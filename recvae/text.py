@@ -234,7 +234,7 @@ def check_bytes(text: TextFile, names: Sequence[str], ids: Sequence[int]) -> Quo
         line = text.line_of(quotes.open)
         before = _before(text, quotes.open)
         place = before.count(text.format.one)
-        column = f" in column {names[place]!r}" if place < len(names) and names[place] else ""
+        column = f" in column {names[place]!r:.40}" if place < len(names) and names[place] else ""
         raise text.refused(
             line,
             f"a quote{column} is not closed{' before the end of the file' if quotes.end else ' in its row'}; close it, "
@@ -330,6 +330,7 @@ def _names(text: TextFile, columns: Sequence[str]) -> list[str]:
     try:
         check_columns(columns, names)
     except InvalidDataError as error:
+        check_bytes(text, names, ())  # a quote that is not closed may have eaten names
         hint = f"line {line} looks like a row: begin the file with their names" if _is_data(names) else ""
         if len(names) == 1:
             hint = f"is the delimiter another than {text.format.delimiter!r}?"

@@ -180,6 +180,7 @@ def test_words_for_nothing_are_no_ids(word, others, tmp_path):
         ("user,item\n1,2\n".encode("utf-16-le"), "line 1: a NUL byte"),
         ("user,item\n1,2\nü,3\n".encode("latin-1"), "line 3: no text in UTF-8"),
         ("\n\n", "Empty CSV file"),
+        ('user,"item,title\n1,2,a\n3,4,b\n', "line 1: a quote in column .* is not closed before the end"),
         ("user,item\n1.0,2\n1,4\nx,4\n", "line 2: '1.0' in column 'user' is '1' in another row"),
         ("user,item\n3,2\n1.23E+11,4\n", r"line 3: '1.23E\+11' in column 'user' is a number that may have lost digits"),
         ("user,item\n1, 2\n3, 4\n", "line 2: ' 2' in column 'item' has spaces around it"),
