@@ -7,7 +7,7 @@ import random
 
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recvae import Interactions, quotes
@@ -61,8 +61,8 @@ def test_a_quote_that_is_never_closed_is_named(name, text, line, column, tmp_pat
         'user,item,review\r1,2,"a\rb"\r3,4,c\r',
         'user,item,review\n1,2,"say ""hi"", he\nsaid"\n3,4,""""\n5,6,""\n',
         'user,item,review\n1,2,12" disc\n3,4,a"b"c\n5,6,x""\n7,8,"ok, yes"\n9,10,5"\n',
-        "user,item,review\n1,2," + "x" * 3_000_000 + "\n3,4,y\n",
-        'user,item,review\n1,2,"' + "x\n" * 600_000 + '"\n3,4,y\n',
+        "user,item,review\n1,2," + "x" * 1_500_000 + "\n3,4,y\n",
+        'user,item,review\n1,2,"' + "x\n" * 300_000 + '"\n3,4,y\n',
         'user,item,review\n1,2,"' + "Ann, 3, 5\n" * 3 + '"\n3,4,y\n',
     ],
 )
@@ -86,6 +86,7 @@ def test_reviews_of_several_lines_over_many_blocks(tmp_path):
 ROWS = st.lists(st.tuples(st.integers(0, 3), st.sampled_from("xyz"), st.text(',"\nab ', max_size=6)), min_size=1)
 
 
+@settings(max_examples=40)
 @given(ROWS, st.permutations(["user", "item", "text"]), st.sampled_from(["\n", "\r\n"]), st.integers(1, 40))
 def test_what_a_writer_of_csv_writes_is_read(tmp_path_factory, rows, order, end, block):
     path = tmp_path_factory.mktemp("csv") / "a.csv"
@@ -107,7 +108,7 @@ def test_no_row_is_lost_where_a_quote_is_put_in_or_taken_out(tmp_path, monkeypat
     random.seed(0)
     titles = ["song", "a b", 'x 5"', "rock, pop", 'say "hi"', "n"]
     kept = 0
-    for trial in range(300):
+    for trial in range(120):
         monkeypatch.setattr(quotes, "BLOCK", random.choice([5, 40, 1 << 20]))
         order = random.sample(["user", "item", "title"], 3)
         made = io.StringIO()
@@ -131,7 +132,7 @@ def test_no_row_is_lost_where_a_quote_is_put_in_or_taken_out(tmp_path, monkeypat
             continue
         assert found == n, text
         kept += 1
-    assert kept > 30
+    assert kept > 10
 
 
 @pytest.mark.parametrize(
