@@ -173,8 +173,8 @@ def _read(path: Path, arguments: argparse.Namespace, min_user: int) -> Interacti
 
 
 def say_account(data: Interactions, source: object) -> None:
-    """A line on what became of the rows that were read."""
-    if data.account is not None:
+    """A line on what became of the rows that were read, where not each is an event."""
+    if data.account is not None and (data.account.left_out or data.account.notes):
         say(f"{source}: {data.account}")
 
 

@@ -136,13 +136,13 @@ def _read_adjacency(path: Path, table: Table) -> pa.Table:
         check_bytes(text, (), ())
         lines = list(text.records(strict=True))[int(table.header) :]
     lines = [(line, fields[:-1] if fields[-1] == "" else fields) for line, fields in lines]
-    lines = [(line, fields) for line, fields in lines if len(fields) > 1]  # the others have no items
     for line, fields in lines:
         shown = table.delimiter.join(fields)
         if table.delimiter != "\t" and "\t" in shown:
             raise text.refused(line, f"another delimiter than {table.delimiter!r}: {shown[:40]!r}.")
-        if not (fields[0].strip() and all(item.strip() == item != "" for item in fields)):
+        if fields[1:] and not (fields[0].strip() and all(item.strip() == item != "" for item in fields)):
             raise text.refused(line, f"an empty or spaced id: {shown[:40]!r}.")
+    lines = [(line, fields) for line, fields in lines if len(fields) > 1]  # the others have no items
     _refuse_counts(text, lines)
     if lines and not any(map(str.isdecimal, lines[0][1])) and all(map(str.isdecimal, chain(*_fields(lines[1:])))):
         raise text.refused(lines[0][0], f"expected ids, got what looks like names: {lines[0][1]}; set header = true.")
@@ -150,7 +150,7 @@ def _read_adjacency(path: Path, table: Table) -> pa.Table:
     users = chain.from_iterable([fields[0]] * (len(fields) - 1) for fields in _fields(lines))
     items = chain.from_iterable(fields[1:] for fields in _fields(lines))
     ids = {"user": list(users), "item": list(items)}
-    return pa.table({name: checked_ids(text, encoded(texts), name, at) for name, texts in ids.items()})
+    return pa.table({name: checked_ids(text, encoded(texts), name, at.tolist()) for name, texts in ids.items()})
 
 
 def _fields(lines: list[tuple[int, list[str]]]) -> Iterator[list[str]]:

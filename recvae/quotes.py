@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 QUOTE, LF, CR = b'"\n\r'
+SHARE = 2 / 3  # of the lines of a field: with so many that could be rows, they are rows
 BLOCK = 1 << 20  # bytes, which caches hold
 
 
@@ -38,7 +39,7 @@ def scan_quotes(
 
     A quote opens a field where it is its first character, and closes it where a delimiter or the end of a line comes
     next; a quote written twice within is text. A field of several lines is taken for what it says, unless text comes
-    after its closing quote, or each of its lines could stand as a row of its own (`is_row`): then a quote was never
+    after its closing quote, or most of its lines could stand as rows of their own (`is_row`): then a quote was never
     closed, and what closes it is one of another row.
     """
     start, opened, size, carried = 0, 0, BLOCK, b""
@@ -159,7 +160,7 @@ def _dense(
     delimiter: int,
     least: int,
 ) -> NDArray[np.bool_]:
-    """Of the fields with line breaks `within`, whether each line after the first has so many delimiters."""
+    """Of the fields with line breaks `within`, whether most lines after the first have so many delimiters."""
     delimiters = np.flatnonzero(a == delimiter)
     breaks = np.flatnonzero(kind != QUOTE)
     begin = where[within] + 1
@@ -167,12 +168,15 @@ def _dense(
     end = np.append(where, len(a))[np.append(breaks, len(where))[following]]
     enough = np.searchsorted(delimiters, end) - np.searchsorted(delimiters, begin) >= least
     enough |= (kind[within] == CR) & (np.append(a, 0)[begin] == LF)  # one break, not two
-    return np.logical_and.reduceat(enough, starts)
+    sizes = np.diff(np.append(starts, len(enough)))
+    return np.asarray(np.add.reduceat(enough.astype(np.intp), starts) >= SHARE / 2 * sizes)
 
 
 def _are_rows(block: bytes, opened: int, end: int, is_row: Callable[[str], bool]) -> bool:
-    """Whether each line that a field is in could stand as a row, if its opening quote were text."""
+    """Whether the lines that a field is in, or most of them, could stand as rows, if its opening quote were text."""
     start = max(block.rfind(b"\n", 0, opened), block.rfind(b"\r", 0, opened)) + 1
     stop = min((at for at in (block.find(b"\n", end), block.find(b"\r", end)) if at >= 0), default=len(block))
     text = (block[start:opened] + block[opened + 1 : stop]).decode("utf-8", "replace")
-    return all(map(is_row, text.replace("\r\n", "\n").replace("\r", "\n").split("\n")))
+    first, *others = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    others = [line for line in others if line]
+    return is_row(first) and sum(map(is_row, others)) >= SHARE * len(others)

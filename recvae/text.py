@@ -25,9 +25,11 @@ from recvae.quotes import Quotes, scan_quotes
 COMPRESSIONS = (".gz", ".bz2", ".zst")
 UTF_8 = ("utf-8", "utf8", "utf-8-sig", "ascii", "us-ascii")
 SEPARATOR = "\x1f"  # the unit separator of ASCII, which text does not use: stands in for a delimiter of many characters
+NUL = "a NUL byte: the file is damaged, or its encoding is another, such as utf-16."
 CLOSING = re.compile(r'((?:[^"]|"")*+)"')  # the rest of a field in quotes
 INTEGER = re.compile(r"-?\d+")
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+SAMPLE = 1000  # rows that show what ids look like
 BLOCK, LARGEST_BLOCK = 2**20, 2**31 - 1  # bytes that a thread parses at a time
 # what libraries write where there is nothing; as an id, it would make one user of all who have none
 MISSING = (
@@ -213,8 +215,9 @@ def check_bytes(text: TextFile, names: Sequence[str], ids: Sequence[int]) -> Quo
 
     Raises InvalidDataError for a quote that is never closed, or closed by one of another row, and for NUL.
     """
-    first = next(itertools.islice(text.records(), int(text.format.header), None), (0, []))[1]
-    shapes = [_shape(first[place]) if place < len(first) else _shape("") for place in ids]
+    first = itertools.islice(text.records(), int(text.format.header), SAMPLE)
+    rows = [fields for _, fields in first if len(fields) == len(names)] if ids else []
+    shapes = [_shape([fields[place] for fields in rows]) for place in ids]
 
     def is_row(line: str) -> bool:
         """Whether a line within quotes could stand as a row of its own."""
@@ -226,14 +229,12 @@ def check_bytes(text: TextFile, names: Sequence[str], ids: Sequence[int]) -> Quo
     with text.open() as file:
         quotes = scan_quotes(file, text.format.one.encode(), text.format.quoted, len(names), is_row)
     if quotes.nul is not None:
-        raise text.refused(
-            text.line_of(quotes.nul), "a NUL byte: the file is damaged, or its encoding is another, such as utf-16."
-        )
+        raise text.refused(text.line_of(quotes.nul), NUL)
     if quotes.open is not None:
         line = text.line_of(quotes.open)
         before = _before(text, quotes.open)
         place = before.count(text.format.one)
-        column = f" in column {names[place]!r}" if place < len(names) and names[place] else ""
+        column = f" in column {names[place]!r:.40}" if place < len(names) and names[place] else ""
         raise text.refused(
             line,
             f"a quote{column} is not closed{' before the end of the file' if quotes.end else ' in its row'}; close it, "
@@ -324,9 +325,12 @@ def _names(text: TextFile, columns: Sequence[str]) -> list[str]:
     line, names = next(text.records(strict=True), (0, []))
     if not names:
         raise InvalidDataError(f"The file {text.path} cannot be read: Empty CSV file, expected a line of column names.")
+    if "\0" in "".join(names):
+        raise text.refused(line, NUL)
     try:
         check_columns(columns, names)
     except InvalidDataError as error:
+        check_bytes(text, names, ())  # a quote that is not closed may have eaten names
         hint = f"line {line} looks like a row: begin the file with their names" if _is_data(names) else ""
         if len(names) == 1:
             hint = f"is the delimiter another than {text.format.delimiter!r}?"
@@ -370,7 +374,8 @@ def _read(text: TextFile, columns: Sequence[str], n_ids: int, quotes: Quotes, na
 def _explain(text: TextFile, names: Sequence[str] | None) -> None:
     """Raise an error that names the line for what the parser refused."""
     expected = None if names is None else len(names)
-    for line, fields in text.records(strict=True):
+    skip = int(text.format.header and names is not None)
+    for line, fields in itertools.islice(text.records(strict=True), skip, None):
         expected = len(fields) if expected is None else expected
         if len(fields) != expected:
             shown = text.format.delimiter.join(fields)
@@ -413,8 +418,8 @@ def _odd_ids(texts: pa.Array) -> Iterator[tuple[str, str]]:
     """Those of the distinct ids that are another one in another writing, and why they cannot stand."""
     bare = pc.utf8_trim_whitespace(texts)
     others = [(bare, "is {!r} in another row: take out the spaces around it")]
-    if pc.any(pc.ends_with(texts, ".0")).as_py():
-        whole = pc.replace_substring_regex(texts, r"^(-?\d+)\.0$", r"\1")
+    if pc.any(pc.and_(pc.ends_with(texts, "0"), pc.match_substring(texts, "."))).as_py():
+        whole = pc.replace_substring_regex(texts, r"^(-?\d+)\.0+$", r"\1")
         others.append((whole, "is {!r} in another row: write both in one way"))
     for other, reason in others:
         changed = pc.not_equal(other, texts)
@@ -436,7 +441,9 @@ def _refuse_header(text: TextFile, ids: pa.ChunkedArray, name: str) -> None:
     """Refuse a first row that is a header: the names of columns, or text where all others are integers."""
     if text.format.header or text.format.names is None:
         return
-    line, fields = next(text.records())
+    line, fields = next(text.records(strict=True))
+    if any(map(NUMBER.fullmatch, fields)):
+        return
     header = any(
         column and re.sub("[^a-z]", "", field.lower()).removesuffix("id") == column
         for field, column in zip(fields, text.format.names, strict=False)
@@ -454,7 +461,7 @@ def _check_header(text: TextFile, table: pa.Table, names: Sequence[str]) -> None
     """Refuse a row that was skipped as the header: one with a number in each column that has only numbers."""
     if not text.format.header or text.format.names is None or not len(table):
         return
-    line, fields = next(text.records())
+    line, fields = next(text.records(strict=True))
     places = [names.index(name) for name in table.column_names if _is_number(table[name].type)]
     shown = [fields[place] for place in places if place < len(fields)]
     if shown and all(map(NUMBER.fullmatch, shown)) and not _is_counted(fields):
@@ -489,7 +496,7 @@ def _check_numbers(text: TextFile, column: pa.ChunkedArray, name: str) -> None:
     expected = "Expected finite values" if _is_number(kind) else "Expected numbers"
     hint = "; where these are names of columns, set header = true" if index == 0 and not text.format.header else ""
     kinds = "" if _is_number(kind) else f"{kind}: "
-    raise text.refused(text.row(index)[0], f"{expected} in column {name!r}, got {kinds}{found!s:.40}{hint}.")
+    raise text.refused(text.row(index)[0], f"{expected} in column {name!r}, got {kinds}{found!r:.40}{hint}.")
 
 
 def _check_times(text: TextFile, column: pa.ChunkedArray, name: str) -> None:
@@ -518,11 +525,11 @@ def _first(ids: pa.ChunkedArray, name: str) -> int:
     return int(pc.index(pa.chunked_array([chunk.indices for chunk in ids.chunks]), pa.scalar(code, pa.int32())).as_py())
 
 
-def _shape(example: str) -> re.Pattern[str]:
-    """What ids look like, of which one is `example`."""
-    if INTEGER.fullmatch(example):
+def _shape(examples: Sequence[str]) -> re.Pattern[str]:
+    """What ids look like: integers, or text, with blanks in it where an example has some."""
+    if examples and all(map(INTEGER.fullmatch, examples)):
         return INTEGER
-    return re.compile(r"\S(.*\S)?" if re.search(r"\s", example) else r"\S+")
+    return re.compile(r"\S(.*\S)?" if any(re.search(r"\S[ \t]\S", example) for example in examples) else r"\S+")
 
 
 def _before(text: TextFile, offset: int) -> str:

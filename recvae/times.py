@@ -65,7 +65,7 @@ def _to_seconds(times: NDArray[np.float64], name: str) -> tuple[NDArray[np.float
 
 def _parsed(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
     """Dates in text, as ISO 8601 has them, with a zone or in UTC; nothing where the text is blank."""
-    texts = pc.utf8_trim_whitespace(column)
+    texts = pc.utf8_trim_whitespace(column.cast(pa.large_string()))  # of views Arrow trims none
     texts = pc.if_else(pc.equal(texts, ""), pa.scalar(None, texts.type), texts)
     zoned = pc.any(pc.match_substring_regex(texts, ZONE)).as_py()
     try:

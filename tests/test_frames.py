@@ -137,12 +137,12 @@ def test_the_filters_work_on_files(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("user,item\n1,2\n3,4,5\n6,7\n", r"Row #3: Expected 2 columns, got 3"),
+        ("user,item\n1,2\n3,4,5\n6,7\n", "line 3: Expected 2 columns, got 3"),
         ("user,thing\n1,2\n", r"one column 'item', but it is missing; the columns are \['user', 'thing'\]"),
         ("user,item,user\n1,2,3\n", "one column 'user', but it stands 2 times"),
         ("user,item\n", "at least one event"),
         ("", "cannot be read: Empty CSV file"),
-        ("user,item\n1,2\n,3\n", "a value in every row of 'user', got none in row 1"),
+        ("user,item\n1,2\n,3\n", "a value in every row of 'user', got none in line 3 of .*; drop such rows"),
     ],
 )
 def test_broken_text_files_are_said_in_a_sentence(text, message, tmp_path):

@@ -212,3 +212,81 @@ def test_a_damaged_csr_is_refused():
 
 def test_what_it_shows():
     assert repr(read()) == "Interactions(3 users x 2 items, 4 events, values='binary')"
+
+
+def test_what_became_of_the_rows_is_counted_and_said(tmp_path):
+    rows = "".join(f"{user},{item},{0 if (user + item) % 3 else 8}\n" for user in range(30) for item in range(20))
+    (tmp_path / "z.csv").write_text("user,item,rating\n" + rows)
+    text = Interactions.read(tmp_path / "z.csv", value="rating").describe()
+    assert "600 rows read, of which 400 are no events of their own: 400 of value 0" in text
+    reasons = "1 of value 0, 1 added up to the first of their user and item"
+    assert str(read().account) == f"6 rows read, of which 2 are no events of their own: {reasons}"
+    assert read(duplicates="last").account.left_out == {"of value 0": 1, "followed by a later one": 1}
+    assert read(min_value=2).account.left_out == {"below 2": 2}
+    assert read(value=None, duplicates="last").account.left_out == {"followed by a later one": 1}
+    assert (
+        str(read(pa.table({"who": [1], "what": [2]}), lambda t: t, value=None).account) == "1 rows read, each an event"
+    )
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5), st.integers(0, 4)), min_size=1, max_size=60),
+    st.sampled_from([None, 0, 2]),
+    st.integers(0, 3),
+    st.integers(0, 3),
+    st.sampled_from(["sum", "last"]),
+)
+def test_each_row_is_an_event_or_accounted_for(events, min_value, min_user, min_item, duplicates):
+    frame = pa.table(dict(zip(["user", "item", "n"], map(list, zip(*events, strict=True)), strict=True)))
+    options = {"min_value": min_value, "min_user": min_user, "min_item": min_item, "duplicates": duplicates}
+    try:
+        data = Interactions.from_frame(frame, value="n", **options)
+    except InvalidDataError:
+        return
+    assert data.account.rows == len(events) == data.n_events + sum(data.account.left_out.values())
+    weak = sum(value < (min_value or 0) for _, _, value in events)
+    assert data.account.left_out.get(f"below {min_value}", 0) == weak
+    assert all(n > 0 for n in data.account.left_out.values())
+
+
+def test_filters_are_accounted_for_and_splits_keep_the_account():
+    frame = {"who": [1, 1, 2, 2, 3], "what": ["a", "b", "a", "b", "c"], "stars": [1.0] * 5}
+    data = read(frame, min_item=2, min_user=2)
+    assert data.account.left_out == {"on items with fewer than 2 events": 1}
+    assert read(frame, min_user=2).account.left_out == {"of users with fewer than 2 events": 1}
+    assert data.select_users(np.array([0])).account == data.account
+    assert Interactions.from_matrix(data.matrix).account is None
+
+
+@pytest.mark.parametrize("word", ["nan", "None", "NULL", "NaN", "<NA>", "\\N", "", " "])
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+def test_words_for_nothing_are_no_ids(word, kind):
+    for column in ("who", "what"):
+        with pytest.raises(
+            InvalidDataError, match=rf"in every row of '{column}', got .* in row 1 \(from 0\); drop such"
+        ):
+            read(EVENTS | {column: ["a", word, "b", word, "c", "a"]}, kind)
+
+
+@pytest.mark.parametrize("column", [[7.0, 7.0, None, 3.0, 3.0, 11.0], [None] * 6, ["a", "b", None, "c", "d", "e"]])
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
+def test_gaps_among_ids_are_refused_with_a_way_out(column, kind):
+    with pytest.raises(InvalidDataError, match=r"in every row of 'who', got none in row \d \(from 0\); drop such rows"):
+        read(EVENTS | {"who": column}, kind)
+
+
+@pytest.mark.parametrize("first", [7.0, 7.5, 1e20, float("nan")])
+def test_floats_are_no_ids(first):
+    column = [first, 7.0, 3.0, 3.0, 3.0, 11.0]
+    for kind in (pl.DataFrame, pa.table):
+        with pytest.raises(InvalidDataError, match=r"ids in 'who', got double; drop the rows .* into integers"):
+            read(EVENTS | {"who": column}, kind)
+
+
+def test_titles_by_number_or_text():
+    frame = {"who": [1, 1], "what": [7, 8], "stars": [1.0, 1.0]}
+    for titles in ({7: "Up"}, {"7": "Up"}, {7.0: "Up"}, {np.int64(7): "Up"}, {"7": "Up", 9: "Big"}):
+        data = read(frame, titles=titles)
+        assert data.titles.tolist() == ["Up", "8"]
+        assert "1 of 2 items have no title" in data.describe()
+    assert read(frame | {"what": ["07", "7"]}, titles={7: "Up"}).titles.tolist() == ["07", "Up"]

@@ -1,5 +1,6 @@
 """Splits whose test users are training users: what is hidden, from whom, and that nothing is seen twice."""
 
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -231,3 +232,24 @@ def test_other_arguments():
     _, data = by_time()
     for kind, options in (("strong", {"heldout_users": 3}), ("per-user", {}), ("leave-last", {"last": 2})):
         assert make_split(data, kind, **options).train.n_events < data.n_events
+
+
+def hourly(first, step):
+    """40 users with 8 events each, an hour apart."""
+    rows = [(user, item, first + step * (user * 7 + item)) for user in range(40) for item in range(8)]
+    return pd.DataFrame(rows, columns=["user", "item", "time"])
+
+
+def test_a_split_at_a_date_of_times_in_milliseconds():
+    milliseconds = Interactions.from_frame(hourly(1624492800000, 3600000), time="time")
+    seconds = Interactions.from_frame(hourly(1624492800, 3600), time="time")
+    expected = temporal_split(seconds, test_start="2021-07-01").test.held_out
+    assert expected.nnz
+    for start in ("2021-07-01", 1625097600, 1625097600000):  # as they came, too
+        found = temporal_split(milliseconds, test_start=start).test.held_out
+        assert (found != expected).nnz == 0
+    # a matrix of one's own times, which no one looked at
+    own = replace(seconds, times=seconds.times * 1000)
+    with pytest.raises(InvalidDataError, match="perhaps milliseconds"):
+        temporal_split(own, test_start="2021-07-01")
+    assert temporal_split(own, test_start=1625097600000).test.held_out.nnz == expected.nnz

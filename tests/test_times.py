@@ -120,3 +120,46 @@ def test_they_are_described():
     assert "times from 1 to 3" in Interactions.from_frame(frame.assign(time=[1, 2, 3]), time="time").describe()
     assert "times: none is known" in Interactions.from_frame(frame.assign(time=0), time="time").describe()
     assert "times" not in Interactions.from_frame(frame).describe()
+
+
+@pytest.mark.parametrize(("unit", "size"), [("milliseconds", 10**3), ("microseconds", 10**6), ("nanoseconds", 10**9)])
+@pytest.mark.parametrize("gap", [0, None])
+def test_dates_in_smaller_units_become_seconds(unit, size, gap):
+    column = [1514764800 * size, 1514764801 * size + size // 2, gap]
+    for kind in (pd.DataFrame, pl.DataFrame, pa.table):
+        data = Interactions.from_frame(kind(EVENTS | {"time": column}), time="time")
+        assert times(data) == SECONDS
+        assert f"times came in {unit}, and are seconds" in data.describe()
+        assert "times from 2018-01-01 to 2018-01-01" in data.describe()
+
+
+def test_numbers_that_are_no_dates_stay():
+    for column in ([1, 2, 3], [20180101, 20180102, 20180103], [1, 1514764800000, 2], [-5, 1514764800, 3]):
+        assert times(Interactions.from_frame(pd.DataFrame(EVENTS | {"time": column}), time="time")) == column
+    message = r"times of one unit in column 'time', got 1514764800 \(seconds\) and 1514764800000 \(milliseconds\)"
+    with pytest.raises(InvalidDataError, match=message):
+        Interactions.from_frame(pd.DataFrame(EVENTS | {"time": [1514764800, 1514764800000, 0]}), time="time")
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pd.to_datetime(DAYS).astype("datetime64[ns]"),
+        pd.to_datetime(DAYS).astype("datetime64[ms]"),
+        pd.to_datetime(DAYS).tz_localize("UTC").tz_convert("Asia/Tokyo"),
+        ["2018-01-01", "2018-01-01T00:00:01.5", None],
+        ["2018-01-01 00:00:00", "2018-01-01 00:00:01.500", ""],
+        ["2018-01-01T00:00:00Z", "2018-01-01T01:00:01.5+01:00", None],
+    ],
+)
+def test_dates_of_any_unit_zone_or_writing(column):
+    frame = pd.DataFrame(EVENTS | {"time": column})
+    for kind in (frame, pl.from_pandas(frame), pa.Table.from_pandas(frame)):
+        assert times(Interactions.from_frame(kind, time="time")) == SECONDS
+
+
+@pytest.mark.parametrize("time", ["soon", "NA", "01/02/2018", "2018-13"])
+def test_times_of_files_that_are_none_are_named(time, tmp_path):
+    (tmp_path / "a.csv").write_text(f"user,item,time\na,1,2018-01-01\nb,2,{time}\n")
+    with pytest.raises(InvalidDataError, match="line 3: Expected dates or numbers in column 'time', got "):
+        Interactions.read(tmp_path / "a.csv", time="time")
