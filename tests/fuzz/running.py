@@ -28,7 +28,7 @@ BATCH = 250  # mutants of a child
 SECONDS = 30.0  # that a mutant may take, on a machine that others use as well
 ROOM = 3 << 30  # bytes of address space that a child may take beyond the parent's
 HARNESS = 70  # exit status of a child that failed by itself
-PROGRESS = struct.Struct("<qd")  # the number of the mutant under way, and when it began
+PROGRESS = struct.Struct("<qd300s")  # the number of the mutant under way, when it began, what it is
 
 
 class HarnessError(Exception):
@@ -51,8 +51,13 @@ class Child:
     @property
     def under_way(self) -> tuple[int, float]:
         """The number of the mutant under way, and since when, by the monotonic clock."""
-        number, began = PROGRESS.unpack_from(self.progress)
+        number, began, _ = PROGRESS.unpack_from(self.progress)
         return number, began
+
+    @property
+    def what(self) -> str:
+        """What that mutant is, in words."""
+        return PROGRESS.unpack_from(self.progress)[2].rstrip(b"\0").decode(errors="replace")
 
 
 def make(kind: Kind, seed: int, number: int) -> Mutant:
@@ -101,7 +106,7 @@ def run_kind(
                     if not found:
                         selector.unregister(child.pipe)
                         children.remove(child)
-                        yield from _ended(child, waiting, kind, seed)
+                        yield from _ended(child, waiting, kind)
                 for child in children:
                     _, began = child.under_way
                     if began and time.monotonic() - began > SECONDS:
@@ -124,11 +129,11 @@ def _verdicts(child: Child, found: bytes) -> list[Verdict]:
     return verdicts
 
 
-def _ended(child: Child, waiting: list[tuple[int, int]], kind: Kind, seed: int) -> Iterator[Verdict]:
+def _ended(child: Child, waiting: list[tuple[int, int]], kind: Kind) -> Iterator[Verdict]:
     """What a child that is no more leaves: a verdict on the mutant that killed it, and numbers still to be judged."""
     os.close(child.pipe)
     _, status = os.waitpid(child.pid, 0)
-    number, _ = child.under_way
+    number, what = child.under_way[0], child.what
     child.progress.close()
     if child.stop == 0:
         return
@@ -137,20 +142,11 @@ def _ended(child: Child, waiting: list[tuple[int, int]], kind: Kind, seed: int) 
             raise HarnessError(f"A child of {kind.name} ended with status {status} at mutant {number}.")
         code = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
         name = signal.Signals(code).name if code else f"exit {os.WEXITSTATUS(status)}"
-        mutant = make_safely(kind, seed, number)
-        yield Verdict(number, mutant, False, "failed", "", [], child.killed or f"crash: {name}", "")
+        yield Verdict(number, what, False, "failed", "", [], child.killed or f"crash: {name}", "")
         child.done.append(number)
     next_number = max(child.done, default=child.start - 1) + 1
     if next_number < child.stop:
         waiting.insert(0, (next_number, child.stop))
-
-
-def make_safely(kind: Kind, seed: int, number: int) -> str:
-    """What a mutant is, in words: the parent has no originals, so that most are known by their number alone."""
-    try:
-        return make(kind, seed, number).what
-    except Exception:
-        return f"number {number}"
 
 
 def _prepare(kind: Kind, folder: Path) -> None:
@@ -171,7 +167,7 @@ def _prepare(kind: Kind, folder: Path) -> None:
 
 def _fork(kind: Kind, seed: int, start: int, stop: int, home: Path, plant: Callable[[], object]) -> Child:
     progress = mmap.mmap(-1, PROGRESS.size)
-    PROGRESS.pack_into(progress, 0, start - 1, 0.0)
+    PROGRESS.pack_into(progress, 0, start - 1, 0.0, b"")
     reading, writing = os.pipe()
     pid = os.fork()
     if pid:
@@ -200,13 +196,15 @@ def _judge_all(
     for number in numbers:
         (work / "inside").mkdir(parents=True)
         os.chdir(work / "inside")
-        PROGRESS.pack_into(progress, 0, number, time.monotonic())
+        PROGRESS.pack_into(progress, 0, number, time.monotonic(), b"being made")
         try:
             mutant = make(kind, seed, number)
         except Exception as error:
             raise HarnessError(f"{kind.name} {number} cannot be made") from error
+        said = mutant.what.encode(errors="replace")[:300]
+        PROGRESS.pack_into(progress, 0, number, time.monotonic(), said)
         verdict = judged(kind, number, mutant, work / "inside")
-        PROGRESS.pack_into(progress, 0, number, 0.0)
+        PROGRESS.pack_into(progress, 0, number, 0.0, said)
         os.chdir(home)
         shutil.rmtree(work, ignore_errors=True)
         line = json.dumps(asdict(verdict)).encode() + b"\n"
