@@ -17,7 +17,9 @@ from tests.fuzz.changes import change_bytes, change_tree, toml_text
 from tests.fuzz.folders import OUTSIDE, read_files, write_files
 from tests.fuzz.judging import Kind, Mutant, Random, WrongError
 
-COLUMNS = "user,item,value,time\n" + "".join(f"{u},{(u * k) % 11},{1 + k % 5},{10**9 + 1000 * u + k}\n" for u in range(9) for k in range(6))
+COLUMNS = "user,item,value,time\n" + "".join(
+    f"{u},{(u * k) % 11},{1 + k % 5},{10**9 + 1000 * u + k}\n" for u in range(9) for k in range(6)
+)
 LINES = "".join(f"{u} " + " ".join(str((u * k) % 11) for k in range(1, 6)) + "\n" for u in range(9))
 BLOCKS = "".join(f"{i}:\n" + "".join(f"{u},{1 + u % 5},2005-09-06\n" for u in range(i, i + 6)) for i in range(1, 7))
 TITLES = "".join(f"{i}|Film {i}|Drama\n" for i in range(12))
@@ -25,21 +27,33 @@ FILES = {"events.csv": COLUMNS, "lists.txt": LINES, "blocks.txt": BLOCKS, "items
 PROTOCOL: dict[str, Any] = {"heldout_users": 2, "min_user": 1, "metrics": ["ndcg@10"]}
 CARDS: dict[str, dict[str, Any]] = {
     "columns": {
-        **{"name": "columns", "title": "Columns", "path": "events.csv", "protocol": PROTOCOL | {"min_value": 2.0}},
+        "name": "columns",
+        "title": "Columns",
+        "path": "events.csv",
+        "protocol": PROTOCOL | {"min_value": 2.0},
         "events": {"header": True, "columns": ["user", "item", "value", "time"]},
         "items": {"file": "items.txt", "delimiter": "|", "columns": ["item", "title", "genres"]},
-        **{"expected": {"users": 9, "items": 11, "events": 54}, "published": {"Someone": {"ndcg@10": 0.3}}},
+        "expected": {"users": 9, "items": 11, "events": 54},
+        "published": {"Someone": {"ndcg@10": 0.3}},
     },
     "adjacency": {
-        **{"name": "adjacency", "title": "Lists", "path": "lists.txt", "protocol": PROTOCOL},
+        "name": "adjacency",
+        "title": "Lists",
+        "path": "lists.txt",
+        "protocol": PROTOCOL,
         "events": {"layout": "adjacency", "delimiter": " "},
     },
     "blocks": {
-        **{"name": "blocks", "title": "Blocks", "path": "blocks.txt", "protocol": PROTOCOL | {"split": "temporal"}},
+        "name": "blocks",
+        "title": "Blocks",
+        "path": "blocks.txt",
+        "protocol": PROTOCOL | {"split": "temporal"},
         "events": {"layout": "blocks", "columns": ["user", "value", "time"]},
     },
     "archive": {
-        **{"name": "archive", "title": "Archive", "protocol": PROTOCOL},
+        "name": "archive",
+        "title": "Archive",
+        "protocol": PROTOCOL,
         "download": {"url": "http://127.0.0.1:9/data.zip", "checksum": "", "folder": "data"},
         "events": {"file": "events.csv", "header": True, "columns": ["user", "item", "value", "time"]},
     },
@@ -88,10 +102,22 @@ class Cards(Kind):
         ]
         made += [self._card(card, name, change) for card, name, change in changes]
         for folder in FOLDERS:
-            made.append(self._card("archive", f"the folder {folder!r}", lambda c, f=folder: c["download"].update(folder=f)))
+            made.append(
+                self._card("archive", f"the folder {folder!r}", lambda c, f=folder: c["download"].update(folder=f))
+            )
             made.append(self._card("archive", f"a file {folder!r}", lambda c, f=folder: c["events"].update(file=f)))
             made.append(self._card("archive", f"the name {folder!r}", lambda c, f=folder: c.update(name=f)))
-        for name in ("../evil", "/evil", "data/../../evil", "bomb", "encrypted", "link", "not a zip", "another sum", "many"):
+        for name in (
+            "../evil",
+            "/evil",
+            "data/../../evil",
+            "bomb",
+            "encrypted",
+            "link",
+            "not a zip",
+            "another sum",
+            "many",
+        ):
             made.append(lambda random, name=name: Mutant(f"archive with {name}", self._files(CARDS["archive"], name)))
         return made
 
@@ -128,7 +154,9 @@ class Cards(Kind):
             return Mutant(f"{name}: {'; '.join(said)}", self._files(card))
         if how == "archive":
             raw, what = change_bytes(random, files["home/data.zip"])
-            card = CARDS["archive"] | {"download": CARDS["archive"]["download"] | {"checksum": f"md5:{hashlib.md5(raw).hexdigest()}"}}
+            card = CARDS["archive"] | {
+                "download": CARDS["archive"]["download"] | {"checksum": f"md5:{hashlib.md5(raw).hexdigest()}"}
+            }
             return Mutant(f"archive: {what}", self._files(card) | {"home/data.zip": raw})
         target = "card.toml" if how == "text" else CARDS[name].get("path", "events.csv")
         files[target], what = change_bytes(random, files[target])

@@ -17,10 +17,50 @@ NUMBERS: list[Any] = [
 ]
 TEXTS = [
     *("", "x", "binary", "raw", "log1p", "auto", "meta", "cuda:99", "sparse", "dense", "none", "NaN", "8", "None"),
-    *("\ud800", "\0", "a\nb", "a\rb", "\x1b[31mred", "\u202e", "\u2028", "\x85", "<script>alert(1)</script>", "x" * 5000),
-    *("..", ".", "/", "~", "../outside", "../../outside", "inside/../../outside", "a" * 300, "a/b", "*", "[1]", "%s", "{}"),
+    *(
+        "\ud800",
+        "\0",
+        "a\nb",
+        "a\rb",
+        "\x1b[31mred",
+        "\u202e",
+        "\u2028",
+        "\x85",
+        "<script>alert(1)</script>",
+        "x" * 5000,
+    ),
+    *(
+        "..",
+        ".",
+        "/",
+        "~",
+        "../outside",
+        "../../outside",
+        "inside/../../outside",
+        "a" * 300,
+        "a/b",
+        "*",
+        "[1]",
+        "%s",
+        "{}",
+    ),
 ]
-OTHERS: list[Any] = [None, True, False, [], {}, [1], ["x"], {"a": 1}, [[[]]], [None] * 100, [1, "x"], DEEP, HUGE, {"": {}}]
+OTHERS: list[Any] = [
+    None,
+    True,
+    False,
+    [],
+    {},
+    [1],
+    ["x"],
+    {"a": 1},
+    [[[]]],
+    [None] * 100,
+    [1, "x"],
+    DEEP,
+    HUGE,
+    {"": {}},
+]
 
 
 def nasty(random: Random) -> Any:

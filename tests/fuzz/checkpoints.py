@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -47,10 +48,8 @@ class Checkpoints(Folders):
     def prepare(self, folder: Path) -> None:
         for name, make in MAKES.items():
             for callbacks, end in (([stop], "half"), ([], "whole")):
-                try:
+                with contextlib.suppress(StopError):
                     make().fit(rows(), show_progress=False, checkpoint=folder / f"{name}-{end}", callbacks=callbacks)
-                except StopError:
-                    pass
 
     def open(self, folder: Path) -> None:
         super().open(folder)
@@ -95,18 +94,31 @@ class Checkpoints(Folders):
         how = str(random.choice(["value", "dtype", "shape", "delete", "rename", "add", "noise"]))
         if how == "value" and tensor.is_floating_point():
             flat = tensor.reshape(-1)
-            flat[int(random.integers(len(flat))) if len(flat) else slice(0)] = float(ODD[int(random.integers(len(ODD)))])
+            flat[int(random.integers(len(flat))) if len(flat) else slice(0)] = float(
+                ODD[int(random.integers(len(ODD)))]
+            )
         elif how == "noise" and tensor.is_floating_point():
             tensor += torch.from_numpy(random.normal(size=tuple(tensor.shape))).to(tensor.dtype) * 0.1
         elif how == "dtype":
             tensor = tensor.to(list(DTYPES)[int(random.integers(len(DTYPES)))])
         elif how == "shape":
-            tensor = [tensor.reshape(-1), tensor[None], tensor.reshape(-1)[:0], tensor.reshape(-1)[:1]][int(random.integers(4))]
+            tensor = [tensor.reshape(-1), tensor[None], tensor.reshape(-1)[:0], tensor.reshape(-1)[:1]][
+                int(random.integers(4))
+            ]
         tensors[key] = tensor
         if how == "delete":
             del tensors[key]
         elif how == "rename":
-            names = ["x", "optimizer.0.0.y", "best.x", "prior.x", "network.x", "optimizer.7.0.step", "optimizer.0", "steps"]
+            names = [
+                "x",
+                "optimizer.0.0.y",
+                "best.x",
+                "prior.x",
+                "network.x",
+                "optimizer.7.0.step",
+                "optimizer.0",
+                "steps",
+            ]
             tensors[str(random.choice(names))] = tensors.pop(key)
         elif how == "add":
             tensors[str(random.choice(["x.y", "best.decoder.bias", "prior.weight", "network.more"]))] = tensor

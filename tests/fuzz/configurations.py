@@ -56,7 +56,9 @@ class Configurations(Kind):
             "true for a number": b"seed = true",
             "input as output": b'out = "events.csv"',
         }
-        return [lambda random, n=name, t=text: Mutant(f"train: {n}", ("train", t), False) for name, text in texts.items()]
+        return [
+            lambda random, n=name, t=text: Mutant(f"train: {n}", ("train", t), False) for name, text in texts.items()
+        ]
 
     def mutant(self, random: Random) -> Mutant:
         command = str(random.choice(list(COMMANDS)))
@@ -113,13 +115,17 @@ class Configurations(Kind):
             raise WrongError(f"exit status {status}; {said.getvalue()[-500:]}")
         text = said.getvalue().rstrip("\n")
         if text.startswith("recvae: ") or "\nrecvae: " in text:
-            text = text[text.rfind("recvae: ") :] if text.startswith("recvae: ") else text[text.index("\nrecvae: ") + 1 :]
+            text = (
+                text[text.rfind("recvae: ") :] if text.startswith("recvae: ") else text[text.index("\nrecvae: ") + 1 :]
+            )
         else:
             text = lines[-1]
         odd = [c for c in text if unicodedata.category(c) in ("Cc", "Cs")]
         if odd or len(text) > 2000:
             where = _place(gates[0]) if gates else "the arguments"
-            raise WrongError(f"the sentence has several lines, control characters or is long, from {where}; {text[:300]!r}")
+            raise WrongError(
+                f"the sentence has several lines, control characters or is long, from {where}; {text[:300]!r}"
+            )
         if gates:
             raise gates[0]
         raise RefusedError(" ".join(text.split()[:12]))

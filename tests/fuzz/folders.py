@@ -13,8 +13,24 @@ from tests.fuzz.judging import Kind, Mutant, Random, WrongError
 
 MANIFEST = "_manifest.json"
 Files = dict[str, bytes]
-OUTSIDE = {"outside/letters/a.txt": b"work of years", "outside.txt": b"a diary", "precious/data.csv": b"user,item\n1,2\n"}
-PATHS = ["../outside.txt", "../outside/letters/a.txt", "../../x", "/etc/passwd", ".", "..", "", "a\0b", "x" * 300, "a\nb", "\ud800"]
+OUTSIDE = {
+    "outside/letters/a.txt": b"work of years",
+    "outside.txt": b"a diary",
+    "precious/data.csv": b"user,item\n1,2\n",
+}
+PATHS = [
+    "../outside.txt",
+    "../outside/letters/a.txt",
+    "../../x",
+    "/etc/passwd",
+    ".",
+    "..",
+    "",
+    "a\0b",
+    "x" * 300,
+    "a\nb",
+    "\ud800",
+]
 
 
 def read_files(folder: Path) -> Files:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 from pathlib import Path
@@ -70,10 +71,8 @@ class CellManifests(Folders):
 
         for name, values in (("plain", False), ("values", True)):
             source = events(folder / f"{name}.parquet", values)
-            try:
+            with contextlib.suppress(StopError):
                 self._write(source, folder / name, values, on_part=stop)
-            except StopError:
-                pass
             shutil.copytree(folder / name, folder / f"whole-{name}")
             self._write(source, folder / f"whole-{name}", values)
 
@@ -84,7 +83,9 @@ class CellManifests(Folders):
     def open(self, folder: Path) -> None:
         super().open(folder)
         self.folder = folder
-        self.whole = {name.removeprefix("whole-"): files for name, files in self.originals.items() if name[:6] == "whole-"}
+        self.whole = {
+            name.removeprefix("whole-"): files for name, files in self.originals.items() if name[:6] == "whole-"
+        }
         self.originals = {name: files for name, files in self.originals.items() if name[:6] != "whole-"}
 
     def change_content(self, random: Random, name: str, content: bytes, files: Files) -> tuple[bytes, str]:

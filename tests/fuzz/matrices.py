@@ -20,7 +20,27 @@ USERS, ITEMS = 6, 8
 FORMATS = ("csr", "csc", "coo", "bsr", "lil", "dok", "dia")
 INDICES = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
 VALUES = ("float32", "float64", "float16", "int8", "int32", "int64", "uint8", "uint64", "bool", "complex64", "object")
-LARGE = [-1, -2, 6, 7, 8, 9, 100, 127, 128, 255, 2**15, 2**31 - 1, -(2**31), 2**31, 2**32, 2**32 + 1, 2**62, 2**63 - 1, -(2**63)]
+LARGE = [
+    -1,
+    -2,
+    6,
+    7,
+    8,
+    9,
+    100,
+    127,
+    128,
+    255,
+    2**15,
+    2**31 - 1,
+    -(2**31),
+    2**31,
+    2**32,
+    2**32 + 1,
+    2**62,
+    2**63 - 1,
+    -(2**63),
+]
 SMALL: dict[str, Any] = {"latent_dim": 2, "epochs": 1, "random_state": 0}
 FITTED: dict[str, Callable[[], Any]] = {
     "EASE": lambda: recvae.EASE(l2=1.0, values="raw"),
@@ -63,7 +83,9 @@ class Matrices(Kind):
             "explain": lambda model, m, _: model.explain(0, m, 1),
             "index_users": lambda model, m, _: model.index_users(m).similar_users(0, N=3),
             "items": lambda model, m, _: model.recommend(np.arange(USERS), self.rows[:USERS], N=4, items=m),
-            "filter_items": lambda model, m, _: model.recommend(np.arange(USERS), self.rows[:USERS], N=4, filter_items=m),
+            "filter_items": lambda model, m, _: model.recommend(
+                np.arange(USERS), self.rows[:USERS], N=4, filter_items=m
+            ),
             "from_matrix": lambda model, m, _: recvae.Interactions.from_matrix(m).matrix.toarray(),
             "holdout": self._holdout,
             "fit_valid": self._fit_valid,
@@ -157,7 +179,12 @@ class Matrices(Kind):
     def _check_refusal(self, refusal: Exception, case: Case, dense: NDArray[Any] | None) -> None:
         """A matrix without fault, in the format that is asked for, is not to be refused for its form."""
         matrix = case.matrix
-        if dense is None or matrix.format != "csr" or matrix.ndim != 2 or case.verb not in ("recommend", "score", "fit"):
+        if (
+            dense is None
+            or matrix.format != "csr"
+            or matrix.ndim != 2
+            or case.verb not in ("recommend", "score", "fit")
+        ):
             return
         data = stored(matrix)
         good = data.dtype in ("float32", "float64", "int32", "int64", "uint8") and data.size == int(matrix.indptr[-1])
@@ -387,7 +414,9 @@ def same(one: Any, other: Any) -> bool:
 def _untyped(parts: dict[str, Any]) -> dict[str, Any]:
     """The same with indices as Python's numbers."""
     names = ("indices", "indptr", "offsets", "coords")
-    return {name: repr(list(map(list, map(np.atleast_1d, part)))) if name in names else part for name, part in parts.items()}
+    return {
+        name: repr(list(map(list, map(np.atleast_1d, part)))) if name in names else part for name, part in parts.items()
+    }
 
 
 def stored(matrix: Any) -> NDArray[Any]:
@@ -445,7 +474,9 @@ def _cells(matrix: Any) -> Any:
         if any(each.dtype.kind not in "iu" or each.shape != matrix.data.shape for each in coords):
             raise TypeError("coordinates")
         rows = np.zeros_like(coords[0]) if len(coords) == 1 else coords[0]
-        yield from ((int(row), int(column), value) for row, column, value in zip(rows, coords[-1], matrix.data, strict=True))
+        yield from (
+            (int(row), int(column), value) for row, column, value in zip(rows, coords[-1], matrix.data, strict=True)
+        )
     elif matrix.format == "lil":
         for row, (columns, values) in enumerate(zip(matrix.rows, matrix.data, strict=True)):
             yield from ((row, int(column), value) for column, value in zip(columns, values, strict=True))

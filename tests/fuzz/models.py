@@ -23,9 +23,20 @@ from tests.fuzz.judging import Kind, Mutant, Random, WrongError, check_lists
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 DTYPES = {
-    **{torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64"},
-    **{torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL"},
-    **{torch.float8_e4m3fn: "F8_E4M3", torch.float8_e5m2: "F8_E5M2", torch.uint16: "U16", torch.uint32: "U32"},
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+    torch.float8_e4m3fn: "F8_E4M3",
+    torch.float8_e5m2: "F8_E5M2",
+    torch.uint16: "U16",
+    torch.uint32: "U32",
     torch.uint64: "U64",
 }
 ODD = [np.nan, np.inf, -np.inf, -1.0, 0.0, -0.0, 1e38, -1e38, 1e30, 1e20, 1e-40, 3.4e38, 1.0, 1e15, 1e16]
@@ -42,7 +53,9 @@ def seal(tensors: dict[str, Tensor], text: str) -> tuple[str, bool]:
         return "0" * 64, False
 
 
-def packed(tensors: dict[str, Tensor], metadata: dict[str, Any], change: Callable[[dict[str, Any]], Any] = dict) -> bytes:
+def packed(
+    tensors: dict[str, Tensor], metadata: dict[str, Any], change: Callable[[dict[str, Any]], Any] = dict
+) -> bytes:
     """A safetensors file, by its specification: the length of a header, the header, the arrays.
 
     change : of the header before it is written
@@ -183,7 +196,9 @@ class Models(Kind):
     def mutant(self, random: Random) -> Mutant:
         stems = list(self.originals)
         stem = stems[int(random.integers(len(stems)))]
-        how = random.choice(["tensors", "about", "both", "text", "header", "bytes"], p=[0.45, 0.28, 0.05, 0.04, 0.1, 0.08])
+        how = random.choice(
+            ["tensors", "about", "both", "text", "header", "bytes"], p=[0.45, 0.28, 0.05, 0.04, 0.1, 0.08]
+        )
         if how == "bytes":
             raw, what = change_bytes(random, self.originals[stem]["raw"])
             return Mutant(f"{stem}: {what}", raw, False)
@@ -225,7 +240,19 @@ class Models(Kind):
             return self._change_places(random, tensors, name)
         how = str(
             random.choice(
-                ["values", "one value", "scale", "noise", "dtype", "shape", "rename", "delete", "extra", "swap", "other"],
+                [
+                    "values",
+                    "one value",
+                    "scale",
+                    "noise",
+                    "dtype",
+                    "shape",
+                    "rename",
+                    "delete",
+                    "extra",
+                    "swap",
+                    "other",
+                ],
                 p=[0.2, 0.2, 0.1, 0.1, 0.1, 0.1, 0.03, 0.03, 0.04, 0.05, 0.05],
             )
         )

@@ -64,7 +64,12 @@ class NumpyFiles(Kind):
             ("a chunk of a million", lambda d, a: d["steps"].append(["x", "chunk", ["first", 10**7, 1]])),
         ]
         made = [self._directed(name, change) for name, change in changes]
-        texts = {"nothing": b"", "not a zip": b"x" * 50, "an empty zip": _zip({}), "a deep description": _zip({"description.npy": b"[" * 9})}
+        texts = {
+            "nothing": b"",
+            "not a zip": b"x" * 50,
+            "an empty zip": _zip({}),
+            "a deep description": _zip({"description.npy": b"[" * 9}),
+        }
         return made + [lambda random, n=name, t=text: Mutant(n, t, False) for name, text in texts.items()]
 
     def _directed(self, name: str, change: Any) -> Any:
@@ -97,18 +102,28 @@ class NumpyFiles(Kind):
     def _change_array(self, random: Random, arrays: dict[str, Any]) -> str:
         key = str(random.choice(sorted(arrays)))
         array = arrays[key].copy()
-        how = str(random.choice(["value", "dtype", "shape", "delete", "rename", "scale"], p=[0.4, 0.15, 0.2, 0.07, 0.08, 0.1]))
+        how = str(
+            random.choice(["value", "dtype", "shape", "delete", "rename", "scale"], p=[0.4, 0.15, 0.2, 0.07, 0.08, 0.1])
+        )
         if how == "value" and array.size:
             odd = ODD if array.dtype.kind == "f" else [-1, 0, 8, 24, 2**31 - 1, 100]
             array.reshape(-1)[int(random.integers(array.size))] = odd[int(random.integers(len(odd)))]
         elif how == "scale":
             array = (array * random.choice([-1.0, 2.0, 1e5, 1e18])).astype(array.dtype)
         elif how == "dtype":
-            array = array.astype(str(random.choice(["float64", "float16", "int64", "uint8", "complex64", "U5", "bool", "object"])))
+            array = array.astype(
+                str(random.choice(["float64", "float16", "int64", "uint8", "complex64", "U5", "bool", "object"]))
+            )
         elif how == "shape":
-            array = [array.reshape(-1), array.T, array[None], array[:-1], array[:0], array[..., None], array.reshape(-1)[:1]][
-                int(random.integers(7))
-            ]
+            array = [
+                array.reshape(-1),
+                array.T,
+                array[None],
+                array[:-1],
+                array[:0],
+                array[..., None],
+                array.reshape(-1)[:1],
+            ][int(random.integers(7))]
         arrays[key] = array
         if how == "delete":
             del arrays[key]
@@ -126,6 +141,10 @@ class NumpyFiles(Kind):
         with np.load(io.BytesIO(raw)) as file:
             arrays = {key: file[key] for key in file.files}
         about = json.loads(arrays.pop("description").tobytes())
+        if any(array.dtype.kind not in "fiu" for array in arrays.values()):
+            raise WrongError(
+                f"arrays that are no numbers load; {sorted({array.dtype.str for array in arrays.values()})}"
+            )
         for filtered in (True, False):
             ids, found = scorer.recommend(given, N=5, filter_seen=filtered)
             try:

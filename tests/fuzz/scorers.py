@@ -243,7 +243,8 @@ def _step(name: str, a: list[Any]) -> Any:
     if name == "cat":
         return np.hstack(a[0])
     if name == "chunk":
-        return np.split(a[0], a[1], axis=a[2])
+        width = -(-a[0].shape[a[2]] // a[1])  # torch's: all of one width but the last
+        return np.split(a[0], range(width, a[0].shape[a[2]], width), axis=a[2])
     if name == "getitem":
         return a[0][a[1]]
     if name == "clamp_min":

@@ -66,7 +66,9 @@ class ShardFolders(Folders):
             ids = lie.startswith(("ids", "one id", "no column"))
             targets = sorted(each for each in files if each.endswith(".parquet" if ids else ".arrow"))
             target = str(random.choice(targets))
-            files[target], what = change_ids(random, files[target], lie) if ids else change_arrow(random, files[target], lie)
+            files[target], what = (
+                change_ids(random, files[target], lie) if ids else change_arrow(random, files[target], lie)
+            )
             return Mutant(f"{name}: {target}: {what}", sealed(files, json.loads(files[MANIFEST])), True)
 
         return make
@@ -153,9 +155,14 @@ def _are_ids(ids: list[Any]) -> bool:
 
 def _check(matrix: Any, shape: tuple[int, int]) -> None:
     """Whether a matrix is one of events."""
-    if matrix.shape != shape or matrix.nnz != len(matrix.indices) or matrix.indptr[0] or (np.diff(matrix.indptr) < 0).any():
+    if (
+        matrix.shape != shape
+        or matrix.nnz != len(matrix.indices)
+        or matrix.indptr[0]
+        or (np.diff(matrix.indptr) < 0).any()
+    ):
         raise WrongError(f"rows that are none; {matrix.shape} {shape} {matrix.indptr}")
-    if matrix.nnz and not (0 <= matrix.indices.min() and matrix.indices.max() < shape[1]):
+    if matrix.nnz and not (matrix.indices.min() >= 0 and matrix.indices.max() < shape[1]):
         raise WrongError(f"items outside; {matrix.indices}")
     for user in range(shape[0]):
         mine = matrix.indices[matrix.indptr[user] : matrix.indptr[user + 1]]
@@ -169,7 +176,9 @@ def change_metadata(random: Random, content: bytes) -> tuple[bytes, str]:
     """A number among those of Arrow's metadata that lies."""
     raw, width = bytearray(content), int(random.choice([4, 8]))
     form = "<q" if width == 8 else "<i"
-    places = [place for place in range(0, len(raw) - width, width) if 0 < struct.unpack_from(form, raw, place)[0] < 10_000]
+    places = [
+        place for place in range(0, len(raw) - width, width) if 0 < struct.unpack_from(form, raw, place)[0] < 10_000
+    ]
     place = int(random.choice(places)) if places else 0
     number = int(random.choice([2**62, 2**31, -1, 0, 1, 2**40, 7] if width == 8 else [2**31 - 1, -1, 0, 1, 7, 2**30]))
     struct.pack_into(form, raw, place, number)
@@ -235,7 +244,9 @@ def _lists(kind: Any, starts: Any, flat: Any) -> Any:
 def change_ids(random: Random, content: bytes, how: str = "") -> tuple[bytes, str]:
     """Another file of ids."""
     table = pa.parquet.read_table(io.BytesIO(content))
-    how = how or str(random.choice(["ids of others", "one id less", "ids null", "no column", "one id more", "same ids", "column"]))
+    how = how or str(
+        random.choice(["ids of others", "one id less", "ids null", "no column", "one id more", "same ids", "column"])
+    )
     name = table.column_names[0]
     column = table[name].to_pylist()
     if how == "ids of others":

@@ -46,15 +46,21 @@ class Studies(Kind):
             lambda random: Mutant("the database of others", _others()),
         ]
         lies = [
-            ("another search", "update study_user_attributes set value_json = '{\"model\": \"x\"}'"),
-            ("a search with control characters", 'update study_user_attributes set value_json = \'{"model": "a\\n\\u001b"}\''),
+            ("another search", 'update study_user_attributes set value_json = \'{"model": "x"}\''),
+            (
+                "a search with control characters",
+                'update study_user_attributes set value_json = \'{"model": "a\\n\\u001b"}\'',
+            ),
             ("a search that is a list", "update study_user_attributes set value_json = '[1]'"),
             ("a search that is no JSON", "update study_user_attributes set value_json = '{'"),
             ("values that are infinite", "update trial_values set value = 9e999, value_type = 'INF_POS'"),
             ("values that are text", "update trial_values set value = 'x'"),
             ("no values", "delete from trial_values"),
             ("distributions that are none", "update trial_params set distribution_json = '{}'"),
-            ("distributions of others", "update trial_params set distribution_json = '{\"name\": \"x\", \"attributes\": {}}'"),
+            (
+                "distributions of others",
+                'update trial_params set distribution_json = \'{"name": "x", "attributes": {}}\'',
+            ),
             ("parameters that are text", "update trial_params set param_value = 'x'"),
             ("parameters of another name", "update trial_params set param_name = 'odd'"),
             ("no notes", "delete from trial_user_attributes"),
@@ -103,7 +109,10 @@ class Studies(Kind):
         where = " where rowid = 1" if how > 1 else ""
         if isinstance(value, int) and abs(value) >= 2**63:
             value = str(value)
-        return Mutant(f"{table}.{column} = {value!r:.60}{where}", self._changed(f"update {table} set {column} = ?{where}", (value,)))
+        return Mutant(
+            f"{table}.{column} = {value!r:.60}{where}",
+            self._changed(f"update {table} set {column} = ?{where}", (value,)),
+        )
 
     def judge(self, mutant: Mutant, folder: Path) -> str:
         Path("study.db").write_bytes(mutant.content)
