@@ -19,7 +19,8 @@ from recvae.events import Duplicates, merge_events, select_cells
 from recvae.frames import number_ids, read_column, read_numbers, read_table, read_times, write_table
 from recvae.ids import Ids as Ids
 from recvae.ids import ItemIndex, id_array
-from recvae.rows import VALUES, Values, check_structure
+from recvae.rows import VALUES, Values
+from recvae.validation import checked_sparse
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -141,9 +142,7 @@ class Interactions:
         """
         if not sparse.issparse(matrix) or matrix.ndim != 2:
             raise InvalidTypeError(f"Expected a two-dimensional scipy sparse matrix, got {_name(matrix)}.")
-        if matrix.format == "csr":
-            check_structure(matrix)
-        clean, _ = merge_events(sparse.coo_matrix(matrix), min_value, duplicates)
+        clean, _ = merge_events(checked_sparse(matrix).tocoo(), min_value, duplicates)
         users, items = _ids(user_ids, clean.shape[0], "user_ids"), _ids(item_ids, clean.shape[1], "item_ids")
         data = cls(clean, users, items, _texts(titles, items), _texts(genres, items), _known(values))
         return data.filter(min_item, min_user)

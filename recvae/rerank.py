@@ -13,6 +13,7 @@ from scipy import sparse
 from recvae.errors import InvalidDataError, InvalidParameterError, InvalidTypeError, OutOfRangeError
 from recvae.params import check_whole
 from recvae.topk import PAD_ID, PAD_SCORE, Ranking
+from recvae.validation import as_array, checked_sparse
 
 BLOCK = 1 << 24  # numbers held at a time
 
@@ -53,7 +54,7 @@ def cap_categories(ids: Any, scores: Any, categories: Any, cap: int, N: int) -> 
     if not sparse.issparse(categories):
         categories = category_matrix(categories)
     cap, N = check_whole("cap", cap, 1), check_whole("N", N, 1)
-    kinds = _kinds(sparse.csr_matrix(categories))  # (I, M)
+    kinds = _kinds(checked_sparse(categories, "categories").tocsr())  # (I, M)
     nothing = int(categories.shape[1])  # the number of no category, beside which there are M of an item at most
 
     def choose(ids: NDArray[np.int64], _: NDArray[np.float32]) -> NDArray[np.int64]:
@@ -133,7 +134,7 @@ def _rerank(
 
 
 def _check_lists(ids: Any, scores: Any, n_items: int) -> tuple[NDArray[Any], NDArray[np.float32]]:
-    ids, scores = np.asarray(ids), np.asarray(scores)
+    ids, scores = as_array(ids, "ids"), as_array(scores, "scores")
     if ids.ndim not in (1, 2) or ids.shape != scores.shape:
         raise InvalidDataError(
             f"Expected ids and scores of one shape, (L,) or (lists, L), got {ids.shape} and {scores.shape}."
@@ -165,7 +166,7 @@ def _kinds(categories: sparse.csr_matrix) -> NDArray[np.int64]:
 
 def _units(vectors: Any) -> NDArray[np.float32]:
     """Vectors at unit length, or zero."""
-    vectors = np.asarray(vectors)
+    vectors = as_array(vectors, "vectors")
     if vectors.ndim != 2 or vectors.dtype.kind not in "iuf":
         raise InvalidTypeError(
             f"Expected vectors as an array of numbers (items, K), got {vectors.dtype} of shape {vectors.shape}."

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from recvae.errors import InvalidDataError, InvalidTypeError, UnknownNameError
+from recvae.validation import checked_sparse
 
 # how the numbers of events are read: 1 for each event, log(1 + value), or as they are
 Values = Literal["binary", "log1p", "raw"]
@@ -30,38 +31,31 @@ def check_rows(
     `convert` and not at all otherwise (a CSC matrix is often one that should have been transposed). One row of a
     csr_array, which scipy makes one-dimensional, counts as a matrix of one row.
 
-    Raises InvalidTypeError (not CSR), InvalidDataError (negative, NaN or infinite values, another width).
+    Raises InvalidTypeError (not CSR), InvalidDataError (index arrays that lead outside of the matrix, negative, NaN or
+    infinite values, another width).
     """
     if not sparse.issparse(user_items):
         raise InvalidTypeError(
             f"{name} needs to be a CSR sparse matrix, got {type(user_items).__name__}; "
             f"make one with scipy.sparse.csr_matrix(...)."
         )
-    if user_items.ndim == 1:
-        user_items = user_items.reshape(1, -1).tocsr()
-    if user_items.format != "csr":
+    if user_items.format != "csr" and user_items.ndim == 2:
         if not convert:
             raise InvalidDataError(f"{name} needs to be a CSR sparse matrix, got {user_items.format}; call .tocsr().")
         warnings.warn(f"Converting a {user_items.format} matrix to CSR.", ParameterWarning, stacklevel=3)
-        user_items = user_items.tocsr()
-    if n_items is not None and user_items.shape[1] != n_items:
-        raise InvalidDataError(f"Expected {n_items} columns, one for each item, got {user_items.shape[1]}.")
-    check_structure(user_items)
-    check_content(user_items.data)
-    rows = sparse.csr_matrix(user_items, dtype=np.float32)
+    if n_items is not None and user_items.shape[-1] != n_items:
+        raise InvalidDataError(f"Expected {n_items} columns, one for each item, got {user_items.shape[-1]}.")
+    rows = checked_sparse(user_items, name)
+    check_content(rows.data)
+    if rows.format != "csr":
+        rows = rows.tocsr()
+    if rows.dtype != np.float32:
+        rows = sparse.csr_matrix(rows, dtype=np.float32)
     if not _is_canonical(rows):
         rows = rows.copy()  # it may share its arrays with the argument
         rows.sum_duplicates()
         rows.eliminate_zeros()
     return rows
-
-
-def check_structure(matrix: Any) -> None:
-    """Refuse a CSR matrix whose index arrays point outside of it, which compiled code would follow blindly."""
-    try:
-        matrix.check_format(full_check=True)
-    except ValueError as error:
-        raise InvalidDataError(f"Expected a well-formed CSR matrix, got one that is damaged: {error}.") from error
 
 
 def check_content(data: NDArray[Any]) -> None:
@@ -98,4 +92,4 @@ def as_read(data: NDArray[Any], values: str) -> NDArray[Any]:
 
 
 def _is_canonical(rows: Any) -> bool:
-    return bool(rows.format == "csr" and rows.has_canonical_format and rows.data.all())
+    return bool(rows.has_canonical_format and rows.data.all())

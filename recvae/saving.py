@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from recvae.errors import DataNotFoundError, InvalidDataError, InvalidTypeError
 from recvae.files import write_whole
-from recvae.rows import check_structure
+from recvae.validation import check_arrays
 
 FORMAT = 1
 HEADER = 100_000_000  # bytes of text in a safetensors file, at most
@@ -119,13 +119,13 @@ def csr_tensors(matrix: sparse.csr_matrix) -> dict[str, Tensor]:
 
 def csr_from(tensors: Mapping[str, Tensor], shape: tuple[int, int]) -> sparse.csr_matrix:
     """The inverse of `csr_tensors`. Raises InvalidDataError where indices point outside of the matrix."""
-    data = taken(tensors, "data", (None,)).numpy()
-    places = [tensors[name] for name in ("indices", "indptr")]
-    if any(place.dtype not in (torch.int32, torch.int64) or place.dim() != 1 for place in places):
-        raise InvalidDataError("Expected whole numbers as indices of a sparse matrix, got others.")
-    matrix = sparse.csr_matrix((data, *(place.numpy() for place in places)), shape=shape)
-    check_structure(matrix)
-    return matrix
+    data, indices, indptr = (
+        taken(tensors, "data", (None,)).numpy(),
+        tensors["indices"].numpy(),
+        tensors["indptr"].numpy(),
+    )
+    check_arrays(data, indices, indptr, shape, "the sparse matrix of the file")
+    return sparse.csr_matrix((data, indices, indptr), shape=shape)
 
 
 def _content(stream: BinaryIO, name: str) -> tuple[bytes, dict[str, str]]:

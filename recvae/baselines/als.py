@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 from torch import Tensor
 
-from recvae.baselines.peer import implicit_library, one_blas_thread
+from recvae.baselines.peer import implicit_library, one_blas_thread, writable
 from recvae.errors import TrainingError
 from recvae.params import fitted, hyper, parameters
 from recvae.progress import bar
@@ -51,7 +51,7 @@ class ALS(Recommender):
                     run.callback(iteration, seconds, loss)
 
             try:
-                model.fit(rows, show_progress=False, callback=report)
+                model.fit(writable(rows), show_progress=False, callback=report)
             except implicit.recommender_base.ModelFitError as error:
                 raise TrainingError(f"Expected finite factors, got others: {error}; raise regularization.") from error
         return {"model_": model}
@@ -81,7 +81,7 @@ class ALS(Recommender):
     def _user_vectors(self, rows: sparse.csr_matrix) -> Tensor:
         try:
             with one_blas_thread():
-                factors = self.model_.recalculate_user(np.arange(rows.shape[0]), rows)  # (B, factors)
+                factors = self.model_.recalculate_user(np.arange(rows.shape[0]), writable(rows))  # (B, factors)
         except ValueError as error:  # the solver met a matrix that is not positive definite
             raise TrainingError(
                 f"Expected factors that can be solved for, got: {error}; raise regularization."

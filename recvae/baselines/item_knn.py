@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 from torch import Tensor
 
-from recvae.baselines.peer import implicit_library
+from recvae.baselines.peer import implicit_library, writable
 from recvae.params import fitted, hyper, parameters
 from recvae.recommender import FitRun, Recommender
 from recvae.saving import csr_from, csr_tensors
@@ -41,7 +41,7 @@ class ItemKNN(Recommender):
         with warnings.catch_warnings():
             # implicit converts the matrices that it has weighted itself, and warns of it
             warnings.simplefilter("ignore", implicit.utils.ParameterWarning)
-            model.fit(rows, show_progress=False)
+            model.fit(writable(rows), show_progress=False)
         return {"similarity_": model.similarity.tocsr().astype(np.float32)}
 
     def _tensors(self) -> dict[str, Tensor]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 from torch import Tensor
 
-from recvae.baselines.peer import implicit_library
+from recvae.baselines.peer import implicit_library, writable
 from recvae.errors import OutOfRangeError, TrainingError, UnknownUsersError
 from recvae.params import fitted, get_params, hyper, parameters
 from recvae.progress import bar
@@ -55,7 +55,7 @@ class KnownUsers(Recommender):
                     run.callback(iteration, seconds, None)  # they compute no loss
 
             try:
-                model.fit(rows, show_progress=False, callback=report)
+                model.fit(writable(rows), show_progress=False, callback=report)
             except implicit_library().recommender_base.ModelFitError as error:
                 raise TrainingError(f"Expected finite factors, got others: {error}; lower learning_rate.") from error
         factors = {"user_factors_": model.user_factors, "item_factors_": model.item_factors}

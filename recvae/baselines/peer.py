@@ -6,6 +6,8 @@ import functools
 from contextlib import AbstractContextManager
 from typing import Any
 
+from scipy import sparse
+
 from recvae.errors import MissingDependencyError
 
 
@@ -22,6 +24,12 @@ def implicit_library() -> Any:
             'run: pip install "recvae[benchmark]"'
         ) from error
     return implicit
+
+
+def writable(rows: sparse.csr_matrix) -> sparse.csr_matrix:
+    """The same rows over arrays that implicit's compiled code accepts: writable ones, though it writes to none."""
+    arrays = (rows.data, rows.indices, rows.indptr)
+    return rows if all(array.flags.writeable for array in arrays) else rows.copy()
 
 
 def one_blas_thread() -> AbstractContextManager[Any]:

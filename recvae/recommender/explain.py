@@ -13,6 +13,7 @@ from recvae.params import check_whole
 from recvae.recommender.abilities import needs
 from recvae.recommender.base import Model
 from recvae.topk import BLOCK_BYTES
+from recvae.validation import as_array, row_of
 
 Explanation = tuple[float, list[tuple[int, float]], None]
 
@@ -34,7 +35,7 @@ class Explains(Model):
         Raises OutOfRangeError, and as `recommend`.
         """
         if getattr(user_items, "format", "") == "csr" and user_items.ndim == 2 and user_items.shape[0] != 1:
-            user_items = user_items[[check_index("userid", userid, user_items.shape[0])]]
+            user_items = row_of(user_items, check_index("userid", userid, user_items.shape[0]))
         rows = self._rows(user_items)
         item, N = check_index("itemid", itemid, self.n_items_), check_whole("N", N, 1)
         score, parts = self._contributions(rows, item)
@@ -61,7 +62,7 @@ def leave_one_out(row: sparse.csr_matrix, places: range) -> sparse.csr_matrix:
 
 def check_index(name: str, index: Any, n: int) -> int:
     """One index from 0 to n - 1. Raises InvalidTypeError, OutOfRangeError."""
-    number: NDArray[Any] = np.asarray(index)
+    number: NDArray[Any] = as_array(index, name)
     if number.ndim or number.dtype.kind not in "iu":
         raise InvalidTypeError(f"Expected {name} to be one whole number, got {index!r}.")
     if not 0 <= int(number) < n:

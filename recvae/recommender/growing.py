@@ -15,7 +15,8 @@ from recvae.interactions import Interactions, match_ids
 from recvae.params import check_params, check_whole
 from recvae.recommender.abilities import needs
 from recvae.recommender.base import Callbacks, FitCallback, FitRun, Model
-from recvae.rows import check_rows, check_structure, transform_values
+from recvae.rows import check_rows, transform_values
+from recvae.validation import checked_sparse
 
 Names = Sequence[Any] | Ids | None
 
@@ -168,10 +169,10 @@ def _features(item_features: Any, n_items: int) -> sparse.csr_matrix:
             f"Expected features of the model's {n_items} items and then of new ones, got a matrix of "
             f"{item_features.shape}."
         )
-    check_structure(item_features)
-    if item_features.data.dtype.kind not in "buif" or not np.isfinite(item_features.data).all():
+    checked = checked_sparse(item_features, "item_features")
+    if checked.data.dtype.kind not in "buif" or not np.isfinite(checked.data).all():
         raise InvalidDataError("Expected features that are finite numbers, got others.")
-    features = sparse.csr_matrix(item_features, dtype=np.float64, copy=True)
+    features = sparse.csr_matrix(checked, dtype=np.float64, copy=True)
     features.sum_duplicates()
     features.eliminate_zeros()
     return features

@@ -14,6 +14,7 @@ from recvae.params import check_whole
 from recvae.recommender.exploring import Explored, Explores
 from recvae.rows import check_rows
 from recvae.topk import BLOCK_BYTES, PAD_SCORE, Allowed, Ranking, Rough, Scorer, rank
+from recvae.validation import as_array
 
 Items = Sequence[int] | NDArray[np.integer]
 # of all users at once, or a sparse matrix with a row of items for each
@@ -89,8 +90,8 @@ class Ranks(Explores):
         """
         exploration = self._exploration(explore, random_state)
         rows = self._rows(user_items)
-        scalar = np.ndim(userid) == 0
         users = check_users(userid, rows)
+        scalar = np.ndim(userid) == 0
         N = check_whole("N", N, 1)
         allowed = allowed_items(filter_items, items, (len(users), self.n_items_))
         if allowed.items is not None and not sparse.issparse(items) and items is not None:
@@ -133,7 +134,7 @@ def allowed_items(filter_items: ItemsOf | None, items: ItemsOf | None, shape: tu
     for name, given in (("filter_items", filter_items), ("items", items)):
         if sparse.issparse(given):
             matrices[name] = _rows_of_items(name, given, shape)
-        elif given is not None and (name == "items" or np.size(given)):
+        elif given is not None and (name == "items" or as_array(given, name).size):
             lists[name] = check_items(name, given, shape[1])
     if len(lists) == 2:
         raise InvalidParameterError("Can't specify both filter_items and items; leave filter_items out of items.")
@@ -146,7 +147,7 @@ def allowed_items(filter_items: ItemsOf | None, items: ItemsOf | None, shape: tu
 
 def check_users(userid: Any, rows: sparse.csr_matrix) -> NDArray[Any]:
     """A user or several as an array, one for each row. Raises InvalidDataError."""
-    users = np.atleast_1d(userid)
+    users = np.atleast_1d(as_array(userid, "userid"))
     if rows.shape[0] != len(users):
         raise InvalidDataError(
             f"user_items must contain 1 row for every user in userids: expected {len(users)}, got {rows.shape[0]}."
@@ -156,7 +157,7 @@ def check_users(userid: Any, rows: sparse.csr_matrix) -> NDArray[Any]:
 
 def check_items(name: str, items: Items, n_items: int) -> NDArray[np.int64]:
     """Indices of items as an array, of at least one. Raises InvalidParameterError, -TypeError, OutOfRangeError."""
-    chosen = np.asarray(items)
+    chosen = as_array(items, name)
     if not chosen.size:
         raise InvalidParameterError(f"Expected at least one item to rank, got {name} without any.")
     if chosen.dtype.kind not in "iu" or chosen.ndim != 1:

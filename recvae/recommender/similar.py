@@ -16,6 +16,7 @@ from recvae.recommender.abilities import needs
 from recvae.recommender.base import Model
 from recvae.recommender.ranking import Items, allowed_items, check_users
 from recvae.topk import Ranking, Scorer, rank
+from recvae.validation import as_array
 
 ENCODED = 2048  # rows at a time
 
@@ -133,7 +134,7 @@ def cosines(vectors: Tensor, items: NDArray[np.int64]) -> Tensor:
 
 def _ranked(scorer: Scorer, asked: Any, n: int, N: int, left_out: Items | None, only: Items | None) -> Ranking:
     """The N best of n columns for each index that was asked for."""
-    rows = sparse.csr_matrix((np.size(asked), n), dtype=np.float32)
+    rows = sparse.csr_matrix((as_array(asked, "indices").size, n), dtype=np.float32)
     allowed = allowed_items(left_out, only, (rows.shape[0], n))
     N = check_whole("N", N, 1)
     if only is not None and allowed.items is not None:
@@ -144,7 +145,7 @@ def _ranked(scorer: Scorer, asked: Any, n: int, N: int, left_out: Items | None, 
 
 def _indices(kind: str, asked: Any, n: int) -> NDArray[np.int64]:
     """One index or several, as an array."""
-    indices = np.atleast_1d(np.asarray(asked))
+    indices = np.atleast_1d(as_array(asked, kind))
     if indices.ndim != 1 or (indices.size and indices.dtype.kind not in "iu"):
         raise InvalidTypeError(f"Expected {kind} by their indices, whole numbers, got {asked!r}.")
     if indices.size and (indices.min() < 0 or indices.max() >= n):
