@@ -120,9 +120,7 @@ class Matrices(Kind):
 
     def _add_items(self, model: Any, matrix: Any, name: str) -> Any:
         fitted = FITTED["MultVAE"]().fit(self.rows, show_progress=False)
-        return fitted.add_items(matrix.T.tocsr() if matrix.format == "csc" else matrix).score(
-            sparse.csr_matrix((1, fitted.n_items_))
-        )
+        return fitted.add_items(matrix).score(sparse.csr_matrix((1, fitted.n_items_)))
 
     def mutant(self, random: Random) -> Mutant:
         form = str(random.choice(FORMATS, p=[0.46, 0.12, 0.12, 0.1, 0.08, 0.06, 0.06]))
@@ -143,7 +141,7 @@ class Matrices(Kind):
         case: Case = mutant.content
         matrix, model, verb = case.matrix, self.models[case.model], self.verbs[case.verb]
         before = kept(matrix)
-        dense = dense_of(matrix)
+        dense = first_row(matrix) if case.verb == "explain" else dense_of(matrix)
         refusal: Exception | None = None
         result = None
         try:
@@ -188,6 +186,8 @@ class Matrices(Kind):
             return
         data = stored(matrix)
         good = data.dtype in ("float32", "float64", "int32", "int64", "uint8") and data.size == int(matrix.indptr[-1])
+        if not good or not all(isinstance(array, np.ndarray) for array in (matrix.indices, matrix.indptr)):
+            return
         inside = bool(np.isfinite(data).all() and (data >= 0).all() and (data <= 1e15).all())
         sound = good and inside and ((data == 0) | (data >= 1e-15)).all() and matrix.shape == (USERS, ITEMS)
         normal = matrix.indices.dtype in ("int32", "int64") and matrix.indptr.dtype == matrix.indices.dtype
@@ -428,6 +428,20 @@ def stored(matrix: Any) -> NDArray[Any]:
     if matrix.format in ("csr", "csc"):
         return np.asarray(matrix.data)[: int(matrix.indptr[-1])]
     return np.asarray(matrix.data).reshape(-1)
+
+
+def first_row(matrix: Any) -> NDArray[Any] | None:
+    """The one row that `explain` reads, of a matrix that may be damaged elsewhere."""
+    dense = dense_of(matrix)
+    if dense is not None or matrix.format != "csr" or matrix.ndim != 2:
+        return dense
+    with contextlib.suppress(AttributeError, TypeError, IndexError, ValueError):
+        stop = int(matrix.indptr[1])
+        if int(matrix.indptr[0]) == 0 <= stop <= min(len(matrix.indices), len(matrix.data)):
+            row = sparse.csr_matrix((1, matrix.shape[1]))
+            row.data, row.indices, row.indptr = matrix.data[:stop], matrix.indices[:stop], np.array([0, stop])
+            return dense_of(row)
+    return None
 
 
 def dense_of(matrix: Any) -> NDArray[Any] | None:

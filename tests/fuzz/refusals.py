@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from tests.fuzz.judging import PACKAGE
 
 LOADERS = [
-    *("saving.py", "recommender/files.py", "rows.py", "large/folder.py", "checkpoint.py", "results.py", "cards.py"),
+    *("saving.py", "recommender/files.py", "rows.py", "validation.py", "large/folder.py", "checkpoint.py", "results.py", "cards.py"),
     *("export/numpy_scorer.py", "study.py", "shards/*.py"),
 ]
 # what no file can bring about
