@@ -122,6 +122,27 @@ class Matrices(Kind):
         fitted = FITTED["MultVAE"]().fit(self.rows, show_progress=False)
         return fitted.add_items(matrix).score(sparse.csr_matrix((1, fitted.n_items_)))
 
+    def directed(self) -> list[Any]:
+        ones = np.ones((USERS, ITEMS), np.float32)
+        ends, falls = (sparse.csr_matrix(ones) for _ in range(2))
+        ends.indptr = np.array([0, 1000, *[48] * (USERS - 1)], np.int32)
+        falls.indptr = np.array([0, 10**9, *[0] * (USERS - 1)], np.int32)
+        flat, wide, empty = (sparse.bsr_matrix(ones, blocksize=(2, 2)) for _ in range(3))
+        flat.data = flat.data[:, :, 0]
+        wide.data = np.ones((len(wide.data), 5, 3), np.float32)
+        empty.data = empty.data[:, :0, :]
+        cube = sparse.coo_array(np.ones((2, 3, 4)))
+        lies = {"a row that ends outside": ends, "offsets that fall": falls, "blocks that are flat": flat}
+        lies |= {"blocks that do not fill it": wide, "empty blocks": empty, "three axes": cube}
+        verbs = ("explain", "fit", "from_matrix")
+        return [
+            lambda random, name=name, matrix=matrix, verb=verb: Mutant(
+                f"{matrix.format} to {verb} of EASE: {name}", Case(matrix, verb, "EASE")
+            )
+            for name, matrix in lies.items()
+            for verb in verbs
+        ]
+
     def mutant(self, random: Random) -> Mutant:
         form = str(random.choice(FORMATS, p=[0.46, 0.12, 0.12, 0.1, 0.08, 0.06, 0.06]))
         verb = str(random.choice(list(self.verbs)))
@@ -447,8 +468,10 @@ def first_row(matrix: Any) -> NDArray[Any] | None:
 def dense_of(matrix: Any) -> NDArray[Any] | None:
     """A matrix as an array, made cell by cell in Python; None for one whose parts lie."""
     try:
+        if matrix.ndim > 2:
+            return None
         cells = list(_cells(matrix))
-    except (IndexError, TypeError, ValueError, AttributeError, OverflowError):
+    except (IndexError, TypeError, ValueError, AttributeError, OverflowError, ZeroDivisionError):
         return None
     shape = matrix.shape if matrix.ndim == 2 else (1, matrix.shape[0])
     values = [value for _, _, value in cells]

@@ -15,7 +15,7 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
-import recvae
+import recvae.baselines
 from recvae import saving
 from tests.fuzz import scorers
 from tests.fuzz.changes import NUMBERS, TEXTS, change_bytes, change_tree, json_text, nasty
@@ -41,6 +41,7 @@ DTYPES = {
 }
 ODD = [np.nan, np.inf, -np.inf, -1.0, 0.0, -0.0, 1e38, -1e38, 1e30, 1e20, 1e-40, 3.4e38, 1.0, 1e15, 1e16]
 PLACES = [-1, 0, 1, 7, 8, 9, 23, 24, 25, 2**31 - 1, -(2**31), 2**62, -(2**63), 2**63 - 1, 2**32, 2**32 + 1]
+OF_ANOTHER = "read as an ALS"
 
 Content = dict[str, Any]  # "tensors", "about"
 
@@ -140,6 +141,7 @@ class Models(Kind):
         ]
         made = [self._directed(name, change, list(self.originals)) for name, change in changes for _ in range(4)]
         made += [self._directed(name, change, ["EASE-sparse"]) for name, change in sparse_lies]
+        made.append(self._directed(OF_ANOTHER, lambda c: None, ["EASE"]))
         made += [self._raw(name, content) for name, content in self._files().items()]
         return made
 
@@ -394,6 +396,8 @@ class Models(Kind):
 
     def judge(self, mutant: Mutant, folder: Path) -> str:
         raw: bytes = mutant.content
+        if mutant.what.endswith(OF_ANOTHER):
+            recvae.baselines.ALS.load(io.BytesIO(raw))
         if len(raw) % 2:
             Path("model.recvae").write_bytes(raw)
             model: Any = recvae.load("model.recvae")

@@ -58,7 +58,6 @@ PLANTS = {
 def find(plant: Plant, seed: int) -> int | None:
     """The number of mutants that were judged until the fault was found; None where it was not."""
 
-
     def found(verdict: Verdict) -> bool:
         return verdict.failure.startswith(plant.words)
 

@@ -102,6 +102,7 @@ class ShardFolders(Folders):
             model.fit(shards, show_progress=False)
             if not np.isfinite(model.score(sparse.csr_matrix((1, shards.n_items)))).all():
                 raise WrongError("a fit on shards is not finite; ")
+        shards.check(deep=True)
         known = self.known[original]["matrix"]
         same = matrix.shape == known.shape and (matrix != known).nnz == 0
         return "as the original" if same else "as their files"

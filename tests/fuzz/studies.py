@@ -118,6 +118,8 @@ class Studies(Kind):
         Path("study.db").write_bytes(mutant.content)
         found = recvae.tune(recvae.EASE, self.split, TRIALS, study="study.db", show_progress=False)
         values = [trial.value for trial in found.trials if trial.value is not None]
+        if not all(isinstance(value, float) for value in (found.value, *values)):
+            raise WrongError(f"values that are no numbers are read; {found.value!r} {values}")
         if not 0 <= found.value <= 1 or any(not 0 <= value <= 1 for value in values):
             raise WrongError(f"a value of ndcg@100 that is none; {found.value} {values}")
         if not 0 <= found.params["l2"] < float("inf"):
