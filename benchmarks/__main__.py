@@ -27,6 +27,7 @@ from benchmarks.latent.elbo import run_elbo
 from benchmarks.latent.exploration import run_exploration
 from benchmarks.latent.generation import run_generation
 from benchmarks.pages import fill_pages
+from benchmarks.paired import paired_table, run_paired
 from benchmarks.ranks import run_ranks
 from benchmarks.ray import run_ray
 from benchmarks.reference import run_reference
@@ -35,8 +36,11 @@ from benchmarks.resume import run_resume
 from benchmarks.sampled import run_sampled
 from benchmarks.scaling import run_scaling
 from benchmarks.scaling.tables import check_table, laws_table
+from benchmarks.service import run_service
 from benchmarks.serving import run_serving
 from benchmarks.shards import run_shards, shards_table
+from benchmarks.signals import COMMANDS as STOPPED
+from benchmarks.signals import SIGNALS, run_signals, signals_table
 from benchmarks.speed import Save, run_epochs, run_rounds, run_speed
 from benchmarks.table import RESULTS, family_table, results_page
 from benchmarks.vectors import run_vectors, sizes_of, vectors_table
@@ -133,6 +137,27 @@ def _exports(given: Given, save: Save) -> None:
 
 def _vectors(given: Given, save: Save) -> None:
     print(vectors_table(run_vectors(sizes_of(given.items), given.data_home, save)))
+
+
+def _service(given: Given, save: Save) -> int:
+    results = run_service(given.requests)
+    print(json.dumps(results, indent=1))
+    save(results)
+    return 0 if results["constant"] and not results["failed"] else 1
+
+
+def _signals(given: Given, save: Save) -> int:
+    names, kinds = (text.split(";") for text in (given.commands, given.signals))
+    results = run_signals(given.moments, given.out, save, names, kinds)
+    print(signals_table(results))
+    return 1 if results.get("wrong") else 0
+
+
+def _paired(given: Given, save: Save) -> int:
+    sizes = {"epochs": given.epochs, "repeats": given.repeats, "dataset": given.dataset, "home": given.data_home}
+    results = run_paired(given.before, given.after, given.rounds, given.threads, save, **sizes)
+    print(paired_table(results))
+    return 1 if results["slower"] or (given.same and not all(results["same"].values())) else 0
 
 
 def _shards(given: Given, save: Save) -> None:
@@ -237,6 +262,35 @@ COMMANDS = {
         "milliseconds in which one person gets ten items, from raw ids to raw ids",
         _shown(lambda given: run_serving(given.calls)),
         (option("--calls", 500),),
+    ),
+    "service": Command(
+        "a service of four forked workers of eight threads: memory, log and warnings from a tenth of the requests on",
+        _service,
+        (option("--requests", 10_000),),
+    ),
+    "signals": Command(
+        "commands that get SIGKILL, SIGINT and SIGTERM at many moments; goes on with what --out has",
+        _signals,
+        (
+            option("--moments", 40, "of each command and signal"),
+            option("--commands", ";".join(STOPPED), "separated by semicolons"),
+            option("--signals", ";".join(SIGNALS), "separated by semicolons"),
+        ),
+    ),
+    "paired": Command(
+        "two checkouts in turns: seconds of fits, lists and loading, and whether all is the same bit for bit",
+        _paired,
+        (
+            DATASET,
+            HOME,
+            option("--before", None, "folder of a checkout", type=Path, required=True),
+            option("--after", None, "folder of the other", type=Path, required=True),
+            option("--rounds", 5),
+            option("--threads", 2),
+            option("--epochs", 2, "of MultVAE"),
+            option("--repeats", 3, "in a process, of which the least counts"),
+            option("--same", False, "fail where anything is not the same bit for bit", action="store_true"),
+        ),
     ),
     "bulk": Command(
         "lists for a million users, from Parquet to Parquet; a run that is killed and gone on with",

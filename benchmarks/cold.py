@@ -56,16 +56,20 @@ def hide(dataset: str, home: Path | None, split_seed: int) -> Cold:
     order = np.random.RandomState(0).permutation(n_items)
     n_old = n_items - int(HIDDEN * n_items)
     order = np.concatenate([np.sort(order[:n_old]), np.sort(order[n_old:])])
-    fold_in, held_out = (part[:, order].tocsr() for part in (split.test.fold_in, split.test.held_out))
+    train = split.train.select_items(order)
+    test = split.test.over(train.item_ids)
+    fold_in, held_out = test.fold_in, test.held_out
     seen = _only(fold_in, np.arange(n_items) < n_old)
     new = _only((fold_in + held_out).tocsr(), np.arange(n_items) >= n_old)
     some = np.flatnonzero(np.diff(new.indptr))
-    test = replace(split.test, users=split.test.users[some], fold_in=seen[some], item_counts=np.zeros(n_items, int))
     everything = (fold_in + held_out - seen).tocsr()[some]
     everything.eliminate_zeros()
-    return Cold(
-        split.train.select_items(order), n_old, replace(test, held_out=new[some]), replace(test, held_out=everything)
+    users, counts = test.users[some], np.zeros(n_items, int)
+    hidden, left = (
+        replace(test, fold_in=seen[some], held_out=part, users=users, item_counts=counts)
+        for part in (new[some], everything)
     )
+    return Cold(train, n_old, hidden, left)
 
 
 def features(data: Interactions) -> sparse.csr_matrix:

@@ -61,13 +61,7 @@ def grow(dataset: str, home: Path | None, split_seed: int) -> Growth:
     old = first.select_items(np.arange(n_old))
     seen = sparse.csr_matrix((old.matrix.data, old.matrix.indices, old.matrix.indptr), shape=first.matrix.shape)
     both = Interactions.from_matrix(sparse.vstack([seen, later.matrix]), item_ids=train.item_ids)
-    test = replace(
-        split.test,
-        fold_in=_in_order(split.test.fold_in, order),
-        held_out=_in_order(split.test.held_out, order),
-        item_counts=split.test.item_counts[order],
-    )
-    return Growth(old, later, both, test)
+    return Growth(old, later, both, split.test.over(train.item_ids))
 
 
 def _ways(growth: Growth) -> Iterator[tuple[str, Recommender, float]]:
@@ -108,9 +102,3 @@ def _measured(growth: Growth, model: Recommender) -> dict[str, float]:
         result = evaluate_ranker(ranker, replace(growth.test, held_out=held_out), ["ndcg@100"])["ndcg@100"]
         found |= {name: result.mean, f"{name}, stderr": result.stderr}
     return found
-
-
-def _in_order(rows: sparse.csr_matrix, order: NDArray[Any]) -> sparse.csr_matrix:
-    moved = rows[:, order].tocsr()
-    moved.sort_indices()
-    return moved

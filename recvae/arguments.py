@@ -3,43 +3,55 @@
 from __future__ import annotations
 
 import argparse
-import sys
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from recvae.callbacks import Callback, JsonLines, TensorBoard
 from recvae.candidates import CANDIDATES, known_model
-from recvae.cards import load_card
 from recvae.checkpoint import Checkpoint, as_checkpoint
-from recvae.datasets import load_dataset, load_split
+from recvae.datasets import load_dataset, load_split, paths_of_dataset
 from recvae.errors import InvalidParameterError, UnknownNameError
 from recvae.files import check_writable
 from recvae.interactions import Interactions
 from recvae.params import get_params, parse_param
+from recvae.paths import check_apart, output_path, relation_of
 from recvae.recommender import Recommender
 from recvae.shards import Shards
-from recvae.split import SPLIT_OPTIONS, Split, check_split, make_split, split_options
+from recvae.split import SPLIT_OPTIONS, Holdout, Split, check_split, make_split, split_options
+from recvae.streams import note
 from recvae.world import World
 
+INPUTS = ("input", "test_input", "model_file", "config", "results", "shards")  # arguments that name what is read
+FILES = ("out", "log", "study")  # those that name a file that is written
 
-def check_out(arguments: argparse.Namespace, out: Path | None = None) -> None:
-    """Nothing that is read may be written over, by --out or by `out`."""
-    read = [getattr(arguments, name, None) for name in ("input", "test_input", "model_file", "config", "study")]
-    if arguments.dataset is not None and arguments.dataset.endswith(".toml"):
-        card = load_card(arguments.dataset)
-        tables = [table for table in (card.events, card.test, card.items) if table is not None]
-        read += [Path(arguments.dataset), *(Path(card.path).parent / table.file for table in tables)]
-    taken = [path.resolve() for path in read if path is not None]
-    for flag, written in (("out", arguments.out if out is None else out), ("log", getattr(arguments, "log", None))):
-        if written is not None and written.resolve() in taken:
-            others = "those that are read" if flag == "out" else "those that are read, and than --out"
-            raise InvalidParameterError(f"Expected --{flag} to be another file than {others}, got {written}.")
-        taken += [] if written is None else [written.resolve()]
+
+def check_out(arguments: argparse.Namespace, outputs: Mapping[str, Path] | None = None) -> None:
+    """No output is an input, lies within the folder of one or holds one, and no two are one file.
+
+    outputs : files that are written, by name, where they are not those of the flags themselves
+
+    Raises InvalidParameterError.
+    """
+    files = {f"--{flag}": getattr(arguments, flag, None) for flag in FILES}
+    files |= outputs or {}
+    folders = {"--checkpoint": getattr(arguments, "checkpoint", None)}
+    if getattr(arguments, "tensorboard", None) is not None:
+        folders["--tensorboard"] = arguments.tensorboard / "MODEL-1"  # each fit gets a folder of its own in it
+    written = {flag: output_path(path) for flag, path in (files | folders).items() if path is not None}
+    read = [path for name in INPUTS if (path := getattr(arguments, name, None)) is not None]
+    if getattr(arguments, "dataset", None) is not None:
+        read += paths_of_dataset(arguments.dataset, arguments.data_home)
+    check_apart(written, read)
+    for flag, other in itertools.permutations(written, 2):
+        relation = relation_of(written[flag], written[other])
+        if relation == "is" or (relation == "lies within" and other in files):
+            raise InvalidParameterError(
+                f"Expected {flag} to be another file than those that are read, and than {other}, got {written[flag]}."
+            )
 
 
 def callbacks(arguments: argparse.Namespace) -> list[Callback]:
@@ -166,7 +178,14 @@ _silent: ContextVar[bool] = ContextVar("silent", default=False)
 def say(line: str) -> None:
     """A line on how it goes, on standard error: standard output is for results."""
     if not _silent.get():
-        print(line, file=sys.stderr, flush=True)
+        note(line)
+
+
+def say_dropped(purpose: str, holdout: Holdout | None) -> None:
+    """How many users a split has left out, and why, where it has."""
+    if holdout is not None and holdout.dropped:
+        drawn = len(holdout.users) + holdout.dropped
+        say(f"{holdout.dropped:,} of {drawn:,} {purpose} users were left out: {holdout.reason}")
 
 
 @contextmanager
@@ -177,8 +196,3 @@ def lone(world: World) -> Iterator[None]:
         yield
     finally:
         _silent.reset(token)
-
-
-def console() -> Console:
-    """Standard output, as wide as the terminal, or 120 wide where there is none."""
-    return Console(width=None if sys.stdout.isatty() else 120)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -12,6 +11,8 @@ import torch
 from numpy.typing import NDArray
 from scipy import sparse
 from torch import Tensor
+
+from recvae.threads import lazy
 
 
 def shuffle(n: int, key: int, stream: int) -> NDArray[np.int64]:
@@ -42,7 +43,7 @@ class Batch:
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
-    @cached_property
+    @lazy
     def rows(self) -> Tensor:
         """Row of each event. -> (E,) int64"""
         lengths = self.offsets.diff()

@@ -37,14 +37,22 @@ class Groups:
 
 
 def make_groups(holdout: Holdout) -> Groups:
-    """Groups of the users of a holdout who have something held out, and of all items."""
+    """Groups of the users of a holdout who have something held out, and of all items.
+
+    Raises InvalidDataError for a holdout without item_counts.
+    """
+    counts = holdout.item_counts
+    if counts is None:
+        raise InvalidDataError(
+            "Expected item_counts in the holdout for groups of items by popularity, got a holdout without; give "
+            "Holdout(..., item_counts=)."
+        )
     held_out, fold_in = check_rows(holdout.held_out), check_rows(holdout.fold_in)
     users = np.flatnonzero(np.diff(held_out.indptr))
     held_out, sizes = held_out[users], np.diff(fold_in.indptr)[users]
     edges = np.unique(np.quantile(sizes, np.arange(1, N_GROUPS) / N_GROUPS))
     activity = np.searchsorted(edges, sizes, side="left")  # as many items, the same group
     activity = np.unique(activity, return_inverse=True)[1]
-    counts = holdout.item_counts
     order = np.argsort(-counts, kind="stable")
     before = np.cumsum(counts[order]) - counts[order]  # events of the items that are more popular
     popularity = np.empty(len(counts), dtype=np.int64)

@@ -19,6 +19,7 @@ from typing import Any
 
 from recvae.errors import InvalidTypeError, MissingDependencyError, OutputError
 from recvae.files import append_line, check_writable
+from recvae.paths import output_path
 from recvae.version import __version__
 
 
@@ -143,7 +144,7 @@ class JsonLines(Callback):
     """
 
     def __init__(self, path: str | Path):
-        self.path = Path(path)
+        self.path = output_path(path)
 
     def begin(self, start: Start) -> None:
         check_writable(self.path)
@@ -174,7 +175,7 @@ class TensorBoard(Callback):
     """
 
     def __init__(self, log_dir: str | Path):
-        self.log_dir = Path(log_dir)
+        self.log_dir = output_path(log_dir)
 
     def begin(self, start: Start) -> None:
         try:

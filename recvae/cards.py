@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
+import sys
 import tomllib
 from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from recvae.errors import InvalidDataError, UnknownNameError
+from recvae.errors import InvalidDataError, InvalidTypeError, UnknownNameError
 from recvae.metrics import parse_metric
+from recvae.paths import as_path, check_below, input_path, is_below, is_name
 from recvae.rows import Values
 from recvae.split import SPLIT_OPTIONS
 
@@ -39,7 +43,7 @@ class Table:
     def __post_init__(self) -> None:
         if not (self.delimiter and self.delimiter.isascii() and self.encoding):
             raise TypeError("delimiter or encoding is empty, or the delimiter no ASCII")
-        if Path(self.file).is_absolute():
+        if self.file and not is_below(self.file):
             raise TypeError(f"file = {self.file!r} is no path below the folder of the data set")
         if self.layout not in LAYOUTS:
             raise TypeError(f"layout = {self.layout!r} is none of {', '.join(LAYOUTS)}")
@@ -54,6 +58,20 @@ class Download:
     url: str
     checksum: str
     folder: str
+
+    def __post_init__(self) -> None:
+        if not is_below(self.folder):
+            raise TypeError(f"folder = {self.folder!r} is no path below the top of the archive")
+        if not is_name(self.archive):
+            raise TypeError(f"url = {self.url!r} does not end in the name of a file")
+        algorithm, _, digest = self.checksum.partition(":")
+        if algorithm not in hashlib.algorithms_guaranteed or "shake" in algorithm or not digest:
+            raise TypeError(f"checksum = {self.checksum!r} is none such as md5:... or sha256:...")
+
+    @property
+    def archive(self) -> str:
+        """The name of its file."""
+        return self.url.rpartition("/")[2]
 
 
 @dataclass(frozen=True)
@@ -118,6 +136,8 @@ class Card:
     published: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if not is_name(self.name):
+            raise TypeError(f"name = {self.name!r} is no name of a folder")
         for part, needed in (("events", "user item"), ("test", "user item"), ("items", "item title")):
             table: Table | None = getattr(self, part)
             if table is not None and table.layout != "adjacency":
@@ -128,7 +148,7 @@ class Card:
             if table is not None and not table.file and not (part == "events" and self.path):
                 raise TypeError(f"[{part}] has no file")
         for who, figures in self.published.items():
-            if not isinstance(figures, dict) or not all(isinstance(n, (int, float)) for n in figures.values()):
+            if not isinstance(figures, dict) or not all(_is_number(n) for n in figures.values()):
                 raise TypeError(f"published {who!r} is no table of numbers")
 
 
@@ -147,13 +167,30 @@ def known_cards() -> list[str]:
     return sorted(path.stem for path in _folder().glob("*.toml"))
 
 
-def load_card(name: str) -> Card:
+def is_own_card(name: str | os.PathLike[str]) -> bool:
+    """Whether this is the file of a card, and not the name of one of ours."""
+    if not isinstance(name, (str, os.PathLike)):
+        raise InvalidTypeError(f"Expected the name of a data set, or the file of a card, got {type(name).__name__}.")
+    return isinstance(name, os.PathLike) or name.endswith(".toml")
+
+
+def table_files(folder: Path, table: Table) -> list[Path]:
+    """The files of a table, in order. Raises InvalidDataError where one leads out of the folder, by dots or links."""
+    try:
+        found = [] if (folder / table.file).exists() else folder.glob(table.file)  # a name may look like a pattern
+        names = sorted(str(path.relative_to(folder)) for path in found) or [table.file]
+    except (ValueError, OSError) as error:
+        raise InvalidDataError(f"Expected a file or a pattern in {folder}, got {table.file!r}: {error}.") from error
+    return [check_below(folder, name, "the files of a data set") for name in names]
+
+
+def load_card(name: str | os.PathLike[str]) -> Card:
     """The card of a data set, or one of your own by its file, which ends in .toml.
 
     Raises UnknownNameError with the nearest names, InvalidDataError for a card that cannot be read.
     """
-    if name.endswith(".toml"):
-        return read_card(Path(name))
+    if is_own_card(name):
+        return read_card(as_path(name))
     if name not in known_cards():
         raise UnknownNameError.among("data set", name, known_cards())
     return read_card(_folder() / f"{name}.toml")
@@ -162,10 +199,12 @@ def load_card(name: str) -> Card:
 def read_card(path: Path) -> Card:
     """Read a card from a TOML file. Raises InvalidDataError for broken TOML and for missing or unknown keys."""
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        content = tomllib.loads(input_path(path).read_text(encoding="utf-8"))
         parts = {key: _make(PARTS[key], content[key]) for key in PARTS if key in content}
         card = _make(Card, content | parts)
         return _local(card, path.parent) if card.path else card
+    except RecursionError:
+        raise InvalidDataError(f"The card {path.name} cannot be read: it is too deep.") from None
     except (OSError, ValueError, TypeError) as error:
         raise InvalidDataError(
             f"The card {path.name} cannot be read: {error}; compare it with another card."
@@ -176,7 +215,9 @@ def _local(card: Card, folder: Path) -> Card:
     """A card of one's own, with its files found from the card's folder."""
     if card.events is None:
         raise TypeError("[events] is missing")
-    path = folder / card.path
+    if not is_below(card.path):
+        raise TypeError(f"path = {card.path!r} is no path below the folder of the card")
+    path = check_below(folder, card.path, "the path in a card")
     return replace(card, path=str(path), events=replace(card.events, file=path.name))
 
 
@@ -201,9 +242,15 @@ def _make(kind: type, content: dict[str, Any]) -> Any:
         value, (accepted, called) = content.get(name), ACCEPTED.get(hint, (object, ""))
         texts = not isinstance(value, list) or all(isinstance(text, str) for text in value)
         truth = isinstance(value, bool) and hint is not bool
+        if isinstance(value, int) and not -(2**63) <= value < 2**63:
+            raise TypeError(f"{name} is a number of {value.bit_length()} bits, where 63 are enough for all")
         if name in content and (not isinstance(value, accepted) or truth or not texts):
             raise TypeError(f"{name} = {value!r} is not {called}")
     return kind(**{name: str(value) if isinstance(value, date) else value for name, value in content.items()})
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def _folder() -> Path:

@@ -19,11 +19,12 @@ import torch
 from torch import Tensor
 
 from recvae.callbacks import Epoch
-from recvae.errors import InvalidDataError, InvalidParameterError, OutputError
+from recvae.errors import InvalidDataError, InvalidParameterError, InvalidTypeError, OutputError
 from recvae.files import replacing
 from recvae.large.folder import MANIFEST, Manifest, Written, claimed, digest_of, read_manifest
 from recvae.nn.sharded import slices
 from recvae.params import check_whole
+from recvae.paths import output_path
 from recvae.team import Team
 from recvae.train import Saver, State
 
@@ -50,7 +51,8 @@ class Checkpoint:
     epochs: int | None = 1
 
     def check(self) -> None:
-        """Raise InvalidParameterError for what is no interval."""
+        """Raise InvalidParameterError for what is no interval, and as `recvae.paths.output_path` for a folder."""
+        output_path(self.folder)
         if self.minutes is not None and not (isinstance(self.minutes, (int, float)) and self.minutes >= 0):
             raise InvalidParameterError(f"Expected minutes of a Checkpoint of 0 or more, got {self.minutes!r}.")
         if self.epochs is not None:
@@ -59,7 +61,9 @@ class Checkpoint:
 
 def as_checkpoint(checkpoint: Checkpoint | str | Path | None) -> Checkpoint | None:
     """What `fit` was given, checked; a folder alone has the default intervals."""
-    made = Checkpoint(checkpoint) if isinstance(checkpoint, (str, Path)) else checkpoint
+    made = Checkpoint(checkpoint) if isinstance(checkpoint, (str, os.PathLike)) else checkpoint
+    if not isinstance(made, Checkpoint | None):
+        raise InvalidTypeError(f"Expected a Checkpoint or the path of a folder, got {type(made).__name__}.")
     if made is not None:
         made.check()
     return made
@@ -80,7 +84,7 @@ def kept(
     if checkpoint is None:
         yield Saver()
         return
-    folder = Path(checkpoint.folder) / part
+    folder = output_path(checkpoint.folder) / part
     with ExitStack() as stack:
         if team.world.is_writer:
             stack.enter_context(claimed(folder, [PATTERN]))

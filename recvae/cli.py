@@ -8,16 +8,20 @@ import sys
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from signal import SIGINT
+from typing import Any, NoReturn
 
 from recvae import commands, recommend_command, shard_command, tune_command
 from recvae.bulk import ENGINES, USERS_PER_PART
 from recvae.candidates import CANDIDATES
-from recvae.errors import InvalidParameterError, RecvaeError, UnknownNameError
+from recvae.errors import InvalidParameterError, RecvaeError, UnknownNameError, one_line
 from recvae.evaluation import DEFAULT_METRICS
-from recvae.flags import add_columns, add_dataset, add_events, add_param, add_shards, add_split
+from recvae.flags import add_columns, add_dataset, add_events, add_param, add_shards, add_split, path
+from recvae.paths import input_path
 from recvae.shards import USERS_PER_SHARD
+from recvae.signals import SAID, status_of, stoppable
 from recvae.split import SPLIT_SEED
+from recvae.streams import note, put
 from recvae.version import __version__
 
 # the default of what has to be given, by flag or by configuration
@@ -25,17 +29,34 @@ NEEDED: Any = object()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command. -> exit status: 0, or 2 after one sentence on standard error, or 130 when interrupted"""
-    try:
-        arguments = _parse(argv)
-        arguments.run(arguments)
-    except RecvaeError as error:
-        print(f"recvae: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("recvae: stopped.", file=sys.stderr)
-        return 130
+    """Run a command. -> exit status: 0; 2 after one sentence on standard error; 130 or 143 where a signal stopped it"""
+    with stoppable() as stop:
+        try:
+            arguments = _parse(argv)
+            arguments.run(arguments)
+        except (Exception, KeyboardInterrupt) as error:
+            if stop.signal is not None or isinstance(error, KeyboardInterrupt):
+                # a library may have made any error of the interruption of its work
+                number = stop.signal or SIGINT
+                note(SAID[number])
+                return status_of(number)
+            if not isinstance(error, RecvaeError):
+                raise
+            note(f"recvae: {error}")
+            return 2
     return 0
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one sentence, and help where it can be read."""
+
+    def error(self, message: str) -> NoReturn:
+        """Exit with 2 after a sentence on standard error."""
+        note(f"{self.prog}: {one_line(message)}; see {self.prog} --help.")
+        raise SystemExit(2)
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        put(message, data=False)
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -60,9 +81,11 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def _read_config(path: Path) -> dict[str, Any]:
     try:
-        settings = tomllib.loads(path.read_text(encoding="utf-8"))
+        settings = tomllib.loads(input_path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InvalidParameterError(f"The configuration {path} cannot be read: {error}.") from error
+    except RecursionError:
+        raise InvalidParameterError(f"The configuration {path} cannot be read: it is too deep.") from None
     return {name.replace("-", "_"): _as_flag(name, value) for name, value in settings.items()}
 
 
@@ -79,11 +102,12 @@ def _as_flag(name: str, value: Any) -> Any:
 
 def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
     """-> the whole parser, and that of each command by name"""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="recvae",
         description="Variational autoencoders for recommender systems.",
         epilog="Exit status: 0 when done; 2 after one sentence on standard error, with nothing written, when what was "
-        "asked for cannot be done; 130 when interrupted. `recvae COMMAND --help` shows an example of each.",
+        "asked for cannot be done; 130 when interrupted (Ctrl-C), 143 by SIGTERM. `recvae "
+        "COMMAND --help` shows an example of each.",
     )
     parser.add_argument("--version", action="version", version=f"recvae {__version__}")
     subparsers = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
@@ -102,7 +126,7 @@ def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParse
         name = add_arguments.__name__.strip("_")
         text, _, example = (add_arguments.__doc__ or "").partition("\n\n    ")
         made = subparsers.add_parser(name, help=text, description=f"{text}.", epilog=f"Example: {example.strip()}")
-        made.add_argument("--config", type=Path, help="TOML file of these settings by name; flags go on top")
+        made.add_argument("--config", type=path, help="TOML file of these settings by name; flags go on top")
         made.set_defaults(run=run)
         add_arguments(made)
         parsers[name] = made
@@ -125,10 +149,10 @@ def _benchmark(parser: argparse.ArgumentParser) -> None:
     add_param(add, "a hyper-parameter for all models that have it, such as epochs=20")
     add_split(parser, "the data set's own")
     add("--examples", type=int, default=3, help="test users to show, with histories (default: 3)")
-    add("--out", type=Path, help="write settings and results, examples included, to this JSON file")
+    add("--out", type=path, help="write settings and results, examples included, to this JSON file")
     add(
         "--report",
-        type=Path,
+        type=path,
         metavar="DIR",
         help="write these to DIR/results.json, and a page of them to DIR/index.html",
     )
@@ -141,8 +165,8 @@ def _report(parser: argparse.ArgumentParser) -> None:
     recvae report runs/report/results.json --out runs/report
     """
     add = parser.add_argument
-    add("results", type=Path, nargs="?", default=NEEDED, help="what recvae benchmark --report or --out wrote")
-    add("--out", type=Path, default=NEEDED, metavar="DIR", help="the folder of the page, DIR/index.html")
+    add("results", type=path, nargs="?", default=NEEDED, help="what recvae benchmark --report or --out wrote")
+    add("--out", type=path, default=NEEDED, metavar="DIR", help="the folder of the page, DIR/index.html")
 
 
 def _tune(parser: argparse.ArgumentParser) -> None:
@@ -156,12 +180,16 @@ def _tune(parser: argparse.ArgumentParser) -> None:
     add("--trials", type=int, default=30, help="fits in all, with those that the study has (default: 30)")
     add("--metric", default="ndcg@100", help="of validation users (default: ndcg@100)")
     add_param(add, "a hyper-parameter that is not searched for but fixed, such as epochs=20")
-    add("--study", type=Path, help="SQLite file that keeps the trials; a search that was stopped goes on there")
+    add("--study", type=path, help="SQLite file that keeps the trials; a search that was stopped goes on there")
     add("--name", help="of the study in that file (default: the model)")
     add("--timeout", type=float, help="begin no trial after so many seconds")
     add("--seed", type=int, default=0, help="seed of the proposals and of the models (default: 0)")
     add_split(parser, "the data set's own", given=True)
-    add("--out", type=Path, help="write the best settings to this TOML file, for --config of train and benchmark")
+    add(
+        "--out",
+        type=path,
+        help="write the best settings to this TOML file, for --config of train and benchmark",
+    )
     add("--json", action="store_true", help="print all trials as JSON in the place of the table of the best")
 
 
@@ -191,17 +219,27 @@ def _train(parser: argparse.ArgumentParser) -> None:
     add_param(add, "a hyper-parameter, such as latent_dim=64")
     add("--seed", type=int, default=0, help="seed of the model (default: 0)")
     add_split(parser, "none: train on everything", given=True)
-    add("--out", type=Path, default=NEEDED, help="the model file to write")
+    add("--out", type=path, default=NEEDED, help="the model file to write")
     add_shards(add)
     add(
         "--checkpoint",
-        type=Path,
+        type=path,
         metavar="DIR",
         help="keep the training in this folder; the same command goes on there after a stop",
     )
     add("--checkpoint-minutes", type=float, default=10.0, help="how often, besides each epoch (default: 10)")
-    add("--log", type=Path, metavar="FILE.jsonl", help="add a line of JSON to this file for each epoch, as it ends")
-    add("--tensorboard", type=Path, metavar="DIR", help="write curves for TensorBoard into a folder in this one")
+    add(
+        "--log",
+        type=path,
+        metavar="FILE.jsonl",
+        help="add a line of JSON to this file for each epoch, as it ends",
+    )
+    add(
+        "--tensorboard",
+        type=path,
+        metavar="DIR",
+        help="write curves for TensorBoard into a folder in this one",
+    )
     add("--json", action="store_true", help="print what was done as JSON")
 
 
@@ -211,7 +249,7 @@ def _evaluate(parser: argparse.ArgumentParser) -> None:
     recvae evaluate films.recvae --input events.csv --user who --item film --heldout-users 100
     """
     add = parser.add_argument
-    add("model_file", type=Path, nargs="?", default=NEEDED, help="what recvae train wrote")
+    add("model_file", type=path, nargs="?", default=NEEDED, help="what recvae train wrote")
     add_events(parser)
     add_split(parser, "strong with --heldout-users", given=True)
     add_shards(add)
@@ -225,7 +263,7 @@ def _recommend(parser: argparse.ArgumentParser) -> None:
     recvae recommend films.recvae --input events.csv --user who --item film -N 10 --out top10.csv
     """
     add = parser.add_argument
-    add("model_file", type=Path, nargs="?", default=NEEDED, help="what recvae train wrote")
+    add("model_file", type=path, nargs="?", default=NEEDED, help="what recvae train wrote")
     add_events(parser)
     add("-N", type=int, default=10, dest="N", help="items for each user (default: 10)")
     add("--out", help="a .csv, .tsv, .parquet or .jsonl file (default: CSV on standard output), or DIR/, see below")
@@ -248,7 +286,7 @@ def _shard(parser: argparse.ArgumentParser) -> None:
     recvae shard --input events/ --user who --item film --heldout-users 10000 --out shards/
     """
     add = parser.add_argument
-    add("--input", type=Path, default=NEEDED, help="a Parquet file, or a folder of such")
+    add("--input", type=path, default=NEEDED, help="a Parquet file, or a folder of such")
     add_columns(add)
     add("--min-item", type=int, default=0, help="leave out items with fewer events")
     add(
@@ -258,7 +296,7 @@ def _shard(parser: argparse.ArgumentParser) -> None:
     add("--split-seed", type=int, default=SPLIT_SEED, help="seed of the split (default: the paper's 98765)")
     add("--users-per-shard", type=int, default=USERS_PER_SHARD, help="users in a file (default: %(default)s)")
     add("--memory-mib", type=int, default=2048, help="memory to sort in, MiB; then on disk (default: %(default)s)")
-    add("--out", type=Path, default=NEEDED, help="the folder to write; what was stopped there is gone on with")
+    add("--out", type=path, default=NEEDED, help="the folder to write; what was stopped there is gone on with")
     add("--json", action="store_true", help="print what was done as JSON")
 
 
@@ -268,5 +306,5 @@ def _datasets(parser: argparse.ArgumentParser) -> None:
     recvae datasets --data-home ~/data
     """
     add = parser.add_argument
-    add("--data-home", type=Path, help="folder of data sets (default: RECVAE_DATA, else the user's cache)")
+    add("--data-home", type=path, help="folder of data sets (default: RECVAE_DATA, else the user's cache)")
     add("--json", action="store_true", help="print JSON")

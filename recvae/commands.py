@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import time
 from dataclasses import asdict, astuple
 from typing import Any
@@ -19,18 +18,18 @@ from recvae.arguments import (
     assignments,
     callbacks,
     check_out,
-    console,
     load_events,
     lone,
     new_model,
     say,
+    say_dropped,
 )
 from recvae.benchmark import run_benchmark
 from recvae.callbacks import Callback
 from recvae.cards import Card, known_cards, load_card
 from recvae.checkpoint import Checkpoint
 from recvae.datasets import data_home
-from recvae.errors import InvalidDataError, InvalidParameterError, NotSupportedError
+from recvae.errors import InvalidDataError, InvalidParameterError, NotSupportedError, escaped
 from recvae.evaluation import evaluate as evaluate_model
 from recvae.files import check_writable, write_whole
 from recvae.models.planned import Planned
@@ -40,6 +39,7 @@ from recvae.report import PAGE, check_page, print_results, write_page
 from recvae.results import json_bytes, read_results
 from recvae.shards import Shards
 from recvae.split import Holdout
+from recvae.streams import printed, put
 from recvae.torchrun import joined
 from recvae.tuning import fit_split
 from recvae.world import World
@@ -51,13 +51,13 @@ def benchmark(arguments: argparse.Namespace) -> None:
     """recvae benchmark"""
     check_whole("--seeds", arguments.seeds, 1)
     files = [] if arguments.out is None else [arguments.out]
-    page = []
+    page = {}
     if arguments.report is not None:
         check_page()
         files.append(arguments.report / RESULTS)
-        page.append(arguments.report / PAGE)
-    for path in files + page:
-        check_out(arguments, path)
+        page = {"the results of --report": arguments.report / RESULTS, "the page of --report": arguments.report / PAGE}
+    check_out(arguments, page)
+    for path in [*files, *page.values()]:
         check_writable(path)  # now rather than after the training
     results = run_benchmark(
         arguments.dataset,
@@ -76,9 +76,10 @@ def benchmark(arguments: argparse.Namespace) -> None:
         write_whole(path, json_bytes(results))
         say(f"Results written to {path}")
     if arguments.json:
-        sys.stdout.write(json_bytes(results).decode())
+        put(json_bytes(results).decode())
     else:
-        print_results(results, console())
+        with printed() as console:
+            print_results(results, console)
     if arguments.report is not None:
         say(f"Page written to {write_page(results, arguments.report)}")
 
@@ -86,8 +87,7 @@ def benchmark(arguments: argparse.Namespace) -> None:
 def report(arguments: argparse.Namespace) -> None:
     """recvae report"""
     page = arguments.out / PAGE
-    if page.resolve() == arguments.results.resolve():
-        raise InvalidParameterError(f"Expected a page beside the results, not in their place, got {page}.")
+    check_out(arguments, {"--out": page})
     check_page()
     check_writable(page)
     say(f"Page written to {write_page(read_results(arguments.results), arguments.out)}")
@@ -106,9 +106,9 @@ def plan(arguments: argparse.Namespace) -> None:
     valid = split.valid if split is not None else _valid_of(shards)
     found = model.plan(data, valid=valid)
     if arguments.json:
-        sys.stdout.write(json_bytes(asdict(found) | {"peak": found.memory.peak, "fits": found.fits}).decode())
+        put(json_bytes(asdict(found) | {"peak": found.memory.peak, "fits": found.fits}).decode())
     else:
-        print(found)
+        put(f"{found}\n")
 
 
 def _valid_of(shards: Shards | None) -> Holdout | None:
@@ -137,11 +137,14 @@ def _train(
     split = None if shards is not None else asked_split(arguments)
     data = shards or (load_events(arguments) if split is None else split.refit or split.train)
     say(str(data) if isinstance(data, Shards) else data.describe())
+    valid = split.valid if split is not None else _valid_of(shards)
+    say_dropped("validation", valid)
+    say_dropped("test", None if split is None else split.test)
     if world.size > 1:
         say(f"Training by {world.size} processes on {world.device.type}, which share the {_shared(model)} of each step")
     started = time.perf_counter()
     if split is None:
-        model = model.fit(data, valid=_valid_of(shards), callbacks=heard, checkpoint=kept)
+        model = model.fit(data, valid=valid, callbacks=heard, checkpoint=kept)
     else:
         model = fit_split(model, split, callbacks=heard, checkpoint=kept)
     seconds = time.perf_counter() - started
@@ -154,7 +157,7 @@ def _train(
     if arguments.json:
         done = {"model": type(model).__name__, "file": str(arguments.out), "parameters": get_params(model)}
         trained = {"users": data.n_users, "items": data.n_items, "events": data.n_events, "values": model.values_}
-        sys.stdout.write(json_bytes(done | trained | {"seconds": seconds}).decode())
+        put(json_bytes(done | trained | {"seconds": seconds}).decode())
 
 
 def _shared(model: Recommender) -> str:
@@ -178,12 +181,14 @@ def evaluate(arguments: argparse.Namespace) -> None:
             "Expected the model to have been trained on the training part of this split, but it was on other users or "
             "events, perhaps those of the test: take the data, the split and the --split-seed of training."
         )
-    result = evaluate_model(model, parts.test, arguments.metrics.split(","), show_progress=True)
+    test = parts.test
+    say_dropped("test", test)
+    result = evaluate_model(model, test, arguments.metrics.split(","), show_progress=True)
     if arguments.json:
         measured = {name: {"mean": metric.mean, "stderr": metric.stderr} for name, metric in result.items()}
-        sys.stdout.write(json_bytes({"users": len(result.users), "metrics": measured, "lists": result.lists}).decode())
+        put(json_bytes({"users": len(result.users), "metrics": measured, "lists": result.lists}).decode())
     else:
-        print(result)
+        put(f"{result}\n")
 
 
 def datasets(arguments: argparse.Namespace) -> None:
@@ -192,18 +197,24 @@ def datasets(arguments: argparse.Namespace) -> None:
     cards = [load_card(name) for name in known_cards()]
     here = {card.name: card.events is None or (home / card.name).is_dir() for card in cards}
     if arguments.json:
-        print(json.dumps([_facts(card) | {"here": here[card.name]} for card in cards], indent=1))
+        put(json.dumps([_facts(card) | {"here": here[card.name]} for card in cards], indent=1) + "\n")
         return
-    table = Table(title=f"Data sets in {home}", title_justify="left")
+    table = Table(title=escaped(f"Data sets in {home}"), title_justify="left")
     for name in ("name", "title", "users", "items", "events", "here", "from"):
         table.add_column(name, justify="right" if name in ("users", "items", "events") else "left", overflow="fold")
     for card in cards:
         counts = [""] * 3 if card.expected is None else [f"{n:,}" for n in astuple(card.expected)]
         url = card.homepage if card.download is None else card.download.url
         table.add_row(card.name, card.title, *counts, "yes" if here[card.name] else "no", url)
-    console().print(table)
-    print(f"An archive (.zip) is downloaded when it is asked for; without network put it, unpacked, in {home}.")
-    print("What is local only has no archive that may be downloaded: get the files from that page, and put them there.")
+    with printed() as console:
+        console.print(table)
+        console.print(
+            f"An archive (.zip) is downloaded when it is asked for; without network put it, unpacked, in {home}.\n"
+            "What is local only has no archive that may be downloaded: get the files from that page, and put them "
+            "there.",
+            soft_wrap=True,
+            highlight=False,
+        )
 
 
 def _facts(card: Card) -> dict[str, Any]:

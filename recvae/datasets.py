@@ -10,11 +10,12 @@ from typing import Any
 import platformdirs
 import pyarrow as pa
 
-from recvae.cards import Card, Expected, Protocol, load_card
+from recvae.cards import Card, Expected, Protocol, is_own_card, known_cards, load_card, table_files
 from recvae.download import fetch
 from recvae.errors import InvalidDataError, InvalidParameterError
 from recvae.interactions import Interactions
 from recvae.layouts import Texts, concat_events, read_events, read_items
+from recvae.paths import as_path, input_path
 from recvae.sample import make_sample
 from recvae.split import SPLIT_SEED, Split, check_split, make_split, split_options
 
@@ -93,7 +94,23 @@ def plan_split(protocol: Protocol, split: str | None, seed: int, options: dict[s
 
 def data_home(home: str | Path | None = None) -> Path:
     """Where data sets are: the argument, else RECVAE_DATA, else the user's cache."""
-    return Path(home or os.environ.get("RECVAE_DATA") or platformdirs.user_cache_dir("recvae")).expanduser()
+    return input_path(home or os.environ.get("RECVAE_DATA") or platformdirs.user_cache_dir("recvae"))
+
+
+def paths_of_dataset(name: str, home: str | Path | None = None) -> list[Path]:
+    """The files and folders that hold a data set, and the folders of all others that `home` may hold.
+
+    Raises as `load_card`.
+    """
+    card, folder = load_card(name), data_home(home)
+    own = [as_path(name)] if is_own_card(name) else []
+    if card.path:
+        near = Path(card.path).parent
+        tables = [table for table in (card.events, card.test, card.items) if table is not None]
+        return own + [path for table in tables for path in table_files(near, table)]
+    others = [] if card.events is None else [*known_cards(), card.name]
+    download = [] if card.download is None else [card.download.folder, card.download.archive]
+    return own + [folder / other for other in [*others, *download]]
 
 
 @dataclass(frozen=True)
@@ -117,6 +134,8 @@ def _sample(card: Card, min_value: float | None, min_user: int | None) -> Intera
 def _read(card: Card, home: str | Path | None, show_progress: bool) -> _Files:
     assert card.events is not None
     folder = Path(card.path).parent if card.path else fetch(card, data_home(home), show_progress)
+    if card.items is not None:
+        table_files(folder, card.items)  # which does not lead out of the folder, as those of events do not
     events = read_events(folder, card.events)
     test = None if card.test is None else read_events(folder, card.test)
     if card.expected is not None:

@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
-import tempfile
+import errno
+import lzma
+import shutil
+import struct
 import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pooch
 
 from recvae.cards import Card, Download
-from recvae.errors import DataNotFoundError, InvalidDataError
+from recvae.errors import DataNotFoundError, InvalidDataError, OutputError, RecvaeError
+from recvae.files import scratch_folder
+from recvae.paths import check_below, is_below
 from recvae.progress import DownloadBar
+
+MEMBERS = 100_000  # files in an archive, at most
+RATIO = 100  # unpacked bytes to packed ones, at most: text of events has 3 to 10
+SMALL = 16 << 20  # bytes that an archive may have unpacked whatever the ratio
+CHUNK = 1 << 20
+ENCRYPTED = 1  # the flag of a member
 
 
 def fetch(card: Card, home: Path, show_progress: bool = True) -> Path:
@@ -30,12 +44,12 @@ def fetch(card: Card, home: Path, show_progress: bool = True) -> Path:
             f"The data set {card.name} is not in {home} and cannot be downloaded; put it in {final}."
         )
     with _scratch(home, card.name) as scratch:
-        archive = home / source.url.rpartition("/")[2]
+        archive = home / source.archive
         if archive.exists():
             _check(archive, source)
         else:
-            archive = _download(card, source, home, Path(scratch), show_progress)
-        folder = _unpack(archive, source.folder, Path(scratch))
+            archive = _download(card, source, home, scratch, show_progress)
+        folder = _unpack(archive, source.folder, scratch)
         try:
             folder.replace(final)
         except OSError as error:
@@ -46,12 +60,14 @@ def fetch(card: Card, home: Path, show_progress: bool = True) -> Path:
 
 def _download(card: Card, source: Download, home: Path, scratch: Path, show_progress: bool) -> Path:
     pooch.get_logger().setLevel("ERROR")
-    name = source.url.rpartition("/")[2]
+    name = source.archive
     try:
         with DownloadBar(f"downloading {card.title}", show_progress) as bar:
             fetcher = pooch.HTTPDownloader(progressbar=bar, timeout=30)
             pooch.retrieve(source.url, known_hash=None, fname=name, path=scratch, downloader=fetcher)
-    except OSError as error:  # what requests raises is one
+    except (OSError, ValueError) as error:  # what requests raises is one of these
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise OutputError(f"Expected room to download {name} to {home}, got: {error.strerror}.") from error
         raise DataNotFoundError(
             f"The data set {card.name} is not in {home} and could not be downloaded ({type(error).__name__}); "
             f"fetch {source.url} on a machine with network and put it in {home}, as it is or unpacked."
@@ -62,6 +78,8 @@ def _download(card: Card, source: Download, home: Path, scratch: Path, show_prog
 
 def _check(archive: Path, source: Download) -> None:
     algorithm, _, expected = source.checksum.partition(":")
+    if not archive.is_file():
+        raise InvalidDataError(f"Expected the archive of the data set at {archive}, got no file.")
     found = pooch.file_hash(str(archive), alg=algorithm)
     if found != expected:
         raise InvalidDataError(
@@ -71,22 +89,88 @@ def _check(archive: Path, source: Download) -> None:
 
 
 def _unpack(archive: Path, folder: str, scratch: Path) -> Path:
+    """The folder of the data set, unpacked. Raises InvalidDataError for what is no such archive, OutputError."""
+    top = scratch / "content"
+    top.mkdir()
     try:
         with zipfile.ZipFile(archive) as content:
-            content.extractall(scratch / "content")
-    except (zipfile.BadZipFile, EOFError) as error:
-        raise InvalidDataError(
-            f"Expected a whole zip archive, got {archive.name}, which is damaged: {error}."
-        ) from error
-    if not (scratch / "content" / folder).is_dir():
+            members = [member for member in content.infolist() if not member.is_dir()]
+            _check_members(members, archive, scratch)
+            for member in members:
+                _unpack_member(content, member, top)
+    except OSError as error:
+        if not isinstance(error, RecvaeError):
+            raise OutputError(
+                f"Expected to unpack {archive.name} in {scratch.parent}, got: {error.strerror}; nothing of it is kept."
+            ) from error
+        raise
+    except (
+        zipfile.BadZipFile,
+        EOFError,
+        zlib.error,
+        lzma.LZMAError,
+        struct.error,
+        NotImplementedError,
+        RuntimeError,
+        ValueError,
+    ) as error:
+        if isinstance(error, RecvaeError):
+            raise
+        raise _damaged(archive, error) from error
+    if not check_below(top, folder, "the folder of the data set").is_dir():
         raise InvalidDataError(f"Expected a folder {folder} in {archive.name}, got none; it is another archive.")
-    return scratch / "content" / folder
+    return top / folder
 
 
-def _scratch(home: Path, name: str) -> tempfile.TemporaryDirectory[str]:
+def _check_members(members: list[zipfile.ZipInfo], archive: Path, scratch: Path) -> None:
+    """Look at what an archive claims before anything is written. Raises InvalidDataError, OutputError."""
+    if len(members) > MEMBERS:
+        raise InvalidDataError(f"Expected at most {MEMBERS:,} files in {archive.name}, got {len(members):,}.")
+    for member in members:
+        if member.flag_bits & ENCRYPTED:
+            raise InvalidDataError(
+                f"Expected an archive that anyone can read, got {archive.name}, which is encrypted; unpack it yourself."
+            )
+        if not is_below(member.filename.replace("\\", "/")):
+            raise InvalidDataError(f"Expected files within the archive {archive.name}, got {member.filename!r}.")
+    size, packed = sum(member.file_size for member in members), archive.stat().st_size
+    if size > max(RATIO * packed, SMALL):
+        raise InvalidDataError(
+            f"Expected {archive.name} to be at most {RATIO} times its {packed:,} bytes when it is unpacked, got "
+            f"{size:,} bytes; unpack it yourself where it is to be trusted."
+        )
+    free = shutil.disk_usage(scratch).free
+    if size > free:
+        raise OutputError(
+            f"Expected {size:,} bytes of room to unpack {archive.name}, got {free:,} in {scratch.parent}."
+        )
+
+
+def _unpack_member(content: zipfile.ZipFile, member: zipfile.ZipInfo, top: Path) -> None:
+    """Write one file, of no more bytes than the archive has said."""
+    target = check_below(top, member.filename, "a file of an archive")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    written = 0
+    with content.open(member) as packed, target.open("xb") as file:
+        while chunk := packed.read(CHUNK):
+            written += len(chunk)
+            if written > member.file_size:
+                raise zipfile.BadZipFile(f"{member.filename!r} is longer than it says")
+            file.write(chunk)
+
+
+def _damaged(archive: Path, error: Exception) -> InvalidDataError:
+    return InvalidDataError(f"Expected a whole zip archive, got {archive.name}, which is damaged: {error}.")
+
+
+@contextmanager
+def _scratch(home: Path, name: str) -> Iterator[Path]:
+    """A folder next to the final one; with it goes a `home` that was new and stays empty."""
     try:
-        home.mkdir(parents=True, exist_ok=True)
-        return tempfile.TemporaryDirectory(dir=home, prefix=f".{name}-")
+        with scratch_folder(home, f".{name[:50]}-") as scratch:
+            yield scratch
+    except RecvaeError:
+        raise
     except OSError as error:
         raise DataNotFoundError(
             f"The data set {name} is not in {home}, and nothing can be written there ({error.strerror}); name another "

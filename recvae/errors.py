@@ -3,12 +3,47 @@
 from __future__ import annotations
 
 import difflib
+import unicodedata
 from collections.abc import Iterable
 from typing import Self
 
+LONGEST_NAME = 100  # characters of a name that is not known, which is compared with those that are
+LONGEST = 4000  # characters of a sentence: it may quote data of any length
+UNPRINTABLE = ("Cc", "Cf", "Cs", "Zl", "Zp")  # controls, marks that turn text around, lone surrogates, line breaks
+
+
+def escaped(text: str) -> str:
+    """Text with all that could steer a terminal, and lone surrogates, as escapes."""
+    if text.isprintable():
+        return text
+    return "".join(ascii(c)[1:-1] if unicodedata.category(c) in UNPRINTABLE else c for c in text)
+
+
+def one_line(text: str) -> str:
+    """Text that may quote data or names of files, as one line of bounded length that any terminal can show."""
+    text = " ".join(line.strip() for line in lines) if len(lines := text.splitlines()) > 1 else text
+    if len(text) > LONGEST:
+        text = f"{text[: LONGEST // 2]} ... {text[-LONGEST // 2 :]}"
+    return escaped(text)
+
+
+def shown(value: object, width: int = 80) -> str:
+    """A value as Python writes it, for a message: on one line, and cut after so many characters."""
+    try:
+        text = one_line(repr(value))
+    except ValueError:  # an integer of more digits than Python writes
+        text = f"a {type(value).__name__} that is too long to be shown"
+    return text if len(text) <= width else f"{text[: width - 3]}..."
+
 
 class RecvaeError(Exception):
-    """Base of all errors that recvae raises on purpose. The message says what was expected, what came, what to do."""
+    """Base of all errors that recvae raises on purpose. The message says what was expected, what came, what to do.
+
+    `str(error)` is one line without control characters, whatever data or names of files it quotes.
+    """
+
+    def __str__(self) -> str:
+        return one_line(super().__str__())
 
 
 class InvalidDataError(RecvaeError, ValueError):
@@ -35,9 +70,11 @@ class UnknownNameError(RecvaeError, ValueError):
         """The error for a `kind` of thing called `name`, of which there are those `known`."""
         names = sorted(known)
         by_lower = {known_name.lower(): known_name for known_name in names}
-        near = [by_lower[match] for match in difflib.get_close_matches(str(name).lower(), by_lower, n=3, cutoff=0.5)]
+        text = name if isinstance(name, str) else shown(name)
+        matches = difflib.get_close_matches(text[:LONGEST_NAME].lower(), by_lower, n=3, cutoff=0.5)
+        near = [by_lower[match] for match in matches]
         hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(names)}."
-        return cls(f"There is no {kind} called {str(name)!r}; {hint}")
+        return cls(f"There is no {kind} called {shown(text)}; {hint}")
 
 
 class UnknownUsersError(RecvaeError, NotImplementedError):

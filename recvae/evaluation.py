@@ -18,6 +18,7 @@ from recvae.params import check_whole
 from recvae.progress import track
 from recvae.rows import check_rows
 from recvae.split import Holdout
+from recvae.split.holdout import item_order
 from recvae.topk import PAD_ID, PAD_SCORE
 
 DEFAULT_METRICS = ("recall@20", "recall@50", "ndcg@100")
@@ -50,14 +51,27 @@ class Metric:
         return f"{self.mean:.4f} ± {self.stderr:.4f} ({len(self.values)} users)"
 
 
+class Lists(dict[str, float]):
+    """List-level measures by name."""
+
+    def __missing__(self, name: str) -> float:
+        if name == "novelty":
+            raise InvalidDataError(
+                "Expected item_counts and n_train in the holdout for novelty, got a holdout without; give "
+                "Holdout(..., item_counts=, n_train=)."
+            )
+        raise KeyError(name)
+
+
 @dataclass(frozen=True, eq=False)
 class Evaluation(Mapping[str, Metric]):
     """Metrics by name, as in `result["ndcg@100"].mean`.
 
     users : raw ids of the users evaluated; excluded : how many had nothing held out
-    lists : coverage, novelty and gini of the lists cut at the largest k
+    lists : coverage, novelty and gini of the lists cut at the largest k; no novelty where the holdout does not know
+        how many training users have each item
     seconds : time spent ranking
-    ranked : the lists themselves, ids (users, largest k) padded with -1, where they were asked for
+    ranked : the lists themselves, columns of the holdout (users, largest k) padded with -1, where they were asked for
     """
 
     metrics: dict[str, Metric]
@@ -95,15 +109,20 @@ def evaluate(
     implicit's ALS would look the user up otherwise. A model that cannot do so (implicit's BPR and LMF) is asked for
     the users by their rows in training, where the holdout has these. Items that come back with the padding score are
     not counted as recommended. Users with nothing held out are excluded and counted. Users are ranked `block_users`
-    at a time; `keep_lists` keeps their lists as `ranked`, 4 bytes for each user and place.
+    at a time; `keep_lists` keeps their lists as `ranked`, 4 bytes for each user and position.
 
-    Raises InvalidTypeError for a model that cannot score users it was not trained on, where the holdout's are such.
+    Where model and holdout both have ids of their items, the columns are matched by them; else shapes alone count.
+
+    Raises InvalidTypeError for a model that cannot score users it was not trained on, where the holdout's are such;
+    InvalidDataError for a holdout over other items than the model's, and where no one has anything held out.
     """
-    known = holdout.train_rows if isinstance(holdout, Holdout) else None
+    _check_holdout(holdout)
+    known, order = holdout.train_rows, item_order(holdout.item_ids, getattr(model, "item_ids_", None))
     fold_in = {"recalculate_user": True} if "recalculate_user" in inspect.signature(model.recommend).parameters else {}
 
     def ranker(places: NDArray[np.int64], rows: sparse.csr_matrix, N: int) -> NDArray[np.integer]:
         users = places if known is None else known[places]
+        rows = rows if order is None else check_rows(rows[:, order])
         try:
             ids, scores = model.recommend(users, rows, N=N, **fold_in)
         except NotImplementedError as error:
@@ -112,7 +131,8 @@ def evaluate(
                     f"Expected a model that can score held-out users, got {type(model).__name__}, which cannot: {error}"
                 ) from error
             ids, scores = model.recommend(users, rows, N=N)
-        return np.where(np.asarray(scores) > PAD_SCORE, ids, PAD_ID)
+        ids = np.where(np.asarray(scores) > PAD_SCORE, ids, PAD_ID)
+        return ids if order is None else np.where(ids >= 0, order[ids], PAD_ID)
 
     return evaluate_ranker(
         ranker, holdout, metrics, block_users=block_users, show_progress=show_progress, keep_lists=keep_lists
@@ -153,11 +173,10 @@ def evaluate_ranker(
             kept[start : start + block_users, : ranked.shape[1]] = ranked[:, :N]
         for name, (base, k) in parsed.items():
             values[name][start : start + block_users] = METRICS[base](hits[:, :k], n_held[block], k)
-    lists = {
-        "coverage": coverage(listed),
-        "novelty": novelty(listed, holdout.item_counts, holdout.n_train),
-        "gini": gini(listed),
-    }
+    lists = Lists(coverage=coverage(listed))
+    if holdout.item_counts is not None and holdout.n_train is not None:
+        lists["novelty"] = novelty(listed, holdout.item_counts, holdout.n_train)
+    lists["gini"] = gini(listed)
     measured = {name: Metric(per_user, holdout.users[users]) for name, per_user in values.items()}
     return Evaluation(measured, holdout.users[users], len(n_held) - len(users), lists, seconds, kept)
 

@@ -7,19 +7,29 @@ from pathlib import Path
 from typing import Any
 
 from recvae.cards import known_cards
+from recvae.errors import RecvaeError
+from recvae.paths import as_path
 from recvae.rows import VALUES
 from recvae.split import SPLIT_SEED, SPLITS
+
+
+def path(text: str) -> Path:
+    """A path as the type of a flag."""
+    try:
+        return as_path(text)
+    except RecvaeError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def add_dataset(add: Any, default: str | None, text: str) -> None:
     """A data set by name; `text` says what is taken without it."""
     add("--dataset", default=default, help=f"one of {', '.join(known_cards())}, or a card of your own (.toml){text}")
-    add("--data-home", type=Path, help="folder of data sets (default: RECVAE_DATA, else the user's cache)")
+    add("--data-home", type=path, help="folder of data sets (default: RECVAE_DATA, else the user's cache)")
 
 
 def add_shards(add: Any) -> None:
     """Events that recvae shard has written."""
-    add("--shards", type=Path, metavar="DIR", help="in the place of events: a folder of recvae shard")
+    add("--shards", type=path, metavar="DIR", help="in the place of events: a folder of recvae shard")
 
 
 def add_param(add: Any, text: str) -> None:
@@ -39,13 +49,13 @@ def add_split(parser: argparse.ArgumentParser, default: str, given: bool = False
     add("--valid-start", help="temporal: validation begins at this date or time")
     add("--split-seed", type=int, default=SPLIT_SEED, help="seed of the split (default: the paper's 98765)")
     if given:
-        add("--test-input", type=Path, help="given: the file of test events, with columns as in --input")
+        add("--test-input", type=path, help="given: the file of test events, with columns as in --input")
 
 
 def add_events(parser: argparse.ArgumentParser) -> None:
     """Where events come from: a file with columns of any name, or a data set."""
     add = parser.add_argument_group("events").add_argument
-    add("--input", type=Path, help="a .csv, .tsv or .parquet file, or a folder of Parquet files")
+    add("--input", type=path, help="a .csv, .tsv or .parquet file, or a folder of Parquet files")
     add_columns(add)
     add("--time", help="its column of times: dates or numbers (default: none)")
     add_dataset(add, None, "")

@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 
 from recvae.errors import DataNotFoundError, InvalidDataError, InvalidTypeError
 from recvae.files import check_writable, write_whole
+from recvae.large.parquet_files import ParquetFiles, find_files
+from recvae.paths import input_path, output_path
 
 READABLE = ("parquet", "csv", "tsv")
 
@@ -28,18 +30,18 @@ def read_table(path: str | Path, columns: Sequence[str]) -> pa.Table:
 
     Raises DataNotFoundError, InvalidDataError for an unknown ending, missing or double columns, and broken lines.
     """
-    path = Path(path)
+    path = input_path(path)
     kind = "parquet" if path.is_dir() else _kind(path, READABLE, (".gz", ".bz2", ".zst"))
     if kind != "parquet":
         return read_delimited(path, "," if kind == "csv" else "\t", columns)
     with _said(path):
-        return _read_parquet(path, columns)
+        return find_files(path, columns).read()
 
 
-def parquet_parts(path: Path, columns: Sequence[str]) -> pyarrow.dataset.Dataset:
-    """A Parquet file or a folder of such, all of one schema, which has the named columns. Raises as `read_table`."""
+def parquet_parts(path: Path, columns: Sequence[str]) -> ParquetFiles:
+    """A Parquet file or a folder of such, all of which have the named columns. Raises as `read_table`."""
     with _said(path):
-        return _parts(path, columns)
+        return find_files(path, columns)
 
 
 def read_delimited(
@@ -88,7 +90,7 @@ def read_delimited(
 
 def write_table(path: str | Path, table: pa.Table) -> None:
     """Write a .parquet, .csv, .tsv or .jsonl file, atomically. Raises as `check_table`."""
-    path = Path(path)
+    path = output_path(path)
     kind = check_table(path)
     if kind == "parquet":
         sink = pa.BufferOutputStream()
@@ -188,24 +190,6 @@ def _kind(path: Path, endings: Sequence[str], compressions: Sequence[str] = ()) 
     if path.suffix.lower().removeprefix(".") in endings:
         return path.suffix.lower().removeprefix(".")
     raise InvalidDataError(f"Expected a file that ends in .{', .'.join(endings)}, got {path.name}.")
-
-
-def _parts(path: Path, columns: Sequence[str]) -> pyarrow.dataset.Dataset:
-    from pyarrow.dataset import dataset  # not before it is needed: it imports pandas, where that is installed
-
-    parts = dataset(path)
-    for part in parts.get_fragments():
-        if not part.physical_schema.equals(parts.schema):
-            raise pa.ArrowInvalid(f"{part.path} has another schema than the parts before it")
-    _check_columns(columns, parts.schema.names)
-    return parts
-
-
-def _read_parquet(path: Path, columns: Sequence[str]) -> pa.Table:
-    parts = _parts(path, columns)
-    # text stays a dictionary, of which each entry is held once
-    texts = [field.name for field in parts.schema if _is_text(field.type)]
-    return pyarrow.parquet.read_table(path, columns=list(columns), read_dictionary=texts)
 
 
 @contextmanager

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from recvae.errors import InvalidDataError, InvalidTypeError
+from recvae.threads import lazy
 
 Ids = NDArray[Any]
 LISTING = ("tolist", "to_list", "to_pylist")  # numpy and pandas, polars, pyarrow
@@ -53,7 +53,7 @@ class ItemIndex:
                 names = [str(name) for name in names]
         return np.array([find(name, -1) for name in names], dtype=np.int64)
 
-    @cached_property
+    @lazy
     def _written(self) -> dict[str, int]:
         """The places of numbers by how these are written."""
         return {str(name): place for name, place in self._places.items()}

@@ -143,7 +143,7 @@ class Interactions:
         if not sparse.issparse(matrix) or matrix.ndim != 2:
             raise InvalidTypeError(f"Expected a two-dimensional scipy sparse matrix, got {_name(matrix)}.")
         clean, _ = merge_events(checked_sparse(matrix).tocoo(), min_value, duplicates)
-        users, items = _ids(user_ids, clean.shape[0], "user_ids"), _ids(item_ids, clean.shape[1], "item_ids")
+        users, items = as_ids(user_ids, clean.shape[0], "user_ids"), as_ids(item_ids, clean.shape[1], "item_ids")
         data = cls(clean, users, items, _texts(titles, items), _texts(genres, items), _known(values))
         return data.filter(min_item, min_user)
 
@@ -253,7 +253,8 @@ def digest_events(ids: Iterable[Iterable[Sequence[Any]]], arrays: Iterable[NDArr
     return digest.hexdigest()
 
 
-def _ids(ids: Sequence[Any] | Ids | None, expected: int, name: str) -> Ids:
+def as_ids(ids: Sequence[Any] | Ids | None, expected: int, name: str) -> Ids:
+    """So many raw ids as an array, 0, 1, 2, ... where none are given. Raises InvalidDataError."""
     made = np.arange(expected) if ids is None else np.asarray(ids)
     if made.dtype.kind == "f":  # numpy has no whole numbers for a list like [1, 2**63]
         made = np.asarray(ids, dtype=object)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from recvae.cards import Table
+from recvae.cards import Table, table_files
 from recvae.errors import DataNotFoundError, InvalidDataError
 from recvae.frames import number_texts, read_delimited, read_table
 
@@ -24,7 +24,7 @@ def read_events(folder: Path, table: Table) -> pa.Table:
 
     Raises DataNotFoundError, InvalidDataError.
     """
-    paths = sorted(folder.glob(table.file)) or [folder / table.file]
+    paths = table_files(folder, table)
     for path in paths:
         if not path.exists():
             raise _missing(path)

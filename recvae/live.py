@@ -82,9 +82,9 @@ class Live(Callback):
 def _columns() -> list[ProgressColumn]:
     """In one line: where there is little room, the bar is what gets shorter."""
     return [
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=None, table_column=Column(max_width=24)),
         TimeElapsedColumn(table_column=Column(no_wrap=True)),
         TimeLeftColumn(table_column=Column(no_wrap=True)),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
     ]

@@ -47,8 +47,11 @@ def average_precision(hits: Hits, held: Counts, k: int) -> Values:
 
 def ndcg(hits: Hits, held: Counts, k: int) -> Values:
     """Sum of 1 / log2(1 + rank) over the hits, relative to a list that begins with all held-out items."""
-    best = np.concatenate([[0.0], np.cumsum(1 / np.log2(np.arange(2, k + 2)))])
-    return (hits / np.log2(1 + _ranks(hits))).sum(1) / best[np.minimum(k, held)]
+    discounts = 1 / np.log2(np.arange(2, k + 2))
+    best = np.concatenate([[0.0], discounts.cumsum()])
+    # added up one after the other as in `best`, so that a perfect list has 1 exactly, and none has more
+    found = np.cumsum(hits * discounts[: hits.shape[1]], axis=1)[:, -1:].sum(1)
+    return found / best[np.minimum(k, held)]
 
 
 METRICS: dict[str, Callable[[Hits, Counts, int], Values]] = {
@@ -90,6 +93,8 @@ def find_hits(ranked: NDArray[np.integer], held_out: sparse.csr_matrix) -> Hits:
     # one number for each pair (user, item); those of a CSR with sorted columns ascend
     rows = np.repeat(np.arange(n_users), np.diff(held_out.indptr))
     held = rows * n_items + held_out.indices
+    if (held[1:] < held[:-1]).any():
+        held = np.sort(held)
     wanted = np.arange(n_users)[:, None] * n_items + ranked
     place = np.minimum(np.searchsorted(held, wanted), max(len(held) - 1, 0))
     return (held[place] == wanted) & (ranked >= 0) if len(held) else np.zeros(ranked.shape, dtype=bool)

@@ -8,10 +8,12 @@ import numbers
 from collections.abc import Sequence
 from typing import Any, TypeVar, dataclass_transform
 
-from recvae.errors import InvalidParameterError, InvalidTypeError, UnknownNameError
+from recvae.errors import InvalidParameterError, InvalidTypeError, UnknownNameError, shown
 from recvae.spaces import Space, check_space
 
 T = TypeVar("T")
+LARGEST_FLOAT = 3.4e38  # which float32 can hold
+LARGEST_INT = 2**63 - 1
 
 
 def hyper(
@@ -28,9 +30,10 @@ def hyper(
 ) -> Any:
     """Declare a hyper-parameter: its default, one line of why, and its closed range or its choices.
 
-    `kind` is int, float, str or tuple (of whole numbers), by default that of the default value. `optional` admits
-    None. `run_option` marks what belongs to the machine rather than to the model, and is not saved with it. `search`
-    is where `recvae.tune` looks for a better value: `log`, `uniform` or `whole` of `recvae.spaces`, or a list.
+    `kind` is int, float, str or tuple (of integers), by default that of the default value. `optional` admits None. A
+    number is finite even where it has no limit: one that float32 holds, or 64 bits. `run_option` marks what belongs to
+    the machine rather than to the model, and is not saved with it. `search` is where `recvae.tune` looks for a better
+    value: `log`, `uniform` or `whole` of `recvae.spaces`, or a list.
     """
     if search is not None:
         check_space(search, default, low, high)
@@ -79,13 +82,27 @@ def check_params(model: Any) -> None:
         value, rule = getattr(model, field.name), field.metadata
         if value is None and rule["optional"]:
             continue
-        owner = f"{type(model).__name__}({field.name}={value!r})"
-        if rule["choices"] is not None and value not in rule["choices"]:
+        owner = f"{type(model).__name__}({field.name}={shown(value)})"
+        if rule["choices"] is not None and not (isinstance(value, str) and value in rule["choices"]):
             raise UnknownNameError.among(f"{field.name} of {type(model).__name__}", value, rule["choices"])
         if not isinstance(value, _KINDS[rule["kind"]][0]) or isinstance(value, bool):
             raise InvalidTypeError(f"{owner}: expected {_KINDS[rule['kind']][1]}, got {type(value).__name__}.")
         for number in value if rule["kind"] is tuple else [value]:
             _check_number(owner, number, rule)
+
+
+def saved_params(model: Any) -> dict[str, type]:
+    """The hyper-parameters of a model, or of its class, that a file keeps, and the kind of each."""
+    return {field.name: field.metadata["kind"] for field in _declared(model) if not field.metadata["run_option"]}
+
+
+def params_for_file(model: Any, values: dict[str, Any]) -> dict[str, Any]:
+    """Those of `values` that a file keeps, numbers by the kind that is declared: an l2 of 1 is one of 1.0."""
+    kept = {name: (kind, values[name]) for name, kind in saved_params(model).items()}
+    return {
+        name: kind(value) if kind in (int, float) and value is not None else value
+        for name, (kind, value) in kept.items()
+    }
 
 
 def parse_param(model: Any, name: str, text: str) -> Any:
@@ -98,7 +115,7 @@ def parse_param(model: Any, name: str, text: str) -> Any:
             return tuple(int(part) for part in text.split(",") if part)
         return rule["kind"](text)
     except ValueError as error:
-        raise InvalidParameterError(f"Expected {_KINDS[rule['kind']][1]} as {name}, got {text!r}.") from error
+        raise InvalidParameterError(f"Expected {_KINDS[rule['kind']][1]} as {name}, got {shown(text)}.") from error
 
 
 def param_text(value: Any) -> str:
@@ -112,14 +129,14 @@ def check_whole(name: str, value: Any, low: int, high: float = math.inf) -> int:
     """`value` as an int, or an error that says which whole number `name` has to be."""
     if not isinstance(value, numbers.Integral) or isinstance(value, bool) or not low <= int(value) <= high:
         limit = f"of at least {low}" if high == math.inf else f"from {low} to {high}"
-        raise InvalidParameterError(f"Expected {name} to be a whole number {limit}, got {value!r}.")
+        raise InvalidParameterError(f"Expected {name} to be a whole number {limit}, got {shown(value)}.")
     return int(value)
 
 
 def check_share(name: str, value: Any) -> float:
     """`value` as a float, or an error that says that `name` has to lie between 0 and 1."""
-    if not isinstance(value, numbers.Real) or isinstance(value, bool) or not 0 < float(value) < 1:
-        raise InvalidParameterError(f"Expected a {name} between 0 and 1, got {value!r}.")
+    if not isinstance(value, numbers.Real) or isinstance(value, bool) or not 0 < value < 1:
+        raise InvalidParameterError(f"Expected a {name} between 0 and 1, got {shown(value)}.")
     return float(value)
 
 
@@ -141,8 +158,9 @@ def _check_number(owner: str, value: Any, rule: Any) -> None:
         return
     if rule["kind"] is tuple and (not isinstance(value, numbers.Integral) or isinstance(value, bool)):
         raise InvalidTypeError(f"{owner}: expected {_KINDS[tuple][1]}, got {type(value).__name__} in it.")
-    low = float("-inf") if rule["low"] is None else rule["low"]
-    high = float("inf") if rule["high"] is None else rule["high"]
-    # written so that NaN, which compares false, is refused as well
-    if not low <= float(value) <= high:
-        raise InvalidParameterError(f"{owner}: expected a value from {low:g} to {high:g}.")
+    low, high = rule["low"], rule["high"]
+    largest, holder = (LARGEST_FLOAT, "float32") if rule["kind"] is float else (LARGEST_INT, "64 bits")
+    # written so that NaN, which compares false, is refused as well; an integer of any size is compared as it is
+    if not (-largest if low is None else low) <= value <= (largest if high is None else high):
+        limits = f"of at least {low:g} that {holder} can hold" if high is None else f"from {low:g} to {high:g}"
+        raise InvalidParameterError(f"{owner}: expected a value {limits if low is not None else holder + ' can hold'}.")

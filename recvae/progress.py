@@ -24,6 +24,8 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from recvae.errors import escaped
+
 T = TypeVar("T")
 
 NOTEBOOK_WIDTH = 100  # characters
@@ -38,12 +40,12 @@ class Bar(Progress):
     def get_renderables(self) -> Iterable[RenderableType]:
         """What is drawn."""
         yield from super().get_renderables()
-        yield from (Text(line, no_wrap=True, overflow="ellipsis") for line in self.below)
+        yield from (Text(escaped(line), no_wrap=True, overflow="ellipsis") for line in self.below)
 
     def leave(self, line: str) -> None:
         """A line that stays when the display is gone."""
         if not self.disable:
-            self.console.print(Text(line), soft_wrap=True)
+            self.console.print(Text(escaped(line)), soft_wrap=True)
 
 
 class NotebookBar(Bar):
@@ -107,7 +109,7 @@ class TimeLeftColumn(ProgressColumn):
 
 def bar(show: bool = True, *columns: ProgressColumn) -> Bar:
     """A progress display on standard error; nothing is drawn unless `show` and that is a terminal or a notebook."""
-    console = Console(stderr=True)
+    console = Console(stderr=True, markup=False, emoji=False)
     kind = NotebookBar if console.is_jupyter else Bar
     return kind(
         *(columns or _columns()),
@@ -121,20 +123,20 @@ def bar(show: bool = True, *columns: ProgressColumn) -> Bar:
 @contextmanager
 def busy(description: str, show: bool = True) -> Iterator[Callable[[str], None]]:
     """While it is not known how long something takes: gives a function that says what it is at."""
-    with bar(show, TextColumn("{task.description}"), BarColumn(12), TimeElapsedColumn()) as progress:
+    with bar(show, TextColumn("{task.description}", markup=False), BarColumn(12), TimeElapsedColumn()) as progress:
         task = progress.add_task(description, total=None)
         yield lambda what: progress.update(task, description=f"{description}, {what}")
 
 
 def _columns() -> list[ProgressColumn]:
     return [
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=24),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
     ]
 
 
@@ -152,7 +154,7 @@ class DownloadBar:
 
     def __init__(self, description: str, show: bool = True):
         self._progress = bar(show)
-        self._task = self._progress.add_task(description, total=None, note="bytes")
+        self._task = self._progress.add_task(escaped(description), total=None, note="bytes")
         self.total = 0
 
     def __enter__(self) -> DownloadBar:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +14,9 @@ from recvae.errors import InvalidParameterError
 from recvae.frames import check_table, text_of, write_table
 from recvae.interactions import Interactions
 from recvae.params import check_whole
+from recvae.paths import as_path
 from recvae.recommender import Recommender, load
+from recvae.streams import put
 
 BLOCK = 4096  # users whose lists are made at a time
 OF_PARTS = ("--users-per-part", "--engine", "--actors", "--ray-address")
@@ -25,7 +25,7 @@ OF_PARTS = ("--users-per-part", "--engine", "--actors", "--ray-address")
 def run(arguments: argparse.Namespace) -> None:
     """recvae recommend"""
     N = check_whole("-N", arguments.N, 1)
-    name, arguments.out = arguments.out, None if arguments.out is None else Path(arguments.out)
+    name, arguments.out = arguments.out, None if arguments.out is None else as_path(arguments.out)
     if arguments.out is not None:
         check_out(arguments)
         if name.endswith(("/", os.sep)) or arguments.out.is_dir():
@@ -46,7 +46,7 @@ def _in_one(arguments: argparse.Namespace, N: int) -> None:
         say(f"{unknown:,} events are on items that the model does not know, and were left out.")
     table = _top(model, data, N)
     if arguments.out is None:
-        sys.stdout.write(text_of(table, "jsonl" if arguments.json else "csv"))
+        put(text_of(table, "jsonl" if arguments.json else "csv"))
     else:
         write_table(arguments.out, table)
         say(f"{len(table):,} recommendations for {data.n_users:,} users written to {arguments.out}")

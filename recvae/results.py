@@ -44,6 +44,7 @@ from pathlib import Path
 from typing import Any
 
 from recvae.errors import InvalidDataError
+from recvae.paths import input_path
 
 FORMAT = 4
 OLDEST = 2
@@ -61,9 +62,10 @@ def read_results(path: Path) -> dict[str, Any]:
     Raises InvalidDataError for a file that cannot be read, is cut, or holds something else.
     """
     try:
+        path = input_path(path)
         results = json.loads(path.read_bytes(), parse_constant=lambda name: None)
     except OSError as error:
-        raise InvalidDataError(f"Expected a file of results, got {path}: {error.strerror}.") from error
+        raise InvalidDataError(f"Expected a file of results, got {path}: {error.strerror or error}") from error
     except ValueError as error:
         raise InvalidDataError(f"Expected results as JSON in {path}, got a cut or damaged file: {error}.") from error
     check_results(results, str(path))

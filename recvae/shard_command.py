@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import sys
 
-from recvae.arguments import say
+from recvae.arguments import check_out, say
 from recvae.results import json_bytes
 from recvae.shards import write_shards
+from recvae.streams import put
 
 
 def run(arguments: argparse.Namespace) -> None:
     """recvae shard"""
+    check_out(arguments)
     names = ("user", "item", "value", "min_value", "min_item", "values", "users_per_shard", "heldout_users")
     options = {name: getattr(arguments, name) for name in (*names, "split_seed", "test_share", "memory_mib")}
     shards = write_shards(arguments.input, arguments.out, min_user=arguments.min_user or 0, **options)
@@ -19,4 +20,4 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.json:
         done = {"folder": str(arguments.out), "shards": len(shards.pieces), "users": shards.n_users}
         rest = {"items": shards.n_items, "events": shards.n_events, "fingerprint": shards.fingerprint()}
-        sys.stdout.write(json_bytes(done | rest).decode())
+        put(json_bytes(done | rest).decode())

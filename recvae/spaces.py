@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,6 +45,7 @@ def check_space(space: Space, default: Any, low: float | None, high: float | Non
     else:
         allowed = (float("-inf") if low is None else low, float("inf") if high is None else high)
         within = allowed[0] <= space.low < space.high <= allowed[1] and (space.low > 0 or not space.by_ratio)
+        within = within and math.isfinite(space.low) and math.isfinite(space.high)
         found = within and default is not None and space.low <= default <= space.high
     if not found:
         raise InvalidParameterError(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import sqlite3
+import urllib.parse
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,12 +14,15 @@ from typing import Any
 import numpy as np
 
 from recvae.errors import InvalidDataError, MissingDependencyError
-from recvae.files import check_writable
+from recvae.files import check_writable, make_folder
 from recvae.params import param_text
+from recvae.paths import output_path, real_path
 from recvae.spaces import Range, Space
 
 # trials before others are pruned by their median, epochs before one is, trials before a word on importance
 FULL_TRIALS, FREE_EPOCHS, ENOUGH_TRIALS = 5, 10, 10
+SQLITE = b"SQLite format 3\0"
+TABLES = {"studies", "trials", "trial_params", "trial_values", "version_info"}  # some of Optuna's
 
 
 @dataclass(frozen=True)
@@ -107,7 +113,7 @@ def open_study(
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     storage = None
     try:
-        storage = optuna.storages.InMemoryStorage() if path is None else _file(Path(path))
+        storage = optuna.storages.InMemoryStorage() if path is None else _file(path)
         study = optuna.create_study(
             storage=storage,
             study_name=name,
@@ -124,17 +130,51 @@ def open_study(
             storage.engine.dispose()
 
 
-def _file(path: Path) -> Any:
+def check_study(path: str | os.PathLike[str]) -> Path:
+    """Whether a file can be that of a study: there is none yet, or Optuna's. -> its path
+
+    Raises InvalidDataError for any other file, which is not written to, and OutputError.
+    """
+    found = output_path(path)
+    check_writable(found)
+    if found.exists() and found.stat().st_size and not _tables(found) >= TABLES:
+        raise _no_study(found)
+    return found
+
+
+def _tables(path: Path) -> set[str]:
+    """The names of the tables of an SQLite file, which is not changed; none where it is another file."""
+    with path.open("rb") as file:
+        if file.read(len(SQLITE)) != SQLITE:
+            return set()
+    uri = f"file:{urllib.parse.quote(str(real_path(path)))}?mode=ro"
+    try:
+        with closing(sqlite3.connect(uri, uri=True)) as connection:
+            return {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    except sqlite3.Error:
+        return set()
+
+
+def _no_study(path: Path) -> InvalidDataError:
+    return InvalidDataError(
+        f"Expected {path} to be a new file or a study in SQLite, got another; take another name for it."
+    )
+
+
+def _file(given: str | os.PathLike[str]) -> Any:
     import optuna
     import sqlalchemy
 
-    check_writable(path)
+    path = check_study(given)
+    make_folder(path.parent)
+
+    def connect() -> sqlite3.Connection:  # by its path: in a URL, ? and % would mean something
+        return sqlite3.connect(path, check_same_thread=False)
+
     try:
-        return optuna.storages.RDBStorage(f"sqlite:///{path}")
+        return optuna.storages.RDBStorage("sqlite:///study", engine_kwargs={"creator": connect})
     except (sqlalchemy.exc.DatabaseError, RuntimeError) as error:
-        raise InvalidDataError(
-            f"Expected {path} to be a new file or a study in SQLite, got another; take another name for it."
-        ) from error
+        raise _no_study(path) from error
 
 
 def _check_same(study: Any, path: str | Path | None, asked: Mapping[str, str]) -> None:

@@ -14,12 +14,14 @@ from typing import Any
 import torch
 import torch.distributed
 
-from recvae.errors import InvalidParameterError, LostRankError
+from recvae.errors import InvalidParameterError, LostRankError, RecvaeError
 from recvae.rollcall import RollCall
+from recvae.signals import Stop
 from recvae.world import ALONE, CPU, World, _current, current
 
 dist: Any = torch.distributed  # whose stores have no types
 TIMEOUT_S = 600.0
+LONGEST_S = 10**6
 ADDRESS = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 DEVICES = ("auto", "cpu", "cuda")
 _joins = itertools.count()  # each has its own names in the store
@@ -52,6 +54,8 @@ def joined(device: str = "auto", timeout_s: float = TIMEOUT_S) -> Iterator[World
 def _member(device: str, timeout_s: float) -> Iterator[World]:
     if device not in DEVICES:
         raise InvalidParameterError(f"Expected a device of {', '.join(DEVICES)} for ranks, got {device!r}.")
+    if not 0 < timeout_s <= LONGEST_S:  # NaN is refused too
+        raise InvalidParameterError(f"Expected timeout_s above 0 and up to {LONGEST_S:,} seconds, got {timeout_s!r}.")
     if current() is not ALONE:
         yield current()
     elif dist.is_available() and dist.is_initialized():
@@ -106,8 +110,8 @@ def _own_device(device: str) -> torch.device:
     n_gpus = torch.cuda.device_count()
     if device == "cpu" or (device == "auto" and not n_gpus):
         return CPU
-    local = int(os.environ.get("LOCAL_RANK") or os.environ.get("RANK") or 0)
-    n_ranks = max(local + 1, int(os.environ.get("LOCAL_WORLD_SIZE") or 0))
+    local = _whole("LOCAL_RANK" if os.environ.get("LOCAL_RANK") else "RANK")
+    n_ranks = max(local + 1, _whole("LOCAL_WORLD_SIZE") if os.environ.get("LOCAL_WORLD_SIZE") else 0)
     if n_ranks > n_gpus:
         raise InvalidParameterError(
             f"Expected no more ranks than GPUs on a machine, got {n_ranks} ranks and {n_gpus} GPUs; start with "
@@ -120,13 +124,19 @@ def _own_device(device: str) -> torch.device:
 
 def _meet(device: torch.device, timeout: timedelta) -> Any:
     """Make the process group. -> the store that its ranks share"""
-    rank, size = _whole("RANK"), _whole("WORLD_SIZE")
+    rank, size, port = _whole("RANK"), _whole("WORLD_SIZE"), _whole("MASTER_PORT")
+    if not rank < size:
+        raise InvalidParameterError(f"Expected RANK below WORLD_SIZE in the environment, got {rank} and {size}.")
+    if not 0 < port < 2**16:
+        raise InvalidParameterError(f"Expected MASTER_PORT in the environment from 1 to 65535, got {port}.")
     try:
         store = next(dist.rendezvous(f"env://?rank={rank}&world_size={size}", timeout=timeout))[0]
         _same_device(device, store, rank, size)
         backend, within = "nccl" if device.type == "cuda" else "gloo", dist.PrefixStore("group", store)
         dist.init_process_group(backend, store=within, rank=rank, world_size=size, timeout=timeout)
-    except RuntimeError as error:
+    except (RuntimeError, ValueError, OSError) as error:
+        if isinstance(error, RecvaeError):
+            raise
         raise LostRankError(
             f"Rank {rank} of {size} did not find all the others at {os.environ['MASTER_ADDR']} within "
             f"{timeout.total_seconds():g} s: {str(error).splitlines()[0]}; start all ranks at about one time, with one "
@@ -136,8 +146,8 @@ def _meet(device: torch.device, timeout: timedelta) -> Any:
 
 
 def _whole(name: str) -> int:
-    text = os.environ[name]
-    if not text.isdecimal():
+    text = os.environ.get(name, "0")
+    if not (text.isdecimal() and len(text) < 10):
         raise InvalidParameterError(f"Expected {name} in the environment as a whole number, got {text!r}.")
     return int(text)
 
@@ -155,7 +165,9 @@ def _same_device(device: torch.device, store: Any, rank: int, size: int) -> None
 @contextmanager
 def _asked_to_end(roll: RollCall) -> Iterator[None]:
     """SIGTERM, by which torchrun ends the ranks where one has ended, as an error that says which one that was."""
-    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+    before = signal.getsignal(signal.SIGTERM)
+    ours = before == signal.SIG_DFL or isinstance(getattr(before, "__self__", None), Stop)  # no one else's is replaced
+    if threading.current_thread() is not threading.main_thread() or not ours:
         yield
         return
 
@@ -170,4 +182,4 @@ def _asked_to_end(roll: RollCall) -> Iterator[None]:
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGTERM, before)

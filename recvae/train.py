@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from recvae.batches import Batch, Rows
 from recvae.callbacks import Callback, Epoch
-from recvae.errors import TrainingError
+from recvae.finite import check_losses, check_metric, check_weights
 from recvae.nn.candidates import Sampler
 from recvae.nn.noise import Noise, key_of
 from recvae.nn.products import in_bfloat16
@@ -164,7 +164,8 @@ def train(
 
     It goes on where `state` is. The callbacks hear of each step and each epoch; what one raises ends the run.
 
-    Raises TrainingError when a loss is not finite: at the end of its epoch, so that no step waits for the device.
+    Raises TrainingError when a loss or a weight is not finite: at the end of the epoch, so that no step waits for the
+    device.
     """
     saver = saver or Saver()
     while not state.is_over(plan):
@@ -174,6 +175,7 @@ def train(
         speed = users * (1 - before / state.done) / (time.perf_counter() - started)
         nll, kl, loss = (state.steps.sum(0) / users).tolist()
         valid = None if plan.validate is None else plan.team.validated(plan.validate)
+        check_metric(valid, len(state.history) + 1)
         best = None if valid is None else state.weigh(valid)
         seconds = time.perf_counter() - started
         epoch = Epoch(len(state.history) + 1, nll, kl, loss, beta, valid, seconds, best, speed, plan.part)
@@ -215,7 +217,8 @@ def run_epoch(state: State, rows: Rows, plan: Plan, callbacks: Sequence[Callback
             watched = _watched(batches, callbacks, state, saver)
             run_steps(state, watched, betas[state.done : end], replace(how, phase=phase, key=key))
     state.steps = plan.team.total(state.steps.cpu())  # what the host learns of the epoch, once
-    _check_finite(state.steps[:, 2], epochs + 1)
+    check_losses(state.steps[:, 2], epochs + 1)
+    check_weights(network, epochs + 1, plan.team.world)
     return betas[-1]
 
 
@@ -276,13 +279,3 @@ def _step(state: State, batch: Batch, beta: float, how: How) -> Tensor:
     for optimizer in state.optimizers:
         optimizer.step()
     return sums
-
-
-def _check_finite(losses: Tensor, epoch: int) -> None:
-    wrong = (~losses.isfinite()).nonzero()[:, 0].tolist()
-    if wrong:
-        raise TrainingError(
-            f"Expected a finite loss, got {losses[wrong[0]].item()} in step {wrong[0] + 1} of {len(losses)} of epoch "
-            f"{epoch}; lower learning_rate, set max_grad_norm, or look for huge values in the data "
-            f'(values="log1p" tames counts).'
-        )

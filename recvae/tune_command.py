@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from dataclasses import asdict
 
 from rich.table import Table
 
-from recvae.arguments import asked_split, assignments, check_out, console, say
+from recvae.arguments import asked_split, assignments, check_out, say, say_dropped
 from recvae.candidates import CANDIDATES, known_model
 from recvae.datasets import load_split
 from recvae.errors import InvalidParameterError, UnknownNameError
@@ -18,23 +17,29 @@ from recvae.params import get_params, param_text, parse_param
 from recvae.results import json_bytes
 from recvae.search import Tuned, tune
 from recvae.split import Split
+from recvae.streams import printed, put
+from recvae.study import check_study
 from recvae.version import __version__
 
 
 def run(arguments: argparse.Namespace) -> None:
     """recvae tune"""
+    check_out(arguments)
     if arguments.out is not None:
-        check_out(arguments)
         check_writable(arguments.out)
+    if arguments.study is not None:
+        check_study(arguments.study)  # now rather than after the data are read
     model = CANDIDATES[known_model(arguments.model)][0]
     fixed = {}
     for name, text in assignments(arguments):
         if name not in get_params(model):
             raise UnknownNameError.among(f"hyper-parameter of {type(model).__name__}", name, get_params(model))
         fixed[name] = parse_param(model, name, text)
+    split = _split(arguments)
+    say_dropped("validation", split.valid)
     tuned = tune(
         type(model),
-        _split(arguments),
+        split,
         arguments.trials,
         metric=arguments.metric,
         fixed=fixed,
@@ -51,9 +56,10 @@ def run(arguments: argparse.Namespace) -> None:
         found = {"model": type(tuned.model).__name__, "parameters": tuned.params, "metric": tuned.metric}
         rest = {"value": tuned.value, "importance": tuned.importance, "seconds": tuned.seconds}
         trials = [asdict(trial) for trial in tuned.trials]
-        sys.stdout.write(json_bytes(found | rest | {"trials": trials}).decode())
+        put(json_bytes(found | rest | {"trials": trials}).decode())
     else:
-        console().print(_table(tuned))
+        with printed() as console:
+            console.print(_table(tuned))
 
 
 def _split(arguments: argparse.Namespace) -> Split:

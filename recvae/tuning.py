@@ -13,6 +13,7 @@ import numpy as np
 from recvae.checkpoint import Checkpoint, as_checkpoint
 from recvae.evaluation import evaluate
 from recvae.params import get_params
+from recvae.paths import output_path
 from recvae.progress import track
 from recvae.recommender import Callbacks, FitCallback, Recommender
 from recvae.split import Split
@@ -64,6 +65,6 @@ def fit_split(
     if split.refit is None:
         return model.fit(split.train, show_progress, callback, valid=split.valid, **more)
     if model.validates:
-        choice = None if kept is None else replace(kept, folder=Path(kept.folder) / "choice")
+        choice = None if kept is None else replace(kept, folder=output_path(kept.folder) / "choice")
         model.fit(split.train, show_progress, callback, valid=split.valid, **more | {"checkpoint": choice})
     return type(model)(**model.chosen_params()).fit(split.refit, show_progress, callback, **more)

@@ -193,6 +193,45 @@ def test_settings_are_read_by_the_type_of_their_flag(events, trained, tmp_path, 
     assert "invalid int value: '2.5'" in capsys.readouterr().err
 
 
+def test_who_is_left_out_is_said_and_why(tmp_path, capsys):
+    """Every third user has one event, too few for the strong split."""
+    pytest.importorskip("duckdb")
+    cells = make_sample(90, 40).interactions.matrix.tocoo()
+    few = (cells.row % 3 == 0) & (np.diff(cells.row, prepend=-1) == 0)  # all but the first of a row
+    file, out = tmp_path / "events.parquet", str(tmp_path / "model")
+    pyarrow.parquet.write_table(pyarrow.table({"user": cells.row[~few], "item": cells.col[~few]}), file)
+    split = recvae.strong_split(recvae.Interactions.read(file), 15)
+    assert split.valid.dropped
+    assert split.test.dropped
+    why = "users were left out: they have fewer than 5 events on items of the training users\n"
+    data = ["--input", str(file), "--heldout-users", "15"]
+    assert main(["train", *data, "--model", "EASE", "--out", out]) == 0
+    said = capsys.readouterr().err
+    assert f"{split.valid.dropped} of 15 validation {why}" in said
+    assert f"{split.test.dropped} of 15 test {why}" in said
+    assert main(["evaluate", out, *data, "--metrics", "ndcg@10"]) == 0
+    assert f"{split.test.dropped} of 15 test {why}" in capsys.readouterr().err
+    assert main(["shard", "--input", str(file), "--heldout-users", "15", "--out", str(tmp_path / "shards")]) == 0
+    shards = ["--shards", str(tmp_path / "shards")]
+    capsys.readouterr()
+    assert main(["train", *shards, "--model", "MultDAE", "--param", "epochs=1", "--out", out]) == 0
+    assert f"{split.valid.dropped} of 15 validation {why}" in capsys.readouterr().err
+    others = ["--input", str(file), "--split", "per-user", "--test-share", "0.3", "--valid-share", "0.4"]
+    assert main(["train", *others, "--model", "EASE", "--out", out]) == 0
+    assert "users were left out: they have nothing in training, or nothing on its items" in capsys.readouterr().err
+    few = tmp_path / "few.parquet"
+    user = np.arange(120) // 3
+    pyarrow.parquet.write_table(pyarrow.table({"user": user, "item": user % 7 + np.arange(120) % 3}), few)
+    for command in (["train", "--model", "EASE", "--out", out], ["shard", "--out", str(tmp_path / "no shards")]):
+        assert main([*command, "--input", str(few), "--heldout-users", "5"]) == 2
+        said = capsys.readouterr().err
+        assert "Expected validation users with at least 5 events on items of the training users" in said
+        assert said.count("\n") == 1
+    patient = ["--model", "MultVAE", "--param", "patience=2", "--out", out]
+    assert main(["train", "--input", str(file), *patient]) == 2
+    assert "Expected validation users for patience=2, got none" in capsys.readouterr().err
+
+
 @pytest.fixture(scope="module")
 def dated(tmp_path_factory):
     """Events with days, and a file of later ones."""

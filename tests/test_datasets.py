@@ -5,6 +5,7 @@ import functools
 import hashlib
 import http.server
 import io
+import shutil
 import threading
 import zipfile
 from pathlib import Path
@@ -16,7 +17,7 @@ import recvae
 from recvae import datasets, download, layouts, load_card, load_dataset, load_split, temporal_split
 from recvae.cards import known_cards, read_card
 from recvae.download import fetch
-from recvae.errors import DataNotFoundError, InvalidDataError, InvalidParameterError, UnknownNameError
+from recvae.errors import DataNotFoundError, InvalidDataError, InvalidParameterError, OutputError, UnknownNameError
 
 FILES = {
     "ml-1m": {
@@ -540,6 +541,154 @@ def test_a_broken_card_is_named(text, tmp_path):
     (tmp_path / "mine.toml").write_text(text)
     with pytest.raises(InvalidDataError, match=r"The card mine.toml cannot be read"):
         read_card(tmp_path / "mine.toml")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('path = "events.csv"', 'path = "../events.csv"'),
+        ('path = "events.csv"', 'path = "/etc/passwd"'),
+        ('path = "events.csv"', 'path = "link.csv"'),
+        ('path = "events.csv"', 'path = "folder/../../events.csv"'),
+        ('path = "events.csv"', 'path = "."'),
+        ('name = "films"', 'name = "../films"'),
+        ('name = "films"', 'name = "/films"'),
+        ('name = "films"', 'name = ".."'),
+        ('name = "films"', 'name = ""'),
+        ('name = "films"', 'name = "a\\u0000b"'),
+        ("[events]", '[items]\nfile = "../events.csv"\ncolumns = ["item", "title"]\n[events]'),
+        ("[events]", '[items]\nfile = "link.csv"\ncolumns = ["item", "title"]\n[events]'),
+        ("[events]", '[test]\nfile = "*/../../*.csv"\ncolumns = ["user", "item"]\n[events]'),
+        ("[events]", '[test]\nfile = "a**b"\ncolumns = ["user", "item"]\n[events]'),
+        ("[events]", "[events]\nlayout = " + "[" * 10_000),
+        ("[events]", '[published]\nx = {"ndcg@100" = 1' + "0" * 400 + "}\n[events]"),
+        ("min_user = 1", "min_user = 1" + "0" * 400),
+        ("min_user = 1", "min_value = 1" + "0" * 5000),
+        ("[events]", "x\x1b[31m = [events]"),
+    ],
+)
+def test_a_card_does_not_lead_out_of_its_folder_and_is_refused_in_one_line(old, new, tmp_path):
+    home = tmp_path / "home"
+    (home / "folder").mkdir(parents=True)
+    assert old in OWN
+    for place in (home, tmp_path):
+        (place / "events.csv").write_text("when,what,who,stars\n1,007,ann,5\n2,7,ann,4\n")
+    (home / "link.csv").symlink_to(tmp_path / "events.csv")
+    (home / "films.toml").write_text(OWN.replace(old, new, 1))
+    with pytest.raises((InvalidDataError, InvalidParameterError)) as raised:
+        load_dataset(home / "films.toml")
+    assert str(raised.value).isprintable()
+
+
+def test_a_name_that_looks_like_a_pattern_is_a_name(tmp_path):
+    (tmp_path / "films.toml").write_text(OWN.replace('"events.csv"', '"events[1].csv"'))
+    for name, user in (("events[1].csv", "ann"), ("events1.csv", "bob")):
+        (tmp_path / name).write_text(f"when,what,who,stars\n1,007,{user},5\n")
+    assert load_dataset(tmp_path / "films.toml").user_ids.tolist() == ["ann"]
+
+
+# archives from anywhere ----------------------------------------------------------------------------------------------
+
+
+def zipped(members: dict, **options) -> bytes:
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w", **options) as file:
+        for name, text in members.items():
+            file.writestr(name, text)
+    return content.getvalue()
+
+
+def encrypted() -> bytes:
+    """One member, whose flag says that it is."""
+    content = bytearray(zipped({"a/x": "x"}))
+    for signature, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        content[content.index(signature) + offset] |= 1
+    return bytes(content)
+
+
+def of_another_method() -> bytes:
+    content = bytearray(zipped({"a/x": "x"}))
+    for signature, offset in ((b"PK\x03\x04", 8), (b"PK\x01\x02", 10)):
+        content[content.index(signature) + offset] = 99
+    return bytes(content)
+
+
+def fetch_archive(home: Path, content: bytes, folder: str = "a") -> Path:
+    """What comes of an archive that lies in `home`."""
+    home.mkdir(exist_ok=True)
+    (home / "p.zip").write_bytes(content)
+    checksum = f"md5:{hashlib.md5(content).hexdigest()}"
+    card = dataclasses.replace(
+        load_card("ml-1m"),
+        name="thief",
+        download=recvae.cards.Download("http://127.0.0.1:9/p.zip", checksum, folder),
+    )
+    return fetch(card, home, show_progress=False)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (zipped({"a/x": b"0" * (32 << 20)}, compression=zipfile.ZIP_DEFLATED), "at most 100 times its [0-9,]+ bytes"),
+        (zipped({"../x": "x", "a/x": "x"}), r"files within the archive p.zip, got '\.\./x'"),
+        (zipped({"/x": "x", "a/x": "x"}), "files within the archive p.zip, got '/x'"),
+        (zipped({"a\\..\\..\\x": "x"}), "files within the archive"),
+        (zipped({"a": "x", "a/x": "x"}), "Expected to unpack p.zip"),
+        (zipped({"a/" + "x" * 300: "x"}), "Expected to unpack p.zip"),
+        (zipped({f"a/{number}": "" for number in range(30)}), "at most 20 files in p.zip, got 30"),
+        (encrypted(), "which is encrypted"),
+        (of_another_method(), "which is damaged: That compression method is not supported"),
+        (zipped({"a/x": "x" * 100})[:-40], "which is damaged"),
+    ],
+)
+def test_an_archive_that_is_not_to_be_unpacked_leaves_nothing(content, message, tmp_path, monkeypatch):
+    monkeypatch.setattr(download, "MEMBERS", 20)
+    with pytest.raises((InvalidDataError, OutputError), match=message) as raised:
+        fetch_archive(tmp_path / "home", content)
+    assert str(raised.value).isprintable()
+    assert [path.name for path in (tmp_path / "home").iterdir()] == ["p.zip"]
+    assert [path.name for path in tmp_path.iterdir()] == ["home"]
+
+
+def test_a_full_disk_is_a_sentence_before_and_while_it_is_unpacked(tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr("shutil.disk_usage", lambda path: usage._replace(free=3))
+        with pytest.raises(OutputError, match="Expected 4 bytes of room to unpack p.zip, got 3 in"):
+            fetch_archive(tmp_path, zipped({"a/x": "four"}))
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(download, "_unpack_member", full)
+        with pytest.raises(OutputError, match="No space left on device; nothing of it is kept"):
+            fetch_archive(tmp_path, zipped({"a/x": "four"}))
+    assert [path.name for path in tmp_path.iterdir()] == ["p.zip"]
+    assert fetch_archive(tmp_path, zipped({"a/x": "four"})) == tmp_path / "thief"
+
+
+@pytest.mark.parametrize("folder", ["../../precious", "/precious", "..", ".", "", "a/../../../precious"])
+def test_only_what_was_unpacked_is_moved(folder, tmp_path):
+    precious = write(tmp_path / "precious", {"data.csv": "work of years"})
+    with pytest.raises(TypeError, match="no path below the top of the archive"):
+        fetch_archive(tmp_path, zipped({"a/x": "x"}), folder)
+    (tmp_path / "c.toml").write_text(
+        OWN.replace('path = "events.csv"\n', "").replace("[events]", '[events]\nfile = "data.csv"')
+        + f'[download]\nurl = "http://127.0.0.1:9/p.zip"\nchecksum = "md5:00"\nfolder = "{folder}"\n'
+    )
+    with pytest.raises(InvalidDataError, match="no path below the top of the archive"):
+        load_dataset(tmp_path / "c.toml", tmp_path, show_progress=False)
+    assert (precious / "data.csv").read_text() == "work of years"
+
+
+@pytest.mark.parametrize(
+    ("url", "checksum"),
+    [("http://x/", "md5:0"), ("http://x/..", "md5:0"), ("http://x/a.zip", "none:0"), ("http://x/a.zip", "md5")],
+)
+def test_a_download_needs_a_file_and_a_checksum(url, checksum):
+    with pytest.raises(TypeError, match=r"does not end in the name of a file|is none such as md5"):
+        recvae.cards.Download(url, checksum, "a")
 
 
 # real data -----------------------------------------------------------------------------------------------------------

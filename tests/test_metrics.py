@@ -1,3 +1,4 @@
+import itertools
 import math
 
 import numpy as np
@@ -90,6 +91,31 @@ def test_metrics_equal_torchmetrics(name):
             scores[torch.from_numpy(row)] = torch.arange(30, 0, -1, dtype=torch.float64)
             target = torch.tensor([item in items for item in range(30)])
             assert value == pytest.approx(float(AGREE[name](scores, target, top_k=k)), abs=1e-6)
+
+
+@pytest.mark.parametrize("n_held", [1, 2, 3, 7, 21, 50, 99, 100, 101, 300])
+def test_a_perfect_list_has_exactly_one_and_none_has_more(n_held):
+    perfect = np.arange(300)[None]
+    for k in (1, 10, 20, 21, 50, 100, 299):
+        for name in METRICS:
+            if name in ("recall_full", "precision"):
+                continue
+            assert measure(name, perfect[:, :k], [set(range(n_held))], 300, k) == [1.0], (name, k)
+    random = np.random.default_rng(n_held)
+    lists = np.array([random.permutation(300)[:100] for _ in range(40)])
+    held = [set(row[: n_held - 1].tolist()) | {299} for row in lists]  # nearly perfect
+    for name in METRICS:
+        assert measure(name, lists, held, 300, 100).max() <= 1
+
+
+def test_held_out_items_may_come_in_any_order():
+    random = np.random.default_rng(0)
+    ranked = np.array([random.permutation(30)[:10] for _ in range(20)])
+    ordered = sparse.random(20, 30, 0.3, format="csr", random_state=0)
+    mixed = ordered.copy()
+    for start, stop in itertools.pairwise(mixed.indptr):
+        mixed.indices[start:stop] = random.permutation(mixed.indices[start:stop])
+    assert (find_hits(ranked, mixed) == find_hits(ranked, ordered)).all()
 
 
 def test_the_two_recalls_differ_where_more_is_held_out_than_listed():

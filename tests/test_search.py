@@ -315,7 +315,7 @@ def test_what_cannot_be_searched_for(split, toy, monkeypatch):
     for more, error, message in (
         ({"fixed": {"x": 0.5}}, InvalidParameterError, "all are fixed"),
         ({"fixed": {"widht": 3}}, UnknownNameError, "hyper-parameter of Toy called 'widht'; did you mean wide"),
-        ({"fixed": {"wide": 0}}, InvalidParameterError, r"wide=0\): expected a value from 1 to inf"),
+        ({"fixed": {"wide": 0}}, InvalidParameterError, r"wide=0\): expected a value of at least 1 that 64 bits"),
         ({"metric": "ndgc@10"}, UnknownNameError, "ndgc"),
         ({"timeout": 0}, InvalidParameterError, "timeout to be a number of seconds above 0, got 0"),
         ({"seed": -1}, InvalidParameterError, "seed"),

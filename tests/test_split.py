@@ -44,8 +44,12 @@ def test_it_draws_as_the_paper_does(seed, n_heldout, density):
     dense[:, 0] = True
     user_ids, item_ids = random.permutation(1000)[:30], random.permutation(1000)[:25]
     data = Interactions.from_matrix(sparse.csr_matrix(dense), user_ids=user_ids, item_ids=item_ids)
-    split = strong_split(data, n_heldout, seed)
     train, valid, test = by_the_paper(data.matrix, user_ids, item_ids, n_heldout, seed)
+    if not (valid and test):
+        with pytest.raises(InvalidDataError, match="users with at least 5 events on items of the training users"):
+            strong_split(data, n_heldout, seed)
+        return
+    split = strong_split(data, n_heldout, seed)
     assert as_sets(split.train.matrix, split.train.user_ids, split.items) == train
     for part, expected in ((split.valid, valid), (split.test, test)):
         assert {u: pair[0] for u, pair in expected.items()} == as_sets(part.fold_in, part.users, split.items)
@@ -95,6 +99,41 @@ def test_numbers_have_to_be_whole_and_in_range(heldout_users, seed):
     data = Interactions.from_matrix(sparse.eye(50, format="csr"))
     with pytest.raises(InvalidParameterError, match="to be a whole number"):
         strong_split(data, heldout_users, seed)
+
+
+@pytest.mark.parametrize(
+    ("n_events", "test_share", "sentence"),
+    [
+        (4, 0.2, "at least 5 events on items of the training users, of which 0.2 are held out, got 10 users, of whom "),
+        (1, 0.2, "none has more than 1; keep out more users, or take another split, such as per-user or leave-last"),
+        (7, 0.1, "at least 10 events on items of the training users, of which 0.1 are held out, got 10 users, of whom"),
+        (4, 0.9, "at least 5 events .* none has more than 4"),
+        (6, 1 / 7, "at least 7 events .* none has more than 6"),
+    ],
+)
+def test_users_with_too_few_events_are_refused(n_events, test_share, sentence):
+    random = np.random.default_rng(0)
+    dense = np.zeros((60, 20))
+    for row in dense:
+        row[random.choice(20, n_events, replace=False)] = 1
+    data = Interactions.from_matrix(sparse.csr_matrix(dense))
+    with pytest.raises(InvalidDataError, match=f"Expected validation users with .*{sentence}"):
+        strong_split(data, 10, test_share=test_share)
+
+
+def test_the_test_users_are_looked_at_too():
+    """Here all validation users have enough events, and no test user has."""
+    ids = np.random.RandomState(3).permutation(40)
+    dense = np.ones((40, 6))
+    dense[ids[-5:], 2:] = 0
+    with pytest.raises(
+        InvalidDataError, match=r"Expected test users with .* got 5 users, of whom none has more than 2"
+    ):
+        strong_split(Interactions.from_matrix(sparse.csr_matrix(dense)), 5, seed=3)
+    dense[ids[-1]] = 1
+    test = strong_split(Interactions.from_matrix(sparse.csr_matrix(dense)), 5, seed=3).test
+    assert (len(test.users), test.dropped) == (1, 4)
+    assert test.reason == "they have fewer than 5 events on items of the training users"
 
 
 def test_training_users_without_events_are_refused():

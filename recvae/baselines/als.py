@@ -12,6 +12,8 @@ from torch import Tensor
 
 from recvae.baselines.peer import implicit_library, one_blas_thread, writable
 from recvae.errors import TrainingError
+from recvae.finite import check_fitted
+from recvae.memory import require
 from recvae.params import fitted, hyper, parameters
 from recvae.progress import bar
 from recvae.recommender import FitRun, Recommender
@@ -41,6 +43,7 @@ class ALS(Recommender):
 
     def _fit(self, rows: sparse.csr_matrix, run: FitRun) -> dict[str, Any]:
         implicit = implicit_library()
+        require(4 * self.factors * sum(rows.shape), "the factors of users and items", "fewer factors")
         with bar(run.show_progress) as progress, one_blas_thread():
             model = self._new()
             task = progress.add_task("training ALS", total=self.iterations, note="")
@@ -54,6 +57,7 @@ class ALS(Recommender):
                 model.fit(writable(rows), show_progress=False, callback=report)
             except implicit.recommender_base.ModelFitError as error:
                 raise TrainingError(f"Expected finite factors, got others: {error}; raise regularization.") from error
+        check_fitted(torch.from_numpy(model.item_factors), "raise regularization")
         return {"model_": model}
 
     def _tensors(self) -> dict[str, Tensor]:

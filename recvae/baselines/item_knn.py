@@ -12,6 +12,7 @@ from scipy import sparse
 from torch import Tensor
 
 from recvae.baselines.peer import implicit_library, writable
+from recvae.finite import check_fitted
 from recvae.params import fitted, hyper, parameters
 from recvae.recommender import FitRun, Recommender
 from recvae.saving import csr_from, csr_tensors
@@ -37,12 +38,14 @@ class ItemKNN(Recommender):
     def _fit(self, rows: sparse.csr_matrix, run: FitRun) -> dict[str, Any]:
         implicit = implicit_library()
         kinds = {"cosine": "CosineRecommender", "tfidf": "TFIDFRecommender", "bm25": "BM25Recommender"}
-        model = getattr(implicit.nearest_neighbours, kinds[self.weighting])(K=self.K)
+        model = getattr(implicit.nearest_neighbours, kinds[self.weighting])(K=min(self.K, rows.shape[1]))
         with warnings.catch_warnings():
             # implicit converts the matrices that it has weighted itself, and warns of it
             warnings.simplefilter("ignore", implicit.utils.ParameterWarning)
             model.fit(writable(rows), show_progress=False)
-        return {"similarity_": model.similarity.tocsr().astype(np.float32)}
+        similarity = model.similarity.tocsr().astype(np.float32)
+        check_fitted(torch.from_numpy(similarity.data), "look for huge values in the data")
+        return {"similarity_": similarity}
 
     def _tensors(self) -> dict[str, Tensor]:
         return csr_tensors(self.similarity_)

@@ -13,6 +13,8 @@ from torch import Tensor
 
 from recvae.baselines.peer import implicit_library, writable
 from recvae.errors import OutOfRangeError, TrainingError, UnknownUsersError
+from recvae.finite import check_fitted
+from recvae.memory import require
 from recvae.params import fitted, get_params, hyper, parameters
 from recvae.progress import bar
 from recvae.recommender import FitRun, Recommender
@@ -45,6 +47,7 @@ class KnownUsers(Recommender):
     def _fit(self, rows: sparse.csr_matrix, run: FitRun) -> dict[str, Any]:
         if run.valid is not None and run.valid.train_rows is None:
             raise self._refusal()
+        require(4 * self.factors * sum(rows.shape), "the factors of users and items", "fewer factors")
         model = self._model()
         with bar(run.show_progress) as progress:
             task = progress.add_task(f"training {type(self).__name__}", total=model.iterations, note="")
@@ -58,8 +61,11 @@ class KnownUsers(Recommender):
                 model.fit(writable(rows), show_progress=False, callback=report)
             except implicit_library().recommender_base.ModelFitError as error:
                 raise TrainingError(f"Expected finite factors, got others: {error}; lower learning_rate.") from error
-        factors = {"user_factors_": model.user_factors, "item_factors_": model.item_factors}
-        return {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in factors.items()}
+        arrays = {"user_factors_": model.user_factors, "item_factors_": model.item_factors}
+        factors = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
+        for tensor in factors.values():
+            check_fitted(tensor, "lower learning_rate")
+        return factors
 
     def _tensors(self) -> dict[str, Tensor]:
         return {"user_factors": self.user_factors_, "item_factors": self.item_factors_}

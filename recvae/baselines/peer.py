@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import functools
-from contextlib import AbstractContextManager
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from scipy import sparse
 
 from recvae.errors import MissingDependencyError
+from recvae.threads import after_fork
 
 
 def implicit_library() -> Any:
@@ -23,6 +26,7 @@ def implicit_library() -> Any:
             "ALS, item-KNN, BPR and LMF need the library implicit, which is not installed; "
             'run: pip install "recvae[benchmark]"'
         ) from error
+    _threadpools()
     return implicit
 
 
@@ -32,10 +36,41 @@ def writable(rows: sparse.csr_matrix) -> sparse.csr_matrix:
     return rows if all(array.flags.writeable for array in arrays) else rows.copy()
 
 
-def one_blas_thread() -> AbstractContextManager[Any]:
+class _BlasLimit:
+    """BLAS at one thread from when the first thread of this process asks for it until the last is done.
+
+    The limit is that of the process: restored by each thread for itself, it would be left as the last one found it.
+    """
+
+    def __init__(self) -> None:
+        self.lock, self.users, self.limits = threading.Lock(), 0, None
+
+    def enter(self) -> None:
+        with self.lock:
+            if self.users == 0:
+                self.limits: Any = _threadpools().limit(limits=1, user_api="blas")
+            self.users += 1
+
+    def leave(self) -> None:
+        with self.lock:
+            self.users -= 1
+            if self.users == 0:
+                self.limits.restore_original_limits()
+
+
+_limit = _BlasLimit()
+
+
+@contextmanager
+def one_blas_thread() -> Iterator[None]:
     """implicit's own threads and those of BLAS get in each other's way."""
-    limits: AbstractContextManager[Any] = _threadpools().limit(limits=1, user_api="blas")
-    return limits
+    limit = _limit
+    limit.enter()
+    try:
+        yield
+    finally:
+        if limit is _limit:  # not so in a child that was forked within
+            limit.leave()
 
 
 @functools.cache
@@ -44,3 +79,12 @@ def _threadpools() -> Any:
     from threadpoolctl import ThreadpoolController
 
     return ThreadpoolController()
+
+
+@after_fork
+def _one_thread() -> None:
+    """Forget who is within, for those threads are not here; implicit may have an OpenMP that is not torch's."""
+    global _limit
+    _limit = _BlasLimit()
+    if _threadpools.cache_info().currsize:
+        _threadpools().limit(limits=1, user_api="openmp")

@@ -9,6 +9,7 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
+from recvae.errors import InvalidDataError
 from recvae.params import fitted, parameters
 from recvae.recommender import FitRun, Recommender
 from recvae.saving import taken
@@ -28,7 +29,10 @@ class Popularity(Recommender):
         return {"item_counts": self.item_counts_}
 
     def _restore(self, tensors: dict[str, Tensor], n_items: int) -> dict[str, Any]:
-        return {"item_counts_": taken(tensors, "item_counts", (n_items,))}
+        counts = taken(tensors, "item_counts", (n_items,))
+        if counts.min() < 0:
+            raise InvalidDataError(f"Expected counts of zero or more, got {counts.min().item():g}.")
+        return {"item_counts_": counts}
 
     def _score(self, rows: sparse.csr_matrix) -> Tensor:
         return self.item_counts_.repeat(rows.shape[0], 1)

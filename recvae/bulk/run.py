@@ -22,8 +22,10 @@ from recvae.large.folder import Manifest, claimed, read_manifest
 from recvae.large.source import Source, find_source
 from recvae.large.stored import LEAST_MIB
 from recvae.params import check_whole
+from recvae.paths import output_path
 from recvae.progress import bar
 from recvae.recommender import Recommender
+from recvae.recommender.state import snapshot
 from recvae.saving import content_checksum
 from recvae.version import __version__
 
@@ -94,8 +96,9 @@ def recommend_to_parquet(
     N, users_per_part = check_whole("N", N, 1), check_whole("users_per_part", users_per_part, 1)
     check_whole("memory_mib", memory_mib, LEAST_MIB)
     cluster = _cluster(engine, actors, ray_address)
-    source, folder = find_source(input, user, item, value, min_value), Path(out)
+    source, folder = find_source(input, user, item, value, min_value), output_path(out)
     source.check_apart(folder)
+    model = snapshot(model)
     index = _known_items(model, N)
     lists = Lists(model, index, min(N, len(index)), None if value is None else "value", users_per_part)
     content = _content(model)

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import operator
 import zipfile
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +26,8 @@ FORMAT = 1
 PAD_ID = -1
 PAD_SCORE = float(np.finfo(np.float32).min)  # -FLT_MAX
 LARGEST = 1e15  # of a value, whose square 32 bits have to hold
-BLOCK = 1 << 24  # scores that are held at a time
+BLOCK = 1 << 24  # numbers that are held at a time
+ROOM = 64, 4096  # numbers that a row may take in all steps: so many for each number of the file, and so many more
 
 Array = NDArray[Any]
 READ: dict[str, Callable[[Array], Array]] = {"binary": np.ones_like, "log1p": np.log1p, "raw": np.asarray}
@@ -45,6 +48,7 @@ class Scorer:
         self.values: str = description["values"]
         ids = description["item_ids"]
         self.item_ids: Array | None = None if ids is None else _ids(ids)
+        self._held = self.n_items + _check_steps(description, arrays)  # numbers that a row takes
 
     def recommend(
         self, histories: Sequence[Sequence[int]] | tuple[Any, ...], N: int = 10, filter_seen: bool = True
@@ -62,12 +66,14 @@ class Scorer:
         if isinstance(N, bool) or not isinstance(N, (int, np.integer)) or N < 1:
             raise ValueError(f"Expected N to be a whole number of at least 1, got {N!r}.")
         items, offsets, values = self._read(*_ragged(histories))
-        n_users, step = len(offsets) - 1, max(1, BLOCK // self.n_items)
+        n_users, step = len(offsets) - 1, max(1, BLOCK // self._held)
         ids = np.full((n_users, N), PAD_ID, dtype=np.int32)
         scores = np.full((n_users, N), PAD_SCORE, dtype=np.float32)
         for start in range(0, n_users, step):
             rows = [slice(a, b) for a, b in pairwise(offsets[start : start + step + 1])]
             block = self._scores([(items[row], values[row]) for row in rows])
+            if not block.max() < np.inf:  # NaN compares false
+                raise ValueError("Expected scores that are finite, got others; the model's weights are damaged.")
             for user, (row, mine) in enumerate(zip(rows, block, strict=True), start):
                 if filter_seen:
                     mine[items[row]] = -np.inf
@@ -118,61 +124,95 @@ class Scorer:
 def load(file: str | Path | BinaryIO) -> Scorer:
     """Read a model from a path or an open binary file. Nothing in it is executed.
 
-    Raises FileNotFoundError, and ValueError for a file that is damaged or another.
+    What it claims is held against what is in it before memory is taken. Raises FileNotFoundError, and ValueError for a
+    file that is damaged or another.
     """
-    name = str(file) if isinstance(file, (str, Path)) else getattr(file, "name", "the open file")
-    content = Path(file).read_bytes() if isinstance(file, (str, Path)) else file.read()
-    try:
-        arrays = _arrays(content)
-        description = json.loads(arrays.pop("description").tobytes())
-        if description["format"] != FORMAT:
-            raise ValueError(f"it is of format {description['format']}, this is for format {FORMAT}")
-        scorer = Scorer(description, arrays)
-        _check(scorer, arrays)
-    except Exception as error:  # of any kind that zipfile, numpy and JSON have for bytes that are not theirs
-        raise ValueError(
-            f"Expected a file of recvae.export.export_numpy, got {name}, which is damaged or another: {error!r}."
-        ) from error
+    name = str(file) if isinstance(file, (str, Path)) else str(getattr(file, "name", "the open file"))
+    with ExitStack() as stack:
+        if isinstance(file, (str, Path)):
+            stream: BinaryIO = stack.enter_context(Path(file).expanduser().open("rb"))
+        else:
+            stream = file if getattr(file, "seekable", bool)() else io.BytesIO(file.read())
+        try:
+            arrays = _arrays(stream)
+            description = json.loads(arrays.pop("description").tobytes(), parse_constant=_refuse_constant)
+            if description["format"] != FORMAT:
+                raise ValueError(f"it is of format {description['format']!r:.20}, this is for format {FORMAT}")
+            _check_arrays(description, arrays)
+            scorer = Scorer(description, arrays)
+            nobody = scorer._scores([(np.arange(0), np.ones(0, dtype=np.float32))])
+            if nobody.shape != (1, scorer.n_items) or not np.isfinite(nobody).all():
+                raise ValueError(f"it does not give a finite score to each of {scorer.n_items} items")
+        except Exception as error:  # of any kind that zipfile, numpy and JSON have for bytes that are not theirs
+            raise ValueError(
+                f"Expected a file of recvae.export.export_numpy, got {_one_line(name)}, which is damaged or another: "
+                f"{_one_line(repr(error))}."
+            ) from error
     return scorer
 
 
-def _arrays(content: bytes) -> dict[str, Array]:
+def _arrays(stream: BinaryIO) -> dict[str, Array]:
     """The arrays of an .npz file, each held against its checksum before it is looked at."""
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+    size = stream.seek(0, io.SEEK_END)
+    with zipfile.ZipFile(stream) as archive:
+        if sum(entry.file_size for entry in archive.infolist()) > size:
+            raise ValueError("its arrays would take more than the file has")
         return {
             name.removesuffix(".npy"): np.load(io.BytesIO(archive.read(name)), allow_pickle=False)
             for name in archive.namelist()
         }
 
 
-def _check(scorer: Scorer, arrays: dict[str, Array]) -> None:
-    """Refuse a model whose parts do not fit together, and try it on a user who has nothing."""
-    n_items, ids = scorer.n_items, scorer.item_ids
-    if not all(np.isfinite(array).all() for array in arrays.values()):
-        raise ValueError("its weights are not all finite numbers")
-    tables = [arrays[name] for name in ("first.weight", "last.weight", "path") if name in arrays]
-    if any(len(each) != n_items for each in (*tables, *([] if ids is None else [ids]))):
-        raise ValueError(f"it has rows for another number of items than {n_items}")
-    if "path.indptr" in arrays:
-        starts, columns = arrays["path.indptr"], arrays["path.indices"]
-        if (
-            starts.shape != (n_items + 1,)
-            or starts[0] != 0
-            or starts[-1] != len(columns)
-            or (np.diff(starts) < 0).any()
-        ):
+def _check_arrays(description: dict[str, Any], arrays: dict[str, Array]) -> None:
+    """Refuse arrays of other types and shapes than the model's parts have, or that lead out of the items."""
+    n_items, weight = description["n_items"], description["path_weight"]
+    if type(n_items) is not int or description["values"] not in READ:
+        raise ValueError("its number of items or its reading of values is none")
+    for name, array in arrays.items():
+        kinds = (np.int32, np.int64) if name in ("path.indices", "path.indptr") else (np.float32,)
+        if array.dtype not in kinds or not np.isfinite(array).all():
+            raise ValueError(f"{name!r:.80} is of another type, or not all finite numbers")
+    first, last = arrays["first.weight"], arrays["last.weight"]
+    shapes = {"first.weight": (n_items, *first.shape[1:2]), "first.bias": first.shape[1:]}
+    shapes |= {"last.weight": (n_items, *last.shape[1:2]), "last.bias": (n_items,)}
+    if weight is not None and "path" in arrays:
+        shapes["path"] = (n_items, n_items)
+    elif weight is not None:
+        shapes |= {"path.data": arrays["path.indices"].shape[:1], "path.indices": arrays["path.data"].shape[:1]}
+        shapes["path.indptr"] = (n_items + 1,)
+    wrong = [name for name, shape in shapes.items() if arrays[name].shape != shape]
+    if wrong or n_items < 1 or first.ndim != 2 or last.ndim != 2:
+        raise ValueError(f"the shapes of {wrong} do not fit {n_items!r:.30} items")
+    if weight is not None and not (isinstance(weight, (int, float)) and abs(weight) < LARGEST):
+        raise ValueError("the weight of its linear path is no finite number")
+    if "path.indptr" in shapes:
+        starts, columns = (arrays[name].astype(np.int64) for name in ("path.indptr", "path.indices"))
+        if starts[0] != 0 or starts[-1] != len(columns) or (starts[1:] < starts[:-1]).any():
             raise ValueError("the rows of its linear path are out of order")
         if len(columns) and not 0 <= columns.min() <= columns.max() < n_items:
             raise ValueError("its linear path leads out of the items")
-    if scorer._scores([(np.arange(0), np.ones(0, dtype=np.float32))]).shape != (1, n_items):
-        raise ValueError(f"it has weights for another number of items than {n_items}")
+    ids = description["item_ids"]
+    if ids is not None and not (isinstance(ids, list) and len(ids) == len(set(ids)) == n_items):
+        raise ValueError(f"it has ids for another number of items than {n_items}, or one twice")
 
 
 def _ids(values: list[Any]) -> Array:
     """Texts as objects, whole numbers as numbers."""
-    if any(isinstance(value, str) for value in values):
+    kinds = set(map(type, values))
+    if kinds == {str}:
         return np.array(values, dtype=object)
+    if kinds != {int}:
+        raise ValueError("its ids are neither all text nor all integers")
     return np.array(values, dtype=np.uint64 if max(values) > np.iinfo(np.int64).max else np.int64)
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"it has {name} in its text, which is no number")
+
+
+def _one_line(text: str) -> str:
+    """Text for a message, without line breaks and control characters, and not without end."""
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text[:500])
 
 
 def _ragged(histories: Any) -> tuple[Array, Array, Array | None]:
@@ -255,4 +295,103 @@ OPERATORS: dict[str, Callable[..., Any]] = {
     "linear": lambda x, weight, bias: x @ weight.T + bias,
     "silu": lambda x: x * _sigmoid(x),
     "tanh": np.tanh,
+}
+
+
+class _Rows(NamedTuple):
+    """What is known of the value of a step before it is computed: how many numbers it has for each user."""
+
+    width: int
+
+
+def _check_steps(description: dict[str, Any], arrays: dict[str, Array]) -> int:
+    """Go through the steps by shapes alone, before anything is computed. -> numbers that a row takes in all of them
+
+    Raises ValueError for a step that is none, and where that is far more than a network of this size takes.
+    """
+    known: dict[str, Any] = {name: array.shape for name, array in arrays.items()}
+    known["first"] = _Rows(*arrays["first.bias"].shape)
+    most, total = ROOM[0] * sum(array.size for array in arrays.values()) + ROOM[1], 0
+    for name, step, arguments in description["steps"]:
+        if not isinstance(name, str) or name in known or step not in WIDTHS:
+            raise ValueError(f"it has a step {name!r:.80} that is none")
+        known[name] = WIDTHS[step](*_resolved(arguments, known))
+        parts = known[name] if isinstance(known[name], list) else [known[name]]
+        total += sum(part.width for part in parts)
+        if total > most:
+            raise ValueError(f"its steps take more than {most:,} numbers for a user")
+    hidden = known[description["hidden"]]
+    if not isinstance(hidden, _Rows) or (hidden.width,) != known["last.weight"][1:]:
+        raise ValueError("its steps do not lead to the last layer")
+    return total
+
+
+def _need(fits: bool) -> None:
+    if not fits:
+        raise ValueError("it has a step whose arguments do not fit")
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
+
+
+def _each(x: Any, *others: Any) -> _Rows:
+    """Of an operator that works number by number, on rows as wide as each other, or on single numbers."""
+    widths = {part.width for part in (x, *others) if isinstance(part, _Rows)}
+    _need(isinstance(x, _Rows) and all(isinstance(y, _Rows) or _is_number(y) for y in others))
+    _need(len(widths - {1}) < 2)
+    return _Rows(max(widths))
+
+
+def _cat_width(parts: Any, axis: Any) -> _Rows:
+    _need(isinstance(parts, list) and all(isinstance(part, _Rows) for part in parts) and axis in (1, -1))
+    return _Rows(sum(part.width for part in parts))
+
+
+def _chunk_widths(x: Any, n: Any, axis: Any) -> list[_Rows]:
+    _need(isinstance(x, _Rows) and type(n) is int and 0 < n <= x.width and x.width % n == 0 and axis in (1, -1))
+    return [_Rows(x.width // n)] * n
+
+
+def _getitem_width(parts: Any, index: Any) -> _Rows:
+    _need(isinstance(parts, list) and type(index) is int and 0 <= index < len(parts))
+    part = parts[index]
+    _need(isinstance(part, _Rows))
+    return _Rows(*part)
+
+
+def _glu_width(x: Any, axis: Any = -1) -> _Rows:
+    _need(isinstance(x, _Rows) and x.width % 2 == 0 and axis in (1, -1))
+    return _Rows(x.width // 2)
+
+
+def _layer_norm_width(x: Any, _: Any, weight: Any, bias: Any, eps: Any, *__: Any) -> _Rows:
+    _need(isinstance(x, _Rows) and weight == bias == (x.width,) and _is_number(eps) and eps > 0)
+    return _Rows(*x)
+
+
+def _norm_width(x: Any, order: Any, axes: Any, keepdims: Any) -> _Rows:
+    _need(isinstance(x, _Rows) and order == 2 and axes in ([1], [-1]) and keepdims is True)
+    return _Rows(1)
+
+
+def _linear_width(x: Any, weight: Any, bias: Any) -> _Rows:
+    _need(isinstance(x, _Rows) and len(weight) == 2 and weight[1:] == (x.width,) and bias == weight[:1])
+    return _Rows(weight[0])
+
+
+# how wide what an operator gives is, of the same arguments: the shapes of arrays, and `_Rows`
+WIDTHS: dict[str, Callable[..., Any]] = {
+    "add": _each,
+    "cat": _cat_width,
+    "chunk": _chunk_widths,
+    "clamp_min": _each,
+    "div": _each,
+    "getitem": _getitem_width,
+    "glu": _glu_width,
+    "layer_norm": _layer_norm_width,
+    "linalg_vector_norm": _norm_width,
+    "linear": _linear_width,
+    "silu": _each,
+    "tanh": _each,
 }

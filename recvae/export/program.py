@@ -22,6 +22,7 @@ from recvae.models.hybrid_vae import HybridVAE
 from recvae.nn import VAE
 from recvae.nn.encoder import NoisyBag
 from recvae.recommender import Recommender
+from recvae.recommender.state import snapshot
 from recvae.version import __version__
 
 Array = NDArray[Any]
@@ -73,7 +74,10 @@ def describe(model: Recommender) -> dict[str, Any]:
 
 
 def check_network(model: Any) -> Autoencoder:
-    """The model, if it is fitted and ranks by a network. Raises InvalidTypeError, NotFittedError, NotSupportedError."""
+    """The model as it is now, if it is fitted and ranks by a network.
+
+    Raises InvalidTypeError, NotFittedError, NotSupportedError.
+    """
     name = type(model).__name__
     if not isinstance(model, Recommender):
         raise InvalidTypeError(f"Expected a model of recvae, got {name}.")
@@ -84,7 +88,7 @@ def check_network(model: Any) -> Autoencoder:
         )
     if not hasattr(model, "n_items_"):
         raise NotFittedError(f"Expected a fitted {name}; call fit first.")
-    return model
+    return snapshot(model)
 
 
 def check_scores(model: Recommender, ranking: Callable[[sparse.csr_matrix], tuple[Array, Array]]) -> None:

@@ -24,12 +24,14 @@ from recvae.bulk.meter import Meter
 from recvae.bulk.ordered import by_users
 from recvae.errors import EngineError, InvalidParameterError, MissingDependencyError, RecvaeError
 from recvae.files import write_whole
+from recvae.large.parquet_files import row_groups, row_reader
 from recvae.large.source import Source
 from recvae.params import check_whole
 from recvae.recommender import Recommender
 
 MODEL = "model"
 LOGGERS = ("ray", "ray.data")
+MOST_BLOCKS = 1024  # of row groups to read
 
 
 class Cluster:
@@ -78,11 +80,11 @@ class Cluster:
 
     def _together(self, source: Source, n_blocks: int) -> Any:
         """Events in so many blocks, in one of which a user is alone or with others, but whole. A Dataset."""
-        files = [str(Path(file).resolve()) for file in source.files]
-        names = [source.user, source.item] + ([] if source.value is None else [source.value])
-        rows = self._ray.data.read_parquet(files, partitioning=None).select_columns(names)
+        # not Ray's reader, to which names are patterns and addresses, and types those of the first file
+        groups = row_groups(source.files)
+        rows = self._ray.data.from_arrow(groups, override_num_blocks=max(1, min(len(groups), MOST_BLOCKS)))
         events = rows.map_batches(
-            _strong(names, source.min_value), batch_size=None, batch_format="pyarrow", zero_copy_batch=True
+            _events(row_reader(source.files), source.min_value), batch_size=None, batch_format="pyarrow"
         )
         # it is the sort that keeps Ray from cutting a block
         return events.repartition(n_blocks, keys=["user"], sort=True).materialize()
@@ -177,23 +179,24 @@ class Scorer:
             yield pa.table({"part": [json.dumps(asdict(part))]})
 
 
-def _strong(names: list[str], min_value: float | None) -> Callable[[pa.Table], pa.Table]:
-    """Rows of a file -> columns user, item and, for a third name, value: without weak events and zeros.
+def _events(
+    read: Callable[[pa.Table], Iterator[pa.Table]], min_value: float | None
+) -> Callable[[pa.Table], Iterator[pa.Table]]:
+    """Row groups -> columns user, item and, for a third one, value: without weak events and zeros.
 
     A function in a function goes to workers as code: those that only read need not import this module, and torch.
     """
 
-    def events(rows: pa.Table) -> pa.Table:
-        columns = [rows[name] for name in names]
-        # each file has its own dictionary
-        plain = [c.cast(c.type.value_type) if pa.types.is_dictionary(c.type) else c for c in columns]
-        if len(plain) == 2:
-            return pa.table(plain, ["user", "item"])
-        values = plain[2].cast(pa.float64())
-        kept = pc.not_equal(values, 0.0)
-        if min_value is not None:
-            kept = pc.and_(kept, pc.greater_equal(values, float(min_value)))
-        return pa.table([*plain[:2], values], ["user", "item", "value"]).filter(kept)
+    def events(groups: pa.Table) -> Iterator[pa.Table]:
+        for rows in read(groups):
+            if rows.num_columns == 2:
+                yield rows.rename_columns(["user", "item"])
+                continue
+            values = rows.column(2).cast(pa.float64())
+            kept = pc.not_equal(values, 0.0)
+            if min_value is not None:
+                kept = pc.and_(kept, pc.greater_equal(values, float(min_value)))
+            yield pa.table([*rows.columns[:2], values], ["user", "item", "value"]).filter(kept)
 
     return events
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from recvae.errors import InvalidDataError, InvalidParameterError, MissingDependencyError, OutputError
-from recvae.files import check_writable, write_whole
+from recvae.files import check_writable, make_folder, write_whole
 
 # readers of folders pass over names that begin with _ or .
 MANIFEST = "_manifest.json"
@@ -133,6 +133,7 @@ def claimed(folder: Path, files: Sequence[str]) -> Iterator[Path]:
     """
     _check_ours(folder)
     library, scratch, is_new = _filelock(), folder / SCRATCH, not folder.exists()
+    make_folder(scratch)
     check_writable(scratch / "lock")
     lock = library.FileLock(scratch / "lock")  # it ends with the process
     try:

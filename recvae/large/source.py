@@ -6,23 +6,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
 from recvae.errors import InvalidDataError, InvalidParameterError
 from recvae.events import check_min_value
 from recvae.frames import check_ids, check_numbers, parquet_parts
 from recvae.histories import is_listing
+from recvae.large.parquet_files import ParquetFiles
+from recvae.paths import input_path, relation_of
 
 
 @dataclass(frozen=True)
 class Source:
-    """Parquet files of one schema, and which of their columns count.
+    """Parquet files, and which of their columns count.
 
     lists : whether a row is a user with all items, and not an event
     """
 
     path: Path
-    files: tuple[str, ...]
+    files: ParquetFiles
     user: str
     item: str
     value: str | None
@@ -31,13 +31,16 @@ class Source:
 
     def state(self) -> list[dict[str, Any]]:
         """Name, size and time of change of each file: another state is another input."""
-        root = self.path.resolve() if self.path.is_dir() else self.path.resolve().parent
-        stats = [(str(Path(file).resolve().relative_to(root)), Path(file).stat()) for file in self.files]
+        root = self.path.absolute()
+        names = [str(Path(path).relative_to(root)) for path in self.files.paths]
+        if not self.path.is_dir():
+            names = [root.resolve().name]
+        stats = [(name, Path(path).stat()) for name, path in zip(names, self.files.paths, strict=True)]
         return [{"file": name, "bytes": stat.st_size, "modified": stat.st_mtime_ns} for name, stat in stats]
 
     def check_apart(self, folder: Path) -> None:
-        """Refuse a folder to write to that lies within what is read."""
-        if self.path.is_dir() and folder.resolve().is_relative_to(self.path.resolve()):
+        """Refuse a folder to write to that lies within what is read, or holds it."""
+        if relation_of(folder, self.path):
             raise InvalidParameterError(
                 f"Expected a folder for the parts outside of {self.path}, which is read, got {folder}."
             )
@@ -46,10 +49,10 @@ class Source:
 def find_source(path: str | Path, user: str, item: str, value: str | None, min_value: float | None) -> Source:
     """The Parquet file or folder at `path`, its columns looked at and not yet its events.
 
-    Raises DataNotFoundError, InvalidDataError for another kind of file, a part of another schema, missing columns and
-    columns of another kind than ids and numbers, InvalidParameterError for a `value` or `min_value` without use.
+    Raises DataNotFoundError, InvalidDataError for another kind of file, missing columns and columns of another kind
+    than ids and numbers, in all files or in one, InvalidParameterError for a `value` or `min_value` without use.
     """
-    path = Path(path)
+    path = input_path(path)
     if min_value is not None and value is None:
         raise InvalidParameterError(f"Expected the column of values for min_value={min_value}, got value=None.")
     if min_value is not None:
@@ -62,9 +65,9 @@ def find_source(path: str | Path, user: str, item: str, value: str | None, min_v
     if lists:
         kinds[item] = kinds[item].value_type
     for name, kind in kinds.items():
-        check_ids(kind.value_type if pa.types.is_dictionary(kind) else kind, name)
+        check_ids(kind, name)
     if value is not None:
         check_numbers(parts.schema.field(value).type, value)
     if lists and value is not None:
         raise InvalidParameterError(f"Expected no column of values beside lists of items, got value={value!r}.")
-    return Source(path, tuple(sorted(parts.files)), user, item, value, min_value, lists)
+    return Source(path, parts, user, item, value, min_value, lists)

@@ -12,7 +12,8 @@ from typing import Any, Self
 import numpy as np
 import pyarrow as pa
 
-from recvae.errors import InvalidDataError, MissingDependencyError, NotEnoughMemoryError, OutputError
+from recvae.errors import InvalidDataError, MissingDependencyError, NotEnoughMemoryError, OutputError, RecvaeError
+from recvae.large.duckdb_files import parquet_relation
 from recvae.large.source import Source
 from recvae.rows import check_content
 
@@ -38,14 +39,14 @@ class StoredEvents:
 
     def __enter__(self) -> Self:
         source, column, number = self._source, self._duckdb.ColumnExpression, self._duckdb.ConstantExpression
-        self._connection = self._duckdb.connect(":memory:", config=self._config)
-        self._connection.execute("SET enable_progress_bar = false")  # it would be drawn on standard output
-        columns = [column(source.user).alias("user"), column(source.item).alias("item")]
-        if source.value is not None:
-            columns.append(column(source.value).cast("DOUBLE").alias("value"))
         with self._said():
+            self._connection = self._duckdb.connect(":memory:", config=self._config)
+            self._connection.execute("SET enable_progress_bar = false")  # it would be drawn on standard output
             # relations, which are run when they are asked
-            self._rows = self._connection.read_parquet(list(source.files), hive_partitioning=False).select(*columns)
+            names = ["user", "item", *(["value"] if source.value is not None else [])]
+            self._rows = parquet_relation(self._connection, source.files, names)
+            if source.value is not None:
+                self._rows = self._rows.select('"user", item, CAST(value AS DOUBLE) AS value')
             self._strong = self._rows
             if source.min_value is not None:  # NaN is not weak, and will be refused
                 self._strong = self._rows.filter(~(column("value") < number(float(source.min_value))))
@@ -107,8 +108,14 @@ class StoredEvents:
     def _said(self) -> Iterator[None]:
         try:
             yield
-        except (self._duckdb.Error, pa.ArrowException, OSError) as error:
+        except (self._duckdb.Error, pa.ArrowException, OSError, RuntimeError, SystemError) as error:
+            if isinstance(error, RecvaeError):  # some are kin of OSError and RuntimeError
+                raise
             reason = str(error).partition("\n")[0]
+            if isinstance(error, self._duckdb.InterruptException) or _is_interrupt(error):
+                raise KeyboardInterrupt from error
+            if isinstance(error, (RuntimeError, SystemError)) and not isinstance(error, self._duckdb.Error):
+                raise
             if "Out of Memory" in reason:
                 raise NotEnoughMemoryError(
                     f"Expected {self._memory_mib} MiB of memory, and room on the disk of the output, to be enough to "
@@ -117,6 +124,11 @@ class StoredEvents:
             if "No space left" in reason or "File too large" in reason:
                 raise OutputError(f"Expected room on the disk of the output to sort in, got: {reason}.") from error
             raise InvalidDataError(f"The events at {self._source.path} cannot be read: {reason}") from error
+
+
+def _is_interrupt(error: BaseException) -> bool:
+    """Whether it is what DuckDB makes of Ctrl-C: there are several, depending on the call that was under way."""
+    return "Query interrupted" in str(error) or "INTERRUPT Error" in str(error)
 
 
 def _duckdb() -> Any:

@@ -41,6 +41,7 @@ from recvae.recommender.similar import cosines
 from recvae.saving import fill
 from recvae.shards import Shards
 from recvae.spaces import log
+from recvae.split import Holdout
 from recvae.team import Team
 from recvae.topk import Scorer
 from recvae.train import WHOLE, Phase, Plan, State, best_epoch, train
@@ -81,7 +82,7 @@ class Autoencoder(Planned):
     )
     patience: int | None = hyper(
         None,
-        "with validation users, stop after so many epochs without a better NDCG@100",
+        "stop after so many epochs without a better NDCG@100 on validation users, which `fit` then needs",
         low=1,
         kind=int,
         optional=True,
@@ -115,8 +116,16 @@ class Autoencoder(Planned):
         return best_epoch(self.history_).epoch
 
     def chosen_params(self) -> dict[str, Any]:
-        """As for every model, with the number of epochs that was best."""
-        return super().chosen_params() | {"stop_after": self.best_epoch_}
+        """As for every model, with the number of epochs that was best, and no patience."""
+        return super().chosen_params() | {"stop_after": self.best_epoch_, "patience": None}
+
+    def _check_valid(self, valid: Any, n_items: int, user_items: Any) -> Holdout | None:
+        if valid is None and self.patience is not None:
+            raise InvalidParameterError(
+                f"Expected validation users for patience={self.patience}, got none; give fit's valid= (--split or "
+                f"--heldout-users), or leave patience out."
+            )
+        return super()._check_valid(valid, n_items, user_items)
 
     def _beta(self, progress: float) -> float:
         """Weight of the KL term after a share of the run."""

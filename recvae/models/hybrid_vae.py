@@ -22,10 +22,11 @@ from recvae.models.rec_vae import RecVAE
 from recvae.models.scoring import network_scores
 from recvae.models.variational import Scores
 from recvae.nn.growing import ItemVectors
-from recvae.params import fitted, hyper, parameters
+from recvae.params import check_params, fitted, hyper, parameters
 from recvae.progress import busy
 from recvae.recommender import FitRun
 from recvae.rows import transform_values
+from recvae.saving import scalar
 from recvae.spaces import log, uniform
 from recvae.topk import Scorer
 
@@ -176,8 +177,10 @@ class HybridVAE(Form, RecVAE):
         return super()._tensors() | path | {"weight": weight, "l2": l2}
 
     def _restore(self, tensors: dict[str, Tensor], n_items: int) -> dict[str, Any]:
-        path = {name.removeprefix(LINEAR): tensors.pop(name) for name in list(tensors) if name.startswith(LINEAR)}
-        weight, linear = float(tensors.pop("weight")), self._path(float(tensors.pop("l2")))
+        weight, linear = scalar(tensors, "weight"), self._path(scalar(tensors, "l2"))
+        check_params(linear)
+        path = {name.removeprefix(LINEAR): tensor for name, tensor in tensors.items() if name.startswith(LINEAR)}
+        network = {n: t for n, t in tensors.items() if n not in ("weight", "l2") and not n.startswith(LINEAR)}
         nobody = dict.fromkeys(("item_ids_", "titles_", "trained_on_"))
         linear.__dict__.update(linear._restore(path, n_items) | nobody, values_="raw", n_items_=n_items)
-        return super()._restore(tensors, n_items) | {"linear_": linear, "weight_": weight}
+        return super()._restore(network, n_items) | {"linear_": linear, "weight_": weight}

@@ -12,6 +12,7 @@ from scipy import sparse
 from torch import Tensor
 
 from recvae.closed_form import dense_weights, gram, gram_diagonal, sparse_weights
+from recvae.finite import check_fitted
 from recvae.nn.bag import weighted_sums
 from recvae.params import fitted, hyper, parameters
 from recvae.recommender import FitRun, Recommender
@@ -62,8 +63,12 @@ class Linear(Form, Recommender):
         users = _user_weights(rows, self.user_power)
         diagonal = self._diagonal(gram_diagonal(rows, users))
         if self.form == "sparse" or (self.form == "auto" and rows.shape[1] > WIDE):
-            return {"weights_": sparse_weights(rows, diagonal, self.neighbours, users, run.show_progress)}
-        return {"weights_": torch.from_numpy(dense_weights(gram(rows, users), diagonal))}
+            sparse_ = sparse_weights(rows, diagonal, self.neighbours, users, run.show_progress)
+            check_fitted(torch.from_numpy(sparse_.data), "raise l2")
+            return {"weights_": sparse_}
+        dense = torch.from_numpy(dense_weights(gram(rows, users), diagonal))
+        check_fitted(dense, "raise l2")
+        return {"weights_": dense}
 
     def _tensors(self) -> dict[str, Tensor]:
         if isinstance(self.weights_, Tensor):

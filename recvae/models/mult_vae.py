@@ -12,8 +12,9 @@ from recvae.errors import InvalidParameterError, NotFittedError
 from recvae.models.variational import Variational
 from recvae.nn import SCHEDULES, VAE, Decoder, GaussianEncoder, StandardNormal
 from recvae.nn.schedule import linear
-from recvae.params import fitted, get_params, hyper, parameters
+from recvae.params import check_params, fitted, get_params, hyper, parameters
 from recvae.recommender import FitRun
+from recvae.saving import scalar
 from recvae.spaces import uniform, whole
 from recvae.train import best_epoch
 
@@ -83,8 +84,12 @@ class MultVAE(Variational):
         return super()._tensors() | cap
 
     def _restore(self, tensors: dict[str, Tensor], n_items: int) -> dict[str, Any]:
-        cap = float(tensors.pop("kl_cap")) if "kl_cap" in tensors else self.kl_cap
-        return super()._restore(tensors, n_items) | ({} if cap is None else {"kl_cap_": float(cap)})
+        cap = self.kl_cap
+        if "kl_cap" in tensors:
+            cap = scalar(tensors, "kl_cap")
+            check_params(type(self)(kl_cap=cap))
+        network = {name: tensor for name, tensor in tensors.items() if name != "kl_cap"}
+        return super()._restore(network, n_items) | ({} if cap is None else {"kl_cap_": float(cap)})
 
     def _fit(self, rows: Any, run: FitRun) -> dict[str, Any]:
         if self.kl_cap is not None:

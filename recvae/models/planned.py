@@ -20,7 +20,6 @@ from recvae.nn.likelihood import IMPLS
 from recvae.nn.products import PRECISIONS
 from recvae.params import check_params, fitted, hyper, parameters
 from recvae.recommender import Recommender
-from recvae.recommender.base import check_valid
 from recvae.shards import Shards
 from recvae.split import Holdout
 from recvae.team import SHARED, Team
@@ -102,7 +101,7 @@ class Planned(Recommender):
         """
         check_params(self)
         rows, _ = self._readable(user_items)
-        check_valid(valid, rows.shape[1])
+        valid = self._check_valid(valid, rows.shape[1], user_items)
         found = self._forecast(rows, valid is not None)
         if calibrate and found.fits:
             found = replace(found, seconds_per_epoch=seconds_per_epoch(self, rows, found))

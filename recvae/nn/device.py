@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from recvae.errors import InvalidParameterError
+from recvae.errors import InvalidParameterError, shown
 
 
 def find_device(name: str) -> torch.device:
@@ -12,7 +12,10 @@ def find_device(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        return torch.empty(0, device=name).device
+        device = torch.empty(0, device=name).device
+        if device.type == "meta":
+            raise RuntimeError("nothing is computed on it.")
     except (RuntimeError, AssertionError, TypeError) as error:
-        reason = str(error).splitlines()[0]
-        raise InvalidParameterError(f"Expected a device that is here, got device={name!r}: {reason}") from error
+        reason = str(error).partition("\n")[0]
+        raise InvalidParameterError(f"Expected a device that is here, got device={shown(name)}: {reason}") from error
+    return device

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from functools import cached_property
-
 from torch import Tensor
 
 from recvae.errors import InvalidDataError
 from recvae.nn.csr import products_at
 from recvae.nn.products import ITEMS, Bfloat16
+from recvae.threads import lazy
 from recvae.topk import Rough
 
 ROUNDING = 2.0**-8 * 1.01  # a number is off by no more than this share of it, once rounded to bfloat16
@@ -61,7 +60,7 @@ class RoughLogits:
             return self.weight.index_select(0, distinct), places
         return self._by_rows, items
 
-    @cached_property
+    @lazy
     def _by_rows(self) -> Tensor:
         return self.weight.contiguous()
 

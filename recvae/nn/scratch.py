@@ -6,15 +6,17 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from threading import get_ident
 
 import torch
 from torch import Tensor
 
 
 class Memory:
-    """Buffers by name and turn."""
+    """Buffers by name and turn, of one thread."""
 
     def __init__(self) -> None:
+        self.thread = get_ident()
         self.buffers: dict[tuple[str, int], Tensor] = {}
         self.turns: Counter[str] = Counter()
 
@@ -39,7 +41,7 @@ def reused() -> Iterator[Memory]:
     So it is for a loop that is done with a step's gradients when it calls `begin_step`, in one thread. Within another
     such block it is that block's memory.
     """
-    memory = _memory.get() or Memory()
+    memory = _mine() or Memory()
     token = _memory.set(memory)
     try:
         yield memory
@@ -54,9 +56,15 @@ def scratch(
 
     Other devices than the CPU have an allocator that keeps memory by itself.
     """
-    memory = _memory.get()
+    memory = _mine()
     if memory is None or device.type != "cpu":
         return torch.empty(shape, dtype=dtype, device=device)
     turn = memory.turns[name]
     memory.turns[name] += for_step
     return memory.give(name, turn, torch.Size(shape).numel(), dtype).view(shape)
+
+
+def _mine() -> Memory | None:
+    """The memory of the block that this thread is in; a context may have been copied from another thread's."""
+    memory = _memory.get()
+    return memory if memory is not None and memory.thread == get_ident() else None

@@ -25,7 +25,9 @@ from recvae.errors import (
 )
 from recvae.interactions import Ids, Interactions
 from recvae.params import check_params, fitted, get_params, hyper, parameters
+from recvae.paths import check_apart, output_path
 from recvae.recommender.abilities import absence, hook
+from recvae.recommender.state import become, changes
 from recvae.rows import VALUES, check_rows, transform_values
 from recvae.shards import Shards
 from recvae.split import Holdout
@@ -83,8 +85,9 @@ class Model(ABC):
     def __getstate__(self) -> dict[str, Any]:
         """What a pickle holds, in memory (joblib, Ray): no rows or places of users, nor what is made anew."""
         left_out = ("_trained", "_index", "_item_index")
-        return {name: value for name, value in self.__dict__.items() if name not in left_out}
+        return {name: value for name, value in dict(self.__dict__).items() if name not in left_out}
 
+    @changes
     def fit(
         self,
         user_items: Any,
@@ -101,7 +104,8 @@ class Model(ABC):
             `recvae.shards.Shards`, which may be more than memory holds
         show_progress : show how it goes, where standard error is a terminal, and in a notebook
         callback : implicit's: called as callback(iteration, seconds, loss) after each pass, where a model has passes
-        valid : held-out users for models that choose by validation; the others do not look at them
+        valid : held-out users for models that choose by validation; the others do not look at them. Where both sides
+            have ids of the items, columns are matched by them
         callbacks : who listens (`recvae.callbacks`): `JsonLines(path)`, `TensorBoard(folder)`, functions of an
             `Epoch` (ELBO terms, validation) such as print. Models without epochs tell when they begin and end. What a
             callback raises ends the fit, comes out of it, and leaves the model as it was.
@@ -114,26 +118,27 @@ class Model(ABC):
         """
         check_params(self)
         kept = self._check_checkpoint(checkpoint)
+        if kept is not None and isinstance(user_items, Shards):
+            check_apart({"the checkpoint": output_path(kept.folder)}, [user_items.folder])
         rows, values = self._readable(user_items)
-        check_valid(valid, rows.shape[1])
+        valid = self._check_valid(valid, rows.shape[1], user_items)
         heard = listeners(callbacks)
         run = FitRun(values, show_progress, callback, valid, heard if current().is_writer else [], kept)
         with told(run.callbacks, self._start("fit", rows, run)):
             fitted = self._fit(rows, run)
-        # all at once and at the end: a fit that fails leaves the model as it was
-        self.__dict__.update(
-            fitted,
-            values_=values,
-            n_items_=rows.shape[1],
-            item_ids_=getattr(user_items, "item_ids", None),
-            titles_=getattr(user_items, "titles", None),
-            trained_on_=None if sparse.issparse(user_items) else user_items.fingerprint(),
-            params_=get_params(self),
-            # a copy: whoever owns the rows may change them
-            _trained=None if isinstance(rows, Shards) or absence(type(self), "_user_vectors") else rows.copy(),
-            _index=None,
-            _index_given=False,
-        )
+        state = {
+            "values_": values,
+            "n_items_": rows.shape[1],
+            "item_ids_": getattr(user_items, "item_ids", None),
+            "titles_": getattr(user_items, "titles", None),
+            "trained_on_": None if sparse.issparse(user_items) else user_items.fingerprint(),
+            "params_": get_params(self),
+            # a copy: the owner of the rows may change them
+            "_trained": None if isinstance(rows, Shards) or absence(type(self), "_user_vectors") else rows.copy(),
+            "_index": None,
+            "_index_given": False,
+        }
+        become(self, fitted | state)  # at the end: a fit that fails leaves the model as it was
         return self
 
     def _readable(self, user_items: Any) -> tuple[sparse.csr_matrix | Shards, str]:
@@ -166,6 +171,24 @@ class Model(ABC):
         if checkpoint is not None and not self.goes_on:
             raise NotSupportedError(f"{type(self).__name__} has no training to go on with; expected checkpoint=None.")
         return as_checkpoint(checkpoint)
+
+    def _check_valid(self, valid: Any, n_items: int, user_items: Any) -> Holdout | None:
+        """The held-out users that were given to `fit`, checked, over the columns of what it learns from.
+
+        Raises InvalidTypeError, InvalidDataError; InvalidParameterError for a hyper-parameter that needs them.
+        """
+        if valid is None:
+            return None
+        if not isinstance(valid, Holdout):
+            raise InvalidTypeError(f"Expected valid to be a Holdout such as split.valid, got {type(valid).__name__}.")
+        if valid.fold_in.shape[1] != n_items:
+            raise InvalidDataError(
+                f"Expected validation rows over {n_items} items as in training, got {valid.fold_in.shape[1]}."
+            )
+        checked = valid.over(None if valid.item_ids is None else getattr(user_items, "item_ids", None))
+        if not checked.held_out.nnz:
+            raise InvalidDataError("Expected validation users with held-out items, got none; give others, or no valid.")
+        return checked
 
     def _start(self, verb: str, rows: sparse.csr_matrix | Shards, run: FitRun) -> Start:
         """What is to be told of a fit before it."""
@@ -276,13 +299,3 @@ class Model(ABC):
                 f"fitted on shards, and these hold no users."
             )
         return rows
-
-
-def check_valid(valid: Any, n_items: int) -> None:
-    """Refuse what is no held-out users over so many items. Raises InvalidTypeError, InvalidDataError."""
-    if valid is not None and not isinstance(valid, Holdout):
-        raise InvalidTypeError(f"Expected valid to be a Holdout such as split.valid, got {type(valid).__name__}.")
-    if valid is not None and valid.fold_in.shape[1] != n_items:
-        raise InvalidDataError(
-            f"Expected validation rows over {n_items} items as in training, got {valid.fold_in.shape[1]}."
-        )

@@ -12,6 +12,7 @@ from recvae.errors import InvalidTypeError, OutOfRangeError
 from recvae.params import check_whole
 from recvae.recommender.abilities import needs
 from recvae.recommender.base import Model
+from recvae.recommender.state import reads
 from recvae.topk import BLOCK_BYTES
 from recvae.validation import as_array, row_of
 
@@ -22,6 +23,7 @@ class Explains(Model):
     """Explanations of scores."""
 
     @needs("_contributions")
+    @reads
     def explain(self, userid: Any, user_items: Any, itemid: Any, user_weights: Any = None, N: int = 10) -> Explanation:
         """The score of an item for a user, and the N items of the user that add most to it.
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 import inspect
 from typing import TYPE_CHECKING, Any
 
-from recvae.errors import InvalidDataError, UnknownNameError
+from recvae.errors import InvalidDataError, UnknownNameError, shown
 from recvae.ids import id_array
 from recvae.nn.device import find_device
-from recvae.params import check_params, check_whole, get_params
+from recvae.params import check_params, check_whole, get_params, params_for_file, saved_params
 from recvae.recommender.base import Model
+from recvae.recommender.state import reads
 from recvae.rows import VALUES
 from recvae.saving import File, read_model, write_model
 from recvae.version import __version__
+
+MOST_ITEMS = 2**31 - 1  # lists hold int32
 
 if TYPE_CHECKING:
     from recvae.recommender import Recommender
@@ -21,16 +24,18 @@ if TYPE_CHECKING:
 class Saves(Model):
     """Writing a fitted model."""
 
+    @reads
     def save(self, file: File) -> None:
         """Write the fitted model to a path or an open binary file: one safetensors file, described by JSON inside.
 
         The ids and titles of the items and the reading of values travel along, users do not (but for the factors of
-        `KnownUsers`); `recvae.load` reads it back. A path is written atomically. Raises NotFittedError, OutputError.
+        `KnownUsers`); `recvae.load` reads it back. A path is written atomically. The same model gives the same bytes in
+        any process. Raises NotFittedError, OutputError, InvalidDataError for weights that are not finite.
         """
         self._check_fitted()
         description = {
             "class": type(self).__name__,
-            "parameters": {name: self.params_[name] for name in get_params(self, run_options=False)},
+            "parameters": params_for_file(self, self.params_),
             "values": self.values_,
             "n_items": self.n_items_,
             "item_ids": None if self.item_ids_ is None else self.item_ids_.tolist(),
@@ -55,14 +60,18 @@ def load(file: File, device: str | None = None) -> Recommender:
     """Read a model that `save` wrote, from a path or an open binary file, with its hyper-parameters, ids and titles.
 
     A class of your own is found once its module is imported. A file is data, and nothing in it is run; what it claims
-    is held against what is in it before memory is taken.
+    is held against what is in it before memory is taken. What it may set are hyper-parameters in their ranges, of which
+    the device is none, and finite numbers.
 
     device : torch device for models that have a network, such as "cpu"; by default a GPU if there is one, wherever the
         model was fitted. The others are on the CPU
 
-    Raises DataNotFoundError, InvalidDataError for a damaged or foreign file, UnknownNameError for a model class that is
-    not known here, InvalidParameterError for a device that is not.
+    Raises DataNotFoundError, InvalidDataError for a damaged or foreign file, NotEnoughMemoryError for one that memory
+    does not hold, UnknownNameError for a model class that is not known here, InvalidParameterError for a device that is
+    not.
     """
+    import recvae.public  # noqa: F401  a file may be of any model of ours
+
     if device is not None:
         find_device(device)
     tensors, description = read_model(file)
@@ -71,23 +80,25 @@ def load(file: File, device: str | None = None) -> Recommender:
     if not isinstance(name, str) or name not in known:
         raise UnknownNameError.among("model class", name, known)
     try:
-        model: Any = known[name](**_params(description["parameters"], len(tensors)))
+        model: Any = known[name](**_params(known[name], description["parameters"], len(tensors)))
         if device is not None and hasattr(model, "device"):
             model.device = device
         check_params(model)
         state = _state(description)
         state |= model._restore(tensors, state["n_items_"]) | {"params_": get_params(model)}
     except (TypeError, LookupError, ValueError, AttributeError, RuntimeError, ArithmeticError, MemoryError) as error:
-        reason = " ".join(str(error).split())
         raise InvalidDataError(
-            f"The file holds a {name} that this version of recvae, {__version__}, cannot make again: {reason}"
+            f"The file holds a {name} that this version of recvae, {__version__}, cannot make again: {error}"
         ) from error
     model.__dict__.update(state)
     return model
 
 
-def _params(values: dict[str, Any], n_tensors: int) -> dict[str, Any]:
-    """Hyper-parameters of a file; a list, such as widths of layers, is not longer than there are tensors."""
+def _params(model: type, values: dict[str, Any], n_tensors: int) -> dict[str, Any]:
+    """Hyper-parameters of a file: none of the machine, and no list, as of widths, longer than `n_tensors`."""
+    odd = [name for name in values if name not in saved_params(model)]
+    if odd:
+        raise ValueError(f"it has no hyper-parameter {shown(odd[0])} that a file may set")
     if any(isinstance(value, list) and len(value) > n_tensors for value in values.values()):
         raise ValueError(f"there are more layers than its {n_tensors} tensors make")
     return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
@@ -95,17 +106,18 @@ def _params(values: dict[str, Any], n_tensors: int) -> dict[str, Any]:
 
 def _state(description: dict[str, Any]) -> dict[str, Any]:
     """What `fit` would have set in any model, of a file. Raises ValueError, KeyError for what fit does not set."""
-    n_items = check_whole("n_items", description["n_items"], 1)
+    n_items = check_whole("n_items", description["n_items"], 1, MOST_ITEMS)
     values, trained_on = description["values"], description["trained_on"]
     if values not in VALUES or not isinstance(trained_on, str | None):
-        raise ValueError(f"values are read as {values!r}, trained on {trained_on!r}")
+        raise ValueError(f"values are read as {shown(values)}, trained on {shown(trained_on)}")
     state: dict[str, Any] = {"n_items_": n_items, "values_": values, "trained_on_": trained_on}
     for name in ("item_ids", "titles"):
         texts = description[name]
         if texts is not None and (not isinstance(texts, list) or len(texts) != n_items):
             raise ValueError(f"there are {name} for another number of items than {n_items}")
         state[f"{name}_"] = None if texts is None else id_array(texts, name)
-    if len(set(description["item_ids"] or range(n_items))) != n_items or not _all_text(description["titles"] or []):
+    ids = description["item_ids"]
+    if (ids is not None and len(set(ids)) != n_items) or not _all_text(description["titles"] or []):
         raise ValueError("there are item_ids that are not distinct, or titles that are no text")
     return state
 

@@ -15,6 +15,7 @@ from recvae.interactions import Interactions, match_ids
 from recvae.params import check_params, check_whole
 from recvae.recommender.abilities import needs
 from recvae.recommender.base import Callbacks, FitCallback, FitRun, Model
+from recvae.recommender.state import become, changes
 from recvae.rows import check_rows, transform_values
 from recvae.validation import checked_sparse
 
@@ -25,6 +26,7 @@ class Grows(Model):
     """Learning on, and new items."""
 
     @needs("_learn_on")
+    @changes
     def partial_fit(
         self,
         user_items: Any,
@@ -73,6 +75,7 @@ class Grows(Model):
         return self
 
     @needs("_place_items")
+    @changes
     def add_items(self, item_features: Any, *, item_ids: Names = None, titles: Names = None) -> Self:
         """Take in items that nobody has touched yet, by their features, and return the model.
 
@@ -97,11 +100,11 @@ class Grows(Model):
         return self
 
     def _take_in(self, learned: dict[str, Any], n_items: int) -> None:
-        """Become the grown model, all at once."""
+        """Become the grown model."""
         trained: sparse.csr_matrix | None = self.__dict__.get("_trained")
         if trained is not None:
-            learned["_trained"] = _widened(trained, n_items)
-        self.__dict__.update(learned, n_items_=n_items)
+            learned = learned | {"_trained": _widened(trained, n_items)}
+        become(self, learned | {"n_items_": n_items})
 
     def _wider_rows(self, user_items: Any, ids: Names, titles: Names) -> tuple[sparse.csr_matrix, dict[str, Any]]:
         """Rows over the model's items and then the new ones; and what ids and titles become."""

@@ -13,6 +13,7 @@ from recvae.params import check_whole
 from recvae.recommender.abilities import hook, needs
 from recvae.recommender.base import Model
 from recvae.recommender.exploring import POSTERIOR, check_number, generator
+from recvae.recommender.state import reads
 from recvae.topk import BLOCK_BYTES
 
 Latent = Literal["prior", "aggregate"]
@@ -57,6 +58,7 @@ class Imagines(Model):
         raise NotImplementedError
 
     @needs("_posterior")
+    @reads
     def encode(self, user_items: Any) -> Encoding:
         """Where users are in the latent space, and how sure the model is: features for clustering or a classifier.
 
@@ -68,6 +70,7 @@ class Imagines(Model):
         return Encoding(*(np.concatenate(part) for part in zip(*parts, strict=True)))
 
     @needs("_drawn")
+    @reads
     def sample_users(
         self,
         n: int,
@@ -107,6 +110,7 @@ class Imagines(Model):
         return sparse.vstack(blocks, format="csr")
 
     @needs("_elbo_terms")
+    @reads
     def anomaly_score(self, user_items: Any, reference: Any = None) -> NDArray[np.float64]:
         """How odd the histories of users are: higher is odder, among users of like activity.
 

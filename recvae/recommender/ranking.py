@@ -12,6 +12,7 @@ from scipy import sparse
 from recvae.errors import InvalidDataError, InvalidParameterError, InvalidTypeError, OutOfRangeError
 from recvae.params import check_whole
 from recvae.recommender.exploring import Explored, Explores
+from recvae.recommender.state import reads
 from recvae.rows import check_rows
 from recvae.topk import BLOCK_BYTES, PAD_SCORE, Allowed, Ranking, Rough, Scorer, rank
 from recvae.validation import as_array
@@ -54,6 +55,7 @@ class Ranks(Explores):
         random_state: int | None = ...,
     ) -> Explored: ...
 
+    @reads
     def recommend(
         self,
         userid: Any,
@@ -105,6 +107,7 @@ class Ranks(Explores):
         spread = self._spread(rows, ids, exploration.of_spread)
         return Explored(ids[0], scores[0], spread[0]) if scalar else Explored(ids, scores, spread)
 
+    @reads
     def score(self, user_items: Any, items: Items | None = None, *, userid: Any = None) -> NDArray[np.float32]:
         """Scores of all items, or of `items` in their order, for rows: for ensembles and other rankers.
 

@@ -11,14 +11,25 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from recvae.errors import InvalidDataError, InvalidParameterError
-from recvae.histories import as_frame, ranking_table, read_histories
+from recvae.histories import Unknown, as_frame, ranking_table, read_histories
 from recvae.ids import Ids, ItemIndex
 from recvae.params import check_whole
 from recvae.recommender.ranking import Ranks
+from recvae.recommender.state import reads
 
 
 class UnknownItemsWarning(UserWarning):
-    """Histories have items that the model does not know, which were left out."""
+    """Histories have items that the model does not know, which were left out.
+
+    unknown : how many events are on such items, and some of these. The text is the same each time: Python keeps each
+        text that it has warned of for as long as the process runs, and a service meets new items without end.
+    """
+
+    def __init__(self, unknown: Unknown):
+        super().__init__(
+            "Some events are on items that the model does not know and were left out; read_histories counts them."
+        )
+        self.unknown = unknown
 
 
 class Serves(Ranks):
@@ -26,6 +37,7 @@ class Serves(Ranks):
 
     _item_index: tuple[Ids, ItemIndex]  # of which ids, made at the first call
 
+    @reads
     def recommend_for(
         self,
         histories: Any,
@@ -47,13 +59,13 @@ class Serves(Ranks):
 
         Returns the kind of frame that came, else a pyarrow table (`.to_pandas()`, `.to_pylist()`), a row for each item
         that is recommended: fewer than N where there are no more. Items that the model does not know are left out of
-        the histories, with an UnknownItemsWarning that counts them; a user who has no others is recommended what the
-        model recommends to somebody without a history.
+        the histories, with an UnknownItemsWarning whose `unknown` counts them (its text is always the same); a user who
+        has no others is recommended what the model recommends to somebody without a history.
         Raises InvalidDataError for a model that was trained without raw ids, and as `read_histories` and `recommend`.
         """
         read = read_histories(histories, self.known_items(), user=user, item=item, value=value)
         if read.unknown.events:
-            warnings.warn(str(read.unknown), UnknownItemsWarning, stacklevel=2)
+            warnings.warn(UnknownItemsWarning(read.unknown), stacklevel=3)  # this, `reads`, the caller
         table = self.ranked_table(
             read.users,
             read.rows,
@@ -64,6 +76,7 @@ class Serves(Ranks):
         )
         return as_frame(table, histories)
 
+    @reads
     def ranked_table(self, users: Ids, user_items: Any, N: int, **rules: Any) -> pa.Table:
         """The N best items for each row as a table of raw ids, as `recommend_for` has it; rows are always encoded.
 
@@ -74,6 +87,7 @@ class Serves(Ranks):
         ids, scores = self.recommend(np.arange(len(users)), user_items, N, recalculate_user=True, **rules)
         return ranking_table(users, ids, scores, np.asarray(self.item_ids_), self.titles_)
 
+    @reads
     def known_items(self) -> ItemIndex:
         """The places of the raw ids that the model knows. Raises InvalidDataError for one that knows none."""
         self._check_fitted()

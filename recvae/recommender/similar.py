@@ -15,6 +15,7 @@ from recvae.params import check_whole
 from recvae.recommender.abilities import needs
 from recvae.recommender.base import Model
 from recvae.recommender.ranking import Items, allowed_items, check_users
+from recvae.recommender.state import become, changes, reads
 from recvae.topk import Ranking, Scorer, rank
 from recvae.validation import as_array
 
@@ -28,6 +29,7 @@ class FindsSimilar(Model):
     _index_given: bool  # and whether these are users that were given, not those of the fit
 
     @needs("_similarity")
+    @reads
     def similar_items(
         self,
         itemid: Any,
@@ -56,15 +58,17 @@ class FindsSimilar(Model):
         )
 
     @needs("_user_vectors")
+    @changes
     def index_users(self, user_items: Any) -> Self:
         """Remember where the users of these rows are, for `similar_users`: row u is user u there.
 
         user_items : csr_matrix or csr_array (U, I). Keeps (U, K) float32, in memory only. Returns the model.
         """
-        self._index, self._index_given = self._placed(self._rows(user_items)), True
+        become(self, {"_index": self._placed(self._rows(user_items)), "_index_given": True})
         return self
 
     @needs("_user_vectors")
+    @changes
     def partial_fit_users(self, userids: Any, user_items: Any) -> None:
         """Place users anew among those that `similar_users` knows, by their rows of today; the model stays.
 
@@ -84,9 +88,10 @@ class FindsSimilar(Model):
             )
         grown = torch.cat([index, index.new_empty(len(new), index.shape[1])])
         grown[torch.from_numpy(users.astype(np.int64))] = placed
-        self._index, self._index_given = grown, True
+        become(self, {"_index": grown, "_index_given": True})
 
     @needs("_user_vectors", "_known_users")
+    @reads
     def similar_users(
         self, userid: Any, N: int = 10, filter_users: Items | None = None, users: Items | None = None
     ) -> Ranking:

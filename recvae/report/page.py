@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from recvae.errors import MissingDependencyError
-from recvae.files import write_whole
+from recvae.files import check_writable, write_whole
+from recvae.paths import output_path
 from recvae.results import check_results
 
 PAGE = "index.html"
@@ -34,7 +35,8 @@ def write_page(results: dict[str, Any], folder: Path) -> Path:
     """
     check_page()
     check_results(results)
-    path = folder / PAGE
+    path = output_path(folder) / PAGE
+    check_writable(path)  # now rather than after the page is made
     write_whole(path, _html(results).encode())
     return path
 

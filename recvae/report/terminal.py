@@ -8,12 +8,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from recvae.errors import escaped
+
 
 def print_results(results: dict[str, Any], console: Console) -> None:
     """The table of all models, then a few users with what was recommended to them."""
     console.print(_table(results))
     for note in _notes(results):
-        console.print(Text(note, style="dim"))
+        console.print(_text(note, style="dim"))
     for example in results["examples"]:
         console.print()
         console.print(_example(example))
@@ -27,15 +29,20 @@ def _table(results: dict[str, Any]) -> Table:
         f"{results['dataset']}, {settings['split']['kind']} split: {settings['test_users']:,} test users, trained on "
         f"{settings['train_users']:,} {among}, {settings['items']:,} items, mean of {len(settings['seeds'])} seed(s)"
     )
-    table = Table(title=title, title_justify="left")
+    table = Table(title=_text(title), title_justify="left")
     table.add_column("model")
     for name in (*others, main, "less best baseline", "settings", "fit s", "users/s", "peak MiB"):
-        table.add_column(name, justify="right")
+        table.add_column(_text(name), justify="right")
     for row in sorted(results["models"], key=lambda row: -row["metrics"][main]["mean"]):
         means = [f"{row['metrics'][name]['mean']:.4f}" for name in (*others, main)]
         means[-1] += f" ±{row['metrics'][main]['stderr']:.4f}"
-        table.add_row(row["model"], *means, _comparison(row, results["best_baseline"]), *_cost(row))
+        table.add_row(_text(row["model"]), *means, _comparison(row, results["best_baseline"]), *_cost(row))
     return table
+
+
+def _text(text: str, style: str = "") -> Text:
+    """Text as it is: no markup, and nothing that steers the terminal."""
+    return Text(escaped(text), style=style)
 
 
 def _comparison(row: dict[str, Any], rival: str | None) -> str:
@@ -85,7 +92,7 @@ def _example(example: dict[str, Any], n_history: int = 10) -> Table:
     name, titles = next(iter(example["recommended"].items()))
     found = sum(title in held_out for title in titles)
     table = Table(
-        title=Text(f"User {example['user']}: {name} finds {found} of {len(held_out)} held-out items (*)"),
+        title=_text(f"User {example['user']}: {name} finds {found} of {len(held_out)} held-out items (*)"),
         title_justify="left",
         box=None,
     )
@@ -94,5 +101,7 @@ def _example(example: dict[str, Any], n_history: int = 10) -> Table:
     for place in range(max(len(titles), min(n_history, len(history)))):
         seen = history[place] if place < min(n_history, len(history)) else ""
         title = titles[place] if place < len(titles) else ""
-        table.add_row(Text(seen), Text(f"{place + 1:>2} {'*' if title in held_out else ' '} {title}" if title else ""))
+        table.add_row(
+            _text(seen), _text(f"{place + 1:>2} {'*' if title in held_out else ' '} {title}" if title else "")
+        )
     return table

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from recvae.errors import InvalidDataError
 from recvae.shards.cells import Cells
-from recvae.split.strong import draw_users
+from recvae.split.strong import check_enough, draw_users
 
 GONE, TRAIN, VALID, TEST = range(4)
 
@@ -30,13 +30,16 @@ class Choice:
     lengths: NDArray[np.int64]
 
 
-def choose(cells: Cells, min_user: int, min_item: int, heldout_users: int | None, seed: int) -> Choice:
+def choose(
+    cells: Cells, min_user: int, min_item: int, heldout_users: int | None, seed: int, test_share: float
+) -> Choice:
     """As `Interactions.filter` and `strong_split` choose.
 
     Items with fewer than `min_item` cells go, users with fewer than `min_user` of those that remain, and items that
     no training user has.
 
-    Raises InvalidDataError where nothing is left, InvalidParameterError where no training user would be.
+    Raises InvalidDataError where nothing is left, or would be held out, InvalidParameterError where no training user
+    would be.
     """
     strong = cells.counts >= max(min_item, 1)
     lengths = cells.lengths if strong.all() else _lengths(cells, strong)
@@ -54,6 +57,10 @@ def choose(cells: Cells, min_user: int, min_item: int, heldout_users: int | None
             parts[active[places]] = part
     counts = np.where(strong, cells.counts if (parts == TRAIN).all() else _counts(cells, parts == TRAIN), 0)
     known = counts > 0
+    if heldout_users is not None:
+        lengths_known = _lengths(cells, known)
+        for purpose, part in (("validation", VALID), ("test", TEST)):
+            check_enough(purpose, lengths_known[parts == part], test_share)
     columns = np.where(known, np.cumsum(known) - 1, -1).astype(np.int32)
     return Choice(parts, columns, counts[known], lengths)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from recvae.large.duckdb_files import exact_name
 from recvae.large.stored import StoredEvents
 
 
@@ -26,7 +27,7 @@ class NumberedEvents(StoredEvents):
         with self._said():
             found = self._single()
             for name, path in (("user", users), ("item", items)):
-                ids = self._connection.read_parquet(str(path), file_row_number=True)
+                ids = self._connection.read_parquet(exact_name(str(path.absolute())), file_row_number=True)
                 places = ids.select(f'id AS "{name} id", CAST(file_row_number AS INTEGER) AS "{name} place"')
                 found = found.join(places, f'"{name}" = "{name} id"')
             chosen = ['"user place" AS "user"', '"item place" AS "item"', *names[2:]]

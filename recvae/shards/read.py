@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from scipy import sparse
 from recvae.errors import DataNotFoundError, InvalidDataError, InvalidParameterError, InvalidTypeError, OutOfRangeError
 from recvae.ids import Ids
 from recvae.large.folder import MANIFEST, Manifest, load_manifest, sound_manifest
+from recvae.paths import input_path
 from recvae.rows import Values
 from recvae.shards.ids_file import read_ids
 from recvae.shards.shard_file import (
@@ -31,6 +31,7 @@ from recvae.shards.shard_file import (
 )
 from recvae.split.holdout import Holdout
 from recvae.split.strong import hold_out
+from recvae.threads import lazy
 
 
 class Shards:
@@ -48,7 +49,7 @@ class Shards:
     """
 
     def __init__(self, folder: str | Path):
-        self.folder = Path(folder)
+        self.folder = input_path(folder)
         manifest = _finished(self.folder)
         self._settings, self._files = manifest.settings, {piece.file: piece for piece in manifest.parts}
         self.pieces = [piece for piece in manifest.parts if is_shard(piece.file)]
@@ -88,18 +89,18 @@ class Shards:
             if deep and not piece.is_whole(self.folder):
                 raise InvalidDataError(f"Expected {path} as it was written, got other content; {REMEDY}.")
 
-    @cached_property
+    @lazy
     def item_ids(self) -> Ids:
         """Raw ids of the columns, as `Interactions` has them."""
         ids: Ids = read_ids(self.folder / ITEMS).to_numpy()
         return ids
 
-    @cached_property
+    @lazy
     def item_counts(self) -> NDArray[np.int64]:
         """How many of the users have each item."""
         return np.asarray(read_ids(self.folder / ITEMS, 1).to_numpy(), dtype=np.int64)
 
-    @cached_property
+    @lazy
     def user_ids(self) -> pa.ChunkedArray:
         """Raw ids of the rows, as Arrow has them: Python objects of millions of texts would take much memory."""
         return read_ids(self.folder / USERS)
@@ -107,12 +108,12 @@ class Shards:
     @property
     def valid(self) -> Holdout:
         """The validation users, in memory: those of `strong_split`. Raises InvalidParameterError where none are."""
-        return self._holdout("valid")
+        return self._holdout("valid", "validation")
 
     @property
     def test(self) -> Holdout:
         """The test users, as `valid`."""
-        return self._holdout("test")
+        return self._holdout("test", "test")
 
     def mean_value(self) -> float:
         """The mean of the events' values, as `values` reads them."""
@@ -170,7 +171,7 @@ class Shards:
         for number in np.unique(numbers):
             yield self.stored(int(number)).take(wanted[numbers == number] - self.bounds[number])
 
-    def _holdout(self, part: str) -> Holdout:
+    def _holdout(self, part: str, purpose: str) -> Holdout:
         names = heldout_names(part)
         if names[1] not in self._files:
             raise InvalidParameterError(
@@ -179,7 +180,8 @@ class Shards:
         users: Ids = read_ids(self.folder / names[0]).to_numpy()
         matrix = read_shard(self.folder, self._files[names[1]], self.n_items).matrix(self.n_items)
         seed, share = self._settings["split_seed"], self._settings["test_share"]
-        return hold_out(matrix, users, share, seed, self.item_counts, self.n_users)
+        training = {"item_counts": self.item_counts, "n_train": self.n_users, "item_ids": self.item_ids}
+        return hold_out(matrix, users, share, seed, purpose, **training)
 
 
 def _finished(folder: Path) -> Manifest[Piece]:

@@ -18,6 +18,7 @@ from recvae.large.folder import Manifest, claimed, read_manifest
 from recvae.large.source import Source, find_source
 from recvae.large.stored import LEAST_MIB
 from recvae.params import check_share, check_whole
+from recvae.paths import output_path
 from recvae.progress import bar
 from recvae.rows import VALUES, Values
 from recvae.shards.cells import Cells, store_cells
@@ -78,7 +79,7 @@ def write_shards(
     settings = {name: check_whole(name, number, 0) for name, number in least.items()}
     settings["users_per_shard"] = check_whole("users_per_shard", users_per_shard, 1)
     check_whole("memory_mib", memory_mib, LEAST_MIB)
-    source, folder = find_source(input, user, item, value, min_value), Path(out)
+    source, folder = find_source(input, user, item, value, min_value), output_path(out)
     source.check_apart(folder)
     settings |= _settings(source, values, heldout_users, split_seed, test_share)
     with claimed(folder, ["*.arrow", "*.parquet"]) as scratch, bar(show_progress) as progress:
@@ -86,7 +87,7 @@ def write_shards(
         if not (manifest.done and all(piece.is_whole(folder) for piece in manifest.parts)):
             task = progress.add_task("sorting events", total=None, note="")
             cells = Cells.open(folder / STAGE) or _sorted(source, scratch, memory_mib)
-            choice = choose(cells, min_user, min_item, heldout_users, split_seed)
+            choice = choose(cells, min_user, min_item, heldout_users, split_seed, test_share)
             manifest.write(folder)
             pieces = Pieces(_settled(cells, folder), choice, values, users_per_shard)
 

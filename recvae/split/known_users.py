@@ -202,7 +202,7 @@ def _holdout(seen: Interactions, held: Interactions, unknown: int, purpose: str)
     if not len(rows):
         raise InvalidParameterError(
             f"Expected users with something held out for {purpose}, got none: users have too few events, or the times "
-            f"leave nobody; hold out more."
+            f"leave no one; hold out more."
         )
     return Holdout(
         fold_in=seen.matrix[rows],
@@ -212,4 +212,6 @@ def _holdout(seen: Interactions, held: Interactions, unknown: int, purpose: str)
         item_counts=np.bincount(seen.matrix.indices, minlength=seen.n_items),
         n_train=seen.n_users,
         train_rows=rows,
+        item_ids=seen.item_ids,
+        reason="they have nothing in training, or nothing on its items held out",
     )

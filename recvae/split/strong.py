@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,8 @@ def strong_split(data: Interactions, heldout_users: int, seed: int = SPLIT_SEED,
     it `int(test_share * n)` are held out and the others folded in; users left with nothing to predict are dropped
     and counted. The draws follow the authors' preprocessing, so that seed 98765 on ML-20M gives the paper's users.
 
-    Raises InvalidParameterError where no training user would be left.
+    Raises InvalidParameterError where no training user would be left, InvalidDataError where all validation or all
+    test users would be dropped.
     """
     if not isinstance(data, Interactions):
         raise InvalidTypeError(f"Expected Interactions, got {type(data).__name__}; see Interactions.from_matrix.")
@@ -38,9 +40,10 @@ def strong_split(data: Interactions, heldout_users: int, seed: int = SPLIT_SEED,
         raise InvalidDataError(f"Expected training users with events, got {train.n_users} without any.")
     vocabulary = vocabulary[np.argsort(data.item_ids[vocabulary], kind="stable")]
     data, train, counts = data.select_items(vocabulary), train.select_items(vocabulary), counts[vocabulary]
+    training = {"item_counts": counts, "n_train": train.n_users, "item_ids": train.item_ids}
     valid, test = (
-        hold_out(data.matrix[rows], data.user_ids[rows], test_share, seed, counts, train.n_users)
-        for rows in (ascending[places] for places in drawn[1:])
+        hold_out(data.matrix[rows], data.user_ids[rows], test_share, seed, purpose, **training)
+        for purpose, rows in (("validation", ascending[drawn[1]]), ("test", ascending[drawn[2]]))
     )
     return Split(train, valid, test)
 
@@ -61,13 +64,17 @@ def draw_users(n_users: int, heldout_users: int, seed: int) -> tuple[NDArray[np.
 
 
 def hold_out(
-    matrix: sparse.csr_matrix, users: Ids, test_share: float, seed: int, counts: NDArray[np.int64], n_train: int
+    matrix: sparse.csr_matrix, users: Ids, test_share: float, seed: int, purpose: str, **training: Any
 ) -> Holdout:
     """Hide events of users who were not trained on.
 
     matrix, users : rows (users, items) and their raw ids, in ascending order of these
-    counts, n_train : of the n_train training users, how many have each item
+    purpose : what the users are for, in errors
+    training : what `Holdout` keeps of the training users and their items
+
+    Raises InvalidDataError where no one has enough events.
     """
+    enough = check_enough(purpose, np.diff(matrix.indptr), test_share)
     matrix.sort_indices()
     held = _draw(matrix.indptr, test_share, np.random.RandomState(seed))
     fold_in, held_out = select_cells(matrix, ~held), select_cells(matrix, held)
@@ -77,9 +84,29 @@ def hold_out(
         held_out=held_out[some],
         users=users[some],
         dropped=len(users) - len(some),
-        item_counts=counts,
-        n_train=n_train,
+        reason=f"they have fewer than {enough} events on items of the training users",
+        **training,
     )
+
+
+def check_enough(purpose: str, lengths: NDArray[np.integer], test_share: float) -> int:
+    """How many events a user needs for one of them to be held out.
+
+    lengths : how many the users have, on items of the training users
+
+    Raises InvalidDataError where no one has so many.
+    """
+    enough = max(5, math.floor(1 / test_share))
+    while int(test_share * enough) < 1:
+        enough += 1
+    most = int(lengths.max(initial=0))
+    if most < enough:
+        raise InvalidDataError(
+            f"Expected {purpose} users with at least {enough} events on items of the training users, of which "
+            f"{test_share:g} are held out, got {len(lengths):,} users, of whom none has more than {most}; keep out "
+            f"more users, or take another split, such as per-user or leave-last."
+        )
+    return enough
 
 
 def _draw(indptr: NDArray[Any], test_share: float, random: np.random.RandomState) -> NDArray[np.bool_]:

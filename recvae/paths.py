@@ -1,0 +1,135 @@
+"""Paths as callers give them: checked in one place on the way in and on the way out, and held apart from each other."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from recvae.errors import (
+    DataNotFoundError,
+    InvalidDataError,
+    InvalidParameterError,
+    InvalidTypeError,
+    OutputError,
+    RecvaeError,
+)
+
+PathLike = str | os.PathLike[str]
+
+
+def as_path(path: Any) -> Path:
+    """A path as it was given, `~` expanded; whether anything is there is not looked at.
+
+    Raises InvalidTypeError for what is no path, InvalidParameterError for one that no system takes: empty, with a NUL.
+    """
+    if not isinstance(path, (str, os.PathLike)) or not isinstance(text := os.fspath(path), str):
+        raise InvalidTypeError(f"Expected a path as text or a pathlib.Path, got {type(path).__name__}.")
+    if not text or "\0" in text:
+        raise InvalidParameterError(f"Expected the path of a file or a folder, got {text!r}.")
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError:
+        raise InvalidParameterError(f"Expected a path that the file system can hold, got {text!r}.") from None
+    expanded = os.path.expanduser(text)  # noqa: PTH111 (pathlib drops the ./ of ./~name, which is no home)
+    if text.startswith("~") and expanded == text:
+        raise InvalidParameterError(f"Expected the home of a user of this machine, got {text!r}; write ./ before it.")
+    found = Path(expanded)
+    # the result may come here again, and is then to stay what it is
+    return Path.cwd() / found if str(found).startswith("~") else found
+
+
+def input_path(path: Any) -> Path:
+    """The path of what is to be read. Raises as `as_path`, DataNotFoundError for a loop of links or too long a name."""
+    return _usable(as_path(path), DataNotFoundError)
+
+
+def output_path(path: Any) -> Path:
+    """The path of what is to be written. Raises as `as_path`, OutputError for a loop of links or too long a name."""
+    return _usable(as_path(path), OutputError)
+
+
+def real_path(path: Path) -> Path:
+    """The path without links and dots, as far as there is something; a loop of links stays as it is."""
+    return Path(os.path.realpath(path))
+
+
+def check_below(folder: Path, name: str, what: str) -> Path:
+    """The path of `name` in `folder`. Raises InvalidDataError where it leads out of there, by dots or by links."""
+    path = folder / name
+    if not is_below(name) or not real_path(path).is_relative_to(real_path(folder)):
+        raise InvalidDataError(f"Expected {what} to be within {folder}, got {name!r}, which leads out of it.")
+    return path
+
+
+def is_name(name: str) -> bool:
+    """Whether this can be the name of a file in a folder, and not a way to somewhere else."""
+    return is_below(name) and len(Path(name).parts) == 1 and "\\" not in name and name == Path(name).name
+
+
+def is_below(name: str) -> bool:
+    """Whether a name is that of something within a folder, as far as the name alone tells."""
+    parts = Path(name).parts
+    return bool(parts) and not Path(name).is_absolute() and ".." not in parts and "\0" not in name
+
+
+def check_apart(outputs: Mapping[str, Path], inputs: Iterable[Path]) -> None:
+    """Refuse an output that is an input, lies within one or holds one; links of both kinds are followed.
+
+    outputs : what is written, files and folders, by the name of the argument
+    inputs : what is read, files and folders
+
+    Raises InvalidParameterError, which names both.
+    """
+    read = list(inputs)
+    for name, output in outputs.items():
+        for source in read:
+            relation = relation_of(output, source)
+            if relation:
+                raise InvalidParameterError(
+                    f"Expected {name} to be another file than those that are read, and outside of their folders, got "
+                    f"{output}, which {relation} {source}."
+                )
+
+
+def relation_of(output: Path, source: Path) -> str:
+    """What an output has to do with another path, in words; nothing where they are apart."""
+    output, source = real_path(output), real_path(source)
+    if output == source or _same(output, source):
+        return "is"
+    if _linked_within(output, source):
+        return "is a file of"
+    if any(above == source or _same(above, source) for above in output.parents):
+        return "lies within"
+    if any(above == output or _same(above, output) for above in source.parents):
+        return "holds"
+    return ""
+
+
+def _linked_within(output: Path, source: Path) -> bool:
+    """Whether an output is one of the files of an input folder under another name, by a hard link."""
+    try:
+        if not (output.is_file() and output.stat().st_nlink > 1 and source.is_dir()):
+            return False
+        return any(_same(output, path) for path in source.rglob("*"))
+    except OSError:
+        return False
+
+
+def _same(one: Path, other: Path) -> bool:
+    """Whether both are there and are one file or folder, as on a disk that ignores case."""
+    try:
+        return one.samefile(other)
+    except OSError:
+        return False
+
+
+def _usable(path: Path, error: type[RecvaeError]) -> Path:
+    try:
+        path.stat()
+    except OSError as reason:
+        if reason.errno in (errno.ELOOP, errno.ENAMETOOLONG):
+            raise error(f"Expected the path of a file or a folder, got {path}: {reason.strerror}.") from reason
+    return path

@@ -1,0 +1,84 @@
+"""What a command does when it is told to end: by Ctrl-C (SIGINT) or by another program (SIGTERM).
+
+Nothing here loads a library: it is in place before those are loaded, which takes seconds.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
+from typing import Any
+
+SAID = {signal.SIGINT: "recvae: stopped.", signal.SIGTERM: "recvae: stopped, as SIGTERM asks."}
+AGAIN = 1.0  # seconds after which a second signal is no longer taken for the first: `timeout` sends its own twice
+RETRY = 0.05
+
+
+class StoppedError(KeyboardInterrupt):
+    """What a signal raises in the main thread, for `finally` blocks to clean up."""
+
+
+class Stop:
+    """The signal that a command got, if it got one."""
+
+    def __init__(self) -> None:
+        self.signal: signal.Signals | None = None
+        self._at = 0.0
+
+    def raise_stopped(self, number: int, frame: FrameType | None) -> None:
+        """The handler: raise once; end at once where a person insists."""
+        if self.signal is None:
+            self.signal, self._at = signal.Signals(number), time.monotonic()
+            raise StoppedError
+        if time.monotonic() - self._at > AGAIN:
+            end_at_once(number, frame)
+
+    def retry(self, unraisable: Any) -> None:
+        """The hook for what is raised where nothing can be: a signal there would be lost, and is sent again."""
+        if isinstance(unraisable.exc_value, StoppedError) and self.signal is not None:
+            number, self.signal = self.signal, None
+            threading.Timer(RETRY, os.kill, (os.getpid(), number)).start()
+        else:
+            sys.__unraisablehook__(unraisable)
+
+
+def status_of(number: int) -> int:
+    """The exit status by which a shell knows the signal: 130 or 143."""
+    return 128 + number
+
+
+def end_at_once(number: int, frame: FrameType | None = None) -> None:
+    """The handler where there is nothing to clean up: say so, and end."""
+    with suppress(OSError):
+        os.write(2, f"{SAID[signal.Signals(number)]}\n".encode())
+    os._exit(status_of(number))
+
+
+def handle(handler: Any) -> dict[signal.Signals, Any]:
+    """Let `handler` have both signals, but one that this process was started to ignore. -> the handlers before"""
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in SAID:
+            if signal.getsignal(number) != signal.SIG_IGN:
+                before[number] = signal.signal(number, handler)
+    return before
+
+
+@contextmanager
+def stoppable() -> Iterator[Stop]:
+    """Within this block a signal raises KeyboardInterrupt, once, and is remembered."""
+    stop = Stop()
+    before, hook = handle(stop.raise_stopped), sys.unraisablehook
+    sys.unraisablehook = stop.retry
+    try:
+        yield stop
+    finally:
+        sys.unraisablehook = hook
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,92 @@
+"""Standard output and error of the command line, which may be closed, full, or know few characters."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+from recvae.errors import OutputError, escaped
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def keep_numbers() -> None:
+    """Open the standard streams that were closed before the start, lest a model's file be given the number of one."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free
+
+
+def put(text: str, data: bool = True) -> None:
+    """Results, to standard output, all at once.
+
+    data : to be read by programs, and therefore refused where a character would be lost; a table for people shows
+        it as an escape
+
+    Raises OutputError where standard output is closed or full, or has no such characters.
+    """
+    stream = sys.stdout
+    if stream is None:
+        raise OutputError("Expected a standard output to write to, but it is closed; name a file with --out.")
+    if data and stream.isatty():  # a title may hold what moves the cursor, or more
+        text = "\n".join(escaped(line) for line in text.split("\n"))
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    try:
+        text.encode(encoding, getattr(stream, "errors", None) or "strict")
+    except UnicodeEncodeError as error:
+        if data:
+            raise OutputError(
+                f"Expected a standard output of all characters, but {encoding} has no {text[error.start]!r}; set "
+                f"PYTHONIOENCODING=utf-8, or name a file with --out."
+            ) from None
+        text = text.encode(encoding, "backslashreplace").decode(encoding)
+    try:
+        stream.write(text)
+        stream.flush()
+    except (OSError, ValueError) as error:
+        _mute(stream)
+        reason = getattr(error, "strerror", None) or "it was closed"
+        raise OutputError(f"Expected a standard output that takes all of the results, got: {reason}.") from None
+
+
+def note(line: str) -> None:
+    """A line for people, on standard error; where no one can read it, it is dropped."""
+    stream = sys.stderr
+    if stream is None:
+        return
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    text = "\n".join(escaped(part) for part in line.split("\n"))
+    try:
+        stream.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+        stream.flush()
+    except (OSError, ValueError):
+        _mute(stream)
+
+
+@contextmanager
+def printed() -> Iterator[Console]:
+    """A console for tables, whose text goes to standard output at the end of the block. Raises as `put`.
+
+    It is as wide as the terminal, or 120 wide where there is none. Text is shown as it is: no markup, no emoji codes.
+    """
+    from rich.console import Console
+
+    width = None if sys.stdout is not None and sys.stdout.isatty() else 120
+    console = Console(width=width, markup=False, emoji=False)
+    with console.capture() as captured:
+        yield console
+    put(captured.get(), data=False)
+
+
+def _mute(stream: Any) -> None:
+    """What is still to be written, at the end of the process for instance, goes nowhere."""
+    with suppress(OSError, ValueError, AttributeError):
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, stream.fileno())
+        os.close(null)

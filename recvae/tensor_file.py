@@ -1,0 +1,126 @@
+"""Tensors in the format of safetensors: eight bytes of length, a header in JSON, then the bytes of each tensor.
+
+The library of that name writes entries of text in an order that changes by process, and reads a file as a whole before
+it looks at its header. Here equal tensors give equal bytes, and what a header claims is checked before memory is taken.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, BinaryIO, NamedTuple, NoReturn
+
+import torch
+from torch import Tensor
+
+from recvae.errors import shown
+
+CHUNK = 16 << 20  # bytes that are read at a time
+DIMS = 8  # of a tensor, at most
+# safetensors' names of the types that a model file may have: those that numpy has too
+DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+NAMES = {dtype: name for name, dtype in DTYPES.items()}
+
+
+class Entry(NamedTuple):
+    """A tensor as the header of a file names it."""
+
+    name: str
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    size: int  # in bytes
+
+
+def packed(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> tuple[bytes, list[Any]]:
+    """Contiguous tensors on the host, of `DTYPES`, as a file: its header, and the buffers that follow."""
+    header: dict[str, Any] = {"__metadata__": metadata}
+    names, end = sorted(tensors, key=lambda name: (-tensors[name].itemsize, name)), 0  # the widest first: all aligned
+    for name in names:
+        tensor, begin = tensors[name], end
+        end += tensor.nbytes
+        header[name] = {"dtype": NAMES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [begin, end]}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text, [raw_bytes(tensors[name]) for name in names]
+
+
+def read_header(stream: BinaryIO, longest: int) -> dict[str, Any]:
+    """The header of a file, and no more. Raises ValueError, RecursionError where there is none."""
+    start = stream.read(8)
+    size = int.from_bytes(start, "little")
+    if len(start) != 8 or size > longest:
+        raise ValueError("its header is too long, or cut")
+    text = stream.read(size)
+    header = json.loads(text, parse_constant=refuse_constant)
+    if len(text) != size or not isinstance(header, dict):
+        raise ValueError("its header is cut, or none")
+    return header
+
+
+def tensor_entries(header: dict[str, Any]) -> list[Entry]:
+    """The tensors that a header names, in the order of their bytes. Raises ValueError for gaps and overlaps, and more.
+
+    Sizes are Python's integers: what a header claims cannot wrap.
+    """
+    named = [(name, entry) for name, entry in header.items() if name != "__metadata__"]
+    found, end = [], 0
+    for name, entry in sorted(named, key=lambda pair: list(pair[1]["data_offsets"])):
+        dtype, shape = DTYPES.get(entry["dtype"]), entry["shape"]
+        if dtype is None:
+            raise ValueError(f"{shown(name)} is of type {shown(entry['dtype'])}, which model files do not have")
+        if (
+            not isinstance(shape, list)
+            or len(shape) > DIMS
+            or not all(type(n) is int and 0 <= n < 2**63 for n in shape)
+        ):
+            raise ValueError(f"{shown(name)} is of shape {shown(shape)}")
+        size = math.prod(shape) * dtype.itemsize
+        if entry["data_offsets"] != [end, end + size]:
+            raise ValueError(f"the bytes of {shown(name)} do not follow those before, or are not as many as it needs")
+        found.append(Entry(name, dtype, tuple(shape), size))
+        end += size
+    return found
+
+
+def read_tensors(stream: BinaryIO, entries: Sequence[Entry]) -> dict[str, Tensor]:
+    """The tensors of a file, of which the header has been read, to its end. Raises ValueError where it has another."""
+    tensors = {entry.name: _tensor(stream, entry) for entry in entries}
+    if stream.read(1):
+        raise ValueError("it holds more than its header names")
+    return tensors
+
+
+def _tensor(stream: BinaryIO, entry: Entry) -> Tensor:
+    """The next tensor of a file, in memory that is taken as its bytes arrive."""
+    content = bytearray()
+    while len(content) < entry.size:
+        part = stream.read(min(CHUNK, entry.size - len(content)))
+        if not part:
+            raise ValueError(f"it ends within {shown(entry.name)}")
+        content += part
+    if not content:
+        return torch.empty(entry.shape, dtype=entry.dtype)
+    if entry.dtype == torch.bool and torch.frombuffer(content, dtype=torch.uint8).max() > 1:
+        raise ValueError(f"{shown(entry.name)} has bytes that are neither true nor false")
+    return torch.frombuffer(content, dtype=entry.dtype).reshape(entry.shape)
+
+
+def refuse_constant(name: str) -> NoReturn:
+    """For JSON, which knows no NaN and no Infinity: raise ValueError."""
+    raise ValueError(f"it has {name} in its text, which is no number")
+
+
+def raw_bytes(tensor: Tensor) -> Any:
+    """The bytes of a contiguous tensor on the host, not copied."""
+    return tensor.reshape(-1).view(torch.uint8).numpy()

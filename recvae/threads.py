@@ -1,0 +1,59 @@
+"""Processes and threads that a service has: what a fork leaves behind, and values that threads may ask for at once."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from typing import Any, Generic, Self, TypeVar, overload
+
+T = TypeVar("T")
+Reset = Callable[[], None]
+
+
+def after_fork(reset: Reset) -> Reset:
+    """Decorator: call this in each child that a fork makes, before anything else runs there.
+
+    It may not import, nor wait for a lock: a thread may have held that, and threads are not copied.
+    """
+    if hasattr(os, "register_at_fork"):  # there is no fork on Windows
+        os.register_at_fork(after_in_child=reset)
+    return reset
+
+
+@after_fork
+def _one_thread() -> None:
+    """Let torch compute in one thread.
+
+    Of an OpenMP pool that has been used, a fork copies the book-keeping and none of the threads: the next product in
+    the child would wait for them for ever. With one thread none is waited for. (OpenBLAS starts its own again.)
+    """
+    set_num_threads = getattr(sys.modules.get("torch"), "set_num_threads", None)  # None while torch is being imported
+    if set_num_threads is not None:
+        set_num_threads(1)
+
+
+class lazy(Generic[T]):  # noqa: N801 (a decorator)
+    """A property that is computed once and kept in the object's `__dict__`; by threads that meet, once in each.
+
+    That of functools holds a lock while it computes, before Python 3.12: one for all objects of a class, on which
+    threads wait for one another, and which a fork in the meantime leaves locked for ever in the child.
+    """
+
+    def __init__(self, compute: Callable[[Any], T]):
+        self.compute, self.__doc__ = compute, compute.__doc__
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    @overload
+    def __get__(self, instance: None, owner: type) -> Self: ...
+
+    @overload
+    def __get__(self, instance: object, owner: type) -> T: ...
+
+    def __get__(self, instance: object | None, owner: type) -> T | Self:
+        if instance is None:
+            return self
+        value: T = instance.__dict__.setdefault(self.name, self.compute(instance))
+        return value
