@@ -7,6 +7,7 @@ import traceback
 import unicodedata
 import warnings
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,11 @@ class Kind:
     def directed(self) -> list[Any]:
         """Functions (random) -> Mutant for what chance does not reach, judged first."""
         return []
+
+    @cached_property
+    def first(self) -> list[Any]:
+        """The same, made once."""
+        return self.directed()
 
     def mutant(self, random: Random) -> Mutant:
         """A mutant by chance."""

@@ -76,6 +76,20 @@ def packed(
     return len(text.encode()).to_bytes(8, "little") + text.encode() + body
 
 
+def unpacked(raw: bytes) -> tuple[Any, dict[str, Any]]:
+    """The description and the arrays of a file, by the specification of safetensors."""
+    size = int.from_bytes(raw[:8], "little")
+    header = json.loads(raw[8 : 8 + size])
+    about = json.loads(header.pop("__metadata__")["recvae"])
+    kinds = {"F32": np.float32, "F64": np.float64, "I32": np.int32, "I64": np.int64}
+    tensors = {}
+    for name, entry in header.items():
+        start, stop = entry["data_offsets"]
+        body = raw[8 + size + start : 8 + size + stop]
+        tensors[name] = np.frombuffer(body, kinds[entry["dtype"]]).reshape(entry["shape"])
+    return about, tensors
+
+
 def whole(tensors: dict[str, Tensor], about: Any, text: str | None = None) -> tuple[bytes, bool]:
     """A file with a right checksum, as far as there is one."""
     text = json_text(about) if text is None else text
@@ -403,9 +417,7 @@ class Models(Kind):
             model: Any = recvae.load("model.recvae")
         else:
             model = recvae.load(io.BytesIO(raw))
-        size = int.from_bytes(raw[:8], "little")
-        about = json.loads(json.loads(raw[8 : 8 + size])["__metadata__"]["recvae"])
-        tensors = {name: tensor.numpy() for name, tensor in safetensors.torch.load(raw).items()}
+        about, tensors = unpacked(raw)
         return self._rank(model, about, tensors)
 
     def _rank(self, model: Any, about: dict[str, Any], tensors: dict[str, Any]) -> str:

@@ -13,7 +13,7 @@ from tests.fuzz.changes import change_bytes, change_tree, json_text
 from tests.fuzz.judging import Kind, Mutant, Random, WrongError
 
 SCRIPT = "<script>alert(1)</script>"
-PAGES = 6  # one page of so many files: charts are slow to make
+PAGES = 40  # one page of so many files: charts are slow to make
 
 
 class Results(Kind):

@@ -27,6 +27,7 @@ from tests.fuzz.judging import Kind, Mutant, Verdict, judged
 BATCH = 250  # mutants of a child
 SECONDS = 30.0  # that a mutant may take, on a machine that others use as well
 ROOM = 3 << 30  # bytes of address space that a child may take beyond the parent's
+ATTEMPTS = 20
 HARNESS = 70  # exit status of a child that failed by itself
 PROGRESS = struct.Struct("<qd300s")  # the number of the mutant under way, when it began, what it is
 
@@ -62,9 +63,14 @@ class Child:
 
 def make(kind: Kind, seed: int, number: int) -> Mutant:
     """The mutant of that number: always the same."""
-    random = np.random.default_rng([seed, zlib.crc32(kind.name.encode()), number])
-    directed = kind.directed()
-    return directed[number](random) if number < len(directed) else kind.mutant(random)
+    key = [seed, zlib.crc32(kind.name.encode()), number]
+    if number < len(kind.first):
+        return kind.first[number](np.random.default_rng(key))
+    for attempt in range(ATTEMPTS):
+        # changes on top of each other may not go together, such as an element of an array that was emptied
+        with contextlib.suppress(IndexError, KeyError, ValueError, TypeError, RuntimeError, OverflowError):
+            return kind.mutant(np.random.default_rng([*key, attempt]))
+    raise HarnessError(f"{kind.name} {number} cannot be made")
 
 
 def run_kind(
@@ -197,10 +203,7 @@ def _judge_all(
         (work / "inside").mkdir(parents=True)
         os.chdir(work / "inside")
         PROGRESS.pack_into(progress, 0, number, time.monotonic(), b"being made")
-        try:
-            mutant = make(kind, seed, number)
-        except Exception as error:
-            raise HarnessError(f"{kind.name} {number} cannot be made") from error
+        mutant = make(kind, seed, number)
         said = mutant.what.encode(errors="replace")[:300]
         PROGRESS.pack_into(progress, 0, number, time.monotonic(), said)
         verdict = judged(kind, number, mutant, work / "inside")
