@@ -100,13 +100,15 @@ def load_events(arguments: argparse.Namespace) -> Interactions:
     _check_source(arguments)
     if arguments.dataset is None:
         return _read(arguments.input, arguments, arguments.min_user or 0)
-    return load_dataset(
+    data = load_dataset(
         arguments.dataset, arguments.data_home, min_value=arguments.min_value, min_user=arguments.min_user
     )
+    say_account(data, arguments.dataset)
+    return data
 
 
 def _read(path: Path, arguments: argparse.Namespace, min_user: int) -> Interactions:
-    return Interactions.read(
+    data = Interactions.read(
         path,
         user=arguments.user,
         item=arguments.item,
@@ -116,6 +118,14 @@ def _read(path: Path, arguments: argparse.Namespace, min_user: int) -> Interacti
         min_user=min_user,
         values=arguments.values,
     )
+    say_account(data, path)
+    return data
+
+
+def say_account(data: Interactions, source: object) -> None:
+    """A line on what became of the rows that were read."""
+    if data.account is not None:
+        say(f"{source}: {data.account}")
 
 
 def asked_split(arguments: argparse.Namespace) -> Split | None:
@@ -130,7 +140,7 @@ def asked_split(arguments: argparse.Namespace) -> Split | None:
             raise InvalidParameterError(f"Expected --split KIND for {', '.join(options) or 'test_input'}, got none.")
         return None
     if arguments.dataset is not None:
-        return load_split(
+        split = load_split(
             arguments.dataset,
             arguments.data_home,
             split=kind,
@@ -139,6 +149,8 @@ def asked_split(arguments: argparse.Namespace) -> Split | None:
             min_user=arguments.min_user,
             **options,
         )
+        say_account(split.train, arguments.dataset)
+        return split
     if "seed" in split_options(kind):
         options["seed"] = arguments.split_seed
     check_split(kind, options)

@@ -147,6 +147,8 @@ def run_benchmark(
     metrics = list(dict.fromkeys([*METRICS, *card.protocol.metrics]))
     main_metric, seed_range = card.protocol.metrics[-1], range(first_seed, first_seed + seeds)
     task = Task(data, metrics, main_metric, seed_range, show_progress, log)
+    if data.train.account is not None:
+        log(f"{dataset}: {data.train.account}")
     log(f"{dataset}, {kind} split: trained on {data.train!r}; {data.test!r}")
     runs: dict[str, Runs] = {}
     absent: dict[str, str] = {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from dataclasses import asdict, astuple
+from dataclasses import asdict, astuple, replace
 from typing import Any
 
 from rich.table import Table
@@ -136,7 +136,8 @@ def _train(
 ) -> None:
     split = None if shards is not None else asked_split(arguments)
     data = shards or (load_events(arguments) if split is None else split.refit or split.train)
-    say(str(data) if isinstance(data, Shards) else data.describe())
+    # what became of its rows was said when it was read
+    say(str(data) if isinstance(data, Shards) else replace(data, account=None).describe())
     valid = split.valid if split is not None else _valid_of(shards)
     say_dropped("validation", valid)
     say_dropped("test", None if split is None else split.test)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from recvae.cards import Card, Expected, Protocol, is_own_card, known_cards, loa
 from recvae.download import fetch
 from recvae.errors import InvalidDataError, InvalidParameterError
 from recvae.interactions import Interactions
-from recvae.layouts import Texts, concat_events, read_events, read_items
+from recvae.layouts import Items, concat_events, read_events, read_items
 from recvae.paths import as_path, input_path
 from recvae.sample import make_sample
 from recvae.split import SPLIT_SEED, Split, check_split, make_split, split_options
@@ -119,8 +119,7 @@ class _Files:
 
     events: pa.Table
     test: pa.Table | None
-    titles: Texts
-    genres: Texts
+    items: Items
 
 
 def _sample(card: Card, min_value: float | None, min_user: int | None) -> Interactions:
@@ -141,8 +140,7 @@ def _read(card: Card, home: str | Path | None, show_progress: bool) -> _Files:
     if card.expected is not None:
         whole = events if test is None else concat_events([events, test], card.name)
         _check_counts(card, card.expected, whole, folder)
-    titles, genres = read_items(folder, card.items) if card.items else ({}, {})
-    return _Files(events, test, titles, genres)
+    return _Files(events, test, read_items(folder, card.items) if card.items else Items())
 
 
 def _interactions(
@@ -157,17 +155,18 @@ def _interactions(
     min_value = protocol.min_value if min_value is None else min_value
     if min_value is not None and "value" not in events.column_names:
         raise _no_values(card, min_value)
-    return Interactions.from_frame(
+    data = Interactions.from_frame(
         events,
         value="value" if "value" in events.column_names else None,
         time="time" if "time" in events.column_names else None,
         min_value=min_value,
         min_user=protocol.min_user if min_user is None else min_user,
         min_item=protocol.min_item if min_item is None else min_item,
-        titles=files.titles or None,
-        genres=files.genres or None,
+        titles=files.items.titles or None,
+        genres=files.items.genres or None,
         values=protocol.values,
     )
+    return data if data.account is None else replace(data, account=data.account.noted(*files.items.notes()))
 
 
 def _no_values(card: Card, min_value: float) -> InvalidParameterError:

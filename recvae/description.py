@@ -8,12 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-# between these, in seconds since 1970, a time is taken for a date: 1973 to 2286
-DATES = (1e8, 1e10)
+from recvae.events import Account
+from recvae.times import DATES
 
 
-def describe(matrix: sparse.csr_matrix, values: str, times: sparse.csr_matrix | None) -> str:
-    """Sizes, density, how active users and how popular items are, when it was, and what looks wrong."""
+def describe(
+    matrix: sparse.csr_matrix, values: str, times: sparse.csr_matrix | None, account: Account | None = None
+) -> str:
+    """Sizes, density, how active users and how popular items are, when it was, what was left out, what looks wrong."""
     n_users, n_items = matrix.shape
     quantiles = "   ".join(f"{name:>7}" for name in ("min", "10 %", "median", "90 %", "max"))
     lines = [
@@ -32,6 +34,8 @@ def describe(matrix: sparse.csr_matrix, values: str, times: sparse.csr_matrix | 
     lines.append(f"values are read as {values}")
     if times is not None:
         lines.append(_times(times.data))
+    if account is not None:
+        lines.append(str(account))
     if n_items > 50 * n_users:
         lines.append(
             f"There are {n_items / n_users:,.0f} times as many items as users: are the rows the items? "

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import numbers
-from typing import Any, Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +17,48 @@ from recvae.rows import check_content
 
 Duplicates = Literal["sum", "last"]
 Times = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Account:
+    """What became of the rows that were read.
+
+    rows : how many there were
+    left_out : how many of them are no event of their own, by reason, such as {"of value 0": 400}
+    notes : what else is to be known of the reading
+    """
+
+    rows: int
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def without(self, n: int, reason: str) -> Self:
+        """The account with `n` more rows left out, if there are any."""
+        return replace(self, left_out=dict(self.left_out) | {reason: self.left_out.get(reason, 0) + n}) if n else self
+
+    def noted(self, *notes: str) -> Self:
+        """The account with more notes; empty ones are none."""
+        return replace(self, notes=(*self.notes, *filter(None, notes)))
+
+    def __str__(self) -> str:
+        """One line, such as "600 rows read, of which 400 are no events of their own: 400 of value 0"."""
+        n = sum(self.left_out.values())
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in self.left_out.items())
+        became = f"of which {n:,} are no events of their own: {reasons}" if n else "each an event"
+        return "; ".join([f"{self.rows:,} rows read, {became}", *self.notes])
+
+
+def account_for(values: NDArray[Any], min_value: float | None, duplicates: Duplicates, n_cells: int) -> Account:
+    """What became of rows with such values, of which `merge_events` made so many cells."""
+    weak = 0 if min_value is None else int((values < min_value).sum())
+    zeros = int((values == 0).sum()) if min_value is None or min_value <= 0 else 0
+    repeated = "added up to the first of their user and item" if duplicates == "sum" else "followed by a later one"
+    return (
+        Account(len(values))
+        .without(weak, "" if min_value is None else f"below {min_value:g}")
+        .without(zeros, "of value 0")
+        .without(len(values) - weak - zeros - n_cells, repeated)
+    )
 
 
 def merge_events(

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,25 +14,29 @@ import pyarrow.csv
 import pyarrow.parquet
 from numpy.typing import NDArray
 
-from recvae.errors import DataNotFoundError, InvalidDataError, InvalidTypeError
+from recvae.errors import InvalidDataError, InvalidTypeError
 from recvae.files import check_writable, write_whole
 from recvae.large.parquet_files import ParquetFiles, find_files
 from recvae.paths import input_path, output_path
+from recvae.text import COMPRESSIONS, MISSING, Format, no_id, read_delimited
+from recvae.text import check_columns as _check_columns
+from recvae.text import said as _said
 
 READABLE = ("parquet", "csv", "tsv")
 
 
-def read_table(path: str | Path, columns: Sequence[str]) -> pa.Table:
+def read_table(path: str | Path, columns: Sequence[str], numbers: Sequence[str] = ()) -> pa.Table:
     """The named columns of a Parquet file (.parquet), a folder of such, or a text file with a header (.csv, .tsv).
 
-    The first two are ids. Text files may be compressed (.csv.gz), and are read as by `read_delimited`.
+    The first two are ids, `numbers` are those that hold numbers only. Text files may be compressed (.csv.gz), and are
+    read as by `recvae.text.read_delimited`.
 
     Raises DataNotFoundError, InvalidDataError for an unknown ending, missing or double columns, and broken lines.
     """
     path = input_path(path)
-    kind = "parquet" if path.is_dir() else _kind(path, READABLE, (".gz", ".bz2", ".zst"))
+    kind = "parquet" if path.is_dir() else _kind(path, READABLE, COMPRESSIONS)
     if kind != "parquet":
-        return read_delimited(path, "," if kind == "csv" else "\t", columns)
+        return read_delimited(path, Format("," if kind == "csv" else "\t"), columns, numbers=numbers)
     with _said(path):
         return find_files(path, columns).read()
 
@@ -42,50 +45,6 @@ def parquet_parts(path: Path, columns: Sequence[str]) -> ParquetFiles:
     """A Parquet file or a folder of such, all of which have the named columns. Raises as `read_table`."""
     with _said(path):
         return find_files(path, columns)
-
-
-def read_delimited(
-    path: Path,
-    delimiter: str,
-    columns: Sequence[str],
-    names: Sequence[str] | None = None,
-    skip: int = 0,
-    encoding: str = "utf-8",
-    content: bytes | None = None,
-    n_ids: int = 2,
-    quoted: bool = True,
-) -> pa.Table:
-    """The named columns of a delimited text file, whose header says their names unless `names` does.
-
-    The first `n_ids` are ids: whole numbers where all of a column are written as such, and else text, so that 007
-    stays 007. `content` may stand in for what the file holds; where nothing is `quoted`, quotes are text. Raises as
-    `read_table`; a message on a broken line says which.
-    """
-    options = {"column_names": names, "skip_rows": skip, "encoding": encoding}
-    parse = pyarrow.csv.ParseOptions(delimiter=delimiter, quote_char='"' if quoted else False)
-    text = pa.dictionary(pa.int32(), pa.string())
-    convert = pyarrow.csv.ConvertOptions(
-        include_columns=list(columns),
-        column_types=dict.fromkeys(columns[:n_ids], text),
-        null_values=[""],  # an id of nothing is none; one of "NA" is an id
-        strings_can_be_null=True,
-    )
-    slow = pyarrow.csv.ReadOptions(**options, use_threads=False)  # one thread can number the lines
-
-    def source() -> Any:
-        return path if content is None else pa.BufferReader(content)
-
-    with _said(path):
-        with pyarrow.csv.open_csv(source(), slow, parse) as head:
-            _check_columns(columns, head.schema.names)
-        try:
-            table = pyarrow.csv.read_csv(source(), pyarrow.csv.ReadOptions(**options), parse, convert)
-        except pa.ArrowInvalid:
-            pyarrow.csv.read_csv(source(), slow, parse, convert)
-            raise
-    for place, name in enumerate(columns[:n_ids]):
-        table = table.set_column(place, name, _as_numbers(table[name].unify_dictionaries()))
-    return table
 
 
 def write_table(path: str | Path, table: pa.Table) -> None:
@@ -138,11 +97,6 @@ def read_column(frame: Any, name: str, gaps: bool = False) -> pa.ChunkedArray:
     return column
 
 
-def number_texts(ids: Sequence[str]) -> pa.ChunkedArray:
-    """Ids that came as text, as `read_delimited` has them: whole numbers where all are written as such."""
-    return _as_numbers(pa.chunked_array([pa.array(ids, pa.string()).dictionary_encode()]))
-
-
 def number_ids(column: pa.ChunkedArray, name: str) -> tuple[NDArray[np.int64], NDArray[Any]]:
     """Number the distinct ids in ascending order. -> (code of each event, ids)"""
     if not len(column):  # of no kind yet
@@ -157,11 +111,19 @@ def number_ids(column: pa.ChunkedArray, name: str) -> tuple[NDArray[np.int64], N
     rank = np.empty(len(order), dtype=np.int64)
     rank[order] = np.arange(len(order))
     ids = encoded.dictionary.take(pa.array(order)).to_numpy(zero_copy_only=False)
-    return rank[encoded.indices.to_numpy()], ids
+    codes = rank[encoded.indices.to_numpy()]
+    if ids.dtype == object:
+        _refuse_words(codes, ids, name)
+    return codes, ids
 
 
 def check_ids(kind: pa.DataType, name: str) -> None:
-    """Refuse a column of ids that are neither whole numbers nor text."""
+    """Refuse a column of ids that are neither integers nor text."""
+    if pa.types.is_floating(kind):
+        raise InvalidDataError(
+            f"Expected whole numbers or strings as ids in {name!r}, got {kind}; drop the rows without an id, then turn "
+            f"the column into integers, as pandas' .astype('int64') does."
+        )
     if not _is_text(kind) and not pa.types.is_integer(kind):
         raise InvalidDataError(f"Expected whole numbers or strings as ids in {name!r}, got {kind}.")
 
@@ -170,17 +132,6 @@ def check_numbers(kind: pa.DataType, name: str) -> None:
     """Refuse a column of values that are no numbers."""
     if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):
         raise InvalidDataError(f"Expected numbers in column {name!r}, got {kind}.")
-
-
-def _check_columns(wanted: Sequence[str], known: Iterable[Any]) -> None:
-    known = list(known)
-    if len(set(wanted)) < len(wanted):
-        raise InvalidDataError(f"Expected different columns for users, items and values, got {list(wanted)}.")
-    for name in wanted:
-        found = [column for column in known if column == name]
-        if len(found) != 1:
-            state = "is missing" if not found else f"stands {len(found)} times"
-            raise InvalidDataError(f"Expected one column {name!r}, but it {state}; the columns are {known}.")
 
 
 def _kind(path: Path, endings: Sequence[str], compressions: Sequence[str] = ()) -> str:
@@ -192,38 +143,22 @@ def _kind(path: Path, endings: Sequence[str], compressions: Sequence[str] = ()) 
     raise InvalidDataError(f"Expected a file that ends in .{', .'.join(endings)}, got {path.name}.")
 
 
-@contextmanager
-def _said(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except FileNotFoundError as error:
-        raise DataNotFoundError(f"Expected a file of events at {path}, got: {error.strerror or error}.") from error
-    except (pa.ArrowException, OSError, UnicodeError, LookupError) as error:
-        raise InvalidDataError(f"The file {path} cannot be read: {error}") from error
-
-
-def _as_numbers(ids: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Ids as whole numbers if each is written as one would write a whole number, else as they are."""
-    if ids.num_chunks == 0 or ids.null_count:
-        return ids
-    texts = ids.chunk(0).dictionary
-    try:
-        numbers = texts.cast(pa.int64())
-    except pa.ArrowInvalid:
-        return ids
-    if not numbers.cast(pa.string()).equals(texts):
-        return ids
-    return pa.chunked_array([numbers.take(chunk.indices) for chunk in ids.chunks])
-
-
 def _is_text(kind: pa.DataType) -> bool:
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 
 def _refuse_nulls(column: pa.ChunkedArray, name: str) -> None:
     if column.null_count:
-        first = pc.index(column.is_null(), True).as_py()
-        raise InvalidDataError(f"Expected a value in every row of {name!r}, got none in row {first} (from 0).")
+        raise no_id(None, f"row {pc.index(column.is_null(), True).as_py()} (from 0)", name)
+
+
+def _refuse_words(codes: NDArray[np.int64], ids: NDArray[Any], name: str) -> None:
+    """Refuse ids, in ascending order, of which one is blank or a word for nothing: it would be one user of many."""
+    places = np.searchsorted(ids, np.array(MISSING, dtype=object)).tolist()
+    found = [place for place, word in zip(places, MISSING, strict=True) if place < len(ids) and ids[place] == word]
+    found += [place for place in range(np.searchsorted(ids, "!")) if not ids[place].strip()]
+    if found:
+        raise no_id(ids[found[0]], f"row {int(np.flatnonzero(codes == found[0])[0])} (from 0)", name)
 
 
 def _sortable(texts: Any) -> Any:
@@ -235,23 +170,3 @@ def read_numbers(column: pa.ChunkedArray, name: str) -> NDArray[np.float64]:
     """A column of numbers as an array."""
     check_numbers(column.type, name)
     return np.asarray(column.to_numpy(), dtype=np.float64)
-
-
-def read_times(column: pa.ChunkedArray, name: str) -> NDArray[np.float64]:
-    """A column of dates, as seconds since 1970, or of numbers, as they are; 0 where there is no time."""
-    if pa.types.is_temporal(column.type):
-        try:
-            column = pc.divide(column.cast(pa.timestamp("us"), safe=False).cast(pa.int64()).cast(pa.float64()), 1e6)
-        except pa.ArrowException as error:  # a time of day, a duration
-            raise InvalidDataError(f"Expected dates or numbers in column {name!r}, got {column.type}.") from error
-    elif pa.types.is_null(column.type):
-        return np.zeros(len(column))
-    elif not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
-        raise InvalidDataError(
-            f"Expected dates or numbers in column {name!r}, got {column.type}; turn it into dates first, as "
-            f"pandas.to_datetime does."
-        )
-    times = read_numbers(column, name)
-    if np.isinf(times).any():
-        raise InvalidDataError(f"Expected finite times in column {name!r}, got {times[np.isinf(times)][0]}.")
-    return np.nan_to_num(times)

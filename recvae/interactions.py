@@ -15,11 +15,12 @@ from scipy import sparse
 
 from recvae.description import describe
 from recvae.errors import InvalidDataError, InvalidParameterError, InvalidTypeError, UnknownNameError
-from recvae.events import Duplicates, merge_events, select_cells
-from recvae.frames import number_ids, read_column, read_numbers, read_table, read_times, write_table
+from recvae.events import Account, Duplicates, account_for, merge_events, select_cells
+from recvae.frames import number_ids, read_column, read_numbers, read_table, write_table
 from recvae.ids import Ids as Ids
 from recvae.ids import ItemIndex, id_array
 from recvae.rows import VALUES, Values
+from recvae.times import read_times
 from recvae.validation import checked_sparse
 
 
@@ -36,6 +37,7 @@ class Interactions:
         keeps what came; a model applies the transform to training rows and to the rows it scores alike.
     times : csr_matrix of the structure of `matrix`, float64: when the first such event was, in seconds since 1970 if it
         came as a date, 0 where that is not known; None for data without times
+    account : what became of the rows that were read, as `print(data.account)` says it; None for a matrix
     """
 
     matrix: sparse.csr_matrix
@@ -45,6 +47,7 @@ class Interactions:
     genres: Ids | None = None
     values: Values = "binary"
     times: sparse.csr_matrix | None = None
+    account: Account | None = None
 
     @classmethod
     def from_frame(
@@ -70,10 +73,12 @@ class Interactions:
         `min_user` of the remaining events go (one pass each, as Liang et al. 2018 do it); repeated (user, item)
         pairs count once and are added up (`duplicates="sum"`) or the last one stands ("last", by `time` where there is
         one); explicit zeros are no events and go before counting. Without `value` each row counts 1. `time` is a
-        column of dates or of numbers, in which nothing and 0 mean that the time is not known.
+        column of dates or of numbers, in which nothing and 0 mean that the time is not known; numbers that all are
+        dates in milliseconds, microseconds or nanoseconds (from 1973 to 2286) become seconds. How many rows are no
+        events of their own, and why, is in `account`.
 
-        Raises InvalidDataError for a missing column, null ids, text where numbers belong, NaN, infinite or negative
-        values, and where no event is left.
+        Raises InvalidDataError for a missing column, null ids and those that are words for nothing ("nan", "NULL"),
+        text where numbers belong, NaN, infinite or negative values, times in several units, and where no event is left.
         """
         if min_value is not None and value is None:
             raise InvalidParameterError(f"Expected the column of values for min_value={min_value}, got value=None.")
@@ -81,11 +86,14 @@ class Interactions:
         items, item_ids = number_ids(read_column(frame, item), item)
         counts = np.ones(len(users)) if value is None else read_numbers(read_column(frame, value), value)
         events = sparse.coo_matrix((counts, (users, items)), shape=(len(user_ids), len(item_ids)))
-        when = None if time is None else read_times(read_column(frame, time, gaps=True), time)
+        when, unit = (None, "") if time is None else read_times(read_column(frame, time, gaps=True), time)
         matrix, times = merge_events(events, min_value, duplicates, when)
+        account = account_for(counts, min_value, duplicates, matrix.nnz)
+        account = account.noted(f"times came in {unit}, and are seconds" if unit not in ("", "seconds") else "")
         texts = _texts(titles, item_ids), _texts(genres, item_ids)
-        data = cls(matrix, user_ids, item_ids, *texts, _known(values), times)
-        return data.filter(max(min_item, 1), max(min_user, 1))
+        data = cls(matrix, user_ids, item_ids, *texts, _known(values), times, account)
+        data = data.filter(max(min_item, 1), max(min_user, 1))
+        return data if titles is None else replace(data, account=_titled(data, titles))
 
     @classmethod
     def read(
@@ -100,11 +108,13 @@ class Interactions:
     ) -> Interactions:
         """Read events from a Parquet file or folder, or from a delimited text file: .parquet, .csv, .tsv, .csv.gz.
 
-        Columns and `options` as in `from_frame`. In text files ids are whole numbers where all are written so, and
-        else text. Raises DataNotFoundError, InvalidDataError that names a broken line, and as `from_frame`.
+        Columns and `options` as in `from_frame`. In text files ids are integers where all are written so (7.0 is 7),
+        and else text; fields in quotes may hold line breaks. Raises DataNotFoundError, InvalidDataError that names a
+        broken line, from 1, and its column, and as `from_frame`.
         """
         columns = [name for name in (user, item, value, time) if name is not None]
-        return cls.from_frame(read_table(path, columns), user=user, item=item, value=value, time=time, **options)
+        table = read_table(path, columns, [] if value is None else [value])
+        return cls.from_frame(table, user=user, item=item, value=value, time=time, **options)
 
     def write(self, path: str | Path) -> None:
         """Write columns user, item, value and, where known, time to a .parquet, .csv or .tsv file, atomically."""
@@ -116,7 +126,7 @@ class Interactions:
 
     def describe(self) -> str:
         """Sizes, density, how active users and how popular items are, and what looks wrong: to be printed."""
-        return describe(self.matrix, self.values, self.times)
+        return describe(self.matrix, self.values, self.times, self.account)
 
     @classmethod
     def from_matrix(
@@ -175,7 +185,13 @@ class Interactions:
                 f"{min_item}; lower min_user or min_item."
             )
         left = np.bincount(kept.matrix.indices, minlength=kept.n_items)
-        return kept.select_items(np.flatnonzero(left)) if min_item >= 1 and not left.all() else kept
+        kept = kept.select_items(np.flatnonzero(left)) if min_item >= 1 and not left.all() else kept
+        if kept.account is None or kept.n_events == self.n_events:
+            return kept
+        of_items = int(counts[counts < min_item].sum())
+        account = kept.account.without(of_items, f"on items with fewer than {min_item} events")
+        of_users = self.n_events - of_items - kept.n_events
+        return replace(kept, account=account.without(of_users, f"of users with fewer than {min_user} events"))
 
     def select_users(self, rows: NDArray[Any]) -> Interactions:
         """The given rows (indices or mask), all items kept."""
@@ -272,7 +288,25 @@ def as_ids(ids: Sequence[Any] | Ids | None, expected: int, name: str) -> Ids:
 
 
 def _texts(texts: Mapping[Any, str] | None, item_ids: Ids) -> Ids | None:
-    return None if texts is None else np.array([texts.get(item, str(item)) for item in item_ids.tolist()], dtype=object)
+    """The text of each item, matched as by `ItemIndex`: 7 is "7". An item without has its id."""
+    if texts is None:
+        return None
+    written = {_written(item): text for item, text in texts.items()}
+    return np.array([written.get(str(item), str(item)) for item in item_ids.tolist()], dtype=object)
+
+
+def _titled(data: Interactions, titles: Mapping[Any, str]) -> Account | None:
+    """The account of data with titles, which says how many items have none."""
+    known = set(map(_written, titles))
+    n = sum(str(item) not in known for item in data.item_ids.tolist())
+    if data.account is None or not n:
+        return data.account
+    return data.account.noted(f"{n:,} of {data.n_items:,} items have no title, and go by their id")
+
+
+def _written(item: Any) -> str:
+    """How an id is written; 7.0 equals 7."""
+    return str(int(item) if isinstance(item, (float, np.floating)) and item.is_integer() else item)
 
 
 def _known(values: Values) -> Values:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,38 @@ import pyarrow as pa
 
 from recvae.cards import Table, table_files
 from recvae.errors import DataNotFoundError, InvalidDataError
-from recvae.frames import number_texts, read_delimited, read_table
+from recvae.frames import read_table
+from recvae.text import (
+    MISSING,
+    Format,
+    TextFile,
+    check_bytes,
+    checked_ids,
+    encoded,
+    number_texts,
+    open_text,
+    read_delimited,
+    said,
+)
 
 # item id -> text
 Texts = dict[int | str, str]
 EVENT_COLUMNS = ("user", "item", "value", "time")
+
+
+@dataclass(frozen=True)
+class Items:
+    """Titles and genres ("Drama|War") by item id, and how many rows of their file are of no use."""
+
+    titles: Texts = field(default_factory=dict)
+    genres: Texts = field(default_factory=dict)
+    without_id: int = 0
+    repeated: int = 0
+
+    def notes(self) -> list[str]:
+        """What is to be known of the file."""
+        said = [f"{self.without_id:,} rows of the items have no id"] if self.without_id else []
+        return said + ([f"{self.repeated:,} rows of the items repeat an id: the last stands"] if self.repeated else [])
 
 
 def read_events(folder: Path, table: Table) -> pa.Table:
@@ -50,25 +78,46 @@ def concat_events(tables: list[pa.Table], name: str) -> pa.Table:
     return whole
 
 
-def read_items(folder: Path, table: Table) -> tuple[Texts, Texts]:
-    """Titles and genres ("Drama|War") by item id, where the file has them. Raises as `read_events`."""
+def read_items(folder: Path, table: Table) -> Items:
+    """Titles and genres by item id, where the file has them. Raises as `read_events`."""
     path = folder / table.file
-    titles: Texts = {}
-    genres: Texts = {}
     columns = [*table.columns, *table.genre_flags]
-    try:
-        for fields in _lines(path, table, len(columns)):
-            if len(fields) != len(columns):
-                raise ValueError(f"expected {len(columns)} columns, got {len(fields)} in {fields}")
-            row = dict(zip(columns, fields, strict=True))
-            item: int | str = int(row["item"]) if row["item"].isdecimal() else row["item"]
-            titles[item] = row["title"]
-            genres[item] = row.get("genres") or "|".join(genre for genre in table.genre_flags if row[genre] == "1")
-    except FileNotFoundError as error:
-        raise _missing(path) from error
-    except (ValueError, LookupError) as error:  # too few columns, bytes that are no text
-        raise InvalidDataError(f"The file {path} is damaged after item {len(titles)}: {error}.") from error
-    return titles, genres if any(genres.values()) else {}
+    if not path.exists():
+        raise _missing(path)
+    with said(path):
+        text = open_text(path, _format(table, columns, spill=True))
+        check_bytes(text, columns, [columns.index("item")])
+        rows = _item_rows(text, columns)
+    kept = [row for row in rows if row["item"].strip() not in ("", *MISSING)]
+    if not kept:
+        return Items(without_id=len(rows))
+    ids = number_texts([row["item"] for row in kept]).to_pylist()
+    titles = dict(zip(ids, (row["title"] for row in kept), strict=True))
+    genres = {item: row.get("genres") or _flagged(row, table.genre_flags) for item, row in zip(ids, kept, strict=True)}
+    return Items(titles, genres if any(genres.values()) else {}, len(rows) - len(kept), len(kept) - len(titles))
+
+
+def _item_rows(text: TextFile, columns: Sequence[str]) -> list[dict[str, str]]:
+    found = list(text.records(strict=True))
+    head, body = found[: int(text.format.header)], found[int(text.format.header) :]
+    for line, fields in body:
+        if len(fields) != len(columns):
+            raise text.refused(line, f"expected {len(columns)} columns, got {len(fields)} in {fields}.")
+    place = list(columns).index("item")
+    numbers = [fields[place].isdecimal() for _, fields in body]
+    if head and all(numbers) and "".join(head[0][1][place : place + 1]).isdecimal():
+        raise text.refused(head[0][0], f"expected names of columns, got {head[0][1]}; set header = false.")
+    if not head and len(numbers) > 1 and not numbers[0] and all(numbers[1:]):
+        raise text.refused(body[0][0], f"expected a row, got what looks like names: {body[0][1]}; set header = true.")
+    return [dict(zip(columns, fields, strict=True)) for _, fields in body]
+
+
+def _flagged(row: dict[str, str], flags: Sequence[str]) -> str:
+    return "|".join(genre for genre in flags if row[genre] == "1")
+
+
+def _format(table: Table, columns: Sequence[str], spill: bool = False) -> Format:
+    return Format(table.delimiter, tuple(columns), table.header, table.encoding, table.quoted, spill)
 
 
 def _read_columns(path: Path, table: Table) -> pa.Table:
@@ -76,33 +125,49 @@ def _read_columns(path: Path, table: Table) -> pa.Table:
     wanted = [name for name in EVENT_COLUMNS if name in table.columns]
     if path.suffix == ".parquet":
         return read_table(path, wanted)
-    # the parser takes one character: "::" is ":" with an empty column after each
-    gap = len(table.delimiter) - 1
-    columns = [name or f"_{place}" for place, name in enumerate(table.columns)]
-    spread = [part for name in columns for part in [name, *(f"{name}.{place}" for place in range(gap))]]
-    names = spread[: len(spread) - gap]
-    return read_delimited(
-        path, table.delimiter[0], wanted, names, int(table.header), table.encoding, quoted=table.quoted
-    )
+    numbers = [name for name in wanted if name == "value"]
+    return read_delimited(path, _format(table, table.columns), wanted, numbers=numbers)
 
 
 def _read_adjacency(path: Path, table: Table) -> pa.Table:
     """One user in each line, with all of the user's items: "user item item ..."."""
-    users: list[str] = []
-    items: list[str] = []
-    try:
-        with path.open(encoding=_encoding(table)) as lines:
-            for number, line in enumerate(lines, 1):
-                if table.delimiter != "\t" and "\t" in line:
-                    raise ValueError(f"line {number} has another delimiter than {table.delimiter!r}: {line[:40]!r}")
-                user, *mine = line.rstrip("\r\n").removesuffix(table.delimiter).split(table.delimiter)
-                if mine and not (user.strip() and all(item.strip() == item != "" for item in mine)):
-                    raise ValueError(f"line {number} has an empty or spaced id: {line.strip()[:40]!r}")
-                users += [user] * len(mine)
-                items += mine
-    except (ValueError, LookupError) as error:
-        raise InvalidDataError(f"The file {path} is damaged after {len(items)} events: {error}.") from error
-    return pa.table({"user": number_texts(users), "item": number_texts(items)})
+    with said(path):
+        text = open_text(path, Format(table.delimiter, None, table.header, table.encoding, quoted=False))
+        check_bytes(text, (), ())
+        lines = list(text.records(strict=True))[int(table.header) :]
+    lines = [(line, fields[:-1] if fields[-1] == "" else fields) for line, fields in lines]
+    lines = [(line, fields) for line, fields in lines if len(fields) > 1]  # the others have no items
+    for line, fields in lines:
+        shown = table.delimiter.join(fields)
+        if table.delimiter != "\t" and "\t" in shown:
+            raise text.refused(line, f"another delimiter than {table.delimiter!r}: {shown[:40]!r}.")
+        if not (fields[0].strip() and all(item.strip() == item != "" for item in fields)):
+            raise text.refused(line, f"an empty or spaced id: {shown[:40]!r}.")
+    _refuse_counts(text, lines)
+    if lines and not any(map(str.isdecimal, lines[0][1])) and all(map(str.isdecimal, chain(*_fields(lines[1:])))):
+        raise text.refused(lines[0][0], f"expected ids, got what looks like names: {lines[0][1]}; set header = true.")
+    at = np.repeat([line for line, _ in lines], [len(fields) - 1 for _, fields in lines])
+    users = chain.from_iterable([fields[0]] * (len(fields) - 1) for fields in _fields(lines))
+    items = chain.from_iterable(fields[1:] for fields in _fields(lines))
+    ids = {"user": list(users), "item": list(items)}
+    return pa.table({name: checked_ids(text, encoded(texts), name, at) for name, texts in ids.items()})
+
+
+def _fields(lines: list[tuple[int, list[str]]]) -> Iterator[list[str]]:
+    return (fields for _, fields in lines)
+
+
+def _refuse_counts(text: TextFile, lines: list[tuple[int, list[str]]]) -> None:
+    """Refuse lines that say how many items they have where the user, or the first item, should be."""
+    for place, what in ((0, "in the place of a user"), (1, "after the user")):
+        counted = [fields[place : place + 1] == [str(len(fields) - place - 1)] for _, fields in lines]
+        if len(lines) > 1 + place and sum(counted) >= 0.9 * len(lines):
+            line, fields = lines[counted.index(True)]
+            raise text.refused(
+                line,
+                f"expected a user and all items, got the number of items {what}, here and in {sum(counted):,} of "
+                f"{len(lines):,} lines: {text.format.delimiter.join(fields)[:40]!r}; take it out.",
+            )
 
 
 def _read_blocks(path: Path, table: Table) -> pa.Table:
@@ -112,33 +177,15 @@ def _read_blocks(path: Path, table: Table) -> pa.Table:
     if before or not items:
         raise InvalidDataError(f"Expected {path} to begin with an item, such as '1:', got {before[:20]!r}.")
     wanted = [name for name in EVENT_COLUMNS if name in table.columns]
-    names = [name or f"_{place}" for place, name in enumerate(table.columns)]
-    body = b"".join(blocks)
-    events = read_delimited(
-        path, table.delimiter, wanted, names, encoding=table.encoding, content=body, n_ids=1, quoted=False
-    )
+    form = Format(table.delimiter, tuple(table.columns), False, table.encoding, quoted=False)
+    numbers = [name for name in wanted if name == "value"]
+    body = b"".join(b"\n" + block for block in blocks)  # an empty line for that of the item: lines keep their number
+    events = read_delimited(path, form, wanted, n_ids=1, numbers=numbers, content=body)
     sizes = [block.count(b"\n") for block in blocks]
     if sum(sizes) != len(events):
         raise InvalidDataError(f"Expected {path} without empty lines, got {sum(sizes) - len(events)}; take these out.")
     item = number_texts(items).take(pa.array(np.repeat(np.arange(len(items)), sizes)))
     return events.append_column("item", item)
-
-
-def _lines(path: Path, table: Table, n_columns: int) -> Iterator[list[str]]:
-    with path.open(encoding=_encoding(table), newline="") as lines:
-        if table.header:
-            next(lines, None)
-        if not table.quoted:  # the last column may hold delimiters
-            yield from (line.rstrip("\r\n").split(table.delimiter, n_columns - 1) for line in lines)
-        elif table.delimiter == ",":
-            yield from csv.reader(lines)
-        else:
-            yield from (line.rstrip("\r\n").split(table.delimiter) for line in lines)
-
-
-def _encoding(table: Table) -> str:
-    """That of the table; a mark at the beginning of a UTF-8 file is none of its text."""
-    return "utf-8-sig" if table.encoding.lower() in ("utf-8", "utf8") else table.encoding
 
 
 def _stands_as_text(ids: pa.ChunkedArray) -> bool:

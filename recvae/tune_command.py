@@ -8,7 +8,7 @@ from dataclasses import asdict
 
 from rich.table import Table
 
-from recvae.arguments import asked_split, assignments, check_out, say, say_dropped
+from recvae.arguments import asked_split, assignments, check_out, say, say_account, say_dropped
 from recvae.candidates import CANDIDATES, known_model
 from recvae.datasets import load_split
 from recvae.errors import InvalidParameterError, UnknownNameError
@@ -69,13 +69,15 @@ def _split(arguments: argparse.Namespace) -> Split:
         return split
     if arguments.dataset is None:
         raise InvalidParameterError("Expected --split or --heldout-users with --input, to have users to choose by.")
-    return load_split(
+    split = load_split(
         arguments.dataset,
         arguments.data_home,
         seed=arguments.split_seed,
         min_value=arguments.min_value,
         min_user=arguments.min_user,
     )
+    say_account(split.train, arguments.dataset)
+    return split
 
 
 def _config(tuned: Tuned) -> str:

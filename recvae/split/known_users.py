@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from recvae.description import DATES
 from recvae.errors import InvalidDataError, InvalidParameterError, InvalidTypeError
 from recvae.interactions import Interactions, match_ids
 from recvae.params import check_share, check_whole
 from recvae.split.holdout import SPLIT_SEED, Holdout, Split
+from recvae.times import DATES, UNITS, unit_of
 
 TRAIN, VALID, TEST = 0, 1, 2
 Time = float | str
@@ -131,15 +131,24 @@ def _date(time: float) -> str:
     return datetime.fromtimestamp(time, UTC).isoformat() if DATES[0] < time < DATES[1] else f"{time:g}"
 
 
-def _seconds(time: Time) -> float:
+def _seconds(time: Time, times: NDArray[np.float64]) -> float:
+    """A start as a number of the data's own times, those being seconds where the start is a date."""
+    dates = unit_of(times[times != 0])
     try:
-        return float(time)
+        number = float(time)
     except (TypeError, ValueError):
         pass
+    else:  # in the unit in which the times may have come
+        return number / UNITS[unit_of(np.array([number])) or "seconds"] if dates == "seconds" else number
     try:
         date = datetime.fromisoformat(str(time))
     except ValueError as error:
         raise InvalidParameterError(f"Expected a date such as 2018-01-31, or a number, got {time!r}.") from error
+    if dates != "seconds" and float(times.max()) > DATES[1]:
+        raise InvalidDataError(
+            f"Expected times in seconds since 1970 for a split at {time!r}, got numbers from {times.min():.15g} to "
+            f"{times.max():.15g}, perhaps milliseconds; turn them into seconds or dates, or name such a number."
+        )
     return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
 
 
@@ -148,7 +157,7 @@ def _start(part: str, start: Time | None, share: float | None, times: NDArray[np
     if start is not None:
         if share is not None:
             raise InvalidParameterError(f"Expected {part}_start or {part}_share, got both: {start!r} and {share!r}.")
-        return _seconds(start)
+        return _seconds(start, times)
     wanted = len(times) * (0.1 if share is None else check_share(f"{part}_share", share))
     known, counts = np.unique(times, return_counts=True)
     if len(known) < 2:

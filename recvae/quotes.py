@@ -1,0 +1,178 @@
+"""What quotes do in the bytes of a text file: whether fields have line breaks, and where one is never closed."""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import IO
+
+import numpy as np
+from numpy.typing import NDArray
+
+QUOTE, LF, CR = b'"\n\r'
+BLOCK = 1 << 20  # bytes, which caches hold
+
+
+@dataclass(frozen=True)
+class Quotes:
+    """What was found.
+
+    breaks : whether a field in quotes has line breaks
+    longest : bytes of the longest such field
+    open : the byte of a quote that is not closed, or only by one of another row; `end` where the file ends within it
+    nul : the first byte that is NUL
+    """
+
+    breaks: bool = False
+    longest: int = 0
+    open: int | None = None
+    end: bool = False
+    nul: int | None = None
+
+
+def scan_quotes(
+    file: IO[bytes], delimiter: bytes, quoted: bool, n_columns: int, is_row: Callable[[str], bool]
+) -> Quotes:
+    """Look at all bytes once; where there are no quotes, that is a search for one character.
+
+    A quote opens a field where it is its first character, and closes it where a delimiter or the end of a line comes
+    next; a quote written twice within is text. A field of several lines is taken for what it says, unless text comes
+    after its closing quote, or each of its lines could stand as a row of its own (`is_row`): then a quote was never
+    closed, and what closes it is one of another row.
+    """
+    start, opened, size, carried = 0, 0, BLOCK, b""
+    breaks, longest = False, 0
+    while True:
+        new = file.read(size)
+        new += file.readline() if new else b""
+        at = new.find(b"\0")
+        if at >= 0:
+            return Quotes(nul=start + len(carried) + at)
+        if not new:
+            return Quotes(breaks, longest, opened, True) if carried else Quotes(breaks, longest)
+        block = carried + new
+        carried = b""
+        if quoted and b'"' in block:
+            found = _scan(block, delimiter[0], n_columns, is_row)
+            if found.wrong is not None:
+                return Quotes(breaks, longest, start + found.wrong)
+            breaks, longest = breaks or found.breaks, max(longest, found.longest)
+            if found.tail is not None:
+                opened = start + found.tail
+                carried, block = block[found.rest :], block[: found.rest]
+        start += len(block)
+        size = max(BLOCK, 2 * len(carried))  # what is scanned again stays a share of the whole
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What quotes do in a block that begins and ends with a line.
+
+    wrong : the opening quote of the first field that is closed by one of another row
+    tail : the opening quote of the field that the block ends within; `rest` is where the row of that begins
+    """
+
+    breaks: bool = False
+    longest: int = 0
+    wrong: int | None = None
+    tail: int | None = None
+    rest: int = 0
+
+
+def _scan(block: bytes, delimiter: int, n_columns: int, is_row: Callable[[str], bool]) -> _Found:
+    a = np.frombuffer(block, np.uint8)
+    where = np.flatnonzero((a == QUOTE) | (a == LF) | (a == CR))
+    kind = a[where]
+    quotes = np.flatnonzero(kind == QUOTE)
+    at = where[quotes]
+    edge = np.zeros(256, dtype=bool)
+    edge[[delimiter, LF, CR]] = True
+    before = np.where(at > 0, a[at - 1], LF)
+    after = a[np.minimum(at + 1, len(a) - 1)]
+    after[at + 1 == len(a)] = LF
+    if block.startswith(b"\xef\xbb\xbf") and at[0] == 3:  # a byte order mark
+        before[0] = LF
+    toggles = (kind == QUOTE).astype(np.uint8)
+    toggles[quotes[_literal(at, edge[before] | (before == QUOTE), edge[after] | (after == QUOTE))]] = 0
+    inside = np.cumsum(toggles, dtype=np.uint8) & 1
+    within = np.flatnonzero((inside == 1) & (kind != QUOTE))
+    opens = np.zeros(len(where), dtype=np.intp)  # the event that opens the field, doubled quotes left out
+    first = quotes[(toggles[quotes] == 1) & (inside[quotes] == 1) & (before != QUOTE)]
+    tail, rest = None, 0
+    if inside[-1]:
+        tail = int(where[first[-1]])
+        rows = np.flatnonzero((inside == 0) & (kind != QUOTE))  # the ends of rows
+        rest = int(where[rows[-1]]) + 1 if len(rows) else 0
+    if not len(within):
+        return _Found(tail=tail, rest=rest)
+    opens[first] = first
+    opens = np.maximum.accumulate(opens)
+    closes = quotes[(toggles[quotes] == 1) & (inside[quotes] == 0) & (after != QUOTE)]
+    loose = np.zeros(len(where) + 1, dtype=bool)
+    loose[closes] = ~edge[after[np.searchsorted(quotes, closes)]]
+    fields, starts = np.unique(opens[within], return_index=True)
+    place = np.searchsorted(closes, fields)
+    closed = place < len(closes)  # but for the tail
+    ends = np.append(closes, len(where))[place]
+    longest = int((np.append(where, len(a))[ends] - where[fields]).max())
+    suspects = _dense(a, where, kind, within, starts, delimiter, n_columns - 1)
+    wrong = None
+    for index in np.flatnonzero(closed & (loose[ends] | suspects)):
+        opened, end = int(where[fields[index]]), int(where[ends[index]])
+        if loose[ends[index]] or _are_rows(block, opened, end, is_row):
+            wrong = opened
+            break
+    return _Found(True, longest, wrong, tail, rest)
+
+
+def _literal(at: NDArray[np.intp], opens: NDArray[np.bool_], closes: NDArray[np.bool_]) -> list[int]:
+    """Which quotes are text: those of a field that does not begin with one.
+
+    In good order quotes open and close in turn. Only where one is out of order is it looked at by itself.
+    """
+    odd = np.arange(len(at)) % 2 == 1
+    wrong = [np.flatnonzero(~np.where(odd == bool(turn), opens, closes)).tolist() for turn in (0, 1)]
+    literal: list[int] = []
+    turn = k = 0  # where k + turn is even, a quote should open
+    while True:
+        place = bisect.bisect_left(wrong[turn], k)
+        if place == len(wrong[turn]):
+            return literal
+        k = wrong[turn][place]
+        if (k + turn) % 2 == 0:
+            literal.append(k)
+            turn, k = 1 - turn, k + 1
+            while k < len(at) and at[k] == at[k - 1] + 1:
+                literal.append(k)
+                turn, k = 1 - turn, k + 1
+        else:  # text after a closing quote
+            k += 1
+
+
+def _dense(
+    a: NDArray[np.uint8],
+    where: NDArray[np.intp],
+    kind: NDArray[np.uint8],
+    within: NDArray[np.intp],
+    starts: NDArray[np.intp],
+    delimiter: int,
+    least: int,
+) -> NDArray[np.bool_]:
+    """Of the fields with line breaks `within`, whether each line after the first has so many delimiters."""
+    delimiters = np.flatnonzero(a == delimiter)
+    breaks = np.flatnonzero(kind != QUOTE)
+    begin = where[within] + 1
+    following = np.searchsorted(breaks, within, side="right")
+    end = np.append(where, len(a))[np.append(breaks, len(where))[following]]
+    enough = np.searchsorted(delimiters, end) - np.searchsorted(delimiters, begin) >= least
+    enough |= (kind[within] == CR) & (np.append(a, 0)[begin] == LF)  # one break, not two
+    return np.logical_and.reduceat(enough, starts)
+
+
+def _are_rows(block: bytes, opened: int, end: int, is_row: Callable[[str], bool]) -> bool:
+    """Whether each line that a field is in could stand as a row, if its opening quote were text."""
+    start = max(block.rfind(b"\n", 0, opened), block.rfind(b"\r", 0, opened)) + 1
+    stop = min((at for at in (block.find(b"\n", end), block.find(b"\r", end)) if at >= 0), default=len(block))
+    text = (block[start:opened] + block[opened + 1 : stop]).decode("utf-8", "replace")
+    return all(map(is_row, text.replace("\r\n", "\n").replace("\r", "\n").split("\n")))
