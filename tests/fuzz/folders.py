@@ -46,6 +46,18 @@ def write_files(folder: Path, files: Files) -> Path:
     return folder
 
 
+def manifest_bytes(manifest: Any) -> bytes:
+    """A manifest with a right checksum, where it has one."""
+    if isinstance(manifest, dict) and "sha256" in manifest:
+        content = {name: value for name, value in manifest.items() if name != "sha256"}
+        try:
+            whole = json.dumps(json.loads(json_text(content)), sort_keys=True)
+        except (ValueError, RecursionError):  # what cannot be read needs none
+            whole = ""
+        manifest = content | {"sha256": hashlib.sha256(whole.encode()).hexdigest()}
+    return json_text(manifest).encode()
+
+
 def sealed(files: Files, manifest: Any, within: str = "") -> Files:
     """Files with a manifest whose sizes and digests are right for those of its parts that are there."""
     parts = manifest.get("parts") if isinstance(manifest, dict) else None
@@ -54,7 +66,7 @@ def sealed(files: Files, manifest: Any, within: str = "") -> Files:
         content = files.get(within + name) if isinstance(name, str) else None
         if content is not None:
             part |= {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-    return files | {within + MANIFEST: json_text(manifest).encode()}
+    return files | {within + MANIFEST: manifest_bytes(manifest)}
 
 
 class Folders(Kind):
@@ -129,7 +141,7 @@ class Folders(Kind):
             original, files, manifest = self.choose(random)
             if manifest["parts"] or not name.startswith("a part"):
                 change(manifest)
-            return Mutant(f"{original}: {name}", files | {self.within + MANIFEST: json_text(manifest).encode()}, True)
+            return Mutant(f"{original}: {name}", files | {self.within + MANIFEST: manifest_bytes(manifest)}, True)
 
         return make
 
@@ -151,7 +163,7 @@ class Folders(Kind):
                 manifest, what = change_tree(random, manifest)
                 said.append(what)
             if how == "manifest":
-                files[self.within + MANIFEST] = json_text(manifest).encode()
+                files[self.within + MANIFEST] = manifest_bytes(manifest)
                 return Mutant(f"{original}: {'; '.join(said)}", files, True)
         if how == "bytes":
             name = str(random.choice([*names, self.within + MANIFEST]))

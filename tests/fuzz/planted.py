@@ -34,13 +34,13 @@ def everywhere(original: Any, replacement: Any) -> None:
 
 def _structure() -> None:
     """The check of a matrix's index arrays is off."""
-    everywhere(validation._check_compressed, lambda *given: None)
+    everywhere(validation.check_arrays, lambda *given: None)
 
 
 def _bound() -> None:
     """Items of a shard may be as many as there are, which is one too many."""
-    sound = shard_file._is_sound
-    everywhere(sound, lambda read, piece, n_items: sound(read, piece, n_items + 1))
+    sound = shard_file.is_sound
+    everywhere(sound, lambda read, rows, events, n_items: sound(read, rows, events, n_items + 1))
 
 
 def _not_numbers() -> None:
