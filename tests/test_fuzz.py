@@ -11,7 +11,7 @@ from pathlib import Path
 from tests.fuzz.refusals import refusals
 
 # mutants, those that are written by hand first; a long run has thousands: see docs/security.md
-SHORT = {"models": 500, "matrices": 150, "shards": 120, "checkpoints": 60, "numpy": 120, "results": 40, "cards": 60}
+SHORT = {"models": 400, "matrices": 100, "shards": 100, "checkpoints": 40, "numpy": 100, "results": 20, "cards": 40}
 ROOT = Path(__file__).parents[1]
 
 

@@ -81,7 +81,8 @@ def unpacked(raw: bytes) -> tuple[Any, dict[str, Any]]:
     size = int.from_bytes(raw[:8], "little")
     header = json.loads(raw[8 : 8 + size])
     about = json.loads(header.pop("__metadata__")["recvae"])
-    kinds = {"F32": np.float32, "F64": np.float64, "I32": np.int32, "I64": np.int64}
+    kinds = {"F16": np.float16, "F32": np.float32, "F64": np.float64, "BOOL": np.bool_}
+    kinds |= {f"{sign}{bits}": np.dtype(f"{sign.lower()}{bits // 8}").type for sign in "IU" for bits in (8, 16, 32, 64)}
     tensors = {}
     for name, entry in header.items():
         start, stop = entry["data_offsets"]

@@ -54,7 +54,19 @@ class ShardFolders(Folders):
 
     def directed(self) -> list[Any]:
         lies = ["ids of others", "one id less", "ids null", "no column", "no batch", "large lists", "items of int64"]
-        lies += ["nan", "negative", "outside", "wraps", "longer", "no items", "a float", "unsorted", "twice", "nulls"]
+        lies += [
+            "one too many",
+            "nan",
+            "negative",
+            "outside",
+            "wraps",
+            "longer",
+            "no items",
+            "a float",
+            "unsorted",
+            "twice",
+            "nulls",
+        ]
         made = [self._lie(name, lie) for lie in lies for name in ("plain", "values", "heldout")]
         return super().directed() + made
 
@@ -207,6 +219,8 @@ def change_arrow(random: Random, content: bytes, how: str = "") -> tuple[bytes, 
             values[one] = odd
     elif how == "outside" and len(items):
         items[one] = PLACES[int(random.integers(len(PLACES)))]
+    elif how == "one too many" and len(items):
+        items[-1] = N_ITEMS
     elif how == "wraps":
         offsets[1:3] = [2**31 - 1, -2]
     elif how == "offset":
