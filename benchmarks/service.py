@@ -14,6 +14,8 @@ import sys
 import tempfile
 import threading
 import time
+import traceback
+import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -35,7 +37,7 @@ N = 10
 KNOWN = 5  # items of a request that the model knows; one more is new each time
 GROWTH = 1.05  # memory that counts as constant: times what it was at the first mark, and so many MiB
 SLACK = 8.0
-SMALL = {"epochs": 1, "random_state": 0}
+SMALL: dict[str, Any] = {"epochs": 1, "random_state": 0}
 MODELS: dict[str, Recommender] = {
     "MultVAE": MultVAE(**SMALL),
     "HybridVAE": HybridVAE(**SMALL, l2=300.0),
@@ -55,7 +57,8 @@ def run_service(requests: int, home: Path | None = None, dataset: str = "sample"
     expected = {name: [_answer(model, history) for history in asked] for name, model in MODELS.items()}  # the warm-up
     with tempfile.TemporaryDirectory() as folder, _workers(Path(folder) / "log") as (port, pids):
         client = _Client(port, asked, expected, time.monotonic() + SECONDS)
-        started, marks = time.perf_counter(), []
+        started = time.perf_counter()
+        marks: list[State] = []
         for mark in range(MARKS):
             client.ask(range(mark * requests // MARKS, (mark + 1) * requests // MARKS))
             marks.append({"requests": (mark + 1) * requests // MARKS} | _looked_at(pids, Path(folder) / "log"))
@@ -163,6 +166,7 @@ def _serve(listening: socket.socket, log: Path) -> None:
     try:
         os.dup2(os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), 2)
         sys.stderr = os.fdopen(2, "w", buffering=1)  # where warnings go, whatever stood there before
+        warnings.resetwarnings()  # each is said once, whatever the process that measures does with them
         for _ in range(THREADS):
             threading.Thread(target=_accept, args=[listening], daemon=True).start()
         while os.getppid() == parent:
@@ -174,9 +178,12 @@ def _serve(listening: socket.socket, log: Path) -> None:
 def _accept(listening: socket.socket) -> None:
     while True:
         connection, address = listening.accept()
-        with connection, suppress(OSError):
-            connection.settimeout(TIMEOUT)
-            _Handler(connection, address, None)  # type: ignore[arg-type]  # it asks nothing of its server
+        try:
+            with connection:
+                connection.settimeout(TIMEOUT)
+                _Handler(connection, address, None)  # type: ignore[arg-type]  # it asks nothing of its server
+        except Exception:
+            traceback.print_exc()  # the client counts it as failed
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -7,15 +7,22 @@ import itertools
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import pyarrow as pa
 
 from recvae.callbacks import Callback, JsonLines, TensorBoard
 from recvae.candidates import CANDIDATES, known_model
 from recvae.checkpoint import Checkpoint, as_checkpoint
-from recvae.datasets import load_dataset, load_split, paths_of_dataset
-from recvae.errors import InvalidParameterError, UnknownNameError
+from recvae.datasets import load_dataset, load_split, load_touched, paths_of_dataset
+from recvae.errors import InvalidDataError, InvalidParameterError, UnknownNameError
 from recvae.files import check_writable
+from recvae.frames import read_table
+from recvae.histories import Histories, read_histories
+from recvae.ids import ItemIndex
 from recvae.interactions import Interactions
 from recvae.params import get_params, parse_param
 from recvae.paths import check_apart, output_path, relation_of
@@ -25,8 +32,9 @@ from recvae.split import SPLIT_OPTIONS, Holdout, Split, check_split, make_split,
 from recvae.streams import note
 from recvae.world import World
 
-INPUTS = ("input", "test_input", "model_file", "config", "results", "shards")  # arguments that name what is read
-FILES = ("out", "log", "study")  # those that name a file that is written
+# arguments that name what is read, and those that name a file that is written
+INPUTS = ("input", "seen", "test_input", "model_file", "config", "results", "shards")
+FILES = ("out", "log", "study")
 
 
 def check_out(arguments: argparse.Namespace, outputs: Mapping[str, Path] | None = None) -> None:
@@ -46,9 +54,10 @@ def check_out(arguments: argparse.Namespace, outputs: Mapping[str, Path] | None 
     if getattr(arguments, "dataset", None) is not None:
         read += paths_of_dataset(arguments.dataset, arguments.data_home)
     check_apart(written, read)
-    for flag, other in itertools.permutations(written, 2):
+    for other, flag in itertools.combinations(written, 2):
         relation = relation_of(written[flag], written[other])
-        if relation == "is" or (relation == "lies within" and other in files):
+        within_a_file = (relation == "lies within" and other in files) or (relation == "holds" and flag in files)
+        if relation == "is" or within_a_file:
             raise InvalidParameterError(
                 f"Expected {flag} to be another file than those that are read, and than {other}, got {written[flag]}."
             )
@@ -105,6 +114,47 @@ def load_events(arguments: argparse.Namespace) -> Interactions:
     )
     say_account(data, arguments.dataset)
     return data
+
+
+def load_histories(arguments: argparse.Namespace, index: ItemIndex) -> Histories:
+    """What users liked and what else they have touched, over the items of a model: of all users of the input.
+
+    With --min-user, of those who liked so many items. Raises InvalidDataError where nothing was liked, or nothing of
+    what was touched is among the items.
+    """
+    _check_source(arguments)
+    user, item, value = arguments.user, arguments.item, arguments.value
+    if arguments.dataset is None:
+        columns = [name for name in (user, item, value, arguments.time) if name is not None]
+        numbers = [] if value is None else [value]
+        events, min_value = read_table(arguments.input, columns, numbers), arguments.min_value
+    else:
+        events, min_value = load_touched(arguments.dataset, arguments.data_home, min_value=arguments.min_value)
+        value = "value" if "value" in events.column_names else None
+    besides = load_seen(arguments)
+    found = read_histories(events, index, user=user, item=item, value=value, min_value=min_value, seen=besides)
+    _check_histories(found, index, min_value)
+    if not arguments.min_user:
+        return found
+    chosen = np.flatnonzero(np.isin(found.users, load_events(arguments).user_ids))
+    seen = None if found.seen is None else found.seen[chosen]
+    return replace(found, users=found.users[chosen], rows=found.rows[chosen], seen=seen)
+
+
+def load_seen(arguments: argparse.Namespace) -> pa.Table | None:
+    """What users have touched besides, where --seen says it."""
+    return None if arguments.seen is None else read_table(arguments.seen, [arguments.user, arguments.item])
+
+
+def _check_histories(found: Histories, index: ItemIndex, min_value: float | None) -> None:
+    if found.rows.nnz == found.unknown.events == 0:
+        floor = "" if min_value is None else f" and at least {min_value:g}"
+        raise InvalidDataError(f"Expected at least one event with a value of more than 0{floor}, got none.")
+    if found.rows.nnz == 0 and found.seen is None:
+        raise InvalidDataError(
+            f"Expected events on some of the {len(index):,} items, such as {next(iter(index))!r}, got none: the items "
+            f"here are such as {found.unknown.examples[0]!r}."
+        )
 
 
 def _read(path: Path, arguments: argparse.Namespace, min_user: int) -> Interactions:

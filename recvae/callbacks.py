@@ -213,7 +213,7 @@ def _check_log(path: Path) -> None:
         ours = isinstance(first, dict) and first.get("event") == "begin"
     except FileNotFoundError:
         return
-    except ValueError:
+    except (ValueError, RecursionError):
         ours = False
     if not ours:
         raise OutputError(f"Expected a new file or a log of earlier fits to append to, got {path}, which is neither.")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -21,7 +22,18 @@ from torch import Tensor
 from recvae.callbacks import Epoch
 from recvae.errors import InvalidDataError, InvalidParameterError, InvalidTypeError, OutputError
 from recvae.files import replacing
-from recvae.large.folder import MANIFEST, Manifest, Written, claimed, digest_of, read_manifest
+from recvae.large.folder import (
+    MANIFEST,
+    Manifest,
+    Written,
+    check_integer,
+    check_number,
+    claimed,
+    digest_of,
+    read_manifest,
+    sound_manifest,
+)
+from recvae.nn.rowwise_adam import RowwiseAdam
 from recvae.nn.sharded import slices
 from recvae.params import check_whole
 from recvae.paths import output_path
@@ -59,6 +71,15 @@ class Checkpoint:
             check_whole("epochs of a Checkpoint", self.epochs, 1)
 
 
+@dataclass(frozen=True)
+class Size:
+    """How large a run is: its users, its epochs, and the steps of an epoch."""
+
+    users: int
+    epochs: int
+    steps: int
+
+
 def as_checkpoint(checkpoint: Checkpoint | str | Path | None) -> Checkpoint | None:
     """What `fit` was given, checked; a folder alone has the default intervals."""
     made = Checkpoint(checkpoint) if isinstance(checkpoint, (str, os.PathLike)) else checkpoint
@@ -71,12 +92,18 @@ def as_checkpoint(checkpoint: Checkpoint | str | Path | None) -> Checkpoint | No
 
 @contextmanager
 def kept(
-    checkpoint: Checkpoint | None, part: str, settings: Callable[[], dict[str, Any]], state: State, team: Team
+    checkpoint: Checkpoint | None,
+    part: str,
+    settings: Callable[[], dict[str, Any]],
+    state: State,
+    team: Team,
+    size: Size,
 ) -> Iterator[Saver]:
     """Bring `state` to where the run of that part was, and keep it from there on.
 
     settings : all that determines the run, as JSON can hold it; asked for only if there is a checkpoint
     team : all its ranks call this, the writer writes, and all read; how many they are may change from run to run
+    size : of the run, which no state can go beyond
 
     Raises InvalidParameterError where the folder was begun by another run, InvalidDataError where what it holds is
     damaged, OutputError where it cannot be written or another process holds it.
@@ -94,7 +121,7 @@ def kept(
         team.world.barrier()  # from here on it is there to be read
         manifest = read_manifest(folder, KIND, Written, settings())
         if manifest.parts:
-            _restore(state, folder, manifest, team)
+            _restore(state, folder, manifest, team, size)
         yield _Keeper(checkpoint, folder, manifest, team)
 
 
@@ -189,8 +216,10 @@ def _names(optimizer: torch.optim.Optimizer, named: dict[str, Any]) -> list[str]
     return [by_parameter[id(parameter)] for group in optimizer.param_groups for parameter in group["params"]]
 
 
-def _restore(state: State, folder: Path, manifest: Manifest[Written], team: Team) -> None:
+def _restore(state: State, folder: Path, manifest: Manifest[Written], team: Team, size: Size) -> None:
     """Bring a fresh state to the place that the folder holds."""
+    with sound_manifest(folder):
+        history = _check_facts(manifest, size)
     (part,) = manifest.parts
     path = folder / part.file
     if not part.is_whole(folder):
@@ -198,16 +227,107 @@ def _restore(state: State, folder: Path, manifest: Manifest[Written], team: Team
             f"Expected the checkpoint {path} as it was written, got other content; delete {folder} to begin again."
         )
     try:
-        _fill(state, _read(path, state), team)
-        facts = manifest.facts
-        state.history = [Epoch(**epoch) for epoch in facts["history"]]
+        facts, tensors = manifest.facts, _read(path, state)
+        _check_tensors(state, tensors, facts["step"], size)
+        _fill(state, tensors, team)
+        state.history = history
         state.seed, state.best, state.best_epoch = facts["seed"], facts["best"], facts["best_epoch"]
         state.done = facts["step"]
-    except (KeyError, TypeError, ValueError, RuntimeError, safetensors.SafetensorError) as error:
+    except (
+        LookupError,
+        TypeError,
+        ValueError,
+        RuntimeError,
+        OSError,
+        AttributeError,
+        safetensors.SafetensorError,
+    ) as error:
+        reason = ascii(str(error).partition("\n")[0])[1:-1]
         raise InvalidDataError(
-            f"Expected the checkpoint {path} to fit the file {folder / MANIFEST}, got: {error}; delete {folder} to "
-            f"begin again."
+            f"Expected the checkpoint {path} to fit the file {folder / MANIFEST}, got: {reason:.200}; delete {folder} "
+            f"to begin again."
         ) from error
+
+
+def _check_facts(manifest: Manifest[Written], size: Size) -> list[Epoch]:
+    """The epochs that the run has behind it. Raises ValueError, KeyError or TypeError for what no such run writes."""
+    facts, history = manifest.facts, list[Epoch]()
+    if len(manifest.parts) != 1 or not Path(manifest.parts[0].file).match(PATTERN):
+        raise ValueError(f"expected one file {PATTERN}, got {len(manifest.parts)} files")
+    check_integer("seed", facts["seed"], high=2**64 - 1)
+    check_integer("epoch", facts["epoch"], high=size.epochs)
+    check_integer("step", facts["step"], high=size.steps)
+    if type(facts["history"]) is not list or len(facts["history"]) != facts["epoch"]:
+        raise ValueError(f"expected a history of {facts['epoch']} epochs")
+    check_integer("best_epoch", facts["best_epoch"], 1, max(1, facts["epoch"]))
+    if facts["best"] != -math.inf:
+        check_number("best", facts["best"])
+    for number, record in enumerate(facts["history"], 1):
+        epoch = Epoch(**record)
+        check_integer("epoch", epoch.epoch, number, number)
+        for name in ("nll", "kl", "loss", "beta", "seconds"):
+            check_number(name, getattr(epoch, name))
+        for name in ("valid", "best", "users_per_second"):
+            if getattr(epoch, name) not in (None, -math.inf):
+                check_number(name, getattr(epoch, name))
+        if type(epoch.part) is not str:
+            raise ValueError(f"expected the name of a part, got {epoch.part!r:.80}")
+        history.append(epoch)
+    return history
+
+
+def _check_tensors(state: State, tensors: dict[str, Tensor], done: int, size: Size) -> None:
+    """Raise ValueError or KeyError for tensors that no such state has."""
+    parameters = dict(state.network.named_parameters())
+    groups: dict[str, set[str]] = {"network": set(), "best": set(), "prior": set()}
+    moments: dict[tuple[int, int], set[str]] = {}
+    for full, tensor in tensors.items():
+        kind, _, name = full.partition(".")
+        if not tensor.isfinite().all():
+            raise ValueError(f"numbers that are not finite in {full}")
+        if kind in ("network", "best"):
+            _check_shape(full, tensor, parameters[name].shape, parameters[name].dtype)
+        elif kind == "optimizer":
+            number, index, moment = _check_moment(full, tensor, state.optimizers, parameters)
+            moments.setdefault((number, index), set()).add(moment)
+        elif kind == "prior":
+            _check_shape(full, tensor, (size.users, state.network.decoder.latent_dim), torch.float32)
+        elif full != "steps":
+            raise ValueError(f"a tensor {full!r:.80}")
+        if kind in groups:
+            groups[kind].add(name)
+    _check_shape("steps", tensors["steps"], (done, 3), torch.float32)
+    if groups["network"] != set(parameters) or groups["best"] not in (set(), set(parameters)):
+        raise ValueError("the tensors of another network")
+    for (number, index), found in moments.items():
+        by_row = isinstance(state.optimizers[number], RowwiseAdam)
+        if found != ({"step", "second"} if by_row else {"step", "exp_avg", "exp_avg_sq"}):
+            raise ValueError(f"of optimizer {number} and parameter {index} only {', '.join(sorted(found))}")
+
+
+def _check_moment(
+    full: str, tensor: Tensor, optimizers: Sequence[torch.optim.Optimizer], parameters: dict[str, Any]
+) -> tuple[int, int, str]:
+    """Raise ValueError or LookupError for what is no moment of a parameter. -> the numbers of both, and its name"""
+    number, index, moment = full.split(".")[1:]
+    check_integer("the number of an optimizer", int(number), 0, len(optimizers) - 1)
+    names = _names(optimizers[int(number)], parameters)
+    check_integer("the number of a parameter", int(index), 0, len(names) - 1)
+    parameter = parameters[names[int(index)]]
+    shapes: dict[str, Any] = {
+        "step": (),
+        "second": parameter.shape[:1],
+        "exp_avg": parameter.shape,
+        "exp_avg_sq": parameter.shape,
+    }
+    if tuple(tensor.shape) != tuple(shapes[moment]) or (moment != "exp_avg" and tensor.numel() and tensor.min() < 0):
+        raise ValueError(f"a moment {full} of shape {tuple(tensor.shape)}, or below 0")
+    return int(number), int(index), moment
+
+
+def _check_shape(name: str, tensor: Tensor, shape: Sequence[int], dtype: torch.dtype) -> None:
+    if tuple(tensor.shape) != tuple(shape) or tensor.dtype != dtype:
+        raise ValueError(f"{name} of {tensor.dtype} {tuple(tensor.shape)}, not {dtype} {tuple(shape)}")
 
 
 def _read(path: Path, state: State) -> dict[str, Tensor]:

@@ -264,7 +264,12 @@ def _recommend(parser: argparse.ArgumentParser) -> None:
     """
     add = parser.add_argument
     add("model_file", type=path, nargs="?", default=NEEDED, help="what recvae train wrote")
-    add_events(parser)
+    add_events(
+        parser,
+        "the least value of what was liked, which the model reads; the rest was seen, and is not recommended either; "
+        "anyone who liked nothing gets a list too",
+    )
+    add("--seen", type=path, help="a file of what users have touched besides, with columns as --input: not recommended")
     add("-N", type=int, default=10, dest="N", help="items for each user (default: 10)")
     add("--out", help="a .csv, .tsv, .parquet or .jsonl file (default: CSV on standard output), or DIR/, see below")
     add("--json", action="store_true", help="print JSON, one line for each recommendation, in the place of CSV")

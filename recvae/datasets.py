@@ -43,8 +43,24 @@ def load_dataset(
     if card.events is None:
         return _sample(card, min_value, min_user)
     files = _read(card, home, show_progress)
-    events = files.events if files.test is None else concat_events([files.events, files.test], name)
-    return _interactions(card, files, events, min_value, min_user)
+    return _interactions(card, files, files.all_events(name), min_value, min_user)
+
+
+def load_touched(
+    name: str, home: str | Path | None = None, *, min_value: float | None = None, show_progress: bool = True
+) -> tuple[pa.Table, float | None]:
+    """All that users of a data set have touched, and the least value of what they liked, as its card has it.
+
+    Arguments and errors as of `load_dataset`. -> columns user, item and, where the data have them, value and time: of
+        all events, those below `min_value` and those of few users among them; `min_value`, else that of the protocol
+    """
+    card = load_card(name)
+    if card.events is None:
+        data = _sample(card, min_value, 0)
+        cells = data.matrix.tocoo()
+        return pa.table({"user": data.user_ids[cells.row], "item": data.item_ids[cells.col]}), None
+    events = _read(card, home, show_progress).all_events(name)
+    return events, _min_value(card, events, min_value)
 
 
 def load_split(
@@ -121,6 +137,10 @@ class _Files:
     test: pa.Table | None
     items: Items
 
+    def all_events(self, name: str) -> pa.Table:
+        """Those of the test among the others."""
+        return self.events if self.test is None else concat_events([self.events, self.test], name)
+
 
 def _sample(card: Card, min_value: float | None, min_user: int | None) -> Interactions:
     if card.name != "sample":
@@ -152,9 +172,7 @@ def _interactions(
     min_item: int | None = None,
 ) -> Interactions:
     protocol = card.protocol
-    min_value = protocol.min_value if min_value is None else min_value
-    if min_value is not None and "value" not in events.column_names:
-        raise _no_values(card, min_value)
+    min_value = _min_value(card, events, min_value)
     data = Interactions.from_frame(
         events,
         value="value" if "value" in events.column_names else None,
@@ -167,6 +185,14 @@ def _interactions(
         values=protocol.values,
     )
     return data if data.account is None else replace(data, account=data.account.noted(*files.items.notes()))
+
+
+def _min_value(card: Card, events: pa.Table, asked: float | None) -> float | None:
+    """The least value of an event that counts: the card's, unless another one is asked for."""
+    min_value = card.protocol.min_value if asked is None else asked
+    if min_value is not None and "value" not in events.column_names:
+        raise _no_values(card, min_value)
+    return min_value
 
 
 def _no_values(card: Card, min_value: float) -> InvalidParameterError:

@@ -25,6 +25,8 @@ RATIO = 100  # unpacked bytes to packed ones, at most: text of events has 3 to 1
 SMALL = 16 << 20  # bytes that an archive may have unpacked whatever the ratio
 CHUNK = 1 << 20
 ENCRYPTED = 1  # the flag of a member
+# what zipfile and its decompressors raise for bytes that are not theirs; NotImplementedError is a RuntimeError
+DAMAGED = (zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError, struct.error, RuntimeError, ValueError)
 
 
 def fetch(card: Card, home: Path, show_progress: bool = True) -> Path:
@@ -98,25 +100,16 @@ def _unpack(archive: Path, folder: str, scratch: Path) -> Path:
             _check_members(members, archive, scratch)
             for member in members:
                 _unpack_member(content, member, top)
-    except OSError as error:
-        if not isinstance(error, RecvaeError):
-            raise OutputError(
-                f"Expected to unpack {archive.name} in {scratch.parent}, got: {error.strerror}; nothing of it is kept."
-            ) from error
+    except RecvaeError:  # some are kin of those below
         raise
-    except (
-        zipfile.BadZipFile,
-        EOFError,
-        zlib.error,
-        lzma.LZMAError,
-        struct.error,
-        NotImplementedError,
-        RuntimeError,
-        ValueError,
-    ) as error:
-        if isinstance(error, RecvaeError):
-            raise
-        raise _damaged(archive, error) from error
+    except OSError as error:
+        raise OutputError(
+            f"Expected to unpack {archive.name} in {scratch.parent}, got: {error.strerror}; nothing of it is kept."
+        ) from error
+    except DAMAGED as error:
+        raise InvalidDataError(
+            f"Expected a whole zip archive, got {archive.name}, which is damaged: {error}."
+        ) from error
     if not check_below(top, folder, "the folder of the data set").is_dir():
         raise InvalidDataError(f"Expected a folder {folder} in {archive.name}, got none; it is another archive.")
     return top / folder
@@ -157,10 +150,6 @@ def _unpack_member(content: zipfile.ZipFile, member: zipfile.ZipInfo, top: Path)
             if written > member.file_size:
                 raise zipfile.BadZipFile(f"{member.filename!r} is longer than it says")
             file.write(chunk)
-
-
-def _damaged(archive: Path, error: Exception) -> InvalidDataError:
-    return InvalidDataError(f"Expected a whole zip archive, got {archive.name}, which is damaged: {error}.")
 
 
 @contextmanager

@@ -32,7 +32,7 @@ def shown(value: object, width: int = 80) -> str:
     try:
         text = one_line(repr(value))
     except ValueError:  # an integer of more digits than Python writes
-        text = f"a {type(value).__name__} that is too long to be shown"
+        text = f"{type(value).__name__} too long to be shown"
     return text if len(text) <= width else f"{text[: width - 3]}..."
 
 

@@ -52,20 +52,23 @@ def add_split(parser: argparse.ArgumentParser, default: str, given: bool = False
         add("--test-input", type=path, help="given: the file of test events, with columns as in --input")
 
 
-def add_events(parser: argparse.ArgumentParser) -> None:
-    """Where events come from: a file with columns of any name, or a data set."""
+WEAK = "leave out events of a lower value"
+
+
+def add_events(parser: argparse.ArgumentParser, weak: str = WEAK) -> None:
+    """Where events come from: a file with columns of any name, or a data set; `weak` says what of low values."""
     add = parser.add_argument_group("events").add_argument
     add("--input", type=path, help="a .csv, .tsv or .parquet file, or a folder of Parquet files")
-    add_columns(add)
+    add_columns(add, weak)
     add("--time", help="its column of times: dates or numbers (default: none)")
     add_dataset(add, None, "")
 
 
-def add_columns(add: Any) -> None:
+def add_columns(add: Any, weak: str = WEAK) -> None:
     """Which columns of the input count, and what of them."""
     add("--user", default="user", help="its column of user ids (default: user)")
     add("--item", default="item", help="its column of item ids (default: item)")
     add("--value", help="its column of values (default: each row counts 1)")
-    add("--min-value", type=float, help="leave out events of a lower value")
+    add("--min-value", type=float, help=weak)
     add("--min-user", type=int, help="leave out users with fewer events")
     add("--values", choices=VALUES, default="binary", help="how values are read (default: binary)")

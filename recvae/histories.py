@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from recvae.errors import InvalidDataError, InvalidParameterError, InvalidTypeError
+from recvae.events import check_min_value
 from recvae.frames import number_ids, read_column, read_numbers
 from recvae.ids import Ids, ItemIndex, id_array, listed
 from recvae.rows import check_content
@@ -45,13 +46,16 @@ class Histories:
     """Rows for `model.recommend`, and whose they are.
 
     users : (U,) raw ids of the rows
-    rows : csr_matrix (U, I) float32, canonical; empty for a user none of whose items is known
-    unknown : the events that are not in `rows`
+    rows : csr_matrix (U, I) float32, canonical: what users liked; empty for a user none of whose items is known
+    unknown : the events that are not in `rows` because of their items
+    seen : csr_matrix (U, I), canonical: what users touched without liking it, to be left out of their lists; None where
+        there is nothing
     """
 
     users: Ids
     rows: sparse.csr_matrix
     unknown: Unknown
+    seen: sparse.csr_matrix | None = None
 
 
 def read_histories(
@@ -61,6 +65,8 @@ def read_histories(
     user: str = "user",
     item: str = "item",
     value: str | None = None,
+    min_value: float | None = None,
+    seen: Any = None,
 ) -> Histories:
     """Raw ids of what users did -> rows over the items of a model.
 
@@ -69,25 +75,35 @@ def read_histories(
         or for each user with a column of lists of items; its users come in ascending order.
     item_ids : `model.item_ids_`, or an ItemIndex of them, which is built once where requests are many
 
-    Ids are matched as by `ItemIndex`. An item that stands twice in a history is added up, as in `Interactions`, and
-    counts once where the model reads values as binary. Items that are not known are counted in `unknown`.
+    min_value : the least `value` of an event that was liked; the items of the others, and of values of 0, were seen,
+        unless another event of the user says that they were liked
+    seen : what users have touched besides, in one of the forms of `histories`; with named users, a dict or a frame.
+        Users who are there alone have an empty row, after the others or, with a frame, in ascending order among them
 
-    Raises InvalidTypeError for ids that are no whole numbers or strings and for what is no list of them,
-    InvalidDataError for gaps, missing columns and values that are no numbers >= 0.
+    Ids are matched as by `ItemIndex`. An item that stands twice in a history is added up, as in `Interactions`, and
+    counts once where the model reads values as binary. Items that are not known are counted in `unknown` where they
+    were liked; those that were seen alone cannot be recommended anyway.
+
+    Raises InvalidTypeError for ids that are no integers or strings and for what is no list of them, InvalidDataError
+    for gaps, missing columns and values that are no numbers >= 0, but for those below `min_value`,
+    InvalidParameterError for values without a frame and `min_value` without values.
     """
     index = item_ids if isinstance(item_ids, ItemIndex) else ItemIndex(item_ids)
     if value is not None and isinstance(histories, (Mapping, list, tuple)):
         raise InvalidParameterError(f"Expected value={value!r} with a frame only, got {type(histories).__name__}.")
-    if isinstance(histories, Mapping):
-        return _from_lists(id_array(list(histories), "users"), histories.values(), index)
-    if isinstance(histories, (list, tuple)):
-        return _from_lists(np.arange(len(histories)), histories, index)
-    if not any(hasattr(type(histories), name) for name in ("columns", "column_names")):
+    if min_value is not None:
+        check_min_value(min_value)
+        if value is None:
+            raise InvalidParameterError(f"Expected the column of values for min_value={min_value}, got value=None.")
+    found = _read(("histories", "the history of user"), histories, index, user, item, value, min_value)
+    if seen is None:
+        return found
+    if isinstance(seen, (list, tuple)) and not isinstance(histories, (list, tuple)):
         raise InvalidTypeError(
-            f"Expected histories as a dict {{user: [item, ...]}}, a list of lists or a frame, got "
-            f"{type(histories).__name__}."
+            f"Expected seen as a dict or a frame, which name its users as the histories do, got {type(seen).__name__}."
         )
-    return _from_frame(histories, index, user, item, value)
+    touched = _read(("seen", "what was seen by user"), seen, index, user, item, None, None)
+    return _with_seen(found, touched, ascending=not isinstance(histories, (Mapping, list, tuple)))
 
 
 def ranking_table(
@@ -127,11 +143,67 @@ def as_frame(table: pa.Table, like: Any) -> Any:
     return sys.modules["polars"].from_arrow(table) if "polars" in libraries else table
 
 
-def _from_lists(users: Ids, lists: Iterable[Any], index: ItemIndex) -> Histories:
+def _read(
+    said: tuple[str, str],
+    events: Any,
+    index: ItemIndex,
+    user: str,
+    item: str,
+    value: str | None,
+    min_value: float | None,
+) -> Histories:
+    """Events in any of their forms. said : how errors name them all, and those of a user"""
+    what, mine = said
+    if isinstance(events, Mapping):
+        return _from_lists(mine, id_array(list(events), "users"), events.values(), index)
+    if isinstance(events, (list, tuple)):
+        return _from_lists(mine, np.arange(len(events)), events, index)
+    if not any(hasattr(type(events), name) for name in ("columns", "column_names")):
+        raise InvalidTypeError(
+            f"Expected {what} as a dict {{user: [item, ...]}}, a list of lists or a frame, got {type(events).__name__}."
+        )
+    return _from_frame(events, index, user, item, value, min_value)
+
+
+def _with_seen(found: Histories, touched: Histories, ascending: bool) -> Histories:
+    """Histories with what else was touched, as the rows of other histories have it, and with their users."""
+    row_of = ItemIndex(found.users).places(touched.users)
+    others = np.flatnonzero(row_of < 0)
+    row_of[others] = len(found.users) + np.arange(len(others))
+    users, order = found.users, np.arange(len(found.users))
+    if len(others):
+        users = _joined(users, touched.users[others])
+        order = np.argsort(users, kind="stable") if ascending else np.arange(len(users))
+    place_of = np.empty(len(users), dtype=np.int64)
+    place_of[order] = np.arange(len(users))
+    shape = (len(users), found.rows.shape[1])
+    seen = [(row_of, touched.rows)] + ([] if found.seen is None else [(np.arange(len(found.users)), found.seen)])
+    rows, columns = (
+        np.concatenate(parts)
+        for parts in zip(*((place_of[of[_row_of_each(cells)]], cells.indices) for of, cells in seen), strict=True)
+    )
+    liked = found.rows
+    if len(others):
+        liked = _matrix(place_of[_row_of_each(liked)], liked.indices, liked.data.astype(np.float64), shape)
+    return Histories(users[order], liked, found.unknown, _matrix(rows, columns, None, shape))
+
+
+def _joined(users: Ids, others: Ids) -> Ids:
+    """Ids and others after them, of the type that they have where that is one."""
+    if not len(users) or users.dtype == others.dtype:
+        return np.concatenate([users, others]) if len(users) else others
+    return id_array([*users.tolist(), *others.tolist()], "users of histories and of seen")
+
+
+def _row_of_each(cells: sparse.csr_matrix) -> Places:
+    return np.repeat(np.arange(cells.shape[0]), np.diff(cells.indptr))
+
+
+def _from_lists(said: str, users: Ids, lists: Iterable[Any], index: ItemIndex) -> Histories:
     names: list[Any] = []
     lengths = []
     for user, items in zip(users.tolist(), lists, strict=True):
-        mine = listed(items, f"the history of user {user!r}")
+        mine = listed(items, f"{said} {user!r}")
         names += mine
         lengths.append(len(mine))
     rows = np.repeat(np.arange(len(lengths)), lengths)
@@ -141,7 +213,9 @@ def _from_lists(users: Ids, lists: Iterable[Any], index: ItemIndex) -> Histories
     return Histories(users, _matrix(rows, places, None, (len(lengths), len(index))), unknown)
 
 
-def _from_frame(frame: Any, index: ItemIndex, user: str, item: str, value: str | None) -> Histories:
+def _from_frame(
+    frame: Any, index: ItemIndex, user: str, item: str, value: str | None, min_value: float | None
+) -> Histories:
     rows, users = number_ids(read_column(frame, user), user)
     column = read_column(frame, item)
     if is_listing(column.type):
@@ -150,12 +224,32 @@ def _from_frame(frame: Any, index: ItemIndex, user: str, item: str, value: str |
         rows = np.repeat(rows, pc.list_value_length(column).to_numpy())
         column = read_column(pa.table({item: pc.list_flatten(column)}), item)
     codes, items = number_ids(column, item)
-    found = index.places(items)
+    places, shape, seen = index.places(items)[codes], (len(users), len(index)), None
     values = None if value is None else read_numbers(read_column(frame, value), value)
     if values is not None:
-        check_content(values)
-    unknown = Unknown(int((found[codes] < 0).sum()), _examples(items[found < 0].tolist()))
-    return Histories(users, _matrix(rows, found[codes], values, (len(users), len(index))), unknown)
+        liked = _liked(values, min_value)
+        check_content(values[liked])
+        if not liked.all():
+            seen = _only_seen(rows, places, liked, shape)
+            rows, places, codes, values = rows[liked], places[liked], codes[liked], values[liked]
+    unknown = places < 0
+    strange = Unknown(int(unknown.sum()), _examples(items[np.unique(codes[unknown])].tolist()))
+    return Histories(users, _matrix(rows, places, values, shape), strange, seen)
+
+
+def _liked(values: NDArray[np.float64], min_value: float | None) -> NDArray[np.bool_]:
+    """Which events say that an item was liked, by their values; NaN among them, to be refused."""
+    return (values != 0) if min_value is None else ~(values < min_value) & (values != 0)
+
+
+def _only_seen(
+    rows: Places, places: Places, liked: NDArray[np.bool_], shape: tuple[int, int]
+) -> sparse.csr_matrix | None:
+    """The known items that users touched and none of whose events says that they were liked; None without such."""
+    cells = rows * shape[1] + places
+    touched = ~liked & (places >= 0)
+    touched[touched] = ~np.isin(cells[touched], cells[liked & (places >= 0)])
+    return _matrix(rows[touched], places[touched], None, shape) if touched.any() else None
 
 
 def is_listing(kind: pa.DataType) -> bool:
@@ -181,7 +275,6 @@ def _matrix(
     first, sums = bounds[:-1], bounds[1:] - bounds[:-1]
     if values is not None:
         sums = np.add.reduceat(values[order], first)
-        first, sums = first[sums > 0], sums[sums > 0]
     row, column = np.divmod(cells[first], shape[1])
     indptr = row.searchsorted(np.arange(shape[0] + 1))
     index = np.int32 if max(*shape, len(cells)) < 2**31 else np.int64  # scipy's own choice, which takes it longer

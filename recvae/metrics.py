@@ -49,8 +49,9 @@ def ndcg(hits: Hits, held: Counts, k: int) -> Values:
     """Sum of 1 / log2(1 + rank) over the hits, relative to a list that begins with all held-out items."""
     discounts = 1 / np.log2(np.arange(2, k + 2))
     best = np.concatenate([[0.0], discounts.cumsum()])
+    users, ranks = np.nonzero(hits)
     # added up one after the other as in `best`, so that a perfect list has 1 exactly, and none has more
-    found = np.cumsum(hits * discounts[: hits.shape[1]], axis=1)[:, -1:].sum(1)
+    found = np.bincount(users, weights=discounts[ranks], minlength=len(hits))
     return found / best[np.minimum(k, held)]
 
 

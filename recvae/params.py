@@ -127,7 +127,11 @@ def param_text(value: Any) -> str:
 
 def check_whole(name: str, value: Any, low: int, high: float = math.inf) -> int:
     """`value` as an int, or an error that says which whole number `name` has to be."""
-    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or not low <= int(value) <= high:
+    if (
+        not isinstance(value, numbers.Integral)
+        or isinstance(value, bool)
+        or not low <= int(value) <= min(high, LARGEST_INT)
+    ):
         limit = f"of at least {low}" if high == math.inf else f"from {low} to {high}"
         raise InvalidParameterError(f"Expected {name} to be a whole number {limit}, got {shown(value)}.")
     return int(value)
@@ -135,7 +139,8 @@ def check_whole(name: str, value: Any, low: int, high: float = math.inf) -> int:
 
 def check_share(name: str, value: Any) -> float:
     """`value` as a float, or an error that says that `name` has to lie between 0 and 1."""
-    if not isinstance(value, numbers.Real) or isinstance(value, bool) or not 0 < value < 1:
+    real = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if not (real and 0 < value < 1):
         raise InvalidParameterError(f"Expected a {name} between 0 and 1, got {shown(value)}.")
     return float(value)
 

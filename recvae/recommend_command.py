@@ -8,11 +8,11 @@ import os
 import numpy as np
 import pyarrow as pa
 
-from recvae.arguments import check_out, load_events, say
+from recvae.arguments import check_out, load_histories, load_seen, say
 from recvae.bulk import USERS_PER_PART, recommend_to_parquet
 from recvae.errors import InvalidParameterError
 from recvae.frames import check_table, text_of, write_table
-from recvae.interactions import Interactions
+from recvae.histories import Histories
 from recvae.params import check_whole
 from recvae.paths import as_path
 from recvae.recommender import Recommender, load
@@ -40,16 +40,14 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _in_one(arguments: argparse.Namespace, N: int) -> None:
     model = load(arguments.model_file)
-    model.known_items()
-    data, unknown = load_events(arguments).align(np.asarray(model.item_ids_))
-    if unknown:
-        say(f"{unknown:,} events are on items that the model does not know, and were left out.")
-    table = _top(model, data, N)
+    histories = load_histories(arguments, model.known_items())
+    _say_of(histories)
+    table = _top(model, histories, N)
     if arguments.out is None:
         put(text_of(table, "jsonl" if arguments.json else "csv"))
     else:
         write_table(arguments.out, table)
-        say(f"{len(table):,} recommendations for {data.n_users:,} users written to {arguments.out}")
+        say(f"{len(table):,} recommendations for {len(histories.users):,} users written to {arguments.out}")
 
 
 def _in_parts(arguments: argparse.Namespace, N: int) -> None:
@@ -71,6 +69,7 @@ def _in_parts(arguments: argparse.Namespace, N: int) -> None:
         engine=arguments.engine or "local",
         actors=arguments.actors,
         ray_address=arguments.ray_address,
+        seen=load_seen(arguments),
     )
     if result.unknown.events:
         say(str(result.unknown))
@@ -80,7 +79,24 @@ def _in_parts(arguments: argparse.Namespace, N: int) -> None:
     )
 
 
-def _top(model: Recommender, data: Interactions, N: int) -> pa.Table:
+def _say_of(histories: Histories) -> None:
+    """Say what of the events the model does not read."""
+    if histories.unknown.events:
+        say(str(histories.unknown))
+    if histories.seen is not None:
+        say(f"{histories.seen.nnz:,} pairs of a user and an item were seen and not liked: they are not recommended.")
+    nothing = int((np.diff(histories.rows.indptr) == 0).sum())
+    if nothing:
+        say(
+            f"{nothing:,} of {len(histories.users):,} users liked nothing that the model knows: they get what it "
+            f"recommends to someone without a history."
+        )
+
+
+def _top(model: Recommender, histories: Histories, N: int) -> pa.Table:
     """The lists of all users, in blocks."""
-    blocks = [slice(start, start + BLOCK) for start in range(0, data.n_users, BLOCK)]
-    return pa.concat_tables([model.ranked_table(data.user_ids[users], data.matrix[users], N) for users in blocks])
+    users, rows, seen = histories.users, histories.rows, histories.seen
+    blocks = [slice(start, start + BLOCK) for start in range(0, max(1, len(users)), BLOCK)]
+    return pa.concat_tables(
+        [model.ranked_table(users[b], rows[b], N, seen=None if seen is None else seen[b]) for b in blocks]
+    )

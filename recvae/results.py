@@ -39,15 +39,16 @@ means over users and counts.
 from __future__ import annotations
 
 import json
-import math
+import sys
 from pathlib import Path
 from typing import Any
 
-from recvae.errors import InvalidDataError
+from recvae.errors import InvalidDataError, shown
 from recvae.paths import input_path
 
 FORMAT = 4
 OLDEST = 2
+LARGEST = sys.float_info.max  # an integer may be larger
 
 
 def json_bytes(results: dict[str, Any]) -> bytes:
@@ -64,9 +65,10 @@ def read_results(path: Path) -> dict[str, Any]:
     try:
         path = input_path(path)
         results = json.loads(path.read_bytes(), parse_constant=lambda name: None)
+        json.dumps(results, ensure_ascii=False).encode()  # a page is written in UTF-8, which has no half surrogates
     except OSError as error:
         raise InvalidDataError(f"Expected a file of results, got {path}: {error.strerror or error}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidDataError(f"Expected results as JSON in {path}, got a cut or damaged file: {error}.") from error
     check_results(results, str(path))
     return results
@@ -79,12 +81,12 @@ def check_results(results: Any, where: str = "the results") -> None:
         raise InvalidDataError(f"Expected what recvae benchmark --out writes in {where}, got other JSON.")
     if not OLDEST <= known <= FORMAT:
         raise InvalidDataError(
-            f"Expected results of format {OLDEST} to {FORMAT} in {where}, got format {known}; run the benchmark again "
-            f"with this version."
+            f"Expected results of format {OLDEST} to {FORMAT} in {where}, got format {shown(known)}; run the benchmark "
+            f"again with this version."
         )
     metrics = _at(results, "settings", "metrics")
     if not (isinstance(metrics, list) and metrics and all(isinstance(name, str) for name in metrics)):
-        raise InvalidDataError(f"Expected the names of metrics in the settings of {where}, got {metrics!r}.")
+        raise InvalidDataError(f"Expected the names of metrics in the settings of {where}, got {shown(metrics)}.")
     rows = results.get("models")
     rows = rows if isinstance(rows, list) else []
     if not any(number(_at(row, "metrics", metrics[-1], "mean")) is not None and _named(row) for row in rows):
@@ -93,8 +95,8 @@ def check_results(results: Any, where: str = "the results") -> None:
 
 def number(value: Any) -> float | None:
     """A finite number, or None for whatever else a file may hold."""
-    real = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return float(value) if real and math.isfinite(value) else None
+    real = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= LARGEST
+    return float(value) if real else None  # NaN compares false
 
 
 def _named(row: Any) -> bool:

@@ -147,7 +147,10 @@ def _tables(path: Path) -> set[str]:
     with path.open("rb") as file:
         if file.read(len(SQLITE)) != SQLITE:
             return set()
-    uri = f"file:{urllib.parse.quote(str(real_path(path)))}?mode=ro"
+    place = real_path(path)
+    # without a log next to it, SQLite need not make one to read
+    mode = "mode=ro" if Path(f"{place}-wal").exists() else "mode=ro&immutable=1"
+    uri = f"file:{urllib.parse.quote(str(place))}?{mode}"
     try:
         with closing(sqlite3.connect(uri, uri=True)) as connection:
             return {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
@@ -168,8 +171,8 @@ def _file(given: str | os.PathLike[str]) -> Any:
     path = check_study(given)
     make_folder(path.parent)
 
-    def connect() -> sqlite3.Connection:  # by its path: in a URL, ? and % would mean something
-        return sqlite3.connect(path, check_same_thread=False)
+    def connect() -> sqlite3.Connection:  # by its path: in a URL, ? and % would mean something, as :memory: does here
+        return sqlite3.connect(real_path(path), check_same_thread=False)
 
     try:
         return optuna.storages.RDBStorage("sqlite:///study", engine_kwargs={"creator": connect})

@@ -25,13 +25,15 @@ class Allowed(NamedTuple):
     items: NDArray[np.bool_] | None = None  # (I,), for all users
     only: sparse.csr_matrix | None = None  # (U, I), of each user nothing but these
     never: sparse.csr_matrix | None = None  # (U, I), of each user none of these
+    seen: sparse.csr_matrix | None = None  # (U, I), nor these, which the user has touched; the stored entries count
 
     def apply(self, scores: Tensor, users: slice) -> None:
         """Set the scores (B, I) of what may not be ranked for some users to -inf."""
         if self.items is not None:
             scores[:, torch.from_numpy(~self.items).to(scores.device)] = -torch.inf
-        if self.never is not None:
-            scores.view(-1)[_cells(self.never[users], scores.device)] = -torch.inf
+        for masked in (self.never, self.seen):
+            if masked is not None:
+                scores.view(-1)[_cells(masked[users], scores.device)] = -torch.inf
         if self.only is not None:
             others = torch.ones_like(scores, dtype=torch.bool)
             others.view(-1)[_cells(self.only[users], scores.device)] = False
@@ -54,8 +56,8 @@ Ranking = tuple[NDArray[np.int32], NDArray[np.float32]]
 def top_k(scores: Tensor | Rough, k: int) -> tuple[Tensor, Tensor]:
     """The k best columns of each row, exactly: by descending score, equal scores by ascending column.
 
-    scores : (B, I) floats without NaN. Returns (ids, scores), both (B, min(k, I)); a score of -inf is not in a list,
-    which ends in id -1 and -inf where it has fewer than k others.
+    scores : (B, I) floats without NaN and inf. Returns (ids, scores), both (B, min(k, I)); a score of -inf is not in a
+    list, which ends in id -1 and -inf where it has fewer than k others.
 
     The k-th of the maxima of disjoint groups of columns is reached by at least k columns and, with more groups than
     k, by few others but those equal to it: these are sorted. Of rough scores, it is those that their bounds leave, by
@@ -89,15 +91,15 @@ def top_k(scores: Tensor | Rough, k: int) -> tuple[Tensor, Tensor]:
 
 
 def _group_maxima(scores: Tensor, n_groups: int) -> Tensor:
-    """Maxima of that many disjoint groups of columns, or of up to twice as many; NaN is an error."""
+    """Maxima of that many disjoint groups of columns, or of up to twice as many; NaN and inf are errors."""
     maxima, left = scores, []
     while maxima.shape[1] >= 2 * n_groups:  # one half of the columns against the other
         half = maxima.shape[1] // 2
         left.append(maxima[:, 2 * half :])
         maxima = torch.maximum(maxima[:, :half], maxima[:, half : 2 * half])
     maxima = torch.cat([maxima, *left], dim=1)
-    if maxima.isnan().any():
-        raise InvalidDataError("Expected scores that are numbers, got NaN; the model's weights are damaged.")
+    if not (maxima < torch.inf).all():  # NaN compares false
+        raise InvalidDataError("Expected scores that are finite, got NaN or inf; the model's weights are damaged.")
     return maxima
 
 

@@ -28,12 +28,13 @@ from recvae.errors import (
 )
 from recvae.histories import ranking_table
 from recvae.sample import make_sample
+from tests import oracle
 
 pytest.importorskip("duckdb")
 
 from recvae.bulk import BulkResult, recommend_to_parquet
 from recvae.bulk.ordered import by_users
-from recvae.large.folder import SCRATCH
+from recvae.large.folder import SCRATCH, _checksum
 
 QUIET = {"show_progress": False, "users_per_part": 60}
 
@@ -94,8 +95,12 @@ def at_once(model, data, N):
     return ranking_table(data.user_ids, ids, scores, model.item_ids_, model.titles_)
 
 
+def parts(folder):
+    return pa.concat_tables([pq.read_table(file) for file in sorted(folder.glob("part-*.parquet"))])
+
+
 def same(folder, expected):
-    table = pa.concat_tables([pq.read_table(file) for file in sorted(folder.glob("part-*.parquet"))])
+    table = parts(folder)
     assert table.schema.equals(expected.schema)
     assert table.drop_columns("score").equals(expected.drop_columns("score"))
     np.testing.assert_allclose(table["score"].to_numpy(), expected["score"].to_numpy(), rtol=1e-5, atol=1e-6)
@@ -109,9 +114,11 @@ def same(folder, expected):
 def test_the_lists_are_those_of_the_way_in_memory(options, model, path, events, tmp_path):
     result = recommend_to_parquet(model, path, tmp_path / "out", 5, **QUIET, **options)
     data = Interactions.read(path, **options)
-    same(tmp_path / "out", at_once(model, data, 5))
+    oracle.same(oracle.of_table(parts(tmp_path / "out")), oracle.lists(model, events, 5, **options))
+    if not options:
+        same(tmp_path / "out", at_once(model, data, 5))
     assert names(tmp_path / "out") == ["_manifest.json", *(f"part-0000{n}.parquet" for n in range(6))]
-    assert (result.users, result.recommendations) == (data.n_users, 5 * data.n_users)
+    assert (result.users, result.recommendations) == (320, 5 * 320)
     assert (result.parts, result.made) == (6, 6)
     strong = pa.compute.greater_equal(events["value"], options.get("min_value", 0))
     kept = events.filter(pa.compute.and_(strong, pa.compute.greater(events["value"], 0))) if options else events
@@ -125,7 +132,7 @@ def test_values_reach_the_model(events, path, tmp_path):
     known = events.filter(pa.compute.starts_with(events["item"], "film"))
     model = EASE(l2=20.0).fit(Interactions.from_frame(known, value="value", values="raw"))
     recommend_to_parquet(model, path, tmp_path / "out", 5, value="value", **QUIET)
-    same(tmp_path / "out", at_once(model, Interactions.read(path, value="value"), 5))
+    oracle.same(oracle.of_table(parts(tmp_path / "out")), oracle.lists(model, events, 5, value="value"))
 
 
 @pytest.mark.usefixtures("small_blocks")
@@ -363,6 +370,65 @@ def test_a_folder_with_something_else_in_it_is_refused(model, path, tmp_path):
         recommend_to_parquet(model, path, tmp_path / "out", 5, **QUIET)
 
 
+@pytest.mark.parametrize(
+    ("name", "odd"),
+    [
+        ("file", "../events.parquet"),
+        ("file", "part-00002.parquet"),
+        ("users", -1),
+        ("users", True),
+        ("rows", 1.5),
+        ("bytes", 10**400),
+        ("sha256", "x"),
+        ("first", None),
+        ("last", 7),
+        ("last", "\ud800"),
+        ("examples", [1.5]),
+        ("unknown", "x"),
+    ],
+)
+def test_what_a_manifest_may_not_say(name, odd, model, path, tmp_path, unbroken):
+    """With a checksum that fits, or without one, as older versions wrote them."""
+    out = tmp_path / "out"
+    out.mkdir()
+    for file, content in unbroken.items():
+        (out / file).write_bytes(content)
+    manifest = json.loads(unbroken["_manifest.json"])
+    del manifest["sha256"]
+    manifest["parts"][1][name] = odd
+    for more in ({}, {"sha256": _checksum(manifest)}):
+        (out / "_manifest.json").write_text(json.dumps(manifest | more))
+        with pytest.raises(InvalidDataError, match=r"_manifest\.json is damaged .* delete the folder") as said:
+            recommend_to_parquet(model, path, out, 5, **QUIET)
+        assert "\n" not in str(said.value)
+
+
+def test_a_link_in_the_output_is_not_written_through(model, path, tmp_path, unbroken):
+    out, mine = tmp_path / "out", tmp_path / "mine.parquet"
+    recommend_to_parquet(model, path, out, 5, **QUIET)
+    (out / "part-00002.parquet").unlink()
+    mine.write_text("mine")
+    (out / "part-00002.parquet").symlink_to(mine)
+    with pytest.raises(OutputError, match="which is a link to something else"):
+        recommend_to_parquet(model, path, out, 5, **QUIET)
+    assert mine.read_text() == "mine"
+
+
+def test_new_folders_go_where_nothing_is_written(model, path, tmp_path):
+    with pytest.raises(InvalidDataError, match="on some of the 60 items"):
+        recommend_to_parquet(model, path, tmp_path / "a" / "b", 5, user="item", item="user", **QUIET)
+    assert names(tmp_path) == []
+
+
+def test_names_are_no_patterns_and_folders_are_columns(model, events, path, tmp_path):
+    for name, rows in (("in1", events[:50]), ("in[1]", events)):
+        folder = tmp_path / name / "Item=x"
+        folder.mkdir(parents=True)
+        pq.write_table(rows.append_column("ITEM", rows["user"]), folder / f"{name}.parquet")
+    recommend_to_parquet(model, tmp_path / "in[1]", tmp_path / "out", 5, **QUIET)
+    same(tmp_path / "out", at_once(model, Interactions.read(path), 5))
+
+
 # what cannot be used -------------------------------------------------------------------------------------------------
 
 
@@ -418,8 +484,8 @@ def test_bad_files_are_a_sentence(model, path, events, tmp_path):
     folder = tmp_path / "in"
     folder.mkdir()
     pq.write_table(events, folder / "1.parquet")
-    pq.write_table(events.rename_columns(["user", "item", "stars"]), folder / "2.parquet")
-    refused(InvalidDataError, r"2\.parquet has another schema than the parts before it", folder)
+    pq.write_table(pa.table({"user": [1], "item": ["film 1"]}), folder / "2.parquet")
+    refused(InvalidDataError, r"Expected 'user' to be of one type in all files, got int64 in .*2\.parquet", folder)
     (folder / "2.parquet").write_bytes(path.read_bytes()[:-9])
     refused(InvalidDataError, r"2\.parquet", folder)
     content = bytearray(path.read_bytes())
@@ -479,7 +545,8 @@ def test_the_command_makes_parts_in_a_folder(command, model, path, tmp_path, cap
     assert "6 parts, 0 of them made now" in capsys.readouterr().err
     strong = tmp_path / "strong"
     assert main([*command, "--out", f"{strong}/", "--value", "value", "--min-value", "3"]) == 0
-    same(strong, at_once(model, Interactions.read(path, value="value", min_value=3), 5))
+    expected = oracle.lists(model, pq.read_table(path), 5, value="value", min_value=3)
+    oracle.same(oracle.of_table(parts(strong)), expected)
     assert json.loads((strong / "_manifest.json").read_text())["settings"]["users_per_part"] == 50_000
 
 

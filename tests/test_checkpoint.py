@@ -1,3 +1,5 @@
+import copy
+import hashlib
 import json
 import subprocess
 import sys
@@ -163,6 +165,95 @@ def test_a_damaged_state_is_named(damage, tmp_path):
         path.write_bytes(content[:-9] if damage == "cut" else content)
     with pytest.raises(InvalidDataError, match=rf"{path.name} as it was written.*delete .*network to begin again"):
         again("MultVAE").fit(ROWS, checkpoint=tmp_path)
+
+
+FACTS = [
+    ("history", 3),
+    ("history", []),
+    ("history", [3] * 4),
+    ("history", [{}] * 4),
+    ("epoch", 5),
+    ("epoch", True),
+    ("step", -1),
+    ("step", 1),
+    ("step", 10**30),
+    ("seed", "x"),
+    ("seed", -1),
+    ("best", None),
+    ("best", float("nan")),
+    ("best_epoch", 0),
+    ("best_epoch", 9),
+]
+
+
+def refused(folder):
+    with pytest.raises(InvalidDataError) as said:
+        again("MultVAE").fit(ROWS, checkpoint=folder)
+    assert "\n" not in str(said.value)
+    assert "to begin again" in str(said.value)
+
+
+def test_what_a_manifest_may_not_say(tmp_path):
+    """Of older versions, which have no checksum, too: of files outside, of two files, of another history."""
+    again("MultVAE").fit(ROWS, checkpoint=tmp_path)
+    path = tmp_path / "network" / "_manifest.json"
+    good = json.loads(path.read_text())
+    del good["sha256"]
+    part = good["parts"][0]
+    found = [good | {"facts": good["facts"] | {name: odd}} for name, odd in FACTS]
+    found += [good | {"parts": parts} for parts in ([part] * 2, [part, part | {"file": "step-x.safetensors"}], [3], {})]
+    for file in ("../../model", "/etc/passwd", "a/b", "..", "", ".", None, 3, "\ud800", "a\0b", "x" * 300, "notes.txt"):
+        found.append(good | {"parts": [part | {"file": file}]})
+    for name, odd in (("loss", None), ("loss", float("inf")), ("epoch", 7), ("valid", "x"), ("part", 3), ("new", 1)):
+        changed = copy.deepcopy(good)
+        changed["facts"]["history"][1][name] = odd
+        found.append(changed)
+    for manifest in found:
+        path.write_text(json.dumps(manifest))
+        refused(tmp_path)
+    path.write_text(json.dumps(good))
+    assert same(again("MultVAE").fit(ROWS, checkpoint=tmp_path), again("MultVAE").fit(ROWS))
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("network.decoder.weight", lambda tensor: tensor.fill_(float("nan"))),
+        ("network.decoder.weight", lambda tensor: tensor[:5]),
+        ("network.decoder.weight", lambda tensor: tensor.half()),
+        ("network.decoder.weight", lambda tensor: None),
+        ("network.decoder.odd", lambda tensor: torch.zeros(3)),
+        ("best.decoder.weight", lambda tensor: torch.zeros(3)),
+        ("steps", lambda tensor: torch.zeros(2, 3)),
+        ("steps", lambda tensor: None),
+        ("optimizer.0.0.exp_avg", lambda tensor: tensor[:1]),
+        ("optimizer.0.0.exp_avg", lambda tensor: None),
+        ("optimizer.0.0.exp_avg_sq", lambda tensor: tensor - 1),
+        ("optimizer.0.99.exp_avg", lambda tensor: torch.zeros(3)),
+        ("optimizer.7.0.exp_avg", lambda tensor: torch.zeros(3)),
+        ("optimizer.x", lambda tensor: torch.zeros(3)),
+        ("prior.mean", lambda tensor: torch.zeros(3)),
+        ("else", lambda tensor: torch.zeros(3)),
+    ],
+)
+def test_tensors_that_do_not_fit(name, change, tmp_path):
+    """With a manifest that fits them."""
+    again("MultVAE").fit(ROWS, checkpoint=tmp_path)
+    path = tmp_path / "network" / "_manifest.json"
+    manifest = json.loads(path.read_text())
+    file = tmp_path / "network" / manifest["parts"][0]["file"]
+    tensors = safetensors.torch.load_file(file)
+    changed = change(tensors.get(name))
+    tensors = {
+        **{key: tensor for key, tensor in tensors.items() if key != name},
+        **({} if changed is None else {name: changed}),
+    }
+    safetensors.torch.save_file(tensors, file)
+    content = file.read_bytes()
+    manifest["parts"][0] |= {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    del manifest["sha256"]
+    path.write_text(json.dumps(manifest))
+    refused(tmp_path)
 
 
 def test_what_is_no_network_has_nothing_to_go_on_with(tmp_path):

@@ -1,8 +1,11 @@
 import csv
 import io
 import json
+import os
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet
@@ -12,6 +15,7 @@ import recvae
 from recvae import __version__
 from recvae.cli import main
 from recvae.sample import make_sample
+from recvae.shards import write_shards
 
 
 def test_benchmark_prints_the_table_and_writes_the_results(tmp_path, capsys):
@@ -74,7 +78,10 @@ def test_as_a_module_and_quiet_where_there_is_no_terminal():
 
 def test_importing_is_silent_and_leaves_global_state_alone():
     code = (
-        "import torch, numpy; a = torch.random.get_rng_state(); b = numpy.random.get_state()[1].copy(); import recvae; "
+        "import signal, sys; kept = [signal.getsignal(n) for n in (2, 15)]; import recvae; assert 'torch' not in "
+        "sys.modules; import torch, numpy; a = torch.random.get_rng_state(); b = numpy.random.get_state()[1].copy(); "
+        "recvae.EASE; recvae.baselines.ALS; assert kept == [signal.getsignal(n) for n in (2, 15)]; "
+        "assert set(recvae.__all__) <= set(dir(recvae)); "
         "assert torch.equal(a, torch.random.get_rng_state()); assert (b == numpy.random.get_state()[1]).all()"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
@@ -438,3 +445,238 @@ def test_bad_requests_are_one_sentence_and_leave_nothing(
     assert message in captured.err
     assert captured.err.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+# inputs stay what they are -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """A folder to be in, with events of every kind, a model, a card, shards and a home of data sets."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("recvae.tune_command.check_study", lambda path: path)
+    data = make_sample(60, 20).interactions
+    for folder in ("in", "home/films", "home/ml-1m"):
+        Path(folder).mkdir(parents=True)
+        data.write(f"{folder}/a.parquet")
+        data.write(f"{folder}/b.parquet")
+    data.write("e.csv")
+    recvae.EASE(l2=10.0).fit(data).save("model")
+    write_shards("in", "shards", show_progress=False)
+    Path("run.toml").write_text("seed = 3")
+    card = '[protocol]\nheldout_users = 5\n[events]\ncolumns = ["user", "item"]\n'
+    Path("own.toml").write_text(f'name = "own"\ntitle = "x"\npath = "in/a.parquet"\n{card}')
+    Path("films.toml").write_text(f'name = "films"\ntitle = "x"\n{card}file = "*.parquet"\n')
+    Path("link").symlink_to("in")
+    Path("hard").hardlink_to("in/a.parquet")
+    return tmp_path
+
+
+TRAIN = "train --model EASE"
+FILMS = f"{TRAIN} --dataset films.toml --data-home home"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        f"{TRAIN} --input in --out in/a.parquet",
+        f"{TRAIN} --input in --out in/new",
+        f"{TRAIN} --input in --out link/new",
+        f"{TRAIN} --input link --out in/new/deep",
+        f"{TRAIN} --input in --out hard",
+        f"{TRAIN} --input in --out x/../in/new",
+        f"{TRAIN} --input in/a.parquet --out hard",
+        f"{TRAIN} --input e.csv --out m --log in/../e.csv",
+        f"{TRAIN} --input in --out m --log in/log.jsonl",
+        f"{TRAIN} --input in --out m --tensorboard in",
+        f"{TRAIN} --input in --out m --checkpoint in/run",
+        f"{TRAIN} --input in/a.parquet --out m --checkpoint in",
+        f"{TRAIN} --input e.csv --out m --log m",
+        f"{TRAIN} --input e.csv --out m --log m/log",
+        f"{TRAIN} --shards shards --out shards/items.arrow",
+        f"{TRAIN} --shards shards --out m --log shards/log.jsonl",
+        f"{TRAIN} --dataset own.toml --out own.toml",
+        f"{TRAIN} --dataset own.toml --out in/a.parquet",
+        f"{TRAIN} --dataset own.toml --config run.toml --out run.toml",
+        f"{FILMS} --out home/films/a.parquet",
+        f"{FILMS} --out home/films/new",
+        f"{FILMS} --out home/ml-1m/a.parquet",
+        f"{FILMS} --out m --checkpoint home",
+        "tune --model EASE --input in --heldout-users 5 --study in/tune.db",
+        "tune --model EASE --input e.csv --heldout-users 5 --study best --out best",
+        "benchmark --dataset films.toml --data-home home --report home/films",
+        "benchmark --dataset films.toml --data-home home --out home/films/b.parquet",
+        "recommend model --input in --out in/top.parquet",
+        "recommend model --input in --out in/top/",
+        "recommend model --input in/a.parquet --out in",
+        "recommend model --input e.csv --out model",
+        "shard --input in --out in/shards",
+        "shard --input in/a.parquet --out in",
+    ],
+)
+def test_no_output_is_in_what_is_read_nor_holds_it(command, place, capsys):
+    before = {path: path.read_bytes() for path in place.rglob("*") if path.is_file()}
+    capsys.readouterr()
+    assert main(command.split()) == 2
+    assert "to be another file than those that are read" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in place.rglob("*") if path.is_file()} == before
+
+
+def test_outputs_next_to_what_is_read_are_written(place):
+    for command in (
+        f"{TRAIN} --input in --out in2/model --log in2/log.jsonl",
+        f"{TRAIN} --input e.csv --out new/model --tensorboard .",
+        f"{FILMS} --out home/model",
+        "recommend model --input in/a.parquet --out in/top.csv",
+    ):
+        assert main(command.split()) == 0
+
+
+# what is said, and where ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["train", "--input", "a\nb\x1b[31m.csv", "--out", "m"],
+        ["train", "--input", "\udce9.csv", "--out", "m"],
+        ["train", "--input", "loop/x.csv", "--out", "m"],
+        ["train", "--input", "x" * 300 + ".csv", "--out", "m"],
+        ["train", "--dataset", "sample", "--model", "EASE", "--out", "loop/m"],
+        ["train", "--dataset", "sample", "--model", "EASE", "--out", "x" * 300],
+        ["train", "--dataset", "sample", "--model", "EASE", "--out", "m", "--log", "loop/l"],
+        ["train", "--dataset", "[/x]\x1b.toml", "--out", "m"],
+        ["train", "--config", "deep.toml"],
+        ["train", "--config", "large.toml"],
+        ["train", "--config", "latin.toml"],
+        ["recommend", "loop/model", "--dataset", "sample"],
+        ["recommend", "x" * 300, "--dataset", "sample", "--out", "top.csv"],
+        ["report", "loop/r.json", "--out", "page"],
+        ["benchmark", "--report", "loop/page"],
+    ],
+)
+def test_odd_paths_and_files_are_one_sentence_without_controls(arguments, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("loop").symlink_to("loop")
+    Path("deep.toml").write_text("a = " + "[" * 10_000)
+    Path("large.toml").write_text("seed = 1" + "0" * 5000)
+    Path("latin.toml").write_bytes(b"a = '\xe9'")
+    before = sorted(path.name for path in tmp_path.iterdir())
+    assert main(arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.err.endswith("\n")
+    assert captured.err[:-1].isprintable()
+    assert captured.out == ""
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("arguments", [["--out", ""], ["--out", "~no such user/m"], ["--sed", "\x1b[31m"], ["-N", "1"]])
+def test_flags_that_are_wrong_are_one_sentence_too(arguments, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["train", *arguments])
+    assert stopped.value.code == 2
+    said = capsys.readouterr().err
+    assert said.startswith(("recvae train: ", "recvae: "))
+    assert said[:-1].isprintable()
+
+
+@pytest.fixture(scope="module")
+def foreign(tmp_path_factory):
+    """A folder with events on items of Japanese names, and a model of them."""
+    folder = tmp_path_factory.mktemp("foreign")
+    rows = [f"{user},東京{(user + step) % 50}\n" for user in range(400) for step in range(3)]
+    (folder / "e.csv").write_text("user,item\n" + "".join(rows))
+    model = str(folder / "model")
+    assert main(["train", "--input", str(folder / "e.csv"), "--model", "Popularity", "--out", model]) == 0
+    return folder
+
+
+def broken_pipe():
+    reader, writer = os.pipe()
+    os.close(reader)
+    return os.fdopen(writer, "w")
+
+
+def full_disk():
+    return os.fdopen(os.open("/dev/full", os.O_WRONLY), "w")
+
+
+@pytest.mark.parametrize(
+    ("stream", "message"),
+    [
+        (lambda: io.TextIOWrapper(io.BytesIO(), "latin-1"), "latin-1 has no '東'; set PYTHONIOENCODING=utf-8"),
+        (lambda: None, "but it is closed; name a file with --out"),
+        (full_disk, "got: No space left on device"),
+        (broken_pipe, "got: Broken pipe"),
+    ],
+)
+def test_a_standard_output_that_does_not_take_all_is_a_sentence(stream, message, foreign, monkeypatch, capsys):
+    monkeypatch.chdir(foreign)
+    made = stream()
+    with monkeypatch.context() as patch:
+        patch.setattr("sys.stdout", made)
+        assert main(["recommend", "model", "--input", "e.csv"]) == 2
+        if made is not None:
+            made.close()
+    said = capsys.readouterr().err
+    assert message in said
+    assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize("stream", [lambda: None, broken_pipe, full_disk])
+def test_a_standard_error_that_is_closed_stops_nothing(stream, foreign, monkeypatch, capsys):
+    monkeypatch.chdir(foreign)
+    made = stream()
+    with monkeypatch.context() as patch:
+        patch.setattr("sys.stderr", made)
+        assert main(["train", "--input", "e.csv", "--model", "Popularity", "--out", "model2"]) == 0
+        assert main(["train", "--input", "nowhere.csv", "--out", "model2"]) == 2
+        if made is not None:
+            made.close()
+    assert capsys.readouterr().out == ""
+
+
+def test_markup_in_a_path_is_text_and_a_table_is_shown_on_any_terminal(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    card = '[protocol]\nheldout_users = 9\n[items]\nfile = "i.csv"\ncolumns = ["item", "title"]\n[events]\n'
+    folder = tmp_path / "a [" / "x] [bold]"
+    folder.mkdir(parents=True)
+    (folder / "c.toml").write_text(f'name = "x"\ntitle = "[/x]"\npath = "e.csv"\n{card}columns = ["user", "item"]\n')
+    (folder / "e.csv").write_text("".join(f"{user},{(user + step) % 9}\n" for user in range(60) for step in range(6)))
+    (folder / "i.csv").write_text("".join(f"{item},東京 [/x] :smile: \x1b[31m{item}\n" for item in range(9)))
+    content = io.BytesIO()
+    with monkeypatch.context() as patch:
+        patch.setattr("sys.stdout", io.TextIOWrapper(content, "latin-1", write_through=True))
+        command = ["benchmark", "--models", "Popularity", "--dataset", "a [/x] [bold]/c.toml", "--out", "[/y]"]
+        assert main(command) == 0
+        shown = content.getvalue().decode("latin-1")
+    assert "a [/x] [bold]/c.toml, strong split" in shown
+    assert r"\u6771\u4eac [/x] :smile: \x1b[31m" in shown
+    assert "\x1b" not in shown + capsys.readouterr().err
+    assert (tmp_path / "[" / "y]").exists()
+
+
+# stopped -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("when", "number", "status"), [("loading", 2, 130), ("training", 15, 143)])
+def test_a_signal_ends_a_command_with_a_sentence_and_nothing_half_written(when, number, status, tmp_path):
+    (tmp_path / "old").write_text("a model of before")
+    command = [sys.executable, "-m", "recvae", "train", "--dataset", "sample", "--out", "old", "--log", "log"]
+    process = subprocess.Popen(
+        [*command, "--param", "epochs=5000"], cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        env=os.environ | {"PYTHONPATH": str(Path.cwd())},
+    )  # fmt: skip
+    started = time.monotonic()
+    while when == "training" and not (tmp_path / "log").exists() and time.monotonic() < started + 60:
+        time.sleep(0.05)
+    time.sleep(0.6 if when == "loading" else 0)
+    for _ in range(2):  # `timeout` sends its signal twice
+        process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == status
+    assert err.splitlines()[-1].startswith("recvae: stopped")
+    assert "Traceback" not in err
+    assert out == ""
+    assert (tmp_path / "old").read_text() == "a model of before"
+    assert {path.name for path in tmp_path.iterdir()} <= {"old", "log"}

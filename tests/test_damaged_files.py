@@ -257,3 +257,174 @@ def test_descriptions_that_do_not_fit(file, changes):
     rewrite(file, **{"parameters": {"latent_dim": 4, "hidden_dims": [8]}} | changes)
     with pytest.raises(InvalidDataError, match="cannot make again"):
         load(file)
+
+
+# what a file may hold -------------------------------------------------------------------------------------------------
+
+
+def spoiled(stem, change):
+    """A file of before with what `change` makes of its tensors and its description."""
+    return changed((FIXTURES[0].parent / f"{stem}.recvae").read_bytes(), change)
+
+
+REAL = {path.stem: saving.read_model(path)[0] for path in FIXTURES}
+
+
+@pytest.mark.parametrize("stem", REAL)
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
+def test_numbers_that_are_not_finite_are_refused(stem, number):
+    for name, tensor in REAL[stem].items():
+        if tensor.is_floating_point():
+            with pytest.raises(InvalidDataError, match=f"Expected finite numbers as {name}, got NaN or an infinity"):
+                load(spoiled(stem, lambda tensors, _, name=name: tensors[name].view(-1)[-1:].fill_(number)))
+
+
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float8_e4m3fn, torch.complex64, torch.uint16])
+def test_types_that_model_files_do_not_have(kind):
+    for stem, name in (("EASE", "weights"), ("MultVAE", "decoder.weight"), ("Popularity", "item_counts")):
+        with pytest.raises(InvalidDataError, match=r"which is damaged or another: .* is of type '\w+'"):
+            load(spoiled(stem, lambda tensors, _, name=name: tensors.update({name: tensors[name].to(kind)})))
+
+
+@pytest.mark.parametrize("kind", [torch.bool, torch.float16, torch.float64, torch.int32])
+def test_types_that_a_model_does_not_take(kind):
+    for stem in ("EASE", "BPR", "ALS", "ItemKNN", "Popularity"):
+        with pytest.raises(InvalidDataError, match=r"cannot make again: Expected .* of float32"):
+            load(spoiled(stem, lambda tensors, _: tensors.update({n: t.to(kind) for n, t in tensors.items()})))
+
+
+INDPTR = [[0, 10**9] + [0] * 7, [0, 2**31 - 1, -2, 5, 6, 7, 8, 9, 24], [3] * 9, [0, 9, 3, 9, 9, 9, 9, 9, 24]]
+
+
+@pytest.mark.parametrize("stem", ["EASE-sparse", "HybridVAE-sparse", "ItemKNN"])
+def test_index_arrays_that_lie(stem):
+    path = "linear." if stem.startswith("Hybrid") else ""
+    lies = [("indptr", torch.tensor(lie, dtype=kind)) for lie in INDPTR for kind in (torch.int32, torch.int64)]
+    size = len(REAL[stem][f"{path}indices"])
+    lies += [("indptr", torch.zeros(8, dtype=torch.int32)), ("indptr", torch.zeros(2, 9, dtype=torch.int32))]
+    lies += [("indices", torch.full((size,), item, dtype=torch.int64)) for item in (-1, 8, 2**31, -(2**40))]
+    lies += [("indptr", torch.linspace(0, size, 9)), ("data", torch.ones(size - 1))]
+    for name, lie in lies:
+        with pytest.raises(InvalidDataError, match="cannot make again"):
+            load(spoiled(stem, lambda tensors, _, name=name, lie=lie: tensors.update({path + name: lie})))
+
+
+@pytest.mark.parametrize("stem", REAL)
+@pytest.mark.parametrize("n_items", [9, 10**7, 2**31 - 1, 10**12, 10**400, -1, 8.0, "8", None])
+def test_items_that_no_tensor_proves(stem, n_items, little_memory):
+    def claim(_, description):
+        description.update(n_items=n_items, item_ids=None, titles=None)
+
+    with pytest.raises(InvalidDataError, match="cannot make again"), little_memory:
+        load(spoiled(stem, claim))
+
+
+@pytest.mark.parametrize(
+    ("stem", "parameters"),
+    [
+        ("MultVAE", {"device": "meta"}),
+        ("MultVAE", {"device": "cpu"}),
+        ("MultVAE", {"precision": "bfloat16"}),
+        ("EASE", {"l2": 10**400}),
+        ("EASE", {"l2": 1e300}),
+        ("EASE", {"l2": "300"}),
+        ("ALS", {"alpha": -1}),
+        ("ALS", {"factors": 10**30}),
+        ("BPR", {"iterations": 2**64}),
+        ("RecVAE", {"depth": [2]}),
+        ("MultVAE", {"hidden_dims": [10**9]}),
+        ("MultVAE", {"hidden_dims": 3}),
+        ("MultVAE", {"likelihood": ["multinomial"]}),
+        ("MultVAE", {"likelihood": None}),
+        ("HVamp", {"n_components": 10**18}),
+    ],
+    ids=str,
+)
+def test_hyper_parameters_are_those_of_a_constructor(stem, parameters, little_memory):
+    with pytest.raises(InvalidDataError, match="cannot make again"), little_memory:
+        load(spoiled(stem, lambda _, description: description["parameters"].update(parameters)))
+
+
+@pytest.mark.parametrize(
+    ("stem", "name", "number"),
+    [("HybridVAE", "l2", -1.0), ("MultVAE", "kl_cap", -0.5), ("Popularity", "item_counts", -1)],
+)
+def test_numbers_out_of_their_range(stem, name, number):
+    def lower(tensors, _):
+        tensors[name] = torch.full_like(tensors.get(name, torch.tensor(0.0, dtype=torch.float64)), number)
+
+    with pytest.raises(InvalidDataError, match=r"cannot make again: .*(zero or more|of at least 0)"):
+        load(spoiled(stem, lower))
+
+
+def with_header(change, body=SMALL_FILE):
+    """The file with what `change` makes of its header."""
+    size = int.from_bytes(body[:8], "little")
+    header = json.loads(body[8 : 8 + size])
+    change(header)
+    text = json.dumps(header).encode()
+    return io.BytesIO(len(text).to_bytes(8, "little") + text + body[8 + size :])
+
+
+@pytest.mark.parametrize(
+    "offsets", [[0, 31], [4, 36], [-4, 28], [0, 2**63], ["0", "32"], [0.5, 32.5], [0], None, {}, [32, 0]]
+)
+def test_offsets_that_overlap_or_leave_gaps(offsets):
+    with pytest.raises(InvalidDataError, match=r"^Expected a model file of recvae, got [^\n]*$"):
+        load(with_header(lambda header: header["decoder.bias"].update(data_offsets=offsets)))
+
+
+def test_text_without_end_or_depth():
+    for text in (
+        "[" * 10**5,
+        '{"format":' * 10**5,
+        '{"format": NaN}',
+        '{"format": -Infinity}',
+        "9" * 5000,
+        '{"format": "\ud800"}',
+    ):
+        with pytest.raises(InvalidDataError, match=r"^Expected a model file of recvae, got [^\n]*$"):
+            load(with_header(lambda header, text=text: header["__metadata__"].update(recvae=text)))
+
+
+@pytest.mark.parametrize("version", ["9\n9", "\x1b[31m", "\ud800", "9" * 10**6, 10**400])
+def test_sentences_are_one_line_whatever_a_file_says(version):
+    for changes in ({"format": version}, {"format": 9, "version": version}, {"class": version}, {"values": version}):
+        with pytest.raises(RecvaeError) as said:
+            load(spoiled("EASE", lambda _, description, changes=changes: description.update(changes)))
+        assert str(said.value).isprintable()
+        assert len(str(said.value)) < 1000
+
+
+def test_a_file_larger_than_its_header_says_is_not_read(tmp_path, little_memory):
+    for name, change in (("longer", lambda header: None), ("claims", claim_much)):
+        path = tmp_path / name
+        path.write_bytes(with_header(change).read())
+        with path.open("r+b") as file:
+            file.truncate(20 << 30)  # a hole, which takes no room on the disk
+    with little_memory:
+        for path in tmp_path.iterdir():
+            with pytest.raises(InvalidDataError, match="bytes, where its header names"):
+                load(path)
+            with pytest.raises(RecvaeError, match=r"more than its header names|GiB of memory"), path.open("rb") as file:
+                load(file)
+
+
+def claim_much(header):
+    """Ten of twelve tensors as large as a computer."""
+    end = 0
+    for entry in list(header.values())[1:]:
+        entry.update(dtype="F32", shape=[10**12], data_offsets=[end, end := end + 4 * 10**12])
+
+
+@pytest.mark.parametrize("stem", ["EASE", "MultVAE", "ALS"])
+def test_weights_too_large_to_be_added_give_a_sentence_and_no_list(stem):
+    def enlarge(tensors, _):
+        for tensor in tensors.values():
+            tensor.fill_(3e38)
+
+    model = load(spoiled(stem, enlarge))
+    row = sparse.csr_matrix([[1, 1, 1, 1, 0, 0, 0, 0]])
+    for ask in (model.recommend, lambda _, row: model.score(row)):
+        with pytest.raises(RecvaeError):
+            ask(0, row)

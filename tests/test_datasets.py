@@ -654,7 +654,7 @@ def test_a_full_disk_is_a_sentence_before_and_while_it_is_unpacked(tmp_path, mon
     usage = shutil.disk_usage(tmp_path)
     with monkeypatch.context() as patch:
         patch.setattr("shutil.disk_usage", lambda path: usage._replace(free=3))
-        with pytest.raises(OutputError, match="Expected 4 bytes of room to unpack p.zip, got 3 in"):
+        with pytest.raises(OutputError, match=r"Expected 4 bytes of room to unpack p\.zip, got 3 in"):
             fetch_archive(tmp_path, zipped({"a/x": "four"}))
 
     def full(*_):

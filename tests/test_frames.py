@@ -57,8 +57,59 @@ def test_a_folder_of_parquet_parts(folder, tmp_path):
     (folder / "_SUCCESS").touch()
     same(Interactions.read(folder, **NAMES), Interactions.from_frame(frame, **NAMES))
     frame[:1].rename({"times": "often"}).write_parquet(folder / "3.parquet")
-    with pytest.raises(InvalidDataError, match=r"3\.parquet has another schema than the parts before it"):
+    with pytest.raises(InvalidDataError, match=r"Expected one column 'times', but it is missing in .*3\.parquet"):
         Interactions.read(folder, **NAMES)
+
+
+def hive(folder, **columns):
+    """A file in folders called column=value."""
+    folder.mkdir(parents=True)
+    pyarrow.parquet.write_table(pa.table(columns), folder / "0.parquet")
+
+
+def test_folders_called_column_and_value_are_columns(tmp_path):
+    """As Spark and Hive write them: dates as dates, numbers as numbers, ids as they are written."""
+    for day in ("2020-01-01", "2020-01-02"):
+        for who in ("007", "a%20b"):
+            hive(tmp_path / "ev" / f"date={day}" / f"who={who}" / "stars=2.5" / "hour=01", user=[1, 2], item=[3, 4])
+    for name in ("_SUCCESS", "_metadata", ".0.parquet.crc"):
+        (tmp_path / "ev" / name).write_bytes(b"x")
+    hive(tmp_path / "ev" / "_temporary", item=["x"])
+    data = Interactions.read(tmp_path / "ev", user="who", value="stars", time="date")
+    assert data.user_ids.tolist() == ["007", "a b"]
+    assert data.matrix.toarray().tolist() == [[5, 5], [5, 5]]
+    assert set(data.times.data) == {pd.Timestamp("2020-01-01").timestamp()}
+    assert set(Interactions.read(tmp_path / "ev", time="hour").times.data) == {1}
+    hive(tmp_path / "ev" / "date=__HIVE_DEFAULT_PARTITION__" / "who=c" / "stars=1", user=[9], item=[3])
+    assert Interactions.read(tmp_path / "ev", time="date").times.data.min() == 0
+    with pytest.raises(InvalidDataError, match=r"Expected one column 'hour', but it is missing in .*who=c"):
+        Interactions.read(tmp_path / "ev", time="hour")
+
+
+def test_types_of_a_folder_are_brought_to_one(tmp_path):
+    first = {"user": pa.array([1, 2], pa.int32()), "item": ["a", "b"], "value": [1, 2], "odd": ["x", "y"]}
+    second = {"item": pa.array(["c", "a"]).dictionary_encode(), "value": [0.5, 1], "user": [2**40, 2], "odd": [1, 2]}
+    third = {"user": pa.array([7], pa.uint8()), "item": pa.array(["é"], pa.large_string()), "value": [None]}
+    third["value"] = pa.array([3], pa.int8())
+    for number, columns in enumerate((first, second, third)):
+        hive(tmp_path / "ev" / str(number), **columns)
+    data = Interactions.read(tmp_path / "ev", value="value")
+    assert data.user_ids.tolist() == [1, 2, 7, 2**40]
+    assert data.item_ids.tolist() == ["a", "b", "c", "é"]
+    assert data.matrix.sum() == 7.5
+    hive(tmp_path / "ev" / "3", user=["a"], item=["a"], value=[1])
+    with pytest.raises(InvalidDataError, match=r"Expected 'user' to be of one type .* got string in .*ev/3/0\.parquet"):
+        Interactions.read(tmp_path / "ev")
+
+
+def test_folders_without_files_and_folders_that_are_loops(tmp_path):
+    (tmp_path / "ev").mkdir()
+    with pytest.raises(InvalidDataError, match=r"Expected Parquet files in the folder .*, got none"):
+        Interactions.read(tmp_path / "ev")
+    hive(tmp_path / "ev" / "a", user=[1], item=[1])
+    (tmp_path / "ev" / "a" / "b").symlink_to(tmp_path / "ev")
+    with pytest.raises(InvalidDataError, match=r"got a loop: .* leads back to"):
+        Interactions.read(tmp_path / "ev")
 
 
 @pytest.mark.parametrize("ending", ["parquet", "csv", "tsv"])

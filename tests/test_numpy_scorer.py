@@ -9,10 +9,12 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from recvae import HybridVAE, MultVAE
 from recvae.export import export_numpy, numpy_scorer
+from recvae.memory import PeakMemory
 
 SMALL = {"latent_dim": 8, "epochs": 1, "random_state": 0}
 WORST = np.finfo(np.float32).min
@@ -193,6 +195,35 @@ def test_rewriting_by_itself_is_no_damage(files, tmp_path):
         {"item_ids": [1]},
         {"steps": []},
         {"steps": [["h", "eval", ["first"]]]},
+        {"steps": [["h", "silu", ["first", "first"]]]},
+        {"steps": [["last.weight", "silu", ["first"]]]},
+        {"steps": [["h", "silu", [["first"]]]]},
+        {"steps": [["h", "cat", [["first"] * 10**5, 1]]]},
+        {"steps": [["h", "add", ["first", "first.weight"]]]},
+        {"steps": [["h", "add", [[1], [2]]]]},
+        {"steps": [["h", "chunk", ["first", 10**9, 1]]]},
+        {"steps": [["h", "getitem", ["first.weight", None]]]},
+        {"steps": [["h", "clamp_min", ["first", 10**400]]]},
+        {"steps": [[f"h{n}", "silu", ["first"]] for n in range(10**5)]},
+        {"steps": [[f"h{n}", "cat", [[f"h{n - 1}" if n else "first"] * 2, 1]] for n in range(40)]},
+        {"hidden": "first.weight"},
+        {"hidden": None},
+        {"path_weight": "1"},
+        {"path_weight": float("nan")},
+        {"path_weight": 10**400},
+        {"n_items": 10**12, "item_ids": None},
+        {"n_items": 10**400, "item_ids": None},
+        {"n_items": True},
+        {"values": "eval"},
+        {"item_ids": ["a"] * 80},
+        {"item_ids": [0.5, *range(79)]},
+        {"item_ids": [10**400, *range(79)]},
+        {"arrays": {"first.weight": np.ones((80, 8), np.complex64)}},
+        {"arrays": {"first.bias": np.ones(8, bool)}},
+        {"arrays": {"first.bias": np.ones((8, 1), np.float32)}},
+        {"arrays": {"last.bias": np.full(80, -np.inf, np.float32)}},
+        {"arrays": {"path.indptr": np.array([0, 2**62, *[-(2**62)] * 78, 0])}},
+        {"arrays": {"path.indptr": np.zeros(81, np.uint64)}},
         {"arrays": {"last.weight": np.ones((80, 3), np.float32)}},
         {"arrays": {"first.weight": np.ones((79, 8), np.float32)}},
         {"arrays": {"last.bias": np.full(80, np.nan, np.float32)}},
@@ -205,6 +236,37 @@ def test_rewriting_by_itself_is_no_damage(files, tmp_path):
 def test_parts_that_do_not_fit(changes, files, tmp_path):
     with pytest.raises(ValueError, match="which is damaged or another"):
         numpy_scorer.load(rewritten(files, tmp_path, **changes))
+
+
+def test_steps_that_would_take_memory_are_refused_before_they_do(files, tmp_path):
+    doubled = [[f"h{n}", "cat", [[f"h{n - 1}" if n else "first"] * 2, 1]] for n in range(40)]
+    path = rewritten(files, tmp_path, steps=doubled)
+    with PeakMemory() as memory:
+        before = psutil.Process().memory_info().rss / 2**20
+        with pytest.raises(ValueError, match="steps take more than"):
+            numpy_scorer.load(path)
+    assert memory.mib < before + 100
+
+
+def test_archives_that_unpack_to_more_than_they_are(files, tmp_path):
+    with zipfile.ZipFile(tmp_path / "bomb.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("first.weight.npy", bytes(10**7))
+    with pytest.raises(ValueError, match="its arrays would take more than the file has"):
+        numpy_scorer.load(tmp_path / "bomb.npz")
+
+
+@pytest.mark.parametrize("text", ["[" * 10**5, '{"format": NaN}', "9" * 5000, "\x00"])
+def test_descriptions_that_are_no_json(files, tmp_path, text):
+    np.savez(tmp_path / "other.npz", description=np.frombuffer(text.encode(), np.uint8))
+    with pytest.raises(ValueError, match="which is damaged or another") as said:
+        numpy_scorer.load(tmp_path / "other.npz")
+    assert str(said.value).isprintable()
+
+
+def test_scores_that_overflow_are_no_lists(files, tmp_path):
+    large = {"last.weight": np.full((80, 8), 3e38, np.float32), "first.bias": np.ones(8, np.float32)}
+    with pytest.raises(ValueError, match="finite"), np.errstate(all="ignore"):
+        numpy_scorer.load(rewritten(files, tmp_path, arrays=large)).recommend(([3, 8], [0, 2], [1.0, 2.0]))
 
 
 def test_files_of_others(tmp_path):

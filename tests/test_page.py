@@ -206,7 +206,7 @@ def test_what_cannot_be_done_is_a_sentence(results, tmp_path, capsys, monkeypatc
     (tmp_path / "cut.json").write_bytes(json_bytes(results)[:-100])
     (tmp_path / "results.json").write_text("examples = 1\n")
     for arguments, message in (
-        (["report", str(tmp_path / "index.html"), "--out", str(tmp_path)], "not in their place"),
+        (["report", str(tmp_path / "index.html"), "--out", str(tmp_path)], "than those that are read"),
         (["report", str(tmp_path / "cut.json"), "--out", str(tmp_path / "new")], "cut or damaged"),
         (["report", str(tmp_path / "none.json"), "--out", str(tmp_path / "new")], "Expected a file of results"),
         (["report", "--out", str(tmp_path)], "Expected results for recvae report"),

@@ -1,13 +1,14 @@
+import dataclasses
 import inspect
 import pickle
 
 import numpy as np
 import pytest
 
-from recvae import MultDAE, MultVAE
+from recvae import MultDAE, MultVAE, Recommender
 from recvae.baselines import ALS, ItemKNN, Popularity
 from recvae.errors import InvalidParameterError, InvalidTypeError, UnknownNameError
-from recvae.params import check_params, get_params
+from recvae.params import check_params, check_share, check_whole, get_params
 
 MODELS = [MultVAE, MultDAE, ALS, ItemKNN, Popularity]
 
@@ -60,12 +61,40 @@ def test_defaults_are_in_range(model):
         ({"epochs": 0}, InvalidParameterError, "epochs=0"),
         ({"patience": 0}, InvalidParameterError, "patience=0"),
         ({"random_state": -1}, InvalidParameterError, "random_state=-1"),
+        (
+            {"learning_rate": float("inf")},
+            InvalidParameterError,
+            r"=inf\): expected a value of at least 0 that",
+        ),
+        ({"learning_rate": 10**400}, InvalidParameterError, "expected a value of at least 0 that float32 can hold"),
+        ({"learning_rate": 1e39}, InvalidParameterError, "expected a value of at least 0 that float32 can hold"),
+        ({"epochs": 10**5000}, InvalidParameterError, "int too long to be shown"),
+        ({"temperature": -float("inf")}, InvalidParameterError, r"of at least 0\.001"),
+        ({"likelihood": np.array(["a", "b"])}, UnknownNameError, "no likelihood of MultVAE called"),
         ({"values": "squared"}, UnknownNameError, "known are binary, log1p, raw"),
     ],
 )
 def test_what_is_out_of_range_is_named_at_fit(params, error, message, checkerboard):
     with pytest.raises(error, match=message):
         MultVAE(**params).fit(checkerboard)
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf"), 10**400, 1e39, np.float32("inf")])
+@pytest.mark.parametrize("model", [model for model in Recommender.known.values() if not inspect.isabstract(model)])
+def test_no_number_is_out_of_bounds(model, number):
+    for field in dataclasses.fields(model):
+        if field.metadata.get("kind") in (int, float):
+            with pytest.raises((InvalidParameterError, InvalidTypeError)) as said:
+                check_params(model(**{field.name: number}))
+            assert str(said.value).isprintable()
+
+
+@pytest.mark.parametrize("value", [10**5000, "a\nb", float("nan"), np.ones((3, 3)), None], ids=range(5))
+def test_numbers_that_are_asked_for_are_named_on_one_line(value):
+    for check in (lambda: check_whole("N", value, 1, 9), lambda: check_share("share", value)):
+        with pytest.raises(InvalidParameterError) as said:
+            check()
+        assert str(said.value).isprintable()
 
 
 def test_numpy_s_numbers_are_numbers(checkerboard):
@@ -80,5 +109,7 @@ def test_errors_travel_between_processes():
 
 
 def test_an_unknown_device_is_named(checkerboard):
-    with pytest.raises(InvalidParameterError, match="device"):
-        MultVAE(device="abacus").fit(checkerboard)
+    for device in ("abacus", "meta", "cpu\ncpu"):
+        with pytest.raises(InvalidParameterError, match="device") as said:
+            MultVAE(device=device).fit(checkerboard)
+        assert str(said.value).isprintable()

@@ -25,7 +25,9 @@ from recvae.errors import (
     UnknownNameError,
 )
 from recvae.large.folder import SCRATCH
+from recvae.recommender import UnknownItemsWarning
 from recvae.sample import make_sample
+from tests import oracle
 
 pytest.importorskip("duckdb")
 pytest.importorskip("ray.data", reason='needs Ray: pip install "recvae[ray]"')
@@ -67,11 +69,18 @@ def events():
 
 @pytest.fixture(scope="module")
 def path(events, tmp_path_factory):
-    """A folder of two files, of which the texts are dictionaries."""
-    folder = tmp_path_factory.mktemp("events")
+    """A folder of two files, of which the texts are dictionaries; their names could be taken for others."""
+    root = tmp_path_factory.mktemp("events")
+    for name in ("run1", "run[1]"):
+        (root / name / "day=1").mkdir(parents=True)
+    pq.write_table(events[:50], root / "run1" / "day=1" / "1.parquet")
+    folder = root / "run[1]"
     coded = events.set_column(0, "wh'o", events["wh'o"].dictionary_encode())
-    pq.write_table(coded[:900], folder / "1.parquet")
-    pq.write_table(coded[900:], folder / "2.parquet")
+    pq.write_table(coded[:900], folder / "day=1" / "1.parquet")
+    other = coded.append_column("WH'O", coded["the.item"]).cast(
+        pa.schema([("wh'o", pa.large_string()), ("the.item", pa.string()), ("value", pa.float64()), ("WH'O", "string")])
+    )
+    pq.write_table(other[900:], folder / "2#?.parquet")
     return folder
 
 
@@ -126,6 +135,41 @@ def test_events_with_values_titles_and_unknown_items(model, path, tmp_path, clus
     assert contents(tmp_path / "ray") == before
 
 
+@pytest.mark.parametrize(
+    ("door", "more"),
+    [
+        (door, more)
+        for door in ("recommend_for", "table", "parts", "ray")
+        for more in (False, True)
+        if more or door != "ray"
+    ],
+)
+def test_what_was_seen_is_masked_at_every_door_alike(door, more, model, events, tmp_path, cluster):
+    """Lists equal those made in the plainest way: of everybody, also of who liked nothing."""
+    columns = {"user": "wh'o", "item": "the.item", "value": "value"}
+    values = np.where(np.asarray(events["wh'o"]) == "user 3", 0.1, np.asarray(events["value"]))
+    events = events.set_column(2, "value", pa.array(values))
+    pq.write_table(events, tmp_path / "ev.parquet")
+    views = [(f"user {user}", f"film {item}") for user in (0, 3, 5, 31, 900, 901) for item in (1, 2, 8, 13, 999)]
+    seen = pa.table(dict(zip(["wh'o", "the.item"], zip(*views, strict=True), strict=True)))
+    pq.write_table(seen, tmp_path / "seen.parquet")
+    if door == "recommend_for":
+        with pytest.warns(UnknownItemsWarning):
+            found = model.recommend_for(events, 5, **columns, min_value=0.15, seen=seen if more else None)
+    else:
+        out = {"table": "top.parquet"}.get(door, "parts/")
+        flags = [f"--{name}={column}" for name, column in columns.items()]
+        model.save(tmp_path / "model")
+        command = ["recommend", str(tmp_path / "model"), "--input", str(tmp_path / "ev.parquet"), *flags, "-N", "5"]
+        command += ["--engine", "ray", "--users-per-part", "50"] if door == "ray" else []
+        command += ["--seen", str(tmp_path / "seen.parquet")] if more else []
+        assert main([*command, "--min-value", "0.15", "--out", f"{tmp_path}/{out}"]) == 0
+        found = pq.read_table(tmp_path / out) if door == "table" else lists_of(tmp_path / "parts")
+    expected = oracle.lists(model, events, 5, **columns, min_value=0.15, seen=views if more else ())
+    assert len(expected) == (162 if more else 160)
+    oracle.same(oracle.of_table(found), expected)
+
+
 def test_lists_and_an_actor_that_is_killed(model, events, tmp_path, cluster):
     """Users in two rows, users without events; the output is the same to the byte, whoever made it."""
     by_user = events.group_by("wh'o").aggregate([("the.item", "list")]).rename_columns(["user", "item"])
@@ -145,6 +189,7 @@ def test_lists_and_an_actor_that_is_killed(model, events, tmp_path, cluster):
     # what an older run left is begun anew
     manifest = json.loads((tmp_path / "ray" / "_manifest.json").read_text())
     before = contents(tmp_path / "ray")
+    del manifest["sha256"]
     (tmp_path / "ray" / "_manifest.json").write_text(json.dumps(manifest | {"done": False}))
     (tmp_path / "ray" / "part-00000.parquet").write_bytes(b"torn")
     (tmp_path / "ray" / "part-09999.parquet").write_bytes(b"left")

@@ -21,7 +21,7 @@ def test_what_is_written_is_read(tmp_path):
 
 def test_what_is_no_number_is_null_in_json():
     assert json.loads(json_bytes({"a": [float("nan"), float("inf"), 1.5]})) == {"a": [None, None, 1.5]}
-    assert [number(value) for value in (None, "1", True, float("nan"), 2)] == [None, None, None, None, 2.0]
+    assert [number(value) for value in (None, "1", True, float("nan"), 10**400, 2)] == [None] * 5 + [2.0]
 
 
 @pytest.mark.parametrize(
@@ -30,6 +30,13 @@ def test_what_is_no_number_is_null_in_json():
         (json_bytes(LEAST)[:-30], "cut or damaged"),
         (b"\xff\xfe", "cut or damaged"),
         (b"", "cut or damaged"),
+        (b"[" * 10**5, "cut or damaged"),
+        (b'{"format":' * 10**5, "cut or damaged"),
+        (b"9" * 5000, "cut or damaged"),
+        (json_bytes(LEAST | {"title": "\ud800"}), "cut or damaged"),
+        (json_bytes(LEAST | {"format": 10**400}), r"got format 1000\d+\.\.\.; run"),
+        (json_bytes(LEAST | {"settings": {"metrics": ["a\n" * 99, 1]}}), "names of metrics"),
+        (json_bytes(LEAST | {"models": [{"model": "x", "metrics": {"ndcg@100": {"mean": 10**400}}}]}), "got none"),
         (b"[1, 2]", "got other JSON"),
         (b'{"format": true}', "got other JSON"),
         (json_bytes(LEAST | {"format": 1}), "of format 2 to 4 in .*, got format 1; run the benchmark again"),
@@ -44,8 +51,9 @@ def test_what_is_no_number_is_null_in_json():
 def test_what_is_no_results_is_refused_in_a_sentence(tmp_path, content, message):
     path = tmp_path / "results.json"
     path.write_bytes(content)
-    with pytest.raises(InvalidDataError, match=message):
+    with pytest.raises(InvalidDataError, match=message) as said:
         read_results(path)
+    assert str(said.value).isprintable()
 
 
 def test_a_file_that_is_not_there(tmp_path):

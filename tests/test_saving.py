@@ -7,19 +7,23 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.torch
+import torch
 from scipy import sparse
 
 import recvae
-from recvae import HVamp, Interactions, MultDAE, MultVAE, Recommender, load
+from recvae import EASE, HVamp, Interactions, MultDAE, MultVAE, Recommender, load
 from recvae.baselines import ALS, ItemKNN, Popularity
 from recvae.errors import (
     DataNotFoundError,
+    InvalidDataError,
     InvalidParameterError,
     InvalidTypeError,
     NotFittedError,
     OutputError,
 )
 from recvae.params import get_params
+from recvae.saving import content_checksum
 
 ONES = sparse.csr_matrix(np.ones((3, 3)))
 MODELS = {
@@ -107,6 +111,51 @@ def test_a_matrix_has_no_ids_to_save(checkerboard, tmp_path):
     Popularity().fit(checkerboard).save(tmp_path / "model")
     assert load(tmp_path / "model").item_ids_ is None
     assert load(tmp_path / "model").titles_ is None
+
+
+def write_models(file):
+    """Files of several models, one after the other."""
+    rows = sparse.random(30, 12, 0.4, "csr", random_state=0)
+    network = MultVAE(epochs=1, latent_dim=2, random_state=0)
+    for model in (EASE(l2=3), EASE(form="sparse", neighbours=3), ItemKNN(K=99), Popularity(), network):
+        model.fit(rows, show_progress=False).save(file)
+
+
+def test_equal_models_have_equal_files():
+    """The library safetensors orders its header by a hash that is another in each process."""
+    code = "import sys; from tests.test_saving import write_models; write_models(sys.stdout.buffer)"
+    command, root = [sys.executable, "-c", code], Path(__file__).parents[1]
+    write_models(here := io.BytesIO())
+    assert subprocess.run(command, check=True, capture_output=True, cwd=root, timeout=200).stdout == here.getvalue()
+
+
+def test_numbers_of_one_value_are_one_in_a_file():
+    files = [io.BytesIO(), io.BytesIO()]
+    for file, l2 in zip(files, (3, np.float32(3.0)), strict=True):
+        EASE(l2=l2).fit(ONES).save(file)
+    one, other = (file.getvalue() for file in files)
+    assert one == other
+    assert content_checksum(one) == content_checksum(other)
+
+
+def test_the_library_of_the_format_reads_the_files(fitted, tmp_path):
+    fitted.save(tmp_path / "model")
+    tensors = safetensors.torch.load_file(tmp_path / "model")
+    assert tensors.keys() == fitted._tensors().keys()
+    for name, tensor in fitted._tensors().items():
+        assert torch.equal(tensors[name], tensor)
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
+def test_what_would_not_be_read_again_is_not_written(number, tmp_path):
+    model = EASE(l2=1.0).fit(ONES)
+    model.weights_[0, 1] = number
+    with pytest.raises(InvalidDataError, match="Expected finite numbers as weights"):
+        model.save(tmp_path / "model")
+    model.weights_ = torch.ones(3, 3, dtype=torch.bfloat16)
+    with pytest.raises(InvalidDataError, match=r"Expected weights of one of the types F64, .*, got bfloat16"):
+        model.save(tmp_path / "model")
+    assert list(tmp_path.iterdir()) == []
 
 
 # files of before -----------------------------------------------------------------------------------------------------

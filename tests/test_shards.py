@@ -1,3 +1,4 @@
+import hashlib
 import json
 import os
 import resource
@@ -7,6 +8,7 @@ import sys
 import tempfile
 import tracemalloc
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from unittest.mock import patch
 
@@ -36,9 +38,10 @@ from recvae.sample import make_sample
 
 pytest.importorskip("duckdb")
 
-from recvae.large.folder import SCRATCH
+from recvae.large.folder import SCRATCH, Written, _checksum, digest_of, load_manifest
 from recvae.shards import Shards, write_shards
 from recvae.shards.cells import cut
+from recvae.shards.shard_file import Piece, shard_bytes
 from recvae.shards.write import STAGE
 
 QUIET = {"show_progress": False, "users_per_shard": 60}
@@ -593,7 +596,7 @@ def test_the_command(folder, tmp_path, capsys):
         (["--user", "who", "--item", "film", "--out", "/proc/nowhere"], "Expected a file that can be written"),
         (
             ["--input", "odd", "--user", "who", "--item", "film", "--out", "OUT"],
-            "2.parquet has another schema than the",
+            "Expected 'film' to be of one type in all files, got string in",
         ),
         (["--input", "cut", "--user", "who", "--item", "film", "--out", "OUT"], "2.parquet"),
         (["--input", "x.csv", "--user", "who", "--item", "film", "--out", "OUT"], "Expected a Parquet file (.parquet)"),
@@ -606,7 +609,7 @@ def test_bad_commands_are_one_sentence_and_leave_nothing(arguments, message, fol
         (tmp_path / name).mkdir()
         (tmp_path / name / "1.parquet").write_bytes(first.read_bytes())
     pq.write_table(
-        pq.read_table(first).cast(pa.schema({"who": "string", "film": "int64", "stars": "double", "when": "int64"})),
+        pq.read_table(first).cast(pa.schema({"who": "string", "film": "string", "stars": "double", "when": "int64"})),
         "odd/2.parquet",
     )
     (tmp_path / "cut" / "2.parquet").write_bytes(first.read_bytes()[:-9])
@@ -618,3 +621,295 @@ def test_bad_commands_are_one_sentence_and_leave_nothing(arguments, message, fol
     assert message in captured.err
     assert captured.out == ""
     assert names(tmp_path) == before
+
+
+# files that lie ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def lying(tmp_path):
+    """Shards with values, and a function that changes one of their files, with a manifest that fits again."""
+    random = np.random.default_rng(0)
+    columns = {"user": random.integers(0, 30, 400), "item": random.integers(0, 25, 400), "v": random.random(400) + 1}
+    pq.write_table(pa.table(columns), tmp_path / "e.parquet")
+    out = tmp_path / "out"
+    write_shards(tmp_path / "e.parquet", out, value="v", values="raw", users_per_shard=15, show_progress=False)
+
+    def change(name, content):
+        (out / name).write_bytes(content)
+        manifest = load_manifest(out, "shards", Piece)
+        digest = hashlib.sha256(content).hexdigest()
+        parts = [
+            replace(part, bytes=len(content), sha256=digest) if part.file == name else part for part in manifest.parts
+        ]
+        replace(manifest, parts=parts).write(out)
+
+    return out, change
+
+
+def refused_or_sound(out):
+    try:
+        shards = Shards(out)
+        rows = shards.rows(0, shards.n_users)
+        ids = shards.item_ids, shards.item_counts, shards.user_ids
+    except InvalidDataError:
+        return False
+    rows.check_format(full_check=True)
+    assert rows.has_canonical_format
+    assert (rows.data > 0).all()
+    assert np.isfinite(rows.data).all()
+    assert len(ids[0]) == len(ids[1]) == shards.n_items
+    return True
+
+
+@pytest.mark.parametrize("lie", [2**62, -1, 2**31, 0])
+@pytest.mark.parametrize("name", ["shard-00000.arrow", "items.parquet"])
+def test_any_number_of_a_file_may_lie(name, lie, lying):
+    """Lengths and offsets in the Arrow metadata among them: refused, or what is read is sound."""
+    out, change = lying
+    good, found = (out / name).read_bytes(), []
+    for place in range(0, len(good) - 8, 16 if name.endswith("parquet") else 8):
+        changed = bytearray(good)
+        changed[place : place + 8] = lie.to_bytes(8, "little", signed=True)
+        change(name, bytes(changed))
+        found.append(refused_or_sound(out))
+    assert not all(found)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e38, -1.0, 0.0])
+def test_values_that_are_none_are_refused(value, lying):
+    out, change = lying
+    stored = Shards(out).stored(0)
+    values = stored.values.copy()
+    values[7] = value
+    change("shard-00000.arrow", shard_bytes(replace(stored, values=values)))
+    with pytest.raises(InvalidDataError, match=r"shard-00000\.arrow is not as it was written"):
+        Shards(out).shard(0)
+
+
+@pytest.mark.parametrize("lie", ["unsorted", "repeated", "negative", "too large", "offsets that wrap", "backwards"])
+def test_items_and_offsets_that_lie_are_refused(lie, lying):
+    out, change = lying
+    stored = Shards(out).stored(0)
+    items, indptr = stored.items.copy(), stored.indptr.copy()
+    if lie == "unsorted":
+        items[:2] = items[1::-1]
+    elif lie == "repeated":
+        items[1] = items[0]
+    elif lie == "negative":
+        items[0] = -1
+    elif lie == "too large":
+        items[indptr[1] - 1] = 25
+    elif lie == "backwards":
+        indptr[1:3] = indptr[2:0:-1]
+    else:
+        indptr[1:3] = 2**31 - 1, -2
+    content = bytearray((out / "shard-00000.arrow").read_bytes())
+    for before, after in ((stored.items, items), (stored.indptr, indptr)):
+        while (place := content.find(before.tobytes())) >= 0 and not np.array_equal(before, after):
+            content[place : place + before.nbytes] = after.tobytes()
+    change("shard-00000.arrow", bytes(content))
+    with pytest.raises(InvalidDataError, match=r"shard-00000\.arrow is not as it was written"):
+        Shards(out).shard(0)
+
+
+@pytest.mark.parametrize("lie", ["fewer", "repeated", "descending", "no value", "floats", "counts", "negative counts"])
+def test_ids_that_lie_are_refused(lie, lying):
+    out, change = lying
+    table = pq.read_table(out / "items.parquet")
+    ids, counts = table["item"].to_pylist(), table["users"].to_pylist()
+    if lie == "fewer":
+        ids, counts = ids[1:], counts[1:]
+    elif lie == "repeated":
+        ids[1] = ids[0]
+    elif lie == "descending":
+        ids = ids[::-1]
+    elif lie == "no value":
+        ids[3] = None
+    elif lie == "floats":
+        ids = [float(name) for name in ids]
+    else:
+        step = 1 if lie == "counts" else counts[0] + 1
+        counts[0] -= step
+        counts[1] += 2 * step if lie == "counts" else step
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.table({"item": ids, "users": counts}), sink)
+    change("items.parquet", sink.getvalue().to_pybytes())
+    with pytest.raises(InvalidDataError, match=r"items\.parquet is not as it was written"):
+        _ = Shards(out).item_ids, Shards(out).item_counts
+
+
+def test_a_shard_that_becomes_shorter_later(lying):
+    """What was read stays, and what is read then is refused: a memory map would end in a crash."""
+    out, _ = lying
+    shards = Shards(out)
+    rows, expected = shards.shard(0), shards.shard(0).toarray()
+    os.truncate(out / "shard-00000.arrow", 10)
+    np.testing.assert_array_equal(rows.toarray(), expected)
+    with pytest.raises(InvalidDataError, match=r"shard-00000\.arrow is not as it was written"):
+        shards.shard(0)
+
+
+ODD = [None, True, -1, 10**30, float("nan"), 1.5, "x", "\ud800", "../../x", "a/b", [], {}, [[1]]]
+
+
+@pytest.mark.parametrize("signed", [False, True], ids=["as before", "with a checksum"])
+def test_whatever_a_manifest_says(signed, lying):
+    out, _ = lying
+    good = json.loads((out / "_manifest.json").read_text())
+    for owner, names in (
+        ((), [*good]),
+        (("settings",), ["values", "heldout_users", "split_seed", "test_share"]),
+        (("facts",), [*good["facts"]]),
+        (("parts", 2), [*good["parts"][2]]),
+    ):
+        for name in (name for name in names if (owner, name) != ((), "sha256")):
+            for odd in ODD:
+                found = json.loads(json.dumps(good))
+                place = found
+                for step in owner:
+                    place = place[step]
+                if place[name] == odd or (name, odd) in (("heldout_users", None), ("done", True), ("total", 1.5)):
+                    continue
+                place[name] = odd
+                del found["sha256"]
+                if signed:
+                    found["sha256"] = _checksum(found)
+                (out / "_manifest.json").write_text(json.dumps(found))
+                with pytest.raises(InvalidDataError) as said:
+                    Shards(out)
+                assert "\n" not in str(said.value)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 50_000, '{"format":' + "1" * 5000 + "}", "3", "[]", "\xff"])
+def test_what_is_no_manifest(text, tmp_path):
+    (tmp_path / "_manifest.json").write_text(text, encoding="latin-1")
+    with pytest.raises(InvalidDataError, match=r"_manifest\.json is damaged \([^\n]*\): delete the folder"):
+        Shards(tmp_path)
+
+
+def test_facts_are_held_against_the_checksum_and_older_manifests_have_none(lying):
+    out, _ = lying
+    manifest = json.loads((out / "_manifest.json").read_text())
+    fingerprint = Shards(out).fingerprint()
+    manifest["facts"]["fingerprint"] = "0" * 32
+    (out / "_manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(InvalidDataError, match="does not fit its checksum"):
+        Shards(out)
+    manifest["facts"]["fingerprint"] = fingerprint
+    del manifest["sha256"]
+    (out / "_manifest.json").write_text(json.dumps(manifest))
+    assert Shards(out).fingerprint() == fingerprint
+
+
+@pytest.mark.parametrize("name", ["lengths", "counts", "items", "values", "users.parquet", "items.parquet"])
+def test_a_stage_that_lies_is_made_again(name, folder, tmp_path, unbroken):
+    """With a manifest that fits."""
+    out = tmp_path / "out"
+    with pytest.raises(StopError):
+        write_shards(folder, out, **NAMES, heldout_users=40, on_part=stop_at("users.parquet"), **QUIET)
+    stage = out / STAGE
+    content = (stage / name).read_bytes()
+    (stage / name).write_bytes(content[::-1] if name.endswith("parquet") else b"\xff" * 8 + content[8:])
+    manifest = load_manifest(stage, "cells", Written)
+    parts = [replace(part, sha256=digest_of(stage / part.file)) for part in manifest.parts]
+    replace(manifest, parts=parts).write(stage)
+    write_shards(folder, out, **NAMES, heldout_users=40, **QUIET)
+    assert contents(out) == unbroken
+
+
+# names ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["run[1]", "r*n1", "r?n1", "r[!x]n1", "it's", "**"])
+def test_names_of_files_are_no_patterns(name, folder, tmp_path):
+    """Nor are those of the output, where ids are read again."""
+    first, *others = sorted(folder.rglob("*.parquet"))
+    for number, place in enumerate(("run1", name)):
+        (tmp_path / place).mkdir()
+        (tmp_path / place / f"{place}.parquet").write_bytes([others[0], first][number].read_bytes())
+    shards = write_shards(tmp_path / name, tmp_path / f"out {name}", **NAMES, **QUIET)
+    same(shards, Interactions.read(tmp_path / name, **NAMES))
+    again = write_shards(tmp_path / name / f"{name}.parquet", tmp_path / "again", **NAMES, **QUIET)
+    assert again.fingerprint() == shards.fingerprint()
+
+
+@pytest.mark.parametrize("name", ["item", "Item", "ITEM", "*", "", "q\"u'", "a.b", "filename", "recvae file"])
+def test_names_of_columns_are_exact(name, tmp_path):
+    """To DuckDB, case is nothing, and * is all."""
+    random = np.random.default_rng(0)
+    columns = ["item", "Item", "ITEM", "*", "", "q\"u'", "a.b", "filename", "recvae file"]
+    table = {column: random.integers(10 * place, 10 * place + 7, 100) for place, column in enumerate(columns)}
+    pq.write_table(pa.table(table | {"user": random.integers(0, 20, 100)}), tmp_path / "e.parquet")
+    shards = write_shards(tmp_path / "e.parquet", tmp_path / "out", item=name, **QUIET)
+    same(
+        shards,
+        Interactions.from_frame(pa.table({"user": pq.read_table(tmp_path / "e.parquet")["user"], "item": table[name]})),
+    )
+
+
+def test_folders_are_columns_and_types_are_brought_to_one(tmp_path):
+    """As Spark and Hive write them."""
+    events = tmp_path / "ev"
+    for day, kind in (("2020-01-01", pa.int32()), ("2020-01-02", pa.int64())):
+        (events / f"date={day}" / "stars=2.5").mkdir(parents=True)
+        table = pa.table({"user": pa.array([1, 2], kind), "item": ["a", "b"], f"only {day}": [0, 0]})
+        pq.write_table(table, events / f"date={day}" / "stars=2.5" / "0.parquet")
+    for name in ("_SUCCESS", ".0.parquet.crc"):
+        (events / name).write_bytes(b"x")
+    same(write_shards(events, tmp_path / "one", **QUIET), Interactions.read(events))
+    for place, options in enumerate([{"item": "date"}, {"value": "stars", "values": "raw"}]):
+        shards = write_shards(events, tmp_path / str(place), **options, **QUIET)
+        same(shards, Interactions.read(events, **options))
+        assert shards.n_events == (4, 2)[place]
+
+
+# folders -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [".recvae-scratch", ".recvae-scratch/lock", STAGE, "_manifest.json", "items.parquet"])
+def test_links_in_the_output_are_refused_and_not_followed(name, folder, tmp_path):
+    out = tmp_path / "out"
+    write_shards(folder, out, **NAMES, **QUIET)
+    before = contents(out)
+    victim = tmp_path / "victim"
+    victim.mkdir()
+    (victim / "letters").mkdir()
+    (victim / "lock").write_text("mine")
+    path = out / name
+    path.parent.mkdir(exist_ok=True)
+    if path.exists():
+        path.unlink()
+    path.symlink_to(victim / "lock" if name.endswith(("lock", "json", "parquet")) else victim)
+    with pytest.raises(OutputError, match="which is a link to something else; delete the link"):
+        write_shards(folder, out, **NAMES, **QUIET)
+    assert (victim / "letters").exists()
+    assert (victim / "lock").read_text() == "mine"
+    assert len(contents(out)) >= len(before) - 1
+
+
+@pytest.mark.parametrize("name", ["loop", "a\0b", "x" * 300])
+def test_outputs_that_are_no_folders(name, folder, tmp_path):
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(OutputError):
+        write_shards(folder, tmp_path / name, **NAMES, **QUIET)
+    assert names(tmp_path) == ["loop"]
+
+
+def test_new_folders_go_where_nothing_is_written(folder, tmp_path):
+    with pytest.raises(InvalidDataError, match="No events are left"):
+        write_shards(folder, tmp_path / "a" / "b" / "out", **NAMES, min_item=10**6, **QUIET)
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("error", ["InterruptException", "RuntimeError", "InvalidInputException"])
+def test_ctrl_c_while_duckdb_works(error, folder, tmp_path, capsys):
+    import duckdb
+
+    kind = getattr(duckdb, error, RuntimeError)
+    words = "INTERRUPT Error: Interrupted!" if error != "RuntimeError" else "Query interrupted"
+    command = ["shard", "--input", str(folder), "--user", "who", "--item", "film", "--out", str(tmp_path / "out")]
+    with patch("recvae.shards.numbered.NumberedEvents._single", side_effect=kind(words)):
+        assert main(command) == 130
+    assert capsys.readouterr().err.count("\n") == 1
+    assert names(tmp_path) == []

@@ -3,7 +3,7 @@ import pytest
 import torch
 from scipy import sparse
 
-from recvae import MultVAE
+from recvae import MultVAE, RecVAE
 from recvae.batches import DeviceRows
 from recvae.callbacks import listeners
 from recvae.errors import TrainingError
@@ -80,6 +80,30 @@ def test_the_step_at_which_a_loss_is_lost_is_named():
 
     with pytest.raises(TrainingError, match=r"got nan in step 2 of 3 of epoch 2; lower learning_rate, set max_grad"):
         train(*setup(), Plan(5, 16, beta))
+
+
+@pytest.mark.parametrize("learning_rate", [1e20, 1e30, 1e38])
+@pytest.mark.parametrize("model", [MultVAE, MultDAE, RecVAE])
+def test_a_last_step_that_blows_up_is_no_fit(model, learning_rate):
+    """No loss has seen what the last step left."""
+    small = {"epochs": 1, "latent_dim": 3, "batch_size": 40, "random_state": 0}
+    passes = {"encoder_passes": 1, "hidden_dim": 4} if model is RecVAE else {}
+    blown = model(learning_rate=learning_rate, **small, **passes)
+    with pytest.raises(TrainingError, match="lower learning_rate"):
+        blown.fit(ROWS, show_progress=False)
+    assert not hasattr(blown, "network_")
+
+
+def test_weights_are_looked_at_before_they_are_validated():
+    state, rows = setup()
+    state.optimizers = [torch.optim.SGD(state.network.parameters(), lr=1e30)]
+    with pytest.raises(TrainingError, match=r"finite weights of at most 1e\+15 after epoch 1, got others in \w+"):
+        train(state, rows, Plan(1, 40, lambda progress: 0.1, validate=pytest.fail))
+
+
+def test_a_metric_that_is_no_number_ends_the_run():
+    with pytest.raises(TrainingError, match="finite metric on validation users, got nan after epoch 1"):
+        train(*setup(), Plan(2, 40, lambda progress: 0.1, validate=lambda: float("nan")))
 
 
 def test_gradients_are_clipped_to_their_norm():

@@ -1,4 +1,5 @@
 import json
+import sqlite3
 import tomllib
 
 import pytest
@@ -97,3 +98,48 @@ def test_bad_requests_are_one_sentence(arguments, message, events, tmp_path, cap
 def test_a_file_needs_users_to_choose_by(events, capsys):
     assert main(["tune", *events[:2]]) == 2
     assert "Expected --split or --heldout-users with --input" in capsys.readouterr().err
+
+
+QUICK = ["--model", "ItemKNN", "--trials", "1"]
+
+
+@pytest.mark.parametrize("name", ["q?x.db", "50%41.db", "a#b c.db", "x{y}.db", "%s", "file:x?mode=memory", ":memory:"])
+def test_the_name_of_a_study_is_what_it_is_called(name, events, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for trials in ("1", "2"):
+        assert main(["tune", *events, *QUICK[:-1], trials, "--study", name]) == 0
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    with sqlite3.connect(tmp_path / name) as connection:
+        assert connection.execute("SELECT count(*) FROM trials").fetchone() == (2,)
+
+
+def test_home_is_known_in_the_name_of_a_study(events, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "me"))
+    assert main(["tune", *events, *QUICK, "--study", "~/new/tune.db"]) == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["me"]
+    assert (tmp_path / "me" / "new" / "tune.db").stat().st_size
+
+
+@pytest.mark.parametrize("kind", ["tables", "no tables", "journal", "text", "one of the tables"])
+def test_a_file_of_another_is_not_made_a_study(kind, events, tmp_path, capsys):
+    path = tmp_path / "my.db"
+    if kind == "text":
+        path.write_text("work of years")
+    else:
+        with sqlite3.connect(path) as connection:
+            connection.execute("PRAGMA journal_mode = " + ("wal" if kind == "journal" else "delete"))
+            connection.execute("CREATE TABLE " + ("studies (a)" if kind == "one of the tables" else "users (a)"))
+            if kind == "no tables":
+                connection.execute("DROP TABLE users")
+        connection.close()
+    before = path.read_bytes()
+    assert main(["tune", *events, *QUICK, "--study", str(path)]) == 2
+    assert "to be a new file or a study in SQLite, got another" in capsys.readouterr().err
+    assert path.read_bytes() == before
+    assert [each.name for each in tmp_path.iterdir()] == ["my.db"]
+
+
+def test_an_empty_file_may_become_a_study(events, tmp_path):
+    (tmp_path / "new.db").touch()
+    assert main(["tune", *events, *QUICK, "--study", str(tmp_path / "new.db")]) == 0

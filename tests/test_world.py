@@ -282,6 +282,19 @@ def test_what_is_wrong_with_the_environment_is_said(monkeypatch):
             InvalidParameterError, match="Expected RANK in the environment as a whole number, got 'first'"
         ):
             joined("cpu").__enter__()
+    for name, value, message in (
+        ("MASTER_PORT", "x", "Expected MASTER_PORT in the environment as a whole number, got 'x'"),
+        ("MASTER_PORT", "99999", "MASTER_PORT in the environment from 1 to 65535, got 99999"),
+        ("MASTER_PORT", "1" * 5000, "Expected MASTER_PORT in the environment as a whole number"),
+        ("RANK", "2", "RANK below WORLD_SIZE in the environment, got 2 and 2"),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setenv(name, value)
+            with pytest.raises(InvalidParameterError, match=message):
+                joined("cpu").__enter__()
+    for seconds in (0, -1, float("nan"), float("inf"), 1e30):
+        with pytest.raises(InvalidParameterError, match="Expected timeout_s above 0"):
+            joined("cpu", timeout_s=seconds).__enter__()
     with pytest.raises(InvalidParameterError, match="Expected a device of auto, cpu, cuda for ranks, got 'tpu'"):
         joined("tpu").__enter__()
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)

@@ -84,7 +84,8 @@ class ALS(Recommender):
 
     def _user_vectors(self, rows: sparse.csr_matrix) -> Tensor:
         try:
-            with one_blas_thread():
+            # factors of a file may overflow: what comes of it is no finite score, and refused as such
+            with one_blas_thread(), np.errstate(over="ignore", invalid="ignore"):
                 factors = self.model_.recalculate_user(np.arange(rows.shape[0]), writable(rows))  # (B, factors)
         except ValueError as error:  # the solver met a matrix that is not positive definite
             raise TrainingError(

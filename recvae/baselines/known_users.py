@@ -98,7 +98,8 @@ class KnownUsers(Recommender):
     def _refusal(self) -> UnknownUsersError:
         return UnknownUsersError(
             f"{type(self).__name__} has factors for the users it was trained on only: it cannot score others, "
-            f"by their events alone. Test it on a split of known users, such as per-user or temporal."
+            f"by their events alone. Test it on a split of known users, such as per-user or temporal, or on a Holdout "
+            f"with train_rows."
         )
 
 

@@ -43,12 +43,13 @@ class _BlasLimit:
     """
 
     def __init__(self) -> None:
-        self.lock, self.users, self.limits = threading.Lock(), 0, None
+        self.lock, self.users = threading.Lock(), 0
+        self.limits: Any = None
 
     def enter(self) -> None:
         with self.lock:
             if self.users == 0:
-                self.limits: Any = _threadpools().limit(limits=1, user_api="blas")
+                self.limits = _threadpools().limit(limits=1, user_api="blas")
             self.users += 1
 
     def leave(self) -> None:

@@ -10,9 +10,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet
 
-from recvae.histories import Unknown, read_histories
+from recvae.bulk.touched import block_histories
+from recvae.histories import Unknown
 from recvae.ids import ItemIndex
-from recvae.large.folder import Written
+from recvae.large.folder import Written, check_integer
 from recvae.recommender import Recommender
 
 BLOCK = 4096  # users that are scored at a time
@@ -32,6 +33,19 @@ class Part(Written):
     unknown: int
     examples: list[Any]
 
+    def check(self) -> None:
+        super().check()
+        check_integer("users", self.users, 1)
+        check_integer("rows", self.rows)
+        check_integer("unknown", self.unknown)
+        if type(self.examples) is not list or len(self.examples) > 3:
+            raise ValueError(f"expected a list of up to 3 examples, got {self.examples!r:.80}")
+        for name in (self.first, self.last, *self.examples):
+            if type(name) is str:
+                name.encode()  # what cannot be is no id
+            else:
+                check_integer("an id", name, -(2**63), 2**64 - 1)
+
 
 def block_sizes(users_per_part: int) -> list[int]:
     """Users in each block of a part. A part that is made alone has the blocks that it has in a whole run."""
@@ -47,6 +61,7 @@ class Lists:
     index: ItemIndex
     N: int
     value: str | None
+    min_value: float | None
     users_per_part: int
 
     def part(self, blocks: Iterable[pa.Table], advance: Callable[[int], None]) -> tuple[Part, bytes] | None:
@@ -55,8 +70,8 @@ class Lists:
         users: list[Any] = []  # the first and the last of each block
         n_users = n_rows = 0
         for block in blocks:
-            histories = read_histories(block, self.index, value=self.value)
-            table = self.model.ranked_table(histories.users, histories.rows, self.N)
+            histories = block_histories(block, self.index, self.value, self.min_value)
+            table = self.model.ranked_table(histories.users, histories.rows, self.N, seen=histories.seen)
             if writer is None:
                 writer = pyarrow.parquet.ParquetWriter(sink, table.schema)
             writer.write_table(table)

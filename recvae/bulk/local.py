@@ -15,6 +15,15 @@ from recvae.files import write_whole, writing
 from recvae.large.folder import Manifest
 
 
+def check_parts(manifest: Manifest[Part]) -> None:
+    """Raise ValueError where the parts are not the first ones, in their order, of users of one kind."""
+    for number, part in enumerate(manifest.parts):
+        if part.file != _name(number):
+            raise ValueError(f"expected {_name(number)}, got {part.file}")
+    if len({type(user) for part in manifest.parts for user in (part.first, part.last)}) > 1:
+        raise ValueError("expected users to be all numbers or all text")
+
+
 def fill(
     folder: Path,
     manifest: Manifest[Part],

@@ -12,13 +12,14 @@ import numpy as np
 from scipy import sparse
 
 from recvae.bulk.lists import Lists, Part
-from recvae.bulk.local import fill, replace_parts
+from recvae.bulk.local import check_parts, fill, replace_parts
 from recvae.bulk.meter import Meter
 from recvae.bulk.ordered import OrderedEvents
+from recvae.bulk.touched import digest_touched, touched_table
 from recvae.errors import InvalidParameterError, UnknownNameError
 from recvae.histories import Unknown
 from recvae.ids import ItemIndex
-from recvae.large.folder import Manifest, claimed, read_manifest
+from recvae.large.folder import Manifest, claimed, read_manifest, sound_manifest
 from recvae.large.source import Source, find_source
 from recvae.large.stored import LEAST_MIB
 from recvae.params import check_whole
@@ -67,13 +68,18 @@ def recommend_to_parquet(
     engine: str = "local",
     actors: int | None = None,
     ray_address: str | None = None,
+    seen: Any = None,
 ) -> BulkResult:
     """The N best new items of each user of Parquet files that may be larger than memory, as a folder of Parquet files.
 
     model : a fitted model that knows the raw ids of its items
     input : a Parquet file or a folder of such, in any order, with columns `user`, `item` and, where it is named,
-        `value`: a row for each event, or for each user with a column of lists of items. Events of a `value` below
-        `min_value` are left out.
+        `value`: a row for each event, or for each user with a column of lists of items.
+    min_value : the least `value` of an event that says that its item was liked. Items of lower values, and of 0, were
+        seen: the model does not read them, and does not recommend them. Someone who liked nothing gets what the model
+        recommends to someone without a history, less what was seen.
+    seen : what users have touched besides, in raw ids: {user: [item, ...]} or a frame with columns `user` and `item`,
+        in memory. It is not recommended either, and users who are there alone get lists too.
     out : a folder, which gets part-00000.parquet, ... with columns user, rank, item, score and, where known, title,
         `users_per_part` users each in ascending order, and _manifest.json, which says what it was made from
     memory_mib : how much DuckDB may take to sort in, beside which there are the model and a block of users; what is
@@ -100,22 +106,29 @@ def recommend_to_parquet(
     source.check_apart(folder)
     model = snapshot(model)
     index = _known_items(model, N)
-    lists = Lists(model, index, min(N, len(index)), None if value is None else "value", users_per_part)
+    lists = Lists(model, index, min(N, len(index)), None if value is None else "value", min_value, users_per_part)
     content = _content(model)
-    settings = _settings(type(model), content, source, N, users_per_part, engine)
+    touched = touched_table(seen, index, user, item)
+    settings = _settings(type(model), content, source, N, users_per_part, engine) | {
+        # what changes lists that were begun before it was there: None is what older folders have
+        "masked items": None if source.value is None else "all that a user has touched",
+        "items seen besides": digest_touched(touched),
+    }
     told = on_part or (lambda part: None)
     with claimed(folder, ["part-?????.parquet"]) as scratch:
         manifest = read_manifest(folder, KIND, Part, settings)
+        with sound_manifest(folder):
+            check_parts(manifest)
         whole = [part.is_whole(folder) for part in manifest.parts]
         if manifest.done and all(whole):
             return _result(manifest, 0)
-        with OrderedEvents(source, scratch / "sort", memory_mib) as events, bar(show_progress) as progress:
+        with OrderedEvents(source, scratch / "sort", memory_mib, touched) as events, bar(show_progress) as progress:
             events.check(lists.index)
             meter = Meter(progress)
             if cluster is None:
                 return _result(*fill(folder, manifest, whole, events, lists, meter, told))
             n_users = events.count_users()
-            parts = cluster.parts(source, lists, content, n_users, scratch / "parts", meter)
+            parts = cluster.parts(source, lists, content, n_users, scratch / "parts", meter, events.touched)
             return _result(*replace_parts(folder, manifest, parts, scratch / "parts", told))
 
 

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 
 from recvae.bulk.lists import Lists, Part, block_sizes
@@ -53,11 +52,19 @@ class Cluster:
         self._address = address
 
     def parts(
-        self, source: Source, lists: Lists, content: bytes, n_users: int, place: Path, meter: Meter
+        self,
+        source: Source,
+        lists: Lists,
+        content: bytes,
+        n_users: int,
+        place: Path,
+        meter: Meter,
+        touched: pa.Table | None = None,
     ) -> list[Part]:
         """The lists of all users of a source as files in the folder `place`, named by their content, in no order.
 
-        content : the model, as in its file; n_users : how many the source has
+        content : the model, as in its file; n_users : how many there are; touched : rows beside those of the source,
+            of what was seen, with all columns that a block is to have
 
         Raises EngineError where Ray fails, and what recvae raises in an actor.
         """
@@ -66,7 +73,7 @@ class Cluster:
         with self._connected(), self._said():
             n_parts = -(-n_users // lists.users_per_part)
             # two steps: actors that wait for the shuffle would hold the CPUs that it needs
-            users = self._together(source, n_parts)
+            users = self._together(source, n_parts, touched)
             meter.start(n_users, 0)
             made = []
             for row in self._scored(users, lists, place, n_parts).iter_rows():
@@ -78,14 +85,18 @@ class Cluster:
             )
         return made
 
-    def _together(self, source: Source, n_blocks: int) -> Any:
+    def _together(self, source: Source, n_blocks: int, touched: pa.Table | None) -> Any:
         """Events in so many blocks, in one of which a user is alone or with others, but whole. A Dataset."""
         # not Ray's reader, to which names are patterns and addresses, and types those of the first file
         groups = row_groups(source.files)
         rows = self._ray.data.from_arrow(groups, override_num_blocks=max(1, min(len(groups), MOST_BLOCKS)))
         events = rows.map_batches(
-            _events(row_reader(source.files), source.min_value), batch_size=None, batch_format="pyarrow"
+            _named(row_reader(source.files), None if touched is None else touched.schema),
+            batch_size=None,
+            batch_format="pyarrow",
         )
+        if touched is not None:
+            events = events.union(self._ray.data.from_arrow(touched))
         # it is the sort that keeps Ray from cutting a block
         return events.repartition(n_blocks, keys=["user"], sort=True).materialize()
 
@@ -100,7 +111,15 @@ class Cluster:
             batch_format="pyarrow",
             zero_copy_batch=True,
             compute=self._ray.data.ActorPoolStrategy(min_size=1, max_size=actors, initial_size=actors),
-            fn_constructor_args=(type(lists.model), place, lists.N, lists.value, lists.users_per_part, cpus),
+            fn_constructor_args=(
+                type(lists.model),
+                place,
+                lists.N,
+                lists.value,
+                lists.min_value,
+                lists.users_per_part,
+                cpus,
+            ),
             num_cpus=cpus,
         )
 
@@ -158,12 +177,19 @@ class Scorer:
     """An actor: a model, loaded once, that makes a file in the folder `place` of each block of users."""
 
     def __init__(
-        self, kind: type[Recommender], place: Path, N: int, value: str | None, users_per_part: int, threads: int
+        self,
+        kind: type[Recommender],
+        place: Path,
+        N: int,
+        value: str | None,
+        min_value: float | None,
+        users_per_part: int,
+        threads: int,
     ):
         torch.set_num_threads(threads)
         # that the class came along makes it known, wherever it is from
         model = kind.load(place / MODEL, device="cpu")
-        self._lists = Lists(model, model.known_items(), N, value, users_per_part)
+        self._lists = Lists(model, model.known_items(), N, value, min_value, users_per_part)
         self._place = place
 
     def __call__(self, events: pa.Table) -> Iterator[pa.Table]:
@@ -179,24 +205,26 @@ class Scorer:
             yield pa.table({"part": [json.dumps(asdict(part))]})
 
 
-def _events(
-    read: Callable[[pa.Table], Iterator[pa.Table]], min_value: float | None
+def _named(
+    read: Callable[[pa.Table], Iterator[pa.Table]], schema: pa.Schema | None
 ) -> Callable[[pa.Table], Iterator[pa.Table]]:
-    """Row groups -> columns user, item and, for a third one, value: without weak events and zeros.
+    """Row groups -> columns user, item and, for a third one, value; or those of a schema, empty where not here.
 
     A function in a function goes to workers as code: those that only read need not import this module, and torch.
     """
 
     def events(groups: pa.Table) -> Iterator[pa.Table]:
         for rows in read(groups):
-            if rows.num_columns == 2:
-                yield rows.rename_columns(["user", "item"])
-                continue
-            values = rows.column(2).cast(pa.float64())
-            kept = pc.not_equal(values, 0.0)
-            if min_value is not None:
-                kept = pc.and_(kept, pc.greater_equal(values, float(min_value)))
-            yield pa.table([*rows.columns[:2], values], ["user", "item", "value"]).filter(kept)
+            values = [column.cast(pa.float64()) for column in rows.columns[2:]]
+            table = pa.table([*rows.columns[:2], *values], ["user", "item", "value"][: rows.num_columns])
+            if schema is not None:
+                own = {name: table[name] for name in table.column_names}
+                filled = [
+                    own[field.name].cast(field.type) if field.name in own else pa.nulls(len(table), field.type)
+                    for field in schema
+                ]
+                table = pa.table(filled, schema=schema)
+            yield table
 
     return events
 

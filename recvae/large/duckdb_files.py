@@ -58,7 +58,7 @@ def _of_one_kind(connection: Any, files: ParquetFiles, parts: list[ParquetFile],
     in_folders = {name: field.name for name, field, found in fields if found is None}
     paths = ", ".join(_text(exact_name(part.path)) for part in parts)
     file = f", filename = {_text(FILE)}" if in_folders else ""
-    rows = connection.sql(f"SELECT * FROM read_parquet([{paths}], hive_partitioning = false{file})")
+    rows = connection.sql(f"SELECT * FROM read_parquet([{paths}], hive_partitioning = false{file})")  # noqa: S608 (quoted)
     inside = rows.columns  # in the order of the files; where names differ in their case alone, some are changed
     if len(inside) != len(parts[0].names) + bool(in_folders):
         raise InvalidDataError(f"Expected columns that DuckDB can read in {parts[0].path}, got {list(parts[0].names)}.")

@@ -31,7 +31,7 @@ class StoredEvents:
     def __init__(self, source: Source, scratch: Path, memory_mib: int):
         self._source, self._memory_mib, self._duckdb = source, memory_mib, _duckdb()
         self._config = {
-            "memory_limit": f"{memory_mib}MiB",
+            "memory_limit": f"{min(memory_mib, 2**40)}MiB",  # more is more than DuckDB can count
             "temp_directory": str(scratch),
             "threads": max(1, min(os.cpu_count() or 1, memory_mib // MIB_OF_A_THREAD)),
             "preserve_insertion_order": False,  # the order is ours

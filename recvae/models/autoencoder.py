@@ -17,7 +17,7 @@ from torch import Tensor
 
 from recvae.batches import DeviceRows
 from recvae.callbacks import Callback, Epoch, listeners
-from recvae.checkpoint import digest_rows, kept
+from recvae.checkpoint import Size, digest_rows, kept
 from recvae.errors import InvalidParameterError, NotFittedError
 from recvae.live import Live
 from recvae.models.cold import by_features
@@ -210,7 +210,8 @@ class Autoencoder(Planned):
         show = run.show_progress and team.world.is_writer
         with Live(title, plan.last, plan.steps(n_users), users, self.validates, show) as live:
             heard = [live, *_as_implicit(run), *run.callbacks] if team.world.is_writer else []
-            with kept(run.checkpoint, run.part, identity, state, team) as saver:
+            size = Size(n_users, plan.last, plan.steps(n_users))
+            with kept(run.checkpoint, run.part, identity, state, team, size) as saver:
                 return train(state, on_device(rows, state.device), plan, heard, saver)
 
     def _identity(self, rows: sparse.csr_matrix | Shards, plan: Plan, run: FitRun) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any, TypeAlias, overload
 
@@ -36,6 +37,7 @@ class Ranks(Explores):
         recalculate_user: bool = ...,
         items: ItemsOf | None = ...,
         *,
+        seen: Any = ...,
         explore: None = ...,
         random_state: int | None = ...,
     ) -> Ranking: ...
@@ -51,6 +53,7 @@ class Ranks(Explores):
         recalculate_user: bool = ...,
         items: ItemsOf | None = ...,
         *,
+        seen: Any = ...,
         explore: float,
         random_state: int | None = ...,
     ) -> Explored: ...
@@ -66,6 +69,7 @@ class Ranks(Explores):
         recalculate_user: bool = False,
         items: ItemsOf | None = None,
         *,
+        seen: Any = None,
         explore: float | None = None,
         random_state: int | None = None,
     ) -> Ranking | Explored:
@@ -74,6 +78,9 @@ class Ranks(Explores):
         userid : a number, for one user, or a list of them; says only the form of the answer (but see `KnownUsers`)
         user_items : csr_matrix or csr_array with one row for each userid, over the items of training
         filter_already_liked_items : leave out the items of the row
+        seen : csr_matrix or csr_array with one row for each userid, of items that the user has touched without liking
+            them, such as ratings below what `user_items` has: left out always, `filter_already_liked_items=False` or
+            not, which speaks of the row alone. Each stored entry counts, whatever its value: a rating of 0 is one
         filter_items : leave out these as well; items : rank only these. A list is for all users, and there may be one
             of the two; a CSR matrix has a row of items for each user, and may stand beside the other
         recalculate_user : accepted as in implicit; rows are always encoded anew (but see `KnownUsers`)
@@ -95,7 +102,7 @@ class Ranks(Explores):
         users = check_users(userid, rows)
         scalar = np.ndim(userid) == 0
         N = check_whole("N", N, 1)
-        allowed = allowed_items(filter_items, items, (len(users), self.n_items_))
+        allowed = allowed_items(filter_items, items, (len(users), self.n_items_), seen)
         if allowed.items is not None and not sparse.issparse(items) and items is not None:
             N = min(N, int(allowed.items.sum()))
         scorer = self._scorer(users, recalculate_user)
@@ -126,11 +133,15 @@ class Ranks(Explores):
             scores = scorer(rows[places], places)
             block = (self._score(rows[places]) if isinstance(scores, Rough) else scores).cpu().numpy()
             found[places] = block if chosen is None else block[:, chosen]
+        if found.size and not found.max() < np.inf:  # NaN compares false
+            raise InvalidDataError("Expected scores that are finite, got NaN or inf; the model's weights are damaged.")
         np.maximum(found, PAD_SCORE, out=found)
         return found
 
 
-def allowed_items(filter_items: ItemsOf | None, items: ItemsOf | None, shape: tuple[int, int]) -> Allowed:
+def allowed_items(
+    filter_items: ItemsOf | None, items: ItemsOf | None, shape: tuple[int, int], seen: Any = None
+) -> Allowed:
     """What may be ranked for each of `shape[0]` users among `shape[1]` items, from lists and matrices."""
     lists: dict[str, NDArray[np.int64]] = {}
     matrices: dict[str, sparse.csr_matrix] = {}
@@ -145,7 +156,8 @@ def allowed_items(filter_items: ItemsOf | None, items: ItemsOf | None, shape: tu
     for name, chosen in lists.items():
         mask = np.full(shape[1], name == "filter_items")
         mask[chosen] = name == "items"
-    return Allowed(mask, matrices.get("items"), matrices.get("filter_items"))
+    touched = None if seen is None else _rows_of_items("seen", _structure(seen), shape)
+    return Allowed(mask, matrices.get("items"), matrices.get("filter_items"), touched)
 
 
 def check_users(userid: Any, rows: sparse.csr_matrix) -> NDArray[Any]:
@@ -174,6 +186,15 @@ def check_items(name: str, items: Items, n_items: int) -> NDArray[np.int64]:
             f"got {chosen.min()} to {chosen.max()}."
         )
     return chosen.astype(np.int64)
+
+
+def _structure(given: Any) -> Any:
+    """A CSR matrix in which each stored entry is 1, whatever it was; anything else as it is, to be refused."""
+    if not sparse.issparse(given) or given.format != "csr":
+        return given
+    ones = copy.copy(given)  # shares the indices, which are checked as those of any rows
+    ones.data = np.ones(np.shape(given.data), dtype=np.float32)
+    return ones
 
 
 def _rows_of_items(name: str, given: Any, shape: tuple[int, int]) -> sparse.csr_matrix:

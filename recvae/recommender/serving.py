@@ -46,6 +46,8 @@ class Serves(Ranks):
         user: str = "user",
         item: str = "item",
         value: str | None = None,
+        min_value: float | None = None,
+        seen: Any = None,
         filter_already_liked_items: bool = True,
         filter_items: Sequence[Any] | None = None,
         items: Sequence[Any] | None = None,
@@ -54,22 +56,31 @@ class Serves(Ranks):
 
         histories : {user: [item, ...]}, a list of such lists, whose users are then 0, 1, ..., or a frame (pandas,
             polars, pyarrow) with columns `user`, `item` and, where it is named, `value`; in raw ids
-        filter_already_liked_items : leave out the items of the history
+        min_value : with a frame that has values, such as ratings: what has at least this value was liked, and is what
+            the model reads; what has less was seen, and is not recommended. A value of 0 is seen in any case
+        seen : what users have touched besides, in raw ids, as one of the forms of `histories` (a frame with the same
+            names of columns): it is not recommended either. Items that the model does not know count for nothing
+        filter_already_liked_items : leave out the items of the history that were liked; what was seen is left out
+            always
         filter_items, items : raw ids to leave out, or to rank alone; those that are not known count for nothing
 
         Returns the kind of frame that came, else a pyarrow table (`.to_pandas()`, `.to_pylist()`), a row for each item
         that is recommended: fewer than N where there are no more. Items that the model does not know are left out of
         the histories, with an UnknownItemsWarning whose `unknown` counts them (its text is always the same); a user who
-        has no others is recommended what the model recommends to somebody without a history.
+        has no others, or liked nothing, is recommended what the model recommends to someone without a history, less
+        what was seen. Users who are in `seen` alone come after the others, or among them where these are in ascending
+        order, as those of a frame are.
         Raises InvalidDataError for a model that was trained without raw ids, and as `read_histories` and `recommend`.
         """
-        read = read_histories(histories, self.known_items(), user=user, item=item, value=value)
+        index = self.known_items()
+        read = read_histories(histories, index, user=user, item=item, value=value, min_value=min_value, seen=seen)
         if read.unknown.events:
             warnings.warn(UnknownItemsWarning(read.unknown), stacklevel=3)  # this, `reads`, the caller
         table = self.ranked_table(
             read.users,
             read.rows,
             N,
+            seen=read.seen,
             filter_already_liked_items=filter_already_liked_items,
             filter_items=self._places("filter_items", filter_items),
             items=self._places("items", items),

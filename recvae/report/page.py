@@ -109,7 +109,7 @@ def _part(view: Any, name: str, title: str, intro: str, make: Callable[[Any], An
         return Part(name, title, intro, make(view))
     except AbsentError as why:
         return Part(name, title, missing=f"Missing here: {why}")
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError):
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError):
         # the file came from anywhere: what is damaged in it costs its part of the page, not the page
         return Part(name, title, missing="Missing here: what the results hold of this is damaged, or cut.")
 

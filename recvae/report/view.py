@@ -52,7 +52,7 @@ class View:
         self.metrics: list[str] = results["settings"]["metrics"]
         self.main = self.metrics[-1]
         found = [row for row in results["models"] if isinstance(row, dict) and isinstance(row.get("model"), str)]
-        means = {row["model"]: summary((row.get("metrics") or {}).get(self.main)) for row in found}
+        means = {row["model"]: _metric(row, self.main) for row in found}
         known = [(mean, row) for row in found if (mean := means[row["model"]]) is not None]
         self.rows: dict[str, dict[str, Any]] = {
             row["model"]: row for _, row in sorted(known, key=lambda pair: -pair[0].mean)
@@ -64,7 +64,7 @@ class View:
 
     def mean(self, name: str, metric: str | None = None) -> Summary | None:
         """A metric of a model, by default the main one."""
-        return summary((self.rows[name].get("metrics") or {}).get(metric or self.main))
+        return _metric(self.rows[name], metric or self.main)
 
     def each(self, key: str) -> dict[str, Any]:
         """What models have under a key. Raises AbsentError where none has it."""
@@ -100,6 +100,11 @@ def look(name: str, place: int) -> Look:
         SHAPES[(place + 3 * (place // N_COLOURS)) % len(SHAPES)],  # a colour that comes again has another mark
         DASHES[(place + 2 * (place // N_COLOURS)) % len(DASHES)],
     )
+
+
+def _metric(row: dict[str, Any], name: str) -> Summary | None:
+    known = row.get("metrics")
+    return summary(known.get(name)) if isinstance(known, dict) else None
 
 
 def summary(found: Any) -> Summary | None:

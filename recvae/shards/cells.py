@@ -15,11 +15,13 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from recvae.errors import InvalidDataError
 from recvae.files import writing
 from recvae.large.folder import Manifest, Written, digest_of, load_manifest
-from recvae.shards.ids_file import write_ids
+from recvae.rows import check_content
+from recvae.shards.ids_file import read_ids, write_ids
 from recvae.shards.numbered import NumberedEvents
-from recvae.shards.shard_file import ITEMS, USERS
+from recvae.shards.shard_file import ITEMS, USERS, Rows, is_sound
 
 KIND = "cells"
 AT_A_TIME = 1 << 20  # rows of a query's result
@@ -45,13 +47,37 @@ class Cells:
 
     @classmethod
     def open(cls, folder: Path) -> Cells | None:
-        """What `store_cells` has put there; None where it has not, or not all of it is whole."""
-        manifest = load_manifest(folder, KIND, Written)
-        if manifest is None or not all(part.is_whole(folder) for part in manifest.parts):
+        """What `store_cells` has put there; None where it has not, or not all of it is whole and fits together."""
+        try:
+            manifest = load_manifest(folder, KIND, Written)
+            if manifest is None or not all(part.is_whole(folder) for part in manifest.parts):
+                return None
+            names = {part.file for part in manifest.parts}
+            if names - {"values"} != {USERS, ITEMS, "lengths", "counts", "items"}:
+                return None
+            lengths, counts = (np.fromfile(folder / name, ARRAYS[name]) for name in ("lengths", "counts"))
+            read_ids(folder / USERS, len(lengths))
+            read_ids(folder / ITEMS, len(counts))
+        except (InvalidDataError, OSError):
             return None
-        lengths, counts = (np.fromfile(folder / name, ARRAYS[name]) for name in ("lengths", "counts"))
         starts = np.concatenate([[0], np.cumsum(lengths)])
-        return cls(folder, lengths, counts, starts, (folder / "values").exists())
+        cells = cls(folder, lengths, counts, starts, "values" in names)
+        return cells if cells._is_sound() else None
+
+    def _is_sound(self) -> bool:
+        """Whether all files tell of the same cells."""
+        n_cells, found = int(self.starts[-1]), np.zeros_like(self.counts)
+        sizes = [(self.folder / name).stat().st_size for name in ("items", *["values"][: self.has_values])]
+        if not len(self.lengths) or self.lengths.min() < 1 or self.lengths.max() > len(self.counts):
+            return False
+        if any(size != 4 * n_cells for size in sizes):
+            return False
+        for users, items, values in self.blocks():
+            bounds = self.starts[users.start : users.stop + 1] - self.starts[users.start]
+            if not is_sound(Rows(bounds, items, values), len(bounds) - 1, len(items), len(self.counts)):
+                return False
+            found += np.bincount(items, minlength=len(found))
+        return bool((found == self.counts).all())
 
     def blocks(self, first: int = 0, last: int | None = None) -> Iterator[tuple[slice, Any, Any]]:
         """Cells of the users from `first` on, before `last`: the users of a block, their items, and values or None."""
@@ -64,7 +90,10 @@ class Cells:
 
     def _read(self, name: str, start: int, count: int) -> NDArray[Any]:
         kind = np.dtype(ARRAYS[name])
-        return np.fromfile(self.folder / name, kind, count, offset=start * kind.itemsize)
+        found = np.fromfile(self.folder / name, kind, count, offset=start * kind.itemsize)
+        if len(found) < count:
+            raise InvalidDataError(f"The file {self.folder / name} has become shorter; run the same command again.")
+        return found
 
 
 def cut(lengths: NDArray[np.int64], most_users: int, most_events: int) -> NDArray[np.int64]:
@@ -80,7 +109,8 @@ def cut(lengths: NDArray[np.int64], most_users: int, most_events: int) -> NDArra
 
 def store_cells(events: NumberedEvents, folder: Path) -> Cells:
     """Make the files of `Cells` in a new folder. Raises as `StoredEvents`, and OutputError."""
-    folder.mkdir(parents=True)
+    with writing(folder):
+        folder.mkdir(parents=True)
     events.check_events()
     sizes = [
         write_ids(folder / name, events.ids(column, AT_A_TIME)) for name, column in ((USERS, "user"), (ITEMS, "item"))
@@ -95,8 +125,9 @@ def store_cells(events: NumberedEvents, folder: Path) -> Cells:
     for name, array in (("lengths", lengths), ("counts", counts)):
         with writing(folder / name):
             (folder / name).write_bytes(array.tobytes())
-    paths = sorted(folder.iterdir())
-    parts = [Written(file=path.name, bytes=path.stat().st_size, sha256=digest_of(path)) for path in paths]
+    with writing(folder):
+        paths = sorted(folder.iterdir())
+        parts = [Written(file=path.name, bytes=path.stat().st_size, sha256=digest_of(path)) for path in paths]
     Manifest(KIND, {}, parts, True).write(folder)
     starts = np.concatenate([[0], np.cumsum(lengths)])
     return Cells(folder, lengths, counts, starts, (folder / "values").exists())
@@ -128,7 +159,9 @@ def _sums(table: pa.Table) -> Cell:
         sums = np.add.reduceat(table["value"].to_numpy(), starts)
     else:
         sums = np.diff(np.append(starts, len(users)))
-    return users[starts], items[starts], sums.astype(np.float32)
+    sums = sums.astype(np.float32)
+    check_content(sums)  # of values that were within the limits
+    return users[starts], items[starts], sums
 
 
 class _Columns:

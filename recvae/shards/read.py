@@ -1,7 +1,8 @@
-"""A folder of shards: users x items that stay on disk, memory-mapped, and come as CSR matrices a piece at a time."""
+"""A folder of shards: users x items that stay on disk, and come as CSR matrices a piece at a time."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,11 @@ from scipy import sparse
 
 from recvae.errors import DataNotFoundError, InvalidDataError, InvalidParameterError, InvalidTypeError, OutOfRangeError
 from recvae.ids import Ids
-from recvae.large.folder import MANIFEST, Manifest, load_manifest, sound_manifest
+from recvae.large.folder import MANIFEST, Manifest, check_integer, load_manifest, sound_manifest
+from recvae.params import check_share
 from recvae.paths import input_path
-from recvae.rows import Values
-from recvae.shards.ids_file import read_ids
+from recvae.rows import LARGEST, VALUES, Values
+from recvae.shards.ids_file import read_counts, read_ids
 from recvae.shards.shard_file import (
     ITEMS,
     KIND,
@@ -27,7 +29,9 @@ from recvae.shards.shard_file import (
     heldout_names,
     is_shard,
     joined,
+    read_lengths,
     read_shard,
+    shard_name,
 )
 from recvae.split.holdout import Holdout
 from recvae.split.strong import hold_out
@@ -51,14 +55,15 @@ class Shards:
     def __init__(self, folder: str | Path):
         self.folder = input_path(folder)
         manifest = _finished(self.folder)
+        with sound_manifest(self.folder):
+            _check(manifest)
         self._settings, self._files = manifest.settings, {piece.file: piece for piece in manifest.parts}
         self.pieces = [piece for piece in manifest.parts if is_shard(piece.file)]
         self.bounds = np.cumsum([0, *(piece.rows for piece in self.pieces)])
         self.n_users, self.n_events = int(self.bounds[-1]), sum(piece.events for piece in self.pieces)
-        with sound_manifest(self.folder):
-            self.values: Values = self._settings["values"]
-            self.heldout_users: int | None = self._settings["heldout_users"]
-            self.n_items, self._fingerprint = self._files[ITEMS].rows, str(manifest.facts["fingerprint"])
+        self.values: Values = self._settings["values"]
+        self.heldout_users: int | None = self._settings["heldout_users"]
+        self.n_items, self._fingerprint = self._files[ITEMS].rows, str(manifest.facts["fingerprint"])
         self.check()
 
     @property
@@ -92,18 +97,18 @@ class Shards:
     @lazy
     def item_ids(self) -> Ids:
         """Raw ids of the columns, as `Interactions` has them."""
-        ids: Ids = read_ids(self.folder / ITEMS).to_numpy()
+        ids: Ids = read_ids(self.folder / ITEMS, self.n_items).to_numpy()
         return ids
 
     @lazy
     def item_counts(self) -> NDArray[np.int64]:
         """How many of the users have each item."""
-        return np.asarray(read_ids(self.folder / ITEMS, 1).to_numpy(), dtype=np.int64)
+        return read_counts(self.folder / ITEMS, self.n_items, self.n_events)
 
     @lazy
     def user_ids(self) -> pa.ChunkedArray:
         """Raw ids of the rows, as Arrow has them: Python objects of millions of texts would take much memory."""
-        return read_ids(self.folder / USERS)
+        return read_ids(self.folder / USERS, self.n_users)
 
     @property
     def valid(self) -> Holdout:
@@ -124,13 +129,15 @@ class Shards:
         return self._fingerprint
 
     def stored(self, number: int) -> Rows:
-        """The arrays of a shard, over its memory map, not to be written to. Raises as `shard`."""
-        if not 0 <= number < len(self.pieces):
-            raise OutOfRangeError(f"Expected a shard from 0 to {len(self.pieces) - 1}, got {number}.")
-        return read_shard(self.folder, self.pieces[number], self.n_items)
+        """The arrays of a shard, not to be written to. Raises as `shard`."""
+        return read_shard(self.folder, self._piece(number), self.n_items)
+
+    def lengths(self, number: int) -> NDArray[np.int64]:
+        """How many events each user of a shard has. Raises as `shard`."""
+        return read_lengths(self.folder, self._piece(number))
 
     def shard(self, number: int) -> sparse.csr_matrix:
-        """The users of a shard, over its memory map: not to be written to. -> (users, n_items) float32
+        """The users of a shard, over the bytes of its file: not to be written to. -> (users, n_items) float32
 
         Raises OutOfRangeError, and InvalidDataError where the file is not as it was written.
         """
@@ -165,6 +172,11 @@ class Shards:
         back[by_shard] = np.arange(len(back))
         return found.take(back)
 
+    def _piece(self, number: int) -> Piece:
+        if not 0 <= number < len(self.pieces):
+            raise OutOfRangeError(f"Expected a shard from 0 to {len(self.pieces) - 1}, got {number}.")
+        return self.pieces[number]
+
     def _taken(self, wanted: NDArray[np.int64]) -> Iterator[Rows]:
         """Rows in ascending order, shard by shard."""
         numbers = np.searchsorted(self.bounds, wanted, side="right") - 1
@@ -177,11 +189,45 @@ class Shards:
             raise InvalidParameterError(
                 f"Expected shards written with heldout_users (--heldout-users), got {self.folder} without."
             )
-        users: Ids = read_ids(self.folder / names[0]).to_numpy()
+        users: Ids = read_ids(self.folder / names[0], self._files[names[1]].rows).to_numpy()
         matrix = read_shard(self.folder, self._files[names[1]], self.n_items).matrix(self.n_items)
         seed, share = self._settings["split_seed"], self._settings["test_share"]
         training = {"item_counts": self.item_counts, "n_train": self.n_users, "item_ids": self.item_ids}
         return hold_out(matrix, users, share, seed, purpose, **training)
+
+
+def _check(manifest: Manifest[Piece]) -> None:
+    """Raise ValueError or KeyError where the parts, settings and facts do not fit each other."""
+    settings, facts = manifest.settings, manifest.facts
+    if settings["values"] not in VALUES:
+        raise ValueError(f"expected values to be one of {', '.join(VALUES)}, got {settings['values']!r:.80}")
+    check_integer("split_seed", settings["split_seed"], high=2**32 - 1)
+    check_share("test_share", settings["test_share"])
+    files = {piece.file: piece for piece in manifest.parts}
+    shards = [piece for piece in manifest.parts if is_shard(piece.file)]
+    heldout = [heldout_names(part) for part in ("valid", "test")]
+    names = [ITEMS, USERS, *(shard_name(number) for number in range(len(shards)))]
+    if settings["heldout_users"] is not None:
+        check_integer("heldout_users", settings["heldout_users"], 1)
+        names += [name for pair in heldout for name in pair]
+    if sorted(files) != sorted(names) or [piece.file for piece in shards] != sorted(piece.file for piece in shards):
+        raise ValueError(f"expected the files {', '.join(names)}"[:150])
+    n_users, n_events = sum(piece.rows for piece in shards), sum(piece.events for piece in shards)
+    n_items = files[ITEMS].rows
+    if files[USERS].rows != n_users or not n_items <= n_events:
+        raise ValueError(f"{files[USERS].rows} users and {n_items} items do not fit {n_events} events of {n_users}")
+    for users, rows in heldout:
+        if users in files and files[users].rows != files[rows].rows:
+            raise ValueError(f"{users} and {rows} have different numbers of rows")
+    for piece in manifest.parts:
+        most = piece.events * (1 if settings["values"] == "binary" else LARGEST)
+        if not min(piece.events, 1e-30) <= piece.total <= most or (most == piece.events != piece.total):
+            raise ValueError(f"a total of {piece.total} does not fit {piece.events} events in {piece.file}")
+    for name, count in (("users", n_users), ("items", n_items), ("events", n_events)):
+        if facts[name] != count:
+            raise ValueError(f"expected {count} {name}, got {facts[name]!r:.80}")
+    if not re.fullmatch("[0-9a-f]{32}", facts["fingerprint"]):
+        raise ValueError(f"expected a fingerprint, got {facts['fingerprint']!r:.80}")
 
 
 def _finished(folder: Path) -> Manifest[Piece]:

@@ -13,10 +13,15 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from recvae.errors import InvalidDataError
-from recvae.large.folder import Written
+from recvae.large.folder import Written, check_integer, check_number
+from recvae.rows import LARGEST
 
 KIND = "shards"
 USERS, ITEMS = "users.parquet", "items.parquet"  # raw ids of rows and columns, in their order
+LISTS = [("items", pa.list_(pa.int32())), ("values", pa.list_(pa.float32()))]
+SCHEMAS = [pa.schema(LISTS[:1]), pa.schema(LISTS)]
+# what Arrow and numpy make of damaged files
+ODD = (OSError, pa.ArrowException, MemoryError, LookupError, TypeError, ValueError, OverflowError)
 REMEDY = "run the recvae shard command that wrote it once more, which makes anew what is damaged"
 
 
@@ -31,6 +36,15 @@ class Piece(Written):
     rows: int
     events: int = 0
     total: float = 0.0
+
+    def check(self) -> None:
+        super().check()
+        check_integer("rows", self.rows, 1)
+        check_integer("events", self.events)
+        check_number("total", self.total, 0)
+        # nothing is compressed: so no file claims more than there is
+        if self.file.endswith(".arrow") and 4 * (self.rows + 1 + self.events) > self.bytes:
+            raise ValueError(f"expected {self.rows} rows and {self.events} events in {self.bytes} bytes")
 
 
 def shard_name(number: int) -> str:
@@ -100,30 +114,65 @@ def shard_bytes(rows: Rows) -> bytes:
 
 
 def read_shard(folder: Path, piece: Piece, n_items: int) -> Rows:
-    """The users of a shard, over its memory map. Raises InvalidDataError for another content than was written.
+    """The users of a shard, not to be written to. Raises InvalidDataError for another content than was written.
 
-    Compiled code follows the arrays blindly, so they are looked at: that they point to nowhere else.
+    Compiled code follows the arrays blindly, so each is looked at whenever it is read. It is read, not mapped: where a
+    file that is mapped becomes shorter, there is no error but a crash.
     """
     path = folder / piece.file
-    with suppress(OSError, pa.ArrowException, AttributeError, KeyError, TypeError):
-        if piece.has_size(folder):  # beyond the end of a memory map there is no error but a crash
-            batch = pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0)
-            arrays = {name: batch[name] for name in batch.schema.names}
-            indptr, items = arrays["items"].offsets.to_numpy(), arrays["items"].values.to_numpy()
-            values = arrays["values"].values.to_numpy() if "values" in arrays else None
-            rows = Rows(indptr, items, values)
-            if _is_sound(rows, piece, n_items):
-                return rows
+    with suppress(*ODD):
+        if piece.has_size(folder):
+            with pa.OSFile(str(path)) as content:
+                rows = _rows(content)
+                if rows is not None and is_sound(rows, piece.rows, piece.events, n_items):
+                    return rows
     raise InvalidDataError(f"The file {path} is not as it was written; {REMEDY}.")
 
 
-def _is_sound(rows: Rows, piece: Piece, n_items: int) -> bool:
-    if rows.items.dtype != np.int32 or (rows.values is not None and rows.values.dtype != np.float32):
+def read_lengths(folder: Path, piece: Piece) -> NDArray[np.int64]:
+    """How many events each user of a shard has, of whose file little more is touched. Raises as `read_shard`."""
+    path = folder / piece.file
+    with suppress(*ODD):
+        if piece.has_size(folder):
+            with pa.memory_map(str(path)) as content:
+                rows = _rows(content)
+                if rows is not None and len(rows) == piece.rows and rows.indptr[-1] == piece.events:
+                    return rows.lengths  # a copy
+    raise InvalidDataError(f"The file {path} is not as it was written; {REMEDY}.")
+
+
+def _rows(content: Any) -> Rows | None:
+    """The arrays of an Arrow file; None for others than `shard_bytes` writes, and where they have gaps."""
+    with pa.ipc.open_file(content) as file:
+        if file.schema.remove_metadata() not in SCHEMAS or file.num_record_batches != 1:
+            return None
+        batch = file.get_batch(0)
+    batch.validate(full=True)  # lengths and offsets, against the bytes that there are
+    items = batch.column(0)
+    if any(column.null_count or column.values.null_count for column in batch.columns):
+        return None
+    if batch.num_columns == 1:
+        return Rows(items.offsets.to_numpy(), items.values.to_numpy(), None)
+    values = batch.column(1)
+    if not items.offsets.equals(values.offsets):
+        return None
+    return Rows(items.offsets.to_numpy(), items.values.to_numpy(), values.values.to_numpy())
+
+
+def is_sound(rows: Rows, n_rows: int, n_events: int, n_items: int) -> bool:
+    """Whether arrays are those of so many users: items in ascending order and known, values as `check_content`."""
+    bounds, items, values = rows.indptr, rows.items, rows.values
+    if (len(rows), len(items)) != (n_rows, n_events) or (values is not None and len(values) != n_events):
         return False
-    n_events = piece.events
-    if (len(rows), len(rows.items)) != (piece.rows, n_events) or rows.indptr[0] != 0 or rows.indptr[-1] != n_events:
+    lengths = np.diff(bounds.astype(np.int64))
+    if bounds[0] != 0 or bounds[-1] != n_events or (lengths < 0).any():
         return False
-    if rows.values is not None and len(rows.values) != n_events:
+    if not n_events:
+        return True
+    starts = bounds[:-1][lengths > 0]
+    ascending = items[1:] > items[:-1]
+    ascending[starts[1:] - 1] = True  # where a user ends and the next one begins
+    if not ascending.all() or items[starts].min() < 0 or items[bounds[1:][lengths > 0] - 1].max() >= n_items:
         return False
-    inside = not n_events or (rows.items.min() >= 0 and rows.items.max() < n_items)
-    return bool(inside and (np.diff(rows.indptr) >= 0).all())
+    # NaN is neither
+    return values is None or bool(values.min() >= np.float32(1 / LARGEST) and values.max() <= LARGEST)

@@ -156,14 +156,14 @@ class ShuffledRows:
     def _read(self, key: int, number: int, chosen: NDArray[np.int64]) -> Window:
         """Put the events of each shard where the order has them. What is read is as much as is kept."""
         users, places = self._users(key, number, chosen)
-        stored = [self.shards.stored(int(shard)) for shard in chosen]
-        lengths = np.concatenate([rows.lengths for rows in stored])
+        lengths = np.concatenate([self.shards.lengths(int(shard)) for shard in chosen])
         bounds = np.concatenate([[0], np.cumsum(lengths[places])])
         starts = np.empty_like(places)
         starts[places] = bounds[:-1]  # of each user as the shards have them
         items, values = np.empty(bounds[-1], np.int32), np.empty(bounds[-1], np.float32)
         user = 0
-        for rows in stored:
+        for shard in chosen:  # besides the window, there is one of them in memory at a time
+            rows = self.shards.stored(int(shard))
             mine = starts[user : user + len(rows)]
             events = np.arange(len(rows.items)) + np.repeat(mine - rows.indptr[:-1], rows.lengths)
             items[events] = rows.items

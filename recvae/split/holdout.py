@@ -111,7 +111,7 @@ class Split:
 
     def __post_init__(self) -> None:
         for name, part in (("valid", self.valid), ("test", self.test)):
-            if not isinstance(part, Holdout):  # whoever uses it refuses it
+            if not isinstance(part, Holdout):  # refused where it is used
                 continue
             if part.fold_in.shape[1] != self.train.n_items:
                 raise InvalidDataError(
