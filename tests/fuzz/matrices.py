@@ -448,6 +448,8 @@ def stored(matrix: Any) -> NDArray[Any]:
         return np.array([value for row in matrix.data for value in row])
     if matrix.format in ("csr", "csc"):
         return np.asarray(matrix.data)[: int(matrix.indptr[-1])]
+    if matrix.format == "dia":  # what lies outside of the matrix is no value of it
+        return np.array([value for _, _, value in _cells(matrix)])
     return np.asarray(matrix.data).reshape(-1)
 
 
@@ -523,7 +525,7 @@ def _cells(matrix: Any) -> Any:
             yield int(row), int(column), value
     else:
         offsets, data = np.asarray(matrix.offsets), np.asarray(matrix.data)
-        if data.ndim != 2 or len(offsets) != len(data) or len(set(offsets.tolist())) < len(offsets):
+        if data.ndim != 2 or len(offsets) != len(data):
             raise ValueError("diagonals")
         for offset, diagonal in zip(offsets.tolist(), data, strict=True):
             for column, value in enumerate(diagonal):
