@@ -14,10 +14,11 @@ import psutil
 import pytest
 import safetensors.torch
 import torch
+from scipy import sparse
 
 from recvae import MultVAE, load, saving
 from recvae.baselines import Popularity
-from recvae.errors import InvalidDataError, UnknownNameError
+from recvae.errors import InvalidDataError, RecvaeError, UnknownNameError
 from recvae.memory import PeakMemory
 from tests.test_saving import FIXTURES
 
