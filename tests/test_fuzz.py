@@ -11,7 +11,7 @@ from pathlib import Path
 from tests.fuzz.refusals import refusals
 
 # mutants, those that are written by hand first; a long run has thousands: see docs/security.md
-SHORT = {"models": 300, "matrices": 80, "shards": 80, "checkpoints": 24, "numpy": 60, "results": 18, "cards": 30}
+SHORT = {"models": 300, "matrices": 80, "shards": 80, "checkpoints": 24, "numpy": 60, "cards": 30}
 ROOT = Path(__file__).parents[1]
 
 
