@@ -11,7 +11,7 @@ from pathlib import Path
 from tests.fuzz.refusals import refusals
 
 # mutants, those that are written by hand first; a long run has thousands: see docs/security.md
-SHORT = {"models": 300, "matrices": 80, "shards": 80, "checkpoints": 24, "numpy": 60, "cards": 30}
+SHORT = {"models": 220, "matrices": 60, "shards": 60, "checkpoints": 10, "numpy": 50, "cards": 24}
 ROOT = Path(__file__).parents[1]
 
 
