@@ -1,4 +1,7 @@
-"""Model files that are damaged, foreign or lie about themselves: one sentence, quickly, and nothing is run."""
+"""Model files that are damaged, foreign or lie about themselves: one sentence, quickly, and nothing is run.
+
+What is damaged by chance is judged by the fuzzer in tests/fuzz.
+"""
 
 import contextlib
 import io
@@ -7,13 +10,10 @@ import pickle
 import time
 from pathlib import Path
 
-import numpy as np
 import psutil
 import pytest
 import safetensors.torch
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from scipy import sparse
 
 from recvae import MultVAE, load, saving
@@ -59,20 +59,6 @@ def test_any_flipped_byte_is_noticed(flip):
         with pytest.raises(InvalidDataError, match="model file") as said:
             load(io.BytesIO(flipped))
         assert "\n" not in str(said.value)
-
-
-@given(st.integers(0, len(SMALL_FILE) - 1), st.binary(min_size=1, max_size=30))
-def test_whatever_is_written_over_it(place, junk):
-    """A sentence, or, where blanks took the place of blanks, the model."""
-    content = SMALL_FILE[:place] + junk + SMALL_FILE[place + len(junk) :]
-    try:
-        model = load(io.BytesIO(content))
-    except InvalidDataError:
-        return
-    assert (
-        model.score(sparse.csr_matrix(np.eye(8))).tolist()
-        == load(io.BytesIO(SMALL_FILE)).score(sparse.csr_matrix(np.eye(8))).tolist()
-    )
 
 
 class Dangerous:
@@ -211,27 +197,6 @@ def test_tensors_of_another_type_shape_or_name(path):
         for spoil in (drop, lengthen, lambda tensors, name: tensors.update({name: tensors[name].to(torch.float16)})):
             with pytest.raises(InvalidDataError, match="cannot make again"):
                 load(changed(path.read_bytes(), lambda tensors, _, name=name, spoil=spoil: spoil(tensors, name)))
-
-
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=9) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
-    max_leaves=9,
-)
-
-
-@given(st.sampled_from(FIXTURES), st.data())
-def test_any_description_is_a_model_or_a_sentence(path, data):
-    _, known = saving.read_model(path)
-    inside = data.draw(st.booleans())
-    name = data.draw(st.sampled_from(sorted(known["parameters"] if inside else known)))
-    value = data.draw(JSON)
-    content = changed(
-        path.read_bytes(),
-        lambda _, description: (description["parameters"] if inside else description).update({name: value}),
-    )
-    with contextlib.suppress(RecvaeError):
-        load(content).recommend([0], sparse.csr_matrix(np.ones((1, 8))))
 
 
 def test_ids_and_titles_that_would_not_be_read_again_are_not_written(split, tmp_path, monkeypatch):

@@ -1,0 +1,94 @@
+"""Which refusals the loaders have: read from their source, so that none is forgotten."""
+
+from __future__ import annotations
+
+import ast
+from dataclasses import dataclass
+
+from tests.fuzz.judging import PACKAGE
+
+LOADERS = [
+    *(
+        "saving.py",
+        "recommender/files.py",
+        "rows.py",
+        "validation.py",
+        "large/folder.py",
+        "checkpoint.py",
+        "results.py",
+        "cards.py",
+    ),
+    *("export/numpy_scorer.py", "study.py", "shards/*.py"),
+]
+# what no file can bring about
+NOT_BY_FILES = {
+    "MissingDependencyError": "a library that is not installed",
+    "OutputError": "a place that cannot be written to",
+    "OutOfRangeError": "an argument of the caller's",
+    "InvalidTypeError": "an argument of the caller's",
+}
+
+
+# refusals of arguments in the same files, by file and function
+EXCEPTED = {
+    "cards.py load_card": "the name of a data set",
+    "checkpoint.py check": "the intervals of a Checkpoint",
+    "saving.py write_model": "ids and titles that are too long to be written",
+    "shards/choice.py choose": "filters that leave nothing",
+    "shards/write.py _settings": "the name of a transform of values",
+    **dict.fromkeys(
+        [
+            f"export/numpy_scorer.py {name}"
+            for name in ("recommend", "_read", "_ragged", "_check_rows", "_checked_values")
+        ],
+        "what a scorer is asked",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A `raise` statement of a loader."""
+
+    file: str
+    function: str
+    error: str
+    number: int  # of those of its function
+    first: int  # line
+    last: int
+
+    @property
+    def key(self) -> str:
+        """A name that stays where lines move."""
+        return f"{self.file} {self.function} {self.error} {self.number}"
+
+    def covers(self, places: set[tuple[str, int]]) -> bool:
+        """Whether an error came from it."""
+        return any(file == self.file and self.first <= line <= self.last for file, line in places)
+
+
+def refusals() -> list[Refusal]:
+    """All of the loaders, but for those that no file can bring about."""
+    paths = sorted({path for pattern in LOADERS for path in PACKAGE.glob(pattern)})
+    found = []
+    for path in paths:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        for function in ast.walk(tree):
+            if isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                raised = [each for each in ast.walk(function) if isinstance(each, ast.Raise) and each.exc is not None]
+                for number, each in enumerate(raised):
+                    file = str(path.relative_to(PACKAGE))
+                    found.append(
+                        Refusal(file, function.name, _error(each), number, each.lineno, each.end_lineno or each.lineno)
+                    )
+    return [each for each in found if each.error not in NOT_BY_FILES and f"{each.file} {each.function}" not in EXCEPTED]
+
+
+def _error(statement: ast.Raise) -> str:
+    called = statement.exc.func if isinstance(statement.exc, ast.Call) else statement.exc
+    return ast.unparse(called).partition(".")[0] if called is not None else ""
+
+
+def unreached(reached: set[str]) -> list[str]:
+    """Those that were not reached."""
+    return [each.key for each in refusals() if each.key not in reached]

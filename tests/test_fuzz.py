@@ -1,0 +1,41 @@
+"""A short run of the fuzzer in tests/fuzz, and that it finds faults which are planted.
+
+The fuzzer forks, so that it has a process of its own: this one may have threads.
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.fuzz.refusals import refusals
+
+# mutants, those that are written by hand first; a long run has thousands: see docs/security.md
+SHORT = {"models": 220, "matrices": 60, "shards": 60, "checkpoints": 10, "numpy": 50, "cards": 24}
+ROOT = Path(__file__).parents[1]
+
+
+def fuzz(*arguments):
+    command = [sys.executable, "-m", "tests.fuzz", "--seed", "19", "--workers", "1", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+
+
+def test_strangers_files_and_matrices_end_in_a_sentence_or_load_right(tmp_path):
+    kinds = ",".join(f"{name}={count}" for name, count in SHORT.items())
+    done = fuzz("--kinds", kinds, "--out", tmp_path / "fuzz.json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads((tmp_path / "fuzz.json").read_text())["kinds"]
+    assert {name: kind["mutants"] for name, kind in found.items()} == SHORT
+    assert all(kind["outcomes"].get("refused", 0) for kind in found.values())
+
+
+def test_planted_faults_are_found():
+    done = fuzz("--planted")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(json.loads(done.stdout)) == 3
+
+
+def test_refusals_are_found_in_the_source():
+    known = {each.file for each in refusals()}
+    assert {"saving.py", "rows.py", "large/folder.py", "checkpoint.py", "results.py", "cards.py", "study.py"} <= known
+    assert len(refusals()) > 50
