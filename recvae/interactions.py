@@ -21,7 +21,7 @@ from recvae.ids import Ids as Ids
 from recvae.ids import ItemIndex, id_array
 from recvae.rows import VALUES, Values
 from recvae.times import read_times
-from recvae.validation import checked_sparse
+from recvae.validation import check_canonical, checked_sparse
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -48,6 +48,13 @@ class Interactions:
     values: Values = "binary"
     times: sparse.csr_matrix | None = None
     account: Account | None = None
+
+    def __post_init__(self) -> None:
+        """Raise InvalidDataError for a matrix that is damaged, not in order or of another size than the ids."""
+        shape = len(self.user_ids), len(self.item_ids)
+        for name, matrix in (("matrix", self.matrix), ("times", self.times)):
+            if matrix is not None:
+                check_canonical(matrix, shape, f"the {name} of Interactions", "make them with Interactions.from_matrix")
 
     @classmethod
     def from_frame(

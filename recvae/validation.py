@@ -57,6 +57,17 @@ def check_arrays(data: Any, indices: Any, indptr: Any, shape: tuple[int, int], n
         raise _damaged(name, f"expected {int(indptr[-1])} values or more, got {_size(data)}")
 
 
+def check_canonical(matrix: Any, shape: tuple[int, int], name: str, remedy: str) -> None:
+    """Refuse what is no CSR matrix of that shape with sorted indices, none twice. Raises InvalidDataError."""
+    if getattr(matrix, "format", None) != "csr" or tuple(matrix.shape) != shape:
+        got = f"{getattr(matrix, 'format', type(matrix).__name__)} of shape {getattr(matrix, 'shape', None)}"
+        raise InvalidDataError(f"Expected {name} as a CSR matrix of shape {shape}, got {got}; {remedy}.")
+    check_arrays(matrix.data, matrix.indices, matrix.indptr, shape, name)
+    # a fresh matrix: flags of the one that came may be of other arrays than it has now
+    if not sparse.csr_matrix((matrix.data, matrix.indices, matrix.indptr), shape=shape).has_canonical_format:
+        raise InvalidDataError(f"Expected {name} with sorted indices, none twice in a row, got others; {remedy}.")
+
+
 def row_of(matrix: Any, row: int, name: str = "user_items") -> sparse.csr_matrix:
     """One row of a CSR matrix of which nothing else is read. -> (1, columns), over the arrays of `matrix`
 

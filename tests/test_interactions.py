@@ -290,3 +290,22 @@ def test_titles_by_number_or_text():
         assert data.titles.tolist() == ["Up", "8"]
         assert "1 of 2 items have no title" in data.describe()
     assert read(frame | {"what": ["07", "7"]}, titles={7: "Up"}).titles.tolist() == ["07", "Up"]
+
+
+@pytest.mark.parametrize(
+    ("matrix", "message"),
+    [
+        (sparse.csr_matrix(([1.0, 1.0], [1, 0], [0, 2]), shape=(1, 2)), "sorted indices"),
+        (sparse.csr_matrix(([1.0, 1.0], [1, 1], [0, 2]), shape=(1, 2)), "none twice"),
+        (sparse.csr_matrix(np.ones((2, 2))), r"shape \(1, 2\), got csr of shape \(2, 2\)"),
+        (sparse.csc_matrix(np.ones((1, 2))), "got csc"),
+        (np.ones((1, 2)), "got ndarray"),
+    ],
+)
+def test_made_by_hand_they_are_checked(matrix, message):
+    with pytest.raises(InvalidDataError, match=rf"{message}.*from_matrix"):
+        Interactions(matrix, np.arange(1), np.arange(2))
+    damaged = sparse.csr_matrix(np.ones((1, 2)))
+    damaged.indices[1] = 2**30
+    with pytest.raises(InvalidDataError, match="damaged"):
+        Interactions(damaged, np.arange(1), np.arange(2))
