@@ -24,7 +24,7 @@ class Account:
     """What became of the rows that were read.
 
     rows : how many there were
-    left_out : how many of them are no event of their own, by reason, such as {"of value 0": 400}
+    left_out : how many of them are not an event of their own, by reason, such as {"of value 0": 400}
     notes : what else is to be known of the reading
     """
 
@@ -41,18 +41,18 @@ class Account:
         return replace(self, notes=(*self.notes, *filter(None, notes)))
 
     def __str__(self) -> str:
-        """One line, such as "600 rows read, of which 400 are no events of their own: 400 of value 0"."""
+        """One line, such as "600 rows read, 200 events; left out: 400 of value 0"."""
         n = sum(self.left_out.values())
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in self.left_out.items())
-        became = f"of which {n:,} are no events of their own: {reasons}" if n else "each an event"
-        return "; ".join([f"{self.rows:,} rows read, {became}", *self.notes])
+        left_out = [f"left out: {reasons}"] if n else []
+        return "; ".join([f"{self.rows:,} rows read, {self.rows - n:,} events", *left_out, *self.notes])
 
 
 def account_for(values: NDArray[Any], min_value: float | None, duplicates: Duplicates, n_cells: int) -> Account:
     """What became of rows with such values, of which `merge_events` made so many cells."""
     weak = 0 if min_value is None else int((values < min_value).sum())
     zeros = int((values == 0).sum()) if min_value is None or min_value <= 0 else 0
-    repeated = "added up to the first of their user and item" if duplicates == "sum" else "followed by a later one"
+    repeated = "added to an earlier row of the same user and item" if duplicates == "sum" else "followed by a later row"
     return (
         Account(len(values))
         .without(weak, "" if min_value is None else f"below {min_value:g}")

@@ -218,15 +218,13 @@ def test_what_became_of_the_rows_is_counted_and_said(tmp_path):
     rows = "".join(f"{user},{item},{0 if (user + item) % 3 else 8}\n" for user in range(30) for item in range(20))
     (tmp_path / "z.csv").write_text("user,item,rating\n" + rows)
     text = Interactions.read(tmp_path / "z.csv", value="rating").describe()
-    assert "600 rows read, of which 400 are no events of their own: 400 of value 0" in text
-    reasons = "1 of value 0, 1 added up to the first of their user and item"
-    assert str(read().account) == f"6 rows read, of which 2 are no events of their own: {reasons}"
-    assert read(duplicates="last").account.left_out == {"of value 0": 1, "followed by a later one": 1}
+    assert "600 rows read, 200 events; left out: 400 of value 0" in text
+    reasons = "1 of value 0, 1 added to an earlier row of the same user and item"
+    assert str(read().account) == f"6 rows read, 4 events; left out: {reasons}"
+    assert read(duplicates="last").account.left_out == {"of value 0": 1, "followed by a later row": 1}
     assert read(min_value=2).account.left_out == {"below 2": 2}
-    assert read(value=None, duplicates="last").account.left_out == {"followed by a later one": 1}
-    assert (
-        str(read(pa.table({"who": [1], "what": [2]}), lambda t: t, value=None).account) == "1 rows read, each an event"
-    )
+    assert read(value=None, duplicates="last").account.left_out == {"followed by a later row": 1}
+    assert str(read(pa.table({"who": [1], "what": [2]}), lambda t: t, value=None).account) == "1 rows read, 1 events"
 
 
 @given(
