@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import numbers
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Self
 
@@ -87,6 +88,18 @@ def merge_events(
         floor = "" if min_value is None else f" with a value of at least {min_value:g}"
         raise InvalidDataError(f"Expected at least one event{floor}, got a matrix of {cells.shape} without any.")
     return cells, None if times is None else _first(cells, events, times)
+
+
+def digest_events(ids: Iterable[Iterable[Sequence[Any]]], arrays: Iterable[NDArray[Any]]) -> str:
+    """The digest of users and items, each in pieces, and of the arrays of a CSR matrix (int64, int64, float32)."""
+    digest = hashlib.blake2b(digest_size=16)
+    for pieces in ids:
+        for place, piece in enumerate(pieces):
+            digest.update("\n".join([*[""] * (place > 0), *map(str, piece)]).encode())
+        digest.update(b"\n\n")
+    for array in arrays:
+        digest.update(array.tobytes())
+    return digest.hexdigest()
 
 
 def select_cells(cells: sparse.csr_matrix, chosen: NDArray[np.bool_]) -> sparse.csr_matrix:

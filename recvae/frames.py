@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 
 from recvae.errors import InvalidDataError, InvalidTypeError
 from recvae.files import check_writable, write_whole
-from recvae.large.parquet_files import ParquetFiles, find_files
+from recvae.parquet_files import ParquetFiles, find_files
 from recvae.paths import input_path, output_path
-from recvae.text import COMPRESSIONS, MISSING, Format, no_id, read_delimited
-from recvae.text import check_columns as _check_columns
-from recvae.text import said as _said
+from recvae.text import check_columns, read_delimited
+from recvae.text_columns import MISSING, no_id
+from recvae.text_file import COMPRESSIONS, Format, said
 
 READABLE = ("parquet", "csv", "tsv")
 
@@ -37,13 +37,13 @@ def read_table(path: str | Path, columns: Sequence[str], numbers: Sequence[str] 
     kind = "parquet" if path.is_dir() else _kind(path, READABLE, COMPRESSIONS)
     if kind != "parquet":
         return read_delimited(path, Format("," if kind == "csv" else "\t"), columns, numbers=numbers)
-    with _said(path):
+    with said(path):
         return find_files(path, columns).read()
 
 
 def parquet_parts(path: Path, columns: Sequence[str]) -> ParquetFiles:
     """A Parquet file or a folder of such, all of which have the named columns. Raises as `read_table`."""
-    with _said(path):
+    with said(path):
         return find_files(path, columns)
 
 
@@ -84,7 +84,7 @@ def read_column(frame: Any, name: str, gaps: bool = False) -> pa.ChunkedArray:
     known = None if lazy else getattr(frame, "column_names", None) or getattr(frame, "columns", None)
     if known is None:
         raise InvalidTypeError(f"Expected a pandas or polars frame or a pyarrow table, got {type(frame).__name__}.")
-    _check_columns([name], known)
+    check_columns([name], known)
     try:
         column = frame[name]
         column = pa.chunked_array(column) if hasattr(column, "__arrow_c_stream__") else pa.chunked_array([column])

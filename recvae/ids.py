@@ -98,6 +98,29 @@ def id_array(ids: list[Any], what: str) -> Ids:
         raise InvalidDataError(f"Expected numbers of 64 bits as {what}, got others: {error}.") from error
 
 
+def match_ids(ids: Ids, known: Ids) -> NDArray[np.int64]:
+    """The position of each id among those known, -1 where it is not; read as `ItemIndex` reads them."""
+    return ItemIndex(known).places(ids)
+
+
+def as_ids(ids: Sequence[Any] | Ids | None, expected: int, name: str) -> Ids:
+    """So many raw ids as an array, 0, 1, 2, ... where none are given. Raises InvalidDataError."""
+    made = np.arange(expected) if ids is None else np.asarray(ids)
+    if made.dtype.kind == "f":  # numpy has no integers for a list like [1, 2**63]
+        made = np.asarray(ids, dtype=object)
+    if made.shape != (expected,):
+        raise InvalidDataError(f"Expected {expected} {name}, one for each row or column, got shape {made.shape}.")
+    kinds = set(map(type, made.tolist()))
+    if len(kinds) > 1 or not kinds <= {int, str}:
+        raise InvalidDataError(
+            f"Expected {name} to be all whole numbers or all strings, got {sorted(kind.__name__ for kind in kinds)}."
+        )
+    n_distinct = len(set(made.tolist()))
+    if n_distinct != expected:
+        raise InvalidDataError(f"Expected {name} without repetition, got {n_distinct} distinct of {expected}.")
+    return id_array(made.tolist(), name) if made.dtype == object else made
+
+
 def _kin(kind: type) -> type:
     if issubclass(kind, str):
         return str

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,10 +14,10 @@ from scipy import sparse
 
 from recvae.description import describe
 from recvae.errors import InvalidDataError, InvalidParameterError, InvalidTypeError, UnknownNameError
-from recvae.events import Account, Duplicates, account_for, merge_events, select_cells
+from recvae.events import Account, Duplicates, account_for, digest_events, merge_events, select_cells
 from recvae.frames import number_ids, read_column, read_numbers, read_table, write_table
 from recvae.ids import Ids as Ids
-from recvae.ids import ItemIndex, id_array
+from recvae.ids import as_ids, match_ids
 from recvae.rows import VALUES, Values
 from recvae.times import read_times
 from recvae.validation import check_canonical, checked_sparse
@@ -257,41 +256,6 @@ class Interactions:
             f"Interactions({self.n_users:,} users x {self.n_items:,} items, {self.n_events:,} events, "
             f"values={self.values!r})"
         )
-
-
-def match_ids(ids: Ids, known: Ids) -> NDArray[np.int64]:
-    """The place of each id among those known, -1 where it is not; read as `recvae.ids.ItemIndex` reads them."""
-    return ItemIndex(known).places(ids)
-
-
-def digest_events(ids: Iterable[Iterable[Sequence[Any]]], arrays: Iterable[NDArray[Any]]) -> str:
-    """The digest of users and items, each in pieces, and of the arrays of a CSR matrix (int64, int64, float32)."""
-    digest = hashlib.blake2b(digest_size=16)
-    for pieces in ids:
-        for place, piece in enumerate(pieces):
-            digest.update("\n".join([*[""] * (place > 0), *map(str, piece)]).encode())
-        digest.update(b"\n\n")
-    for array in arrays:
-        digest.update(array.tobytes())
-    return digest.hexdigest()
-
-
-def as_ids(ids: Sequence[Any] | Ids | None, expected: int, name: str) -> Ids:
-    """So many raw ids as an array, 0, 1, 2, ... where none are given. Raises InvalidDataError."""
-    made = np.arange(expected) if ids is None else np.asarray(ids)
-    if made.dtype.kind == "f":  # numpy has no whole numbers for a list like [1, 2**63]
-        made = np.asarray(ids, dtype=object)
-    if made.shape != (expected,):
-        raise InvalidDataError(f"Expected {expected} {name}, one for each row or column, got shape {made.shape}.")
-    kinds = set(map(type, made.tolist()))
-    if len(kinds) > 1 or not kinds <= {int, str}:
-        raise InvalidDataError(
-            f"Expected {name} to be all whole numbers or all strings, got {sorted(kind.__name__ for kind in kinds)}."
-        )
-    n_distinct = len(set(made.tolist()))
-    if n_distinct != expected:
-        raise InvalidDataError(f"Expected {name} without repetition, got {n_distinct} distinct of {expected}.")
-    return id_array(made.tolist(), name) if made.dtype == object else made
 
 
 def _texts(texts: Mapping[Any, str] | None, item_ids: Ids) -> Ids | None:

@@ -14,18 +14,9 @@ import pyarrow as pa
 from recvae.cards import Table, table_files
 from recvae.errors import DataNotFoundError, InvalidDataError
 from recvae.frames import read_table
-from recvae.text import (
-    MISSING,
-    Format,
-    TextFile,
-    check_bytes,
-    checked_ids,
-    encoded,
-    number_texts,
-    open_text,
-    read_delimited,
-    said,
-)
+from recvae.text import read_delimited
+from recvae.text_columns import MISSING, checked_ids, encoded, number_texts
+from recvae.text_file import Format, TextFile, check_bytes, open_text, said
 
 # item id -> text
 Texts = dict[int | str, str]

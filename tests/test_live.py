@@ -48,7 +48,7 @@ def cell(monkeypatch):
     plain = Console
 
     def console(**options):
-        return plain(force_jupyter=True) if options == {"stderr": True} else plain(**options)
+        return plain(force_jupyter=True) if options.get("stderr") else plain(**options)
 
     monkeypatch.setattr(progress, "Console", console)
     monkeypatch.setitem(sys.modules, "IPython.display", Shell)

@@ -147,8 +147,9 @@ def test_a_matrix_of_the_seen_that_lies_is_refused(place, wrong, board, checkerb
 @pytest.mark.parametrize("make", [pd.DataFrame, pl.DataFrame, pa.table], ids=["pandas", "polars", "pyarrow"])
 def test_one_frame_of_ratings_says_what_was_liked_and_what_was_seen(make, ratings, model):
     frame = make(ratings.to_pydict())
-    with pytest.warns(UnknownItemsWarning, match="such as 'film new', and were left out"):
+    with pytest.warns(UnknownItemsWarning) as warned:
         found = model.recommend_for(frame, N=5, **RATINGS, min_value=4)
+    assert warned[0].message.unknown.examples == ("film new",)
     expected = oracle.lists(model, ratings, 5, **RATINGS, min_value=4)
     assert len(expected) == 120
     oracle.same(oracle.of_table(found), expected)
@@ -372,6 +373,7 @@ def test_a_folder_of_parts_that_was_begun_without_the_mask_is_refused(model, rat
         manifest = json.loads((out / "_manifest.json").read_text())
         for setting in ("masked items", "items seen besides"):
             manifest["settings"].pop(setting)
+        manifest.pop("sha256")  # as it was before there was one
         (out / "_manifest.json").write_text(json.dumps(manifest))
         if not refused:
             again = recommend_to_parquet(model, tmp_path / "ev.parquet", out, 5, show_progress=False, **columns)

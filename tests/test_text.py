@@ -14,7 +14,8 @@ from recvae import Interactions, quotes
 from recvae.cards import Table
 from recvae.errors import InvalidDataError, RecvaeError
 from recvae.layouts import read_events
-from recvae.text import Format, TextFile, read_delimited
+from recvae.text import read_delimited
+from recvae.text_file import Format, TextFile
 
 
 def read(folder, text, name="a.csv", **options):

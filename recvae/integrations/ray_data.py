@@ -23,9 +23,9 @@ from recvae.bulk.meter import Meter
 from recvae.bulk.ordered import by_users
 from recvae.errors import EngineError, InvalidParameterError, MissingDependencyError, RecvaeError
 from recvae.files import write_whole
-from recvae.large.parquet_files import row_groups, row_reader
 from recvae.large.source import Source
 from recvae.params import check_whole
+from recvae.parquet_files import row_groups, row_reader
 from recvae.recommender import Recommender
 
 MODEL = "model"

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from recvae.errors import InvalidDataError
-from recvae.large.parquet_files import ParquetFile, ParquetFiles, plain
+from recvae.parquet_files import ParquetFile, ParquetFiles, plain
 
 FILE = "recvae file"  # a column of our own; those of the files are renamed where they have its name
 TYPES = {

@@ -10,7 +10,7 @@ from recvae.errors import InvalidDataError, InvalidParameterError
 from recvae.events import check_min_value
 from recvae.frames import check_ids, check_numbers, parquet_parts
 from recvae.histories import is_listing
-from recvae.large.parquet_files import ParquetFiles
+from recvae.parquet_files import ParquetFiles
 from recvae.paths import input_path, relation_of
 
 

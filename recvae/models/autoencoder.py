@@ -17,7 +17,8 @@ from torch import Tensor
 
 from recvae.batches import DeviceRows
 from recvae.callbacks import Callback, Epoch, listeners
-from recvae.checkpoint import Size, digest_rows, kept
+from recvae.checkpoint import digest_rows, kept
+from recvae.checkpoint_state import Size
 from recvae.errors import InvalidParameterError, NotFittedError
 from recvae.live import Live
 from recvae.models.cold import by_features
@@ -60,22 +61,14 @@ class Autoencoder(Planned):
     )
     epochs: int = hyper(50, "passes over the training users; schedules stretch with them", low=1)
     learning_rate: float = hyper(1e-3, "of Adam, as in the paper", low=0, search=log(1e-4, 1e-2))
-    weight_decay: float = hyper(
-        0.0, "decoupled weight decay of AdamW, on all weights", low=0, search=[0.0, 0.001, 0.01, 0.1]
-    )
-    table_rate: float = hyper(
-        3.0,
-        "of a sampled likelihood: by how many times the learning rate the tables learn, of which a step touches some "
-        "rows",
-        low=0,
-    )
+    weight_decay: float = hyper(0.0, "decoupled, as in AdamW, on all weights", low=0, search=[0.0, 0.001, 0.01, 0.1])
+    table_rate: float = hyper(3.0, "of a sampled likelihood: times the learning rate, for the tables", low=0)
     max_grad_norm: float | None = hyper(
         None, "scale the gradient of a step down to this norm where it is longer", low=0, kind=float, optional=True
     )
     stop_after: int | None = hyper(
         None,
-        "stop after so many of the `epochs`, schedules unchanged: for a fit without validation users, when the best "
-        "epoch is known",
+        "stop after so many of the `epochs`, schedules unchanged: where the best epoch is known from another fit",
         low=1,
         kind=int,
         optional=True,

@@ -60,8 +60,7 @@ class Model(ABC):
 
     values: str | None = hyper(
         None,
-        'how values are read, in training and in scoring: "binary", "log1p" or "raw"; by default as the data '
-        "declare it, and binary where they do not",
+        'how values are read, in training and scoring: "binary", "log1p", "raw"; None for what the data say, or binary',
         choices=VALUES,
         optional=True,
     )

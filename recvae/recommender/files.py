@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from recvae.errors import InvalidDataError, UnknownNameError, shown
@@ -70,7 +71,8 @@ def load(file: File, device: str | None = None) -> Recommender:
     does not hold, UnknownNameError for a model class that is not known here, InvalidParameterError for a device that is
     not.
     """
-    import recvae.public  # noqa: F401  a file may be of any model of ours
+    for models in ("recvae.models", "recvae.baselines"):  # a file may be of any model of ours
+        import_module(models)
 
     if device is not None:
         find_device(device)

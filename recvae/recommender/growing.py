@@ -10,8 +10,8 @@ from scipy import sparse
 
 from recvae.callbacks import listeners, told
 from recvae.errors import InvalidDataError, InvalidTypeError
-from recvae.ids import Ids, id_array
-from recvae.interactions import Interactions, match_ids
+from recvae.ids import Ids, id_array, match_ids
+from recvae.interactions import Interactions
 from recvae.params import check_params, check_whole
 from recvae.recommender.abilities import needs
 from recvae.recommender.base import Callbacks, FitCallback, FitRun, Model

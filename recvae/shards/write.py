@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recvae.errors import UnknownNameError
+from recvae.events import digest_events
 from recvae.files import writing
-from recvae.interactions import digest_events
 from recvae.large.folder import Manifest, claimed, read_manifest
 from recvae.large.source import Source, find_source
 from recvae.large.stored import LEAST_MIB

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from recvae.errors import InvalidDataError
-from recvae.ids import ItemIndex
-from recvae.interactions import Ids, Interactions, as_ids
+from recvae.ids import ItemIndex, as_ids
+from recvae.interactions import Ids, Interactions
 from recvae.params import check_whole
 from recvae.rows import check_rows
 

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from recvae.errors import InvalidDataError, InvalidParameterError, InvalidTypeError
-from recvae.interactions import Interactions, match_ids
+from recvae.ids import match_ids
+from recvae.interactions import Interactions
 from recvae.params import check_share, check_whole
 from recvae.split.holdout import SPLIT_SEED, Holdout, Split
 from recvae.times import DATES, UNITS, unit_of
