@@ -101,7 +101,7 @@ class Study:
 
     def _trial(self, number: int, trial: Any, state: str) -> Trial:
         """A trial that ended, each part of it checked: SQLite keeps text in a column of numbers. Raises ValueError."""
-        value = trial.value if state == "complete" else None
+        value: Any = trial.value if state == "complete" else None
         if state == "complete" and not (_is_number(value) and 0 <= value <= 1):  # as all metrics are
             raise ValueError(f"trial {number} has the value {shown(value)}")
         reports = trial.intermediate_values  # by which later trials are pruned
