@@ -18,7 +18,7 @@ from recvae.callbacks import Callback, JsonLines, TensorBoard
 from recvae.candidates import CANDIDATES, known_model
 from recvae.checkpoint import Checkpoint, as_checkpoint
 from recvae.datasets import load_dataset, load_split, load_touched, paths_of_dataset
-from recvae.errors import InvalidDataError, InvalidParameterError, UnknownNameError
+from recvae.errors import InvalidDataError, InvalidParameterError, UnknownNameError, shown
 from recvae.files import check_writable
 from recvae.frames import read_table
 from recvae.histories import Histories, read_histories
@@ -152,8 +152,8 @@ def _check_histories(found: Histories, index: ItemIndex, min_value: float | None
         raise InvalidDataError(f"Expected at least one event with a value of more than 0{floor}, got none.")
     if found.rows.nnz == 0 and found.seen is None:
         raise InvalidDataError(
-            f"Expected events on some of the {len(index):,} items, such as {next(iter(index))!r}, got none: the items "
-            f"here are such as {found.unknown.examples[0]!r}."
+            f"Expected events on some of the {len(index):,} items, such as {shown(next(iter(index)))}, got none: the "
+            f"items here are such as {shown(found.unknown.examples[0])}."
         )
 
 
@@ -230,7 +230,7 @@ def assignments(arguments: argparse.Namespace) -> list[tuple[str, str]]:
     """Each --param as name and text."""
     for assignment in arguments.param:
         if "=" not in assignment:
-            raise InvalidParameterError(f"Expected --param NAME=VALUE, got {assignment!r}.")
+            raise InvalidParameterError(f"Expected --param NAME=VALUE, got {shown(assignment)}.")
     return [(name, text) for name, _, text in (assignment.partition("=") for assignment in arguments.param)]
 
 

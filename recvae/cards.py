@@ -11,7 +11,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from recvae.errors import InvalidDataError, InvalidTypeError, UnknownNameError
+from recvae.errors import InvalidDataError, InvalidTypeError, UnknownNameError, shown
 from recvae.metrics import parse_metric
 from recvae.paths import as_path, check_below, input_path, is_below, is_name
 from recvae.rows import Values
@@ -44,9 +44,9 @@ class Table:
         if not (self.delimiter and self.delimiter.isascii() and self.encoding):
             raise TypeError("delimiter or encoding is empty, or the delimiter no ASCII")
         if self.file and not is_below(self.file):
-            raise TypeError(f"file = {self.file!r} is no path below the folder of the data set")
+            raise TypeError(f"file = {shown(self.file)} is no path below the folder of the data set")
         if self.layout not in LAYOUTS:
-            raise TypeError(f"layout = {self.layout!r} is none of {', '.join(LAYOUTS)}")
+            raise TypeError(f"layout = {shown(self.layout)} is none of {', '.join(LAYOUTS)}")
         if self.layout != "adjacency" and not self.columns:
             raise TypeError("columns are missing")
 
@@ -61,12 +61,12 @@ class Download:
 
     def __post_init__(self) -> None:
         if not is_below(self.folder):
-            raise TypeError(f"folder = {self.folder!r} is no path below the top of the archive")
+            raise TypeError(f"folder = {shown(self.folder)} is no path below the top of the archive")
         if not is_name(self.archive):
-            raise TypeError(f"url = {self.url!r} does not end in the name of a file")
+            raise TypeError(f"url = {shown(self.url)} does not end in the name of a file")
         algorithm, _, digest = self.checksum.partition(":")
         if algorithm not in hashlib.algorithms_guaranteed or "shake" in algorithm or not digest:
-            raise TypeError(f"checksum = {self.checksum!r} is none such as md5:... or sha256:...")
+            raise TypeError(f"checksum = {shown(self.checksum)} is none such as md5:... or sha256:...")
 
     @property
     def archive(self) -> str:
@@ -137,7 +137,7 @@ class Card:
 
     def __post_init__(self) -> None:
         if not is_name(self.name):
-            raise TypeError(f"name = {self.name!r} is no name of a folder")
+            raise TypeError(f"name = {shown(self.name)} is no name of a folder")
         for part, needed in (("events", "user item"), ("test", "user item"), ("items", "item title")):
             table: Table | None = getattr(self, part)
             if table is not None and table.layout != "adjacency":
@@ -149,7 +149,7 @@ class Card:
                 raise TypeError(f"[{part}] has no file")
         for who, figures in self.published.items():
             if not isinstance(figures, dict) or not all(_is_number(n) for n in figures.values()):
-                raise TypeError(f"published {who!r} is no table of numbers")
+                raise TypeError(f"published {shown(who)} is no table of numbers")
 
 
 PARTS: dict[str, type] = {
@@ -180,7 +180,9 @@ def table_files(folder: Path, table: Table) -> list[Path]:
         found = [] if (folder / table.file).exists() else folder.glob(table.file)  # a name may look like a pattern
         names = sorted(str(path.relative_to(folder)) for path in found) or [table.file]
     except (ValueError, OSError) as error:
-        raise InvalidDataError(f"Expected a file or a pattern in {folder}, got {table.file!r}: {error}.") from error
+        raise InvalidDataError(
+            f"Expected a file or a pattern in {folder}, got {shown(table.file)}: {error}."
+        ) from error
     return [check_below(folder, name, "the files of a data set") for name in names]
 
 
@@ -216,7 +218,7 @@ def _local(card: Card, folder: Path) -> Card:
     if card.events is None:
         raise TypeError("[events] is missing")
     if not is_below(card.path):
-        raise TypeError(f"path = {card.path!r} is no path below the folder of the card")
+        raise TypeError(f"path = {shown(card.path)} is no path below the folder of the card")
     path = check_below(folder, card.path, "the path in a card")
     return replace(card, path=str(path), events=replace(card.events, file=path.name))
 
@@ -237,7 +239,7 @@ ACCEPTED: dict[Any, tuple[Any, str]] = {
 def _make(kind: type, content: dict[str, Any]) -> Any:
     """An object of `kind` from a table of TOML. Raises TypeError for unknown, missing and ill-typed keys."""
     if not isinstance(content, dict):
-        raise TypeError(f"{content!r} is no table of a {kind.__name__.lower()}")
+        raise TypeError(f"{shown(content)} is no table of a {kind.__name__.lower()}")
     for name, hint in get_type_hints(kind).items():
         value, (accepted, called) = content.get(name), ACCEPTED.get(hint, (object, ""))
         texts = not isinstance(value, list) or all(isinstance(text, str) for text in value)
@@ -245,7 +247,7 @@ def _make(kind: type, content: dict[str, Any]) -> Any:
         if isinstance(value, int) and not -(2**63) <= value < 2**63:
             raise TypeError(f"{name} is a number of {value.bit_length()} bits, where 63 are enough for all")
         if name in content and (not isinstance(value, accepted) or truth or not texts):
-            raise TypeError(f"{name} = {value!r} is not {called}")
+            raise TypeError(f"{name} = {shown(value)} is not {called}")
     return kind(**{name: str(value) if isinstance(value, date) else value for name, value in content.items()})
 
 

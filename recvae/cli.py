@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 from recvae import commands, recommend_command, shard_command, tune_command
 from recvae.bulk import ENGINES, USERS_PER_PART
 from recvae.candidates import CANDIDATES
-from recvae.errors import InvalidParameterError, RecvaeError, UnknownNameError, one_line
+from recvae.errors import InvalidParameterError, RecvaeError, UnknownNameError, one_line, shown
 from recvae.evaluation import DEFAULT_METRICS
 from recvae.flags import add_columns, add_dataset, add_events, add_param, add_shards, add_split, path
 from recvae.paths import input_path
@@ -82,11 +82,13 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def _read_config(path: Path) -> dict[str, Any]:
     try:
         settings = tomllib.loads(input_path(path).read_text(encoding="utf-8"))
+        return {name.replace("-", "_"): _as_flag(name, value) for name, value in settings.items()}
+    except RecvaeError:
+        raise
     except (OSError, ValueError) as error:
         raise InvalidParameterError(f"The configuration {path} cannot be read: {error}.") from error
     except RecursionError:
         raise InvalidParameterError(f"The configuration {path} cannot be read: it is too deep.") from None
-    return {name.replace("-", "_"): _as_flag(name, value) for name, value in settings.items()}
 
 
 def _as_flag(name: str, value: Any) -> Any:
@@ -94,7 +96,7 @@ def _as_flag(name: str, value: Any) -> Any:
     if name == "param":
         return [str(assignment) for assignment in value] if isinstance(value, list) else [str(value)]
     if isinstance(value, bool) != (name == "json") or isinstance(value, dict):
-        raise InvalidParameterError(f"Expected {name} in the configuration as its flag has it, got {value!r}.")
+        raise InvalidParameterError(f"Expected {name} in the configuration as its flag has it, got {shown(value)}.")
     if isinstance(value, list):
         return ",".join(str(part) for part in value)
     return value if name == "json" else str(value)

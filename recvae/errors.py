@@ -31,8 +31,8 @@ def shown(value: object, width: int = 80) -> str:
     """A value as Python writes it, for a message: on one line, and cut after so many characters."""
     try:
         text = one_line(repr(value))
-    except ValueError:  # an integer of more digits than Python writes
-        text = f"{type(value).__name__} too long to be shown"
+    except (ValueError, RecursionError):  # an integer of more digits than Python writes, or lists in lists in lists
+        text = f"{type(value).__name__} too long or too deep to be shown"
     return text if len(text) <= width else f"{text[: width - 3]}..."
 
 

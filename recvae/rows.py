@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from recvae.errors import InvalidDataError, InvalidTypeError, UnknownNameError
-from recvae.validation import checked_sparse
+from recvae.validation import check_real, checked_sparse
 
 # how the numbers of events are read: 1 for each event, log(1 + value), or as they are
 Values = Literal["binary", "log1p", "raw"]
@@ -60,8 +60,7 @@ def check_rows(
 
 def check_content(data: NDArray[Any]) -> None:
     """Refuse values that are not numbers, not finite, negative, or of a size whose square 32 bits cannot hold."""
-    if data.dtype.kind not in "buif":
-        raise InvalidDataError(f"Expected numbers as values, got {data.dtype}.")
+    check_real(data)
     if data.dtype.kind == "b" or not data.size:
         return
     if not np.isfinite(data).all():

@@ -108,8 +108,9 @@ def tune(
     log : receives a line after each trial
 
     Raises MissingDependencyError without Optuna; UnknownNameError, InvalidParameterError or InvalidTypeError for what
-    cannot be searched for; InvalidDataError for a study of another model, metric, data, space or fixed value;
-    UnknownUsersError where the model cannot score the validation users; TrainingError where no trial came to an end.
+    cannot be searched for; InvalidDataError for a study of another model, metric, data, space or fixed value, or a
+    damaged one; UnknownUsersError where the model cannot score the validation users; TrainingError where no trial came
+    to an end.
     """
     check_whole("trials", trials, 1)
     check_whole("seed", seed, 0, 2**32 - 1)
@@ -178,10 +179,10 @@ def _try(study: Study, task: Task) -> None:
     model = task.model(**task.settings | params)
 
     def watch(epoch: Epoch) -> None:
-        if epoch.valid is not None and epoch.part == "network":
-            trial.report(epoch.valid, epoch.epoch)
-            if trial.should_prune():
-                raise Pruned(f"ended after epoch {epoch.epoch}, with NDCG@100 {epoch.valid:.4f}")
+        if epoch.valid is None or epoch.part != "network":
+            return
+        if study.report(trial, epoch.epoch, epoch.valid):
+            raise Pruned(f"ended after epoch {epoch.epoch}, with NDCG@100 {epoch.valid:.4f}")
 
     try:
         model.fit(task.split.train, show_progress=False, valid=task.split.valid, callbacks=[watch])

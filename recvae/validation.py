@@ -26,7 +26,8 @@ def checked_sparse(matrix: Any, name: str = "the matrix") -> sparse.spmatrix:
         shared where possible and never changed. Values come back as float32 or float64, so that sums of repeated
         entries cannot overflow as those of small integers do; their signs and sizes are not looked at.
 
-    Raises InvalidDataError where an index or offset lies outside of the matrix, or arrays do not fit each other.
+    Raises InvalidDataError where an index or offset lies outside of the matrix, arrays do not fit each other, or values
+    are no real numbers.
     """
     shape = _shape(matrix, name)
     try:
@@ -47,6 +48,12 @@ def as_array(value: Any, name: str) -> NDArray[Any]:
     except (TypeError, ValueError, OverflowError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise InvalidTypeError(f"Expected {name} as an array, got {type(value).__name__}: {reason}.") from error
+
+
+def check_real(data: NDArray[Any]) -> None:
+    """Refuse values that are no real numbers by their type. Raises InvalidDataError."""
+    if data.dtype.kind not in "buif":
+        raise InvalidDataError(f"Expected numbers as values, got {data.dtype}.")
 
 
 def check_arrays(data: Any, indices: Any, indptr: Any, shape: tuple[int, int], name: str = "the matrix") -> None:
@@ -108,6 +115,8 @@ def _coordinates(matrix: Any, shape: tuple[int, int], name: str) -> sparse.coo_m
         _check_blocks(matrix, shape, name)
     elif matrix.format == "lil":
         _check_lists(matrix, name)
+    elif matrix.format == "dia":
+        matrix = _checked_diagonals(matrix, shape, name)
     cells = matrix if matrix.format == "coo" else matrix.tocoo()
     coordinates = tuple(cells.coords)
     if len(coordinates) == 1:
@@ -130,6 +139,17 @@ def _check_blocks(matrix: Any, shape: tuple[int, int], name: str) -> None:
         raise _damaged(name, f"blocks of {height} x {width} do not fill {shape[0]} x {shape[1]}")
     first = matrix.data.reshape(len(matrix.data), -1)[:, 0]
     check_arrays(first, matrix.indices, matrix.indptr, (shape[0] // height, shape[1] // width), name)
+
+
+def _checked_diagonals(matrix: Any, shape: tuple[int, int], name: str) -> sparse.dia_matrix:
+    """A DIA matrix without the diagonals that lie outside: as 32 bits, their offsets could wrap to one inside."""
+    offsets, data = matrix.offsets, matrix.data
+    if _kind(offsets) not in ("i", "u") or offsets.ndim != 1 or _kind(data) is None or data.ndim != 2:
+        raise _damaged(name, f"expected diagonals at integers, got {_size(data)} at {_size(offsets)}")
+    if len(offsets) != len(data) or len(np.unique(offsets)) < len(offsets):
+        raise _damaged(name, f"it has {len(data)} diagonals at {len(np.unique(offsets))} offsets")
+    inside = (offsets > -shape[0]) & (offsets < shape[1])
+    return sparse.dia_matrix((_numbers(data)[inside], offsets[inside]), shape=shape)
 
 
 def _check_lists(matrix: Any, name: str) -> None:
@@ -178,9 +198,10 @@ def _native(indices: NDArray[Any], largest: int) -> NDArray[Any]:
 
 
 def _numbers(data: NDArray[Any]) -> NDArray[Any]:
-    """Values as float32 or float64; what is no real number stays as it is, to be refused by its type."""
+    """Values as float32 or float64."""
     data = np.asarray(data)
-    if data.dtype.kind not in "buif" or (data.dtype in (np.float32, np.float64) and data.dtype.isnative):
+    check_real(data)
+    if data.dtype in (np.float32, np.float64) and data.dtype.isnative:
         return data
     return data.astype(np.float32 if data.dtype == np.float16 else np.float64)
 

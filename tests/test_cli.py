@@ -549,6 +549,9 @@ def test_outputs_next_to_what_is_read_are_written(place):
         ["train", "--config", "deep.toml"],
         ["train", "--config", "large.toml"],
         ["train", "--config", "latin.toml"],
+        ["train", "--config", "keys.toml"],
+        ["train", "--config", "inner.toml"],
+        ["train", "--config", "hexadecimal.toml"],
         ["recommend", "loop/model", "--dataset", "sample"],
         ["recommend", "x" * 300, "--dataset", "sample", "--out", "top.csv"],
         ["report", "loop/r.json", "--out", "page"],
@@ -560,6 +563,9 @@ def test_odd_paths_and_files_are_one_sentence_without_controls(arguments, tmp_pa
     Path("loop").symlink_to("loop")
     Path("deep.toml").write_text("a = " + "[" * 10_000)
     Path("large.toml").write_text("seed = 1" + "0" * 5000)
+    Path("keys.toml").write_text("a." * 5_000 + "b = 1")
+    Path("inner.toml").write_text("param = [{" + "a." * 5_000 + "b = 1}]")
+    Path("hexadecimal.toml").write_text("seed = 0x1" + "0" * 5000)
     Path("latin.toml").write_bytes(b"a = '\xe9'")
     before = sorted(path.name for path in tmp_path.iterdir())
     assert main(arguments) == 2

@@ -124,6 +124,8 @@ def test_users_in_blocks_are_scored_as_at_once(scorer, split, monkeypatch):
         (([1, 2], [0, 1]), "offsets that climb from 0 to 2"),
         (([1, 2], [0, 3, 2]), "offsets that climb from 0 to 2"),
         (([1, 2], [1, 2]), "offsets that climb from 0 to 2"),
+        ((np.array([1, 2], np.uint64), np.array([0, 2, 1, 2], np.uint64)), "offsets that climb from 0 to 2"),
+        ((np.array([2**64 - 1], np.uint64), [0, 1]), "columns from 0 to 79, got 18446744073709551615"),
         (([1, 2], []), "offsets that climb from 0 to 2"),
         (([1, 2], [0, 2], [1.0]), r"2 numbers as values, got float64 of shape \(1,\)"),
         (([1], [0, 1], [-1.0]), "got -1"),
@@ -135,6 +137,13 @@ def test_users_in_blocks_are_scored_as_at_once(scorer, split, monkeypatch):
 def test_what_it_refuses(scorer, histories, sentence):
     with pytest.raises(ValueError, match=sentence):
         scorer.recommend(histories)
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint32, np.uint64, np.int8, np.int64])
+def test_integers_of_any_type_are_taken(scorer, kind):
+    given = np.array([3, 8, 21], kind), np.array([0, 2, 3, 3], kind)
+    for found, expected in zip(scorer.recommend(given), scorer.recommend([[3, 8], [21], []]), strict=True):
+        assert found.tolist() == expected.tolist()
 
 
 def test_values_are_needed_where_they_are_read(files):

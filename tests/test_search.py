@@ -241,6 +241,61 @@ def test_what_is_no_study_is_refused(split, toy, tmp_path):
         tune(toy, split, 1, study=tmp_path)
 
 
+LIES = {
+    "a search that is a list": "update study_user_attributes set value_json = '[1]'",
+    "a search that is no JSON": "update study_user_attributes set value_json = '{'",
+    "a deep search": f"update study_user_attributes set value_json = '{'[' * 9000}'",
+    "an infinite value": "update trial_values set value = 9e999, value_type = 'INF_POS'",
+    "a value that is text": "update trial_values set value = 'x'",
+    "a value above 1": "update trial_values set value = 7",
+    "no value": "delete from trial_values",
+    "no distribution": "update trial_params set distribution_json = '{}'",
+    "a parameter that is text": "update trial_params set param_value = 'x'",
+    "a parameter out of range": "update trial_params set param_value = -5",
+    "a parameter of another name": "update trial_params set param_name = 'odd'",
+    "no parameters": "delete from trial_params",
+    "no notes": "delete from trial_user_attributes",
+    "an odd state": "update trials set state = 'ODD'",
+    "a time that is a number": "update trials set datetime_complete = 3",
+    "no time": "update trials set datetime_start = null",
+    "an odd number": "update trials set number = 'x'",
+    "no study": "delete from studies",
+    "a report that is text": "insert into trial_intermediate_values "
+    "(trial_id, step, intermediate_value, intermediate_value_type) values (1, 'x', 'y', 'FINITE')",
+}
+
+
+@pytest.fixture(scope="module")
+def study_file(split, toys, tmp_path_factory):
+    file = tmp_path_factory.mktemp("study") / "tune.db"
+    with toys() as toy:
+        tune(toy, split, 2, study=file)
+    return file
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_a_study_whose_contents_lie_is_refused(lie, study_file, split, toy, tmp_path):
+    file = tmp_path / "tune.db"
+    file.write_bytes(study_file.read_bytes())
+    with contextlib.closing(sqlite3.connect(file)) as database:
+        database.execute(LIES[lie])
+        database.commit()
+    with pytest.raises(InvalidDataError, match="to hold a study as a search has written it, got one that is damaged"):
+        tune(toy, split, 3, study=file)
+    assert toy.fits <= 1
+
+
+def test_a_study_on_a_full_disk_is_an_error_of_the_output(split, toy, tmp_path, monkeypatch):
+    def full(*given, **more):
+        error = sqlite3.OperationalError("database or disk is full")
+        error.sqlite_errorcode = sqlite3.SQLITE_FULL
+        raise optuna.exceptions.StorageInternalError("not kept") from error
+
+    monkeypatch.setattr(optuna.study.Study, "tell", full)
+    with pytest.raises(OutputError, match="Expected a study that can be written to"):
+        tune(toy, split, 1, study=tmp_path / "tune.db")
+
+
 # what goes wrong, and what is not worth going on with -----------------------------------------------------------------
 
 

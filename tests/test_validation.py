@@ -99,6 +99,43 @@ def test_indices_outside_are_refused_in_every_format(form):
                 verb(matrix)
 
 
+@pytest.mark.parametrize("kind", [sparse.dia_matrix, sparse.dia_array])
+@pytest.mark.parametrize(
+    ("offsets", "data"),
+    [
+        ([0, 0], np.ones((2, 3))),
+        ([0], np.ones((2, 3))),
+        ([0, 1, 2], np.ones((2, 3))),
+        ([0, 1], np.ones(3)),
+        ([0.0, 1.0], np.ones((2, 3))),
+        ([[0, 1]], np.ones((2, 3))),
+    ],
+)
+def test_diagonals_that_do_not_fit_each_other_are_refused(kind, offsets, data):
+    matrix = kind(np.eye(3))
+    matrix.offsets, matrix.data = np.array(offsets), data
+    with pytest.raises(InvalidDataError, match="diagonals at"):
+        recvae.Interactions.from_matrix(matrix)
+
+
+@pytest.mark.parametrize("far", [2**62, -(2**62), 2**32 + 1, -(2**32) - 1, 3, -3])
+def test_diagonals_outside_of_a_matrix_are_not_in_it(far):
+    matrix = sparse.dia_matrix(np.eye(3))
+    matrix.offsets, matrix.data = np.array([far, 0]), np.array([[7.0, 7, 7], [1, 2, 3]])
+    assert checked_sparse(matrix).toarray().tolist() == [[1, 0, 0], [0, 2, 0], [0, 0, 3]]
+    assert matrix.offsets.tolist() == [far, 0]
+
+
+@pytest.mark.parametrize("kind", [object, np.complex64])
+@pytest.mark.parametrize("form", ["csr", "csc", "coo", "dia"])
+def test_values_that_are_no_real_numbers_are_refused(kind, form):
+    matrix = sparse.csr_matrix(np.eye(3)).asformat(form)
+    matrix.data = matrix.data.astype(kind)
+    for verb in (recvae.Interactions.from_matrix, checked_sparse):
+        with pytest.raises(InvalidDataError, match="Expected numbers as values, got"):
+            verb(matrix)
+
+
 def test_rows_of_a_lil_matrix_have_as_many_values_as_columns():
     matrix = sparse.lil_matrix(np.eye(3))
     matrix.data[0] = [1.0] * 10_000

@@ -111,7 +111,7 @@ class Scorer:
         _check_rows(items, offsets, self.n_items)
         if values is None and self.values != "binary":
             raise ValueError(f'Expected (items, offsets, values): the model reads values, as "{self.values}".')
-        items = items.astype(np.int64)
+        items, offsets = items.astype(np.int64), offsets.astype(np.int64)
         values = np.ones(len(items), dtype=np.float32) if values is None else _checked_values(values, len(items))
         rows = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
         cells, place = np.unique(rows * self.n_items + items, return_inverse=True)
@@ -236,7 +236,7 @@ def _check_rows(items: Array, offsets: Array, n_items: int) -> None:
         or any(each.size and each.dtype.kind not in "iu" for each in (items, offsets))
     ):
         raise ValueError(f"Expected whole numbers as columns and offsets, got {items.dtype} and {offsets.dtype}.")
-    if not len(offsets) or offsets[0] != 0 or offsets[-1] != len(items) or (np.diff(offsets) < 0).any():
+    if not len(offsets) or offsets[0] != 0 or offsets[-1] != len(items) or (offsets[1:] < offsets[:-1]).any():
         raise ValueError(f"Expected offsets that climb from 0 to {len(items)}, the number of columns.")
     if items.size and (items.min() < 0 or items.max() >= n_items):
         raise ValueError(f"Expected columns from 0 to {n_items - 1}, got {items.min()} to {items.max()}.")

@@ -47,6 +47,7 @@ def main() -> int:
         _run(name, count, given.seed, given.workers, results)
         if given.out is not None:
             given.out.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    print(f"{results['mutants']:,} mutants in all, {results['sealed_share']:.0%} of them sealed")
     print(f"{len(results['reached'])} of {results['refusals']} refusals of the loaders were reached")
     for key in results["unreached"]:
         print(f"  not reached: {key}")
@@ -80,7 +81,16 @@ def _run(name: str, count: int, seed: int, workers: int, results: dict[str, Any]
     reached = set(results["reached"]) | {each.key for each in every if each.covers(places)}
     results["reached"] = sorted(reached & {each.key for each in every})
     results["refusals"], results["unreached"] = len(every), unreached(reached)
-    print(f"{name}: {found['mutants']:,} mutants in {found['seconds']:,} s, {found['outcomes']}", flush=True)
+    kinds = results["kinds"].values()
+    results["mutants"] = sum(each["mutants"] for each in kinds)
+    results["sealed_share"] = round(
+        sum(each["sealed_share"] * each["mutants"] for each in kinds) / results["mutants"], 3
+    )
+    print(
+        f"{name}: {found['mutants']:,} mutants ({found['sealed_share']:.0%} sealed) in {found['seconds']:,} s, "
+        f"{found['outcomes']}",
+        flush=True,
+    )
     for failure, first in found["failures"].items():
         print(f"  {first['count']} x {failure}; {first['number']}: {first['what']}\n      {first['detail'][-400:]}")
 

@@ -98,6 +98,9 @@ class Cards(Kind):
             ("columns", "a title that is a number", lambda c: c.update(title=3)),
             ("columns", "a metric that is none", lambda c: c["protocol"].update(metrics=["odd"])),
             ("columns", "no metric", lambda c: c["protocol"].update(metrics=[])),
+            ("columns", "a pattern that is none", lambda c: c["items"].update(file="**x")),
+            ("columns", "a path above the folder", lambda c: c.update(path="../events.csv")),
+            ("columns", "a number of 65 bits", lambda c: c["protocol"].update(min_user=2**64)),
             ("columns", "a file above the folder", lambda c: c["items"].update(file="../outside.txt")),
         ]
         made += [self._card(card, name, change) for card, name, change in changes]

@@ -71,8 +71,18 @@ class Checkpoints(Folders):
             "a moment of no parameter": lambda t: t.update({"optimizer.0.99.step": torch.zeros(())}),
             "an optimizer that is text": lambda t: t.update({"optimizer.x.y.step": torch.zeros(())}),
             "a moment of another shape": lambda t: t.update({"optimizer.0.0.exp_avg": torch.zeros(2)}),
+            "weights that are missing": lambda t: t.pop("network.decoder.bias"),
         }
-        return super().directed() + [self._state(name, change) for name, change in changes.items() for _ in range(2)]
+        facts: list[tuple[str, Any]] = [
+            ("a history of nothing", lambda m: m["facts"].update(history=[])),
+            ("an epoch whose part is a number", lambda m: m["facts"]["history"][0].update(part=3)),
+        ]
+        made = [self._manifest(name, change) for name, change in facts for _ in range(2)]
+        return (
+            super().directed()
+            + made
+            + [self._state(name, change) for name, change in changes.items() for _ in range(2)]
+        )
 
     def _state(self, name: str, change: Any) -> Any:
         def make(random: Random) -> Mutant:

@@ -118,13 +118,19 @@ class Folders(Kind):
             ("more", lambda m: m.update(more=1)),
         ]
         made += [self._manifest(name, change) for name, change in changes]
-        made.append(self._without_manifest)
+        made += [self._without_manifest, self._unsealed]
         return made + [self._manifest(f"a part called {name!r}", self._called(name)) for name in PATHS]
 
     def _without_manifest(self, random: Random) -> Mutant:
         original, files, _ = self.choose(random)
         del files[self.within + MANIFEST]
         return Mutant(f"{original}: no manifest", files, False)
+
+    def _unsealed(self, random: Random) -> Mutant:
+        original, files, manifest = self.choose(random)
+        manifest["done"] = not manifest["done"]
+        raw = json.dumps(manifest).encode()
+        return Mutant(f"{original}: a checksum of others", files | {self.within + MANIFEST: raw}, False)
 
     def _called(self, name: str) -> Any:
         return lambda manifest: manifest["parts"][0].update(file=name)

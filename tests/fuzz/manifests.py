@@ -101,7 +101,7 @@ class CellManifests(Folders):
         if random.random() < 0.2:
             numbers = numbers[: int(random.integers(len(numbers)))]
         if len(numbers):
-            odd = [np.nan, -1.0, np.inf, 0.0] if kind is np.float32 else [-1, 0, 2**31 - 1, 100, 1, 12]
+            odd = [np.nan, -1.0, np.inf, 0.0, 2.0, 7.0] if kind is np.float32 else [-1, 0, 2**31 - 1, 100, 1, 12]
             numbers[int(random.integers(len(numbers)))] = odd[int(random.integers(len(odd)))]
         return numbers.tobytes(), "numbers"
 

@@ -134,6 +134,18 @@ class Matrices(Kind):
         cube = sparse.coo_array(np.ones((2, 3, 4)))
         lies = {"a row that ends outside": ends, "offsets that fall": falls, "blocks that are flat": flat}
         lies |= {"blocks that do not fill it": wide, "empty blocks": empty, "three axes": cube}
+        lists, twice, far = sparse.lil_matrix(ones), sparse.dia_matrix(ones), sparse.dia_matrix(ones)
+        cells = sparse.coo_matrix(ones)
+        cells.data = cells.data[:-1]
+        lists.data[1] = [*lists.data[1], 1.0]
+        twice.offsets = np.zeros_like(twice.offsets)
+        far.offsets = np.append(far.offsets[:-1].astype(np.int64), 2**62)
+        flat_diagonals = sparse.dia_matrix(ones)
+        flat_diagonals.data = flat_diagonals.data[0]
+        objects = sparse.csr_matrix(ones)
+        objects.data = objects.data.astype(object)
+        lies |= {"a value more": lists, "diagonals twice": twice, "a diagonal far away": far}
+        lies |= {"a value less": cells, "diagonals that are flat": flat_diagonals, "values that are objects": objects}
         verbs = ("explain", "fit", "from_matrix")
         return [
             lambda random, name=name, matrix=matrix, verb=verb: Mutant(
@@ -162,7 +174,8 @@ class Matrices(Kind):
         case: Case = mutant.content
         matrix, model, verb = case.matrix, self.models[case.model], self.verbs[case.verb]
         before = kept(matrix)
-        dense = first_row(matrix) if case.verb == "explain" else dense_of(matrix)
+        # of what was seen, each stored entry counts, whatever its value
+        dense = first_row(matrix) if case.verb == "explain" else dense_of(matrix, values=case.verb != "seen")
         refusal: Exception | None = None
         result = None
         try:
@@ -178,7 +191,8 @@ class Matrices(Kind):
             raise refusal
         if dense is None:
             raise WrongError(f"a damaged matrix is taken by {case.verb}; {case.model}")
-        self._check_values(case, dense)
+        if case.verb != "seen":
+            self._check_values(case, dense)
         right = sparse.csr_matrix(dense.astype(np.float32))
         expected = verb(model, right, case.model)
         if not alike(result, expected):
@@ -467,18 +481,21 @@ def first_row(matrix: Any) -> NDArray[Any] | None:
     return None
 
 
-def dense_of(matrix: Any) -> NDArray[Any] | None:
-    """A matrix as an array, made cell by cell in Python; None for one whose parts lie."""
+def dense_of(matrix: Any, values: bool = True) -> NDArray[Any] | None:
+    """A matrix as an array, made cell by cell in Python; None for one whose parts lie.
+
+    values : whether they are read; else each cell has 1
+    """
     try:
         if matrix.ndim > 2:
             return None
-        cells = list(_cells(matrix))
+        cells = [(row, column, value if values else 1.0) for row, column, value in _cells(matrix)]
     except (IndexError, TypeError, ValueError, AttributeError, OverflowError, ZeroDivisionError):
         return None
     shape = matrix.shape if matrix.ndim == 2 else (1, matrix.shape[0])
-    values = [value for _, _, value in cells]
-    kind = np.result_type(*values) if values and all(isinstance(v, (np.generic, float, int)) for v in values) else None
-    if kind is None and values:
+    found = [value for _, _, value in cells]
+    kind = np.result_type(*found) if found and all(isinstance(v, (np.generic, float, int)) for v in found) else None
+    if kind is None and found:
         return None
     made = np.zeros(shape, dtype=np.float64 if kind is None or kind.kind in "biuf" else kind)
     for row, column, value in cells:

@@ -61,6 +61,12 @@ class NumpyFiles(Kind):
             ("weights for others", lambda d, a: a.update({"last.bias": np.ones(3, np.float32)})),
             ("one score for all", lambda d, a: a.update({"last.bias": np.ones((2, 1, 8), np.float32)})),
             ("25 chained cat steps", _chained),
+            ("scores beyond 32 bits", lambda d, a: _fill(a, ("weight", "bias"), 3e38)),
+            ("a number of items that is text", lambda d, a: d.update(n_items="8")),
+            ("a path of an infinite weight", lambda d, a: d.update(path_weight=1e300)),
+            ("NaN as a weight", lambda d, a: d.update(path_weight=float("nan"))),
+            ("ids of both kinds", lambda d, a: d.update(item_ids=[1, 2, 3, 4, "a", "b", "c", "d"])),
+            ("steps that lead elsewhere", lambda d, a: d.update(hidden="first.bias")),
             ("a chunk of a million", lambda d, a: d["steps"].append(["x", "chunk", ["first", 10**7, 1]])),
         ]
         made = [self._directed(name, change) for name, change in changes]
@@ -68,6 +74,7 @@ class NumpyFiles(Kind):
             "nothing": b"",
             "not a zip": b"x" * 50,
             "an empty zip": _zip({}),
+            "zeros that are packed": _zip({"description.npy": bytes(1 << 20)}, zipfile.ZIP_DEFLATED),
             "a deep description": _zip({"description.npy": b"[" * 9}),
         }
         return made + [lambda random, n=name, t=text: Mutant(n, t, False) for name, text in texts.items()]
@@ -155,6 +162,12 @@ class NumpyFiles(Kind):
         return "as computed"
 
 
+def _fill(arrays: dict[str, Any], words: tuple[str, ...], value: float) -> None:
+    for name, array in arrays.items():
+        if name.endswith(words):
+            array.fill(value)
+
+
 def _chained(description: dict[str, Any], arrays: dict[str, Any]) -> None:
     last = "first"
     for number in range(25):
@@ -173,9 +186,9 @@ def written(description: Any, arrays: dict[str, Any]) -> bytes:
     return _zip(parts)
 
 
-def _zip(parts: dict[str, bytes]) -> bytes:
+def _zip(parts: dict[str, bytes], packing: int = zipfile.ZIP_STORED) -> bytes:
     made = io.BytesIO()
-    with zipfile.ZipFile(made, "w") as archive:
+    with zipfile.ZipFile(made, "w", packing) as archive:
         for name, content in parts.items():
             archive.writestr(name, content)
     return made.getvalue()

@@ -40,7 +40,7 @@ def _scores(about: Mapping[str, Any], tensors: Tensors, x: Array, users: Array, 
     if name in ("EASE", "EDLAE"):
         return _path(t, x)
     if name == "ItemKNN":
-        found, size = _path(t, x)
+        found, size = _path({part: t[part] for part in ("data", "indices", "indptr")}, x)
         return np.where(found == 0, -np.inf, found), size
     if name in ("BPR", "LMF"):
         return _products(t["user_factors"][users], t["item_factors"])

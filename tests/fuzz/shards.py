@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import struct
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from scipy import sparse
 import recvae
 from recvae.shards import Shards, write_shards
 from tests.fuzz.changes import change_bytes
-from tests.fuzz.folders import MANIFEST, Files, Folders, sealed
+from tests.fuzz.folders import MANIFEST, Files, Folders, manifest_bytes, sealed
 from tests.fuzz.judging import Mutant, Random, WrongError
 
 N_ITEMS = 12
@@ -53,7 +54,16 @@ class ShardFolders(Folders):
         self.known = {name: _whole(Shards(folder / name)) for name in self.originals}
 
     def directed(self) -> list[Any]:
-        lies = ["ids of others", "one id less", "ids null", "no column", "no batch", "large lists", "items of int64"]
+        lies = [
+            "ids of others",
+            "one id less",
+            "ids null",
+            "no column",
+            "ids with fractions for counts",
+            "no batch",
+            "large lists",
+            "items of int64",
+        ]
         lies += [
             "one too many",
             "nan",
@@ -68,12 +78,28 @@ class ShardFolders(Folders):
             "nulls",
         ]
         made = [self._lie(name, lie) for lie in lies for name in ("plain", "values", "heldout")]
+        manifests: list[tuple[str, Any]] = [
+            ("values by another name", lambda m: m["settings"].update(values="odd\n")),
+            ("another fingerprint", lambda m: m["facts"].update(fingerprint="x")),
+            ("users for others", lambda m: _file(m, "valid-users.parquet").update(rows=9)),
+            ("more events than bytes", lambda m: _file(m, "shard-00000.arrow").update(events=10**9)),
+            ("a shard of other users", lambda m: _file(m, "shard-00000.arrow").update(rows=9)),
+            ("other events", lambda m: _file(m, "shard-00000.arrow").update(events=9)),
+        ]
+        made += [self._lying(name, change) for name, change in manifests]
         return super().directed() + made
+
+    def _lying(self, name: str, change: Any) -> Any:
+        def make(random: Random) -> Mutant:
+            files = dict(self.originals["heldout"])
+            manifest = json.loads(files[MANIFEST])
+            change(manifest)
+            return Mutant(f"heldout: {name}", files | {MANIFEST: manifest_bytes(manifest)}, True)
+
+        return make
 
     def _lie(self, name: str, lie: str) -> Any:
         def make(random: Random) -> Mutant:
-            import json
-
             files = dict(self.originals[name])
             ids = lie.startswith(("ids", "one id", "no column"))
             targets = sorted(each for each in files if each.endswith(".parquet" if ids else ".arrow"))
@@ -144,9 +170,17 @@ class ShardFolders(Folders):
             raise WrongError(f"a shard is read otherwise than Arrow does; {read} for {rows}")
 
 
+def _file(manifest: Any, name: str) -> Any:
+    """What a manifest says of a file."""
+    return next(part for part in manifest["parts"] if part["file"] == name)
+
+
 def _whole(shards: Shards) -> dict[str, Any]:
     """All that shards can be asked for."""
+    lengths = [shards.lengths(number) for number in range(len(shards.pieces))]
     pieces = [shards.shard(number) for number in range(len(shards.pieces))]
+    if any((np.diff(piece.indptr) != length).any() for piece, length in zip(pieces, lengths, strict=True)):
+        raise WrongError(f"lengths of others; {lengths}")
     matrix = sparse.vstack(pieces, format="csr") if pieces else sparse.csr_matrix(shards.shape)
     taken = shards.take(np.arange(shards.n_users)[::-1])
     _check(matrix, shards.shape)
@@ -270,6 +304,9 @@ def change_ids(random: Random, content: bytes, how: str = "") -> tuple[bytes, st
         table, column = table[:-1], column[:-1]
     elif how == "ids null":
         column[0] = None
+    elif how == "ids with fractions for counts":
+        table = table.append_column("count", pa.array([1.5] * len(table))) if len(table.column_names) < 2 else table
+        table = table.set_column(1, "count", pa.array([1.5] * len(table)))
     elif how == "one id more":
         table = pa.concat_tables([table, table[:1]])
         column.append(column[0])

@@ -69,6 +69,13 @@ class Studies(Kind):
             ("no times", "update trials set datetime_start = null"),
             ("another version", "update version_info set schema_version = 99"),
             ("another library", "update alembic_version set version_num = 'odd'"),
+            (
+                "reports of epochs that are text",
+                "insert into trial_intermediate_values (trial_id, step, intermediate_value, intermediate_value_type) "
+                "values (1, 'x', 'y', 'FINITE')",
+            ),
+            ("a value above 1", "update trial_values set value = 7"),
+            ("parameters out of range", "update trial_params set param_value = -5"),
             ("to be minimised", "update study_directions set direction = 'MINIMIZE'"),
             ("no table of trials", "drop table trials"),
             ("a deep search", f"update study_user_attributes set value_json = '{'[' * 9000}'"),
