@@ -5,19 +5,17 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-import tomllib
 from collections.abc import Sequence
-from pathlib import Path
 from signal import SIGINT
 from typing import Any, NoReturn
 
 from recvae import commands, recommend_command, shard_command, tune_command
 from recvae.bulk import ENGINES, USERS_PER_PART
 from recvae.candidates import CANDIDATES
-from recvae.errors import InvalidParameterError, RecvaeError, UnknownNameError, one_line, shown
+from recvae.configuration import read_config
+from recvae.errors import InvalidParameterError, RecvaeError, UnknownNameError, one_line
 from recvae.evaluation import DEFAULT_METRICS
 from recvae.flags import add_columns, add_dataset, add_events, add_param, add_shards, add_split, path
-from recvae.paths import input_path
 from recvae.shards import USERS_PER_SHARD
 from recvae.signals import SAID, status_of, stoppable
 from recvae.split import SPLIT_SEED
@@ -64,7 +62,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser, parsers = _parser()
     arguments = parser.parse_args(argv)
     if arguments.config is not None:
-        settings, known = _read_config(arguments.config), set(vars(arguments)) - {"run", "command", "config"}
+        settings, known = read_config(arguments.config), set(vars(arguments)) - {"run", "command", "config"}
         if "model" not in known and "models" in known and "model" in settings:  # one is a list of one
             settings["models"] = settings.pop("model")
         for name in settings:
@@ -77,29 +75,6 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         if getattr(arguments, name, "") is NEEDED:
             raise InvalidParameterError(f"Expected {name} for recvae {arguments.command}, by argument or in --config.")
     return arguments
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    try:
-        settings = tomllib.loads(input_path(path).read_text(encoding="utf-8"))
-        return {name.replace("-", "_"): _as_flag(name, value) for name, value in settings.items()}
-    except RecvaeError:
-        raise
-    except (OSError, ValueError) as error:
-        raise InvalidParameterError(f"The configuration {path} cannot be read: {error}.") from error
-    except RecursionError:
-        raise InvalidParameterError(f"The configuration {path} cannot be read: it is too deep.") from None
-
-
-def _as_flag(name: str, value: Any) -> Any:
-    """A setting as the command line would give it: argparse reads texts by the type of their flag."""
-    if name == "param":
-        return [str(assignment) for assignment in value] if isinstance(value, list) else [str(value)]
-    if isinstance(value, bool) != (name == "json") or isinstance(value, dict):
-        raise InvalidParameterError(f"Expected {name} in the configuration as its flag has it, got {shown(value)}.")
-    if isinstance(value, list):
-        return ",".join(str(part) for part in value)
-    return value if name == "json" else str(value)
 
 
 def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
@@ -133,9 +108,6 @@ def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParse
         add_arguments(made)
         parsers[name] = made
     return parser, parsers
-
-
-# Of each command's docstring, the first line is its help and the second its example.
 
 
 def _benchmark(parser: argparse.ArgumentParser) -> None:
