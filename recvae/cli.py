@@ -22,6 +22,7 @@ from recvae.split import SPLIT_SEED
 from recvae.streams import note, put
 from recvae.version import __version__
 
+LONGEST = 1000  # characters of a sentence on arguments, which may quote a value of any length
 # the default of what has to be given, by flag or by configuration
 NEEDED: Any = object()
 
@@ -50,7 +51,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Exit with 2 after a sentence on standard error."""
-        note(f"{self.prog}: {one_line(message)}; see {self.prog} --help.")
+        note(f"{self.prog}: {one_line(message, LONGEST)}; see {self.prog} --help.")
         raise SystemExit(2)
 
     def _print_message(self, message: str, file: Any = None) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pooch
 
 from recvae.cards import Card, Download
-from recvae.errors import DataNotFoundError, InvalidDataError, OutputError, RecvaeError
+from recvae.errors import DataNotFoundError, InvalidDataError, OutputError, RecvaeError, shown
 from recvae.files import scratch_folder
 from recvae.paths import check_below, is_below
 from recvae.progress import DownloadBar
@@ -96,7 +96,8 @@ def _unpack(archive: Path, folder: str, scratch: Path) -> Path:
     top.mkdir()
     try:
         with zipfile.ZipFile(archive) as content:
-            members = [member for member in content.infolist() if not member.is_dir()]
+            # not `is_dir`, which older versions of Python have no answer for where the name is empty
+            members = [member for member in content.infolist() if not member.filename.endswith("/")]
             _check_members(members, archive, scratch)
             for member in members:
                 _unpack_member(content, member, top)
@@ -125,7 +126,7 @@ def _check_members(members: list[zipfile.ZipInfo], archive: Path, scratch: Path)
                 f"Expected an archive that anyone can read, got {archive.name}, which is encrypted; unpack it yourself."
             )
         if not is_below(member.filename.replace("\\", "/")):
-            raise InvalidDataError(f"Expected files within the archive {archive.name}, got {member.filename!r}.")
+            raise InvalidDataError(f"Expected files within the archive {archive.name}, got {shown(member.filename)}.")
     size, packed = sum(member.file_size for member in members), archive.stat().st_size
     if size > max(RATIO * packed, SMALL):
         raise InvalidDataError(
@@ -148,7 +149,7 @@ def _unpack_member(content: zipfile.ZipFile, member: zipfile.ZipInfo, top: Path)
         while chunk := packed.read(CHUNK):
             written += len(chunk)
             if written > member.file_size:
-                raise zipfile.BadZipFile(f"{member.filename!r} is longer than it says")
+                raise zipfile.BadZipFile(f"{shown(member.filename)} is longer than it says")
             file.write(chunk)
 
 

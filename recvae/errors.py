@@ -19,11 +19,11 @@ def escaped(text: str) -> str:
     return "".join(ascii(c)[1:-1] if unicodedata.category(c) in UNPRINTABLE else c for c in text)
 
 
-def one_line(text: str) -> str:
+def one_line(text: str, longest: int = LONGEST) -> str:
     """Text that may quote data or names of files, as one line of bounded length that any terminal can show."""
     text = " ".join(line.strip() for line in lines) if len(lines := text.splitlines()) > 1 else text
-    if len(text) > LONGEST:
-        text = f"{text[: LONGEST // 2]} ... {text[-LONGEST // 2 :]}"
+    if len(text) > longest:
+        text = f"{text[: longest // 2]} ... {text[-longest // 2 :]}"
     return escaped(text)
 
 

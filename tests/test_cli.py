@@ -576,7 +576,10 @@ def test_odd_paths_and_files_are_one_sentence_without_controls(arguments, tmp_pa
     assert sorted(path.name for path in tmp_path.iterdir()) == before
 
 
-@pytest.mark.parametrize("arguments", [["--out", ""], ["--out", "~no such user/m"], ["--sed", "\x1b[31m"], ["-N", "1"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [["--out", ""], ["--out", "~no such user/m"], ["--sed", "\x1b[31m"], ["-N", "1"], ["--seed", "x" * 5000]],
+)
 def test_flags_that_are_wrong_are_one_sentence_too(arguments, capsys):
     with pytest.raises(SystemExit) as stopped:
         main(["train", *arguments])
@@ -584,6 +587,7 @@ def test_flags_that_are_wrong_are_one_sentence_too(arguments, capsys):
     said = capsys.readouterr().err
     assert said.startswith(("recvae train: ", "recvae: "))
     assert said[:-1].isprintable()
+    assert len(said) < 1100
 
 
 @pytest.fixture(scope="module")

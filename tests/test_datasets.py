@@ -755,6 +755,7 @@ def fetch_archive(home: Path, content: bytes, folder: str = "a") -> Path:
         (zipped({"../x": "x", "a/x": "x"}), r"files within the archive p.zip, got '\.\./x'"),
         (zipped({"/x": "x", "a/x": "x"}), "files within the archive p.zip, got '/x'"),
         (zipped({"a\\..\\..\\x": "x"}), "files within the archive"),
+        (zipped({"a/x": "x", "bx": "x"}).replace(b"bx", b"\0x"), "files within the archive p.zip, got ''"),
         (zipped({"a": "x", "a/x": "x"}), "Expected to unpack p.zip"),
         (zipped({"a/" + "x" * 300: "x"}), "Expected to unpack p.zip"),
         (zipped({f"a/{number}": "" for number in range(30)}), "at most 20 files in p.zip, got 30"),

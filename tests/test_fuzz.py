@@ -8,7 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.fuzz.refusals import refusals
+from tests.fuzz.judging import PACKAGE
+from tests.fuzz.refusals import LOADERS, refusals
 
 # mutants, those that are written by hand first; a long run has thousands: see docs/security.md
 SHORT = {"models": 220, "matrices": 60, "shards": 60, "checkpoints": 10, "numpy": 50, "cards": 24}
@@ -37,5 +38,14 @@ def test_planted_faults_are_found():
 
 def test_refusals_are_found_in_the_source():
     known = {each.file for each in refusals()}
-    assert {"saving.py", "rows.py", "large/folder.py", "checkpoint.py", "results.py", "cards.py", "study.py"} <= known
+    assert {
+        "saving.py",
+        "rows.py",
+        "large/folder.py",
+        "checkpoint_state.py",
+        "results.py",
+        "cards.py",
+        "study.py",
+    } <= known
     assert len(refusals()) > 50
+    assert [pattern for pattern in LOADERS if not list(PACKAGE.glob(pattern))] == []

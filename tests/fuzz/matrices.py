@@ -41,6 +41,7 @@ LARGE = [
     2**63 - 1,
     -(2**63),
 ]
+STRUCTURE = ("seen", "interactions")  # verbs to which each stored entry counts, whatever its value
 SMALL: dict[str, Any] = {"latent_dim": 2, "epochs": 1, "random_state": 0}
 FITTED: dict[str, Callable[[], Any]] = {
     "EASE": lambda: recvae.EASE(l2=1.0, values="raw"),
@@ -87,6 +88,7 @@ class Matrices(Kind):
                 np.arange(USERS), self.rows[:USERS], N=4, filter_items=m
             ),
             "from_matrix": lambda model, m, _: recvae.Interactions.from_matrix(m).matrix.toarray(),
+            "interactions": self._interactions,
             "holdout": self._holdout,
             "fit_valid": self._fit_valid,
             "partial_fit": self._partial_fit,
@@ -97,6 +99,10 @@ class Matrices(Kind):
         }
         if "seen" in inspect.signature(self.models["EASE"].recommend).parameters:
             self.verbs["seen"] = lambda model, m, _: model.recommend(np.arange(USERS), self.rows[:USERS], N=4, seen=m)
+
+    def _interactions(self, model: Any, matrix: Any, name: str) -> Any:
+        made = recvae.Interactions(matrix, np.arange(USERS), np.arange(ITEMS)).matrix
+        return [made.indptr, made.indices]
 
     def _fit(self, model: Any, matrix: Any, name: str) -> Any:
         fitted = (FITTED | THREADED)[name]().fit(matrix, show_progress=False)
@@ -145,8 +151,15 @@ class Matrices(Kind):
         objects = sparse.csr_matrix(ones)
         objects.data = objects.data.astype(object)
         lies |= {"a value more": lists, "diagonals twice": twice, "a diagonal far away": far}
-        lies |= {"a value less": cells, "diagonals that are flat": flat_diagonals, "values that are objects": objects}
-        verbs = ("explain", "fit", "from_matrix")
+        falling = sparse.csr_matrix(ones)
+        falling.indices = falling.indices[::-1].copy()
+        lies |= {
+            "a value less": cells,
+            "indices that fall": falling,
+            "diagonals that are flat": flat_diagonals,
+            "values that are objects": objects,
+        }
+        verbs = ("explain", "fit", "from_matrix", "interactions")
         return [
             lambda random, name=name, matrix=matrix, verb=verb: Mutant(
                 f"{matrix.format} to {verb} of EASE: {name}", Case(matrix, verb, "EASE")
@@ -174,8 +187,8 @@ class Matrices(Kind):
         case: Case = mutant.content
         matrix, model, verb = case.matrix, self.models[case.model], self.verbs[case.verb]
         before = kept(matrix)
-        # of what was seen, each stored entry counts, whatever its value
-        dense = first_row(matrix) if case.verb == "explain" else dense_of(matrix, values=case.verb != "seen")
+        with_values = case.verb not in STRUCTURE
+        dense = first_row(matrix) if case.verb == "explain" else dense_of(matrix, with_values)
         refusal: Exception | None = None
         result = None
         try:
@@ -191,7 +204,7 @@ class Matrices(Kind):
             raise refusal
         if dense is None:
             raise WrongError(f"a damaged matrix is taken by {case.verb}; {case.model}")
-        if case.verb != "seen":
+        if with_values:
             self._check_values(case, dense)
         right = sparse.csr_matrix(dense.astype(np.float32))
         expected = verb(model, right, case.model)

@@ -14,7 +14,7 @@ LOADERS = [
         "rows.py",
         "validation.py",
         "large/folder.py",
-        "checkpoint.py",
+        "checkpoint*.py",
         "results.py",
         "cards.py",
     ),
