@@ -143,12 +143,12 @@ def _service(given: Given, save: Save) -> int:
     results = run_service(given.requests)
     print(json.dumps(results, indent=1))
     save(results)
-    return 0 if results["constant"] and not results["failed"] else 1
+    return 0 if results["constant"] and not results["failed"] and not results["other_lists"] else 1
 
 
 def _signals(given: Given, save: Save) -> int:
     names, kinds = (text.split(";") for text in (given.commands, given.signals))
-    results = run_signals(given.moments, given.out, save, names, kinds)
+    results = run_signals(given.moments, given.out, save, names, kinds, given.each)
     print(signals_table(results))
     return 1 if results.get("wrong") else 0
 
@@ -272,7 +272,8 @@ COMMANDS = {
         "commands that get SIGKILL, SIGINT and SIGTERM at many moments; goes on with what --out has",
         _signals,
         (
-            option("--moments", 40, "of each command and signal"),
+            option("--moments", 40, "of each command, for which the signals take turns"),
+            option("--each", False, "each signal at each of these moments: three times as long", action="store_true"),
             option("--commands", ";".join(STOPPED), "separated by semicolons"),
             option("--signals", ";".join(SIGNALS), "separated by semicolons"),
         ),

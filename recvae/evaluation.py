@@ -117,6 +117,8 @@ def evaluate(
     InvalidDataError for a holdout over other items than the model's, and where no one has anything held out.
     """
     _check_holdout(holdout)
+    if hasattr(model, "_snapshot"):  # one of ours: all users get lists of one state, whatever other threads do
+        model = model._snapshot()
     known, order = holdout.train_rows, item_order(holdout.item_ids, getattr(model, "item_ids_", None))
     fold_in = {"recalculate_user": True} if "recalculate_user" in inspect.signature(model.recommend).parameters else {}
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from recvae.errors import OutputError, RecvaeError
 from recvae.paths import output_path, real_path
+from recvae.signals import undisturbed
 
 NAME_BYTES = 255  # of a name, on most file systems
 TRIES = 20
@@ -30,12 +31,17 @@ def scratch_folder(folder: Path, prefix: str = ".recvae-") -> Iterator[Path]:
 
     Raises OSError.
     """
-    made, scratch = _make_scratch(folder, prefix)
+    made: list[Path] = []
+    scratch: tempfile.TemporaryDirectory[str] | None = None
     try:
-        with scratch:
-            yield Path(scratch.name)
+        with undisturbed():
+            made, scratch = _make_scratch(folder, prefix)
+        yield Path(scratch.name)
     finally:
-        _remove_folders(made)
+        with undisturbed():
+            if scratch is not None:
+                scratch.cleanup()
+            _remove_folders(made)
 
 
 def make_folder(folder: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
-import warnings
 from typing import Any
 
 import numpy as np
@@ -70,9 +69,7 @@ def _project(vectors: NDArray[np.float32]) -> tuple[NDArray[np.float64], str]:
     from sklearn.manifold import TSNE
 
     perplexity = min(30.0, (len(vectors) - 1) / 3)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # scikit-learn's to its own defaults
-        places = TSNE(2, perplexity=perplexity, init="pca", max_iter=500, random_state=0).fit_transform(components)
+    places = TSNE(2, perplexity=perplexity, init="pca", max_iter=500, random_state=0).fit_transform(components)
     return _scaled(places), f"t-SNE (scikit-learn {importlib.metadata.version('scikit-learn')}), begun at PCA"
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ import pyarrow.fs
 import pyarrow.parquet
 
 from recvae.errors import InvalidDataError
+from recvae.threads import lazy
 
 NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
 N_IDS = 2  # so many of the asked columns, the first ones, are ids
@@ -51,12 +51,12 @@ class ParquetFiles:
         """Where the files are."""
         return tuple(part.path for part in self.parts)
 
-    @cached_property
+    @lazy
     def schema(self) -> pa.Schema:
         """The asked columns, of the type that holds what all files have; texts as such, in whatever coding."""
         return pa.schema([(name, self._type(index)) for index, name in enumerate(self.columns)])
 
-    @cached_property
+    @lazy
     def constants(self) -> dict[str, dict[str, pa.Scalar]]:
         """By column, then by path, the values of those that are in names of folders."""
         found: dict[str, dict[str, pa.Scalar]] = {}

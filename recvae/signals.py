@@ -24,6 +24,29 @@ class StoppedError(KeyboardInterrupt):
     """What a signal raises in the main thread, for `finally` blocks to clean up."""
 
 
+class _Shield:
+    """How many blocks the main thread is in that are not to be disturbed, and whether a signal waits for their end."""
+
+    depth = 0
+    waits = False
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Within this block a signal waits for its end: what is made or removed here is so as a whole."""
+    if threading.current_thread() is not threading.main_thread():  # where no signal is raised
+        yield
+        return
+    _Shield.depth += 1
+    try:
+        yield
+    finally:
+        _Shield.depth -= 1
+        if _Shield.waits and not _Shield.depth:
+            _Shield.waits = False
+            raise StoppedError
+
+
 class Stop:
     """The signal that a command got, if it got one."""
 
@@ -35,6 +58,9 @@ class Stop:
         """The handler: raise once; end at once where a person insists."""
         if self.signal is None:
             self.signal, self._at = signal.Signals(number), time.monotonic()
+            if _Shield.depth:
+                _Shield.waits = True
+                return
             raise StoppedError
         if time.monotonic() - self._at > AGAIN:
             end_at_once(number, frame)

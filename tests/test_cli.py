@@ -690,3 +690,35 @@ def test_a_signal_ends_a_command_with_a_sentence_and_nothing_half_written(when, 
     assert out == ""
     assert (tmp_path / "old").read_text() == "a model of before"
     assert {path.name for path in tmp_path.iterdir()} <= {"old", "log"}
+
+
+# a command of another name in the place of all libraries; what is said while Python takes modules apart would be seen
+EXIT = """
+import atexit, sys, types
+
+class Module:
+    def __del__(self):
+        print("taken apart")
+
+kept = Module()
+def command():
+    atexit.register(print, "a library is told of the end")
+    {}
+sys.modules["recvae.cli"] = types.SimpleNamespace(main=command)
+from recvae.__main__ import main
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize(
+    ("ends", "status", "said"),
+    [
+        ("return 3", 3, "a library is told of the end\n"),
+        ("sys.stdout.close(); return 0", 0, ""),
+        ("raise SystemExit(2)", 2, "a library is told of the end\ntaken apart\n"),
+    ],
+)
+def test_a_command_that_has_ended_ends_its_process(ends, status, said):
+    """Taking torch apart takes a second, in which Python handles no signal."""
+    done = subprocess.run([sys.executable, "-c", EXIT.format(ends)], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (status, said)

@@ -1,25 +1,35 @@
 """What the benchmarks of services, signals and pairs measure: small runs, and that each notices what is wrong."""
 
 import json
-from pathlib import Path
 
 import pytest
 
 import benchmarks.service as service
-from benchmarks.paired import _measure, _summary, paired_table, run_paired
+from benchmarks.paired import MEASURE, _measure, _summary, paired_table, run_paired
 from benchmarks.signals import OLDER, Command, _left, _wrong_end, _wrong_output, run_signals, signals_table
 from recvae import EASE
 from recvae.baselines import ALS
 
-ROOT = Path(__file__).parents[1]
 MODELS = ("MultVAE", "EASE")
 
 
-def test_a_service_answers_as_its_parent_did(monkeypatch):
+@pytest.fixture(scope="module")
+def card(tmp_path_factory):
+    """A data set of 210 users and 60 items, by the file of its card."""
+    folder = tmp_path_factory.mktemp("data")
+    lines = [f"{user},{(user * 7 + n * n) % 60}" for user in range(210) for n in range(1, 9)]
+    (folder / "events.csv").write_text("\n".join(["user,item", *lines]))
+    text = 'name = "x"\ntitle = "x"\npath = "events.csv"\n[protocol]\nheldout_users = 20\n'
+    text += '[events]\ncolumns = ["user", "item"]\nheader = true\n'
+    (folder / "card.toml").write_text(text)
+    return str(folder / "card.toml")
+
+
+def test_a_service_answers_as_its_parent_did(card, monkeypatch):
     monkeypatch.setattr(service, "MODELS", {"EASE": EASE(), "ALS": ALS(factors=8, iterations=1, random_state=0)})
     monkeypatch.setattr(service, "WORKERS", 2)
     monkeypatch.setattr(service, "THREADS", 2)
-    found = service.run_service(100)
+    found = service.run_service(100, dataset=card)
     assert (found["failed"], found["other_lists"]) == (0, 0)
     assert [mark["requests"] for mark in found["marks"]] == list(range(10, 101, 10))
     assert len(found["marks"][0]["rss_mib"]) == len(found["marks"][0]["warnings_kept"]) == 2
@@ -33,7 +43,7 @@ def test_a_service_that_grows_is_seen(grows):
     assert not service._is_constant([mark, mark | {grows: more[grows]}])
 
 
-# takes .5 s, has a file for a while, and ends as it should at SIGINT, but not at SIGTERM
+# takes .3 s of a CPU, has a file for a while, and ends as it should at SIGINT, but not at SIGTERM
 PROGRAM = """
 import os, pathlib, signal, sys, time
 def end(number, frame):
@@ -43,7 +53,8 @@ def end(number, frame):
 signal.signal(signal.SIGINT, end)
 pathlib.Path("tmp/x").touch()
 os.write(int(os.environ["STARTED"]), b"x")
-time.sleep(.5)
+while time.process_time() < .3:
+    pass
 pathlib.Path("top.csv").write_text("new")
 pathlib.Path("tmp/x").unlink()
 """
@@ -57,7 +68,7 @@ def test_signals_are_sent_and_a_stopped_command_is_run_again(tmp_path, monkeypat
     def save(results):
         out.write_text(json.dumps(results))
 
-    found = run_signals(1, out, save, ["recommend, a file"])
+    found = run_signals(1, out, save, ["recommend, a file"], each=True)
     killed, interrupted, terminated = found["cases"]
     assert killed["wrong"] == interrupted["wrong"] == []
     assert terminated["over"] or len(terminated["wrong"]) == 3  # its status, no sentence, a file that is left
@@ -83,8 +94,10 @@ def test_what_a_stopped_command_does_wrong_is_seen(tmp_path):
     assert _left(tmp_path, "KILL") == []
 
 
-def test_what_is_measured_of_a_checkout(tmp_path):
-    found = _measure(ROOT, ["sample", "", "1", "1", str(tmp_path / "model")], 1, str(tmp_path))
+def test_what_is_measured_of_a_checkout(card, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["", card, "", "1", "1", str(tmp_path / "model")])
+    exec(MEASURE, {})
+    found = json.loads(capsys.readouterr().out)
     assert set(found["seconds"]) >= {"fit MultVAE", "fit EASE", "recommend EASE", "load MultVAE"}
     assert set(found["digests"]) == {f"{what} of {name}" for what in ("lists", "scores", "file") for name in MODELS}
 
@@ -101,6 +114,9 @@ def test_two_checkouts_in_turns(tmp_path, monkeypatch):
     assert results["seconds"]["fit"]["ratio"] == pytest.approx(1.2 / 1.1)
     assert results["same"] == {"file": True, "lists": True}
     assert "| fit | 1.100 | 1.200 | 1.091 |" in paired_table(results)
+    monkeypatch.setattr("benchmarks.paired.MEASURE", 'print(\'{"from": "/elsewhere"}\')')
+    with pytest.raises(SystemExit, match="imported from elsewhere"):
+        _measure(tmp_path, [], 1, str(tmp_path))
 
 
 def test_what_is_not_the_same_is_seen():

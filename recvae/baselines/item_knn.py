@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 from torch import Tensor
 
-from recvae.baselines.peer import implicit_library, writable
+from recvae.baselines.peer import implicit_library
 from recvae.finite import check_fitted
 from recvae.params import fitted, hyper, parameters
 from recvae.recommender import FitRun, Recommender
@@ -37,15 +36,23 @@ class ItemKNN(Recommender):
 
     def _fit(self, rows: sparse.csr_matrix, run: FitRun) -> dict[str, Any]:
         implicit = implicit_library()
-        kinds = {"cosine": "CosineRecommender", "tfidf": "TFIDFRecommender", "bm25": "BM25Recommender"}
-        model = getattr(implicit.nearest_neighbours, kinds[self.weighting])(K=min(self.K, rows.shape[1]))
-        with warnings.catch_warnings():
-            # implicit converts the matrices that it has weighted itself, and warns of it
-            warnings.simplefilter("ignore", implicit.utils.ParameterWarning)
-            model.fit(writable(rows), show_progress=False)
+        model = implicit.nearest_neighbours.ItemItemRecommender(K=min(self.K, rows.shape[1]))
+        model.fit(self._weighted(implicit.nearest_neighbours, rows), show_progress=False)
         similarity = model.similarity.tocsr().astype(np.float32)
         check_fitted(torch.from_numpy(similarity.data), "look for huge values in the data")
         return {"similarity_": similarity}
+
+    def _weighted(self, weights: Any, rows: sparse.csr_matrix) -> sparse.csr_matrix:
+        """The rows as implicit's CosineRecommender, TFIDFRecommender and BM25Recommender weight them, but as CSR.
+
+        These warn of a conversion of their own, with its seconds: no filter of one thread could leave that out.
+        """
+        by_items = rows.T
+        if self.weighting == "bm25":
+            weighted = weights.bm25_weight(by_items, K1=1.2, B=0.75)
+        else:
+            weighted = weights.normalize(weights.tfidf_weight(by_items) if self.weighting == "tfidf" else by_items)
+        return weighted.T.tocsr()
 
     def _tensors(self) -> dict[str, Tensor]:
         return csr_tensors(self.similarity_)

@@ -15,6 +15,7 @@ from typing import Any, Generic, TypeVar
 
 from recvae.errors import InvalidDataError, InvalidParameterError, MissingDependencyError, OutputError
 from recvae.files import check_writable, make_folder, write_whole, writing
+from recvae.signals import undisturbed
 
 # readers of folders pass over names that begin with _ or .
 MANIFEST = "_manifest.json"
@@ -206,9 +207,10 @@ def claimed(folder: Path, files: Sequence[str]) -> Iterator[Path]:
                 shutil.rmtree(path, ignore_errors=True)
             yield scratch
     finally:
-        for path in new:
-            with suppress(OSError):  # there is something in it
-                path.rmdir()
+        with undisturbed():
+            for path in new:
+                with suppress(OSError):  # there is something in it
+                    path.rmdir()
 
 
 def resolved(folder: Path) -> Path:
@@ -226,22 +228,24 @@ def _locked(library: Any, folder: Path, scratch: Path) -> Iterator[None]:
     try:
         make_folder(scratch)
         check_writable(scratch / "lock")
-        lock = library.FileLock(scratch / "lock")  # it ends with the process
-        try:
-            lock.acquire(timeout=0)
-        except library.Timeout:
-            raise OutputError(f"Expected {folder} for this run alone, but another one is writing to it.") from None
-        except (OSError, NotImplementedError) as error:
-            raise OutputError(f"Expected a folder on a disk that has locks, got {folder}: {error}.") from error
-        taken = True
+        with undisturbed():
+            lock = library.FileLock(scratch / "lock")  # it ends with the process
+            try:
+                lock.acquire(timeout=0)
+            except library.Timeout:
+                raise OutputError(f"Expected {folder} for this run alone, but another one is writing to it.") from None
+            except (OSError, NotImplementedError) as error:
+                raise OutputError(f"Expected a folder on a disk that has locks, got {folder}: {error}.") from error
+            taken = True
         yield
     finally:
-        if taken:
-            shutil.rmtree(scratch, ignore_errors=True)
-            lock.release()
-        else:  # nothing but what was made just now
-            with suppress(OSError):
-                scratch.rmdir()
+        with undisturbed():
+            if taken:
+                shutil.rmtree(scratch, ignore_errors=True)
+                lock.release()
+            else:  # nothing but what was made just now
+                with suppress(OSError):
+                    scratch.rmdir()
 
 
 def _check_ours(folder: Path) -> None:

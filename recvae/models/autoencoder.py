@@ -39,6 +39,7 @@ from recvae.params import fitted, get_params, hyper, parameters
 from recvae.recommender import FitRun
 from recvae.recommender.explain import by_leaving_out
 from recvae.recommender.similar import cosines
+from recvae.recommender.state import reads
 from recvae.saving import fill
 from recvae.shards import Shards
 from recvae.spaces import log
@@ -108,6 +109,7 @@ class Autoencoder(Planned):
             raise NotFittedError(f"Expected a {type(self).__name__} fitted in this process; call fit first.")
         return best_epoch(self.history_).epoch
 
+    @reads
     def chosen_params(self) -> dict[str, Any]:
         """As for every model, with the number of epochs that was best, and no patience."""
         return super().chosen_params() | {"stop_after": self.best_epoch_, "patience": None}

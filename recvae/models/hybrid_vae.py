@@ -25,6 +25,7 @@ from recvae.nn.growing import ItemVectors
 from recvae.params import check_params, fitted, hyper, parameters
 from recvae.progress import busy
 from recvae.recommender import FitRun
+from recvae.recommender.state import reads
 from recvae.rows import transform_values
 from recvae.saving import scalar
 from recvae.spaces import log, uniform
@@ -82,6 +83,7 @@ class HybridVAE(Form, RecVAE):
     linear_: EDLAE = fitted()
     weight_: float = fitted()  # a
 
+    @reads
     def chosen_params(self) -> dict[str, Any]:
         """As for RecVAE, with the penalty that was chosen."""
         return super().chosen_params() | {"l2": self.linear_.l2}

@@ -14,6 +14,7 @@ from recvae.nn import SCHEDULES, VAE, Decoder, GaussianEncoder, StandardNormal
 from recvae.nn.schedule import linear
 from recvae.params import check_params, fitted, get_params, hyper, parameters
 from recvae.recommender import FitRun
+from recvae.recommender.state import reads
 from recvae.saving import scalar
 from recvae.spaces import uniform, whole
 from recvae.train import best_epoch
@@ -68,6 +69,7 @@ class MultVAE(Variational):
 
     kl_cap_: float = fitted()  # as given, or as validation chose it; files of before it was kept may lack it
 
+    @reads
     def chosen_params(self) -> dict[str, Any]:
         """As for every autoencoder, with the cap that was found."""
         return super().chosen_params() | {"kl_cap": self.kl_cap_}

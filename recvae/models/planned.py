@@ -20,6 +20,7 @@ from recvae.nn.likelihood import IMPLS
 from recvae.nn.products import PRECISIONS
 from recvae.params import check_params, fitted, hyper, parameters
 from recvae.recommender import Recommender
+from recvae.recommender.state import reads
 from recvae.shards import Shards
 from recvae.split import Holdout
 from recvae.team import SHARED, Team
@@ -90,6 +91,7 @@ class Planned(Recommender):
             tie(network)
         return network
 
+    @reads
     def plan(self, user_items: Any, *, valid: Holdout | None = None, calibrate: bool = True) -> Forecast:
         """What `fit` on these would take, before it does: print it.
 

@@ -27,7 +27,7 @@ from recvae.interactions import Ids, Interactions
 from recvae.params import check_params, fitted, get_params, hyper, parameters
 from recvae.paths import check_apart, output_path
 from recvae.recommender.abilities import absence, hook
-from recvae.recommender.state import become, changes
+from recvae.recommender.state import become, changes, reads
 from recvae.rows import VALUES, check_rows, transform_values
 from recvae.shards import Shards
 from recvae.split import Holdout
@@ -204,19 +204,22 @@ class Model(ABC):
             metric=None if valid is None else self.validates,
         )
 
+    @reads
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """The hyper-parameters by name, as the constructor takes them; `deep` is scikit-learn's and changes nothing."""
         return get_params(self)
 
+    @changes
     def set_params(self, **params: Any) -> Self:
         """Store other hyper-parameters, for the next fit. Raises UnknownNameError."""
         known = get_params(self)
         for name in params:
             if name not in known:
                 raise UnknownNameError.among(f"hyper-parameter of {type(self).__name__}", name, known)
-        self.__dict__.update(params)
+        become(self, params)
         return self
 
+    @reads
     def chosen_params(self) -> dict[str, Any]:
         """The hyper-parameters by which a fit without validation gives the model that validation chose."""
         return get_params(self)

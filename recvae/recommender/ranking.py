@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import Any, TypeAlias, overload
+from typing import Any, Self, TypeAlias, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,7 @@ from scipy import sparse
 from recvae.errors import InvalidDataError, InvalidParameterError, InvalidTypeError, OutOfRangeError
 from recvae.params import check_whole
 from recvae.recommender.exploring import Explored, Explores
-from recvae.recommender.state import reads
+from recvae.recommender.state import reads, snapshot
 from recvae.rows import check_rows
 from recvae.topk import BLOCK_BYTES, PAD_SCORE, Allowed, Ranking, Rough, Scorer, rank
 from recvae.validation import as_array
@@ -137,6 +137,10 @@ class Ranks(Explores):
             raise InvalidDataError("Expected scores that are finite, got NaN or inf; the model's weights are damaged.")
         np.maximum(found, PAD_SCORE, out=found)
         return found
+
+    def _snapshot(self) -> Self:
+        """The model as it is now, for those who ask it more than once."""
+        return snapshot(self)
 
 
 def allowed_items(
