@@ -59,10 +59,7 @@ class Model(ABC):
     """
 
     values: str | None = hyper(
-        None,
-        'how values are read, in training and scoring: "binary", "log1p", "raw"; None for what the data say, or binary',
-        choices=VALUES,
-        optional=True,
+        None, 'how values are read: "binary", "log1p", "raw"; None for what the data say', choices=VALUES, optional=True
     )
     known: ClassVar[dict[str, type[Model]]] = {}  # classes by name, for `load`
     goes_on: ClassVar[bool] = False  # whether `fit` can be gone on with after a stop
