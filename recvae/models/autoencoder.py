@@ -57,7 +57,7 @@ class Autoencoder(Planned):
 
     unobserved: float = hyper(
         UNOBSERVED,
-        "of the Gaussian likelihood: confidence in the items that a user does not have, to 1 in the others",
+        "of the Gaussian likelihood: confidence in items that a user does not have, to 1 in others",
         low=1e-6,
     )
     epochs: int = hyper(50, "passes over the training users; schedules stretch with them", low=1)
@@ -82,12 +82,7 @@ class Autoencoder(Planned):
         optional=True,
     )
     random_state: int | None = hyper(
-        None,
-        "seed of weights, order, dropout and noise; None draws one",
-        low=0,
-        high=2**32 - 1,
-        kind=int,
-        optional=True,
+        None, "seed of weights, order, dropout, noise; None draws one", low=0, high=2**32 - 1, kind=int, optional=True
     )
     network_: VAE = fitted()
     history_: list[Epoch] = fitted()
