@@ -70,6 +70,8 @@ def check_canonical(matrix: Any, shape: tuple[int, int], name: str, remedy: str)
         got = f"{getattr(matrix, 'format', type(matrix).__name__)} of shape {getattr(matrix, 'shape', None)}"
         raise InvalidDataError(f"Expected {name} as a CSR matrix of shape {shape}, got {got}; {remedy}.")
     check_arrays(matrix.data, matrix.indices, matrix.indptr, shape, name)
+    if not len(matrix.indices) == len(matrix.data) == int(matrix.indptr[-1]):  # sums over all of them would count these
+        raise InvalidDataError(f"Expected {name} without entries behind its last row, got some; {remedy}.")
     # a fresh matrix: flags of the one that came may be of other arrays than it has now
     if not sparse.csr_matrix((matrix.data, matrix.indices, matrix.indptr), shape=shape).has_canonical_format:
         raise InvalidDataError(f"Expected {name} with sorted indices, none twice in a row, got others; {remedy}.")

@@ -304,6 +304,11 @@ def test_made_by_hand_they_are_checked(matrix, message):
     with pytest.raises(InvalidDataError, match=rf"{message}.*from_matrix"):
         Interactions(matrix, np.arange(1), np.arange(2))
     damaged = sparse.csr_matrix(np.ones((1, 2)))
+    for more in ([0], [0, 1]), ([], [1.0]), ([0], [1.0]):
+        damaged.indices, damaged.data = np.append([0, 1], more[0]).astype(np.int32), np.append([1.0, 1], more[1])
+        with pytest.raises(InvalidDataError, match="without entries behind its last row, got some"):
+            Interactions(damaged, np.arange(1), np.arange(2))
+    damaged = sparse.csr_matrix(np.ones((1, 2)))
     damaged.indices[1] = 2**30
     with pytest.raises(InvalidDataError, match="damaged"):
         Interactions(damaged, np.arange(1), np.arange(2))

@@ -77,7 +77,7 @@ class Cards(Kind):
     def directed(self) -> list[Any]:
         texts = {
             "deep brackets": b"a = " + b"[" * 50_000,
-            "deep tables": b"[" + b"a." * 50_000 + b"b]",
+            "deep tables": b"[" + b"a." * 10_000 + b"b]",
             "no TOML": b"name = ",
             "bytes that are no text": b'name = "\xff"',
             "a long number": b"a = " + b"9" * 6000,

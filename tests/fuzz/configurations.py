@@ -46,7 +46,7 @@ class Configurations(Kind):
     def directed(self) -> list[Any]:
         texts = {
             "deep brackets": b"a = " + b"[" * 50_000,
-            "deep tables": b"[" + b"a." * 50_000 + b"b]",
+            "deep tables": b"[" + b"a." * 10_000 + b"b]",
             "no TOML": b"model = ",
             "bytes that are no text": b'model = "\xff"',
             "a long number": b"seed = " + b"9" * 6000,

@@ -153,7 +153,10 @@ class Matrices(Kind):
         lies |= {"a value more": lists, "diagonals twice": twice, "a diagonal far away": far}
         falling = sparse.csr_matrix(ones)
         falling.indices = falling.indices[::-1].copy()
+        tail = sparse.csr_matrix(ones)
+        tail.indices, tail.data = np.append(tail.indices, 0), np.append(tail.data, np.float32(1))
         lies |= {
+            "entries behind the last row": tail,
             "a value less": cells,
             "indices that fall": falling,
             "diagonals that are flat": flat_diagonals,
@@ -217,7 +220,7 @@ class Matrices(Kind):
         if case.verb == "add_items":
             good = dense.dtype.kind in "buif" and np.isfinite(stored(case.matrix).astype(float)).all()
         else:
-            data = stored(case.matrix)
+            data = stored(first_part(case.matrix) if case.verb == "explain" else case.matrix)
             good = data.dtype.kind in "buif" and bool((np.isfinite(data) & (data >= 0)).all())
         if not good:
             raise WrongError(f"values that are none are taken by {case.verb}; {case.model} {stored(case.matrix)}")
@@ -483,15 +486,24 @@ def stored(matrix: Any) -> NDArray[Any]:
 def first_row(matrix: Any) -> NDArray[Any] | None:
     """The one row that `explain` reads, of a matrix that may be damaged elsewhere."""
     dense = dense_of(matrix)
-    if dense is not None or matrix.format != "csr" or matrix.ndim != 2:
+    if dense is not None:
         return dense
     with contextlib.suppress(AttributeError, TypeError, IndexError, ValueError):
-        stop = int(matrix.indptr[1])
-        if int(matrix.indptr[0]) == 0 <= stop <= min(len(matrix.indices), len(matrix.data)):
-            row = sparse.csr_matrix((1, matrix.shape[1]))
-            row.data, row.indices, row.indptr = matrix.data[:stop], matrix.indices[:stop], np.array([0, stop])
-            return dense_of(row)
+        row = first_part(matrix)
+        return None if row is matrix else dense_of(row)
     return None
+
+
+def first_part(matrix: Any) -> Any:
+    """The first row of a CSR matrix as its offsets have it, where these lead nowhere else; else the whole."""
+    if matrix.format != "csr" or matrix.ndim != 2:
+        return matrix
+    start, stop = int(matrix.indptr[0]), int(matrix.indptr[1])
+    if not 0 <= start <= stop <= min(len(matrix.indices), len(matrix.data)):
+        return matrix
+    row = sparse.csr_matrix((1, matrix.shape[1]))
+    row.data, row.indices, row.indptr = matrix.data[start:stop], matrix.indices[start:stop], np.array([0, stop - start])
+    return row
 
 
 def dense_of(matrix: Any, values: bool = True) -> NDArray[Any] | None:
