@@ -119,7 +119,8 @@ def judged(kind: Kind, number: int, mutant: Mutant, folder: Path) -> Verdict:
 def _look_at_refusal(verdict: Verdict, error: BaseException) -> None:
     message = str(error)
     verdict.reached = reached(error)
-    verdict.gate = f"{_place(error)}: {' '.join(message.split()[:6])}"[:160]
+    words = message.replace(f"{Path.cwd()}/", "").split()[:6]  # the folder is another one in each child
+    verdict.gate = f"{_place(error)}: {' '.join(words)}"[:160]
     odd = {c for c in message if unicodedata.category(c) in ("Cc", "Cs")}
     if odd:
         verdict.failure = f"message with control characters at {_place(error)}"
