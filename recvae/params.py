@@ -130,7 +130,7 @@ def check_whole(name: str, value: Any, low: int, high: float = math.inf) -> int:
     most = LARGEST_INT if high == math.inf else high
     if not isinstance(value, numbers.Integral) or isinstance(value, bool) or not low <= int(value) <= most:
         limit = f"from {low} to {high}" if high < math.inf else f"of at least {low}"
-        if isinstance(value, numbers.Integral) and low <= int(value):
+        if isinstance(value, numbers.Integral) and int(value) > most:
             limit = f"from {low} to {most}"
         raise InvalidParameterError(f"Expected {name} to be a whole number {limit}, got {shown(value)}.")
     return int(value)
