@@ -205,7 +205,7 @@ def _tables(path: Path) -> set[str]:
     try:
         with closing(sqlite3.connect(uri, uri=True)) as connection:
             return {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-    except sqlite3.Error:
+    except (sqlite3.Error, UnicodeError):  # damaged, or names that are no text
         return set()
 
 
