@@ -1,6 +1,7 @@
-"""The public names of the package, which `recvae` passes on."""
+"""Loads what the public names of `recvae` stand for; which these are is said there, by its `__all__`."""
+# ruff: noqa: F401
 
-import recvae.baselines  # noqa: F401
+import recvae.baselines
 from recvae.cards import Card, load_card
 from recvae.checkpoint import Checkpoint
 from recvae.datasets import load_dataset, load_split
@@ -20,37 +21,3 @@ from recvae.split import (
 )
 from recvae.torchrun import joined
 from recvae.tuning import fit_split
-
-__all__ = [
-    "EASE",
-    "EDLAE",
-    "Card",
-    "Checkpoint",
-    "Evaluation",
-    "HVamp",
-    "Holdout",
-    "HybridVAE",
-    "Interactions",
-    "Metric",
-    "MultDAE",
-    "MultVAE",
-    "PairedTest",
-    "RecVAE",
-    "Recommender",
-    "Split",
-    "evaluate",
-    "fit_split",
-    "given_split",
-    "holm",
-    "joined",
-    "leave_last_split",
-    "load",
-    "load_card",
-    "load_dataset",
-    "load_split",
-    "paired_bootstrap",
-    "per_user_split",
-    "strong_split",
-    "temporal_split",
-    "tune",
-]
