@@ -44,9 +44,9 @@ from benchmarks.signals import SIGNALS, run_signals, signals_table
 from benchmarks.speed import Save, run_epochs, run_rounds, run_speed
 from benchmarks.table import RESULTS, family_table, results_page
 from benchmarks.vectors import run_vectors, sizes_of, vectors_table
+from recvae.data.splits import SPLIT_SEED
 from recvae.errors import RecvaeError
-from recvae.files import check_writable
-from recvae.split import SPLIT_SEED
+from recvae.utils.files import check_writable
 
 Given = argparse.Namespace
 Option = tuple[str, dict[str, Any]]

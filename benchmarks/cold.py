@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from recvae import Holdout, HybridVAE, Interactions, MultVAE, Recommender, load_split
-from recvae.evaluation import Metric, evaluate_ranker
-from recvae.topk import rank
+from recvae.evaluation.evaluate import Metric, evaluate_ranker
+from recvae.utils.topk import rank
 
 HIDDEN = 0.1  # of the items
 MODELS = (MultVAE, HybridVAE)

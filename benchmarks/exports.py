@@ -16,8 +16,8 @@ from scipy import sparse
 from benchmarks.markdown import markdown
 from benchmarks.speed import machine
 from recvae import HVamp, HybridVAE, MultDAE, MultVAE, Recommender, RecVAE, load_split
-from recvae.export import export_numpy, export_onnx, numpy_scorer
-from recvae.models.autoencoder import Autoencoder
+from recvae.models.autoencoder.base import Autoencoder
+from recvae.serving.export import export_numpy, export_onnx, numpy_scorer
 
 N = 100  # length of the lists that are compared
 TIMED = 200  # users, each asked for alone

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from recvae import Holdout, HybridVAE, Interactions, MultVAE, Recommender, load_split
-from recvae.evaluation import evaluate_ranker
+from recvae.evaluation.evaluate import evaluate_ranker
 
 NEW_ITEMS, FIRST_USERS = 0.2, 0.5
 MODELS = (MultVAE, HybridVAE)

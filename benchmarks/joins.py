@@ -17,13 +17,13 @@ from scipy import sparse
 from torch import Tensor, nn
 
 from recvae import EDLAE, Holdout, MultDAE, RecVAE, evaluate, load_split
-from recvae.baselines import ALS
-from recvae.batches import Batch
-from recvae.evaluation import evaluate_ranker
+from recvae.data.batches import Batch
+from recvae.data.rows import transform_values
+from recvae.evaluation.evaluate import evaluate_ranker
+from recvae.models.baselines import ALS
 from recvae.nn import VAE
-from recvae.rows import transform_values
-from recvae.topk import rank
-from recvae.train import State
+from recvae.training.loop import State
+from recvae.utils.topk import rank
 
 METRIC = "ndcg@100"
 WEIGHTS = (0.0625, 0.125, 0.25, 0.5, 1.0, 2.0)  # of the second voice, in units of the ratio of standard deviations

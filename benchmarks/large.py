@@ -20,15 +20,15 @@ from scipy import sparse
 from benchmarks.markdown import markdown
 from benchmarks.speed import machine
 from recvae import MultVAE, evaluate
-from recvae.callbacks import Callback
-from recvae.evaluation import evaluate_ranker
-from recvae.memory import PeakMemory
-from recvae.models.source import on_device
+from recvae.data.shards import Shards
+from recvae.evaluation.evaluate import evaluate_ranker
+from recvae.models.autoencoder.source import on_device
 from recvae.nn.products import in_bfloat16
 from recvae.nn.scratch import reused
-from recvae.shards import Shards
-from recvae.topk import rank
-from recvae.train import How, run_steps
+from recvae.training.callbacks import Callback
+from recvae.training.loop import How, run_steps
+from recvae.utils.memory import PeakMemory
+from recvae.utils.topk import rank
 
 SETTINGS: dict[str, Any] = {"hidden_dims": (128,), "latent_dim": 128, "batch_size": 500, "random_state": 0}
 SETTINGS |= {"impl": "sampled"}  # also where the exact likelihood would do, for steps to be compared

@@ -5,8 +5,8 @@ from __future__ import annotations
 # to be run with the command's arguments; its last line is JSON
 COMMAND = """
 import json, sys, time
-from recvae.cli import main
-from recvae.memory import PeakMemory
+from recvae.cli.main import main
+from recvae.utils.memory import PeakMemory
 started = time.perf_counter()
 with PeakMemory() as peak:
     status = main(sys.argv[1:])

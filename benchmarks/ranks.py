@@ -16,9 +16,9 @@ import torch
 import recvae
 from benchmarks.markdown import markdown
 from benchmarks.speed import machine
-from recvae.callbacks import Callback
-from recvae.params import parameters
-from recvae.train import State
+from recvae.models.base.params import parameters
+from recvae.training.callbacks import Callback
+from recvae.training.loop import State
 
 SETTINGS: dict[str, Any] = {"hidden_dims": (128,), "latent_dim": 64, "batch_size": 500, "random_state": 0}
 LONG, SHORT = 5, 2  # epochs of ten steps, in float64 and in float32

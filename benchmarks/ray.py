@@ -21,7 +21,7 @@ from benchmarks.bulk import write_drawn
 from benchmarks.markdown import markdown
 from benchmarks.speed import machine
 from recvae import MultVAE, load_dataset
-from recvae.large.folder import SCRATCH
+from recvae.utils.folder import SCRATCH
 
 N = 10
 ACTORS = 2

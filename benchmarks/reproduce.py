@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.markdown import markdown
-from recvae.benchmark import run_benchmark
-from recvae.candidates import CANDIDATES, known_model
-from recvae.cards import Card, load_card
+from recvae.benchmark.grids import CANDIDATES, known_model
+from recvae.benchmark.run import run_benchmark
+from recvae.datasets.card import Card, load_card
 from recvae.errors import InvalidParameterError
 
 STANDARD_ERRORS = 2.0  # a figure that is no further from the paper's is reproduced

@@ -13,8 +13,8 @@ import numpy as np
 
 from benchmarks.markdown import markdown
 from benchmarks.speed import machine
-from recvae.checkpoint import KIND
-from recvae.large.folder import Written, load_manifest
+from recvae.training.checkpoint import KIND
+from recvae.utils.folder import Written, load_manifest
 
 # a state is written after each step, so that many kills come while one is
 TRAIN = """

@@ -13,11 +13,11 @@ import numpy as np
 from benchmarks.markdown import markdown
 from benchmarks.speed import machine
 from recvae import MultVAE, evaluate, load_split, paired_bootstrap
-from recvae.callbacks import Callback, Epoch
-from recvae.evaluation import Metric
-from recvae.files import write_whole
-from recvae.params import parameters
-from recvae.split import Split
+from recvae.data.splits import Split
+from recvae.evaluation.evaluate import Metric
+from recvae.models.base.params import parameters
+from recvae.training.callbacks import Callback, Epoch
+from recvae.utils.files import write_whole
 
 METRICS = ("recall@20", "ndcg@20", "ndcg@100")
 # by data set: how many candidates, about a quarter of the items or less, and of these a quarter; users held out, twice

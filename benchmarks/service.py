@@ -27,7 +27,7 @@ import psutil
 
 from benchmarks.speed import machine
 from recvae import EASE, HybridVAE, Interactions, MultVAE, Recommender, load_dataset
-from recvae.baselines import ALS, ItemKNN
+from recvae.models.baselines import ALS, ItemKNN
 
 WORKERS, THREADS, CLIENTS = 4, 8, 8
 MARKS = 10  # at which memory and log are looked at

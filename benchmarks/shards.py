@@ -24,8 +24,8 @@ ROWS_OF_A_FILE = 1_000_000
 
 READ = """
 import json, sys, time
-from recvae.memory import PeakMemory
-from recvae.shards import Shards, ShuffledRows
+from recvae.utils.memory import PeakMemory
+from recvae.data.shards import Shards, ShuffledRows
 started = time.perf_counter()
 shards = Shards(sys.argv[1])
 opened = time.perf_counter()

@@ -35,7 +35,7 @@ from benchmarks.markdown import markdown
 from benchmarks.speed import machine
 from benchmarks.synthetic import synthetic
 from recvae import EASE, Interactions
-from recvae.large.folder import MANIFEST
+from recvae.utils.folder import MANIFEST
 
 SIGNALS = {"KILL": (signal.SIGKILL, -9), "INT": (signal.SIGINT, 130), "TERM": (signal.SIGTERM, 143)}
 FIRST = 0.1  # seconds after the interpreter has started: before, Python itself answers

@@ -26,7 +26,7 @@ from benchmarks.markdown import markdown
 from benchmarks.speed import machine
 from recvae import RecVAE, load_split
 from recvae.errors import InvalidParameterError
-from recvae.export import item_vectors, user_vectors
+from recvae.serving.export import item_vectors, user_vectors
 
 K = 100  # length of the lists
 QUERIES = 1000

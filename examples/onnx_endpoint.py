@@ -46,7 +46,7 @@ if __name__ == "__main__":
     parser.add_argument("--out", type=Path, default=Path("films"), help="folder of the two model files")
     arguments = parser.parse_args()
     import recvae  # to train: elsewhere, on another day
-    from recvae.export import export_onnx
+    from recvae.serving.export import export_onnx
 
     model = recvae.MultVAE(epochs=10, random_state=0).fit(recvae.load_dataset("sample"))
     model.save(arguments.out / "films.recvae")

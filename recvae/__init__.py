@@ -6,16 +6,8 @@ from typing import TYPE_CHECKING, Any
 from recvae.version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from recvae import baselines as baselines
-    from recvae.cards import Card, load_card
-    from recvae.checkpoint import Checkpoint
-    from recvae.datasets import load_dataset, load_split
-    from recvae.evaluation import Evaluation, Metric, PairedTest, evaluate, holm, paired_bootstrap
-    from recvae.interactions import Interactions
-    from recvae.models import EASE, EDLAE, HVamp, HybridVAE, MultDAE, MultVAE, RecVAE
-    from recvae.recommender import Recommender, load
-    from recvae.search import tune
-    from recvae.split import (
+    from recvae.data.interactions import Interactions
+    from recvae.data.splits import (
         Holdout,
         Split,
         given_split,
@@ -24,8 +16,16 @@ if TYPE_CHECKING:
         strong_split,
         temporal_split,
     )
-    from recvae.torchrun import joined
-    from recvae.tuning import fit_split
+    from recvae.datasets.card import Card, load_card
+    from recvae.datasets.load import load_dataset, load_split
+    from recvae.distributed.launch import joined
+    from recvae.evaluation.evaluate import Evaluation, Metric, PairedTest, evaluate, holm, paired_bootstrap
+    from recvae.models import EASE, EDLAE, HVamp, HybridVAE, MultDAE, MultVAE, RecVAE
+    from recvae.models import baselines as baselines
+    from recvae.models.base import Recommender, load
+    from recvae.training.checkpoint import Checkpoint
+    from recvae.tuning.search import tune
+    from recvae.tuning.selection import fit_split
 
 __all__ = [
     "EASE",
@@ -44,6 +44,7 @@ __all__ = [
     "RecVAE",
     "Recommender",
     "Split",
+    "baselines",
     "evaluate",
     "fit_split",
     "given_split",
@@ -61,18 +62,46 @@ __all__ = [
     "tune",
 ]
 
-# The public names are loaded when one is asked for, and then all of them, so that a command can say what to do when it
-# is interrupted before the libraries are there, which take seconds to load.
+# module -> its public names. A module is loaded when one of them is asked for, so that `import recvae` is cheap
+_NAMES = {
+    "recvae.data.interactions": ["Interactions"],
+    "recvae.data.splits": [
+        "Holdout",
+        "Split",
+        "given_split",
+        "leave_last_split",
+        "per_user_split",
+        "strong_split",
+        "temporal_split",
+    ],
+    "recvae.datasets.card": ["Card", "load_card"],
+    "recvae.datasets.load": ["load_dataset", "load_split"],
+    "recvae.distributed.launch": ["joined"],
+    "recvae.evaluation.evaluate": ["Evaluation", "Metric", "PairedTest", "evaluate", "holm", "paired_bootstrap"],
+    "recvae.models.base": ["Recommender", "load"],
+    "recvae.models.baselines": ["baselines"],
+    "recvae.models.ease": ["EASE"],
+    "recvae.models.edlae": ["EDLAE"],
+    "recvae.models.h_vamp": ["HVamp"],
+    "recvae.models.hybrid_vae": ["HybridVAE"],
+    "recvae.models.mult_dae": ["MultDAE"],
+    "recvae.models.mult_vae": ["MultVAE"],
+    "recvae.models.rec_vae": ["RecVAE"],
+    "recvae.training.checkpoint": ["Checkpoint"],
+    "recvae.tuning.search": ["tune"],
+    "recvae.tuning.selection": ["fit_split"],
+}
+_MODULES = {name: module for module, names in _NAMES.items() for name in names}
+
 if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> Any:
-        if name.startswith("__"):
+        if name not in _MODULES:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        loaded = vars(import_module("recvae.public"))
-        globals().update({public: loaded[public] for public in __all__ if public in loaded})
-        if name not in globals():
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        return globals()[name]
+        module = import_module(_MODULES[name])
+        value = module if name == "baselines" else getattr(module, name)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

@@ -5,17 +5,17 @@ import os
 import sys
 from contextlib import suppress
 
-from recvae.signals import end_at_once, handle
-from recvae.streams import keep_numbers
+from recvae.utils.signals import end_at_once, handle
+from recvae.utils.streams import keep_numbers
 
 
 def main() -> int:
-    """Run the command line. -> exit status, see `recvae.cli.main`; with it the process ends as soon as it exits"""
+    """Run the command line. -> exit status, see `recvae.cli.main.main`; with it the process ends as soon as it exits"""
     handle(end_at_once)  # nothing is written while libraries load
     keep_numbers()
     ended: list[int] = []
     atexit.register(_leave, ended)  # what is registered first is called last
-    from recvae.cli import main as run
+    from recvae.cli.main import main as run
 
     ended.append(run())
     return ended[0]

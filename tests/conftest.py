@@ -11,10 +11,10 @@ import torch
 from scipy import sparse
 
 import recvae
-from recvae import inspection
-from recvae.benchmark import run_benchmark
-from recvae.results import json_bytes
-from recvae.sample import make_sample
+from recvae.benchmark import inspection
+from recvae.benchmark.results import json_bytes
+from recvae.benchmark.run import run_benchmark
+from recvae.datasets.sample import make_sample
 
 # two workers share the cores; more threads than cores only slow each other down
 torch.set_num_threads(1)

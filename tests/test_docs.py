@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from recvae import Recommender
-from recvae.cli import main
+from recvae.cli.main import main
 
 PAGES = [
     page

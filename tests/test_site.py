@@ -22,7 +22,7 @@ def loaded(name, needs):
 def test_each_public_name_has_its_place_on_an_api_page():
     named = re.findall(r"^::: ([\w.]+)$", "\n".join(page.read_text() for page in (DOCS / "api").glob("*.md")), re.M)
     assert {f"recvae.{name}" for name in recvae.__all__} <= set(named)
-    assert {"recvae.baselines", "recvae.nn", "recvae.errors"} <= set(named)
+    assert {"recvae.models.baselines", "recvae.nn", "recvae.errors"} <= set(named)
     assert len(set(named)) == len(named)
 
 

@@ -16,8 +16,8 @@ from benchmarks.family.case import IALS, grid
 from benchmarks.family.pool import Result, pool
 from benchmarks.peers import environment
 from benchmarks.speed import machine
-from recvae.candidates import CANDIDATES, known_model
-from recvae.cards import load_card
+from recvae.benchmark.grids import CANDIDATES, known_model
+from recvae.datasets.card import load_card
 from recvae.errors import InvalidParameterError, TrainingError
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -13,16 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.family.ials import GRID, run_ials
-from recvae.benchmark import METRICS, Task, run_model
-from recvae.candidates import candidates
-from recvae.cards import load_card
-from recvae.datasets import load_split
+from recvae.benchmark.grids import candidates
+from recvae.benchmark.results import json_bytes
+from recvae.benchmark.run import METRICS, Task, run_model
+from recvae.data.splits import Holdout, Split
+from recvae.datasets.card import load_card
+from recvae.datasets.load import load_split
 from recvae.errors import MissingDependencyError, UnknownUsersError
-from recvae.evaluation import Evaluation
-from recvae.files import write_whole
-from recvae.params import get_params
-from recvae.results import json_bytes
-from recvae.split import Holdout, Split
+from recvae.evaluation.evaluate import Evaluation
+from recvae.models.base.params import get_params
+from recvae.utils.files import write_whole
 
 IALS = "iALS"  # irspack's, which is no model of this package
 

@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from benchmarks.peers import SCRIPTS
+from recvae.data.interactions import Interactions
+from recvae.data.rows import transform_values
+from recvae.data.splits import Holdout, Split
 from recvae.errors import TrainingError
-from recvae.evaluation import Evaluation, evaluate_ranker
-from recvae.interactions import Interactions
-from recvae.metrics import parse_metric
-from recvae.rows import transform_values
-from recvae.split import Holdout, Split
+from recvae.evaluation.evaluate import Evaluation, evaluate_ranker
+from recvae.evaluation.metrics import parse_metric
 
 SECONDS = ("fit_seconds", "list_seconds")
 # alpha0: weight of all cells, beside 1 (or the value) of those with an event; reg: penalty, scaled by frequency

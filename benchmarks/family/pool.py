@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from recvae.benchmark import best_baseline, paired_tests
+from recvae.benchmark.run import best_baseline, paired_tests
 from recvae.errors import InvalidDataError
-from recvae.evaluation import Metric
+from recvae.evaluation.evaluate import Metric
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,9 @@ from benchmarks.fractal.likeness import likeness
 from benchmarks.markdown import markdown
 from benchmarks.speed import machine
 from recvae import load_dataset
-from recvae.files import replacing
-from recvae.large.folder import Manifest, Written, claimed, digest_of, read_manifest
-from recvae.memory import PeakMemory
+from recvae.utils.files import replacing
+from recvae.utils.folder import Manifest, Written, claimed, digest_of, read_manifest
+from recvae.utils.memory import PeakMemory
 
 KIND = "events"
 GOLDEN = (math.sqrt(5) - 1) / 2

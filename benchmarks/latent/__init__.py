@@ -6,8 +6,8 @@ import numpy as np
 from scipy import sparse
 
 from recvae import Holdout, MultVAE, RecVAE, Split
-from recvae.models.variational import Variational
-from recvae.rows import transform_values
+from recvae.data.rows import transform_values
+from recvae.models.autoencoder.variational import Variational
 
 MODELS: dict[str, type[Variational]] = {"MultVAE": MultVAE, "RecVAE": RecVAE}  # with their defaults
 

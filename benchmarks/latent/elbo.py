@@ -15,7 +15,7 @@ from scipy import sparse
 from benchmarks.latent import training_rows, whole_rows
 from benchmarks.latent.generation import LATENTS, nearest
 from recvae import MultVAE, Split, evaluate, load_dataset, load_split
-from recvae.batches import Batch, DeviceRows
+from recvae.data.batches import Batch, DeviceRows
 from recvae.nn import Noise
 
 CAPS = (0.2, 0.0, 1.0, 0.5, 0.1)  # of beta

@@ -10,7 +10,7 @@ import numpy as np
 
 from benchmarks.latent import MODELS
 from recvae import Holdout, evaluate, load_split
-from recvae.models.variational import Variational
+from recvae.models.autoencoder.variational import Variational
 
 STRENGTHS = (0.0, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0)
 DRAWS = 5

@@ -21,12 +21,12 @@ from scipy import sparse
 
 import recvae
 from recvae import MultVAE
-from recvae.memory import PeakMemory
-from recvae.models.source import on_device
+from recvae.distributed.communicator import World
+from recvae.models.autoencoder.source import on_device
 from recvae.nn.products import in_bfloat16
 from recvae.nn.scratch import reused
-from recvae.train import How, run_steps
-from recvae.world import World
+from recvae.training.loop import How, run_steps
+from recvae.utils.memory import PeakMemory
 
 Point = dict[str, Any]
 Times = tuple[float, float]  # seconds of a step, and of them those that this thread had a core

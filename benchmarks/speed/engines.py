@@ -15,10 +15,10 @@ from scipy import sparse
 from benchmarks.textbook import TextbookMultVAE
 from benchmarks.textbook_recvae import TextbookRecVAE
 from recvae import MultVAE, RecVAE
-from recvae.batches import DeviceRows
+from recvae.data.batches import DeviceRows
 from recvae.nn.products import in_bfloat16
 from recvae.nn.scratch import reused
-from recvae.train import How, run_steps
+from recvae.training.loop import How, run_steps
 
 Work = Callable[..., object]
 ENGINES = ("textbook", "textbook-autocast", "float32", "bfloat16")  # the latter two are recvae's precisions

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from recvae.models.base.params import hyper, parameters
+from recvae.models.base.spaces import log
 from recvae.models.linear import Linear
-from recvae.params import hyper, parameters
-from recvae.spaces import log
 
 
 @parameters

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from recvae.errors import InvalidParameterError
+from recvae.models.base.params import hyper, parameters
+from recvae.models.base.spaces import whole
 from recvae.models.mult_vae import MultVAE
 from recvae.nn import VAE, Decoder, GatedTwoLevelEncoder, TwoLevelPrior, VampPrior
-from recvae.params import hyper, parameters
-from recvae.spaces import whole
 
 
 @parameters

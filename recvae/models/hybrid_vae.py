@@ -14,22 +14,22 @@ from numpy.typing import NDArray
 from scipy import sparse
 from torch import Tensor
 
-from recvae.join import Strangers, best_weight, climb, quality
+from recvae.data.rows import transform_values
+from recvae.models.autoencoder.grow import wider_path
+from recvae.models.autoencoder.scoring import network_scores
+from recvae.models.autoencoder.variational import Scores
+from recvae.models.base import FitRun
+from recvae.models.base.model_file import scalar
+from recvae.models.base.params import check_params, fitted, hyper, parameters
+from recvae.models.base.spaces import log, uniform
+from recvae.models.base.state import reads
+from recvae.models.blending import Strangers, best_weight, climb, quality
 from recvae.models.edlae import EDLAE
-from recvae.models.grow import wider_path
 from recvae.models.linear import WIDE, Form
 from recvae.models.rec_vae import RecVAE
-from recvae.models.scoring import network_scores
-from recvae.models.variational import Scores
 from recvae.nn.growing import ItemVectors
-from recvae.params import check_params, fitted, hyper, parameters
-from recvae.progress import busy
-from recvae.recommender import FitRun
-from recvae.recommender.state import reads
-from recvae.rows import transform_values
-from recvae.saving import scalar
-from recvae.spaces import log, uniform
-from recvae.topk import Scorer
+from recvae.utils.progress import busy
+from recvae.utils.topk import Scorer
 
 ASIDE = 500  # users whom the weight is learned from, at most, where there are no validation users
 HIDDEN = 0.2  # of their events

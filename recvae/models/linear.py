@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from scipy import sparse
 from torch import Tensor
 
-from recvae.closed_form import dense_weights, gram, gram_diagonal, sparse_weights
-from recvae.finite import check_fitted
+from recvae.models.base import FitRun, Recommender
+from recvae.models.base.model_file import csr_from, csr_tensors, taken
+from recvae.models.base.params import fitted, hyper, parameters
+from recvae.models.base.spaces import uniform
+from recvae.models.closed_form import dense_weights, gram, gram_diagonal, sparse_weights
 from recvae.nn.bag import weighted_sums
-from recvae.params import fitted, hyper, parameters
-from recvae.recommender import FitRun, Recommender
-from recvae.saving import csr_from, csr_tensors, taken
-from recvae.spaces import uniform
+from recvae.utils.finite import check_fitted
 
 FORMS = ("auto", "dense", "sparse")
 WIDE = 12_000  # items above which "auto" is sparse: .5 GiB of weights

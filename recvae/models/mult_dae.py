@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from recvae.models.autoencoder import Autoencoder
+from recvae.models.autoencoder.base import Autoencoder
+from recvae.models.base.params import hyper, parameters
+from recvae.models.base.spaces import uniform, whole
 from recvae.nn import VAE, CodeEncoder, Decoder
-from recvae.params import hyper, parameters
-from recvae.spaces import uniform, whole
 
 
 @parameters

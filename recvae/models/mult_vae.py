@@ -9,15 +9,15 @@ import torch
 from torch import Tensor
 
 from recvae.errors import InvalidParameterError, NotFittedError
-from recvae.models.variational import Variational
+from recvae.models.autoencoder.variational import Variational
+from recvae.models.base import FitRun
+from recvae.models.base.model_file import scalar
+from recvae.models.base.params import check_params, fitted, get_params, hyper, parameters
+from recvae.models.base.spaces import uniform, whole
+from recvae.models.base.state import reads
 from recvae.nn import SCHEDULES, VAE, Decoder, GaussianEncoder, StandardNormal
 from recvae.nn.schedule import linear
-from recvae.params import check_params, fitted, get_params, hyper, parameters
-from recvae.recommender import FitRun
-from recvae.recommender.state import reads
-from recvae.saving import scalar
-from recvae.spaces import uniform, whole
-from recvae.train import best_epoch
+from recvae.training.loop import best_epoch
 
 
 @parameters

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from recvae.models.variational import Variational
+from recvae.models.autoencoder.variational import Variational
+from recvae.models.base.params import hyper, parameters
+from recvae.models.base.spaces import log, uniform, whole
 from recvae.nn import VAE, Composite, Decoder, DenselyConnectedEncoder
-from recvae.params import hyper, parameters
-from recvae.spaces import log, uniform, whole
-from recvae.train import Phase
+from recvae.training.loop import Phase
 
 
 @parameters

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from recvae.batches import Batch
+from recvae.data.batches import Batch
 from recvae.nn.csr import csr, row_sparse, starts
 from recvae.nn.scratch import scratch
 

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from recvae.batches import Batch, Candidates
+from recvae.data.batches import Batch, Candidates
 from recvae.errors import InvalidDataError, InvalidParameterError, UnknownNameError
 
 Ints = NDArray[np.int64]

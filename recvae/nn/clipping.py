@@ -7,9 +7,9 @@ from collections.abc import Collection, Iterable
 import torch
 from torch import Tensor, nn
 
+from recvae.distributed.communicator import ALONE, World
 from recvae.nn.csr import row_sparse
 from recvae.nn.touched import merged
-from recvae.world import ALONE, World
 
 
 @torch.no_grad()

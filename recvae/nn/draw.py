@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 from torch import Tensor
 
-from recvae.batches import Batch
+from recvae.data.batches import Batch
 from recvae.nn.likelihood import UNOBSERVED
 from recvae.nn.vae import VAE
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import glu, silu
 
-from recvae.batches import Batch
+from recvae.data.batches import Batch
 from recvae.nn.bag import Bag
 from recvae.nn.layers import dense_layers, dropout, gated_layers, normalized
 from recvae.nn.noise import Noise

@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from recvae.batches import Batch
+from recvae.data.batches import Batch
 from recvae.nn.ahead import nll_formed_ahead
 from recvae.nn.products import Bfloat16, Gradients, Plain, products
 

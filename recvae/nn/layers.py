@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from recvae.batches import Batch
+from recvae.data.batches import Batch
 from recvae.nn.noise import Noise
 from recvae.nn.products import by_columns, linear
 from recvae.nn.scratch import scratch

@@ -9,12 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from recvae.batches import Batch
+from recvae.data.batches import Batch
+from recvae.distributed.communicator import ALONE, World
 from recvae.errors import InvalidParameterError, UnknownNameError
 from recvae.nn.head import Block, Distribution, How, exact_nll
 from recvae.nn.sampled import sampled_nll
 from recvae.nn.slices import ItemSlice
-from recvae.world import ALONE, World
 
 IMPLS = ("auto", "dense", "exact", "sampled")
 BLOCK_BYTES = 48 << 20  # about 1,250 users of 20,000 items in bfloat16

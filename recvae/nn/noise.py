@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recvae.batches import Batch
+from recvae.data.batches import Batch
 
 WORD = (1 << 64) - 1
 GOLDEN = 0x9E3779B97F4A7C15

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import glu
 
-from recvae.batches import Batch, Rows
+from recvae.data.batches import Batch, Rows
 from recvae.errors import InvalidDataError, NotSupportedError
 from recvae.nn.layers import dense_layers, gated_layers
 from recvae.nn.posterior import LOG_2PI, Gaussian, TwoLevels, gaussian_kl, normals, standard_normal_kl

@@ -7,8 +7,8 @@ from torch import Tensor
 from recvae.errors import InvalidDataError
 from recvae.nn.csr import products_at
 from recvae.nn.products import ITEMS, Bfloat16
-from recvae.threads import lazy
-from recvae.topk import Rough
+from recvae.utils.threads import lazy
+from recvae.utils.topk import Rough
 
 ROUNDING = 2.0**-8 * 1.01  # a number is off by no more than this share of it, once rounded to bfloat16
 SUMMING = 2.0**-22  # and a sum of products in float32 by this share of their size, for each of them

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from recvae.batches import Batch, Candidates
+from recvae.data.batches import Batch, Candidates
 from recvae.errors import InvalidParameterError
 from recvae.nn.ahead import nll_formed_ahead
 from recvae.nn.bag import grouped_sums, weighted_sums

@@ -7,12 +7,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from recvae.batches import Batch
+from recvae.data.batches import Batch
+from recvae.distributed.communicator import World
 from recvae.nn.encoder import NoisyBag
 from recvae.nn.layers import Decoder, initialize_rows
 from recvae.nn.slices import ItemSlice
 from recvae.nn.vae import VAE
-from recvae.world import World
 
 CUT = ("encoder.bag.weight", "decoder.weight", "decoder.bias")
 

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from recvae.batches import Batch
+from recvae.data.batches import Batch
+from recvae.distributed.communicator import World
 from recvae.errors import InvalidParameterError
 from recvae.nn.csr import starts
-from recvae.world import World
 
 
 class Own(NamedTuple):

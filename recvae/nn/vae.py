@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from recvae.batches import Batch
+from recvae.data.batches import Batch
 from recvae.errors import NotSupportedError
 from recvae.nn.layers import Decoder
 from recvae.nn.noise import Noise

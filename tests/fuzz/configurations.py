@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import recvae
-from recvae import cli
+from recvae.cli import main as cli
 from recvae.errors import RecvaeError
 from tests.fuzz.cards import COLUMNS
 from tests.fuzz.changes import change_bytes, change_tree, toml_text

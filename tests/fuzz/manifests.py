@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 import recvae
-from recvae.bulk import recommend_to_parquet
-from recvae.shards import Shards, write_shards
+from recvae.data.shards import Shards, write_shards
+from recvae.serving.batch import recommend_to_parquet
 from tests.fuzz.changes import change_bytes
 from tests.fuzz.folders import MANIFEST, Files, Folders, read_files
 from tests.fuzz.judging import Random, WrongError

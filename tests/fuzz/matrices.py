@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 import recvae
-from recvae.baselines import ALS, BPR, LMF, ItemKNN, Popularity
+from recvae.models.baselines import ALS, BPR, LMF, ItemKNN, Popularity
 from tests.fuzz.judging import Kind, Mutant, Random, WrongError
 
 USERS, ITEMS = 6, 8

@@ -15,8 +15,8 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
-import recvae.baselines
-from recvae import saving
+import recvae.models.baselines
+from recvae.models.base import model_file as saving
 from tests.fuzz import scorers
 from tests.fuzz.changes import NUMBERS, TEXTS, change_bytes, change_tree, json_text, nasty
 from tests.fuzz.judging import Kind, Mutant, Random, WrongError, check_lists
@@ -412,7 +412,7 @@ class Models(Kind):
     def judge(self, mutant: Mutant, folder: Path) -> str:
         raw: bytes = mutant.content
         if mutant.what.endswith(OF_ANOTHER):
-            recvae.baselines.ALS.load(io.BytesIO(raw))
+            recvae.models.baselines.ALS.load(io.BytesIO(raw))
         if len(raw) % 2:
             Path("model.recvae").write_bytes(raw)
             model: Any = recvae.load("model.recvae")

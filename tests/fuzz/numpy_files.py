@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 import recvae
-from recvae.export import export_numpy, numpy_scorer
+from recvae.serving.export import export_numpy, numpy_scorer
 from tests.fuzz import scorers
 from tests.fuzz.changes import change_bytes, change_tree, json_text
 from tests.fuzz.judging import Kind, Mutant, Random, WrongError, check_lists

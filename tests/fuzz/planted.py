@@ -6,8 +6,8 @@ import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from recvae import rows, validation
-from recvae.shards import shard_file
+from recvae.data import rows, validation
+from recvae.data.shards import shard_file
 from tests.fuzz.judging import Verdict
 from tests.fuzz.kinds import KINDS
 from tests.fuzz.running import run_kind

@@ -9,16 +9,16 @@ from tests.fuzz.judging import PACKAGE
 
 LOADERS = [
     *(
-        "saving.py",
-        "recommender/files.py",
-        "rows.py",
-        "validation.py",
-        "large/folder.py",
-        "checkpoint*.py",
-        "results.py",
-        "cards.py",
+        "models/base/model_file.py",
+        "models/base/files.py",
+        "data/rows.py",
+        "data/validation.py",
+        "utils/folder.py",
+        "training/checkpoint*.py",
+        "benchmark/results.py",
+        "datasets/card.py",
     ),
-    *("export/numpy_scorer.py", "study.py", "shards/*.py"),
+    *("serving/export/numpy_scorer.py", "tuning/study.py", "data/shards/*.py"),
 ]
 # what no file can bring about
 NOT_BY_FILES = {
@@ -31,21 +31,21 @@ NOT_BY_FILES = {
 
 # refusals in the same files that no content of a file reaches, by file and function, or by the key of one refusal
 EXCEPTED = {
-    "cards.py load_card": "the name of a data set",
-    "large/folder.py load_manifest ValueError 3": "a manifest of more than a GiB, which a mutant has no room for",
-    "rows.py transform_values": "the name of a transform of values",
-    "saving.py write_bytes OSError 1": "a disk or stream that takes less than it is given",
-    "saving.py read_model DataNotFoundError 2": "a file that is not there or cannot be opened",
-    "saving.py check_numbers InvalidDataError 0": "a tensor of a type that is about to be written",
-    "shards/cells.py _read": "a file that becomes shorter while it is read",
-    "shards/read.py _holdout": "users who were not kept out when the shards were written",
-    "checkpoint.py check": "the intervals of a Checkpoint",
-    "saving.py write_model": "ids and titles that are too long to be written",
-    "shards/choice.py choose": "filters that leave nothing",
-    "shards/write.py _settings": "the name of a transform of values",
+    "datasets/card.py load_card": "the name of a data set",
+    "utils/folder.py load_manifest ValueError 3": "a manifest of more than a GiB, which a mutant has no room for",
+    "data/rows.py transform_values": "the name of a transform of values",
+    "models/base/model_file.py write_bytes OSError 1": "a disk or stream that takes less than it is given",
+    "models/base/model_file.py read_model DataNotFoundError 2": "a file that is not there or cannot be opened",
+    "models/base/model_file.py check_numbers InvalidDataError 0": "a tensor of a type that is about to be written",
+    "data/shards/cells.py _read": "a file that becomes shorter while it is read",
+    "data/shards/read.py _holdout": "users who were not kept out when the shards were written",
+    "training/checkpoint.py check": "the intervals of a Checkpoint",
+    "models/base/model_file.py write_model": "ids and titles that are too long to be written",
+    "data/shards/choice.py choose": "filters that leave nothing",
+    "data/shards/write.py _settings": "the name of a transform of values",
     **dict.fromkeys(
         [
-            f"export/numpy_scorer.py {name}"
+            f"serving/export/numpy_scorer.py {name}"
             for name in ("recommend", "_read", "_ragged", "_check_rows", "_checked_values")
         ],
         "what a scorer is asked",

@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from recvae.benchmark import run_benchmark
-from recvae.report import page
-from recvae.results import json_bytes, read_results
+from recvae.benchmark.report import page
+from recvae.benchmark.results import json_bytes, read_results
+from recvae.benchmark.run import run_benchmark
 from tests.fuzz.changes import change_bytes, change_tree, json_text
 from tests.fuzz.judging import Kind, Mutant, Random, WrongError
 

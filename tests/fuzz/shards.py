@@ -14,7 +14,7 @@ import pyarrow.parquet
 from scipy import sparse
 
 import recvae
-from recvae.shards import Shards, write_shards
+from recvae.data.shards import Shards, write_shards
 from tests.fuzz.changes import change_bytes
 from tests.fuzz.folders import MANIFEST, Files, Folders, manifest_bytes, sealed
 from tests.fuzz.judging import Mutant, Random, WrongError

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import recvae
-from recvae.sample import make_sample
+from recvae.datasets.sample import make_sample
 from tests.fuzz.changes import DEEP, change_bytes, json_text, nasty
 from tests.fuzz.judging import Kind, Mutant, Random, WrongError
 

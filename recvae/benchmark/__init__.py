@@ -1,0 +1,1 @@
+"""The benchmark: one data set, one split, every model scored by one evaluator; its results and its report."""

@@ -1,0 +1,55 @@
+"""A few real users: what they have, what was hidden, what each model recommends, and where that came from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+
+from recvae.data.splits import Split
+from recvae.models.base import Recommender
+
+EXPLAINED = 3  # recommendations of a list
+REASONS = 3  # items of a user for each of them
+
+
+def user_examples(split: Split, models: Mapping[str, Recommender], n_users: int, N: int = 10) -> list[dict[str, Any]]:
+    """Histories, held-out items and recommendations of a few test users, by title where titles are known.
+
+    why : by model that can explain, for each of the first recommendations the items of the history that add most to
+        its score, as pairs of a title and what it adds
+    """
+    test = split.test
+    names = item_labels(split)
+    rows = np.linspace(0, len(test.users) - 1, min(n_users, len(test.users))).astype(int)
+    users = rows if test.train_rows is None else test.train_rows[rows]
+    ranked = {name: model.recommend(users, test.fold_in[rows], N=N)[0] for name, model in models.items()}
+    return [
+        {
+            "user": str(test.users[row]),
+            "history": [names[item] for item in test.fold_in[row].indices],
+            "held_out": [names[item] for item in test.held_out[row].indices],
+            "recommended": {name: [names[item] for item in ids[place] if item >= 0] for name, ids in ranked.items()},
+            "why": {
+                name: _reasons(model, test.fold_in[row], ranked[name][place], names)
+                for name, model in models.items()
+                if "explain" in model.abilities()
+            },
+        }
+        for place, row in enumerate(rows)
+    ]
+
+
+def item_labels(split: Split) -> list[str]:
+    """What to call each item: title and genres, else the raw id."""
+    titles, genres = split.train.titles, split.train.genres
+    names = [str(name) for name in (split.items if titles is None else titles)]
+    return names if genres is None else [f"{name} [{genre}]" for name, genre in zip(names, genres, strict=True)]
+
+
+def _reasons(model: Recommender, row: sparse.csr_matrix, ids: Any, names: list[str]) -> list[list[tuple[str, float]]]:
+    """For each of the first ids, which items of the row add most to its score; those that add nothing are no reason."""
+    found = [model.explain(0, row, int(item), N=REASONS)[1] for item in ids[:EXPLAINED] if item >= 0]
+    return [[(names[item], float(f"{adds:.3g}")) for item, adds in parts if adds > 0] for parts in found]

@@ -1,0 +1,86 @@
+"""The models by name, each with the settings that a benchmark chooses from on validation users."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from recvae.errors import InvalidParameterError, UnknownNameError
+from recvae.models import EASE, EDLAE, HVamp, HybridVAE, MultDAE, MultVAE, RecVAE
+from recvae.models.base import Recommender
+from recvae.models.base.params import get_params, parse_param
+from recvae.models.baselines import ALS, BPR, LMF, ItemKNN, Popularity
+
+# the models that this package is about; the others are the baselines that they are held against
+OURS = ("HybridVAE", "RecVAE", "HVamp", "MultVAE", "MultDAE")
+
+# name -> settings to choose from on validation users; one is no choice
+CANDIDATES: dict[str, list[Recommender]] = {
+    "HybridVAE": [HybridVAE()],
+    "RecVAE": [RecVAE()],
+    "HVamp": [HVamp()],
+    "MultVAE": [MultVAE()],
+    "MultDAE": [MultDAE()],
+    "EASE": [EASE(l2=l2) for l2 in (10.0, 17.0, 28.0, 47.0, 80.0, 130.0, 220.0, 380.0, 630.0, 1060.0, 1780.0, 3000.0)],
+    "EDLAE": [EDLAE(l2=l2, dropout=dropout) for l2 in (30.0, 100.0, 300.0, 1000.0) for dropout in (0.25, 0.33, 0.5)],
+    "ALS": [
+        ALS(factors=factors, regularization=regularization, alpha=alpha)
+        for factors in (64, 256)
+        # the penalty is not scaled by counts: what is enough for thousands of users is not for tens of thousands
+        for regularization, alpha in (
+            (30.0, 3.0),
+            (30.0, 6.0),
+            (60.0, 8.0),
+            (100.0, 10.0),
+            (200.0, 10.0),
+            (400.0, 20.0),
+        )
+    ],
+    "ItemKNN": [
+        ItemKNN(weighting=weighting, K=K) for weighting in ("cosine", "tfidf", "bm25") for K in (20, 50, 100, 200)
+    ],
+    "BPR": [
+        BPR(factors=factors, learning_rate=learning_rate, regularization=regularization)
+        for factors in (64, 128)
+        for learning_rate in (0.01, 0.02)
+        for regularization in (0.0001, 0.001, 0.01)
+    ],
+    "LMF": [
+        LMF(factors=factors, regularization=regularization, neg_prop=neg_prop)
+        for factors in (16, 32, 64)
+        for regularization in (0.6, 5.0)
+        for neg_prop in (5, 20)
+    ],
+    "Popularity": [Popularity()],
+}
+
+
+def known_models(names: Sequence[str] | None) -> list[str]:
+    """The names as `CANDIDATES` has them; all of them for None or "all". Raises UnknownNameError."""
+    if names is None or [name.strip().lower() for name in names] == ["all"]:
+        return list(CANDIDATES)
+    return [known_model(name) for name in names]
+
+
+def known_model(name: str) -> str:
+    """The name as `CANDIDATES` has it, whatever its capitals. Raises UnknownNameError."""
+    found = {known.lower(): known for known in CANDIDATES}.get(name.strip().lower())
+    if found is None:
+        raise UnknownNameError.among("model", name, CANDIDATES)
+    return found
+
+
+def candidates(name: str, params: dict[str, str]) -> list[Recommender]:
+    """The settings of a model to choose from, with those `params` that it has in all of them."""
+    if "random_state" in params:
+        raise InvalidParameterError("Expected the seeds by first_seed and seeds (--seed, --seeds), got random_state.")
+    for param in params:
+        known = {own for settings in CANDIDATES.values() for own in get_params(settings[0])}
+        if param not in known:
+            raise UnknownNameError.among("hyper-parameter", param, known)
+    made: list[Recommender] = []
+    for candidate in CANDIDATES[name]:
+        settings = get_params(candidate)
+        settings |= {own: parse_param(candidate, own, text) for own, text in params.items() if own in settings}
+        if settings not in [get_params(other) for other in made]:
+            made.append(type(candidate)(**settings))
+    return made

@@ -1,0 +1,276 @@
+"""Vega-Lite charts by Altair: colours and letters are the page's (CSS), widths those of their boxes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import altair as alt
+
+from recvae.benchmark.report.axes import PLAIN, flat_axis, group_axis, room, steps, tight
+from recvae.benchmark.report.view import Look
+
+CONFIG: dict[str, Any] = {
+    "aria": False,  # the page says in words what a chart shows
+    "background": "transparent",
+    "font": "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif",
+    "view": {"stroke": None},
+    "axis": {
+        "labelColor": "currentColor",
+        "titleColor": "currentColor",
+        "domainColor": "currentColor",
+        "tickColor": "currentColor",
+        "gridColor": "currentColor",
+        "gridOpacity": 0.14,
+        "domainOpacity": 0.4,
+        "tickOpacity": 0.4,
+        "labelFontSize": 13,
+        "titleFontSize": 13,
+        "titleFontWeight": "normal",
+        "titlePadding": 8,
+        "labelOverlap": True,
+        "labelLimit": 200,
+    },
+    "text": {"color": "currentColor", "fontSize": 13},
+    "rule": {"color": "currentColor"},
+}
+Rows = Sequence[dict[str, Any]]
+Spec = dict[str, Any]
+
+
+def dots(rows: Rows, looks: Sequence[Look], title: str) -> Spec:
+    """Means with intervals, a line for each name. rows : name, mean, low, high"""
+    names = [look.name for look in looks]
+    base = alt.Chart(_data(rows)).encode(
+        y=alt.Y("name:N", sort=names, axis=alt.Axis(title=None, grid=False, domain=False, ticks=False))
+    )
+    x = alt.X("mean:Q", scale=alt.Scale(zero=False, nice=True), axis=alt.Axis(title=title, tickCount=5))
+    tips = [alt.Tooltip("name:N", title="model"), *_interval_tips(title)]
+    bars = base.mark_rule(strokeWidth=2, tooltip=True).encode(
+        x=alt.X("low:Q", title=title), x2="high:Q", color=_colour(looks), tooltip=tips
+    )
+    points = base.mark_point(size=90, filled=True, opacity=1).encode(
+        x=x, color=_colour(looks), shape=_shape(looks), tooltip=tips
+    )
+    return _spec(bars + points, 34 * len(rows) + 10)
+
+
+def against(rows: Rows, looks: Sequence[Look], title: str, y_title: str, tip: alt.Tooltip) -> Spec:
+    """Accuracy against a cost, on a scale of ratios. rows : name, cost, mean, low, high"""
+    base = alt.Chart(_data(rows)).encode(
+        x=alt.X(
+            "cost:Q",
+            scale=alt.Scale(type="log", nice=False, padding=16),
+            axis=alt.Axis(title=title, values=steps([row["cost"] for row in rows]), labelExpr=PLAIN),
+        ),
+        color=_colour(looks),
+        tooltip=[alt.Tooltip("name:N", title="model"), tip, *_interval_tips(y_title)],
+    )
+    rules = base.mark_rule(strokeWidth=2).encode(y=_y("low", y_title), y2="high:Q")
+    points = base.mark_point(size=130, filled=True, opacity=1).encode(y=_y("mean", y_title), shape=_shape(looks))
+    return _spec(rules + points, 320)
+
+
+def curves(rows: Rows, looks: Sequence[Look], x: str, y: str, y_format: str, height: int = 320) -> Spec:
+    """A line for each name; hover tells the values of all at one place.
+
+    rows : name, x, y, and kept for those with a mark
+    """
+    names = [look.name for look in looks]
+    base = alt.Chart(_data(rows)).encode(
+        x=alt.X("x:Q", axis=alt.Axis(title=x, tickMinStep=1, tickCount=8), scale=tight())
+    )
+    lines = base.mark_line(strokeWidth=2).encode(y=_y("y", y), color=_colour(looks), strokeDash=_dash(looks))
+    nearest = alt.selection_point(nearest=True, on="pointerover", fields=["x"], empty=False, clear="pointerout")
+    at = (
+        base.transform_pivot("name", value="y", groupby=["x"])
+        .mark_rule(strokeWidth=1)
+        .encode(
+            opacity=alt.when(nearest).then(alt.value(0.5)).otherwise(alt.value(0)),
+            tooltip=[
+                alt.Tooltip("x:Q", title=x),
+                *(alt.Tooltip(f"{_escaped(name)}:Q", title=name, format=y_format) for name in names),
+            ],
+        )
+        .add_params(nearest)
+    )
+    marked = [row for row in rows if row["kept"]]
+    if not marked:
+        return _spec(lines + at, height)
+    kept = (
+        alt.Chart(_data(marked))
+        .mark_point(size=90, filled=True, opacity=1)
+        .encode(x=alt.X("x:Q", title=x), y=_y("y", y), color=_colour(looks), shape=_shape(looks))
+    )
+    return _spec(lines + kept + at, height)
+
+
+def by_group(rows: Rows, groups: Sequence[str], looks: Sequence[Look], x: str, y: str) -> Spec:
+    """Means with intervals, the models side by side in each group. rows : name, group, size, mean, low, high"""
+    base = alt.Chart(_data(rows)).encode(
+        x=alt.X(
+            "group:N",
+            sort=list(groups),
+            scale=alt.Scale(paddingInner=0, paddingOuter=0),
+            axis=group_axis(x),
+        ),
+        xOffset=alt.XOffset("name:N", sort=[look.name for look in looks], scale=alt.Scale(paddingOuter=1)),
+        color=_colour(looks),
+        tooltip=[
+            alt.Tooltip("name:N", title="model"),
+            alt.Tooltip("group:N", title=x),
+            alt.Tooltip("size:N", title="of"),
+            *_interval_tips(y),
+        ],
+    )
+    rules = base.mark_rule(strokeWidth=2).encode(y=_y("low", y), y2="high:Q")
+    points = base.mark_point(size=70, filled=True, opacity=1).encode(y=_y("mean", y), shape=_shape(looks))
+    between = (
+        alt.Chart(_data([{"group": group} for group in groups[1:]]))
+        .mark_rule(opacity=0.15)
+        .encode(x=alt.X("group:N", sort=list(groups), bandPosition=0))
+    )
+    return _spec(rules + points + between, 340)
+
+
+def shares(rows: Rows, names: Sequence[str], looks: Sequence[Look]) -> Spec:
+    """Parts of a whole, a bar for each name. rows : name, group, place, share"""
+    bars = (
+        alt.Chart(_data(rows))
+        .mark_bar(stroke="var(--page)", strokeWidth=1.5)
+        .encode(
+            y=alt.Y("name:N", sort=list(names), axis=alt.Axis(title=None, domain=False, ticks=False)),
+            x=alt.X(
+                "share:Q",
+                stack="normalize",
+                axis=alt.Axis(title="share of places", format="%", values=[0, 0.25, 0.5, 0.75, 1]),
+            ),
+            color=_colour(looks, "group"),
+            order=alt.Order("place:Q"),
+            tooltip=[
+                alt.Tooltip("name:N", title="model"),
+                alt.Tooltip("group:N", title="items"),
+                alt.Tooltip("share:Q", format=".1%"),
+            ],
+        )
+    )
+    return _spec(bars, 32 * len(names) + 10)
+
+
+def bars(rows: Rows, looks: Sequence[Look], title: str, number_format: str) -> Spec:
+    """A number for each name, written beside its bar. rows : name, value"""
+    percent = {"format": "%"} if number_format.endswith("%") else {}
+    names = [look.name for look in looks]
+    largest = max(row["value"] for row in rows)
+    base = alt.Chart(_data(rows)).encode(
+        y=alt.Y("name:N", sort=names, axis=alt.Axis(title=None, domain=False, ticks=False)),
+        x=alt.X(
+            "value:Q",
+            scale=alt.Scale(domain=[0, 1.16 * largest or 1], nice=False),
+            axis=alt.Axis(title=title, tickCount=4, grid=False, **percent),
+        ),
+        tooltip=[alt.Tooltip("name:N", title="model"), alt.Tooltip("value:Q", title=title, format=number_format)],
+    )
+    drawn = base.mark_bar(height={"band": 0.62}).encode(color=_colour(looks))
+    written = base.mark_text(align="left", dx=5).encode(text=alt.Text("value:Q", format=number_format))
+    return _spec(drawn + written, 32 * len(rows) + 10)
+
+
+def spectrum(rows: Rows, looks: Sequence[Look], threshold: float) -> Spec:
+    """Variances by rank, on a scale of ratios, and the line above which units are active. rows : name, x, y"""
+    base = alt.Chart(_data(rows))
+    found = [threshold, *(row["y"] for row in rows)]
+    scale = alt.Scale(type="log", domain=[min(found) / 2, max(found) * 1.5], nice=False)
+    axis = flat_axis("variance of the unit over users", values=steps(found), labelExpr=PLAIN)
+    y = alt.Y("y:Q", scale=scale, axis=axis)
+    lines = base.mark_line(strokeWidth=2.5, tooltip=True).encode(
+        x=alt.X("x:Q", axis=alt.Axis(title="latent units, the most active first"), scale=tight()),
+        y=y,
+        color=_colour(looks),
+        strokeDash=_dash(looks),
+        tooltip=[alt.Tooltip("name:N", title="model")],
+    )
+    limit = alt.Chart(_data([{"y": threshold}])).mark_rule(strokeDash=[3, 3], opacity=0.7).encode(y="y:Q")
+    said = (
+        alt.Chart(_data([{"y": threshold, "text": "active above this line"}]))
+        .mark_text(align="left", baseline="bottom", dx=6, dy=-3, x=0)
+        .encode(y="y:Q", text="text:N")
+    )
+    return _spec(lines + limit + said, 320)
+
+
+def places(rows: Rows, looks: Sequence[Look], controls: str) -> Spec:
+    """A map. rows : x, y, title, genres, users, group. controls : CSS selector of where the choice of a group goes"""
+    names = [look.name for look in looks]
+    group = alt.param(
+        name="group",
+        value=None,
+        bind=alt.binding_select(options=[None, *names], labels=["all", *names], name="Show ", element=controls),
+    )
+    axis = alt.Axis(labels=False, ticks=False, grid=False, domain=False, title=None)
+    x, y = (room([row[key] for row in rows]) for key in ("x", "y"))
+    points = (
+        alt.Chart(_data(rows))
+        .mark_point(filled=True, stroke="var(--page)", strokeWidth=0.5)
+        .encode(
+            x=alt.X("x:Q", axis=axis, scale=x),
+            y=alt.Y("y:Q", axis=axis, scale=y),
+            color=_colour(looks, "group"),
+            shape=_shape(looks, "group"),
+            size=alt.Size("users:Q", scale=alt.Scale(type="sqrt", range=[22, 170]), legend=None),
+            opacity=alt.when("group === null || datum.group === group")
+            .then(alt.value(0.85))
+            .otherwise(alt.value(0.06)),
+            tooltip=[
+                alt.Tooltip("title:N"),
+                alt.Tooltip("genres:N"),
+                alt.Tooltip("users:Q", title="training users", format=","),
+            ],
+        )
+        .add_params(group)
+    )
+    return _spec(points, 560)
+
+
+def _data(rows: Rows) -> alt.Data:
+    return alt.Data(values=list(rows))
+
+
+def _spec(chart: Any, height: int) -> Spec:
+    """A chart as wide as its box."""
+    fit = alt.AutoSizeParams(type="fit-x", contains="padding")
+    spec: Spec = chart.properties(width="container", height=height, autosize=fit).to_dict()
+    return spec | {"config": CONFIG, "padding": {"left": 2, "right": 8, "top": 6, "bottom": 4}}
+
+
+def _y(field: str, title: str) -> alt.Y:
+    return alt.Y(f"{field}:Q", scale=alt.Scale(zero=False), axis=flat_axis(title))
+
+
+def _interval_tips(title: str) -> list[alt.Tooltip]:
+    """Mean and interval, as a tooltip has them."""
+    return [
+        alt.Tooltip("mean:Q", title=title, format=".4f"),
+        alt.Tooltip("low:Q", title="95 % from", format=".4f"),
+        alt.Tooltip("high:Q", title="to", format=".4f"),
+    ]
+
+
+def _colour(looks: Sequence[Look], field: str = "name") -> alt.Color:
+    scale = alt.Scale(domain=[each.name for each in looks], range=[each.colour for each in looks])
+    return alt.Color(f"{field}:N", scale=scale, legend=None)
+
+
+def _shape(looks: Sequence[Look], field: str = "name") -> alt.Shape:
+    scale = alt.Scale(domain=[each.name for each in looks], range=[each.shape for each in looks])
+    return alt.Shape(f"{field}:N", scale=scale, legend=None)
+
+
+def _dash(looks: Sequence[Look]) -> alt.StrokeDash:
+    scale = alt.Scale(domain=[each.name for each in looks], range=[list(each.dash) for each in looks])
+    return alt.StrokeDash("name:N", scale=scale, legend=None)
+
+
+def _escaped(name: str) -> str:
+    """A name as the name of a field, in which dots, brackets and colons have a meaning."""
+    return "".join(f"\\{letter}" if letter in ".[]:\\'\"" else letter for letter in name)

@@ -1,0 +1,110 @@
+"""The file of a benchmark's results: what is in it, said once, and how it is written and read.
+
+One JSON object. What is not a number is null. `summary` stands for {"mean", "stderr"}, the error over test users.
+
+    format          4; files from format 2 on are read, without what they lack
+    dataset, title  name of the card (or its file), and what the data are called
+    command         the command line that made it, or null
+    settings        protocol of the card, split and what it was told, metrics of the table (the last sorts it), seeds,
+                    train_users, train_events, items, test_users, test_users_dropped, validation_users
+    versions        of Python, the platform, libraries; cores, threads, gpu
+    best_baseline   name of the best model that is not of this package, or null
+    models          one for each model, and for the sample an "oracle", which has `metrics`, `lists` and what `groups`
+                    and curves need:
+        model, parameters, settings_tried, choice_seconds
+        metrics         summary by metric, of per-user means over seeds; by_seed: means by metric
+        lists           coverage, novelty and gini of the lists at the largest k
+        fit_seconds, users_ranked_per_second (medians over seeds), peak_memory_mib (of the process, the largest)
+        history         of the first seed, by epoch: epoch, nll, kl, loss, beta, valid, seconds; null without epochs
+        best_epoch      the one whose weights were kept
+        paired_tests    by rival: difference, low, high (95 %), p_value, p_holm
+        active_units    variances (over users, of each latent unit's mean, descending), active (how many above .01)
+        recall_curve    summary of recall@k for k = 1, 2, ..., at most 100
+        by_activity     summary of the last metric for each group of users
+        by_popularity   summary of the share of held-out items that are found in 20 places, for each group of items
+        listed          share of the first 20 places that each group of items gets
+    groups          activity: [{users, least, most}], users by items folded in;
+                    popularity: [{items, least, most, held_out}], items by training users
+    absent          why, by model
+    published       figures of others on this protocol, by name and metric
+    examples        user, history, held_out, recommended (by model), why (by model, for each of the first
+                    recommendations: [[item of the history, what it adds], ...])
+    item_map        model, method, of (items in all), and for each of the most popular items x, y, title, genres
+                    (null where not known), users
+
+Without examples (`--examples 0`) there is no map either, and the file holds no item, no raw id and no history: only
+means over users and counts.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from recvae.errors import InvalidDataError, shown
+from recvae.utils.paths import input_path
+
+FORMAT = 4
+OLDEST = 2
+LARGEST = sys.float_info.max  # an integer may be larger
+
+
+def json_bytes(results: dict[str, Any]) -> bytes:
+    """Results as a JSON file. JSON knows no NaN: what is not a number becomes null."""
+    plain = json.loads(json.dumps(results), parse_constant=lambda name: None)
+    return (json.dumps(plain, indent=1) + "\n").encode()
+
+
+def read_results(path: Path) -> dict[str, Any]:
+    """Results from a file of format 2 or later, with at least one model that has the metric of its table.
+
+    Raises InvalidDataError for a file that cannot be read, is cut, or holds something else.
+    """
+    try:
+        path = input_path(path)
+        results = json.loads(path.read_bytes(), parse_constant=lambda name: None)
+        json.dumps(results, ensure_ascii=False).encode()  # a page is written in UTF-8, which has no half surrogates
+    except OSError as error:
+        raise InvalidDataError(f"Expected a file of results, got {path}: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
+        raise InvalidDataError(f"Expected results as JSON in {path}, got a cut or damaged file: {error}.") from error
+    check_results(results, str(path))
+    return results
+
+
+def check_results(results: Any, where: str = "the results") -> None:
+    """Whether this is what `recvae benchmark` writes, as far as all of a page hangs on it. Raises InvalidDataError."""
+    known = results.get("format") if isinstance(results, dict) else None
+    if not isinstance(known, int) or isinstance(known, bool):
+        raise InvalidDataError(f"Expected what recvae benchmark --out writes in {where}, got other JSON.")
+    if not OLDEST <= known <= FORMAT:
+        raise InvalidDataError(
+            f"Expected results of format {OLDEST} to {FORMAT} in {where}, got format {shown(known)}; run the benchmark "
+            f"again with this version."
+        )
+    metrics = _at(results, "settings", "metrics")
+    if not (isinstance(metrics, list) and metrics and all(isinstance(name, str) for name in metrics)):
+        raise InvalidDataError(f"Expected the names of metrics in the settings of {where}, got {shown(metrics)}.")
+    rows = results.get("models")
+    rows = rows if isinstance(rows, list) else []
+    if not any(number(_at(row, "metrics", metrics[-1], "mean")) is not None and _named(row) for row in rows):
+        raise InvalidDataError(f"Expected a model with {metrics[-1]} in {where}, got none.")
+
+
+def number(value: Any) -> float | None:
+    """A finite number, or None for whatever else a file may hold."""
+    real = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= LARGEST
+    return float(value) if real else None  # NaN compares false
+
+
+def _named(row: Any) -> bool:
+    return isinstance(row.get("model"), str)
+
+
+def _at(value: Any, *keys: str) -> Any:
+    """What stands under these keys, one in the other, or None."""
+    for key in keys:
+        value = value.get(key) if isinstance(value, dict) else None
+    return value

@@ -1,0 +1,292 @@
+"""The main job: one data set, one split, every model scored by one evaluator -> a dictionary that JSON can hold."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import sparse
+
+from recvae.benchmark.examples import user_examples
+from recvae.benchmark.grids import OURS, candidates, known_models
+from recvae.benchmark.inspection import active_units, item_map
+from recvae.benchmark.results import FORMAT
+from recvae.data.splits import SPLIT_SEED, Split
+from recvae.datasets.card import Protocol, load_card
+from recvae.datasets.load import load_split, plan_split
+from recvae.datasets.sample import make_sample
+from recvae.errors import MissingDependencyError, UnknownUsersError
+from recvae.evaluation.breakdown import Groups, break_down, make_groups
+from recvae.evaluation.evaluate import Evaluation, Metric, evaluate, evaluate_ranker, holm, paired_bootstrap
+from recvae.models.base import Recommender
+from recvae.models.base.params import get_params
+from recvae.training.loop import best_epoch
+from recvae.tuning.selection import Choice, choose, fit_split
+from recvae.utils.memory import PeakMemory
+from recvae.utils.topk import rank
+
+METRICS = (
+    "recall@20",
+    "recall@50",
+    "ndcg@10",
+    "ndcg@20",
+    "ndcg@100",
+    "recall_full@20",
+    "precision@10",
+    "map@10",
+    "mrr@10",
+    "hit_rate@10",
+)
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is the same for all models of a benchmark."""
+
+    split: Split
+    metrics: list[str]
+    main_metric: str  # chooses among settings, and is tested
+    seeds: range
+    show_progress: bool
+    log: Callable[[str], None]
+
+
+@dataclass
+class Run:
+    """One model fitted and evaluated once."""
+
+    model: Any
+    evaluation: Evaluation
+    fit_seconds: float
+    peak_mib: float
+
+
+@dataclass
+class Runs:
+    """One model fitted and evaluated with each seed, after one choice of settings."""
+
+    runs: list[Run]
+    choice: Choice
+
+    @property
+    def model(self) -> Any:
+        """That of the first seed."""
+        return self.runs[0].model
+
+    @property
+    def averaged(self) -> dict[str, Metric]:
+        """Metrics whose per-user values are means over the runs."""
+        evaluations = [run.evaluation for run in self.runs]
+        users = evaluations[0].users
+        return {n: Metric(np.mean([each[n].values for each in evaluations], axis=0), users) for n in evaluations[0]}
+
+    def row(self, name: str) -> dict[str, Any]:
+        """What JSON says of them."""
+        first, averaged = self.runs[0], self.averaged
+        history = getattr(first.model, "history_", None)
+        return {
+            "model": name,
+            "parameters": get_params(first.model),
+            "settings_tried": self.choice.settings_tried,
+            "choice_seconds": self.choice.seconds,
+            "metrics": _summary(averaged),
+            "by_seed": {metric: [run.evaluation[metric].mean for run in self.runs] for metric in averaged},
+            "lists": first.evaluation.lists,
+            "fit_seconds": float(np.median([run.fit_seconds for run in self.runs])),
+            "users_ranked_per_second": len(first.evaluation.users)
+            / float(np.median([run.evaluation.seconds for run in self.runs])),
+            "peak_memory_mib": max(run.peak_mib for run in self.runs),
+            "history": None if history is None else [asdict(epoch) for epoch in history],
+            "best_epoch": best_epoch(history).epoch if history else None,
+        }
+
+
+def run_benchmark(
+    dataset: str = "sample",
+    data_home: str | Path | None = None,
+    models: Sequence[str] | None = None,
+    seeds: int = 1,
+    first_seed: int = 0,
+    split: str | None = None,
+    split_seed: int = SPLIT_SEED,
+    split_options: dict[str, Any] | None = None,
+    params: dict[str, str] | None = None,
+    examples: int = 3,
+    show_progress: bool = True,
+    log: Callable[[str], None] = lambda line: None,
+) -> dict[str, Any]:
+    """Fit and evaluate `models` on one split of `dataset`, each with as many random_states, from `first_seed` on.
+
+    `models` are names, or None or "all" for all of them. The split is that of the data set's card, or another one, as
+    in `load_split`. `params` are hyper-parameters, as text, for all settings of the models that have them. Metrics are
+    averaged over seeds for each user first: the standard error is that over users. Each of `OURS` is tested against
+    every other model, the baselines, with p-values adjusted for their number; a baseline against the best of them.
+    Which is best the test says, with hindsight in the baselines' favour. Models of libraries that are not installed,
+    and those that cannot score the split's users, are reported as absent. The histories and recommendations of
+    `examples` test users and a map of items by title are part of the results; ask for 0 where the data may not be
+    passed on, and neither is. `log` receives a line at each step. What the results hold: `recvae.benchmark.results`.
+
+    Raises UnknownNameError for a data set or model that does not exist, and what loading and fitting raise.
+    """
+    names = known_models(models)
+    chosen = {name: candidates(name, params or {}) for name in names}
+    card = load_card(dataset)
+    kind, told = plan_split(card.protocol, split, split_seed, split_options or {})
+    data = load_split(
+        dataset, data_home, split=split, seed=split_seed, show_progress=show_progress, **(split_options or {})
+    )
+    metrics = list(dict.fromkeys([*METRICS, *card.protocol.metrics]))
+    main_metric, seed_range = card.protocol.metrics[-1], range(first_seed, first_seed + seeds)
+    task = Task(data, metrics, main_metric, seed_range, show_progress, log)
+    if data.train.account is not None and data.train.account.left_out:
+        log(f"{dataset}: {data.train.account}")
+    log(f"{dataset}, {kind} split: trained on {data.train!r}; {data.test!r}")
+    runs: dict[str, Runs] = {}
+    absent: dict[str, str] = {}
+    for name in names:
+        try:
+            runs[name] = run_model(name, chosen[name], task)
+        except (MissingDependencyError, UnknownUsersError) as error:
+            if name == names[-1] and not runs:
+                raise  # there is nothing to show
+            absent[name] = str(error)
+            log(f"{name}: absent. {error}")
+    found = {name: done.averaged[main_metric] for name, done in runs.items()}
+    best = best_baseline(found)
+    groups = make_groups(data.test)
+    return {
+        "format": FORMAT,
+        "dataset": dataset,
+        "title": card.title,
+        "command": None,
+        "settings": _settings(task, card.protocol, kind, told),
+        "versions": _versions(),
+        "best_baseline": best,
+        "models": _rows(runs, found, best, groups, task, dataset == "sample" and kind == "strong"),
+        "groups": groups.about,
+        "absent": absent,
+        "published": card.published if (kind, told) == plan_split(card.protocol, None, SPLIT_SEED, {}) else {},
+        "examples": user_examples(data, {name: done.model for name, done in runs.items()}, examples),
+        "item_map": _item_map(runs, found, data) if examples else None,
+    }
+
+
+def _rows(
+    runs: dict[str, Runs], found: dict[str, Metric], best: str | None, groups: Groups, task: Task, known_truth: bool
+) -> list[dict[str, Any]]:
+    """What JSON says of each model, and of the oracle where the truth is known."""
+    test, metric = task.split.test, task.main_metric
+    rows = [
+        done.row(name)
+        | {"paired_tests": paired_tests(name, found, best), "active_units": active_units(done.model, test.fold_in)}
+        | break_down([run.evaluation for run in done.runs], groups, metric)
+        for name, done in runs.items()
+    ]
+    if known_truth:
+        oracle = _oracle(task.split, task.metrics)
+        measured = {"model": "oracle", "metrics": _summary(dict(oracle)), "lists": oracle.lists}
+        rows.append(measured | break_down([oracle], groups, metric))
+    return rows
+
+
+def run_model(name: str, settings_to_try: list[Recommender], task: Task) -> Runs:
+    """Choose settings on validation users, then fit and evaluate with each seed. Raises what fitting raises."""
+    runs: list[Run] = []
+    choice = choose(settings_to_try, task.split, task.main_metric, task.show_progress)
+    for seed in task.seeds:
+        seeded = {"random_state": seed} if "random_state" in choice.params else {}
+        model = type(settings_to_try[0])(**choice.params | seeded)
+        with PeakMemory() as memory:
+            started = time.perf_counter()
+            model = fit_split(model, task.split, task.show_progress)
+            fit_seconds = time.perf_counter() - started
+            evaluation = evaluate(
+                model, task.split.test, task.metrics, show_progress=task.show_progress, keep_lists=True
+            )
+        runs.append(Run(model, evaluation, fit_seconds, memory.mib))
+        found = f"{task.main_metric} {evaluation[task.main_metric].mean:.4f}"
+        task.log(f"{name}, seed {seed}: {found}, {fit_seconds:.1f} s of training")
+        if not seeded:
+            break  # another seed would give the same model
+    return Runs(runs, choice)
+
+
+def best_baseline(metrics: Mapping[str, Metric]) -> str | None:
+    """The name of the highest mean among models that are not `OURS`, if there are such."""
+    means = {name: metric.mean for name, metric in metrics.items() if name not in OURS}
+    return max(means, key=means.__getitem__) if means else None
+
+
+def paired_tests(name: str, metrics: Mapping[str, Metric], best: str | None) -> dict[str, dict[str, float]]:
+    """One of `OURS` against every baseline, or a baseline against the `best`. -> paired bootstrap by name, for JSON
+
+    `p_holm` is the p-value adjusted for the number of these tests.
+    """
+    rivals = [other for other in metrics if other not in OURS and other != name and (name in OURS or other == best)]
+    tests = {other: asdict(paired_bootstrap(metrics[name], metrics[other])) for other in rivals}
+    adjusted = holm([test["p_value"] for test in tests.values()])
+    return {other: test | {"p_holm": p} for (other, test), p in zip(tests.items(), adjusted, strict=True)}
+
+
+def _summary(metrics: dict[str, Metric]) -> dict[str, dict[str, float]]:
+    return {name: {"mean": metric.mean, "stderr": metric.stderr} for name, metric in metrics.items()}
+
+
+def _oracle(split: Split, metrics: Sequence[str]) -> Evaluation:
+    """The best that anyone could reach on the sample: a ranking by the true preferences of each test user."""
+    truth = make_sample()
+    rows = np.searchsorted(truth.interactions.user_ids, split.test.users)
+    columns = np.searchsorted(truth.interactions.item_ids, split.items)
+    weights = truth.log_weights[np.ix_(rows, columns)]
+
+    def ranker(users: NDArray[np.int64], fold_in: sparse.csr_matrix, N: int) -> NDArray[np.int32]:
+        return rank(lambda _, places: torch.from_numpy(weights[users[places]]), fold_in, N)[0]
+
+    return evaluate_ranker(ranker, split.test, metrics, keep_lists=True)
+
+
+def _item_map(runs: dict[str, Runs], metrics: dict[str, Metric], split: Split) -> dict[str, Any] | None:
+    """By the best of `OURS`."""
+    ours = [name for name in runs if name in OURS]
+    if not ours:
+        return None
+    best = max(ours, key=lambda name: metrics[name].mean)
+    return item_map(best, runs[best].model, split.train)
+
+
+def _settings(task: Task, protocol: Protocol, kind: str, told: dict[str, Any]) -> dict[str, Any]:
+    split = task.split
+    trained = split.train if split.refit is None else split.refit
+    return {
+        "protocol": asdict(protocol),
+        "split": {"kind": kind} | told,
+        "metrics": protocol.metrics,
+        "seeds": list(task.seeds),
+        "train_users": trained.n_users,
+        "train_events": trained.n_events,
+        "items": trained.n_items,
+        "test_users": len(split.test.users),
+        "test_users_dropped": split.test.dropped,
+        "validation_users": len(split.valid.users),
+    }
+
+
+def _versions() -> dict[str, str]:
+    libraries = ("recvae", "torch", "numpy", "scipy", "implicit")
+    found = {d.metadata["Name"]: d.version for d in importlib.metadata.distributions()}
+    return {
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "cores": str(os.cpu_count()),
+        "torch_threads": str(torch.get_num_threads()),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
+    } | {name: found[name] for name in libraries if name in found}

@@ -1,0 +1,121 @@
+"""A CSR matrix that lives on the device, and ragged batches gathered from it: no dense users x items input anywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import sparse
+from torch import Tensor
+
+from recvae.utils.threads import lazy
+
+
+def shuffle(n: int, key: int, stream: int) -> NDArray[np.int64]:
+    """An order of n things: that of random 64-bit numbers. What a bit generator of numpy draws stays the same."""
+    bits = np.random.Philox(key=np.array([key, stream], dtype=np.uint64)).random_raw(n)
+    return np.argsort(bits, kind="stable")
+
+
+class Candidates(NamedTuple):
+    """Items that stand for all that a user does not have: sum_c weights[c] f(items[c]), over those that the user does
+    not have, estimates the sum of f over them without bias."""
+
+    items: Tensor  # (C,) int64, ascending, distinct
+    weights: Tensor  # (C,) float32, above 0
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Events of B users, one after the other: user b has items[offsets[b] : offsets[b + 1]]."""
+
+    items: Tensor  # (E,) whole numbers, column of each event
+    values: Tensor  # (E,) float32
+    offsets: Tensor  # (B + 1,) int64
+    bounds: NDArray[np.int64] | None = None  # the offsets once more, where the host knows them
+    users: Tensor | None = None  # (B,) int64, their rows in what the batch was gathered from
+    candidates: Candidates | None = None  # what a sampled likelihood looks at in the place of all items
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @lazy
+    def rows(self) -> Tensor:
+        """Row of each event. -> (E,) int64"""
+        lengths = self.offsets.diff()
+        users = torch.arange(len(self), device=lengths.device)
+        return torch.repeat_interleave(users, lengths, output_size=len(self.items))
+
+    def events(self, rows: slice) -> slice:
+        """Where the events of some rows are. Without `bounds`, this waits for the device."""
+        bounds = self.offsets if self.bounds is None else self.bounds
+        return slice(int(bounds[rows.start]), int(bounds[rows.stop]))
+
+    def sum(self, events: Tensor) -> Tensor:
+        """Sum of one number for each event (E,) by user. -> (B,)"""
+        return events.new_zeros(len(self)).index_add_(0, self.rows, events)
+
+
+class Rows(Protocol):
+    """Rows (U, I) to train on, wherever they are, as ragged batches on a device."""
+
+    def __len__(self) -> int: ...
+
+    def batches_of(self, key: int, batch_size: int, start: int = 0) -> Iterator[Batch]:
+        """A pass: all rows once, in an order that follows from `key` alone, in batches; from the batch `start` on."""
+        ...
+
+    def batches(self, order: Tensor, batch_size: int) -> Iterator[Batch]:
+        """The given rows, in that order, in batches; the last one may be smaller."""
+        ...
+
+
+class DeviceRows:
+    """Rows (U, I) of a CSR matrix, moved to `device` once: columns as int32, and where rows begin on the host too."""
+
+    def __init__(self, matrix: sparse.csr_matrix, device: torch.device):
+        self.device, self.indptr = device, matrix.indptr.astype(np.int64)
+        self.starts = torch.from_numpy(self.indptr).to(device)
+        self.items = torch.from_numpy(matrix.indices.astype(np.int32)).to(device)
+        self.values = torch.from_numpy(matrix.data.astype(np.float32)).to(device)
+
+    def __len__(self) -> int:
+        return len(self.indptr) - 1
+
+    def all(self) -> Batch:
+        """All rows as one batch."""
+        users = torch.arange(len(self), device=self.starts.device)
+        return Batch(self.items, self.values, self.starts, self.indptr, users)
+
+    def batches(self, order: Tensor, batch_size: int) -> Iterator[Batch]:
+        """The given rows, in that order, in batches; the last one may be smaller.
+
+        What the host has to know of all batches, how many events each has, is worked out before the first: within a
+        batch nothing waits for the device.
+        """
+        on_host = order.cpu().numpy()
+        bounds = np.concatenate([[0], np.cumsum(self.indptr[on_host + 1] - self.indptr[on_host])])
+        offsets = torch.from_numpy(bounds).to(self.starts.device)
+        order = order.to(self.starts.device)
+        for start in range(0, len(order), batch_size):
+            here = slice(start, start + batch_size + 1)
+            yield self._gather(order[here][:batch_size], offsets[here] - offsets[start], bounds[here] - bounds[start])
+
+    def batches_of(self, key: int, batch_size: int, start: int = 0) -> Iterator[Batch]:
+        """All rows once in batches, in the order of `key`, from 0 to 2^64 - 1; from the batch `start` on.
+
+        The order is that of the 64-bit numbers which numpy's Philox draws by (key, 1).
+        """
+        order = torch.from_numpy(shuffle(len(self), key, 1))
+        return self.batches(order[start * batch_size :], batch_size)
+
+    def _gather(self, order: Tensor, offsets: Tensor, bounds: NDArray[np.int64]) -> Batch:
+        total = int(bounds[-1])
+        # event e of the batch is event e - offsets[b] + starts[b] of the matrix
+        shift = torch.repeat_interleave(self.starts[order] - offsets[:-1], offsets.diff(), output_size=total)
+        events = torch.arange(total, device=shift.device) + shift
+        return Batch(self.items[events], self.values[events], offsets, bounds, order)

@@ -1,0 +1,292 @@
+"""What users did, in raw ids -> rows over a model's items; and ranked places back to a table of raw ids.
+
+This is the way in and out of a model that serves: `read_histories`, `model.recommend`, `ranking_table`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from heapq import nsmallest
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+from scipy import sparse
+
+from recvae.data.events import check_min_value
+from recvae.data.ids import Ids, ItemIndex, id_array, listed
+from recvae.data.rows import check_content
+from recvae.data.tables.frames import number_ids, read_column, read_numbers
+from recvae.errors import InvalidDataError, InvalidParameterError, InvalidTypeError
+
+Places = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Unknown:
+    """Events on items that a model does not know: how many, and the first of these items, in order of their ids."""
+
+    events: int = 0
+    examples: tuple[Any, ...] = ()
+
+    def __add__(self, other: Unknown) -> Unknown:
+        return Unknown(self.events + other.events, _examples((*self.examples, *other.examples)))
+
+    def __str__(self) -> str:
+        such = f", such as {', '.join(map(repr, self.examples))}," if self.examples else ""
+        return f"{self.events:,} events are on items that the model does not know{such} and were left out."
+
+
+@dataclass(frozen=True, eq=False)
+class Histories:
+    """Rows for `model.recommend`, and whose they are.
+
+    users : (U,) raw ids of the rows
+    rows : csr_matrix (U, I) float32, canonical: what users liked; empty for a user none of whose items is known
+    unknown : the events that are not in `rows` because of their items
+    seen : csr_matrix (U, I), canonical: what users touched without liking it, to be left out of their lists; None where
+        there is nothing
+    """
+
+    users: Ids
+    rows: sparse.csr_matrix
+    unknown: Unknown
+    seen: sparse.csr_matrix | None = None
+
+
+def read_histories(
+    histories: Any,
+    item_ids: Sequence[Any] | Ids | ItemIndex,
+    *,
+    user: str = "user",
+    item: str = "item",
+    value: str | None = None,
+    min_value: float | None = None,
+    seen: Any = None,
+) -> Histories:
+    """Raw ids of what users did -> rows over the items of a model.
+
+    histories : {user: [item, ...]}, or a list of such lists, whose users are then 0, 1, ..., or a frame (pandas,
+        polars, pyarrow) with columns `user`, `item` and, where it is named, `value`. A frame has a row for each event,
+        or for each user with a column of lists of items; its users come in ascending order.
+    item_ids : `model.item_ids_`, or an ItemIndex of them, which is built once where requests are many
+
+    min_value : the least `value` of an event that was liked; the items of the others, and of values of 0, were seen,
+        unless another event of the user says that they were liked
+    seen : what users have touched besides, in one of the forms of `histories`; with named users, a dict or a frame.
+        Users who are there alone have an empty row, after the others or, with a frame, in ascending order among them
+
+    Ids are matched as by `ItemIndex`. An item that stands twice in a history is added up, as in `Interactions`, and
+    counts once where the model reads values as binary. Items that are not known are counted in `unknown` where they
+    were liked; those that were seen alone cannot be recommended anyway.
+
+    Raises InvalidTypeError for ids that are no integers or strings and for what is no list of them, InvalidDataError
+    for gaps, missing columns and values that are no numbers >= 0, but for those below `min_value`,
+    InvalidParameterError for values without a frame and `min_value` without values.
+    """
+    index = item_ids if isinstance(item_ids, ItemIndex) else ItemIndex(item_ids)
+    if value is not None and isinstance(histories, (Mapping, list, tuple)):
+        raise InvalidParameterError(f"Expected value={value!r} with a frame only, got {type(histories).__name__}.")
+    if min_value is not None:
+        check_min_value(min_value)
+        if value is None:
+            raise InvalidParameterError(f"Expected the column of values for min_value={min_value}, got value=None.")
+    found = _read(("histories", "the history of user"), histories, index, user, item, value, min_value)
+    if seen is None:
+        return found
+    if isinstance(seen, (list, tuple)) and not isinstance(histories, (list, tuple)):
+        raise InvalidTypeError(
+            f"Expected seen as a dict or a frame, which name its users as the histories do, got {type(seen).__name__}."
+        )
+    touched = _read(("seen", "what was seen by user"), seen, index, user, item, None, None)
+    return _with_seen(found, touched, ascending=not isinstance(histories, (Mapping, list, tuple)))
+
+
+def ranking_table(
+    users: Sequence[Any] | Ids, ids: NDArray[Any], scores: NDArray[Any], item_ids: Ids, titles: Ids | None = None
+) -> pa.Table:
+    """Ranked lists as a table: user, rank (from 1), item, score and, where known, title.
+
+    users : (U,) raw ids
+    ids, scores : (U, N) or, for one user, (N,), as `model.recommend` gives them; padding has no row in the table
+    item_ids, titles : raw ids and titles of the model's items
+
+    Raises InvalidDataError where shapes do not fit.
+    """
+    ids, scores = np.atleast_2d(ids), np.atleast_2d(scores)
+    if ids.shape != scores.shape or len(ids) != len(users):
+        raise InvalidDataError(
+            f"Expected ids and scores with a row for each of {len(users)} users, got {ids.shape} and {scores.shape}."
+        )
+    row, place = np.nonzero(ids >= 0)
+    items = ids[row, place]
+    columns = {
+        "user": _take(users, row),
+        "rank": pa.array(place + 1),
+        "item": _take(item_ids, items),
+        "score": pa.array(scores[row, place]),
+    }
+    if titles is not None:
+        columns["title"] = _take(titles, items)
+    return pa.table(columns)
+
+
+def as_frame(table: pa.Table, like: Any) -> Any:
+    """The table as the kind of frame that `like` is: pandas, polars, else a pyarrow table."""
+    libraries = {kind.__module__.partition(".")[0] for kind in type(like).__mro__}
+    if "pandas" in libraries:
+        return table.to_pandas()
+    return sys.modules["polars"].from_arrow(table) if "polars" in libraries else table
+
+
+def _read(
+    said: tuple[str, str],
+    events: Any,
+    index: ItemIndex,
+    user: str,
+    item: str,
+    value: str | None,
+    min_value: float | None,
+) -> Histories:
+    """Events in any of their forms. said : how errors name them all, and those of a user"""
+    what, mine = said
+    if isinstance(events, Mapping):
+        return _from_lists(mine, id_array(list(events), "users"), events.values(), index)
+    if isinstance(events, (list, tuple)):
+        return _from_lists(mine, np.arange(len(events)), events, index)
+    if not any(hasattr(type(events), name) for name in ("columns", "column_names")):
+        raise InvalidTypeError(
+            f"Expected {what} as a dict {{user: [item, ...]}}, a list of lists or a frame, got {type(events).__name__}."
+        )
+    return _from_frame(events, index, user, item, value, min_value)
+
+
+def _with_seen(found: Histories, touched: Histories, ascending: bool) -> Histories:
+    """Histories with what else was touched, as the rows of other histories have it, and with their users."""
+    row_of = ItemIndex(found.users).places(touched.users)
+    others = np.flatnonzero(row_of < 0)
+    row_of[others] = len(found.users) + np.arange(len(others))
+    users, order = found.users, np.arange(len(found.users))
+    if len(others):
+        users = _joined(users, touched.users[others])
+        order = np.argsort(users, kind="stable") if ascending else np.arange(len(users))
+    place_of = np.empty(len(users), dtype=np.int64)
+    place_of[order] = np.arange(len(users))
+    shape = (len(users), found.rows.shape[1])
+    seen = [(row_of, touched.rows)] + ([] if found.seen is None else [(np.arange(len(found.users)), found.seen)])
+    rows, columns = (
+        np.concatenate(parts)
+        for parts in zip(*((place_of[of[_row_of_each(cells)]], cells.indices) for of, cells in seen), strict=True)
+    )
+    liked = found.rows
+    if len(others):
+        liked = _matrix(place_of[_row_of_each(liked)], liked.indices, liked.data.astype(np.float64), shape)
+    return Histories(users[order], liked, found.unknown, _matrix(rows, columns, None, shape))
+
+
+def _joined(users: Ids, others: Ids) -> Ids:
+    """Ids and others after them, of the type that they have where that is one."""
+    if not len(users) or users.dtype == others.dtype:
+        return np.concatenate([users, others]) if len(users) else others
+    return id_array([*users.tolist(), *others.tolist()], "users of histories and of seen")
+
+
+def _row_of_each(cells: sparse.csr_matrix) -> Places:
+    return np.repeat(np.arange(cells.shape[0]), np.diff(cells.indptr))
+
+
+def _from_lists(said: str, users: Ids, lists: Iterable[Any], index: ItemIndex) -> Histories:
+    names: list[Any] = []
+    lengths = []
+    for user, items in zip(users.tolist(), lists, strict=True):
+        mine = listed(items, f"{said} {user!r}")
+        names += mine
+        lengths.append(len(mine))
+    rows = np.repeat(np.arange(len(lengths)), lengths)
+    places = index.places(names)
+    strange = np.flatnonzero(places < 0)
+    unknown = Unknown(len(strange), _examples(names[place] for place in strange)) if len(strange) else Unknown()
+    return Histories(users, _matrix(rows, places, None, (len(lengths), len(index))), unknown)
+
+
+def _from_frame(
+    frame: Any, index: ItemIndex, user: str, item: str, value: str | None, min_value: float | None
+) -> Histories:
+    rows, users = number_ids(read_column(frame, user), user)
+    column = read_column(frame, item)
+    if is_listing(column.type):
+        if value is not None:
+            raise InvalidParameterError(f"Expected no column of values beside lists of items, got value={value!r}.")
+        rows = np.repeat(rows, pc.list_value_length(column).to_numpy())
+        column = read_column(pa.table({item: pc.list_flatten(column)}), item)
+    codes, items = number_ids(column, item)
+    places, shape, seen = index.places(items)[codes], (len(users), len(index)), None
+    values = None if value is None else read_numbers(read_column(frame, value), value)
+    if values is not None:
+        liked = _liked(values, min_value)
+        check_content(values[liked])
+        if not liked.all():
+            seen = _only_seen(rows, places, liked, shape)
+            rows, places, codes, values = rows[liked], places[liked], codes[liked], values[liked]
+    unknown = places < 0
+    strange = Unknown(int(unknown.sum()), _examples(items[np.unique(codes[unknown])].tolist()))
+    return Histories(users, _matrix(rows, places, values, shape), strange, seen)
+
+
+def _liked(values: NDArray[np.float64], min_value: float | None) -> NDArray[np.bool_]:
+    """Which events say that an item was liked, by their values; NaN among them, to be refused."""
+    return (values != 0) if min_value is None else ~(values < min_value) & (values != 0)
+
+
+def _only_seen(
+    rows: Places, places: Places, liked: NDArray[np.bool_], shape: tuple[int, int]
+) -> sparse.csr_matrix | None:
+    """The known items that users touched and none of whose events says that they were liked; None without such."""
+    cells = rows * shape[1] + places
+    touched = ~liked & (places >= 0)
+    touched[touched] = ~np.isin(cells[touched], cells[liked & (places >= 0)])
+    return _matrix(rows[touched], places[touched], None, shape) if touched.any() else None
+
+
+def is_listing(kind: pa.DataType) -> bool:
+    """Whether each entry of an Arrow column is a list."""
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
+
+
+def _matrix(
+    rows: Places, places: Places, values: NDArray[np.float64] | None, shape: tuple[int, int]
+) -> sparse.csr_matrix:
+    """Canonical rows of the events whose place is known, each of value 1 where there are no values.
+
+    As `recvae.data.events.merge_events` makes them, in the time that a request has.
+    """
+    cells = rows * shape[1] + places
+    if len(places) and places.min() < 0:
+        known = places >= 0
+        cells, values = cells[known], None if values is None else values[known]
+    order = cells.argsort(kind="stable")
+    cells = cells[order]
+    # where the events of each cell begin, and where the last end
+    bounds = np.flatnonzero(np.concatenate([[True], cells[1:] != cells[:-1], [True]])[: len(cells) + 1])
+    first, sums = bounds[:-1], bounds[1:] - bounds[:-1]
+    if values is not None:
+        sums = np.add.reduceat(values[order], first)
+    row, column = np.divmod(cells[first], shape[1])
+    indptr = row.searchsorted(np.arange(shape[0] + 1))
+    index = np.int32 if max(*shape, len(cells)) < 2**31 else np.int64  # scipy's own choice, which takes it longer
+    return sparse.csr_matrix((sums.astype(np.float32), column.astype(index), indptr.astype(index)), shape=shape)
+
+
+def _examples(names: Iterable[Any]) -> tuple[Any, ...]:
+    """Three at most, the same whatever the order."""
+    return tuple(nsmallest(3, set(names)))
+
+
+def _take(values: Any, places: NDArray[Any]) -> pa.Array:
+    """Some of `values`, of the type that all of them have: texts are objects."""
+    values = np.asarray(values)
+    return pa.array(values[places], pa.string() if values.dtype == object else None)

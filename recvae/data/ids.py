@@ -1,0 +1,127 @@
+"""Raw ids and their places: which column an id means, be it a number or text. Built once, asked often."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recvae.errors import InvalidDataError, InvalidTypeError
+from recvae.utils.threads import lazy
+
+Ids = NDArray[Any]
+LISTING = ("tolist", "to_list", "to_pylist")  # numpy and pandas, polars, pyarrow
+
+
+class ItemIndex:
+    """The place of each known id, such as the column of each item of a model.
+
+    item_ids : ids in the order of their places, such as `model.item_ids_`: whole numbers or strings, none twice
+
+    Where one side has numbers and the other text, which depends on the file they came from, 7 is "7". Raises
+    InvalidTypeError for what are no ids, InvalidDataError for an id that stands twice.
+    """
+
+    def __init__(self, item_ids: Sequence[Any] | Ids):
+        ids = listed(item_ids, "known ids")
+        self._kind = id_kind(ids, "known ids")
+        self._places = {name: place for place, name in enumerate(ids)}
+        if len(self._places) < len(ids):
+            raise InvalidDataError(f"Expected ids without repetition, got {len(self._places)} distinct of {len(ids)}.")
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __iter__(self) -> Iterator[Any]:
+        """The ids in the order of their places."""
+        return iter(self._places)
+
+    def places(self, ids: Sequence[Any] | Ids) -> NDArray[np.int64]:
+        """The place of each id, -1 where it is not known. -> (len(ids),)
+
+        Raises InvalidTypeError for anything but whole numbers or strings, all of one kind.
+        """
+        names = listed(ids, "items")
+        kind = id_kind(names, "items")
+        if kind is str and self._kind is int:
+            find = self._written.get
+        else:
+            find = self._places.get
+            if kind is int and self._kind is str:
+                names = [str(name) for name in names]
+        return np.array([find(name, -1) for name in names], dtype=np.int64)
+
+    @lazy
+    def _written(self) -> dict[str, int]:
+        """The places of numbers by how these are written."""
+        return {str(name): place for name, place in self._places.items()}
+
+
+def listed(ids: Any, what: str) -> list[Any]:
+    """Ids as a list: from a list, tuple, set, numpy array, or a column of pandas, polars or pyarrow.
+
+    Raises InvalidTypeError for anything else, a string among it, which is one id and no list of ids.
+    """
+    if isinstance(ids, list):
+        return ids
+    if isinstance(ids, (tuple, set, frozenset, range)):
+        return list(ids)
+    listing = next((getattr(ids, name) for name in LISTING if hasattr(ids, name)), None)
+    found = None if listing is None else listing()
+    if not isinstance(found, list):
+        shown = f" {ids!r}" if isinstance(ids, str) else ""
+        raise InvalidTypeError(f"Expected a list of ids as {what}, got {type(ids).__name__}{shown}.")
+    return found
+
+
+def id_kind(ids: list[Any], what: str) -> type | None:
+    """What ids are: int or str, or None where there are none. Raises InvalidTypeError for anything else or both."""
+    kinds = set(map(type, ids))
+    if len(kinds) > 1 or not kinds <= {int, str}:  # numpy's are kin of these
+        kinds = {_kin(kind) for kind in kinds}
+    if len(kinds) > 1 or not kinds <= {int, str}:
+        odd = [name for name in ids if _kin(type(name)) not in (int, str)]
+        got = f"{type(odd[0]).__name__} {odd[0]!r:.40}" if odd else "both"
+        raise InvalidTypeError(f"Expected whole numbers or strings as {what}, all of one kind, got {got}.")
+    return next(iter(kinds), None)
+
+
+def id_array(ids: list[Any], what: str) -> Ids:
+    """Ids as `Interactions` has them: numbers as such, texts as objects. Raises InvalidTypeError, InvalidDataError."""
+    if id_kind(ids, what) is str:
+        return np.array(ids, dtype=object)
+    try:
+        return np.array(ids, dtype=np.uint64 if max(ids, default=0) > np.iinfo(np.int64).max else np.int64)
+    except OverflowError as error:
+        raise InvalidDataError(f"Expected numbers of 64 bits as {what}, got others: {error}.") from error
+
+
+def match_ids(ids: Ids, known: Ids) -> NDArray[np.int64]:
+    """The position of each id among those known, -1 where it is not; read as `ItemIndex` reads them."""
+    return ItemIndex(known).places(ids)
+
+
+def as_ids(ids: Sequence[Any] | Ids | None, expected: int, name: str) -> Ids:
+    """So many raw ids as an array, 0, 1, 2, ... where none are given. Raises InvalidDataError."""
+    made = np.arange(expected) if ids is None else np.asarray(ids)
+    if made.dtype.kind == "f":  # numpy has no integers for a list like [1, 2**63]
+        made = np.asarray(ids, dtype=object)
+    if made.shape != (expected,):
+        raise InvalidDataError(f"Expected {expected} {name}, one for each row or column, got shape {made.shape}.")
+    kinds = set(map(type, made.tolist()))
+    if len(kinds) > 1 or not kinds <= {int, str}:
+        raise InvalidDataError(
+            f"Expected {name} to be all whole numbers or all strings, got {sorted(kind.__name__ for kind in kinds)}."
+        )
+    n_distinct = len(set(made.tolist()))
+    if n_distinct != expected:
+        raise InvalidDataError(f"Expected {name} without repetition, got {n_distinct} distinct of {expected}.")
+    return id_array(made.tolist(), name) if made.dtype == object else made
+
+
+def _kin(kind: type) -> type:
+    if issubclass(kind, str):
+        return str
+    return int if issubclass(kind, (int, np.integer)) and kind is not bool else kind

@@ -1,0 +1,1 @@
+"""Parquet files of events, also those larger than memory."""

@@ -1,0 +1,262 @@
+"""Parquet files as others write them: which there are, where each asked column is, and of which type it is in all.
+
+A folder may hold folders. Where these are called `column=value`, as Spark and Hive write them, that is a column of the
+files in them. Names that begin with _ or . are passed over. A column that was not asked for is not looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import pyarrow as pa
+import pyarrow.fs
+import pyarrow.parquet
+
+from recvae.errors import InvalidDataError
+from recvae.utils.threads import lazy
+
+NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
+N_IDS = 2  # so many of the asked columns, the first ones, are ids
+
+
+@dataclass(frozen=True)
+class ParquetFile:
+    """A file.
+
+    names : its columns, in their order
+    types : of the asked columns, as the file has them; None for one that is in the name of its folder
+    partition : columns in the names of its folders, as text
+    """
+
+    path: str
+    names: tuple[str, ...]
+    types: tuple[pa.DataType | None, ...]
+    partition: dict[str, str | None]
+
+
+@dataclass(frozen=True)
+class ParquetFiles:
+    """Files, in the order of their names, all of which have the asked columns, of types that can be brought to one."""
+
+    columns: tuple[str, ...]
+    parts: tuple[ParquetFile, ...]
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """Where the files are."""
+        return tuple(part.path for part in self.parts)
+
+    @lazy
+    def schema(self) -> pa.Schema:
+        """The asked columns, of the type that holds what all files have; texts as such, in whatever coding."""
+        return pa.schema([(name, self._type(index)) for index, name in enumerate(self.columns)])
+
+    @lazy
+    def constants(self) -> dict[str, dict[str, pa.Scalar]]:
+        """By column, then by path, the values of those that are in names of folders."""
+        found: dict[str, dict[str, pa.Scalar]] = {}
+        for index, name in enumerate(self.columns):
+            parts = [part for part in self.parts if part.types[index] is None]
+            if parts:
+                texts = pa.array([part.partition[name] for part in parts], pa.string())
+                try:
+                    values = texts.cast(self.schema.field(name).type)
+                except pa.ArrowException as error:
+                    raise InvalidDataError(
+                        f"Expected {name!r} to be of one type in all files, got {self.schema.field(name).type} in some "
+                        f"and {name}={texts[0]} as the name of the folder of {parts[0].path}: {error}."
+                    ) from error
+                found[name] = dict(zip((part.path for part in parts), values, strict=True))
+        return found
+
+    def read(self) -> pa.Table:
+        """The asked columns in memory, in the order of the files. Texts are dictionaries: each is held once."""
+        tables = [self._read(list(parts)) for _, parts in groupby(self.parts, key=lambda part: part.types)]
+        if len(tables) > 1:
+            tables = [table.cast(_encoded(self.schema)) for table in tables]
+        return pa.concat_tables(tables)
+
+    def _read(self, parts: list[ParquetFile]) -> pa.Table:
+        """Files whose types are the same."""
+        from pyarrow import dataset  # not before it is needed: it imports pandas, where that is installed
+
+        system, types = pyarrow.fs.LocalFileSystem(), dict(zip(self.columns, parts[0].types, strict=True))
+        texts = [name for name, kind in types.items() if kind is not None and _is_text(kind)]
+        kind = dataset.ParquetFileFormat(dictionary_columns=texts)
+        fields = [(name, self.schema.field(name).type if found is None else found) for name, found in types.items()]
+        fields = [(name, pa.dictionary(pa.int32(), found) if name in texts else found) for name, found in fields]
+        fragments = [kind.make_fragment(part.path, system, self._partition(part.path)) for part in parts]
+        files = dataset.FileSystemDataset(fragments, pa.schema(fields), kind, system)
+        table: pa.Table = files.to_table(columns={name: dataset.field(name) for name in self.columns})
+        return table
+
+    def _partition(self, path: str) -> Any:
+        """What the folder says of the asked columns, as an expression."""
+        from pyarrow import dataset
+
+        found = dataset.scalar(True)
+        for name, values in self.constants.items():
+            if (value := values.get(path)) is not None:
+                field = dataset.field(name)
+                found = found & (field == value if value.is_valid else field.is_null())
+        return found
+
+    def _type(self, index: int) -> pa.DataType:
+        name, found = self.columns[index], None
+        for part in self.parts:
+            kind = part.types[index]
+            if kind is None or kind == found:
+                continue
+            try:
+                found = kind if found is None else _common(found, kind)
+            except pa.ArrowException as error:
+                raise InvalidDataError(
+                    f"Expected {name!r} to be of one type in all files, got {kind} in {part.path} and {found} in files "
+                    f"before it."
+                ) from error
+        if found is not None:
+            return plain(found)
+        return _written([part.partition[name] for part in self.parts], index < N_IDS)
+
+
+def find_files(path: Path, columns: Sequence[str]) -> ParquetFiles:
+    """A Parquet file, or those of a folder, which have the named columns, of which the first two are ids.
+
+    Raises InvalidDataError that names the first file which lacks a column, has it twice or of another type; OSError
+    and ArrowException as they come.
+    """
+    columns = tuple(columns)
+    if len(set(columns)) < len(columns):
+        raise InvalidDataError(f"Expected different columns for users, items and values, got {list(columns)}.")
+    root = path.absolute()
+    files = sorted(str(file) for file in _walk(root, (root.resolve(),))) if root.is_dir() else [str(root)]
+    if not files:
+        raise InvalidDataError(f"Expected Parquet files in the folder {path}, got none.")
+    found = ParquetFiles(columns, tuple(_file(file, root, columns) for file in files))
+    _ = found.schema, found.constants  # types are looked at now
+    return found
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    """Whether a column is of text, not coded."""
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+
+
+def row_reader(files: ParquetFiles) -> Callable[[pa.Table], Iterator[pa.Table]]:
+    """A function of rows (path, group) that yields the rows of those row groups: columns as in `files.schema`.
+
+    A function in a function goes to other processes as code: these need not import this package.
+    """
+    schema, constants = files.schema, files.constants
+
+    def read(places: pa.Table) -> Iterator[pa.Table]:
+        for path, group in zip(places["path"].to_pylist(), places["group"].to_pylist(), strict=True):
+            given = {name: values[path] for name, values in constants.items() if path in values}
+            own = [name for name in schema.names if name not in given]
+            with pyarrow.parquet.ParquetFile(path) as file:
+                for batch in file.iter_batches(row_groups=[group], columns=own):
+                    # by name alone: a name with a dot in it may have brought other columns along
+                    columns = [
+                        pa.repeat(given[field.name], len(batch)) if field.name in given else batch.column(field.name)
+                        for field in schema
+                    ]
+                    made = [column.cast(field.type) for column, field in zip(columns, schema, strict=True)]
+                    yield pa.table(made, schema=schema)
+
+    return read
+
+
+def row_groups(files: ParquetFiles) -> pa.Table:
+    """The row groups of all files: path, group."""
+    counts = [pyarrow.parquet.read_metadata(path).num_row_groups for path in files.paths]
+    groups = [group for count in counts for group in range(count)]
+    paths = [path for path, count in zip(files.paths, counts, strict=True) for _ in range(count)]
+    return pa.table({"path": pa.array(paths, pa.string()), "group": pa.array(groups, pa.int64())})
+
+
+def _walk(folder: Path, above: tuple[Path, ...]) -> Iterator[Path]:
+    """The files in a folder and in those within it, links among them; `above` are the folders on the way there."""
+    for path in folder.iterdir():
+        if path.name.startswith(("_", ".")):
+            continue
+        if not path.is_dir():
+            yield path
+        elif (real := path.resolve()) in above:
+            raise InvalidDataError(f"Expected a folder of Parquet files, got a loop: {path} leads back to {real}.")
+        else:
+            yield from _walk(path, (*above, real))
+
+
+def _file(path: str, root: Path, columns: tuple[str, ...]) -> ParquetFile:
+    try:
+        schema = pyarrow.parquet.read_schema(path)
+    except FileNotFoundError:
+        raise
+    except (pa.ArrowException, OSError) as error:
+        raise pa.ArrowInvalid(f"{path}: {error}") from error
+    names, partition = tuple(schema.names), dict(_partitions(Path(path), root))
+    for name in columns:
+        if (count := names.count(name)) > 1 or (count == 0 and name not in partition):
+            state = f"stands {count} times" if count else "is missing"
+            known = [*names, *(name for name in partition if name not in names)]
+            raise InvalidDataError(f"Expected one column {name!r}, but it {state} in {path}; the columns are {known}.")
+    return ParquetFile(
+        path, names, tuple(schema.field(name).type if name in names else None for name in columns), partition
+    )
+
+
+def _partitions(path: Path, root: Path) -> Iterator[tuple[str, str | None]]:
+    """The columns in the names of the folders between the root and a file."""
+    if path != root:
+        for folder in path.relative_to(root).parts[:-1]:
+            name, sign, value = folder.partition("=")
+            if name and sign:
+                yield unquote(name), None if value == NO_VALUE else unquote(value)
+
+
+def _written(texts: list[str | None], is_id: bool) -> pa.DataType:
+    """The type of values that came as text: ids are integers where all are written as such, so that 007 stays 007."""
+    column = pa.array(texts, pa.string())
+    for kind in (pa.int64(), *(() if is_id else (pa.float64(), pa.date32(), pa.timestamp("us")))):
+        try:
+            found = column.cast(kind)
+        except pa.ArrowException:
+            continue
+        if not is_id or found.cast(pa.string()).equals(column):
+            return kind
+    return pa.string()
+
+
+def plain(kind: pa.DataType) -> pa.DataType:
+    """Text as one type, in whatever coding; a list as one of these."""
+    if pa.types.is_dictionary(kind):
+        return plain(kind.value_type)
+    if _is_text(kind):
+        return pa.string()
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        return pa.list_(plain(kind.value_type))
+    return kind
+
+
+def _common(one: pa.DataType, other: pa.DataType) -> pa.DataType:
+    """The type that holds both. Raises ArrowException."""
+    one, other = plain(one), plain(other)
+    if pa.types.is_list(one) and pa.types.is_list(other):
+        return pa.list_(_common(one.value_type, other.value_type))
+    schemas = [pa.schema([("column", kind)]) for kind in (one, other)]
+    return pa.unify_schemas(schemas, promote_options="permissive").field(0).type
+
+
+def _encoded(schema: pa.Schema) -> pa.Schema:
+    """The same with texts as dictionaries."""
+    return pa.schema(
+        [
+            (field.name, pa.dictionary(pa.int32(), field.type) if _is_text(field.type) else field.type)
+            for field in schema
+        ]
+    )

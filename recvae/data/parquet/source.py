@@ -1,0 +1,73 @@
+"""Parquet files of events, looked at before they are read: which files, which columns, of what kind."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from recvae.data.events import check_min_value
+from recvae.data.histories import is_listing
+from recvae.data.parquet.files import ParquetFiles
+from recvae.data.tables.frames import check_ids, check_numbers, parquet_parts
+from recvae.errors import InvalidDataError, InvalidParameterError
+from recvae.utils.paths import input_path, relation_of
+
+
+@dataclass(frozen=True)
+class Source:
+    """Parquet files, and which of their columns count.
+
+    lists : whether a row is a user with all items, and not an event
+    """
+
+    path: Path
+    files: ParquetFiles
+    user: str
+    item: str
+    value: str | None
+    min_value: float | None
+    lists: bool
+
+    def state(self) -> list[dict[str, Any]]:
+        """Name, size and time of change of each file: another state is another input."""
+        root = self.path.absolute()
+        names = [str(Path(path).relative_to(root)) for path in self.files.paths]
+        if not self.path.is_dir():
+            names = [root.resolve().name]
+        stats = [(name, Path(path).stat()) for name, path in zip(names, self.files.paths, strict=True)]
+        return [{"file": name, "bytes": stat.st_size, "modified": stat.st_mtime_ns} for name, stat in stats]
+
+    def check_apart(self, folder: Path) -> None:
+        """Refuse a folder to write to that lies within what is read, or holds it."""
+        if relation_of(folder, self.path):
+            raise InvalidParameterError(
+                f"Expected a folder for the parts outside of {self.path}, which is read, got {folder}."
+            )
+
+
+def find_source(path: str | Path, user: str, item: str, value: str | None, min_value: float | None) -> Source:
+    """The Parquet file or folder at `path`, its columns looked at and not yet its events.
+
+    Raises DataNotFoundError, InvalidDataError for another kind of file, missing columns and columns of another kind
+    than ids and numbers, in all files or in one, InvalidParameterError for a `value` or `min_value` without use.
+    """
+    path = input_path(path)
+    if min_value is not None and value is None:
+        raise InvalidParameterError(f"Expected the column of values for min_value={min_value}, got value=None.")
+    if min_value is not None:
+        check_min_value(min_value)
+    if not path.is_dir() and path.suffix.lower() != ".parquet":
+        raise InvalidDataError(f"Expected a Parquet file (.parquet) or a folder of such, got {path}.")
+    parts = parquet_parts(path, [user, item] + ([] if value is None else [value]))
+    kinds = {name: parts.schema.field(name).type for name in (user, item)}
+    lists = is_listing(kinds[item])
+    if lists:
+        kinds[item] = kinds[item].value_type
+    for name, kind in kinds.items():
+        check_ids(kind, name)
+    if value is not None:
+        check_numbers(parts.schema.field(value).type, value)
+    if lists and value is not None:
+        raise InvalidParameterError(f"Expected no column of values beside lists of items, got value={value!r}.")
+    return Source(path, parts, user, item, value, min_value, lists)

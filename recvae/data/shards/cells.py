@@ -1,0 +1,197 @@
+"""Stored events -> one cell for each (user, item) pair, in order, in files: what shards are then made of.
+
+Memory holds a number for each user and each item, and a block of cells, however many events there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from recvae.data.rows import check_content
+from recvae.data.shards.ids_file import read_ids, write_ids
+from recvae.data.shards.numbered import NumberedEvents
+from recvae.data.shards.shard_file import ITEMS, USERS, Rows, is_sound
+from recvae.errors import InvalidDataError
+from recvae.utils.files import writing
+from recvae.utils.folder import Manifest, Written, digest_of, load_manifest
+
+KIND = "cells"
+AT_A_TIME = 1 << 20  # rows of a query's result
+BLOCK = 1 << 22  # cells
+ARRAYS = {"lengths": np.int64, "counts": np.int64, "items": np.int32, "values": np.float32}
+
+Cell = tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class Cells:
+    """The cells in a folder, by user.
+
+    lengths, counts : how many cells each user, and each item, has
+    has_values : whether values other than 1 are kept
+    """
+
+    folder: Path
+    lengths: NDArray[np.int64]
+    counts: NDArray[np.int64]
+    starts: NDArray[np.int64]
+    has_values: bool
+
+    @classmethod
+    def open(cls, folder: Path) -> Cells | None:
+        """What `store_cells` has put there; None where it has not, or not all of it is whole and fits together."""
+        try:
+            manifest = load_manifest(folder, KIND, Written)
+            if manifest is None or not all(part.is_whole(folder) for part in manifest.parts):
+                return None
+            names = {part.file for part in manifest.parts}
+            if names - {"values"} != {USERS, ITEMS, "lengths", "counts", "items"}:
+                return None
+            lengths, counts = (np.fromfile(folder / name, ARRAYS[name]) for name in ("lengths", "counts"))
+            read_ids(folder / USERS, len(lengths))
+            read_ids(folder / ITEMS, len(counts))
+        except (InvalidDataError, OSError):
+            return None
+        starts = np.concatenate([[0], np.cumsum(lengths)])
+        cells = cls(folder, lengths, counts, starts, "values" in names)
+        return cells if cells._is_sound() else None
+
+    def _is_sound(self) -> bool:
+        """Whether all files tell of the same cells."""
+        n_cells, found = int(self.starts[-1]), np.zeros_like(self.counts)
+        sizes = [(self.folder / name).stat().st_size for name in ("items", *["values"][: self.has_values])]
+        if not len(self.lengths) or self.lengths.min() < 1 or self.lengths.max() > len(self.counts):
+            return False
+        if any(size != 4 * n_cells for size in sizes):
+            return False
+        for users, items, values in self.blocks():
+            bounds = self.starts[users.start : users.stop + 1] - self.starts[users.start]
+            if not is_sound(Rows(bounds, items, values), len(bounds) - 1, len(items), len(self.counts)):
+                return False
+            found += np.bincount(items, minlength=len(found))
+        return bool((found == self.counts).all())
+
+    def blocks(self, first: int = 0, last: int | None = None) -> Iterator[tuple[slice, Any, Any]]:
+        """Cells of the users from `first` on, before `last`: the users of a block, their items, and values or None."""
+        last = len(self.lengths) if last is None else last
+        bounds = cut(self.lengths[first:last], last - first, BLOCK)
+        for start, stop in zip(first + bounds[:-1], first + bounds[1:], strict=True):
+            cells = int(self.starts[start]), int(self.starts[stop] - self.starts[start])
+            values = self._read("values", *cells) if self.has_values else None
+            yield slice(int(start), int(stop)), self._read("items", *cells), values
+
+    def _read(self, name: str, start: int, count: int) -> NDArray[Any]:
+        kind = np.dtype(ARRAYS[name])
+        found = np.fromfile(self.folder / name, kind, count, offset=start * kind.itemsize)
+        if len(found) < count:
+            raise InvalidDataError(f"The file {self.folder / name} has become shorter; run the same command again.")
+        return found
+
+
+def cut(lengths: NDArray[np.int64], most_users: int, most_events: int) -> NDArray[np.int64]:
+    """Bounds of runs of users, each of at most so many users and events; a user with more events stands alone."""
+    ends = np.cumsum(lengths)
+    bounds = [0]
+    while (start := bounds[-1]) < len(lengths):
+        before = ends[start - 1] if start else 0
+        stop = int(np.searchsorted(ends, before + most_events, side="right"))
+        bounds.append(min(max(stop, start + 1), start + most_users, len(lengths)))
+    return np.array(bounds, dtype=np.int64)
+
+
+def store_cells(events: NumberedEvents, folder: Path) -> Cells:
+    """Make the files of `Cells` in a new folder. Raises as `StoredEvents`, and OutputError."""
+    with writing(folder):
+        folder.mkdir(parents=True)
+    events.check_events()
+    sizes = [
+        write_ids(folder / name, events.ids(column, AT_A_TIME)) for name, column in ((USERS, "user"), (ITEMS, "item"))
+    ]
+    lengths, counts = (np.zeros(size, dtype=np.int64) for size in sizes)
+    with _Columns(folder) as columns:
+        for users, items, values in merged(events.numbered(folder / USERS, folder / ITEMS, AT_A_TIME)):
+            columns.add(items, values)
+            found = np.bincount(users - users[0])
+            lengths[users[0] : users[-1] + 1] += found
+            counts += np.bincount(items, minlength=len(counts))
+    for name, array in (("lengths", lengths), ("counts", counts)):
+        with writing(folder / name):
+            (folder / name).write_bytes(array.tobytes())
+    with writing(folder):
+        paths = sorted(folder.iterdir())
+        parts = [Written(file=path.name, bytes=path.stat().st_size, sha256=digest_of(path)) for path in paths]
+    Manifest(KIND, {}, parts, True).write(folder)
+    starts = np.concatenate([[0], np.cumsum(lengths)])
+    return Cells(folder, lengths, counts, starts, (folder / "values").exists())
+
+
+def merged(batches: Iterable[pa.RecordBatch]) -> Iterator[Cell]:
+    """Rows in the order of user and item, values added up where a pair repeats; without values each row counts 1.
+
+    Sums are of float64 in the order of the rows, so that they depend on nothing else.
+    """
+    held = None
+    for batch in batches:
+        table = pa.Table.from_batches([batch])
+        table = table if held is None else pa.concat_tables([held, table])
+        pairs = table["user"].to_numpy().astype(np.int64) << 32 | table["item"].to_numpy()
+        last = int(np.searchsorted(pairs, pairs[-1]))  # whether a pair is whole shows where the next one begins
+        if last:
+            yield _sums(table[:last])
+        held = table[last:]
+    if held is not None:
+        yield _sums(held)
+
+
+def _sums(table: pa.Table) -> Cell:
+    users, items = table["user"].to_numpy(), table["item"].to_numpy()
+    new = (users[1:] != users[:-1]) | (items[1:] != items[:-1])
+    starts = np.flatnonzero(np.concatenate([[True], new]))
+    if "value" in table.column_names:
+        sums = np.add.reduceat(table["value"].to_numpy(), starts)
+    else:
+        sums = np.diff(np.append(starts, len(users)))
+    sums = sums.astype(np.float32)
+    check_content(sums)  # of values that were within the limits
+    return users[starts], items[starts], sums
+
+
+class _Columns:
+    """The files of items and, from the first value that is not 1 on, of values."""
+
+    def __init__(self, folder: Path):
+        self._folder, self._files = folder, ExitStack()
+        self._values: BinaryIO | None = None
+        self._n_ones = 0
+
+    def __enter__(self) -> _Columns:
+        self._items = self._open("items")
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        with writing(self._folder):  # the last bytes are written now
+            self._files.close()
+
+    def add(self, items: NDArray[np.int32], values: NDArray[np.float32]) -> None:
+        with writing(self._folder):
+            self._items.write(items.astype(np.int32, copy=False).tobytes())
+            if self._values is None and (values == 1).all():
+                self._n_ones += len(values)
+                return
+            if self._values is None:
+                self._values = self._open("values")
+                for start in range(0, self._n_ones, BLOCK):
+                    self._values.write(np.ones(min(BLOCK, self._n_ones - start), np.float32).tobytes())
+            self._values.write(values.tobytes())
+
+    def _open(self, name: str) -> BinaryIO:
+        with writing(self._folder / name):
+            return self._files.enter_context((self._folder / name).open("wb"))

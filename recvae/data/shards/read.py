@@ -1,0 +1,244 @@
+"""A folder of shards: users x items that stay on disk, and come as CSR matrices a piece at a time."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from scipy import sparse
+
+from recvae.data.ids import Ids
+from recvae.data.rows import LARGEST, VALUES, Values
+from recvae.data.shards.ids_file import read_counts, read_ids
+from recvae.data.shards.shard_file import (
+    ITEMS,
+    KIND,
+    REMEDY,
+    USERS,
+    Piece,
+    Rows,
+    heldout_names,
+    is_shard,
+    joined,
+    read_lengths,
+    read_shard,
+    shard_name,
+)
+from recvae.data.splits.holdout import Holdout
+from recvae.data.splits.strong import hold_out
+from recvae.errors import DataNotFoundError, InvalidDataError, InvalidParameterError, InvalidTypeError, OutOfRangeError
+from recvae.utils.checks import check_share
+from recvae.utils.folder import MANIFEST, Manifest, check_integer, load_manifest, sound_manifest
+from recvae.utils.paths import input_path
+from recvae.utils.threads import lazy
+
+
+class Shards:
+    """What `write_shards` has put into a folder: training users, in ascending order of raw id, over the items.
+
+    Attributes
+    ----------
+    n_users, n_items, n_events : of the training users
+    values : how models read the numbers, as in `Interactions`
+    heldout_users : how many users there are in `valid`, and in `test`, None where all are in the shards
+    bounds : (shards + 1,), the row at which each shard begins, and the number of rows
+
+    Opening looks at the manifest and at the size of each file, and reads nothing else. Raises DataNotFoundError where
+    there are no shards, InvalidDataError where they are not finished, and for a file that is missing or cut.
+    """
+
+    def __init__(self, folder: str | Path):
+        self.folder = input_path(folder)
+        manifest = _finished(self.folder)
+        with sound_manifest(self.folder):
+            _check(manifest)
+        self._settings, self._files = manifest.settings, {piece.file: piece for piece in manifest.parts}
+        self.pieces = [piece for piece in manifest.parts if is_shard(piece.file)]
+        self.bounds = np.cumsum([0, *(piece.rows for piece in self.pieces)])
+        self.n_users, self.n_events = int(self.bounds[-1]), sum(piece.events for piece in self.pieces)
+        self.values: Values = self._settings["values"]
+        self.heldout_users: int | None = self._settings["heldout_users"]
+        self.n_items, self._fingerprint = self._files[ITEMS].rows, str(manifest.facts["fingerprint"])
+        self.check()
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Users and items, as a matrix has them."""
+        return self.n_users, self.n_items
+
+    @property
+    def nnz(self) -> int:
+        """Events, as a sparse matrix has them."""
+        return self.n_events
+
+    def __repr__(self) -> str:
+        return (
+            f"Shards({self.n_users:,} users x {self.n_items:,} items, {self.n_events:,} events, values="
+            f"{self.values!r}, {len(self.pieces):,} shards in {self.folder})"
+        )
+
+    def check(self, deep: bool = False) -> None:
+        """Hold each file against its size or, if `deep`, each byte against the digest. Raises InvalidDataError."""
+        for piece in self._files.values():
+            path = self.folder / piece.file
+            if not path.exists():
+                raise InvalidDataError(f"Expected the file {path}, which is missing; {REMEDY}.")
+            if not piece.has_size(self.folder):
+                size = path.stat().st_size
+                raise InvalidDataError(f"Expected {piece.bytes:,} bytes in {path}, got {size:,}; {REMEDY}.")
+            if deep and not piece.is_whole(self.folder):
+                raise InvalidDataError(f"Expected {path} as it was written, got other content; {REMEDY}.")
+
+    @lazy
+    def item_ids(self) -> Ids:
+        """Raw ids of the columns, as `Interactions` has them."""
+        ids: Ids = read_ids(self.folder / ITEMS, self.n_items).to_numpy()
+        return ids
+
+    @lazy
+    def item_counts(self) -> NDArray[np.int64]:
+        """How many of the users have each item."""
+        return read_counts(self.folder / ITEMS, self.n_items, self.n_events)
+
+    @lazy
+    def user_ids(self) -> pa.ChunkedArray:
+        """Raw ids of the rows, as Arrow has them: Python objects of millions of texts would take much memory."""
+        return read_ids(self.folder / USERS, self.n_users)
+
+    @property
+    def valid(self) -> Holdout:
+        """The validation users, in memory: those of `strong_split`. Raises InvalidParameterError where none are."""
+        return self._holdout("valid", "validation")
+
+    @property
+    def test(self) -> Holdout:
+        """The test users, as `valid`."""
+        return self._holdout("test", "test")
+
+    def mean_value(self) -> float:
+        """The mean of the events' values, as `values` reads them."""
+        return sum(piece.total for piece in self.pieces) / self.n_events
+
+    def fingerprint(self) -> str:
+        """The digest that `Interactions.fingerprint` gives for the same users, items and events."""
+        return self._fingerprint
+
+    def stored(self, number: int) -> Rows:
+        """The arrays of a shard, not to be written to. Raises as `shard`."""
+        return read_shard(self.folder, self._piece(number), self.n_items)
+
+    def lengths(self, number: int) -> NDArray[np.int64]:
+        """How many events each user of a shard has. Raises as `shard`."""
+        return read_lengths(self.folder, self._piece(number))
+
+    def shard(self, number: int) -> sparse.csr_matrix:
+        """The users of a shard, over the bytes of its file: not to be written to. -> (users, n_items) float32
+
+        Raises OutOfRangeError, and InvalidDataError where the file is not as it was written.
+        """
+        return self.stored(number).matrix(self.n_items)
+
+    def rows(self, start: int, stop: int) -> sparse.csr_matrix:
+        """The users from `start` on, before `stop`, copied into memory. Raises as `take`."""
+        if not 0 <= start <= stop <= self.n_users:
+            raise OutOfRangeError(f"Expected 0 <= start <= stop <= {self.n_users}, got {start} and {stop}.")
+        return self.take(np.arange(start, stop))
+
+    def take(self, rows: Any) -> sparse.csr_matrix:
+        """Users by their rows, in any order, copied into memory. -> (len(rows), n_items) float32
+
+        Raises OutOfRangeError, InvalidTypeError for anything but whole numbers, and as `shard`.
+        """
+        wanted = np.asarray(rows)
+        if wanted.size == 0:
+            return sparse.csr_matrix((0, self.n_items), dtype=np.float32)
+        return self.stored_rows(wanted).matrix(self.n_items)
+
+    def stored_rows(self, wanted: NDArray[Any]) -> Rows:
+        """The arrays of what `take` gives."""
+        if wanted.dtype.kind not in "iu" or wanted.ndim != 1:
+            raise InvalidTypeError(f"Expected a list of whole numbers as rows, got {wanted.dtype} {wanted.shape}.")
+        if wanted.min() < 0 or wanted.max() >= self.n_users:
+            odd = wanted[(wanted < 0) | (wanted >= self.n_users)][0]
+            raise OutOfRangeError(f"Expected rows from 0 to {self.n_users - 1}, got {odd}.")
+        by_shard = np.argsort(wanted, kind="stable")
+        found = joined(list(self._taken(wanted[by_shard].astype(np.int64))))
+        back = np.empty_like(by_shard)
+        back[by_shard] = np.arange(len(back))
+        return found.take(back)
+
+    def _piece(self, number: int) -> Piece:
+        if not 0 <= number < len(self.pieces):
+            raise OutOfRangeError(f"Expected a shard from 0 to {len(self.pieces) - 1}, got {number}.")
+        return self.pieces[number]
+
+    def _taken(self, wanted: NDArray[np.int64]) -> Iterator[Rows]:
+        """Rows in ascending order, shard by shard."""
+        numbers = np.searchsorted(self.bounds, wanted, side="right") - 1
+        for number in np.unique(numbers):
+            yield self.stored(int(number)).take(wanted[numbers == number] - self.bounds[number])
+
+    def _holdout(self, part: str, purpose: str) -> Holdout:
+        names = heldout_names(part)
+        if names[1] not in self._files:
+            raise InvalidParameterError(
+                f"Expected shards written with heldout_users (--heldout-users), got {self.folder} without."
+            )
+        users: Ids = read_ids(self.folder / names[0], self._files[names[1]].rows).to_numpy()
+        matrix = read_shard(self.folder, self._files[names[1]], self.n_items).matrix(self.n_items)
+        seed, share = self._settings["split_seed"], self._settings["test_share"]
+        training = {"item_counts": self.item_counts, "n_train": self.n_users, "item_ids": self.item_ids}
+        return hold_out(matrix, users, share, seed, purpose, **training)
+
+
+def _check(manifest: Manifest[Piece]) -> None:
+    """Raise ValueError or KeyError where the parts, settings and facts do not fit each other."""
+    settings, facts = manifest.settings, manifest.facts
+    if settings["values"] not in VALUES:
+        raise ValueError(f"expected values to be one of {', '.join(VALUES)}, got {settings['values']!r:.80}")
+    check_integer("split_seed", settings["split_seed"], high=2**32 - 1)
+    check_share("test_share", settings["test_share"])
+    files = {piece.file: piece for piece in manifest.parts}
+    shards = [piece for piece in manifest.parts if is_shard(piece.file)]
+    heldout = [heldout_names(part) for part in ("valid", "test")]
+    names = [ITEMS, USERS, *(shard_name(number) for number in range(len(shards)))]
+    if settings["heldout_users"] is not None:
+        check_integer("heldout_users", settings["heldout_users"], 1)
+        names += [name for pair in heldout for name in pair]
+    if sorted(files) != sorted(names) or [piece.file for piece in shards] != sorted(piece.file for piece in shards):
+        raise ValueError(f"expected the files {', '.join(names)}"[:150])
+    n_users, n_events = sum(piece.rows for piece in shards), sum(piece.events for piece in shards)
+    n_items = files[ITEMS].rows
+    if files[USERS].rows != n_users or not n_items <= n_events:
+        raise ValueError(f"{files[USERS].rows} users and {n_items} items do not fit {n_events} events of {n_users}")
+    for users, rows in heldout:
+        if users in files and files[users].rows != files[rows].rows:
+            raise ValueError(f"{users} and {rows} have different numbers of rows")
+    for piece in manifest.parts:
+        most = piece.events * (1 if settings["values"] == "binary" else LARGEST)
+        if not min(piece.events, 1e-30) <= piece.total <= most or (most == piece.events != piece.total):
+            raise ValueError(f"a total of {piece.total} does not fit {piece.events} events in {piece.file}")
+    for name, count in (("users", n_users), ("items", n_items), ("events", n_events)):
+        if facts[name] != count:
+            raise ValueError(f"expected {count} {name}, got {facts[name]!r:.80}")
+    if not re.fullmatch("[0-9a-f]{32}", facts["fingerprint"]):
+        raise ValueError(f"expected a fingerprint, got {facts['fingerprint']!r:.80}")
+
+
+def _finished(folder: Path) -> Manifest[Piece]:
+    manifest = load_manifest(folder, KIND, Piece)
+    if manifest is None:
+        raise DataNotFoundError(
+            f"Expected a folder of shards, as recvae shard writes it, got {folder} without {MANIFEST}."
+        )
+    if not manifest.done:
+        raise InvalidDataError(
+            f"Expected shards that are finished, got {folder}, which is not; run the recvae shard command that began "
+            f"it once more."
+        )
+    return manifest

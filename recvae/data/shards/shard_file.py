@@ -1,0 +1,178 @@
+"""A shard: whole users in one Arrow file, uncompressed, so that its arrays are those of a CSR matrix as they lie."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from scipy import sparse
+
+from recvae.data.rows import LARGEST
+from recvae.errors import InvalidDataError
+from recvae.utils.folder import Written, check_integer, check_number
+
+KIND = "shards"
+USERS, ITEMS = "users.parquet", "items.parquet"  # raw ids of rows and columns, in their order
+LISTS = [("items", pa.list_(pa.int32())), ("values", pa.list_(pa.float32()))]
+SCHEMAS = [pa.schema(LISTS[:1]), pa.schema(LISTS)]
+# what Arrow and numpy make of damaged files
+ODD = (OSError, pa.ArrowException, MemoryError, LookupError, TypeError, ValueError, OverflowError)
+REMEDY = "run the recvae shard command that wrote it once more, which makes anew what is damaged"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Piece(Written):
+    """A file of the folder: a shard, or ids.
+
+    rows, events : users or ids, and events
+    total : sum of the values as `values` reads them
+    """
+
+    rows: int
+    events: int = 0
+    total: float = 0.0
+
+    def check(self) -> None:
+        super().check()
+        check_integer("rows", self.rows, 1)
+        check_integer("events", self.events)
+        check_number("total", self.total, 0)
+        # nothing is compressed: so no file claims more than there is
+        if self.file.endswith(".arrow") and 4 * (self.rows + 1 + self.events) > self.bytes:
+            raise ValueError(f"expected {self.rows} rows and {self.events} events in {self.bytes} bytes")
+
+
+def shard_name(number: int) -> str:
+    """The file of a shard."""
+    return f"shard-{number:05}.arrow"
+
+
+def heldout_names(part: str) -> tuple[str, str]:
+    """The files of ids and rows of the users that are kept out of training as "valid" or "test"."""
+    return f"{part}-users.parquet", f"{part}.arrow"
+
+
+def is_shard(name: str) -> bool:
+    """Whether a file holds training users, and not others or ids."""
+    return name.startswith("shard-")
+
+
+@dataclass(frozen=True)
+class Rows:
+    """CSR arrays of some users; without `values` each is 1."""
+
+    indptr: NDArray[Any]  # (users + 1,)
+    items: NDArray[np.int32]  # (events,)
+    values: NDArray[np.float32] | None
+
+    def __len__(self) -> int:
+        return len(self.indptr) - 1
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        return np.diff(self.indptr).astype(np.int64)
+
+    @property
+    def data(self) -> NDArray[np.float32]:
+        """The values, ones among them."""
+        return np.ones(len(self.items), dtype=np.float32) if self.values is None else self.values
+
+    def matrix(self, n_items: int) -> sparse.csr_matrix:
+        """The same as a matrix, which shares the arrays."""
+        return sparse.csr_matrix((self.data, self.items, self.indptr), shape=(len(self), n_items))
+
+    def take(self, places: NDArray[np.int64]) -> Rows:
+        """Some of the users, in any order, as copies."""
+        starts, lengths = self.indptr[:-1][places].astype(np.int64), self.lengths[places]
+        indptr = np.concatenate([[0], np.cumsum(lengths)])
+        events = np.arange(indptr[-1]) + np.repeat(starts - indptr[:-1], lengths)
+        return Rows(indptr, self.items[events], None if self.values is None else self.values[events])
+
+
+def joined(parts: list[Rows]) -> Rows:
+    """Users of several, one after the other, as copies."""
+    lengths = np.concatenate([[0], *(part.lengths for part in parts)])
+    with_values = any(part.values is not None for part in parts)
+    values = np.concatenate([part.data for part in parts]) if with_values else None
+    return Rows(np.cumsum(lengths), np.concatenate([part.items for part in parts]), values)
+
+
+def shard_bytes(rows: Rows) -> bytes:
+    """The content of a shard's file: a row for each user, with a list of items and, where there are any, of values."""
+    offsets = pa.array(rows.indptr.astype(np.int32))
+    columns = {"items": rows.items} if rows.values is None else {"items": rows.items, "values": rows.values}
+    lists = {name: pa.ListArray.from_arrays(offsets, pa.array(array)) for name, array in columns.items()}
+    batch, sink = pa.RecordBatch.from_pydict(lists), pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, batch.schema) as file:
+        file.write_batch(batch)
+    return sink.getvalue().to_pybytes()
+
+
+def read_shard(folder: Path, piece: Piece, n_items: int) -> Rows:
+    """The users of a shard, not to be written to. Raises InvalidDataError for another content than was written.
+
+    Compiled code follows the arrays blindly, so each is looked at whenever it is read. It is read, not mapped: where a
+    file that is mapped becomes shorter, there is no error but a crash.
+    """
+    path = folder / piece.file
+    with suppress(*ODD):
+        if piece.has_size(folder):
+            with pa.OSFile(str(path)) as content:
+                rows = _rows(content)
+                if rows is not None and is_sound(rows, piece.rows, piece.events, n_items):
+                    return rows
+    raise InvalidDataError(f"The file {path} is not as it was written; {REMEDY}.")
+
+
+def read_lengths(folder: Path, piece: Piece) -> NDArray[np.int64]:
+    """How many events each user of a shard has, of whose file little more is touched. Raises as `read_shard`."""
+    path = folder / piece.file
+    with suppress(*ODD):
+        if piece.has_size(folder):
+            with pa.memory_map(str(path)) as content:
+                rows = _rows(content)
+                if rows is not None and len(rows) == piece.rows and rows.indptr[-1] == piece.events:
+                    return rows.lengths  # a copy
+    raise InvalidDataError(f"The file {path} is not as it was written; {REMEDY}.")
+
+
+def _rows(content: Any) -> Rows | None:
+    """The arrays of an Arrow file; None for others than `shard_bytes` writes, and where they have gaps."""
+    with pa.ipc.open_file(content) as file:
+        if file.schema.remove_metadata() not in SCHEMAS or file.num_record_batches != 1:
+            return None
+        batch = file.get_batch(0)
+    batch.validate(full=True)  # lengths and offsets, against the bytes that there are
+    items = batch.column(0)
+    if any(column.null_count or column.values.null_count for column in batch.columns):
+        return None
+    if batch.num_columns == 1:
+        return Rows(items.offsets.to_numpy(), items.values.to_numpy(), None)
+    values = batch.column(1)
+    if not items.offsets.equals(values.offsets):
+        return None
+    return Rows(items.offsets.to_numpy(), items.values.to_numpy(), values.values.to_numpy())
+
+
+def is_sound(rows: Rows, n_rows: int, n_events: int, n_items: int) -> bool:
+    """Whether arrays are those of so many users: items in ascending order and known, values as `check_content`."""
+    bounds, items, values = rows.indptr, rows.items, rows.values
+    if (len(rows), len(items)) != (n_rows, n_events) or (values is not None and len(values) != n_events):
+        return False
+    lengths = np.diff(bounds.astype(np.int64))
+    if bounds[0] != 0 or bounds[-1] != n_events or (lengths < 0).any():
+        return False
+    if not n_events:
+        return True
+    starts = bounds[:-1][lengths > 0]
+    ascending = items[1:] > items[:-1]
+    ascending[starts[1:] - 1] = True  # where a user ends and the next one begins
+    if not ascending.all() or items[starts].min() < 0 or items[bounds[1:][lengths > 0] - 1].max() >= n_items:
+        return False
+    # NaN is neither
+    return values is None or bool(values.min() >= np.float32(1 / LARGEST) and values.max() <= LARGEST)

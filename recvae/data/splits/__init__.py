@@ -1,0 +1,22 @@
+"""Splits of the data for honest evaluation: who is trained on, and what is hidden from whom."""
+
+from recvae.data.splits.holdout import SPLIT_SEED, Holdout, Split
+from recvae.data.splits.known_users import given_split, leave_last_split, per_user_split, temporal_split
+from recvae.data.splits.plan import SPLIT_OPTIONS, SPLITS, check_split, make_split, split_options
+from recvae.data.splits.strong import strong_split
+
+__all__ = [
+    "SPLITS",
+    "SPLIT_OPTIONS",
+    "SPLIT_SEED",
+    "Holdout",
+    "Split",
+    "check_split",
+    "given_split",
+    "leave_last_split",
+    "make_split",
+    "per_user_split",
+    "split_options",
+    "strong_split",
+    "temporal_split",
+]

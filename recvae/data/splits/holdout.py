@@ -1,0 +1,172 @@
+"""What a split is: training interactions, and users from whom something is hidden."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from recvae.data.ids import ItemIndex, as_ids
+from recvae.data.interactions import Ids, Interactions
+from recvae.data.rows import check_rows
+from recvae.errors import InvalidDataError
+from recvae.utils.checks import check_whole
+
+SPLIT_SEED = 98765  # that of Liang et al. 2018
+NOT_BOTH = "nothing of theirs was held out, or seen"  # why users are dropped, where a split does not say more
+
+
+@dataclass(frozen=True, eq=False)
+class Holdout:
+    """Users to evaluate on: what a model sees of them, and what it is to find. Two matrices are enough.
+
+    fold_in, held_out : csr_matrix or csr_array (users, items) of values >= 0, disjoint. They are kept as canonical
+        float32 csr_matrix: sorted, repeated cells added up, without explicit zeros. Other formats are refused as in
+        `recommend`; the arguments are never changed.
+    users : raw ids of the rows; 0, 1, 2, ... where none are given
+    dropped : how many users were left out because nothing of theirs was held out, or seen; `reason` says more
+    item_counts, n_train : how many of the n_train training users have each item. Without these there is no novelty,
+        and without the counts no groups of items by popularity.
+    train_rows : the row of each user in training, where they are training users; else None
+    item_ids : raw ids of the columns. Where a model, or the training part of a `Split`, has ids too, the columns are
+        matched by them, and other items are refused; else shapes alone are compared.
+
+    Raises InvalidTypeError or InvalidDataError for matrices that are not as above, or do not fit each other.
+    """
+
+    fold_in: sparse.csr_matrix
+    held_out: sparse.csr_matrix
+    users: Ids = None  # type: ignore[assignment]  # an array, once it is made
+    dropped: int = 0
+    item_counts: NDArray[np.int64] | None = None
+    n_train: int | None = None
+    train_rows: NDArray[np.int64] | None = None
+    item_ids: Ids | None = None
+    reason: str = NOT_BOTH
+
+    def __post_init__(self) -> None:
+        fold_in, held_out = check_rows(self.fold_in, name="fold_in"), check_rows(self.held_out, name="held_out")
+        if fold_in.shape != held_out.shape:
+            raise InvalidDataError(
+                f"Expected fold_in and held_out of one shape, got {fold_in.shape} and {held_out.shape}."
+            )
+        n_users, n_items = fold_in.shape
+        users = np.arange(n_users) if self.users is None else np.asarray(self.users)
+        if users.shape != (n_users,):
+            raise InvalidDataError(f"Expected {n_users} users, an id for each row, got shape {users.shape}.")
+        _check_disjoint(fold_in, held_out, users)
+        if self.n_train is not None:
+            check_whole("n_train", self.n_train, 1)
+        checked = {
+            "fold_in": fold_in,
+            "held_out": held_out,
+            "users": users,
+            "item_counts": _numbers(self.item_counts, n_items, "item_counts", "iuf"),
+            "train_rows": _numbers(self.train_rows, n_users, "train_rows", "iu"),
+            "item_ids": None if self.item_ids is None else as_ids(self.item_ids, n_items, "item_ids"),
+        }
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
+
+    def over(self, item_ids: Ids | None) -> Holdout:
+        """The same users over the same items in the order of `item_ids`, where both sides have ids, checked again.
+
+        Raises InvalidDataError for other items, and where the arrays were changed to what is no holdout.
+        """
+        order = item_order(self.item_ids, item_ids)
+        if order is None:
+            return replace(self)
+        return replace(
+            self,
+            fold_in=self.fold_in[:, order],
+            held_out=self.held_out[:, order],
+            item_counts=None if self.item_counts is None else self.item_counts[order],
+            item_ids=item_ids,
+        )
+
+    def __repr__(self) -> str:
+        return (
+            f"Holdout({len(self.users):,} users, {self.fold_in.nnz:,} events folded in, {self.held_out.nnz:,} held out)"
+        )
+
+
+@dataclass(frozen=True)
+class Split:
+    """Training interactions, validation and test users over one vocabulary, `items` (raw ids of the columns).
+
+    refit : where validation events are those of training users, these and `train` together: what a model is fitted on
+        once more after all choices are made, before the test. None where validation users are others.
+
+    Columns of the other parts that have ids are brought into the order of those of `train`. Raises InvalidDataError
+    where a part is over other items, or its `train_rows` are not rows of `train`.
+    """
+
+    train: Interactions
+    valid: Holdout
+    test: Holdout
+    refit: Interactions | None = None
+
+    def __post_init__(self) -> None:
+        for name, part in (("valid", self.valid), ("test", self.test)):
+            if not isinstance(part, Holdout):  # refused where it is used
+                continue
+            if part.fold_in.shape[1] != self.train.n_items:
+                raise InvalidDataError(
+                    f"Expected {name} over {self.train.n_items} items as in training, got {part.fold_in.shape[1]}."
+                )
+            if part.train_rows is not None and part.train_rows.max(initial=-1) >= self.train.n_users:
+                raise InvalidDataError(
+                    f"Expected train_rows of {name} below {self.train.n_users}, the number of training users, got "
+                    f"{part.train_rows.max()}."
+                )
+            object.__setattr__(self, name, part.over(self.items))
+        order = None if self.refit is None else item_order(self.refit.item_ids, self.items)
+        if self.refit is not None and order is not None:
+            object.__setattr__(self, "refit", self.refit.select_items(order))
+
+    @property
+    def items(self) -> Ids:
+        return self.train.item_ids
+
+
+def item_order(own: Ids | None, wanted: Ids | None) -> NDArray[np.int64] | None:
+    """The column of each of the `wanted` items among a holdout's `own`, matched as by `ItemIndex`.
+
+    None where there is nothing to reorder: the order is the same, or one side has no ids. Raises InvalidDataError
+    where the items are not the same.
+    """
+    if own is None or wanted is None or np.array_equal(own, np.asarray(wanted)):
+        return None
+    places = ItemIndex(own).places(wanted)
+    common = int((places >= 0).sum())
+    if len(own) != len(wanted) or common < len(wanted):
+        raise InvalidDataError(
+            f"Expected a holdout over the {len(wanted):,} items of the training, got one over {len(own):,} items, of "
+            f"which {common:,} are among them; hold out from the data of the training, or bring other data to its "
+            f"items first with Interactions.align(model.item_ids_)."
+        )
+    return None if (places == np.arange(len(places))).all() else places
+
+
+def _check_disjoint(fold_in: sparse.csr_matrix, held_out: sparse.csr_matrix, users: Ids) -> None:
+    both = fold_in.multiply(held_out).tocoo()
+    if both.nnz:
+        raise InvalidDataError(
+            f"Expected held-out events that are not folded in, got {both.nnz:,} that are in both, such as column "
+            f"{both.col[0]} of user {users[both.row[0]]}; leave them out of one."
+        )
+
+
+def _numbers(values: Any, n: int, name: str, kinds: str) -> NDArray[Any] | None:
+    """So many numbers of 0 or more, as an array. Raises InvalidDataError."""
+    if values is None:
+        return None
+    numbers = np.asarray(values)
+    if numbers.shape != (n,) or numbers.dtype.kind not in kinds or not (np.isfinite(numbers) & (numbers >= 0)).all():
+        raise InvalidDataError(
+            f"Expected {n} numbers of 0 or more as {name}, got {numbers.dtype} of shape {numbers.shape}."
+        )
+    return numbers

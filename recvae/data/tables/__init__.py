@@ -1,0 +1,1 @@
+"""Tables of events from text files and from data frames."""

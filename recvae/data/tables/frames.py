@@ -1,0 +1,172 @@
+"""Tables of events, from any library or file: ids numbered in ascending order, and numbers. All is Arrow inside."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.parquet
+from numpy.typing import NDArray
+
+from recvae.data.parquet.files import ParquetFiles, find_files
+from recvae.data.tables.text import check_columns, read_delimited
+from recvae.data.tables.text_columns import MISSING, no_id
+from recvae.data.tables.text_file import COMPRESSIONS, Format, said
+from recvae.errors import InvalidDataError, InvalidTypeError
+from recvae.utils.files import check_writable, write_whole
+from recvae.utils.paths import input_path, output_path
+
+READABLE = ("parquet", "csv", "tsv")
+
+
+def read_table(path: str | Path, columns: Sequence[str], numbers: Sequence[str] = ()) -> pa.Table:
+    """The named columns of a Parquet file (.parquet), a folder of such, or a text file with a header (.csv, .tsv).
+
+    The first two are ids, `numbers` are those that hold numbers only. Text files may be compressed (.csv.gz), and are
+    read as by `recvae.data.tables.text.read_delimited`.
+
+    Raises DataNotFoundError, InvalidDataError for an unknown ending, missing or double columns, and broken lines.
+    """
+    path = input_path(path)
+    kind = "parquet" if path.is_dir() else _kind(path, READABLE, COMPRESSIONS)
+    if kind != "parquet":
+        return read_delimited(path, Format("," if kind == "csv" else "\t"), columns, numbers=numbers)
+    with said(path):
+        return find_files(path, columns).read()
+
+
+def parquet_parts(path: Path, columns: Sequence[str]) -> ParquetFiles:
+    """A Parquet file or a folder of such, all of which have the named columns. Raises as `read_table`."""
+    with said(path):
+        return find_files(path, columns)
+
+
+def write_table(path: str | Path, table: pa.Table) -> None:
+    """Write a .parquet, .csv, .tsv or .jsonl file, atomically. Raises as `check_table`."""
+    path = output_path(path)
+    kind = check_table(path)
+    if kind == "parquet":
+        sink = pa.BufferOutputStream()
+        pyarrow.parquet.write_table(table, sink)
+        write_whole(path, sink.getvalue().to_pybytes())
+    else:
+        write_whole(path, text_of(table, kind).encode())
+
+
+def check_table(path: Path) -> str:
+    """Whether a table can be written to `path`, before the work. -> kind of file
+
+    Raises InvalidDataError for an unknown ending, OutputError.
+    """
+    kind = _kind(path, (*READABLE, "jsonl"))
+    check_writable(path)
+    return kind
+
+
+def text_of(table: pa.Table, kind: str = "csv") -> str:
+    """A table as text: "csv", "tsv" or "jsonl"."""
+    if kind == "jsonl":
+        return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in table.to_pylist())
+    sink = pa.BufferOutputStream()
+    pyarrow.csv.write_csv(table, sink, pyarrow.csv.WriteOptions(delimiter="," if kind == "csv" else "\t"))
+    return sink.getvalue().to_pybytes().decode()
+
+
+def read_column(frame: Any, name: str, gaps: bool = False) -> pa.ChunkedArray:
+    """A column of a pandas or polars frame, or of a pyarrow table, without `gaps` unless these may be."""
+    lazy = hasattr(frame, "collect")
+    known = None if lazy else getattr(frame, "column_names", None) or getattr(frame, "columns", None)
+    if known is None:
+        raise InvalidTypeError(f"Expected a pandas or polars frame or a pyarrow table, got {type(frame).__name__}.")
+    check_columns([name], known)
+    try:
+        column = frame[name]
+        column = pa.chunked_array(column) if hasattr(column, "__arrow_c_stream__") else pa.chunked_array([column])
+    except (pa.ArrowException, OverflowError, TypeError) as error:
+        raise InvalidDataError(
+            f"Column {name!r} cannot be read ({error}); expected numbers or strings, all of one kind."
+        ) from error
+    if not gaps:
+        _refuse_nulls(column, name)
+    return column
+
+
+def number_ids(column: pa.ChunkedArray, name: str) -> tuple[NDArray[np.int64], NDArray[Any]]:
+    """Number the distinct ids in ascending order. -> (code of each event, ids)"""
+    if not len(column):  # of no kind yet
+        return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
+    if pa.types.is_dictionary(column.type):
+        column = pa.chunked_array([_sortable(chunk.dictionary).take(chunk.indices) for chunk in column.chunks])
+        _refuse_nulls(column, name)
+    column = _sortable(column)
+    check_ids(column.type, name)
+    encoded = column.combine_chunks().dictionary_encode()
+    order = pc.sort_indices(encoded.dictionary).to_numpy()
+    rank = np.empty(len(order), dtype=np.int64)
+    rank[order] = np.arange(len(order))
+    ids = encoded.dictionary.take(pa.array(order)).to_numpy(zero_copy_only=False)
+    codes = rank[encoded.indices.to_numpy()]
+    if ids.dtype == object:
+        _refuse_words(codes, ids, name)
+    return codes, ids
+
+
+def check_ids(kind: pa.DataType, name: str) -> None:
+    """Refuse a column of ids that are neither integers nor text."""
+    if pa.types.is_floating(kind):
+        raise InvalidDataError(
+            f"Expected whole numbers or strings as ids in {name!r}, got {kind}; drop the rows without an id, then turn "
+            f"the column into integers, as pandas' .astype('int64') does."
+        )
+    if not _is_text(kind) and not pa.types.is_integer(kind):
+        raise InvalidDataError(f"Expected whole numbers or strings as ids in {name!r}, got {kind}.")
+
+
+def check_numbers(kind: pa.DataType, name: str) -> None:
+    """Refuse a column of values that are no numbers."""
+    if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):
+        raise InvalidDataError(f"Expected numbers in column {name!r}, got {kind}.")
+
+
+def _kind(path: Path, endings: Sequence[str], compressions: Sequence[str] = ()) -> str:
+    """What a file is, by its ending, which that of a compression may follow."""
+    if path.suffix.lower() in compressions:
+        path = path.with_suffix("")
+    if path.suffix.lower().removeprefix(".") in endings:
+        return path.suffix.lower().removeprefix(".")
+    raise InvalidDataError(f"Expected a file that ends in .{', .'.join(endings)}, got {path.name}.")
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+
+
+def _refuse_nulls(column: pa.ChunkedArray, name: str) -> None:
+    if column.null_count:
+        raise no_id(None, f"row {pc.index(column.is_null(), True).as_py()} (from 0)", name)
+
+
+def _refuse_words(codes: NDArray[np.int64], ids: NDArray[Any], name: str) -> None:
+    """Refuse ids, in ascending order, of which one is blank or a word for nothing: it would be one user of many."""
+    places = np.searchsorted(ids, np.array(MISSING, dtype=object)).tolist()
+    found = [place for place, word in zip(places, MISSING, strict=True) if place < len(ids) and ids[place] == word]
+    found += [place for place in range(np.searchsorted(ids, "!")) if not ids[place].strip()]
+    if found:
+        raise no_id(ids[found[0]], f"row {int(np.flatnonzero(codes == found[0])[0])} (from 0)", name)
+
+
+def _sortable(texts: Any) -> Any:
+    """Text as the one kind that Arrow sorts at any size; anything else as it is."""
+    return texts.cast(pa.large_string()) if _is_text(texts.type) else texts
+
+
+def read_numbers(column: pa.ChunkedArray, name: str) -> NDArray[np.float64]:
+    """A column of numbers as an array."""
+    check_numbers(column.type, name)
+    return np.asarray(column.to_numpy(), dtype=np.float64)

@@ -1,0 +1,137 @@
+"""Delimited text -> a table of the columns asked for, as what its bytes are found to be: quotes, lines, ids, numbers.
+
+pyarrow reads. Before, the bytes are scanned once for what it would take without a word: quotes that are never closed,
+line breaks within quotes, NUL. A file that is refused is read again, slowly, to name the line.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.csv
+
+from recvae.data.tables.quotes import Quotes
+from recvae.data.tables.text_columns import (
+    NUMBER,
+    check_header,
+    check_number_column,
+    check_time_column,
+    checked_ids,
+    is_counted,
+)
+from recvae.data.tables.text_file import NUL, Format, TextFile, check_bytes, open_text, said
+from recvae.errors import InvalidDataError
+
+BLOCK, LARGEST_BLOCK = 2**20, 2**31 - 1  # bytes that a thread parses at a time
+
+
+def read_delimited(
+    path: Path,
+    format: Format,
+    columns: Sequence[str],
+    *,
+    n_ids: int = 2,
+    numbers: Sequence[str] = (),
+    content: bytes | None = None,
+) -> pa.Table:
+    """The named columns of a delimited text file.
+
+    The first `n_ids` are ids: integers where all of a column are written as such, 7.0 being 7, and else text, so that
+    007 stays 007. `numbers` are those that hold numbers only, the others hold times. `content` may
+    stand in for what the file holds.
+
+    Raises DataNotFoundError, and InvalidDataError that names the line and the column.
+    """
+    with said(path):
+        text = open_text(path, format, content)
+        names = _names(text, columns)
+        ids = [names.index(name) for name in columns[:n_ids]]
+        quotes = check_bytes(text, names, ids)
+        table = _read(text, columns, n_ids, quotes, None if format.names is None else names)
+        for index, name in enumerate(columns[:n_ids]):
+            table = table.set_column(index, name, checked_ids(text, table[name], name))
+        check_header(text, table, names)
+        for name in columns[n_ids:]:
+            check = check_number_column if name in numbers else check_time_column
+            check(text, table[name], name)
+    return table
+
+
+def check_columns(wanted: Sequence[str], known: Iterable[Any]) -> None:
+    """Refuse columns of which one is wanted twice, or is not there once."""
+    known = list(known)
+    if len(set(wanted)) < len(wanted):
+        raise InvalidDataError(f"Expected different columns for users, items and values, got {list(wanted)}.")
+    for name in wanted:
+        found = [column for column in known if column == name]
+        if len(found) != 1:
+            state = "is missing" if not found else f"stands {len(found)} times"
+            raise InvalidDataError(f"Expected one column {name!r}, but it {state}; the columns are {known}.")
+
+
+def _names(text: TextFile, columns: Sequence[str]) -> list[str]:
+    """Names of all columns. Raises InvalidDataError where one of `columns` is not there once."""
+    if text.format.names is not None:
+        return [name or f"_{index}" for index, name in enumerate(text.format.names)]
+    line, names = next(text.records(strict=True), (0, []))
+    if not names:
+        raise InvalidDataError(f"The file {text.path} cannot be read: Empty CSV file, expected a line of column names.")
+    if "\0" in "".join(names):
+        raise text.refused(line, NUL)
+    try:
+        check_columns(columns, names)
+    except InvalidDataError as error:
+        check_bytes(text, names, ())  # a quote that is not closed may have eaten names
+        hint = f"line {line} looks like a row: begin the file with their names" if _is_data(names) else ""
+        if len(names) == 1:
+            hint = f"is the delimiter another than {text.format.delimiter!r}?"
+        raise InvalidDataError(f"{str(error)[:-1]}{'; ' if hint else ''}{hint or '.'}") from error
+    if _is_data(names):
+        raise text.refused(line, f"expected names of columns, got a row: {names}; begin the file with their names.")
+    return names
+
+
+def _is_data(names: Sequence[str]) -> bool:
+    """Whether what should be names of columns are numbers, and not those of the columns."""
+    return all(map(NUMBER.fullmatch, names)) and not is_counted(names)
+
+
+def _read(text: TextFile, columns: Sequence[str], n_ids: int, quotes: Quotes, names: list[str] | None) -> pa.Table:
+    convert = pyarrow.csv.ConvertOptions(
+        include_columns=list(columns),
+        column_types=dict.fromkeys(columns[:n_ids], pa.dictionary(pa.int32(), pa.string())),
+        null_values=[""],
+        strings_can_be_null=True,
+    )
+    parse = pyarrow.csv.ParseOptions(
+        delimiter=text.format.one,
+        quote_char='"' if text.format.quoted else False,
+        newlines_in_values=quotes.breaks,
+    )
+    skip = next(text.records(), (0, []))[0] if text.format.header and names is not None else 0
+    block = BLOCK if quotes.longest < BLOCK // 2 else text.size() + 1
+    while True:
+        options = pyarrow.csv.ReadOptions(column_names=names, skip_rows=skip, block_size=min(block, LARGEST_BLOCK))
+        try:
+            return pyarrow.csv.read_csv(text.source(), options, parse, convert)
+        except pa.ArrowInvalid as error:
+            if block == BLOCK and "straddl" in str(error):  # a row is longer than a block
+                block = text.size() + 1
+                continue
+            _explain(text, names)
+            raise
+
+
+def _explain(text: TextFile, names: Sequence[str] | None) -> None:
+    """Raise an error that names the line for what the parser refused."""
+    expected = None if names is None else len(names)
+    skip = int(text.format.header and names is not None)
+    for line, fields in itertools.islice(text.records(strict=True), skip, None):
+        expected = len(fields) if expected is None else expected
+        if len(fields) != expected:
+            shown = text.format.delimiter.join(fields)
+            raise text.refused(line, f"Expected {expected} columns, got {len(fields)}: {shown[:60]!r}.")

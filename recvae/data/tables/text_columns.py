@@ -1,0 +1,215 @@
+"""Columns of a text file that was read: ids as integers or text, numbers and times, each checked and named by line."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+
+from recvae.data.tables.text_file import SEPARATOR, TextFile
+from recvae.errors import InvalidDataError
+
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+
+# what libraries write where there is nothing; as an id, it would make one user of all who have none
+MISSING = (
+    *("#N/A", "#NA", "-nan", "<NA>", "N/A", "NA", "NAN", "NONE", "NULL", "NaN", "NaT", "None", "Null"),
+    *("\\N", "n/a", "nan", "nil", "none", "null", "undefined"),
+)
+
+DATE = r"\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:\.\d+)?)?(?: ?Z|[+-]\d\d(?::?\d\d)?)?)?"
+
+
+def number_texts(ids: Sequence[str]) -> pa.ChunkedArray:
+    """Ids that came as text, as `read_delimited` has them: integers where all are written as such."""
+    return as_numbers(encoded(ids))
+
+
+def encoded(ids: Sequence[str]) -> pa.ChunkedArray:
+    """Texts as a dictionary, of which each is held once."""
+    return pa.chunked_array([pa.array(ids, pa.string()).dictionary_encode()])
+
+
+def as_numbers(ids: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Ids as integers if each is written as one, 7.0 among them, else as they are.
+
+    ids : chunks with one dictionary of text
+    """
+    if ids.num_chunks == 0 or ids.null_count:
+        return ids
+    numbers = _integers(ids.chunk(0).dictionary)
+    return ids if numbers is None else pa.chunked_array([numbers.take(chunk.indices) for chunk in ids.chunks])
+
+
+def _integers(texts: pa.Array) -> pa.Array | None:
+    """Texts as integers, if each is written as one would write an integer, or a float that is one."""
+    if not len(texts) or not NUMBER.fullmatch(texts[0].as_py()):
+        return None
+    if pc.any(pc.match_substring(texts, ".")).as_py():
+        texts = pc.replace_substring_regex(texts, r"\.0*$", "")
+    try:
+        numbers = texts.cast(pa.int64())
+    except pa.ArrowInvalid:
+        return None
+    return numbers if numbers.cast(pa.string()).equals(texts) else None
+
+
+def missing_word(ids: pa.Array) -> str | None:
+    """The first of distinct ids, all of them text, that is blank or a word for nothing."""
+    blank = pc.equal(pc.utf8_trim_whitespace(ids), "")
+    found = pc.or_(blank, pc.is_in(ids, value_set=pa.array(MISSING, ids.type)))
+    index = pc.index(found, True).as_py()
+    return None if index < 0 else str(ids[index].as_py())
+
+
+def no_id(word: str | None, where: str, name: str) -> InvalidDataError:
+    """The error for a row that has nothing, or a word for nothing, in a column."""
+    found = "none" if word is None or not word.strip() else repr(word)
+    hint = "" if found == "none" else "; where it is an id, write it in another way"
+    return InvalidDataError(f"Expected a value in every row of {name!r}, got {found} in {where}; drop such rows{hint}.")
+
+
+def checked_ids(text: TextFile, ids: pa.ChunkedArray, name: str, lines: Sequence[int] | None = None) -> pa.ChunkedArray:
+    """A column of ids in a dictionary as numbers or text.
+
+    lines : of each id, where that is not the line of its row
+
+    Raises InvalidDataError for rows without an id, and for one id in two writings.
+    """
+
+    def line(index: int) -> int:
+        return text.row(index)[0] if lines is None else int(lines[index])
+
+    if ids.null_count:
+        raise no_id(None, f"line {line(pc.index(ids.is_null(), True).as_py())} of {text.path}", name)
+    if not len(ids):
+        return ids
+    ids = ids.unify_dictionaries()
+    if len(text.format.delimiter) > 1:
+        ids = _restored(ids, text.format.delimiter)
+    numbers = as_numbers(ids)
+    if not pa.types.is_dictionary(numbers.type):
+        return numbers
+    texts = ids.chunk(0).dictionary
+    word = missing_word(texts)
+    if word is not None:
+        raise no_id(word, f"line {line(_first(ids, word))} of {text.path}", name)
+    if lines is None:
+        _refuse_header(text, ids, name)
+    for odd, reason in _odd_ids(texts):
+        raise text.refused(line(_first(ids, odd)), f"{odd!r} in column {name!r} {reason}.")
+    return ids
+
+
+def _odd_ids(texts: pa.Array) -> Iterator[tuple[str, str]]:
+    """Those of the distinct ids that are another one in another writing, and why they cannot stand."""
+    bare = pc.utf8_trim_whitespace(texts)
+    others = [(bare, "is {!r} in another row: take out the spaces around it")]
+    if pc.any(pc.and_(pc.ends_with(texts, "0"), pc.match_substring(texts, "."))).as_py():
+        whole = pc.replace_substring_regex(texts, r"^(-?\d+)\.0+$", r"\1")
+        others.append((whole, "is {!r} in another row: write both in one way"))
+    for other, reason in others:
+        changed = pc.not_equal(other, texts)
+        if not pc.any(changed).as_py():
+            continue
+        index = pc.index(pc.and_(changed, pc.is_in(other, value_set=texts)), True).as_py()
+        if index >= 0:
+            yield texts[index].as_py(), reason.format(other[index].as_py())
+    index = pc.index(pc.not_equal(bare, texts), True).as_py()
+    if index >= 0 and _integers(bare.unique()) is not None:
+        yield texts[index].as_py(), "has spaces around it: take these out, or make them part of the delimiter"
+    if NUMBER.fullmatch(texts[0].as_py()) and pc.all(pc.match_substring_regex(texts, f"^{NUMBER.pattern}$")).as_py():
+        index = pc.index(pc.match_substring_regex(texts, "[eE]"), True).as_py()
+        if index >= 0:
+            yield texts[index].as_py(), "is a number that may have lost digits: write ids in full"
+
+
+def _refuse_header(text: TextFile, ids: pa.ChunkedArray, name: str) -> None:
+    """Refuse a first row that is a header: the names of columns, or text where all others are integers."""
+    if text.format.header or text.format.names is None:
+        return
+    line, fields = next(text.records(strict=True))
+    if any(map(NUMBER.fullmatch, fields)):
+        return
+    header = any(
+        column and re.sub("[^a-z]", "", field.lower()).removesuffix("id") == column
+        for field, column in zip(fields, text.format.names, strict=False)
+    )
+    if not header and len(ids) > 1:
+        codes = pa.chunked_array([chunk.indices for chunk in ids.slice(1).chunks]).unique()
+        header = _integers(ids.chunk(0).dictionary.take(codes)) is not None
+    if header:
+        raise text.refused(
+            line, f"expected a row, got what looks like names, as in column {name!r}: {fields}; set header = true."
+        )
+
+
+def check_header(text: TextFile, table: pa.Table, names: Sequence[str]) -> None:
+    """Refuse a row that was skipped as the header: one with a number in each column that has only numbers."""
+    if not text.format.header or text.format.names is None or not len(table):
+        return
+    line, fields = next(text.records(strict=True))
+    places = [names.index(name) for name in table.column_names if _is_number(table[name].type)]
+    shown = [fields[place] for place in places if place < len(fields)]
+    if shown and all(map(NUMBER.fullmatch, shown)) and not is_counted(fields):
+        raise text.refused(line, f"expected names of columns, got a row: {fields}; set header = false.")
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))
+
+
+def is_counted(names: Sequence[str]) -> bool:
+    """Whether columns are called by their number."""
+    return list(names) in ([str(k) for k in range(len(names))], [str(k + 1) for k in range(len(names))])
+
+
+def check_number_column(text: TextFile, column: pa.ChunkedArray, name: str) -> None:
+    """Refuse what is no number in a column of numbers."""
+    kind, odd = column.type, column.is_null()
+    if pa.types.is_floating(kind) and not column.null_count:
+        odd = pc.invert(pc.is_finite(column))
+    if pa.types.is_string(kind):
+        known = pc.match_substring_regex(column, f"^ *(?:{NUMBER.pattern}|[+-]?(?i:nan|inf|infinity)) *$")
+        odd = pc.invert(pc.fill_null(known, False))
+    elif not (_is_number(kind) or pa.types.is_boolean(kind)):
+        odd = pc.is_valid(column)  # dates
+    index = pc.index(odd, True).as_py()
+    if index < 0:
+        return
+    found = column[index].as_py()
+    if found is None:
+        raise text.refused(text.row(index)[0], f"Expected a value in every row of {name!r}, got none.")
+    expected = "Expected finite values" if _is_number(kind) else "Expected numbers"
+    hint = "; where these are names of columns, set header = true" if index == 0 and not text.format.header else ""
+    kinds = "" if _is_number(kind) else f"{kind}: "
+    raise text.refused(text.row(index)[0], f"{expected} in column {name!r}, got {kinds}{found!r:.40}{hint}.")
+
+
+def check_time_column(text: TextFile, column: pa.ChunkedArray, name: str) -> None:
+    """Refuse what is neither a date nor a number nor nothing in a column of times."""
+    if not pa.types.is_string(column.type):
+        return
+    known = pc.match_substring_regex(column, rf"^\s*(?:{DATE}|{NUMBER.pattern})?\s*$")
+    index = pc.index(known, False).as_py()
+    if index >= 0:
+        raise text.refused(
+            text.row(index)[0],
+            f"Expected dates or numbers in column {name!r}, got {column[index].as_py()!r:.40}; write dates as "
+            f"2018-01-31 or 2018-01-31T12:00:00.",
+        )
+
+
+def _restored(ids: pa.ChunkedArray, delimiter: str) -> pa.ChunkedArray:
+    """Ids with the delimiter of many characters where it was in quotes."""
+    texts = pc.replace_substring(ids.chunk(0).dictionary, SEPARATOR, delimiter)
+    return pa.chunked_array([pa.DictionaryArray.from_arrays(chunk.indices, texts) for chunk in ids.chunks])
+
+
+def _first(ids: pa.ChunkedArray, name: str) -> int:
+    """The index of the first row with an id."""
+    code = pc.index(ids.chunk(0).dictionary, name).as_py()
+    return int(pc.index(pa.chunked_array([chunk.indices for chunk in ids.chunks]), pa.scalar(code, pa.int32())).as_py())

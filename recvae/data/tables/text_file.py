@@ -1,0 +1,232 @@
+"""A text file as bytes and lines: how it is written, its rows one by one, and what its quotes do."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+import pyarrow as pa
+import pyarrow.csv
+
+from recvae.data.tables.quotes import Quotes, scan_quotes
+from recvae.errors import DataNotFoundError, InvalidDataError
+
+COMPRESSIONS = (".gz", ".bz2", ".zst")
+
+UTF_8 = ("utf-8", "utf8", "utf-8-sig", "ascii", "us-ascii")
+
+SEPARATOR = "\x1f"  # the unit separator of ASCII, which text does not use: stands in for a delimiter of many characters
+
+NUL = "a NUL byte: the file is damaged, or its encoding is another, such as utf-16."
+
+CLOSING = re.compile(r'((?:[^"]|"")*+)"')  # the rest of a field in quotes
+
+INTEGER = re.compile(r"-?\d+")
+SAMPLE = 1000  # rows that show what ids look like
+
+
+@dataclass(frozen=True)
+class Format:
+    """How a text file is written.
+
+    names : of the columns, "" for those that are not read; None where the first line says them
+    header : whether the first line is none of the rows
+    quoted : whether a field in quotes may hold delimiters and line breaks; else quotes are text
+    spill : whether the last of the named columns may hold delimiters, where nothing is quoted
+    """
+
+    delimiter: str = ","
+    names: tuple[str, ...] | None = None
+    header: bool = True
+    encoding: str = "utf-8"
+    quoted: bool = True
+    spill: bool = False
+
+    @property
+    def one(self) -> str:
+        """The delimiter as the one character that the parser takes."""
+        return self.delimiter if len(self.delimiter) == 1 else SEPARATOR
+
+
+@dataclass(frozen=True)
+class TextFile:
+    """A text file, or `content` in its place, to be read in one way or another."""
+
+    path: Path
+    format: Format = field(default_factory=Format)
+    content: bytes | None = None
+
+    def open(self) -> IO[bytes]:
+        return self.path.open("rb") if self.content is None else io.BytesIO(self.content)
+
+    def size(self) -> int:
+        return self.path.stat().st_size if self.content is None else len(self.content)
+
+    def source(self) -> Any:
+        """The file as pyarrow takes it."""
+        return self.path if self.content is None else pa.BufferReader(self.content)
+
+    def records(self, strict: bool = False) -> Iterator[tuple[int, list[str]]]:
+        """Number of its first line, from 1, and fields of each row, the header among them. Slow.
+
+        Raises InvalidDataError for bytes that are no text, where `strict`.
+        """
+        several = len(self.format.delimiter) > 1
+        with io.TextIOWrapper(self.open(), "utf-8-sig", errors="surrogateescape", newline="") as lines:
+            for number, fields in self.split(lines) if self.format.quoted else self._unquoted(lines):
+                line = "".join(fields) if strict else ""
+                if not line.isascii() and re.search("[\udc80-\udcff]", line):
+                    shown = line.encode("utf-8", "surrogateescape")[:40]
+                    raise self.refused(number, f"no text in UTF-8: {shown!r}; write it so, or name its encoding.")
+                yield number, [f.replace(SEPARATOR, self.format.delimiter) for f in fields] if several else fields
+
+    def split(self, lines: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
+        """The rows of quoted text, as the module csv reads them, but of any length: its limit is one of the process."""
+        delimiter = self.format.one
+        fields: list[str] = []
+        pieces: list[str] = []  # of a field in quotes that goes on in the next line
+        start = 1
+        for number, line in enumerate(lines, 1):
+            if not pieces:
+                start, rest = number, line.rstrip("\r\n")
+                if '"' not in rest:
+                    if rest:
+                        yield number, rest.split(delimiter)
+                    continue
+            rest = line
+            while True:
+                if not pieces and rest.startswith('"'):
+                    pieces, rest = [""], rest[1:]
+                if pieces:
+                    closing = CLOSING.match(rest)
+                    if closing is None:
+                        pieces.append(rest)
+                        break
+                    rest = rest[closing.end() :]
+                    pieces.append(closing[1])
+                more, found, rest = rest.partition(delimiter)
+                fields.append("".join(pieces).replace('""', '"') + (more if found else more.rstrip("\r\n")))
+                pieces = []
+                if not found:
+                    yield start, fields
+                    fields = []
+                    break
+        if pieces:
+            yield start, [*fields, "".join(pieces)]
+
+    def _unquoted(self, lines: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
+        most = len(self.format.names or ()) - 1 if self.format.spill else -1
+        for number, line in enumerate(lines, 1):
+            if line.strip("\r\n"):
+                yield number, line.rstrip("\r\n").split(self.format.one, most)
+
+    def row(self, index: int) -> tuple[int, list[str]]:
+        """The line and the fields of the row at an index, from 0, the header not counted."""
+        return next(itertools.islice(self.records(), index + int(self.format.header), None), (0, []))
+
+    def line_of(self, offset: int) -> int:
+        """The number, from 1, of the line that a byte is in."""
+        with self.open() as file:
+            before = file.read(offset)
+        return 1 + before.count(b"\n") + before.count(b"\r") - before.count(b"\r\n")
+
+    def refused(self, line: int, reason: str) -> InvalidDataError:
+        return InvalidDataError(f"The file {self.path} cannot be read: line {line}: {reason}")
+
+
+def open_text(path: Path, format: Format, content: bytes | None = None) -> TextFile:
+    """The file as UTF-8 with a delimiter of one character: as it lies on the disk, or in memory where it is another.
+
+    Raises InvalidDataError for bytes that are no text of its encoding.
+    """
+    if content is None and path.suffix.lower() in COMPRESSIONS:
+        with pa.input_stream(str(path)) as stream:
+            content = stream.read()
+    if format.encoding.lower() not in UTF_8:
+        try:
+            content = (path.read_bytes() if content is None else content).decode(format.encoding).encode()
+        except UnicodeDecodeError as error:
+            line = TextFile(path, format, error.object).line_of(error.start)
+            raise InvalidDataError(
+                f"The file {path} cannot be read: line {line} is no text in {format.encoding}: {error}; name its "
+                f"encoding."
+            ) from error
+    if len(format.delimiter) > 1:
+        content = path.read_bytes() if content is None else content
+        at = content.find(SEPARATOR.encode())
+        if at >= 0:
+            raise TextFile(path, format, content).refused(
+                TextFile(path, format, content).line_of(at),
+                f"a control character (0x1f), which cannot be read with a delimiter of {len(format.delimiter)} "
+                f"characters; take it out.",
+            )
+        content = content.replace(format.delimiter.encode(), SEPARATOR.encode())
+    return TextFile(path, format, content)
+
+
+def check_bytes(text: TextFile, names: Sequence[str], ids: Sequence[int]) -> Quotes:
+    """What quotes do in a file of columns `names`, of which those at `ids` have ids.
+
+    Raises InvalidDataError for a quote that is never closed, or closed by one of another row, and for NUL.
+    """
+    first = itertools.islice(text.records(), int(text.format.header), SAMPLE)
+    rows = [fields for _, fields in first if len(fields) == len(names)] if ids else []
+    shapes = [_shape([fields[place] for fields in rows]) for place in ids]
+
+    def is_row(line: str) -> bool:
+        """Whether a line within quotes could stand as a row of its own."""
+        _, fields = next(text.split([line]), (0, []))
+        return len(fields) == len(names) and all(
+            shape.fullmatch(fields[place].strip('"')) for place, shape in zip(ids, shapes, strict=True)
+        )
+
+    with text.open() as file:
+        quotes = scan_quotes(file, text.format.one.encode(), text.format.quoted, len(names), is_row)
+    if quotes.nul is not None:
+        raise text.refused(text.line_of(quotes.nul), NUL)
+    if quotes.open is not None:
+        line = text.line_of(quotes.open)
+        before = _before(text, quotes.open)
+        place = before.count(text.format.one)
+        column = f" in column {names[place]!r:.40}" if place < len(names) and names[place] else ""
+        raise text.refused(
+            line,
+            f"a quote{column} is not closed{' before the end of the file' if quotes.end else ' in its row'}; close it, "
+            f"take it out, or, within a field in quotes, write it twice.",
+        )
+    return quotes
+
+
+@contextmanager
+def said(path: Path) -> Iterator[None]:
+    """Within this, what libraries raise for a file becomes an error of ours, in one line."""
+    try:
+        yield
+    except InvalidDataError:  # a ValueError too
+        raise
+    except FileNotFoundError as error:
+        raise DataNotFoundError(f"Expected a file of events at {path}, got: {error.strerror or error}.") from error
+    except (pa.ArrowException, OSError, EOFError, UnicodeError, LookupError) as error:
+        reason = " ".join(str(error).split())
+        raise InvalidDataError(f"The file {path} cannot be read: {reason}") from error
+
+
+def _shape(examples: Sequence[str]) -> re.Pattern[str]:
+    """What ids look like: integers, or text, with blanks in it where an example has some."""
+    if examples and all(map(INTEGER.fullmatch, examples)):
+        return INTEGER
+    return re.compile(r"\S(.*\S)?" if any(re.search(r"\S[ \t]\S", example) for example in examples) else r"\S+")
+
+
+def _before(text: TextFile, offset: int) -> str:
+    """What stands before a byte in its row, fields in quotes left out."""
+    with text.open() as file:
+        before = file.read(offset)
+    start = max(before.rfind(b"\n"), before.rfind(b"\r")) + 1
+    return re.sub(r'"[^"]*"', "", before[start:].decode("utf-8", "replace"))

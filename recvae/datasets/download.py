@@ -1,0 +1,168 @@
+"""Bring an archive to this machine and unpack it: checked, atomic, with nothing left behind when it fails."""
+
+from __future__ import annotations
+
+import errno
+import lzma
+import shutil
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pooch
+
+from recvae.datasets.card import Card, Download
+from recvae.errors import DataNotFoundError, InvalidDataError, OutputError, RecvaeError, shown
+from recvae.utils.files import scratch_folder
+from recvae.utils.paths import check_below, is_below
+from recvae.utils.progress import DownloadBar
+
+MEMBERS = 100_000  # files in an archive, at most
+RATIO = 100  # unpacked bytes to packed ones, at most: text of events has 3 to 10
+SMALL = 16 << 20  # bytes that an archive may have unpacked whatever the ratio
+CHUNK = 1 << 20
+ENCRYPTED = 1  # the flag of a member
+# what zipfile and its decompressors raise for bytes that are not theirs; NotImplementedError is a RuntimeError
+DAMAGED = (zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError, struct.error, RuntimeError, ValueError)
+
+
+def fetch(card: Card, home: Path, show_progress: bool = True) -> Path:
+    """The folder of the data set below `home`; downloaded and unpacked if it is not there.
+
+    A folder that is there is used as it is, and so is the archive if somebody has put it there. All work happens in
+    a temporary folder beside the final place and one rename ends it.
+
+    Raises DataNotFoundError without network, InvalidDataError for a wrong checksum or a damaged archive.
+    """
+    source, final = card.download, home / card.name
+    for folder in [final] if source is None else [final, home / source.folder]:
+        if folder.is_dir():
+            return folder
+    if source is None:
+        raise DataNotFoundError(
+            f"The data set {card.name} is not in {home} and cannot be downloaded; put it in {final}."
+        )
+    with _scratch(home, card.name) as scratch:
+        archive = home / source.archive
+        if archive.exists():
+            _check(archive, source)
+        else:
+            archive = _download(card, source, home, scratch, show_progress)
+        folder = _unpack(archive, source.folder, scratch)
+        try:
+            folder.replace(final)
+        except OSError as error:
+            if not final.is_dir():  # if it is, another process was faster, with the same data
+                raise DataNotFoundError(f"Expected to put the data in {final}, got: {error.strerror}.") from error
+    return final
+
+
+def _download(card: Card, source: Download, home: Path, scratch: Path, show_progress: bool) -> Path:
+    pooch.get_logger().setLevel("ERROR")
+    name = source.archive
+    try:
+        with DownloadBar(f"downloading {card.title}", show_progress) as bar:
+            fetcher = pooch.HTTPDownloader(progressbar=bar, timeout=30)
+            pooch.retrieve(source.url, known_hash=None, fname=name, path=scratch, downloader=fetcher)
+    except (OSError, ValueError) as error:  # what requests raises is one of these
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise OutputError(f"Expected room to download {name} to {home}, got: {error.strerror}.") from error
+        raise DataNotFoundError(
+            f"The data set {card.name} is not in {home} and could not be downloaded ({type(error).__name__}); "
+            f"fetch {source.url} on a machine with network and put it in {home}, as it is or unpacked."
+        ) from error
+    _check(scratch / name, source)
+    return scratch / name
+
+
+def _check(archive: Path, source: Download) -> None:
+    algorithm, _, expected = source.checksum.partition(":")
+    if not archive.is_file():
+        raise InvalidDataError(f"Expected the archive of the data set at {archive}, got no file.")
+    found = pooch.file_hash(str(archive), alg=algorithm)
+    if found != expected:
+        raise InvalidDataError(
+            f"Expected {algorithm} {expected} of {archive.name}, got {found} ({archive.stat().st_size:,} bytes): the "
+            f"file is truncated or another one; delete it if it is there, and load again."
+        )
+
+
+def _unpack(archive: Path, folder: str, scratch: Path) -> Path:
+    """The folder of the data set, unpacked. Raises InvalidDataError for what is no such archive, OutputError."""
+    top = scratch / "content"
+    top.mkdir()
+    try:
+        with zipfile.ZipFile(archive) as content:
+            # not `is_dir`, which older versions of Python have no answer for where the name is empty
+            members = [member for member in content.infolist() if not member.filename.endswith("/")]
+            _check_members(members, archive, scratch)
+            for member in members:
+                _unpack_member(content, member, top)
+    except RecvaeError:  # some are kin of those below
+        raise
+    except OSError as error:
+        raise OutputError(
+            f"Expected to unpack {archive.name} in {scratch.parent}, got: {error.strerror}; nothing of it is kept."
+        ) from error
+    except DAMAGED as error:
+        raise InvalidDataError(
+            f"Expected a whole zip archive, got {archive.name}, which is damaged: {error}."
+        ) from error
+    if not check_below(top, folder, "the folder of the data set").is_dir():
+        raise InvalidDataError(f"Expected a folder {folder} in {archive.name}, got none; it is another archive.")
+    return top / folder
+
+
+def _check_members(members: list[zipfile.ZipInfo], archive: Path, scratch: Path) -> None:
+    """Look at what an archive claims before anything is written. Raises InvalidDataError, OutputError."""
+    if len(members) > MEMBERS:
+        raise InvalidDataError(f"Expected at most {MEMBERS:,} files in {archive.name}, got {len(members):,}.")
+    for member in members:
+        if member.flag_bits & ENCRYPTED:
+            raise InvalidDataError(
+                f"Expected an archive that anyone can read, got {archive.name}, which is encrypted; unpack it yourself."
+            )
+        if not is_below(member.filename.replace("\\", "/")):
+            raise InvalidDataError(f"Expected files within the archive {archive.name}, got {shown(member.filename)}.")
+    size, packed = sum(member.file_size for member in members), archive.stat().st_size
+    if size > max(RATIO * packed, SMALL):
+        raise InvalidDataError(
+            f"Expected {archive.name} to be at most {RATIO} times its {packed:,} bytes when it is unpacked, got "
+            f"{size:,} bytes; unpack it yourself where it is to be trusted."
+        )
+    free = shutil.disk_usage(scratch).free
+    if size > free:
+        raise OutputError(
+            f"Expected {size:,} bytes of room to unpack {archive.name}, got {free:,} in {scratch.parent}."
+        )
+
+
+def _unpack_member(content: zipfile.ZipFile, member: zipfile.ZipInfo, top: Path) -> None:
+    """Write one file, of no more bytes than the archive has said."""
+    target = check_below(top, member.filename, "a file of an archive")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    written = 0
+    with content.open(member) as packed, target.open("xb") as file:
+        while chunk := packed.read(CHUNK):
+            written += len(chunk)
+            if written > member.file_size:
+                raise zipfile.BadZipFile(f"{shown(member.filename)} is longer than it says")
+            file.write(chunk)
+
+
+@contextmanager
+def _scratch(home: Path, name: str) -> Iterator[Path]:
+    """A folder next to the final one; with it goes a `home` that was new and stays empty."""
+    try:
+        with scratch_folder(home, f".{name[:50]}-") as scratch:
+            yield scratch
+    except RecvaeError:
+        raise
+    except OSError as error:
+        raise DataNotFoundError(
+            f"The data set {name} is not in {home}, and nothing can be written there ({error.strerror}); name another "
+            f"folder with home=, --data-home or RECVAE_DATA."
+        ) from error

@@ -1,0 +1,190 @@
+"""Files as data set cards describe them -> a table of events, and the titles and genres of items."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from recvae.data.tables.frames import read_table
+from recvae.data.tables.text import read_delimited
+from recvae.data.tables.text_columns import MISSING, checked_ids, encoded, number_texts
+from recvae.data.tables.text_file import Format, TextFile, check_bytes, open_text, said
+from recvae.datasets.card import Table, table_files
+from recvae.errors import DataNotFoundError, InvalidDataError
+
+# item id -> text
+Texts = dict[int | str, str]
+EVENT_COLUMNS = ("user", "item", "value", "time")
+
+
+@dataclass(frozen=True)
+class Items:
+    """Titles and genres ("Drama|War") by item id, and how many rows of their file are of no use."""
+
+    titles: Texts = field(default_factory=dict)
+    genres: Texts = field(default_factory=dict)
+    without_id: int = 0
+    repeated: int = 0
+
+    def notes(self) -> list[str]:
+        """What is to be known of the file."""
+        said = [f"{self.without_id:,} rows of the items have no id"] if self.without_id else []
+        return said + ([f"{self.repeated:,} rows of the items repeat an id: the last stands"] if self.repeated else [])
+
+
+def read_events(folder: Path, table: Table) -> pa.Table:
+    """The events of a card's table: columns user, item and, where the files have them, value and time.
+
+    Raises DataNotFoundError, InvalidDataError.
+    """
+    paths = table_files(folder, table)
+    for path in paths:
+        if not path.exists():
+            raise _missing(path)
+    read = {"columns": _read_columns, "adjacency": _read_adjacency, "blocks": _read_blocks}[table.layout]
+    return concat_events([read(path, table) for path in paths], str(folder / table.file))
+
+
+def concat_events(tables: list[pa.Table], name: str) -> pa.Table:
+    """Tables of events as one: ids are text in all where they are text in one, numbers become as wide as needed."""
+    for column in ("user", "item"):
+        if len({_stands_as_text(table[column]) for table in tables}) > 1:
+            tables = [
+                table.set_column(table.column_names.index(column), column, table[column].cast(pa.string()))
+                for table in tables
+            ]
+    try:
+        whole: pa.Table = pa.concat_tables(tables, promote_options="permissive")
+    except pa.ArrowException as error:
+        raise InvalidDataError(f"Expected the files of {name} to have columns of one kind, got: {error}") from error
+    absent = [column for column in whole.column_names if any(column not in part.column_names for part in tables)]
+    if absent:
+        raise InvalidDataError(f"Expected {', '.join(absent)} in all files of {name}, or in none.")
+    return whole
+
+
+def read_items(folder: Path, table: Table) -> Items:
+    """Titles and genres by item id, where the file has them. Raises as `read_events`."""
+    path = folder / table.file
+    columns = [*table.columns, *table.genre_flags]
+    if not path.exists():
+        raise _missing(path)
+    with said(path):
+        text = open_text(path, _format(table, columns, spill=True))
+        check_bytes(text, columns, [columns.index("item")])
+        rows = _item_rows(text, columns)
+    kept = [row for row in rows if row["item"].strip() not in ("", *MISSING)]
+    if not kept:
+        return Items(without_id=len(rows))
+    ids = number_texts([row["item"] for row in kept]).to_pylist()
+    titles = dict(zip(ids, (row["title"] for row in kept), strict=True))
+    genres = {item: row.get("genres") or _flagged(row, table.genre_flags) for item, row in zip(ids, kept, strict=True)}
+    return Items(titles, genres if any(genres.values()) else {}, len(rows) - len(kept), len(kept) - len(titles))
+
+
+def _item_rows(text: TextFile, columns: Sequence[str]) -> list[dict[str, str]]:
+    found = list(text.records(strict=True))
+    head, body = found[: int(text.format.header)], found[int(text.format.header) :]
+    for line, fields in body:
+        if len(fields) != len(columns):
+            raise text.refused(line, f"expected {len(columns)} columns, got {len(fields)} in {fields}.")
+    place = list(columns).index("item")
+    numbers = [fields[place].isdecimal() for _, fields in body]
+    if head and all(numbers) and "".join(head[0][1][place : place + 1]).isdecimal():
+        raise text.refused(head[0][0], f"expected names of columns, got {head[0][1]}; set header = false.")
+    if not head and len(numbers) > 1 and not numbers[0] and all(numbers[1:]):
+        raise text.refused(body[0][0], f"expected a row, got what looks like names: {body[0][1]}; set header = true.")
+    return [dict(zip(columns, fields, strict=True)) for _, fields in body]
+
+
+def _flagged(row: dict[str, str], flags: Sequence[str]) -> str:
+    return "|".join(genre for genre in flags if row[genre] == "1")
+
+
+def _format(table: Table, columns: Sequence[str], spill: bool = False) -> Format:
+    return Format(table.delimiter, tuple(columns), table.header, table.encoding, table.quoted, spill)
+
+
+def _read_columns(path: Path, table: Table) -> pa.Table:
+    """One event in each line, or a Parquet file."""
+    wanted = [name for name in EVENT_COLUMNS if name in table.columns]
+    if path.suffix == ".parquet":
+        return read_table(path, wanted)
+    numbers = [name for name in wanted if name == "value"]
+    return read_delimited(path, _format(table, table.columns), wanted, numbers=numbers)
+
+
+def _read_adjacency(path: Path, table: Table) -> pa.Table:
+    """One user in each line, with all of the user's items: "user item item ..."."""
+    with said(path):
+        text = open_text(path, Format(table.delimiter, None, table.header, table.encoding, quoted=False))
+        check_bytes(text, (), ())
+        lines = list(text.records(strict=True))[int(table.header) :]
+    lines = [(line, fields[:-1] if fields[-1] == "" else fields) for line, fields in lines]
+    for line, fields in lines:
+        shown = table.delimiter.join(fields)
+        if table.delimiter != "\t" and "\t" in shown:
+            raise text.refused(line, f"another delimiter than {table.delimiter!r}: {shown[:40]!r}.")
+        if fields[1:] and not (fields[0].strip() and all(item.strip() == item != "" for item in fields)):
+            raise text.refused(line, f"an empty or spaced id: {shown[:40]!r}.")
+    lines = [(line, fields) for line, fields in lines if len(fields) > 1]  # the others have no items
+    _refuse_counts(text, lines)
+    if lines and not any(map(str.isdecimal, lines[0][1])) and all(map(str.isdecimal, chain(*_fields(lines[1:])))):
+        raise text.refused(lines[0][0], f"expected ids, got what looks like names: {lines[0][1]}; set header = true.")
+    at = np.repeat([line for line, _ in lines], [len(fields) - 1 for _, fields in lines])
+    users = chain.from_iterable([fields[0]] * (len(fields) - 1) for fields in _fields(lines))
+    items = chain.from_iterable(fields[1:] for fields in _fields(lines))
+    ids = {"user": list(users), "item": list(items)}
+    return pa.table({name: checked_ids(text, encoded(texts), name, at.tolist()) for name, texts in ids.items()})
+
+
+def _fields(lines: list[tuple[int, list[str]]]) -> Iterator[list[str]]:
+    return (fields for _, fields in lines)
+
+
+def _refuse_counts(text: TextFile, lines: list[tuple[int, list[str]]]) -> None:
+    """Refuse lines that say how many items they have where the user, or the first item, should be."""
+    for place, what in ((0, "in the place of a user"), (1, "after the user")):
+        counted = [fields[place : place + 1] == [str(len(fields) - place - 1)] for _, fields in lines]
+        if len(lines) > 1 + place and sum(counted) >= 0.9 * len(lines):
+            line, fields = lines[counted.index(True)]
+            raise text.refused(
+                line,
+                f"expected a user and all items, got the number of items {what}, here and in {sum(counted):,} of "
+                f"{len(lines):,} lines: {text.format.delimiter.join(fields)[:40]!r}; take it out.",
+            )
+
+
+def _read_blocks(path: Path, table: Table) -> pa.Table:
+    """A line "item:" before the lines of its events, as Netflix had them: "user,value,time"."""
+    before, *parts = re.split(rb"(?m)^(\d+):[ \t]*\r?\n", path.read_bytes().rstrip() + b"\n")
+    items, blocks = [item.decode() for item in parts[::2]], parts[1::2]
+    if before or not items:
+        raise InvalidDataError(f"Expected {path} to begin with an item, such as '1:', got {before[:20]!r}.")
+    wanted = [name for name in EVENT_COLUMNS if name in table.columns]
+    form = Format(table.delimiter, tuple(table.columns), False, table.encoding, quoted=False)
+    numbers = [name for name in wanted if name == "value"]
+    body = b"".join(b"\n" + block for block in blocks)  # an empty line for that of the item: lines keep their number
+    events = read_delimited(path, form, wanted, n_ids=1, numbers=numbers, content=body)
+    sizes = [block.count(b"\n") for block in blocks]
+    if sum(sizes) != len(events):
+        raise InvalidDataError(f"Expected {path} without empty lines, got {sum(sizes) - len(events)}; take these out.")
+    item = number_texts(items).take(pa.array(np.repeat(np.arange(len(items)), sizes)))
+    return events.append_column("item", item)
+
+
+def _stands_as_text(ids: pa.ChunkedArray) -> bool:
+    kind = ids.type.value_type if pa.types.is_dictionary(ids.type) else ids.type
+    return not pa.types.is_integer(kind)
+
+
+def _missing(path: Path) -> DataNotFoundError:
+    return DataNotFoundError(
+        f"Expected the file {path.name} in {path.parent}, which is there without it; put it there."
+    )

@@ -1,0 +1,1 @@
+"""Metrics of rankings, the evaluator that computes them, and tests of significance."""

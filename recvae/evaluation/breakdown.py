@@ -1,0 +1,148 @@
+"""Where a model is right: recall at each length of a list, accuracy by users' activity and by items' popularity."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from recvae.data.rows import check_rows
+from recvae.data.splits import Holdout
+from recvae.errors import InvalidDataError
+from recvae.evaluation.evaluate import Evaluation
+from recvae.evaluation.metrics import find_hits, recall
+
+N_GROUPS = 5
+LONGEST = 100  # places of a list, for the curve
+TOP = 20  # places of a list, for what is found and what is listed
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Evaluated users by how many items they have, and items by how many training users have them.
+
+    held_out : csr_matrix (U, I) of the evaluated users
+    activity : (U,) group of each of them, from the least active, of about as many users each
+    popularity : (I,) group of each item, from the most popular, each with about as many training events
+    """
+
+    held_out: sparse.csr_matrix
+    activity: NDArray[np.int64]
+    popularity: NDArray[np.int64]
+    about: dict[str, list[dict[str, int]]]  # what JSON says of them
+
+
+def make_groups(holdout: Holdout) -> Groups:
+    """Groups of the users of a holdout who have something held out, and of all items.
+
+    Raises InvalidDataError for a holdout without item_counts.
+    """
+    counts = holdout.item_counts
+    if counts is None:
+        raise InvalidDataError(
+            "Expected item_counts in the holdout for groups of items by popularity, got a holdout without; give "
+            "Holdout(..., item_counts=)."
+        )
+    held_out, fold_in = check_rows(holdout.held_out), check_rows(holdout.fold_in)
+    users = np.flatnonzero(np.diff(held_out.indptr))
+    held_out, sizes = held_out[users], np.diff(fold_in.indptr)[users]
+    edges = np.unique(np.quantile(sizes, np.arange(1, N_GROUPS) / N_GROUPS))
+    activity = np.searchsorted(edges, sizes, side="left")  # as many items, the same group
+    activity = np.unique(activity, return_inverse=True)[1]
+    order = np.argsort(-counts, kind="stable")
+    before = np.cumsum(counts[order]) - counts[order]  # events of the items that are more popular
+    popularity = np.empty(len(counts), dtype=np.int64)
+    popularity[order] = np.minimum(before * N_GROUPS // max(1, counts.sum()), N_GROUPS - 1)
+    popularity = np.unique(popularity, return_inverse=True)[1]
+    held_in = np.bincount(popularity[held_out.indices], minlength=popularity.max() + 1)
+    about = {
+        "activity": [{"users": n} | limits for n, limits in _described(activity, sizes)],
+        "popularity": [
+            {"items": n, "held_out": int(held)} | limits
+            for (n, limits), held in zip(_described(popularity, counts), held_in, strict=True)
+        ],
+    }
+    return Groups(held_out, activity, popularity, about)
+
+
+def break_down(evaluations: Sequence[Evaluation], groups: Groups, metric: str) -> dict[str, Any]:
+    """What JSON says of where a model is right: means over its evaluations, with standard errors over users.
+
+    evaluations : of the same users, with their lists
+
+    recall_curve : recall@k for k = 1, 2, ... up to `LONGEST` or the length of the lists
+    by_activity : `metric` by group of users
+    by_popularity : of all held-out items of a group of items, the share found in the first `TOP` places
+    listed : share of the first `TOP` places that go to each group of items
+
+    Raises InvalidDataError for evaluations without lists.
+    """
+    lists = [each.ranked for each in evaluations if each.ranked is not None]
+    if not lists or len(lists) < len(evaluations):
+        raise InvalidDataError("Expected evaluations with their lists; evaluate with keep_lists=True.")
+    hits = [find_hits(ranked, groups.held_out) for ranked in lists]
+    n_held = np.diff(groups.held_out.indptr).astype(np.int64)
+    lengths = range(1, min(LONGEST, lists[0].shape[1]) + 1)
+    curve = [np.mean([recall(hit[:, :k], n_held, k) for hit in hits], axis=0) for k in lengths]
+    values = np.mean([each[metric].values for each in evaluations], axis=0)
+    by_activity = [values[groups.activity == group] for group in range(groups.activity.max() + 1)]
+    found = np.mean(
+        [_by_group(ranked, hit, groups.popularity) for ranked, hit in zip(lists, hits, strict=True)], axis=0
+    )
+    of_users = np.arange(len(n_held)).repeat(n_held)
+    wanted = _counts(of_users, groups.popularity[groups.held_out.indices], found.shape)
+    listed = np.mean([_by_group(ranked, ranked >= 0, groups.popularity).sum(0) for ranked in lists], axis=0)
+    return {
+        "recall_curve": _means(curve),
+        "by_activity": _means(by_activity),
+        "by_popularity": _ratios(found, wanted),
+        "listed": (listed / max(1.0, listed.sum())).tolist(),
+    }
+
+
+def _described(group: NDArray[np.int64], sizes: NDArray[np.int64]) -> list[tuple[int, dict[str, int]]]:
+    """How many each group has, and the least and the most of their sizes."""
+    members = [sizes[group == each] for each in range(group.max() + 1)]
+    return [(len(own), {"least": int(own.min()), "most": int(own.max())}) for own in members]
+
+
+def _by_group(
+    ranked: NDArray[np.int32], chosen: NDArray[np.bool_], popularity: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """How many of the chosen among the first `TOP` places are of each group of items. -> (U, G)"""
+    users, places = np.nonzero(chosen[:, :TOP])
+    return _counts(users, popularity[ranked[users, places]], (len(ranked), int(popularity.max()) + 1))
+
+
+def _counts(users: NDArray[np.int64], groups: NDArray[np.int64], shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """How often each pair of a user and a group comes. -> (U, G)"""
+    cells = np.bincount(users * shape[1] + groups, minlength=shape[0] * shape[1])
+    return cells.reshape(shape).astype(np.float64)
+
+
+def _means(values: Sequence[NDArray[np.float64]]) -> list[dict[str, float]]:
+    return [
+        {
+            "mean": float(own.mean()),
+            "stderr": float(own.std(ddof=1) / np.sqrt(len(own))) if len(own) > 1 else float("nan"),
+        }
+        for own in values
+    ]
+
+
+def _ratios(found: NDArray[np.float64], wanted: NDArray[np.float64]) -> list[dict[str, float]]:
+    """Ratio of the sums over users, and its error by the delta method (Cochran 1977, section 2.11). (U, G) each
+
+    NaN for a group of which nothing is held out.
+    """
+    n, total = len(found), np.where(wanted.any(0), wanted.sum(0), np.nan)
+    ratio = found.sum(0) / total
+    errors = np.sqrt(((found - ratio * wanted) ** 2).sum(0) * n / max(1, n - 1)) / total
+    return [
+        {"mean": float(mean), "stderr": float(error) if n > 1 else float("nan")}
+        for mean, error in zip(ratio, errors, strict=True)
+    ]

@@ -1,0 +1,241 @@
+"""One evaluator for every recommender: per-user values with mean and error, list-level measures, and a paired test."""
+
+from __future__ import annotations
+
+import inspect
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse, stats
+
+from recvae.data.rows import check_rows
+from recvae.data.splits import Holdout
+from recvae.data.splits.holdout import item_order
+from recvae.errors import InvalidDataError, InvalidParameterError, InvalidTypeError
+from recvae.evaluation.metrics import METRICS, coverage, find_hits, gini, novelty, parse_metric, times_listed
+from recvae.utils.checks import check_whole
+from recvae.utils.progress import track
+from recvae.utils.topk import PAD_ID, PAD_SCORE
+
+DEFAULT_METRICS = ("recall@20", "recall@50", "ndcg@100")
+
+
+class Recommends(Protocol):
+    """What `evaluate` needs: `recommend` as implicit has it."""
+
+    @property
+    def recommend(self) -> Callable[..., tuple[Any, Any]]: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Metric:
+    """One metric: a value for each evaluated user, and the raw ids of these users."""
+
+    values: NDArray[np.float64]
+    users: NDArray[Any] | None = None
+
+    @property
+    def mean(self) -> float:
+        return float(self.values.mean())
+
+    @property
+    def stderr(self) -> float:
+        """Standard error of the mean over users."""
+        return float(self.values.std(ddof=1) / np.sqrt(len(self.values))) if len(self.values) > 1 else float("nan")
+
+    def __repr__(self) -> str:
+        return f"{self.mean:.4f} ± {self.stderr:.4f} ({len(self.values)} users)"
+
+
+class Lists(dict[str, float]):
+    """List-level measures by name."""
+
+    def __missing__(self, name: str) -> float:
+        if name == "novelty":
+            raise InvalidDataError(
+                "Expected item_counts and n_train in the holdout for novelty, got a holdout without; give "
+                "Holdout(..., item_counts=, n_train=)."
+            )
+        raise KeyError(name)
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation(Mapping[str, Metric]):
+    """Metrics by name, as in `result["ndcg@100"].mean`.
+
+    users : raw ids of the users evaluated; excluded : how many had nothing held out
+    lists : coverage, novelty and gini of the lists cut at the largest k; no novelty where the holdout does not know
+        how many training users have each item
+    seconds : time spent ranking
+    ranked : the lists themselves, columns of the holdout (users, largest k) padded with -1, where they were asked for
+    """
+
+    metrics: dict[str, Metric]
+    users: NDArray[Any]
+    excluded: int
+    lists: dict[str, float]
+    seconds: float
+    ranked: NDArray[np.int32] | None = None
+
+    def __getitem__(self, name: str) -> Metric:
+        return self.metrics[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.metrics)
+
+    def __len__(self) -> int:
+        return len(self.metrics)
+
+    def __repr__(self) -> str:
+        return "\n".join(f"{name:>16}  {metric!r}" for name, metric in self.metrics.items())
+
+
+def evaluate(
+    model: Recommends,
+    holdout: Holdout,
+    metrics: Sequence[str] = DEFAULT_METRICS,
+    *,
+    block_users: int = 4000,
+    show_progress: bool = False,
+    keep_lists: bool = False,
+) -> Evaluation:
+    """Score any object with implicit's `recommend` on held-out users, by its ranking of the items not folded in.
+
+    Each user's fold-in row is what the model sees: `recalculate_user=True` is passed where a model takes it, because
+    implicit's ALS would look the user up otherwise. A model that cannot do so (implicit's BPR and LMF) is asked for
+    the users by their rows in training, where the holdout has these. Items that come back with the padding score are
+    not counted as recommended. Users with nothing held out are excluded and counted. Users are ranked `block_users`
+    at a time; `keep_lists` keeps their lists as `ranked`, 4 bytes for each user and position.
+
+    Where model and holdout both have ids of their items, the columns are matched by them; else shapes alone count.
+
+    Raises InvalidTypeError for a model that cannot score users it was not trained on, where the holdout's are such;
+    InvalidDataError for a holdout over other items than the model's, and where no one has anything held out.
+    """
+    _check_holdout(holdout)
+    if hasattr(model, "_snapshot"):  # one of ours: all users get lists of one state, whatever other threads do
+        model = model._snapshot()
+    known, order = holdout.train_rows, item_order(holdout.item_ids, getattr(model, "item_ids_", None))
+    fold_in = {"recalculate_user": True} if "recalculate_user" in inspect.signature(model.recommend).parameters else {}
+
+    def ranker(places: NDArray[np.int64], rows: sparse.csr_matrix, N: int) -> NDArray[np.integer]:
+        users = places if known is None else known[places]
+        rows = rows if order is None else check_rows(rows[:, order])
+        try:
+            ids, scores = model.recommend(users, rows, N=N, **fold_in)
+        except NotImplementedError as error:
+            if known is None:
+                raise InvalidTypeError(
+                    f"Expected a model that can score held-out users, got {type(model).__name__}, which cannot: {error}"
+                ) from error
+            ids, scores = model.recommend(users, rows, N=N)
+        ids = np.where(np.asarray(scores) > PAD_SCORE, ids, PAD_ID)
+        return ids if order is None else np.where(ids >= 0, order[ids], PAD_ID)
+
+    return evaluate_ranker(
+        ranker, holdout, metrics, block_users=block_users, show_progress=show_progress, keep_lists=keep_lists
+    )
+
+
+def evaluate_ranker(
+    ranker: Callable[[NDArray[np.int64], sparse.csr_matrix, int], NDArray[np.integer]],
+    holdout: Holdout,
+    metrics: Sequence[str] = DEFAULT_METRICS,
+    *,
+    block_users: int = 4000,
+    show_progress: bool = False,
+    keep_lists: bool = False,
+) -> Evaluation:
+    """As `evaluate`, for a function (positions of the users, fold-in rows, N) -> ids (rows, N), padded with -1."""
+    parsed = {name: parse_metric(name) for name in ([metrics] if isinstance(metrics, str) else metrics)}
+    if not parsed:
+        raise InvalidParameterError("Expected at least one metric, such as ndcg@100, got none.")
+    block_users = check_whole("block_users", block_users, 1)
+    fold_in, held_out = _check_holdout(holdout)
+    n_held, n_items = np.diff(held_out.indptr).astype(np.int64), held_out.shape[1]
+    users = np.flatnonzero(n_held)
+    if len(users) == 0:
+        raise InvalidDataError("Expected users with held-out items, got none; there is nothing to evaluate.")
+    N = min(max(k for _, k in parsed.values()), n_items)
+    values = {name: np.empty(len(users)) for name in parsed}
+    listed, seconds = np.zeros(n_items, dtype=np.int64), 0.0
+    kept = np.full((len(users), N), PAD_ID, dtype=np.int32) if keep_lists else None
+    for start in track(range(0, len(users), block_users), "evaluating", show_progress):
+        block = users[start : start + block_users]
+        started = time.perf_counter()
+        ranked = np.asarray(ranker(block, fold_in[block], N))
+        seconds += time.perf_counter() - started
+        hits = find_hits(ranked, held_out[block])
+        listed += times_listed(ranked[:, :N], n_items)
+        if kept is not None:
+            kept[start : start + block_users, : ranked.shape[1]] = ranked[:, :N]
+        for name, (base, k) in parsed.items():
+            values[name][start : start + block_users] = METRICS[base](hits[:, :k], n_held[block], k)
+    lists = Lists(coverage=coverage(listed))
+    if holdout.item_counts is not None and holdout.n_train is not None:
+        lists["novelty"] = novelty(listed, holdout.item_counts, holdout.n_train)
+    lists["gini"] = gini(listed)
+    measured = {name: Metric(per_user, holdout.users[users]) for name, per_user in values.items()}
+    return Evaluation(measured, holdout.users[users], len(n_held) - len(users), lists, seconds, kept)
+
+
+def _check_holdout(holdout: Holdout) -> tuple[sparse.csr_matrix, sparse.csr_matrix]:
+    if not isinstance(holdout, Holdout):
+        raise InvalidTypeError(f"Expected a Holdout such as split.test, got {type(holdout).__name__}.")
+    fold_in, held_out = check_rows(holdout.fold_in), check_rows(holdout.held_out)
+    if fold_in.shape != held_out.shape:
+        raise InvalidDataError(f"Expected fold_in and held_out of one shape, got {fold_in.shape} and {held_out.shape}.")
+    return fold_in, held_out
+
+
+@dataclass(frozen=True)
+class PairedTest:
+    """Mean difference over users with its 95 % interval, and the two-sided p-value of no difference."""
+
+    difference: float
+    low: float
+    high: float
+    p_value: float
+
+
+def paired_bootstrap(a: Metric, b: Metric, resamples: int = 10_000, seed: int = 0) -> PairedTest:
+    """Two-sided paired bootstrap of mean(a) - mean(b) over the same users (Efron & Tibshirani 1993, chapter 16).
+
+    The p-value is the share of resamples, centred on zero, whose mean differs at least as much as the one observed.
+    Raises InvalidDataError where a and b are not over the same users, or there are fewer than two.
+    """
+    known = a.users is not None and b.users is not None
+    if len(a.values) != len(b.values) or (known and not np.array_equal(a.users, b.users)):  # type: ignore[arg-type]
+        raise InvalidDataError(f"Expected results over the same users, got {len(a.values)} and {len(b.values)} others.")
+    differences = a.values - b.values
+    if len(differences) < 2 or not np.isfinite(differences).all():
+        raise InvalidDataError(f"Expected numbers for at least two users, got {differences}.")
+    mean = float(differences.mean())
+    if np.ptp(differences) == 0:  # nothing to resample
+        return PairedTest(mean, mean, mean, 1.0 if mean == 0 else 1 / (resamples + 1))
+    drawn = stats.bootstrap(
+        (differences,), np.mean, n_resamples=resamples, batch=256, method="percentile", rng=np.random.default_rng(seed)
+    )
+    # a hair of tolerance: resamples equal to the observed difference count, whatever the order of summation
+    extreme = np.abs(drawn.bootstrap_distribution - mean) >= abs(mean) * (1 - 1e-12)
+    p_value = float((extreme.sum() + 1) / (resamples + 1))
+    return PairedTest(mean, float(drawn.confidence_interval.low), float(drawn.confidence_interval.high), p_value)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p-values of several tests, adjusted such that all below .05 may be claimed at once (Holm 1979, step-down).
+
+    The smallest of m is multiplied by m, the next by m - 1 and so on; none is below a smaller one, or above 1.
+    Raises InvalidParameterError for what is no p-value.
+    """
+    p = np.asarray(p_values, dtype=np.float64)
+    if p.ndim != 1 or not ((p >= 0) & (p <= 1)).all():
+        raise InvalidParameterError(f"Expected p-values, numbers from 0 to 1, got {p_values!r}.")
+    order = np.argsort(p, kind="stable")
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.maximum.accumulate(np.minimum(p[order] * np.arange(len(p), 0, -1), 1.0))
+    return [float(value) for value in adjusted]

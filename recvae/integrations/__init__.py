@@ -1,1 +1,0 @@
-"""The work of recvae inside of other engines: each is imported when it is asked for."""

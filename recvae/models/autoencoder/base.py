@@ -1,0 +1,305 @@
+"""What models trained by gradient share: a recipe for the network and the schedule, and the way through the loop."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cache, partial
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import sparse
+from torch import Tensor
+
+from recvae.data.batches import DeviceRows
+from recvae.data.shards import Shards
+from recvae.data.splits import Holdout
+from recvae.distributed.communicator import current
+from recvae.errors import InvalidParameterError, NotFittedError
+from recvae.models.autoencoder.cold import by_features
+from recvae.models.autoencoder.grow import alike, by_neighbours
+from recvae.models.autoencoder.planned import Planned
+from recvae.models.autoencoder.scoring import network_scorer, network_scores, validation
+from recvae.models.autoencoder.source import item_counts, on_device
+from recvae.models.autoencoder.tables import (
+    are_tied,
+    by_popularity,
+    of_one_table,
+    optimizers,
+    tie,
+    with_twins,
+    without_twins,
+)
+from recvae.models.base import FitRun
+from recvae.models.base.explain import by_leaving_out
+from recvae.models.base.model_file import fill
+from recvae.models.base.params import fitted, get_params, hyper, parameters
+from recvae.models.base.similar import cosines
+from recvae.models.base.spaces import log
+from recvae.models.base.state import reads
+from recvae.nn import LIKELIHOODS, VAE
+from recvae.nn.candidates import sampler as make_sampler
+from recvae.nn.growing import ItemVectors, enlarged, item_vectors
+from recvae.nn.layers import initialize
+from recvae.nn.likelihood import UNOBSERVED
+from recvae.nn.sharded import initialize_slices, shard, whole_state_dict
+from recvae.nn.vae import Likelihood
+from recvae.training.callbacks import Callback, Epoch, listeners
+from recvae.training.checkpoint import digest_rows, kept
+from recvae.training.checkpoint_state import Size
+from recvae.training.loop import WHOLE, Phase, Plan, State, best_epoch, train
+from recvae.training.parallel import Team
+from recvae.training.progress import Live
+from recvae.utils.device import find_device
+from recvae.utils.topk import Scorer
+from recvae.version import __version__
+
+
+@parameters
+class Autoencoder(Planned):
+    """Base of models that are one `VAE` network trained by Adam. `history_` (not saved) tells how it went."""
+
+    unobserved: float = hyper(
+        UNOBSERVED,
+        "of the Gaussian likelihood: confidence in items that a user does not have, to 1 in others",
+        low=1e-6,
+    )
+    epochs: int = hyper(50, "passes over the training users; schedules stretch with them", low=1)
+    learning_rate: float = hyper(1e-3, "of Adam, as in the paper", low=0, search=log(1e-4, 1e-2))
+    weight_decay: float = hyper(0.0, "decoupled, as in AdamW, on all weights", low=0, search=[0.0, 0.001, 0.01, 0.1])
+    table_rate: float = hyper(3.0, "of a sampled likelihood: times the learning rate, for the tables", low=0)
+    max_grad_norm: float | None = hyper(
+        None, "scale the gradient of a step down to this norm where it is longer", low=0, kind=float, optional=True
+    )
+    stop_after: int | None = hyper(
+        None,
+        "stop after so many of the `epochs`, schedules unchanged: where the best epoch is known from another fit",
+        low=1,
+        kind=int,
+        optional=True,
+    )
+    patience: int | None = hyper(
+        None,
+        "stop after so many epochs without a better NDCG@100 on validation users, which `fit` then needs",
+        low=1,
+        kind=int,
+        optional=True,
+    )
+    random_state: int | None = hyper(
+        None, "seed of weights, order, dropout, noise; None draws one", low=0, high=2**32 - 1, kind=int, optional=True
+    )
+    network_: VAE = fitted()
+    history_: list[Epoch] = fitted()
+    goes_on = True
+    reads_shards = True
+    validates = "ndcg@100"
+
+    def _likelihood(self) -> Likelihood:
+        """The likelihood of a row, its products in the precision asked for."""
+        options: dict[str, Any] = {"unobserved": self.unobserved} if self.likelihood == "gaussian" else {}
+        if self.impl == "dense":
+            options["impl"] = "dense"
+        return partial(LIKELIHOODS[self.likelihood], precision=self.precision, **options)
+
+    @property
+    def best_epoch_(self) -> int:
+        """The epoch (from 1) whose weights were kept; only for models that have been fitted here."""
+        if not getattr(self, "history_", []):
+            raise NotFittedError(f"Expected a {type(self).__name__} fitted in this process; call fit first.")
+        return best_epoch(self.history_).epoch
+
+    @reads
+    def chosen_params(self) -> dict[str, Any]:
+        """As for every model, with the number of epochs that was best, and no patience."""
+        return super().chosen_params() | {"stop_after": self.best_epoch_, "patience": None}
+
+    def _check_valid(self, valid: Any, n_items: int, user_items: Any) -> Holdout | None:
+        if valid is None and self.patience is not None:
+            raise InvalidParameterError(
+                f"Expected validation users for patience={self.patience}, got none; give fit's valid= (--split or "
+                f"--heldout-users), or leave patience out."
+            )
+        return super()._check_valid(valid, n_items, user_items)
+
+    def _beta(self, progress: float) -> float:
+        """Weight of the KL term after a share of the run."""
+        return 0.0
+
+    def _last_beta(self) -> float:
+        """That with which a fit ends."""
+        return self._beta(1.0)
+
+    def _phases(self) -> Sequence[Phase]:
+        """What an epoch is made of."""
+        return (WHOLE,)
+
+    def _fit(self, rows: sparse.csr_matrix | Shards, run: FitRun) -> dict[str, Any]:
+        team, found = self._team(), self._affordable(rows, run.valid is not None)
+        if team.by_items and found.impl != "exact":
+            raise InvalidParameterError(
+                f'Expected impl="exact" where ranks share out the items, got {found.impl!r}: take that, or '
+                f'ranks_share="users".'
+            )
+        state = self._untrained(rows.shape[1], found.impl == "sampled")
+        if self.item_biases == "popularity" or (self.item_biases == "auto" and found.impl == "sampled"):
+            by_popularity(state.network, item_counts(rows), self.likelihood)
+        plan = self._plan(rows, self.epochs, self._beta, found.impl)
+        plan = replace(plan, stop_after=self.stop_after, patience=self.patience, part=run.part, team=team)
+        if run.valid is not None:
+            plan = replace(plan, validate=partial(validation, state.network, run.valid, run.values, self.validates))
+        history = self._train(state, rows, plan, run)
+        whole = _settled(self._whole(state.network, rows.shape[1], team))
+        return {"network_": whole, "history_": history, "plan_": found}
+
+    def _learn_on(self, rows: sparse.csr_matrix, epochs: int | None, run: FitRun) -> dict[str, Any]:
+        by_item = rows.T.tocsr().sign()  # (I + n, U)
+        shares = alike(by_item[self.n_items_ :], by_item[: self.n_items_])
+        vectors = by_neighbours(item_vectors(self.network_), shares, np.diff(by_item.indptr))
+        grown = self._with_items(vectors, lambda: shares)
+        passes = -(-self.epochs // 10) if epochs is None else epochs
+        if passes:
+            beta = self._last_beta()
+            impl = self._forecast(rows, False).impl
+            plan = self._plan(rows, passes, lambda _: beta, impl)
+            self._train(self._ready(grown["network_"], impl == "sampled"), rows, plan, run)
+        return grown | {"network_": _settled(grown["network_"])}
+
+    def _place_items(self, features: sparse.csr_matrix) -> dict[str, Any]:
+        vectors = by_features(self.network_, features)
+        grown = self._with_items(vectors, lambda: alike(features[self.n_items_ :], features[: self.n_items_]))
+        return grown | {"network_": _settled(grown["network_"])}
+
+    def _with_items(self, new: ItemVectors, shares: Callable[[], sparse.csr_matrix]) -> dict[str, Any]:
+        """New items with their vectors; `shares` (n, I) are of those that they are alike. -> fitted attributes"""
+        tied = self.params_["tables"] == "tied"
+        network = enlarged(self.network_, of_one_table(new, tied)).to(find_device(self.device))
+        if tied:
+            tie(network)
+        return {"network_": network}
+
+    def _plan(self, rows: sparse.csr_matrix | Shards, epochs: int, beta: Callable[[float], float], impl: str) -> Plan:
+        """So many epochs over the rows, all of them."""
+        n_users, batch_size = rows.shape[0], self._batch_size(rows.shape[0])
+        drawn = None
+        if impl == "sampled":
+            drawn = make_sampler(self.sampler, self.candidates, item_counts(rows), n_users, batch_size)
+        return Plan(
+            epochs=epochs,
+            batch_size=batch_size,
+            beta=beta,
+            phases=self._phases(),
+            max_grad_norm=self.max_grad_norm,
+            precision=self.precision,
+            sampler=drawn,
+        )
+
+    def _train(self, state: State, rows: sparse.csr_matrix | Shards, plan: Plan, run: FitRun) -> list[Epoch]:
+        """Through the loop, for those who listen, from where it was if it was stopped."""
+        n_users, title = rows.shape[0], type(self).__name__ + ("" if run.part == "network" else f" ({run.part})")
+        users = n_users * len(plan.passes)
+        team, identity = plan.team, cache(partial(self._identity, rows, plan, run))
+        if team.world.size > 1:
+            for name, value in identity().items():
+                team.world.agree(name, json.dumps(value))
+        show = run.show_progress and team.world.is_writer
+        with Live(title, plan.last, plan.steps(n_users), users, self.validates, show) as live:
+            heard = [live, *_as_implicit(run), *run.callbacks] if team.world.is_writer else []
+            size = Size(n_users, plan.last, plan.steps(n_users))
+            with kept(run.checkpoint, run.part, identity, state, team, size) as saver:
+                return train(state, on_device(rows, state.device), plan, heard, saver)
+
+    def _identity(self, rows: sparse.csr_matrix | Shards, plan: Plan, run: FitRun) -> dict[str, Any]:
+        """All that a training follows from, as JSON can hold it."""
+        valid = None if run.valid is None else digest_rows(run.valid.fold_in, run.valid.held_out)
+        params = get_params(self, run_options=False)
+        return {
+            "recvae": __version__,
+            "model": type(self).__name__,
+            "parameters": {name: list(value) if isinstance(value, tuple) else value for name, value in params.items()},
+            "impl": "sampled" if plan.sampler is not None else "exact",
+            "rows": rows.fingerprint() if isinstance(rows, Shards) else digest_rows(rows),
+            "validation users": valid,
+            "part": run.part,
+        }
+
+    def _untrained(self, n_items: int, by_sampling: bool = False) -> State:
+        """What training starts from, on the model's device."""
+        team, device = self._team(), find_device(self.device)
+        if not team.by_items:
+            state = self._ready(self._built(n_items).to(device), by_sampling)
+            initialize(state.network, state.seed)
+            return state
+        with torch.device("meta"):  # no rank has to hold the whole
+            network = shard(self._built(n_items), team.world).to_empty(device=device)
+        if self.tables == "tied":
+            tie(network)
+        state = self._ready(network, by_sampling)
+        initialize_slices(network, state.seed)
+        return state
+
+    def _whole(self, network: VAE, n_items: int, team: Team) -> VAE:
+        """The network with the rows of all ranks, on the host."""
+        if not team.by_items:
+            return network
+        tensors = whole_state_dict(network)
+        with torch.device("meta"):
+            whole = self._built(n_items)
+        whole.load_state_dict(tensors, assign=True)
+        if self.tables == "tied":
+            tie(whole)
+        return whole
+
+    def _ready(self, network: VAE, by_sampling: bool = False) -> State:
+        """A network with optimizers and a seed, fresh."""
+        seed = current().broadcast(secrets.randbits(32)) if self.random_state is None else int(self.random_state)
+        rates = self.learning_rate, self.weight_decay, self.table_rate
+        return State(network, optimizers(network, by_sampling, *rates), seed)
+
+    def _tensors(self) -> dict[str, Tensor]:
+        return without_twins(dict(self.network_.state_dict()), are_tied(self.network_))
+
+    def _restore(self, tensors: dict[str, Tensor], n_items: int) -> dict[str, Any]:
+        with torch.device("meta"):  # shapes alone: what a file claims costs nothing until its tensors are seen to fit
+            network = self._built(n_items)
+        fill(network, with_twins(tensors, self.tables == "tied"))
+        if self.tables == "tied":
+            tie(network)
+        return {"network_": _settled(network.to(find_device(self.device))), "history_": []}
+
+    def _score(self, rows: sparse.csr_matrix) -> Tensor:
+        return network_scores(self.network_, rows)
+
+    def _similarity(self, items: NDArray[np.int64]) -> Tensor:
+        with torch.no_grad():
+            return cosines(self.network_.decoder.output[0], items)
+
+    def _user_vectors(self, rows: sparse.csr_matrix) -> Tensor:
+        device = self.network_.decoder.weight.device
+        with torch.no_grad():
+            mean: Tensor = self.network_.encoder(DeviceRows(rows, device).all()).mean
+        return mean
+
+    def _contributions(self, row: sparse.csr_matrix, item: int) -> tuple[float, NDArray[np.float64]]:
+        return by_leaving_out(self, row, item)
+
+    def _scorer(self, users: NDArray[Any], recalculate: bool) -> Scorer:
+        return network_scorer(self.network_, len(users))
+
+
+def _settled(network: VAE) -> VAE:
+    """A network that is done with training, ready to score."""
+    if not are_tied(network):
+        network.decoder.settle()
+    return network.eval()
+
+
+def _as_implicit(run: FitRun) -> list[Callback]:
+    """What `callback` of `fit` hears: the epochs of the model's own run, counted from 0."""
+    call = run.callback
+    if call is None or run.part != "network":
+        return []
+    return listeners([lambda epoch: call(epoch.epoch - 1, epoch.seconds, epoch.loss)])

@@ -1,0 +1,103 @@
+"""What autoencoders with a posterior q(z | x) share beyond ranking: its parameters, its draws, what it finds odd."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import sparse
+from torch import Tensor
+
+from recvae.data.batches import Batch, DeviceRows
+from recvae.errors import InvalidParameterError
+from recvae.models.autoencoder.base import Autoencoder
+from recvae.models.base.latent import Encoding
+from recvae.models.base.params import parameters
+from recvae.nn.draw import DRAWS, score_spread
+from recvae.nn.posterior import normals
+
+Scores = Callable[[sparse.csr_matrix, slice], Tensor]
+POINTS = 32  # draws of z by which the spread of scores is found where logits are not linear in it
+GATHERED = 20 << 20  # bytes of the output layer gathered for lists at a time
+
+
+@parameters
+class Variational(Autoencoder):
+    """Base of autoencoders whose encoder gives a distribution, with a prior beside it."""
+
+    def _posterior(self, rows: sparse.csr_matrix) -> Encoding:
+        with torch.no_grad():
+            posterior = self.network_.encoder(self._batch(rows))
+            return Encoding(posterior.mean.cpu().numpy(), posterior.logvar.cpu().numpy())
+
+    def _explorer(self, strength: float, random: np.random.Generator) -> Scores:
+        network = self.network_
+
+        def score(rows: sparse.csr_matrix, _: slice) -> Tensor:
+            with torch.no_grad():
+                eps = strength * self._noise(random, rows.shape[0])
+                logits = network.decoder.logits(network.hidden(self._batch(rows), eps))
+            if not logits.isfinite().all():  # a network may blow up so far from where it was trained
+                raise InvalidParameterError(
+                    f"Expected finite scores at draws of explore={strength:g}, got others; lower explore."
+                )
+            return logits
+
+        return score
+
+    def _spread(
+        self, rows: sparse.csr_matrix, ids: NDArray[np.int32], random: np.random.Generator
+    ) -> NDArray[np.float32]:
+        network, points = self.network_, self._noise(random, POINTS)
+        spread = np.zeros(ids.shape, dtype=np.float32)
+        step = max(1, GATHERED // (4 * max(1, ids.shape[1]) * network.decoder.weight.shape[1]))
+        with torch.no_grad():
+            spread_of = partial(score_spread, network, network.decoder.output[0])
+            for start in range(0, len(ids), step):
+                users = slice(start, start + step)
+                items = torch.from_numpy(np.maximum(ids[users], 0).astype(np.int64)).to(points.device)
+                spread[users] = spread_of(self._batch(rows[users]), items, points).cpu().numpy()
+        spread[ids < 0] = 0
+        return spread
+
+    def _drawn(
+        self,
+        rows: sparse.csr_matrix,
+        latent: str,
+        temperature: float,
+        places: np.random.Generator,
+        items: np.random.Generator,
+    ) -> sparse.csr_matrix:
+        network, n = self.network_, rows.shape[0]
+        with torch.no_grad():
+            eps = self._noise(places, n) if latent == "aggregate" else None
+            hidden = network.hidden_from_prior(n, places) if eps is None else network.hidden(self._batch(rows), eps)
+            logits = network.decoder.logits(hidden)
+        return DRAWS[self.params_["likelihood"]](
+            logits, np.diff(rows.indptr), items, temperature, self.params_["unobserved"]
+        )
+
+    def _elbo_terms(self, rows: sparse.csr_matrix) -> NDArray[np.float64]:
+        """An event weighs 1 in the mean of its row, as it does in that of all rows in training."""
+        sums, n = np.asarray(rows.sum(1)).ravel(), np.diff(rows.indptr)
+        scaled = sparse.csr_matrix(
+            (rows.data * np.repeat(n / sums, n).astype(np.float32), rows.indices, rows.indptr), shape=rows.shape
+        )
+        batch, network = self._batch(scaled), self.network_
+        with torch.no_grad():
+            posterior = network.encoder(batch)
+            likelihood: Any = network.likelihood  # that of the fit
+            nll = likelihood(network.decoder(posterior.mean), *network.decoder.output, batch, precision="float32")
+            terms = torch.stack([nll / torch.from_numpy(n).to(nll.device), network.divergence(posterior)], dim=1)
+        return terms.cpu().numpy().astype(np.float64)
+
+    def _batch(self, rows: sparse.csr_matrix) -> Batch:
+        return DeviceRows(rows, self.network_.decoder.weight.device).all()
+
+    def _noise(self, random: np.random.Generator, n: int) -> Tensor:
+        """Standard normal noise over the latent space. -> (n, K)"""
+        return normals(random, (n, self.network_.decoder.latent_dim), self.network_.decoder.weight.device)

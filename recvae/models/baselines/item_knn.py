@@ -1,0 +1,78 @@
+"""implicit's item-item nearest neighbours behind the contract."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import sparse
+from torch import Tensor
+
+from recvae.models.base import FitRun, Recommender
+from recvae.models.base.model_file import csr_from, csr_tensors
+from recvae.models.base.params import fitted, hyper, parameters
+from recvae.models.base.spaces import whole
+from recvae.models.baselines.peer import implicit_library
+from recvae.utils.finite import check_fitted
+
+
+@parameters
+class ItemKNN(Recommender):
+    """implicit's item-item nearest neighbours: an item's score is the sum of its similarities to the row's items.
+
+    Items that are no neighbour of any item of the row have no score and are not given.
+    """
+
+    weighting: str = hyper(
+        "cosine",
+        "how events are weighted before the similarity is taken",
+        choices=("cosine", "tfidf", "bm25"),
+        search=["cosine", "tfidf", "bm25"],
+    )
+    K: int = hyper(100, "neighbours kept for each item", low=1, search=whole(5, 500))
+    similarity_: sparse.csr_matrix = fitted()  # (I, I), row i: the neighbours of item i
+
+    def _fit(self, rows: sparse.csr_matrix, run: FitRun) -> dict[str, Any]:
+        implicit = implicit_library()
+        model = implicit.nearest_neighbours.ItemItemRecommender(K=min(self.K, rows.shape[1]))
+        model.fit(self._weighted(implicit.nearest_neighbours, rows), show_progress=False)
+        similarity = model.similarity.tocsr().astype(np.float32)
+        check_fitted(torch.from_numpy(similarity.data), "look for huge values in the data")
+        return {"similarity_": similarity}
+
+    def _weighted(self, weights: Any, rows: sparse.csr_matrix) -> sparse.csr_matrix:
+        """The rows as implicit's CosineRecommender, TFIDFRecommender and BM25Recommender weight them, but as CSR.
+
+        These warn of a conversion of their own, with its seconds: no filter of one thread could leave that out.
+        """
+        by_items = rows.T
+        if self.weighting == "bm25":
+            weighted = weights.bm25_weight(by_items, K1=1.2, B=0.75)
+        else:
+            weighted = weights.normalize(weights.tfidf_weight(by_items) if self.weighting == "tfidf" else by_items)
+        return weighted.T.tocsr()
+
+    def _tensors(self) -> dict[str, Tensor]:
+        return csr_tensors(self.similarity_)
+
+    def _restore(self, tensors: dict[str, Tensor], n_items: int) -> dict[str, Any]:
+        return {"similarity_": csr_from(tensors, (n_items, n_items))}
+
+    def _score(self, rows: sparse.csr_matrix) -> Tensor:
+        return _without_zeros(rows @ self.similarity_)
+
+    def _similarity(self, items: NDArray[np.int64]) -> Tensor:
+        return _without_zeros(self.similarity_[items])
+
+    def _contributions(self, row: sparse.csr_matrix, item: int) -> tuple[float, NDArray[np.float64]]:
+        column = self.similarity_[row.indices][:, [item]].toarray()[:, 0]
+        parts = row.data.astype(np.float64) * column
+        return float(parts.sum()), parts
+
+
+def _without_zeros(scores: sparse.csr_matrix) -> Tensor:
+    """-inf in the place of zeros: who is no neighbour has no score."""
+    dense = torch.from_numpy(scores.toarray())
+    return dense.masked_fill_(dense == 0, -torch.inf)

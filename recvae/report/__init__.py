@@ -1,6 +1,0 @@
-"""Results of a benchmark -> what a person reads: a table on a terminal, a page to pass around."""
-
-from recvae.report.page import PAGE, check_page, write_page
-from recvae.report.terminal import print_results
-
-__all__ = ["PAGE", "check_page", "print_results", "write_page"]

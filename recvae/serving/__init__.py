@@ -1,0 +1,1 @@
+"""Serving: lists for very many users, exported models, re-ranking."""

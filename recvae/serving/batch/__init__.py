@@ -1,0 +1,7 @@
+"""Recommending to more users than memory holds: Parquet in, Parquet in parts out, to be gone on with after a stop."""
+
+from recvae.serving.batch.lists import Part as Part
+from recvae.serving.batch.run import ENGINES as ENGINES
+from recvae.serving.batch.run import USERS_PER_PART as USERS_PER_PART
+from recvae.serving.batch.run import BulkResult as BulkResult
+from recvae.serving.batch.run import recommend_to_parquet as recommend_to_parquet

@@ -1,0 +1,109 @@
+"""Stored events, larger than memory perhaps, as blocks of whole users in ascending order. DuckDB sorts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from recvae.data.ids import ItemIndex
+from recvae.data.parquet.source import Source
+from recvae.data.parquet.stored import StoredEvents
+from recvae.errors import InvalidDataError
+from recvae.serving.batch.touched import SEEN, with_columns
+
+EVENTS_AT_A_TIME = 1 << 18
+LISTS_AT_A_TIME = 1 << 12
+
+
+class OrderedEvents(StoredEvents):
+    """Stored events in the order of their users, or those after a user.
+
+    Weak ones and zeros are among them: they were seen, which `read_histories` tells from what was liked. So are the
+    rows of `touched`, columns user and seen, with nothing for an item.
+    """
+
+    def __init__(self, source: Source, scratch: Path, memory_mib: int, touched: pa.Table | None = None):
+        super().__init__(source, scratch, memory_mib)
+        self._touched = touched
+
+    def __enter__(self) -> Self:
+        super().__enter__()
+        self._all, self.touched = self._rows, None
+        if self._touched is not None:
+            with self._said():
+                nothing, column = self._duckdb.ConstantExpression(None), self._duckdb.ColumnExpression
+                touched = self._connection.from_arrow(self._touched[:0])
+                columns = [column(name) if name == SEEN else nothing.alias(name) for name in self._rows.columns]
+                like = self._rows.select("*", nothing.alias(SEEN))
+                like = like.union(touched.select(*columns, column(SEEN)))
+                self.touched = with_columns(self._touched, like.limit(0).to_arrow_reader(1).schema)
+                self._all = like.union(self._connection.from_arrow(self.touched))
+        return self
+
+    def check(self, index: ItemIndex) -> None:
+        """Refuse gaps, values that are no numbers >= 0, and events on none of the items of `index`."""
+        self.check_events()
+        with self._said():
+            items = "unnest(item)" if self._source.lists else "item"
+            names = self._rows.select(f"CAST({items} AS VARCHAR) AS name")
+            known = self._connection.from_arrow(
+                pa.table({"name": pa.array([str(name) for name in index], pa.string())})
+            )
+            if not names.join(known, "name", "semi").limit(1).fetchall():
+                raise InvalidDataError(
+                    f"Expected events on some of the {len(index):,} items, such as {next(iter(index))!r}, got none: "
+                    f"the items of {self._source.path} are such as {[row[0] for row in names.limit(1).fetchall()]}."
+                )
+
+    def count_users(self) -> int:
+        """How many users there are."""
+        with self._said():
+            ((n_users,),) = self._all.select("user").distinct().aggregate("count(*)").fetchall()
+        return int(n_users)
+
+    def blocks(self, after: Any, sizes: Iterable[int]) -> Iterator[pa.Table]:
+        """Events of the users that come after the user `after`, or of all for None, in blocks as `by_users` cuts them.
+
+        Columns are user, item and, where there are such, value and seen. In the same source, they are always the same.
+        """
+        events = self._all
+        if after is not None:
+            with self._said():
+                events = events.filter(self._duckdb.ColumnExpression("user") > self._duckdb.ConstantExpression(after))
+        # values are added up, and sums of floats depend on the order
+        order = '"user"' if self._source.value is None else '"user", "item", "value"'
+        at_a_time = LISTS_AT_A_TIME if self._source.lists else EVENTS_AT_A_TIME
+        return by_users(self._batches(events.order(order), at_a_time), sizes)
+
+
+def by_users(batches: Iterable[pa.RecordBatch], sizes: Iterable[int]) -> Iterator[pa.Table]:
+    """Cut rows that are in the order of their column `user` into tables of so many whole users each.
+
+    The last one has as many as are left.
+    """
+    wanted, held = iter(sizes), pa.table({})
+    size = next(wanted)
+    for batch in batches:
+        table = pa.Table.from_batches([batch])
+        held = pa.concat_tables([held, table]) if len(held) else table
+        starts = _starts(held["user"])
+        done = 0
+        while len(starts) - done > size:  # whether a user is whole shows where the next one begins
+            yield held[starts[done] : starts[done + size]]
+            done, size = done + size, next(wanted)
+        held = held[starts[done] if len(starts) else 0 :]
+    if len(held):
+        yield held
+
+
+def _starts(users: pa.ChunkedArray) -> NDArray[np.int64]:
+    """Where the rows of each user begin."""
+    column = users.combine_chunks()
+    changes = pc.not_equal(column[1:], column[:-1]).to_numpy(zero_copy_only=False)
+    return np.flatnonzero(np.concatenate([[True], changes])[: len(column)])

@@ -1,0 +1,182 @@
+"""The run: what is asked is looked at, then one machine makes the parts, or Ray does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+
+from recvae.data.histories import Unknown
+from recvae.data.ids import ItemIndex
+from recvae.data.parquet.source import Source, find_source
+from recvae.data.parquet.stored import LEAST_MIB
+from recvae.errors import InvalidParameterError, UnknownNameError
+from recvae.models.base import Recommender
+from recvae.models.base.model_file import content_checksum
+from recvae.models.base.state import snapshot
+from recvae.serving.batch.lists import Lists, Part
+from recvae.serving.batch.local import check_parts, fill, replace_parts
+from recvae.serving.batch.meter import Meter
+from recvae.serving.batch.ordered import OrderedEvents
+from recvae.serving.batch.touched import digest_touched, touched_table
+from recvae.utils.checks import check_whole
+from recvae.utils.folder import Manifest, claimed, read_manifest, sound_manifest
+from recvae.utils.paths import output_path
+from recvae.utils.progress import bar
+from recvae.version import __version__
+
+USERS_PER_PART = 50_000
+KIND = "lists"
+ENGINES = ("local", "ray")
+
+
+@dataclass(frozen=True)
+class BulkResult:
+    """What a folder of parts holds at the end of a run.
+
+    users, recommendations : in all parts
+    parts, made : how many there are, and how many of them this run made
+    unknown : events on items that the model does not know
+    """
+
+    users: int
+    recommendations: int
+    parts: int
+    made: int
+    unknown: Unknown
+
+
+def recommend_to_parquet(
+    model: Recommender,
+    input: str | Path,
+    out: str | Path,
+    N: int = 10,
+    *,
+    user: str = "user",
+    item: str = "item",
+    value: str | None = None,
+    min_value: float | None = None,
+    users_per_part: int = USERS_PER_PART,
+    memory_mib: int = 1024,
+    show_progress: bool = True,
+    on_part: Callable[[Part], None] | None = None,
+    engine: str = "local",
+    actors: int | None = None,
+    ray_address: str | None = None,
+    seen: Any = None,
+) -> BulkResult:
+    """The N best new items of each user of Parquet files that may be larger than memory, as a folder of Parquet files.
+
+    model : a fitted model that knows the raw ids of its items
+    input : a Parquet file or a folder of such, in any order, with columns `user`, `item` and, where it is named,
+        `value`: a row for each event, or for each user with a column of lists of items.
+    min_value : the least `value` of an event that says that its item was liked. Items of lower values, and of 0, were
+        seen: the model does not read them, and does not recommend them. Someone who liked nothing gets what the model
+        recommends to someone without a history, less what was seen.
+    seen : what users have touched besides, in raw ids: {user: [item, ...]} or a frame with columns `user` and `item`,
+        in memory. It is not recommended either, and users who are there alone get lists too.
+    out : a folder, which gets part-00000.parquet, ... with columns user, rank, item, score and, where known, title,
+        `users_per_part` users each in ascending order, and _manifest.json, which says what it was made from
+    memory_mib : how much DuckDB may take to sort in, beside which there are the model and a block of users; what is
+        more goes to files in `out` for as long as the run lasts
+    on_part : called with each `Part` that was made. What it raises ends the run.
+    engine : "local", or "ray" for Ray Data on a cluster whose machines all see `input` and `out` at the same paths
+    actors : with Ray, how many processes score, each with the model in it; by default one for each CPU
+    ray_address : with Ray, of a running cluster, such as "auto"; by default the one that this process is connected to
+        or RAY_ADDRESS names, else one of this machine for as long as the run lasts
+
+    Where `out` was begun before, by a run that was stopped or killed, the parts that are whole stay and the rest is
+    made: in the end, all files are those of a run in one go, byte for byte (on one machine, with one set of libraries).
+    On Ray it is begun anew, and a file has the users whose ids fall together by a hash, `users_per_part` on average.
+
+    Raises InvalidParameterError where `out` was begun with another model, input or setting, OutputError where it holds
+    something else or cannot be written, MissingDependencyError without DuckDB or Ray, InvalidDataError as
+    `Interactions.from_frame`, UnknownUsersError for a model that cannot score new users; nothing is written then.
+    EngineError where Ray fails; its error is the cause.
+    """
+    N, users_per_part = check_whole("N", N, 1), check_whole("users_per_part", users_per_part, 1)
+    check_whole("memory_mib", memory_mib, LEAST_MIB)
+    cluster = _cluster(engine, actors, ray_address)
+    source, folder = find_source(input, user, item, value, min_value), output_path(out)
+    source.check_apart(folder)
+    model = snapshot(model)
+    index = _known_items(model, N)
+    lists = Lists(model, index, min(N, len(index)), None if value is None else "value", min_value, users_per_part)
+    content = _content(model)
+    touched = touched_table(seen, index, user, item)
+    settings = _settings(type(model), content, source, N, users_per_part, engine) | {
+        # what changes lists that were begun before it was there: None is what older folders have
+        "masked items": None if source.value is None else "all that a user has touched",
+        "items seen besides": digest_touched(touched),
+    }
+    told = on_part or (lambda part: None)
+    with claimed(folder, ["part-?????.parquet"]) as scratch:
+        manifest = read_manifest(folder, KIND, Part, settings)
+        with sound_manifest(folder):
+            check_parts(manifest)
+        whole = [part.is_whole(folder) for part in manifest.parts]
+        if manifest.done and all(whole):
+            return _result(manifest, 0)
+        with OrderedEvents(source, scratch / "sort", memory_mib, touched) as events, bar(show_progress) as progress:
+            events.check(lists.index)
+            meter = Meter(progress)
+            if cluster is None:
+                return _result(*fill(folder, manifest, whole, events, lists, meter, told))
+            n_users = events.count_users()
+            parts = cluster.parts(source, lists, content, n_users, scratch / "parts", meter, events.touched)
+            return _result(*replace_parts(folder, manifest, parts, scratch / "parts", told))
+
+
+def _cluster(engine: str, actors: int | None, ray_address: str | None) -> Any:
+    """Where Ray is to work; None for this machine alone."""
+    if engine not in ENGINES:
+        raise UnknownNameError.among("engine", engine, ENGINES)
+    if engine == "ray":
+        from recvae.serving.batch.ray_data import Cluster
+
+        return Cluster(actors, ray_address)
+    for name, given in (("actors", actors), ("ray_address", ray_address)):
+        if given is not None:
+            raise InvalidParameterError(f"Expected {name} with engine='ray' only, got {given!r}.")
+    return None
+
+
+def _known_items(model: Recommender, N: int) -> ItemIndex:
+    """The items that a model knows. Raises NotFittedError and UnknownUsersError, InvalidDataError without raw ids."""
+    model.ranked_table(
+        np.empty(0, dtype=np.int64), sparse.csr_matrix((0, len(model.known_items())), dtype=np.float32), N
+    )
+    return model.known_items()
+
+
+def _content(model: Recommender) -> bytes:
+    """What its file would hold."""
+    content: list[bytes] = []
+    sink: Any = SimpleNamespace(write=content.append)
+    model.save(sink)
+    return content[0]
+
+
+def _settings(kind: type, content: bytes, source: Source, N: int, users_per_part: int, engine: str) -> dict[str, Any]:
+    """All that determines the output, as JSON can hold it."""
+    return {
+        "recvae": __version__,
+        "engine": engine,
+        "model": f"{kind.__name__}, checksum {content_checksum(content)}",
+        "N": N,
+        "users_per_part": users_per_part,
+        "columns": [source.user, source.item, source.value],
+        "min_value": None if source.min_value is None else float(source.min_value),
+        "input": source.state(),
+    }
+
+
+def _result(manifest: Manifest[Part], made: int) -> BulkResult:
+    parts = manifest.parts
+    unknown = sum((Unknown(part.unknown, tuple(part.examples)) for part in parts), Unknown())
+    return BulkResult(sum(p.users for p in parts), sum(p.rows for p in parts), len(parts), made, unknown)

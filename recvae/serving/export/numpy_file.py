@@ -1,0 +1,30 @@
+"""Models for places without torch: one .npz file, which `numpy_scorer` reads."""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import Any
+
+import numpy as np
+
+from recvae.models.base.model_file import File, check_file, write_bytes
+from recvae.serving.export.program import program
+
+
+def export_numpy(model: Any, file: File) -> None:
+    """Write a fitted network as an .npz file for `recvae.serving.export.numpy_scorer`, which needs numpy alone.
+
+    model : MultVAE, MultDAE, RecVAE, HVamp or HybridVAE
+    file : a path, which is written atomically, or an open binary file; it will hold arrays and JSON, no code, and
+        the raw ids of the items where the model has them
+
+    Raises NotFittedError, NotSupportedError for a model without a network, InvalidTypeError, OutputError.
+    """
+    check_file(file, "write")
+    description, weights = program(model)
+    text = np.frombuffer(json.dumps(description).encode(), dtype=np.uint8)
+    arrays: dict[str, Any] = {"description": text, **weights}
+    content = io.BytesIO()
+    np.savez(content, **arrays)
+    write_bytes(file, content.getvalue())

@@ -1,0 +1,251 @@
+"""Models for ONNX runtimes: one graph from what users have to their lists.
+
+The graph is built from the steps that torch was seen to take (`program`), not by torch's own exporter: that turns sums
+over ragged rows into ScatterND with reduction, which onnxruntime computes wrongly on several threads where rows repeat,
+and it writes the paths of source files into the model. Here a loop over users takes weighted sums of rows.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recvae.errors import MissingDependencyError, NotSupportedError
+from recvae.models.base.model_file import File, check_file, write_bytes
+from recvae.serving.export.program import Program, program
+from recvae.utils.topk import PAD_ID, PAD_SCORE
+from recvae.version import __version__
+
+OPSET, IR = 18, 8
+LARGEST = 2**31 - 2**20  # bytes; protobuf ends at 2 GiB
+
+Input = str | int | float | list[int]
+
+
+def export_onnx(model: Any, file: File) -> None:
+    """Write a fitted model of a network as an ONNX file, which scores and ranks.
+
+    model : MultVAE, MultDAE, RecVAE, HVamp or HybridVAE
+    file : a path, which is written atomically, or an open binary file; it will hold no code
+
+    The graph's inputs are those of a CSR matrix, of any number of users and events:
+        items (E,) int64 : the columns that the users have, each at most once for a user
+        offsets (B + 1,) int64 : user b has items[offsets[b] : offsets[b + 1]]
+        values (E,) float32, above 0 : only of models that read values; log1p is in the graph
+        N () int64 : length of the lists
+    and its outputs, without the items that a user has, by descending score, equal scores by ascending id:
+        ids (B, N) int64, scores (B, N) float32 : -1 and -FLT_MAX where there is nothing more to give
+    The file's metadata has the model's class, recvae's version, n_items, values and raw item ids as JSON, at "recvae".
+
+    Raises NotFittedError; NotSupportedError for a model without a network, or one of more than 2 GiB, which an ONNX
+    file cannot hold; MissingDependencyError without the library onnx; InvalidTypeError, OutputError. Whoever runs the
+    model gets an error of the runtime for columns that the model does not have.
+    """
+    check_file(file, "write")
+    onnx = _onnx()
+    content = program(model)
+    size = sum(array.nbytes for array in content.arrays.values())
+    if size > LARGEST:
+        raise NotSupportedError(
+            f"Expected a model of less than 2 GiB, the most that an ONNX file can hold, got {size / 2**30:.1f} GiB; "
+            f"export_numpy has no such limit."
+        )
+    made = onnx.helper.make_model(
+        _graph(content),
+        ir_version=IR,
+        opset_imports=[onnx.helper.make_opsetid("", OPSET)],
+        producer_name="recvae",
+        producer_version=__version__,
+    )
+    about = {name: content.description[name] for name in ("class", "version", "n_items", "values", "item_ids")}
+    onnx.helper.set_model_props(made, {"recvae": json.dumps(about)})
+    write_bytes(file, made.SerializeToString())
+
+
+class Nodes:
+    """Nodes of a graph in the making, and its constants by name.
+
+    A call adds a node and gives the name of what comes out of it, or a list of names.
+    """
+
+    def __init__(self, constants: dict[str, NDArray[Any]], prefix: str = ""):
+        self.made: list[Any] = []
+        self.constants, self.prefix = constants, prefix
+
+    def __call__(self, operator: str, *inputs: Input, **attributes: Any) -> str:
+        return self.several(1, operator, *inputs, **attributes)[0]
+
+    def several(self, outputs: int, operator: str, *inputs: Input, **attributes: Any) -> list[str]:
+        names = [f"{self.prefix}{operator}_{len(self.made)}_{place}" for place in range(outputs)]
+        given = [each if isinstance(each, str) else self.constant(each) for each in inputs]
+        self.made.append(_onnx().helper.make_node(operator, given, names, **attributes))
+        return names
+
+    def constant(self, value: int | float | list[int]) -> str:
+        """Numbers as float32, whole ones as int64. -> their name"""
+        array = np.asarray(value, dtype=np.float32 if isinstance(value, float) else np.int64)
+        name = f"{array.dtype}{array.tolist()}"
+        self.constants[name] = array
+        return name
+
+
+def _graph(content: Program) -> Any:
+    """From the inputs to the lists."""
+    helper, types = _onnx().helper, _onnx().TensorProto
+    description, n_items = content.description, content.description["n_items"]
+    nodes = Nodes(dict(content.arrays))
+    items = nodes("Where", nodes("Less", "items", 0), n_items, "items")  # those below 0 would count from the end
+    first, *beside = _by_user(nodes, content, items, _values(nodes, description["values"]))
+    known: dict[str, Any] = {"first": nodes("Add", first, "first.bias")}
+    for name, step, arguments in description["steps"]:
+        known[name] = STEPS[step](nodes, *_resolved(arguments, known))
+    scores = nodes("Gemm", known[description["hidden"]], "last.weight", "last.bias", transB=1)
+    for path in beside:
+        scores = nodes("Add", scores, path)
+    _rank(nodes, scores, items, n_items)
+    sizes: dict[str, tuple[int, list[Any]]] = {
+        "items": (types.INT64, ["events"]),
+        "offsets": (types.INT64, ["users + 1"]),
+        "values": (types.FLOAT, ["events"]),
+        "N": (types.INT64, []),
+        "ids": (types.INT64, ["users", "N"]),
+        "scores": (types.FLOAT, ["users", "N"]),
+    }
+    given = ["items", "offsets", *(["values"] if description["values"] != "binary" else []), "N"]
+    inputs, outputs = (
+        [helper.make_tensor_value_info(name, *sizes[name]) for name in names] for names in (given, ["ids", "scores"])
+    )
+    arrays = [_onnx().numpy_helper.from_array(array, name) for name, array in nodes.constants.items()]
+    return helper.make_graph(nodes.made, "recvae", inputs, outputs, arrays)
+
+
+def _values(nodes: Nodes, values: str) -> str:
+    """The events' values as the model reads them. -> (E,)"""
+    if values == "binary":
+        return nodes("Expand", 1.0, nodes("Shape", "items"))
+    if values == "raw":
+        return "values"
+    # log1p(x) = x log(u) / (u - 1) for u = 1 + x as it is rounded, x where that is 1
+    u = nodes("Add", "values", 1.0)
+    ratio = nodes("Div", nodes("Log", u), nodes("Sub", u, 1.0))
+    return nodes("Where", nodes("Equal", u, 1.0), "values", nodes("Mul", "values", ratio))
+
+
+def _by_user(nodes: Nodes, content: Program, items: str, values: str) -> list[str]:
+    """What needs a user's events one by one: x W at unit norm (B, H), and of a HybridVAE a x B (B, I)."""
+    helper, types = _onnx().helper, _onnx().TensorProto
+    body = Nodes(nodes.constants, prefix="user.")
+    place = body("Reshape", "user", [1])
+    events = body("Gather", "offsets", place), body("Gather", "offsets", body("Add", place, [1]))
+    mine, x = (body("Slice", part, *events) for part in (items, values))
+    unit = body("Div", x, body("ReduceL2", x))
+    found = [body("MatMul", unit, body("Gather", "first.weight", mine))]
+    widths = [content.arrays["first.weight"].shape[1]]
+    if content.description["path_weight"] is not None:
+        said = _sparse_path(body, mine, x) if "path.data" in content.arrays else _dense_path(body, mine, x)
+        found.append(body("Mul", said, content.description["path_weight"]))
+        widths.append(content.description["n_items"])
+    inputs = [helper.make_tensor_value_info(*each, []) for each in (("user", types.INT64), ("go", types.BOOL))]
+    outputs = [helper.make_tensor_value_info(body("Identity", "go"), types.BOOL, [])]
+    outputs += [
+        helper.make_tensor_value_info(name, types.FLOAT, [width]) for name, width in zip(found, widths, strict=True)
+    ]
+    n_users = nodes("Sub", nodes("Size", "offsets"), 1)
+    loop = helper.make_graph(body.made, "user", inputs, outputs)
+    return nodes.several(len(found), "Loop", n_users, "", body=loop)
+
+
+def _dense_path(body: Nodes, items: str, x: str) -> str:
+    return body("MatMul", x, body("Gather", "path", items))
+
+
+def _sparse_path(body: Nodes, items: str, x: str) -> str:
+    """x B for a CSR matrix B: of the rows of the items, laid end to end, each number goes to its column. -> (I,)"""
+    starts = body("Gather", "path.indptr", items)  # (n,)
+    lengths = body("Sub", body("Gather", "path.indptr", body("Add", items, 1)), starts)
+    ends = body("CumSum", lengths, 0)
+    total = body("ReduceSum", lengths, keepdims=0)
+    row = _rows(body, ends, total)  # (total,)
+    shift = body("Sub", starts, body("Sub", ends, lengths))
+    cells = body("Add", body("Range", 0, total, 1), body("Gather", shift, row))
+    said = body("Mul", body("Gather", "path.data", cells), body("Gather", x, row))
+    nothing = body("Expand", 0.0, [len(body.constants["path.indptr"]) - 1])
+    return body("ScatterElements", nothing, body("Gather", "path.indices", cells), said, reduction="add")
+
+
+def _rows(nodes: Nodes, ends: str, total: str) -> str:
+    """The row of each of `total` events, which is how many rows end before it or with it. -> (total,)"""
+    size = nodes("Reshape", total, [1])
+    nobody, each = nodes("Expand", 0, nodes("Add", size, [1])), nodes("Expand", 1, nodes("Shape", ends))
+    ending = nodes("ScatterElements", nobody, ends, each, reduction="add")  # along one axis it is one thread's
+    return nodes("Slice", nodes("CumSum", ending, 0), [0], size)
+
+
+def _rank(nodes: Nodes, scores: str, items: str, n_items: int) -> None:
+    """The N best of each user's scores (B, I) without what the user has: into `ids` and `scores`."""
+    nothing = float("-inf")
+    rows = _rows(nodes, nodes("Slice", "offsets", [1], [np.iinfo(np.int64).max]), nodes("Size", "items"))
+    cells = nodes("Concat", *(nodes("Unsqueeze", part, [1]) for part in (rows, items)), axis=1)
+    seen = nodes("Expand", nothing, nodes("Shape", "items"))
+    k = nodes("Min", "N", n_items)
+    best, ids = nodes.several(2, "TopK", nodes("ScatterND", scores, cells, seen), nodes("Reshape", k, [1]))
+    given = nodes("Greater", best, nothing)
+    missing = nodes("Concat", [0, 0, 0], nodes("Reshape", nodes("Sub", "N", k), [1]), axis=0)
+    for name, part, pad in (("ids", ids, PAD_ID), ("scores", best, PAD_SCORE)):
+        listed = nodes("Pad", nodes("Where", given, part, pad), missing, pad)
+        nodes.made.append(_onnx().helper.make_node("Identity", [listed], [name]))
+
+
+def _resolved(argument: Any, known: dict[str, Any]) -> Any:
+    """Arguments with what is known in the place of names; those of arrays stay."""
+    if isinstance(argument, list):
+        return [_resolved(each, known) for each in argument]
+    return known.get(argument, argument) if isinstance(argument, str) else argument
+
+
+def _number(x: Any) -> Input:
+    return x if isinstance(x, str) else float(x)
+
+
+def _silu(nodes: Nodes, x: str) -> str:
+    return nodes("Mul", x, nodes("Sigmoid", x))
+
+
+def _glu(nodes: Nodes, x: str, axis: int = -1) -> str:
+    value, gate = nodes.several(2, "Split", x, axis=axis, num_outputs=2)
+    return nodes("Mul", value, nodes("Sigmoid", gate))
+
+
+def _layer_norm(nodes: Nodes, x: str, _: list[int], weight: str, bias: str, eps: float, *__: Any) -> str:
+    return nodes("LayerNormalization", x, weight, bias, epsilon=eps)
+
+
+# torch's operators, with their arguments in torch's order
+STEPS: dict[str, Callable[..., Any]] = {
+    "add": lambda nodes, x, y: nodes("Add", x, _number(y)),
+    "cat": lambda nodes, parts, axis: nodes("Concat", *parts, axis=axis),
+    "chunk": lambda nodes, x, n, axis: nodes.several(n, "Split", x, axis=axis, num_outputs=n),
+    "clamp_min": lambda nodes, x, least: nodes("Max", x, _number(least)),
+    "div": lambda nodes, x, y: nodes("Div", x, _number(y)),
+    "getitem": lambda nodes, parts, place: parts[place],
+    "glu": _glu,
+    "layer_norm": _layer_norm,
+    "linalg_vector_norm": lambda nodes, x, order, axes, keepdims: nodes("ReduceL2", x, axes, keepdims=int(keepdims)),
+    "linear": lambda nodes, x, weight, bias: nodes("Gemm", x, weight, bias, transB=1),
+    "silu": _silu,
+    "tanh": lambda nodes, x: nodes("Tanh", x),
+}
+
+
+def _onnx() -> Any:
+    try:
+        import onnx
+    except ImportError as error:
+        raise MissingDependencyError(
+            'ONNX files need the library onnx, which is not installed; run: pip install "recvae[onnx]"'
+        ) from error
+    return onnx

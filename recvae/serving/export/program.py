@@ -1,0 +1,197 @@
+"""A fitted model as data: arrays, and the steps that its network takes between them, traced from the real modules.
+
+So no network is written down twice: what is exported is what torch was seen to do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from copy import deepcopy
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import sparse
+from torch import Tensor, fx, nn
+
+from recvae.errors import InvalidTypeError, NotFittedError, NotSupportedError
+from recvae.models.autoencoder.base import Autoencoder
+from recvae.models.base import Recommender
+from recvae.models.base.state import snapshot
+from recvae.models.hybrid_vae import HybridVAE
+from recvae.nn import VAE
+from recvae.nn.encoder import NoisyBag
+from recvae.serving.export.numpy_scorer import FORMAT, OPERATORS, Scorer
+from recvae.version import __version__
+
+Array = NDArray[Any]
+ENDS = ("first.weight", "first.bias", "last.weight", "last.bias")  # (I, H), (H,), (I, H'), (I,)
+
+
+class Program(NamedTuple):
+    """What scores are made of: h(x) W^T + b, and of a HybridVAE + a x B.
+
+    description : "steps", from "first" (B, H), what the first layer gives, to what is named by "hidden", h;
+        "path_weight" a, None where there is no linear path; and what is known of the model
+    arrays : those of `ENDS`; of a linear path "path", or "path.data", "path.indices" and "path.indptr" of a CSR matrix;
+        and the network's by the names of its parameters
+    """
+
+    description: dict[str, Any]
+    arrays: dict[str, Array]
+
+
+def program(model: Any) -> Program:
+    """A fitted model as a program, tried on a user. Raises as `check_network` does."""
+    fitted = check_network(model)
+    steps, hidden, arrays = _trace(fitted)
+    bag: Any = fitted.network_.encoder.bag
+    ends = (bag.weight, bag.bias, *fitted.network_.decoder.output)
+    arrays |= {name: _array(tensor) for name, tensor in zip(ENDS, ends, strict=True)}
+    about = describe(fitted) | {"format": FORMAT, "steps": steps, "hidden": hidden, "path_weight": None}
+    if isinstance(fitted, HybridVAE):
+        about["path_weight"], arrays = fitted.weight_, arrays | _path(fitted.linear_.weights_)
+    scorer = Scorer(about, arrays)
+    check_scores(fitted, lambda row: scorer.recommend(ragged(row), fitted.n_items_, filter_seen=False))
+    return Program(about, arrays)
+
+
+def ragged(rows: sparse.csr_matrix) -> tuple[Array, Array, Array]:
+    """Columns (E,), where the rows begin (B + 1,), values (E,)."""
+    return rows.indices, rows.indptr, rows.data
+
+
+def describe(model: Recommender) -> dict[str, Any]:
+    """What is known of a fitted model, for JSON."""
+    return {
+        "class": type(model).__name__,
+        "version": __version__,
+        "n_items": model.n_items_,
+        "values": model.values_,
+        "item_ids": None if model.item_ids_ is None else model.item_ids_.tolist(),
+    }
+
+
+def check_network(model: Any) -> Autoencoder:
+    """The model as it is now, if it is fitted and ranks by a network.
+
+    Raises InvalidTypeError, NotFittedError, NotSupportedError.
+    """
+    name = type(model).__name__
+    if not isinstance(model, Recommender):
+        raise InvalidTypeError(f"Expected a model of recvae, got {name}.")
+    if not isinstance(model, Autoencoder):
+        raise NotSupportedError(
+            f"{name} has no network to export; MultVAE, MultDAE, RecVAE, HVamp and HybridVAE have one. "
+            f"model.save writes models of all kinds."
+        )
+    if not hasattr(model, "n_items_"):
+        raise NotFittedError(f"Expected a fitted {name}; call fit first.")
+    return snapshot(model)
+
+
+def check_scores(model: Recommender, ranking: Callable[[sparse.csr_matrix], tuple[Array, Array]]) -> None:
+    """Refuse a model that ranks otherwise than its parts say, as a class of one's own may.
+
+    ranking : a row -> ids and scores (1, I) of all items, those of the row among them
+    """
+    n_items, n_had = model.n_items_, min(5, model.n_items_)
+    row = sparse.csr_matrix((np.ones(n_had, np.float32), np.arange(n_had), [0, n_had]), shape=(1, n_items))
+    expected, found = np.full((2, n_items), np.nan)
+    for scores, (ids, given) in (
+        (expected, model.recommend([0], row, n_items, filter_already_liked_items=False)),
+        (found, ranking(row)),
+    ):
+        scores[ids[0]] = given[0]
+    if not np.allclose(found, expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max()):
+        raise NotSupportedError(
+            f"{type(model).__name__} scores otherwise than its network by itself does, and so cannot be exported."
+        )
+
+
+class _Given(nn.Module):
+    """In the place of the first layer: what that would give is the input."""
+
+    def noisy(self, h: Tensor, noise: object) -> Tensor:
+        return h
+
+
+class _BeyondFirstLayer(nn.Module):
+    """The decoder's last hidden state from what the first layer gives. (B, H) -> (B, H')
+
+    It shares the parameters of the network, which stays as it is.
+    """
+
+    def __init__(self, network: VAE):
+        super().__init__()
+        shared = {id(p): nn.Parameter(p.detach().cpu(), requires_grad=False) for p in network.parameters()}
+        self.network = deepcopy(network, shared)
+        self.network.encoder.bag = _Given()
+
+    def forward(self, h: Tensor) -> Tensor:
+        hidden: Tensor = self.network.hidden(h)  # type: ignore[arg-type]
+        return hidden
+
+
+def _trace(model: Autoencoder) -> tuple[list[list[Any]], str, dict[str, Array]]:
+    """What the network does beyond its first layer. -> steps [name, operator, arguments], the last's name, arrays
+
+    Arguments are names of arrays and of steps, numbers, and lists of these.
+    """
+    bag = getattr(model.network_.encoder, "bag", None)
+    if not isinstance(bag, NoisyBag):
+        raise NotSupportedError(
+            f"Expected an encoder whose first layer is a NoisyBag called bag, got {type(bag).__name__}."
+        )
+    example = torch.zeros(2, bag.weight.shape[1])
+    with torch.enable_grad():  # else products are oneDNN's own operators
+        exported = torch.export.export(
+            _BeyondFirstLayer(model.network_), (example,), dynamic_shapes=({0: torch.export.Dim("B")},), strict=False
+        )
+    sources = exported.graph_signature.inputs_to_parameters | {exported.graph_signature.user_inputs[0]: "first"}
+    names = {node: sources[node.name] for node in exported.graph.nodes if node.name in sources}
+    ((hidden,),) = exported.graph.output_node().args
+    steps: dict[str, list[Any]] = {}
+    last = _follow(hidden, names, steps)
+    used = set(sources.values()) & set(_names(list(steps.values()))) - {"first"}
+    return list(steps.values()), last, {name: _array(exported.state_dict[name]) for name in sorted(used)}
+
+
+def _follow(node: fx.Node, names: dict[fx.Node, str], steps: dict[str, list[Any]]) -> str:
+    """Write down the steps that lead to a node, before it. -> the name of its value"""
+    if node in names:
+        return names[node]
+    step = getattr(getattr(node.target, "overloadpacket", node.target), "__name__", "")
+    arguments: Any = fx.map_arg(list(node.args), lambda each: _follow(each, names, steps))
+    if step == "expand_as" or (step == "to" and node.args[1] is torch.float32):  # all is in float32, and broadcast
+        names[node] = arguments[0]
+        return names[node]
+    length = step == "linalg_vector_norm" and node.args[1] != 2
+    if node.op != "call_function" or step not in OPERATORS or node.kwargs or length:
+        raise NotSupportedError(f"The network has a step that cannot be exported: {node.format_node()}.")
+    names[node] = node.name
+    steps[node.name] = [node.name, step, arguments]
+    return node.name
+
+
+def _names(argument: Any) -> list[str]:
+    """All names among nested arguments."""
+    if isinstance(argument, list):
+        return [name for each in argument for name in _names(each)]
+    return [argument] if isinstance(argument, str) else []
+
+
+def _path(weights: Tensor | sparse.csr_matrix) -> dict[str, Array]:
+    """A linear path as arrays."""
+    if isinstance(weights, Tensor):
+        return {"path": _array(weights)}
+    if not weights.has_canonical_format:
+        weights = weights.copy()
+        weights.sum_duplicates()
+    return {"path.data": weights.data, "path.indices": weights.indices, "path.indptr": weights.indptr.astype(np.int64)}
+
+
+def _array(tensor: Tensor) -> Array:
+    array: Array = tensor.detach().cpu().numpy()
+    return array

@@ -1,0 +1,60 @@
+"""Items and users as vectors whose inner products are the scores: for a vector index, where catalogues are large."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from recvae.data.batches import DeviceRows
+from recvae.data.rows import check_rows, transform_values
+from recvae.errors import NotSupportedError
+from recvae.models.autoencoder.base import Autoencoder
+from recvae.models.base.similar import ENCODED
+from recvae.models.hybrid_vae import HybridVAE
+from recvae.serving.export.program import check_network, check_scores
+
+
+def item_vectors(model: Any) -> NDArray[np.float32]:
+    """The rows of the output layer, each with the item's bias at its end. -> (I, H + 1)
+
+    The score of an item for a user is the inner product with the user's row of `user_vectors`.
+
+    Raises NotFittedError, InvalidTypeError, and NotSupportedError for models whose scores are no such products of few
+    dimensions: HybridVAE, linear models, those of other libraries.
+    """
+    fitted = _check_vectors(model)
+    weight, bias = (part.detach().cpu() for part in fitted.network_.decoder.output)
+    items: NDArray[np.float32] = torch.cat([weight, bias[:, None]], dim=1).numpy()
+    check_scores(fitted, lambda row: (np.arange(len(items))[None], user_vectors(fitted, row) @ items.T))
+    return items
+
+
+def user_vectors(model: Any, user_items: Any) -> NDArray[np.float32]:
+    """The decoder's last hidden state for each row, with a 1 at its end. -> (B, H + 1)
+
+    user_items : csr_matrix or csr_array with a row for each user, over the items of training
+
+    Raises as `item_vectors` does, and InvalidTypeError or InvalidDataError for rows that do not fit.
+    """
+    fitted = _check_vectors(model)
+    rows = transform_values(check_rows(user_items, fitted.n_items_), fitted.values_)
+    network = fitted.network_
+    vectors = np.ones((rows.shape[0], network.decoder.weight.shape[1] + 1), dtype=np.float32)
+    for start in range(0, len(vectors), ENCODED):
+        users = slice(start, start + ENCODED)
+        with torch.no_grad():
+            hidden = network.hidden(DeviceRows(rows[users], network.decoder.weight.device).all())
+        vectors[users, :-1] = hidden.cpu().numpy()
+    return vectors
+
+
+def _check_vectors(model: Any) -> Autoencoder:
+    if isinstance(model, HybridVAE):
+        raise NotSupportedError(
+            f"{type(model).__name__} has no vectors: its linear path has full rank, so that its scores are no inner "
+            f"products of few dimensions. Take the vectors of a RecVAE, or export_onnx or export_numpy."
+        )
+    return check_network(model)

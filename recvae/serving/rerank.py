@@ -1,0 +1,192 @@
+"""Re-rankers of lists that are longer than needed: not too many of a kind, and not too much of the same."""
+
+from __future__ import annotations
+
+import numbers
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from recvae.data.validation import as_array, checked_sparse
+from recvae.errors import InvalidDataError, InvalidParameterError, InvalidTypeError, OutOfRangeError
+from recvae.utils.checks import check_whole
+from recvae.utils.topk import PAD_ID, PAD_SCORE, Ranking
+
+BLOCK = 1 << 24  # numbers held at a time
+
+
+def category_matrix(categories: Sequence[Any]) -> sparse.csr_matrix:
+    """Labels of items -> csr_matrix (I, C), 1 where an item is of a category, which are in ascending order.
+
+    categories : for each item a label, several with "|" between them, as in `Interactions.genres`, or a list of
+        labels; an item of "" or [] is of none
+
+    Raises InvalidTypeError for labels that are no strings.
+    """
+    if categories is None:
+        raise InvalidTypeError("Expected the categories of the items, got None; these data have no genres.")
+    labels = [[part for part in label.split("|") if part] if isinstance(label, str) else label for label in categories]
+    for place, mine in enumerate(labels):
+        if not isinstance(mine, (list, tuple, set, frozenset)) or not all(isinstance(label, str) for label in mine):
+            raise InvalidTypeError(
+                f"Expected a string or a list of strings as the categories of item {place}, got {mine!r:.40}."
+            )
+    place_of = {label: place for place, label in enumerate(sorted({label for mine in labels for label in mine}))}
+    columns = np.array([place_of[label] for mine in labels for label in sorted(set(mine))], dtype=np.int64)
+    indptr = np.cumsum([0, *(len(set(mine)) for mine in labels)])
+    return sparse.csr_matrix((np.ones(len(columns), dtype=np.float32), columns, indptr), (len(labels), len(place_of)))
+
+
+def cap_categories(ids: Any, scores: Any, categories: Any, cap: int, N: int) -> Ranking:
+    """The first N of each list, with at most `cap` items of any category.
+
+    ids, scores : (L,) or (B, L), as `model.recommend` gives them with an N of L
+    categories : csr_matrix (I, C) of items and what they are, or labels as `category_matrix` takes them. An item
+        counts for all of its categories, and has to find room in each; an item of none always stays.
+
+    Returns (ids, scores) of shape (N,) or (B, N) in the order of the lists, padded with -1 and -FLT_MAX where a list
+    runs out. Raises InvalidTypeError, InvalidDataError for lists and categories that do not fit, OutOfRangeError for
+    items that have no categories, InvalidParameterError for cap or N < 1.
+    """
+    if not sparse.issparse(categories):
+        categories = category_matrix(categories)
+    cap, N = check_whole("cap", cap, 1), check_whole("N", N, 1)
+    kinds = _kinds(checked_sparse(categories, "categories").tocsr())  # (I, M)
+    nothing = int(categories.shape[1])  # the number of no category, beside which there are M of an item at most
+
+    def choose(ids: NDArray[np.int64], _: NDArray[np.float32]) -> NDArray[np.int64]:
+        chosen, n_chosen = np.full((len(ids), N), -1), np.zeros(len(ids), dtype=np.int64)
+        counts = np.zeros((len(ids), nothing + 1), dtype=np.int64)
+        for place in range(ids.shape[1]):
+            mine = kinds[ids[:, place]]  # (B, M)
+            room = (np.take_along_axis(counts, mine, axis=1) < cap).all(axis=1)
+            rows = np.flatnonzero(room & (ids[:, place] >= 0) & (n_chosen < N))
+            counts[rows[:, None], mine[rows]] += 1
+            counts[:, nothing] = 0
+            chosen[rows, n_chosen[rows]] = place
+            n_chosen[rows] += 1
+        return chosen
+
+    return _rerank(ids, scores, len(kinds), nothing + N, choose)
+
+
+def mmr(ids: Any, scores: Any, vectors: Any, N: int, trade_off: float = 0.7) -> Ranking:
+    """N of each list by maximal marginal relevance (Carbonell & Goldstein 1998): good, and unlike what is there.
+
+    One after the other, the item with the highest
+
+        trade_off * score - (1 - trade_off) * the highest cosine with an item that was taken before
+
+    is taken, the first in the list of equals. Scores are brought to [0, 1] in each list.
+
+    ids, scores : (L,) or (B, L), as `model.recommend` gives them with an N of L
+    vectors : (I, K), one for each item of the model; one of zeros is like nothing
+    trade_off : from 0, only variety, to 1, only the score
+
+    Returns (ids, scores) of shape (N,) or (B, N) in the order in which items were taken, each with the score that it
+    came with, padded with -1 and -FLT_MAX where a list runs out. Raises InvalidTypeError, InvalidDataError for lists
+    and vectors that do not fit, OutOfRangeError for items without a vector, InvalidParameterError.
+    """
+    N, trade_off = check_whole("N", N, 1), _check_trade_off(trade_off)
+    units = _units(vectors)  # (I, K)
+
+    def choose(ids: NDArray[np.int64], scores: NDArray[np.float32]) -> NDArray[np.int64]:
+        rows, left = np.arange(len(ids)), ids >= 0
+        mine, worth = units[ids], trade_off * _to_unit_range(left, scores)  # (B, L, K), (B, L)
+        likeness = np.zeros(ids.shape)  # the highest cosine with what was taken
+        chosen = np.full((len(ids), N), -1)
+        for place in range(min(N, ids.shape[1])):
+            best = np.where(left, worth - (1 - trade_off) * likeness, -np.inf).argmax(axis=1)
+            chosen[:, place] = np.where(left[rows, best], best, -1)
+            left[rows, best] = False
+            cosine = (mine @ mine[rows, best][:, :, None])[:, :, 0]
+            likeness = cosine if place == 0 else np.maximum(likeness, cosine)
+        return chosen
+
+    return _rerank(ids, scores, len(units), np.shape(ids)[-1] * units.shape[1] if np.ndim(ids) else 1, choose)
+
+
+def _rerank(
+    ids: Any,
+    scores: Any,
+    n_items: int,
+    width: int,
+    choose: Callable[[NDArray[np.int64], NDArray[np.float32]], NDArray[np.int64]],
+) -> Ranking:
+    """What `choose` takes of each list: (B, L) ids and scores -> (B, N) places in the lists, -1 for none.
+
+    It is called on blocks of lists for which `width` numbers each keep to BLOCK.
+    """
+    ids, scores = _check_lists(ids, scores, n_items)
+    lists, values = np.atleast_2d(ids).astype(np.int64), np.atleast_2d(scores)
+    if not lists.shape[1]:
+        lists, values = np.full((len(lists), 1), PAD_ID), np.full((len(lists), 1), np.float32(PAD_SCORE))
+    step = max(1, BLOCK // max(1, width))
+    blocks = [slice(start, start + step) for start in range(0, max(1, len(lists)), step)]
+    chosen = np.concatenate([choose(lists[block], values[block]) for block in blocks])
+    there = np.maximum(chosen, 0)
+    best = np.where(chosen >= 0, np.take_along_axis(lists, there, 1), PAD_ID).astype(np.int32)
+    best_scores = np.where(chosen >= 0, np.take_along_axis(values, there, 1), np.float32(PAD_SCORE))
+    return (best, best_scores) if ids.ndim == 2 else (best[0], best_scores[0])
+
+
+def _check_lists(ids: Any, scores: Any, n_items: int) -> tuple[NDArray[Any], NDArray[np.float32]]:
+    ids, scores = as_array(ids, "ids"), as_array(scores, "scores")
+    if ids.ndim not in (1, 2) or ids.shape != scores.shape:
+        raise InvalidDataError(
+            f"Expected ids and scores of one shape, (L,) or (lists, L), got {ids.shape} and {scores.shape}."
+        )
+    if ids.size and (ids.dtype.kind not in "iu" or scores.dtype.kind != "f"):
+        raise InvalidTypeError(
+            f"Expected whole numbers as ids and floats as scores, as recommend gives them, got {ids.dtype} and "
+            f"{scores.dtype}."
+        )
+    if ids.size and (ids.min() < PAD_ID or ids.max() >= n_items):
+        raise OutOfRangeError(
+            f"Expected items from 0 to {n_items - 1}, or {PAD_ID} for none, got {ids.min()} to {ids.max()}."
+        )
+    if not np.isfinite(scores[ids >= 0]).all():
+        raise InvalidDataError("Expected finite scores of all items in the lists, got others.")
+    return ids, scores.astype(np.float32)
+
+
+def _kinds(categories: sparse.csr_matrix) -> NDArray[np.int64]:
+    """The categories of each item side by side, C in the room that is left. -> (I, M)"""
+    categories = sparse.csr_matrix(categories, copy=True)
+    categories.sum_duplicates()
+    categories.eliminate_zeros()
+    lengths = np.diff(categories.indptr)
+    kinds = np.full((len(lengths), max(1, lengths.max(initial=0))), categories.shape[1], dtype=np.int64)
+    kinds[np.arange(kinds.shape[1]) < lengths[:, None]] = categories.indices
+    return kinds
+
+
+def _units(vectors: Any) -> NDArray[np.float32]:
+    """Vectors at unit length, or zero."""
+    vectors = as_array(vectors, "vectors")
+    if vectors.ndim != 2 or vectors.dtype.kind not in "iuf":
+        raise InvalidTypeError(
+            f"Expected vectors as an array of numbers (items, K), got {vectors.dtype} of shape {vectors.shape}."
+        )
+    if not np.isfinite(vectors).all():
+        raise InvalidDataError("Expected finite vectors, got others.")
+    vectors = vectors.astype(np.float64)
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return (vectors / np.where(lengths > 0, lengths, 1)).astype(np.float32)
+
+
+def _to_unit_range(there: NDArray[np.bool_], scores: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Scores brought to [0, 1] in each list, 0 where there is no item. -> (B, L)"""
+    values = scores.astype(np.float64)
+    low = np.where(there, values, np.inf).min(axis=1, keepdims=True)
+    high = np.where(there, values, -np.inf).max(axis=1, keepdims=True)
+    return np.divide(values - low, high - low, out=np.zeros_like(values), where=there & (high > low))
+
+
+def _check_trade_off(trade_off: Any) -> float:
+    if not isinstance(trade_off, numbers.Real) or isinstance(trade_off, bool) or not 0 <= float(trade_off) <= 1:
+        raise InvalidParameterError(f"Expected trade_off from 0 to 1, got {trade_off!r}.")
+    return float(trade_off)

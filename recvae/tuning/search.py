@@ -1,0 +1,227 @@
+"""The search for hyper-parameters: fit, look at the validation users, propose better settings, again."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from recvae.data.splits import Split
+from recvae.errors import (
+    InvalidParameterError,
+    InvalidTypeError,
+    MissingDependencyError,
+    RecvaeError,
+    TrainingError,
+    UnknownNameError,
+    UnknownUsersError,
+)
+from recvae.evaluation.evaluate import evaluate
+from recvae.evaluation.metrics import parse_metric
+from recvae.models.base import Recommender
+from recvae.models.base.params import check_params, get_params, param_text, search_space
+from recvae.models.base.spaces import Space
+from recvae.training.callbacks import Epoch
+from recvae.tuning.study import Study, Trial, open_study
+from recvae.utils.checks import check_whole
+from recvae.utils.progress import bar
+
+# what may go wrong with one setting and not with another; what among it goes wrong with all
+FAILURES = (RecvaeError, MemoryError, torch.OutOfMemoryError)
+HOPELESS = (MissingDependencyError, UnknownUsersError, InvalidTypeError)
+
+
+class Pruned(Exception):  # noqa: N818  not an error
+    """Out of a fit that is not worth going on with."""
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What a search found.
+
+    model : with the best settings, yet to be fitted, as in `fit_split(tuned.model, split)`
+    params : these settings: what was searched for and what was fixed
+    value : the mean of `metric` over validation users in the best trial. It flatters, being the best of many on the
+        same users: how good the model is, the test says.
+    trials : all of them, in order; `pandas.DataFrame(tuned.trials)` is a table
+    importance : shares of the hyper-parameters in what sets the best trials apart (PED-ANOVA, Watanabe et al. 2023);
+        empty with fewer than 10 complete trials
+    seconds : of all trials, in earlier runs too
+    """
+
+    model: Recommender
+    params: dict[str, Any]
+    value: float
+    metric: str
+    trials: list[Trial]
+    importance: dict[str, float]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is the same for all trials: the settings, of which those that are searched for are where it begins."""
+
+    model: type[Recommender]
+    split: Split
+    metric: str
+    settings: dict[str, Any]
+    fixed: dict[str, Any]
+    space: dict[str, Space]
+
+
+def tune(
+    model: type[Recommender],
+    split: Split,
+    trials: int = 30,
+    *,
+    metric: str = "ndcg@100",
+    fixed: Mapping[str, Any] | None = None,
+    study: str | Path | None = None,
+    name: str | None = None,
+    seed: int = 0,
+    timeout: float | None = None,
+    show_progress: bool = True,
+    log: Callable[[str], None] = lambda line: None,
+) -> Tuned:
+    """Search for the hyper-parameters of a class of models that serve the users of `split.valid` best.
+
+    The first trial has the defaults. The others come from the tree-structured Parzen estimator (Bergstra et al. 2011),
+    within the spaces that `hyper(..., search=...)` declares. Each is a fit on `split.train`; `split.test` and
+    `split.refit` are not looked at. Where a model validates after each epoch, a trial ends early once its best epoch so
+    far is worse than the median of complete trials at that epoch; not before five trials and ten epochs. A trial that
+    fails is noted, and the search goes on.
+
+    trials : how many in all, with those that `study` has
+    metric : such as "recall@20"; early ends go by NDCG@100, as the choice of an epoch in `fit` does
+    fixed : hyper-parameters that all trials share, such as {"epochs": 20}
+    study : SQLite file that keeps the trials. With it a search that was stopped or killed goes on, and comes to the
+        same trials as one that was not; a trial that was under way begins anew. For one process at a time.
+    name : of the study within the file; by default that of the model
+    seed : of the proposals, and `random_state` of every trial unless that is fixed
+    timeout : begin no trial but the first after so many seconds
+    log : receives a line after each trial
+
+    Raises MissingDependencyError without Optuna; UnknownNameError, InvalidParameterError or InvalidTypeError for what
+    cannot be searched for; InvalidDataError for a study of another model, metric, data, space or fixed value, or a
+    damaged one; UnknownUsersError where the model cannot score the validation users; TrainingError where no trial came
+    to an end.
+    """
+    check_whole("trials", trials, 1)
+    check_whole("seed", seed, 0, 2**32 - 1)
+    parse_metric(metric)
+    if timeout is not None and not timeout > 0:
+        raise InvalidParameterError(f"Expected timeout to be a number of seconds above 0, got {timeout!r}.")
+    task = _task(model, split, metric, dict(fixed or {}), seed)
+    with open_study(study, name or model.__name__, _asked(task), task.space, seed) as opened:
+        _search(opened, task, trials, timeout, show_progress, log)
+        return _tuned(opened, task)
+
+
+def _task(model: type[Recommender], split: Split, metric: str, fixed: dict[str, Any], seed: int) -> Task:
+    if not (isinstance(model, type) and issubclass(model, Recommender)):
+        raise InvalidTypeError(f"Expected a class of models such as MultVAE, got {model!r}.")
+    settings = get_params(model())
+    for param in fixed:
+        if param not in settings:
+            raise UnknownNameError.among(f"hyper-parameter of {model.__name__}", param, settings)
+    space = {param: where for param, where in search_space(model).items() if param not in fixed}
+    if not space:
+        raise InvalidParameterError(
+            f"Expected a hyper-parameter to search for, got {model.__name__}, where none has a space or all are fixed."
+        )
+    seeded = {"random_state": seed} if "random_state" in settings else {}
+    settings |= seeded | fixed
+    check_params(model(**settings))  # once, where it would else fail in each trial
+    return Task(model, split, metric, settings, fixed, space)
+
+
+def _asked(task: Task) -> dict[str, str]:
+    """The search in words, by which its study is known again."""
+    same = get_params(task.model(**task.settings), run_options=False)
+    shared = {param: f"fixed at {param_text(value)}" for param, value in same.items()}
+    spaces = {param: f"searched in {where}" for param, where in task.space.items()}
+    return {"model": task.model.__name__, "metric": task.metric, "data": _fingerprint(task.split)} | shared | spaces
+
+
+def _fingerprint(split: Split) -> str:
+    """A digest of what a search looks at."""
+    digest = hashlib.blake2b(f"{split.train.fingerprint()} {split.train.values}".encode(), digest_size=16)
+    for rows in (split.valid.fold_in, split.valid.held_out):
+        for array in (rows.indptr.astype(np.int64), rows.indices.astype(np.int64), rows.data):
+            digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def _search(
+    study: Study, task: Task, trials: int, timeout: float | None, show_progress: bool, log: Callable[[str], None]
+) -> None:
+    """Trials until there are so many, or no time is left."""
+    started, done = time.monotonic(), study.trials()
+    with bar(show_progress) as progress:
+        shown = progress.add_task(f"tuning {task.model.__name__}", total=trials, completed=len(done), note="")
+        while len(done) < trials and (not done or timeout is None or time.monotonic() - started < timeout):
+            _try(study, task)
+            done = study.trials()
+            best = max((trial.value for trial in done if trial.value is not None), default=float("nan"))
+            progress.update(shown, completed=len(done), note=f"best {task.metric} {best:.4f}")
+            log(f"{_line(done[-1], task.metric)} (best so far: {best:.4f})")
+
+
+def _try(study: Study, task: Task) -> None:
+    """One trial, from its proposal to its end."""
+    trial, params = study.ask({param: task.settings[param] for param in task.space})
+    model = task.model(**task.settings | params)
+
+    def watch(epoch: Epoch) -> None:
+        if epoch.valid is None or epoch.part != "network":
+            return
+        if study.report(trial, epoch.epoch, epoch.valid):
+            raise Pruned(f"ended after epoch {epoch.epoch}, with NDCG@100 {epoch.valid:.4f}")
+
+    try:
+        model.fit(task.split.train, show_progress=False, valid=task.split.valid, callbacks=[watch])
+        value = evaluate(model, task.split.valid, [task.metric])[task.metric].mean
+    except Pruned as why:
+        study.tell(trial, state="pruned", note=str(why))
+    except HOPELESS:
+        raise
+    except FAILURES as error:
+        study.tell(trial, state="failed", note=str(error) or type(error).__name__)
+    except RuntimeError as error:
+        if "allocate memory" not in str(error):  # as torch says it of a CPU
+            raise
+        study.tell(trial, state="failed", note=str(error).splitlines()[0])
+    else:
+        study.tell(trial, value)
+
+
+def _line(trial: Trial, metric: str) -> str:
+    found = f"{trial.state}: {trial.note}" if trial.value is None else f"{metric} {trial.value:.4f}"
+    params = ", ".join(f"{param}={param_text(value)}" for param, value in trial.params.items())
+    return f"trial {trial.number}, {trial.seconds:.1f} s, {params}: {found}"
+
+
+def _tuned(study: Study, task: Task) -> Tuned:
+    done = study.trials()
+    complete = [(trial.value, trial) for trial in done if trial.value is not None]
+    if not complete:
+        raise TrainingError(
+            f"Expected a trial that can be fitted, got {len(done)} that failed; the last: {done[-1].note}"
+        )
+    value, best = max(complete, key=lambda pair: pair[0])
+    return Tuned(
+        task.model(**task.settings | best.params),
+        best.params | task.fixed,
+        value,
+        task.metric,
+        done,
+        study.importance(),
+        sum(trial.seconds for trial in done),
+    )

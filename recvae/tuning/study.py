@@ -1,0 +1,290 @@
+"""A study: the trials of a search, kept by Optuna in memory or in an SQLite file. All that knows Optuna is here."""
+
+from __future__ import annotations
+
+import math
+import os
+import sqlite3
+import urllib.parse
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from recvae.errors import InvalidDataError, MissingDependencyError, OutputError, RecvaeError, shown
+from recvae.models.base.params import param_text
+from recvae.models.base.spaces import Range, Space
+from recvae.utils.files import check_writable, make_folder
+from recvae.utils.paths import output_path, real_path
+
+# trials before others are pruned by their median, epochs before one is, trials before a word on importance
+FULL_TRIALS, FREE_EPOCHS, ENOUGH_TRIALS = 5, 10, 10
+SQLITE = b"SQLite format 3\0"
+TABLES = {"studies", "trials", "trial_params", "trial_values", "version_info"}  # some of Optuna's
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One fit of a search.
+
+    params : what was searched for, as it was in this fit
+    value : the metric's mean over validation users, where the trial is complete
+    state : "complete", "pruned" (stopped early, worse than the median of earlier trials) or "failed"
+    note : where it is not complete, why
+    """
+
+    number: int
+    params: dict[str, Any]
+    value: float | None
+    state: str
+    seconds: float
+    note: str
+
+
+class Study:
+    """Proposes trials by the tree-structured Parzen estimator and keeps what came of them.
+
+    All methods raise InvalidDataError where the file of the study holds what no search has written.
+    """
+
+    def __init__(self, study: Any, path: str | Path | None, space: Mapping[str, Space], seed: int):
+        self._study, self._path, self._space, self._seed = study, path, space, seed
+        self._distributions = {name: _distribution(each) for name, each in space.items()}
+
+    def ask(self, defaults: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+        """The next trial, the first with the defaults. -> Optuna's trial, its hyper-parameters"""
+        import optuna
+
+        with _read_from(self._path):
+            states = [trial.state for trial in self._study.get_trials(deepcopy=False)]
+            n_done = len(self.trials())
+            if n_done == 0 and optuna.trial.TrialState.WAITING not in states:
+                told = {name: _told(self._space[name], value) for name, value in defaults.items()}
+                self._study.enqueue_trial(told)
+            # a seed for each trial, not one for all: a study that was stopped goes on as if it had not been
+            seed = int(np.random.SeedSequence([self._seed, n_done]).generate_state(1)[0])
+            self._study.sampler = optuna.samplers.TPESampler(seed=seed, constant_liar=False)
+            trial = self._study.ask(self._distributions)
+            return trial, self._params(trial)
+
+    def tell(self, trial: Any, value: float | None = None, state: str = "complete", note: str = "") -> None:
+        """How a trial ended."""
+        with _read_from(self._path):
+            trial.set_user_attr("note", note)
+            self._study.tell(trial, value, _states()[state])
+
+    def report(self, trial: Any, epoch: int, metric: float) -> bool:
+        """Keep what a trial has come to after an epoch. -> whether it is not worth going on with"""
+        with _read_from(self._path):
+            trial.report(metric, epoch)
+            return bool(trial.should_prune())
+
+    def trials(self) -> list[Trial]:
+        """Those that ended, in order. One that was killed is still under way in the file, and does not count."""
+        names = {state: name for name, state in _states().items()}
+        with _read_from(self._path):
+            ended = [trial for trial in self._study.get_trials(deepcopy=False) if trial.state in names]
+            return [self._trial(number, trial, names[trial.state]) for number, trial in enumerate(ended)]
+
+    def importance(self) -> dict[str, float]:
+        """What sets the best complete trials apart, in shares; nothing is said of few."""
+        import optuna
+
+        values = [trial.value for trial in self.trials() if trial.state == "complete"]
+        if len(values) < ENOUGH_TRIALS or len(set(values)) == 1:
+            return {}
+        with _read_from(self._path):
+            return dict(optuna.importance.get_param_importances(self._study))
+
+    def _trial(self, number: int, trial: Any, state: str) -> Trial:
+        """A trial that ended, each part of it checked: SQLite keeps text in a column of numbers. Raises ValueError."""
+        value: Any = trial.value if state == "complete" else None
+        if state == "complete" and not (_is_number(value) and 0 <= value <= 1):  # as all metrics are
+            raise ValueError(f"trial {number} has the value {shown(value)}")
+        reports = trial.intermediate_values  # by which later trials are pruned
+        if not all(type(epoch) is int and _is_number(metric) for epoch, metric in reports.items()):
+            raise ValueError(f"trial {number} has reports of epochs that are no numbers")
+        if trial.duration is None or not isinstance(trial.user_attrs.get("note"), str):
+            raise ValueError(f"trial {number} has no time or no note")
+        seconds, note = trial.duration.total_seconds(), trial.user_attrs["note"]
+        return Trial(number, self._params(trial), value, state, seconds, note)
+
+    def _params(self, trial: Any) -> dict[str, Any]:
+        """The hyper-parameters of a trial of Optuna's. Raises ValueError where they are not of the space."""
+        if trial.distributions != self._distributions:
+            raise ValueError(f"trial {shown(trial.number)} has hyper-parameters of another search")
+        for name, told in trial.params.items():
+            space = self._space[name]
+            if isinstance(space, Range) and not (_is_number(told) and space.low <= told <= space.high):
+                raise ValueError(f"trial {shown(trial.number)} has {name}={shown(told)}")
+        return {name: _value(self._space[name], told) for name, told in trial.params.items()}
+
+
+@contextmanager
+def open_study(
+    path: str | Path | None, name: str, asked: Mapping[str, str], space: Mapping[str, Space], seed: int
+) -> Iterator[Study]:
+    """A study in memory, or that of this name in an SQLite file, new or gone on with.
+
+    asked : what the search is, by which a study is known again
+
+    Raises MissingDependencyError, OutputError, InvalidDataError for another study, or no study.
+    """
+    optuna = _optuna()
+    verbosity = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    storage = None
+    try:
+        storage = optuna.storages.InMemoryStorage() if path is None else _file(path)
+        with _read_from(path):
+            study = optuna.create_study(
+                storage=storage,
+                study_name=name,
+                direction="maximize",
+                load_if_exists=True,
+                pruner=optuna.pruners.MedianPruner(n_startup_trials=FULL_TRIALS, n_warmup_steps=FREE_EPOCHS),
+            )
+            _check_same(study, path, asked)
+        yield Study(study, path, space, seed)
+    finally:
+        optuna.logging.set_verbosity(verbosity)
+        if path is not None and storage is not None:
+            storage.remove_session()
+            storage.engine.dispose()
+
+
+@contextmanager
+def _read_from(path: str | Path | None) -> Iterator[None]:
+    """Whatever SQLite, SQLAlchemy, JSON and Optuna raise for a file whose contents lie, as InvalidDataError."""
+    try:
+        yield
+    except Exception as error:
+        if path is None or isinstance(error, (RecvaeError, MemoryError)):
+            raise
+        reason = shown(" ".join(f"{type(error).__name__}: {error}".split()), 200)
+        if _is_full(error):
+            raise OutputError(f"Expected a study that can be written to, got {path}: {reason}.") from error
+        raise InvalidDataError(
+            f"Expected {path} to hold a study as a search has written it, got one that is damaged: {reason}; take "
+            f"another file, or another name in it."
+        ) from error
+
+
+def _is_full(error: BaseException | None) -> bool:
+    """Whether the disk is full, or the file may not be written: of SQLite, beneath others' errors."""
+    codes = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY)
+    while error is not None and getattr(error, "sqlite_errorcode", None) not in codes:
+        error = error.__cause__ or error.__context__
+    return error is not None
+
+
+def check_study(path: str | os.PathLike[str]) -> Path:
+    """Whether a file can be that of a study: there is none yet, or Optuna's. -> its path
+
+    Raises InvalidDataError for any other file, which is not written to, and OutputError.
+    """
+    found = output_path(path)
+    check_writable(found)
+    if found.exists() and found.stat().st_size and not _tables(found) >= TABLES:
+        raise _no_study(found)
+    return found
+
+
+def _tables(path: Path) -> set[str]:
+    """The names of the tables of an SQLite file, which is not changed; none where it is another file."""
+    with path.open("rb") as file:
+        if file.read(len(SQLITE)) != SQLITE:
+            return set()
+    place = real_path(path)
+    # without a log next to it, SQLite need not make one to read
+    mode = "mode=ro" if Path(f"{place}-wal").exists() else "mode=ro&immutable=1"
+    uri = f"file:{urllib.parse.quote(str(place))}?{mode}"
+    try:
+        with closing(sqlite3.connect(uri, uri=True)) as connection:
+            return {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    except (sqlite3.Error, UnicodeError):  # damaged, or names that are no text
+        return set()
+
+
+def _no_study(path: Path) -> InvalidDataError:
+    return InvalidDataError(
+        f"Expected {path} to be a new file or a study in SQLite, got another; take another name for it."
+    )
+
+
+def _file(given: str | os.PathLike[str]) -> Any:
+    import optuna
+    import sqlalchemy
+
+    path = check_study(given)
+    make_folder(path.parent)
+
+    def connect() -> sqlite3.Connection:  # by its path: in a URL, ? and % would mean something, as :memory: does here
+        return sqlite3.connect(real_path(path), check_same_thread=False)
+
+    try:
+        return optuna.storages.RDBStorage("sqlite:///study", engine_kwargs={"creator": connect})
+    except (sqlalchemy.exc.DatabaseError, RuntimeError) as error:
+        raise _no_study(path) from error
+
+
+def _check_same(study: Any, path: str | Path | None, asked: Mapping[str, str]) -> None:
+    """Trials of another search are no help to this one: know it again, or refuse it."""
+    there = study.user_attrs.get("asked", {})
+    if not isinstance(there, dict):
+        raise TypeError(f"the search is {shown(there)}")
+    if not there and not study.trials:
+        study.set_user_attr("asked", dict(asked))
+        return
+    for key in [*asked, *there]:
+        mine, its = asked.get(key, "not there"), there.get(key, "not there")
+        if mine != its:
+            raise InvalidDataError(
+                f"Expected the study {study.study_name!r} in {path} to be of the same search, but its {key} is "
+                f"{str(its)[:400]}, and here {mine}; take another file, or another name in it."
+            )
+
+
+def _distribution(space: Space) -> Any:
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    if not isinstance(space, Range):
+        return CategoricalDistribution([param_text(choice) for choice in space])
+    if space.whole:
+        return IntDistribution(int(space.low), int(space.high), log=space.by_ratio)
+    return FloatDistribution(space.low, space.high, log=space.by_ratio)
+
+
+def _told(space: Space, value: Any) -> Any:
+    """A hyper-parameter as Optuna keeps it: of a list, the text."""
+    return value if isinstance(space, Range) else param_text(value)
+
+
+def _value(space: Space, told: Any) -> Any:
+    """The inverse of `_told`. Fractions have three digits: more of them would be noise, and hard to read."""
+    if not isinstance(space, Range):
+        return {param_text(choice): choice for choice in space}[told]
+    return int(told) if space.whole else float(f"{told:.3g}")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _states() -> dict[str, Any]:
+    states = _optuna().trial.TrialState
+    return {"complete": states.COMPLETE, "pruned": states.PRUNED, "failed": states.FAIL}
+
+
+def _optuna() -> Any:
+    try:
+        import optuna
+    except ImportError as error:
+        raise MissingDependencyError(
+            "The search for hyper-parameters needs the library optuna, which is not installed; run: pip install "
+            '"recvae[tune]"'
+        ) from error
+    return optuna

@@ -1,0 +1,162 @@
+"""Files are whole or not there, written next to their final path, then renamed; logs alone grow by lines."""
+
+from __future__ import annotations
+
+import os
+import stat
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from recvae.errors import OutputError, RecvaeError
+from recvae.utils.paths import output_path, real_path
+from recvae.utils.signals import undisturbed
+
+NAME_BYTES = 255  # of a name, on most file systems
+TRIES = 20
+ADDED_BYTES = 10  # what a temporary name has besides: a dot, a hyphen, eight random letters
+
+
+def check_writable(path: Path) -> None:
+    """Try whether `path` can be written, now rather than after the work; nothing is left. Raises OutputError."""
+    path = output_path(path)
+    with writing(path), scratch_folder(_target(path).parent):
+        pass
+
+
+@contextmanager
+def scratch_folder(folder: Path, prefix: str = ".recvae-") -> Iterator[Path]:
+    """A folder in `folder` for the `with` block; `folder` is made, and goes again where nothing came into it.
+
+    Raises OSError.
+    """
+    made: list[Path] = []
+    scratch: tempfile.TemporaryDirectory[str] | None = None
+    try:
+        with undisturbed():
+            made, scratch = _make_scratch(folder, prefix)
+        yield Path(scratch.name)
+    finally:
+        with undisturbed():
+            if scratch is not None:
+                scratch.cleanup()
+            _remove_folders(made)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, where they are not there. Raises OutputError."""
+    folder = output_path(folder)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write `content` to `path`; anyone who reads it meets the old file or the new one, never a part.
+
+    Raises OutputError, and leaves what was there.
+    """
+    with replacing(path) as part:
+        part.write_bytes(content)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A file to be written in the `with` block, which replaces `path` at its end. Raises as `write_whole`.
+
+    A file that is replaced passes on its mode and, where that is allowed, its owner.
+    """
+    path = output_path(path)
+    with writing(path):
+        target = _target(path)  # a link stays a link
+        with scratch_folder(target.parent, f".{_shortened(target.name)}-") as scratch:
+            part = scratch / target.name
+            yield part
+            _keep_mode(target, part)
+            part.replace(target)
+
+
+def append_line(path: Path, line: str) -> None:
+    """Add a line to a file, for others to read at once; below a last line that was cut off. Raises OutputError."""
+    path = output_path(path)
+    with writing(path):
+        _make_folders(real_path(path).parent)
+        with path.open("ab+") as file:
+            if file.tell():
+                file.seek(-1, os.SEEK_END)
+                cut = file.read(1) != b"\n"
+                line = "\n" * cut + line
+            file.write(f"{line}\n".encode())
+
+
+def _target(path: Path) -> Path:
+    """Where the file itself is or will be."""
+    if path.exists() and not path.is_file():
+        raise OSError(0, "it is there and no file")
+    return real_path(path)
+
+
+def _make_scratch(folder: Path, prefix: str) -> tuple[list[Path], tempfile.TemporaryDirectory[str]]:
+    """-> folders that were made for it, the innermost first; the folder itself"""
+    for left in reversed(range(TRIES)):
+        made = _make_folders(folder)
+        try:
+            return made, tempfile.TemporaryDirectory(dir=folder, prefix=prefix)
+        except OSError as error:
+            _remove_folders(made)
+            # another process, which looked whether it can write there, may just have removed the folder that it made
+            if not (isinstance(error, FileNotFoundError) and left):
+                raise
+    raise AssertionError("the last try has raised")
+
+
+def _make_folders(folder: Path) -> list[Path]:
+    """Make a folder and those above it. -> those that were not there, the innermost first"""
+    missing = []
+    while not folder.exists():
+        missing.append(folder)
+        folder = folder.parent
+    if not folder.is_dir():
+        raise NotADirectoryError(0, f"{folder} is no folder")
+    try:
+        for each in reversed(missing):
+            each.mkdir(exist_ok=True)
+    except OSError:
+        _remove_folders(missing)
+        raise
+    return missing
+
+
+def _remove_folders(folders: list[Path]) -> None:
+    """Remove folders again that nothing came into."""
+    for folder in folders:
+        with suppress(OSError):
+            folder.rmdir()
+
+
+def _keep_mode(old: Path, new: Path) -> None:
+    """Give a new file the mode of the old one, and its owner where this process may."""
+    try:
+        before = old.stat()
+    except FileNotFoundError:
+        return
+    if hasattr(os, "chown"):
+        with suppress(OSError):
+            os.chown(new, before.st_uid, before.st_gid)
+    new.chmod(stat.S_IMODE(before.st_mode))
+
+
+def _shortened(name: str) -> str:
+    """The beginning of a name, so that a temporary name made of it is not too long."""
+    return os.fsencode(name)[: NAME_BYTES - ADDED_BYTES].decode(errors="ignore")
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Within the `with` block, what goes wrong with `path` is an OutputError."""
+    try:
+        yield
+    except RecvaeError:  # some are kin of OSError
+        raise
+    except OSError as error:
+        raise OutputError(f"Expected a file that can be written, got {path}: {error.strerror or error}.") from error

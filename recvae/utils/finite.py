@@ -1,0 +1,26 @@
+"""Numbers that are none: what a fit, a step of training or a file came to is refused where it is not finite."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from recvae.errors import TrainingError
+
+
+def all_finite(tensor: Tensor, largest: float = math.inf) -> bool:
+    """Whether all numbers are finite, and smaller than `largest` in size: without a copy."""
+    if not tensor.is_floating_point() or not tensor.numel():
+        return True
+    if torch.linalg.vector_norm(tensor.detach()).item() < largest:  # than which no number is larger; the faster pass
+        return True
+    low, high = (bound.item() for bound in tensor.detach().aminmax())  # NaN if one is
+    return -largest < low and high < largest
+
+
+def check_fitted(tensor: Tensor, remedy: str) -> None:
+    """Refuse what a fit came to where that is not finite: it would give no lists. Raises TrainingError."""
+    if not all_finite(tensor):
+        raise TrainingError(f"Expected finite numbers from the fit, got NaN or an infinity; {remedy}.")

@@ -1,0 +1,282 @@
+"""A folder of files: what is in it, by which settings it was made, and who may write to it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from recvae.errors import InvalidDataError, InvalidParameterError, MissingDependencyError, OutputError
+from recvae.utils.files import check_writable, make_folder, write_whole, writing
+from recvae.utils.signals import undisturbed
+
+# readers of folders pass over names that begin with _ or .
+MANIFEST = "_manifest.json"
+SCRATCH = ".recvae-scratch"  # for as long as a run lasts
+FORMAT = 1
+LARGEST_MANIFEST = 1 << 30  # bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Written:
+    """A file of a folder, as it was written."""
+
+    file: str
+    bytes: int
+    sha256: str
+
+    def check(self) -> None:
+        """Raise ValueError for what no run writes, such as the name of a file outside of the folder."""
+        name = self.file
+        if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
+            raise ValueError(f"expected the name of a file in the folder, got {name!r:.80}")
+        check_integer("bytes", self.bytes)
+        if not isinstance(self.sha256, str) or not re.fullmatch("[0-9a-f]{64}", self.sha256):
+            raise ValueError(f"expected a SHA-256, got {self.sha256!r:.80}")
+
+    def has_size(self, folder: Path) -> bool:
+        """Whether the file is there in its size."""
+        try:
+            return (folder / self.file).stat().st_size == self.bytes
+        except OSError:
+            return False
+
+    def is_whole(self, folder: Path) -> bool:
+        """Whether the file is there as it was written, byte for byte."""
+        try:
+            return self.has_size(folder) and digest_of(folder / self.file) == self.sha256
+        except OSError:
+            return False
+
+
+W = TypeVar("W", bound=Written)
+
+
+@dataclass(frozen=True)
+class Manifest(Generic[W]):
+    """What the folder is to hold, from `settings`, and which parts of it are there.
+
+    kind : what the parts are, such as "lists"
+    facts : what else is known of the whole once it is done
+
+    It tells no time and no place: the same settings make the same file. In the file there is a checksum of all of it.
+    """
+
+    kind: str
+    settings: dict[str, Any]
+    parts: list[W] = field(default_factory=list)
+    done: bool = False
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def write(self, folder: Path) -> None:
+        """Write it, atomically. Raises OutputError."""
+        content = asdict(self) | {"format": FORMAT}
+        content["sha256"] = _checksum(content)
+        write_whole(folder / MANIFEST, (json.dumps(content, indent=1) + "\n").encode())
+
+    def with_part(self, number: int, part: W) -> Manifest[W]:
+        """The same with a part in its place."""
+        return replace(self, parts=[*self.parts[:number], part, *self.parts[number + 1 :]])
+
+
+def digest_of(path: Path) -> str:
+    """The SHA-256 of a file."""
+    with path.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+def load_manifest(folder: Path, kind: str, part: type[W]) -> Manifest[W] | None:
+    """What the folder of such parts holds; None where it has no manifest. Raises InvalidDataError.
+
+    All of it is looked at: types, ranges, names of files, and the checksum, which older manifests do not have.
+    """
+    with sound_manifest(folder):
+        try:
+            if (folder / MANIFEST).stat().st_size > LARGEST_MANIFEST:
+                raise ValueError(f"it has more than {LARGEST_MANIFEST:,} bytes")
+            found = json.loads((folder / MANIFEST).read_text(encoding="utf-8"), parse_constant=_constant)
+        except FileNotFoundError:
+            return None
+        if not isinstance(found, dict):
+            raise ValueError(f"expected an object, got {type(found).__name__}")
+        version = found["format"]
+        if type(version) is not int or version != FORMAT:
+            raise ValueError(f"it is of format {version!r:.80}, and {FORMAT} is known")
+        checksum = found.pop("sha256", None)
+        for name, expected in (("kind", str), ("settings", dict), ("parts", list), ("done", bool), ("facts", dict)):
+            if type(found[name]) is not expected:
+                raise ValueError(f"expected {name} to be of type {expected.__name__}, got {found[name]!r:.80}")
+        if found["kind"] == kind:
+            if checksum is not None and checksum != _checksum(found):
+                raise ValueError("it does not fit its checksum")
+            del found["format"]
+            found["parts"] = [part(**each) for each in found["parts"]]
+            for each in found["parts"]:
+                each.check()
+            if len({each.file for each in found["parts"]}) < len(found["parts"]):
+                raise ValueError("a file stands in it twice")
+            return Manifest(**found)
+    raise InvalidDataError(
+        f"Expected a folder of {kind}, got {folder}, which holds {ascii(found['kind'])[1:-1]:.80}; take another."
+    )
+
+
+def check_integer(name: str, value: Any, low: int = 0, high: int = 2**63 - 1) -> None:
+    """Raise ValueError for anything but an integer in that range."""
+    if type(value) is not int or not low <= value <= high:
+        raise ValueError(f"expected {name} to be an integer from {low} to {high}, got {value!r:.80}")
+
+
+def check_number(name: str, value: Any, low: float = -math.inf) -> None:
+    """Raise ValueError for anything but a finite number of at least `low`."""
+    if type(value) not in (int, float) or not math.isfinite(value) or value < low:
+        raise ValueError(f"expected {name} to be a finite number, got {value!r:.80}")
+
+
+def _checksum(content: dict[str, Any]) -> str:
+    """The SHA-256 of all that a manifest says."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _constant(name: str) -> float:
+    """What JSON has no number for: of these, only -Infinity is written, as the best of no validation."""
+    if name != "-Infinity":
+        raise ValueError(f"expected numbers, got {name}")
+    return -math.inf
+
+
+@contextmanager
+def sound_manifest(folder: Path) -> Iterator[None]:
+    """Within the `with` block, what is not in the manifest as it should be is an InvalidDataError."""
+    try:
+        yield
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
+        reason = f"{error} is missing" if isinstance(error, KeyError) else ascii(str(error))[1:-1]
+        raise InvalidDataError(
+            f"The file {folder / MANIFEST} is damaged ({reason:.200}): delete the folder to begin again."
+        ) from error
+
+
+def read_manifest(folder: Path, kind: str, part: type[W], settings: dict[str, Any]) -> Manifest[W]:
+    """What the folder holds of what `settings` make; a new one for an empty folder.
+
+    Raises InvalidParameterError where it was made by other settings, InvalidDataError for a damaged one.
+    """
+    manifest = load_manifest(folder, kind, part)
+    if manifest is None:
+        return Manifest(kind, settings)
+    for name, value in settings.items():
+        before = manifest.settings.get(name)
+        if before != value:
+            shown = f"{value!s:.200} in the place of {before!s:.200}".encode("ascii", "backslashreplace").decode()
+            change = "other files or changed ones" if name == "input" else " ".join(shown.split())
+            raise InvalidParameterError(
+                f"Expected the {name} with which {folder} was begun, got {change}; take another folder, or delete that "
+                f"one."
+            )
+    return manifest
+
+
+@contextmanager
+def claimed(folder: Path, files: Sequence[str]) -> Iterator[Path]:
+    """Hold `folder`, made where it is not, for one run alone; clean what a killed run left. -> folder for scratch files
+
+    files : patterns of the names of what the run writes there
+
+    The scratch folder goes at the end, and a new `folder` too where nothing came of it. Raises OutputError for a folder
+    that holds something else, of which nothing is touched.
+    """
+    library, scratch = _filelock(), folder / SCRATCH
+    resolved(folder)
+    with writing(folder):
+        _check_ours(folder)
+        new = [path for path in (folder, *folder.absolute().parents) if not path.exists()]
+    try:
+        with _locked(library, folder, scratch):
+            with writing(folder):
+                left = [path for name in (*files, MANIFEST) for path in folder.glob(f".{name}-*")]
+                left += [path for path in scratch.iterdir() if path.name != "lock"]
+            for path in left:
+                shutil.rmtree(path, ignore_errors=True)
+            yield scratch
+    finally:
+        with undisturbed():
+            for path in new:
+                with suppress(OSError):  # there is something in it
+                    path.rmdir()
+
+
+def resolved(folder: Path) -> Path:
+    """Where the folder is, behind links. Raises OutputError for a loop of these, and for what is no path."""
+    try:
+        return folder.resolve()
+    except (OSError, RuntimeError, ValueError) as error:
+        raise OutputError(f"Expected a folder that can be written, got {str(folder)!r}: {error}.") from error
+
+
+@contextmanager
+def _locked(library: Any, folder: Path, scratch: Path) -> Iterator[None]:
+    """Hold the lock in the scratch folder, both made for as long as this lasts."""
+    taken = False
+    try:
+        make_folder(scratch)
+        check_writable(scratch / "lock")
+        with undisturbed():
+            lock = library.FileLock(scratch / "lock")  # it ends with the process
+            try:
+                lock.acquire(timeout=0)
+            except library.Timeout:
+                raise OutputError(f"Expected {folder} for this run alone, but another one is writing to it.") from None
+            except (OSError, NotImplementedError) as error:
+                raise OutputError(f"Expected a folder on a disk that has locks, got {folder}: {error}.") from error
+            taken = True
+        yield
+    finally:
+        with undisturbed():
+            if taken:
+                shutil.rmtree(scratch, ignore_errors=True)
+                lock.release()
+            else:  # nothing but what was made just now
+                with suppress(OSError):
+                    scratch.rmdir()
+
+
+def _check_ours(folder: Path) -> None:
+    """Refuse a folder that is neither empty nor one that a run has begun, and links where our files go."""
+    for path in (folder / SCRATCH / "lock", *(folder.iterdir() if folder.is_dir() else ())):
+        if path.is_symlink():
+            raise OutputError(
+                f"Expected a folder with files of its own, got {path}, which is a link to something else; delete the "
+                f"link, or take another folder."
+            )
+    if folder.exists() and not folder.is_dir():
+        raise OutputError(f"Expected a folder for the parts, got {folder}, which is a file.")
+    if not folder.is_dir() or (folder / MANIFEST).exists():
+        return
+    # a run that was killed at its very beginning may have left these
+    strange = sorted(
+        path.name for path in folder.iterdir() if path.name != SCRATCH and not path.name.startswith(f".{MANIFEST}-")
+    )
+    if strange:
+        raise OutputError(
+            f"Expected an empty folder for the parts, or one that was begun before, got {folder} with {strange[0]} in "
+            f"it; take another."
+        )
+
+
+def _filelock() -> Any:
+    try:
+        import filelock
+    except ImportError as error:
+        raise MissingDependencyError(
+            "Writing a folder in parts needs the library filelock, which is not installed; run: pip install "
+            '"recvae[large]"'
+        ) from error
+    return filelock

@@ -1,0 +1,168 @@
+"""Scores -> mask -> exact top-k, in blocks of users. The one path by which every model of the package ranks items."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import sparse
+from torch import Tensor
+
+from recvae.errors import InvalidDataError
+from recvae.utils.memory import require
+
+PAD_ID = -1
+PAD_SCORE = float(np.finfo(np.float32).min)  # -FLT_MAX, as implicit pads
+BLOCK_BYTES = 20 << 20  # of scores that are held at a time
+
+
+class Allowed(NamedTuple):
+    """What may be ranked, as far as that is limited."""
+
+    items: NDArray[np.bool_] | None = None  # (I,), for all users
+    only: sparse.csr_matrix | None = None  # (U, I), of each user nothing but these
+    never: sparse.csr_matrix | None = None  # (U, I), of each user none of these
+    seen: sparse.csr_matrix | None = None  # (U, I), nor these, which the user has touched; the stored entries count
+
+    def apply(self, scores: Tensor, users: slice) -> None:
+        """Set the scores (B, I) of what may not be ranked for some users to -inf."""
+        if self.items is not None:
+            scores[:, torch.from_numpy(~self.items).to(scores.device)] = -torch.inf
+        for masked in (self.never, self.seen):
+            if masked is not None:
+                scores.view(-1)[_cells(masked[users], scores.device)] = -torch.inf
+        if self.only is not None:
+            others = torch.ones_like(scores, dtype=torch.bool)
+            others.view(-1)[_cells(self.only[users], scores.device)] = False
+            scores[others] = -torch.inf
+
+
+class Rough(NamedTuple):
+    """Scores that are exact only where they need to be."""
+
+    scores: Tensor  # (B, I), rough
+    within: Callable[[Tensor], Tensor]  # k-th best rough score (B, 1) -> the least that a true k-th best may have
+    exact: Callable[[Tensor, Tensor], Tensor]  # rows, columns of some cells, in order -> their scores
+
+
+# (rows, where they are in what is ranked) -> scores
+Scorer = Callable[[sparse.csr_matrix, slice], Tensor | Rough]
+Ranking = tuple[NDArray[np.int32], NDArray[np.float32]]
+
+
+def top_k(scores: Tensor | Rough, k: int) -> tuple[Tensor, Tensor]:
+    """The k best columns of each row, exactly: by descending score, equal scores by ascending column.
+
+    scores : (B, I) floats without NaN and inf. Returns (ids, scores), both (B, min(k, I)); a score of -inf is not in a
+    list, which ends in id -1 and -inf where it has fewer than k others.
+
+    The k-th of the maxima of disjoint groups of columns is reached by at least k columns and, with more groups than
+    k, by few others but those equal to it: these are sorted. Of rough scores, it is those that their bounds leave, by
+    their exact scores.
+    """
+    rough = scores if isinstance(scores, Rough) else None
+    scores = scores.scores if isinstance(scores, Rough) else scores
+    k = min(k, scores.shape[1])
+    if k == 0:
+        return torch.empty(len(scores), 0, dtype=torch.int64), scores.new_empty(len(scores), 0)
+    least = _group_maxima(scores, 3 * k).topk(k, dim=1).values[:, -1:]
+    if rough is not None:
+        least = rough.within(least)
+    rows, ids = _reached(scores, least.clamp(min=torch.finfo(scores.dtype).min))  # -inf is nobody's
+    found = scores[rows, ids] if rough is None else rough.exact(rows, ids)
+    counts = rows.bincount(minlength=len(scores))
+    if len(rows) and int(counts.max()) > 8 * k:  # rows in which very many are equal: each cell by itself
+        order = found.argsort(descending=True, stable=True)
+        order = order[rows[order].argsort(stable=True)]
+        order = order[_within_rows(rows, counts) < k]
+        rows, ids, found = rows[order], ids[order], found[order]
+        counts = counts.clamp(max=k)
+    width = max(k, int(counts.max())) if len(counts) else k
+    columns = _within_rows(rows, counts)
+    candidates = found.new_full((len(scores), width), -torch.inf)
+    candidates[rows, columns] = found
+    ids_of = ids.new_full((len(scores), width), PAD_ID)
+    ids_of[rows, columns] = ids
+    best, order = candidates.sort(dim=1, descending=True, stable=True)
+    return ids_of.gather(1, order[:, :k]), best[:, :k]
+
+
+def _group_maxima(scores: Tensor, n_groups: int) -> Tensor:
+    """Maxima of that many disjoint groups of columns, or of up to twice as many; NaN and inf are errors."""
+    maxima, left = scores, []
+    while maxima.shape[1] >= 2 * n_groups:  # one half of the columns against the other
+        half = maxima.shape[1] // 2
+        left.append(maxima[:, 2 * half :])
+        maxima = torch.maximum(maxima[:, :half], maxima[:, half : 2 * half])
+    maxima = torch.cat([maxima, *left], dim=1)
+    if not (maxima < torch.inf).all():  # NaN compares false
+        raise InvalidDataError("Expected scores that are finite, got NaN or inf; the model's weights are damaged.")
+    return maxima
+
+
+def _within_rows(rows: Tensor, counts: Tensor) -> Tensor:
+    """The number of each cell within its row, for cells in the order of rows."""
+    return torch.arange(len(rows), device=rows.device) - (counts.cumsum(0) - counts)[rows]
+
+
+def rank(
+    score: Scorer,
+    user_items: sparse.csr_matrix,
+    N: int,
+    *,
+    filter_seen: bool = True,
+    allowed: Allowed = Allowed(),  # noqa: B008 (a tuple)
+    block_bytes: int = BLOCK_BYTES,
+) -> Ranking:
+    """Rank items for each row of `user_items` (U, I) without ever holding U x I scores.
+
+    score : rows (B, I) and their places in `user_items` -> scores (B, I), called on blocks that keep to `block_bytes`;
+        they may be rough, and the lists are still those of exact ones
+    filter_seen : leave out the items that a row has
+    allowed : the items that may be ranked at all, or for some users
+    Returns ids (U, N) int32 and scores (U, N) float32, padded with -1 and -FLT_MAX where there is nothing more to give.
+    """
+    n_users, n_items = user_items.shape
+    require(8 * n_users * N, f"lists of {N:,} for {n_users:,} users", "a smaller N, or fewer users at a time")
+    ids = np.full((n_users, N), PAD_ID, dtype=np.int32)
+    values = np.full((n_users, N), PAD_SCORE, dtype=np.float32)
+    start, step = 0, _step(block_bytes // (4 * max(1, n_items)))
+    while start < n_users:
+        places = slice(start, start + step)
+        rows = user_items[places]
+        scores = score(rows, places)
+        block = scores.scores if isinstance(scores, Rough) else (scores := scores.contiguous())
+        if filter_seen:
+            block.view(-1)[_cells(rows, block.device)] = -torch.inf
+        allowed.apply(block, places)
+        best, best_values = (part.cpu().numpy() for part in top_k(scores, N))
+        ids[places, : best.shape[1]] = best
+        values[places, : best.shape[1]] = np.where(best_values > -np.inf, best_values, PAD_SCORE)
+        start, step = start + step, _step(block_bytes // (block.itemsize * max(1, n_items)))
+    return ids, values
+
+
+def _step(rows: int) -> int:
+    """As many rows as that, or a few less: products have kernels for whole groups of them."""
+    return rows - rows % 64 if rows > 64 else max(1, rows)
+
+
+def _reached(scores: Tensor, least: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows and columns of scores that are `least` (B, 1) or better, in order."""
+    if scores.device.type != "cpu":
+        return tuple((scores >= least).nonzero().T)
+    # numpy finds them several times as fast as torch, which is slow at comparing bfloat16 too: but not at signs
+    rough = scores.dtype == torch.bfloat16
+    least = torch.where(least == 0, -0.0, least)  # -0.0 less 0.0 would have the sign of a number below
+    reached = (scores - least).view(torch.int16).numpy() >= 0 if rough else (scores >= least).numpy()
+    cells = torch.from_numpy(np.flatnonzero(reached))
+    return cells // scores.shape[1], cells % scores.shape[1]
+
+
+def _cells(rows: Any, device: torch.device) -> Tensor:
+    """Places of the stored entries in the flattened matrix."""
+    first = np.arange(rows.shape[0], dtype=np.int64) * rows.shape[1]
+    return torch.from_numpy(np.repeat(first, np.diff(rows.indptr)) + rows.indices).to(device)

@@ -1,0 +1,123 @@
+"""RecVAE's parts: the prior, the phases, and what the likelihood leaves out for a part that does not learn."""
+
+import numpy as np
+import pytest
+import torch
+from scipy import sparse
+from scipy.stats import norm
+
+from recvae import RecVAE, nn
+from recvae.data.batches import DeviceRows
+from recvae.errors import InvalidDataError
+from recvae.nn.noise import Noise
+from recvae.training.loop import Phase
+
+ROWS = sparse.random(40, 20, 0.3, format="csr", random_state=0, dtype=np.float32)
+ROWS.data[:] = 1
+
+
+def setup(**params):
+    model = RecVAE(latent_dim=3, hidden_dim=7, depth=3, random_state=0, **params)
+    state = model._untrained(20)
+    network, (optimizer,) = state.network, state.optimizers
+    rows = DeviceRows(ROWS, torch.device("cpu"))
+    network.prior.renew(network.encoder, rows)
+    return network, optimizer, rows
+
+
+def test_the_composite_prior_is_a_mixture_in_each_dimension():
+    drawn = torch.Generator().manual_seed(0)
+    z, mean, logvar = (torch.randn(6, 4, generator=drawn, dtype=torch.float64) for _ in range(3))
+    found = nn.Composite().log_density(z, nn.Gaussian(mean, logvar))
+    for b in range(6):
+        for k in range(4):
+            x = z[b, k].item()
+            old = norm.pdf(x, mean[b, k].item(), np.exp(logvar[b, k].item() / 2))
+            mixture = 3 / 20 * norm.pdf(x) + 3 / 4 * old + 1 / 10 * norm.pdf(x, 0, np.exp(5))
+            assert found[b, k].item() == pytest.approx(np.log(mixture), rel=1e-10)
+
+
+def test_the_density_of_a_mixture_integrates_to_one():
+    grid = torch.linspace(-2000, 2000, 2_000_001, dtype=torch.float64)[:, None]
+    old = nn.Gaussian(torch.full_like(grid, 1.5), torch.full_like(grid, -2.0))
+    mass = torch.trapezoid(nn.Composite().log_density(grid, old)[:, 0].exp(), grid[:, 0])
+    assert mass.item() == pytest.approx(1, abs=1e-4)
+
+
+def test_the_kl_term_is_an_estimate_from_the_draw():
+    """Where the posterior is the old one, it is at most -log of the old one's weight in each dimension."""
+    network, _, rows = setup()
+    batch = rows.all()
+    posterior = network.encoder.eval()(batch)
+    z = posterior.sample(Noise.of(0, batch))
+    by_hand = (posterior.log_density(z) - network.prior.log_density(z, posterior)).sum(1)
+    assert torch.allclose(network.prior(posterior, z, batch, network.encoder), by_hand, atol=1e-5)
+    assert (by_hand <= 3 * -np.log(3 / 4) + 1e-5).all()
+
+
+def test_the_prior_follows_the_users_of_a_batch_and_not_the_batch():
+    network, _, rows = setup()
+    network.encoder.eval()
+    order = torch.tensor([7, 3, 31])
+    (batch,) = rows.batches(order, 8)
+    posterior = network.encoder(batch)
+    whole = network.encoder(rows.all())
+    assert torch.allclose(posterior.mean, whole.mean[order], atol=1e-6)
+    z = posterior.sample(Noise.of(0, batch))
+    with_users = network.prior.log_density(z, nn.Gaussian(whole.mean[order], whole.logvar[order]))
+    found = network.prior(posterior, z, batch, network.encoder)
+    assert torch.allclose(found, (posterior.log_density(z) - with_users).sum(1), atol=1e-5)
+
+
+def test_a_prior_that_was_not_renewed_says_so():
+    network, _, rows = setup()
+    network.prior.old = None
+    with pytest.raises(InvalidDataError, match="call renew"):
+        network(rows.all(), Noise.of(0, rows.all()))
+
+
+@pytest.mark.parametrize(("learns", "rests"), [("encoder", "decoder"), ("decoder", "encoder")])
+def test_in_a_phase_one_part_learns_and_the_other_rests(learns, rests):
+    network, optimizer, rows = setup()
+    before = {name: weight.detach().clone() for name, weight in network.named_parameters()}
+    Phase((learns,)).begin(network)
+    assert getattr(network, learns).training
+    assert not getattr(network, rests).training
+    network(rows.all(), Noise.of(0, rows.all())).loss(0.005).backward()
+    optimizer.step()
+    for name, weight in network.named_parameters():
+        assert torch.equal(weight, before[name]) == name.startswith(rests), name
+
+
+def test_a_rest_leaves_no_trace_in_the_gradients():
+    """The exact likelihood skips products for what does not learn; the others stay as they were."""
+    drawn = torch.Generator().manual_seed(1)
+    hidden, weight = (torch.randn(n, 5, generator=drawn) for n in (40, 20))
+    bias, batch = torch.randn(20, generator=drawn), DeviceRows(ROWS, torch.device("cpu")).all()
+
+    def gradients(*needed):
+        parts = [part.clone().requires_grad_(need) for part, need in zip((hidden, weight, bias), needed, strict=True)]
+        nn.multinomial_nll(*parts, batch).mean().backward()
+        return [part.grad for part in parts]
+
+    for precision_free in ((True, False, False), (False, True, True)):
+        every, some = gradients(True, True, True), gradients(*precision_free)
+        for whole, part, needed in zip(every, some, precision_free, strict=True):
+            assert torch.equal(whole, part) if needed else part is None
+
+
+def test_kl_is_weighed_by_events():
+    network, _, rows = setup()
+    elbo = network(rows.all(), Noise.of(0, rows.all()))
+    n = torch.from_numpy(np.diff(ROWS.indptr)).float()
+    assert torch.allclose(elbo.loss(0.1), (elbo.nll + 0.1 * n * elbo.kl).mean())
+
+
+def test_epochs_count_rounds_and_schedules_see_all_passes():
+    calls = []
+    model = RecVAE(latent_dim=3, hidden_dim=7, depth=2, epochs=3, batch_size=20, random_state=0)
+    model._beta = lambda progress: calls.append(progress) or 0.005
+    model.fit(ROWS, show_progress=False)
+    assert len(model.history_) == 3
+    assert len(calls) == 3 * 4 * 2  # rounds, passes, steps
+    assert calls == pytest.approx([step / 24 for step in range(24)])

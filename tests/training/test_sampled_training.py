@@ -1,0 +1,79 @@
+"""Models that learn by the sampled likelihood, and what decides that they do."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from scipy import sparse
+
+from recvae import MultVAE
+from recvae.data.batches import Candidates, DeviceRows
+from recvae.errors import InvalidParameterError
+from recvae.nn import multinomial_nll
+from recvae.nn.candidates import SAMPLERS
+from recvae.nn.likelihood import gaussian_nll, logistic_nll
+from recvae.nn.sampled import sampled_nll
+
+B, ITEMS, WIDTH = 30, 80, 6
+
+
+def some_rows(n_users=B, n_items=ITEMS, density=0.15, seed=0):
+    rows = sparse.random(n_users, n_items, density, format="csr", random_state=seed, dtype=np.float32)
+    rows.data = np.random.default_rng(seed).integers(1, 4, rows.nnz).astype(np.float32)
+    return rows
+
+
+def batch_of(rows):
+    return DeviceRows(rows, torch.device("cpu")).all()
+
+
+def with_candidates(batch, items):
+    return replace(batch, candidates=Candidates(torch.as_tensor(items), torch.ones(len(items))))
+
+
+def layer():
+    drawn = torch.Generator().manual_seed(1)
+    shapes = ((B, WIDTH), (ITEMS, WIDTH), (ITEMS,))
+    return [(0.7 * torch.randn(shape, generator=drawn)).double().requires_grad_() for shape in shapes]
+
+
+def test_candidates_decide_where_it_is_left_open():
+    batch, leaves = batch_of(some_rows()), layer()
+    few = with_candidates(batch, [1, 2, 3])
+    assert torch.equal(multinomial_nll(*leaves, few), sampled_nll(*leaves, few))
+    assert torch.equal(multinomial_nll(*leaves, batch), multinomial_nll(*leaves, batch, impl="exact"))
+
+
+def test_what_cannot_be_sampled_is_said():
+    batch, leaves = batch_of(some_rows()), layer()
+    with pytest.raises(InvalidParameterError, match="Expected a batch with candidates for a sampled likelihood"):
+        multinomial_nll(*leaves, batch, impl="sampled")
+    for nll in (logistic_nll, gaussian_nll):
+        with pytest.raises(InvalidParameterError, match='Expected the multinomial likelihood for impl="sampled"'):
+            nll(*leaves, with_candidates(batch, [0]), impl="sampled")
+    for settings in ({"likelihood": "logistic"}, {"logits": "cosine"}):
+        with pytest.raises(InvalidParameterError, match='Expected the multinomial likelihood and logits="dot"'):
+            MultVAE(impl="sampled", **settings).fit(some_rows())
+
+
+@pytest.mark.parametrize("kind", SAMPLERS)
+@pytest.mark.parametrize("tables", ["separate", "tied"])
+def test_models_learn_by_it(kind, tables):
+    rows = some_rows(300, ITEMS, 0.1, seed=4)
+    settings = {"hidden_dims": (16,), "latent_dim": 8, "epochs": 12, "random_state": 0, "impl": "sampled"}
+    model = MultVAE(**settings, candidates=30, sampler=kind, tables=tables, max_grad_norm=5.0).fit(rows)
+    assert model.history_[-1].nll < model.history_[0].nll
+    again = MultVAE(**settings, candidates=30, sampler=kind, tables=tables, max_grad_norm=5.0).fit(rows)
+    for one, other in zip(model.network_.parameters(), again.network_.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_with_all_items_as_candidates_a_step_is_that_of_the_exact_one():
+    """The loss of the first step; later ones differ by the optimizer, which goes row by row."""
+    rows = some_rows(300, ITEMS, 0.1, seed=4)
+    settings = {"epochs": 1, "batch_size": 300, "random_state": 0, "candidates": ITEMS, "precision": "float32"}
+    losses = [
+        MultVAE(**settings, impl=impl, item_biases="normal").fit(rows).history_[0].loss for impl in ("exact", "sampled")
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
