@@ -41,7 +41,7 @@ print(json.dumps({"users": users, "items": shards.n_items, "events": events, "sh
 
 # what -> whether ids are text, and further options of the command
 CASES: dict[str, tuple[bool, list[str]]] = {
-    "whole numbers as ids": (False, []),
+    "integers as ids": (False, []),
     "text as ids": (True, []),
     "text as ids, values, filters, held-out users": (
         True,

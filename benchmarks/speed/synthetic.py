@@ -41,7 +41,7 @@ def synthetic(n_users: int, n_items: int, n_events: int, seed: int = 0) -> spars
 
 
 def _lengths(wanted: NDArray[np.float64], total: int, most: int) -> NDArray[np.int64]:
-    """Whole numbers near `wanted`, from 1 to `most`, that sum to `total`."""
+    """Integers near `wanted`, from 1 to `most`, that sum to `total`."""
     lengths = np.clip(wanted.astype(np.int64), 1, most)
     while (left := total - int(lengths.sum())) != 0:
         room = np.flatnonzero(lengths < most if left > 0 else lengths > 1)
