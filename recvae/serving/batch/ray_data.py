@@ -25,7 +25,7 @@ from recvae.models.base import Recommender
 from recvae.serving.batch.lists import Lists, Part, block_sizes
 from recvae.serving.batch.meter import Meter
 from recvae.serving.batch.ordered import by_users
-from recvae.utils.checks import check_whole
+from recvae.utils.checks import check_integer
 from recvae.utils.files import write_whole
 from recvae.utils.optional import require
 
@@ -44,7 +44,7 @@ class Cluster:
 
     def __init__(self, actors: int | None = None, address: str | None = None):
         self._ray = _ray()
-        self._actors = None if actors is None else check_whole("actors", actors, 1)
+        self._actors = None if actors is None else check_integer("actors", actors, 1)
         if address is not None and self._ray.is_initialized():
             raise InvalidParameterError(
                 f"Expected no address of a cluster, as this process is connected to one, got {address!r}; call "
