@@ -392,7 +392,7 @@ def test_a_data_set_serves_as_well(tmp_path, capsys):
         ),
         (["train", "--dataset", "sample", "--param", "latent_dim", "--out", "OUT"], "Expected --param NAME=VALUE"),
         (["train", "--dataset", "sample", "--param", "latent=3", "--out", "OUT"], "did you mean latent_dim"),
-        (["train", "--dataset", "sample", "--param", "latent_dim=x", "--out", "OUT"], "a whole number as latent_dim"),
+        (["train", "--dataset", "sample", "--param", "latent_dim=x", "--out", "OUT"], "an integer as latent_dim"),
         (["train", "--dataset", "sample", "--out", "/proc/nowhere/model"], "Expected a file that can be written"),
         (["train", "--config", "nowhere.toml"], "The configuration nowhere.toml cannot be read"),
         (["recommend", "nowhere.recvae", "--dataset", "sample"], "Expected a model file at nowhere.recvae"),
