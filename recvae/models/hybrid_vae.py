@@ -78,7 +78,7 @@ class HybridVAE(Form, RecVAE):
         high=0.5,
     )
 
-    reads_shards = False  # its linear path is solved from all rows at once
+    out_of_core = False  # its linear path is solved from all rows at once
 
     linear_: EDLAE = fitted()
     weight_: float = fitted()  # a

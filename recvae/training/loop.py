@@ -201,7 +201,7 @@ def train(
         state.history.append(epoch)
         state.done = 0
         for callback in callbacks:
-            callback.epoch(epoch)
+            callback.on_epoch_end(epoch)
         saver.epoch(state)
     saver.end(state)
     state.finish()
@@ -246,7 +246,7 @@ def _watched(batches: Iterable[Batch], callbacks: Sequence[Callback], state: Sta
     for batch in batches:
         yield batch
         for callback in callbacks:
-            callback.step(len(state.history) + 1, state.done)
+            callback.on_step_end(len(state.history) + 1, state.done)
         saver.step(state)
 
 

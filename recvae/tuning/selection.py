@@ -69,7 +69,7 @@ def fit_split(
     more: dict[str, Any] = {"callbacks": callbacks, "checkpoint": kept}
     if split.refit is None:
         return model.fit(split.train, show_progress, callback, valid=split.valid, **more)
-    if model.validates:
+    if model.validation_metric:
         choice = None if kept is None else replace(kept, folder=output_path(kept.folder) / "choice")
         model.fit(split.train, show_progress, callback, valid=split.valid, **more | {"checkpoint": choice})
     return type(model)(**model.chosen_params()).fit(split.refit, show_progress, callback, **more)

@@ -86,7 +86,7 @@ def test_what_is_out_of_range_is_named_at_fit(params, error, message, checkerboa
 )
 @pytest.mark.parametrize(
     "model",
-    [m for m in Recommender.known.values() if m.__module__.startswith("recvae.") and not inspect.isabstract(m)],
+    [m for m in Recommender.registry.values() if m.__module__.startswith("recvae.") and not inspect.isabstract(m)],
 )
 def test_no_number_is_out_of_bounds(model, number):
     for field in dataclasses.fields(model):

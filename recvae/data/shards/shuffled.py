@@ -20,7 +20,7 @@ from recvae.data.rows import as_read
 from recvae.data.shards.cells import cut
 from recvae.data.shards.read import Shards
 from recvae.utils.checks import check_integer
-from recvae.utils.memory import require
+from recvae.utils.memory import require_memory
 
 WINDOW_BYTES = 1 << 28
 BYTES_OF_AN_EVENT = 8  # int32 and float32
@@ -133,7 +133,7 @@ class ShuffledRows:
 
     def all(self) -> Batch:
         """All rows as one batch. Raises NotEnoughMemoryError."""
-        require(4 * BYTES_OF_AN_EVENT * self.shards.n_events, "all rows of the shards at once", "batches")
+        require_memory(4 * BYTES_OF_AN_EVENT * self.shards.n_events, "all rows of the shards at once", "batches")
         return next(self.batches(torch.arange(len(self)), len(self)))
 
     def _windows(self, key: int) -> list[NDArray[np.int64]]:

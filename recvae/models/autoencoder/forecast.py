@@ -159,7 +159,7 @@ def _changes(model: Any, found: Forecast) -> list[tuple[str, dict[str, Any], Siz
     widths = {name: params[name] for name in ("hidden_dims", "hidden_dim", "latent_dim") if params.get(name)}
     narrow: dict[str, Any] = {name: _halved(width) for name, width in widths.items()}
     changes.append((", ".join(f"{name}={value}" for name, value in narrow.items()), narrow, sizes))
-    if type(model).reads_shards and not sizes.on_disk:
+    if type(model).out_of_core and not sizes.on_disk:
         changes.append(("shards on disk (recvae shard)", {}, replace(sizes, on_disk=True)))
     return changes
 

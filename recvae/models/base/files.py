@@ -97,7 +97,7 @@ def load(file: File, device: str | None = None) -> Recommender:
         find_device(device)
     tensors, description = read_model(file)
     name = description.get("class")
-    known = {name: cls for name, cls in Model.known.items() if not inspect.isabstract(cls)}
+    known = {name: cls for name, cls in Model.registry.items() if not inspect.isabstract(cls)}
     if not isinstance(name, str) or name not in known:
         raise UnknownNameError.among("model class", name, known)
     try:

@@ -17,7 +17,7 @@ from recvae.models.base.abilities import needs
 from recvae.models.base.base import Callbacks, FitCallback, FitRun, Model
 from recvae.models.base.params import check_params
 from recvae.models.base.state import become, changes
-from recvae.training.callbacks import listeners, told
+from recvae.training.callbacks import as_callbacks, dispatch
 from recvae.utils.checks import check_integer
 
 Names = Sequence[Any] | Ids | None
@@ -82,8 +82,8 @@ class Grows(Model):
             raise InvalidDataError(
                 f"Expected at least one event to learn from, got a matrix of {rows.shape} without any."
             )
-        run = FitRun(self.values_, show_progress, callback, None, listeners(callbacks))
-        with told(run.callbacks, self._start("partial_fit", rows, run)):
+        run = FitRun(self.values_, show_progress, callback, None, as_callbacks(callbacks))
+        with dispatch(run.callbacks, self._start("partial_fit", rows, run)):
             learned = self._learn_on(transform_values(rows, self.values_), epochs, run)
         self._take_in(learned | names | {"trained_on_": None, "_index": None}, rows.shape[1])
         return self
