@@ -41,7 +41,7 @@ from recvae.models.base.params import get_params
 from recvae.training.callbacks import Callback
 from recvae.training.checkpoint import Checkpoint
 from recvae.tuning.selection import fit_split
-from recvae.utils.checks import check_whole
+from recvae.utils.checks import check_integer
 from recvae.utils.files import check_writable, write_whole
 from recvae.utils.streams import printed, put
 
@@ -50,7 +50,7 @@ RESULTS = "results.json"  # beside the page
 
 def benchmark(arguments: argparse.Namespace) -> None:
     """recvae benchmark"""
-    check_whole("--seeds", arguments.seeds, 1)
+    check_integer("--seeds", arguments.seeds, 1)
     files = [] if arguments.out is None else [arguments.out]
     page = {}
     if arguments.report is not None:
@@ -65,12 +65,12 @@ def benchmark(arguments: argparse.Namespace) -> None:
         arguments.data_home,
         None if arguments.models is None else arguments.models.split(","),
         arguments.seeds,
-        check_whole("--seed", arguments.seed, 0),
+        check_integer("--seed", arguments.seed, 0),
         split=arguments.split,
         split_seed=arguments.split_seed,
         split_options=asked_split_options(arguments),
         params=dict(assignments(arguments)),
-        examples=check_whole("--examples", arguments.examples, 0),
+        examples=check_integer("--examples", arguments.examples, 0),
         log=say,
     ) | {"command": arguments.command_line}
     for path in files:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from recvae.errors import InvalidDataError, InvalidTypeError
-from recvae.utils.memory import require
+from recvae.utils.memory import require_memory
 
 COMPRESSED = {"csr": sparse.csr_matrix, "csc": sparse.csc_matrix}
 
@@ -127,7 +127,7 @@ def _coordinates(matrix: Any, shape: tuple[int, int], name: str) -> sparse.coo_m
         _check_indices(axis, size, name)
         if len(axis) != len(cells.data):
             raise _damaged(name, f"it has {len(cells.data)} values at {len(axis)} coordinates")
-    require(16 * (shape[0] + 1), f"a matrix of {shape[0]:,} rows", "fewer rows")
+    require_memory(16 * (shape[0] + 1), f"a matrix of {shape[0]:,} rows", "fewer rows")
     rows, columns = (_native(axis, max(shape)) for axis in coordinates)
     return sparse.coo_matrix((_numbers(cells.data), (rows, columns)), shape=shape)
 

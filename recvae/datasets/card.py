@@ -230,8 +230,8 @@ def _local(card: Card, folder: Path) -> Card:
 ACCEPTED: dict[Any, tuple[Any, str]] = {
     str: (str, "text"),
     bool: (bool, "true or false"),
-    int: (int, "a whole number"),
-    int | None: (int, "a whole number"),
+    int: (int, "an integer"),
+    int | None: (int, "an integer"),
     float | None: ((int, float), "a number"),
     float | str | None: ((int, float, str, date), "a date or a number"),
     list[str]: (list, "a list of texts"),

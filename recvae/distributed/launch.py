@@ -148,7 +148,7 @@ def _meet(device: torch.device, timeout: timedelta) -> Any:
 def _whole(name: str) -> int:
     text = os.environ.get(name, "0")
     if not (text.isdecimal() and len(text) < 10):
-        raise InvalidParameterError(f"Expected {name} in the environment as a whole number, got {text!r}.")
+        raise InvalidParameterError(f"Expected {name} in the environment as an integer, got {text!r}.")
     return int(text)
 
 

@@ -17,7 +17,7 @@ from recvae.data.splits import Holdout
 from recvae.data.splits.holdout import item_order
 from recvae.errors import InvalidDataError, InvalidParameterError, InvalidTypeError
 from recvae.evaluation.metrics import METRICS, coverage, find_hits, gini, novelty, parse_metric, times_listed
-from recvae.utils.checks import check_whole
+from recvae.utils.checks import check_integer
 from recvae.utils.progress import track
 from recvae.utils.topk import PAD_ID, PAD_SCORE
 
@@ -154,7 +154,7 @@ def evaluate_ranker(
     parsed = {name: parse_metric(name) for name in ([metrics] if isinstance(metrics, str) else metrics)}
     if not parsed:
         raise InvalidParameterError("Expected at least one metric, such as ndcg@100, got none.")
-    block_users = check_whole("block_users", block_users, 1)
+    block_users = check_integer("block_users", block_users, 1)
     fold_in, held_out = _check_holdout(holdout)
     n_held, n_items = np.diff(held_out.indptr).astype(np.int64), held_out.shape[1]
     users = np.flatnonzero(n_held)

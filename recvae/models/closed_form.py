@@ -10,7 +10,7 @@ from scipy import sparse
 from scipy.linalg import lapack
 
 from recvae.errors import TrainingError
-from recvae.utils.memory import require
+from recvae.utils.memory import require_memory
 from recvae.utils.progress import track
 
 Array = NDArray[np.float32]
@@ -26,7 +26,7 @@ def gram(rows: sparse.csr_matrix, weights: NDArray[Any] | None = None) -> Array:
     Raises NotEnoughMemoryError, before anything is computed.
     """
     n_items = rows.shape[1]
-    require(4 * n_items**2, f"the {n_items:,} x {n_items:,} weights of items on items", 'form="sparse"')
+    require_memory(4 * n_items**2, f"the {n_items:,} x {n_items:,} weights of items on items", 'form="sparse"')
     rows = rows.astype(np.float32, copy=False)
     items = _weighted(rows, weights).T.tocsr()  # (I, U)
     made = np.zeros((n_items, n_items), dtype=np.float32)
@@ -107,7 +107,7 @@ def _sparse_gram(rows: sparse.csr_matrix, weights: NDArray[Any] | None) -> spars
     items = _weighted(rows, weights).T.tocsr()  # (I, U)
     sample = items[:: max(1, items.shape[0] // BLOCK)]
     pairs = (sample @ rows).nnz * items.shape[0] // sample.shape[0]
-    require(
+    require_memory(
         8 * pairs,
         f"about {pairs:,} pairs of items with users in common",
         'fewer items, such as by min_item, or form="dense"',

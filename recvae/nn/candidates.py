@@ -27,7 +27,7 @@ class Sampler(Protocol):
     """Draws candidates for a batch."""
 
     def draw(self, batch: Batch, key: int) -> Candidates:
-        """Candidates on the device of the batch. key : a whole number from 0 to 2^128 - 1, another for each draw"""
+        """Candidates on the device of the batch. key : an integer from 0 to 2^128 - 1, another for each draw"""
         ...
 
 
@@ -49,7 +49,7 @@ def sampler(kind: str, budget: int, item_counts: Ints, n_users: int, batch_size:
     counts = np.asarray(item_counts)
     if counts.ndim != 1 or not len(counts) or counts.dtype.kind not in "iu":
         raise InvalidDataError(
-            f"Expected one whole number for each item, got an array of {counts.dtype} in shape {counts.shape}."
+            f"Expected one integer for each item, got an array of {counts.dtype} in shape {counts.shape}."
         )
     if counts.min() < 0 or counts.max() > n_users:
         raise InvalidDataError(

@@ -37,7 +37,7 @@ class Noise:
     """Noise for the users of a batch. Each draw is another, and the same again from the same key in the same order.
 
     key : 64 bits, of the seed, the epoch and the pass
-    users : (B,) whole numbers that say who is who: rows of the training matrix
+    users : (B,) integers that say who is who: rows of the training matrix
     """
 
     def __init__(self, key: int, users: Tensor):

@@ -12,7 +12,7 @@ from scipy import sparse
 
 from recvae.data.validation import as_array, checked_sparse
 from recvae.errors import InvalidDataError, InvalidParameterError, InvalidTypeError, OutOfRangeError
-from recvae.utils.checks import check_whole
+from recvae.utils.checks import check_integer
 from recvae.utils.topk import PAD_ID, PAD_SCORE, Ranking
 
 BLOCK = 1 << 24  # numbers held at a time
@@ -53,7 +53,7 @@ def cap_categories(ids: Any, scores: Any, categories: Any, cap: int, N: int) -> 
     """
     if not sparse.issparse(categories):
         categories = category_matrix(categories)
-    cap, N = check_whole("cap", cap, 1), check_whole("N", N, 1)
+    cap, N = check_integer("cap", cap, 1), check_integer("N", N, 1)
     kinds = _kinds(checked_sparse(categories, "categories").tocsr())  # (I, M)
     nothing = int(categories.shape[1])  # the number of no category, beside which there are M of an item at most
 
@@ -90,7 +90,7 @@ def mmr(ids: Any, scores: Any, vectors: Any, N: int, trade_off: float = 0.7) -> 
     came with, padded with -1 and -FLT_MAX where a list runs out. Raises InvalidTypeError, InvalidDataError for lists
     and vectors that do not fit, OutOfRangeError for items without a vector, InvalidParameterError.
     """
-    N, trade_off = check_whole("N", N, 1), _check_trade_off(trade_off)
+    N, trade_off = check_integer("N", N, 1), _check_trade_off(trade_off)
     units = _units(vectors)  # (I, K)
 
     def choose(ids: NDArray[np.int64], scores: NDArray[np.float32]) -> NDArray[np.int64]:
@@ -141,7 +141,7 @@ def _check_lists(ids: Any, scores: Any, n_items: int) -> tuple[NDArray[Any], NDA
         )
     if ids.size and (ids.dtype.kind not in "iu" or scores.dtype.kind != "f"):
         raise InvalidTypeError(
-            f"Expected whole numbers as ids and floats as scores, as recommend gives them, got {ids.dtype} and "
+            f"Expected integers as ids and floats as scores, as recommend gives them, got {ids.dtype} and "
             f"{scores.dtype}."
         )
     if ids.size and (ids.min() < PAD_ID or ids.max() >= n_items):

@@ -17,8 +17,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from recvae.errors import InvalidTypeError, MissingDependencyError, OutputError
+from recvae.errors import InvalidTypeError, OutputError
 from recvae.utils.files import append_line, check_writable
+from recvae.utils.optional import require
 from recvae.utils.paths import output_path
 from recvae.version import __version__
 
@@ -178,15 +179,9 @@ class TensorBoard(Callback):
         self.log_dir = output_path(log_dir)
 
     def begin(self, start: Start) -> None:
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError as error:
-            raise MissingDependencyError(
-                "TensorBoard needs the library tensorboard, which is not installed; run: pip install "
-                '"recvae[tensorboard]"'
-            ) from error
+        tensorboard = require("torch.utils.tensorboard", extra="tensorboard", purpose="TensorBoard")
         self._metric = (start.metric or "").replace("@", "_at_")  # TensorBoard's names have no @
-        self._writer = SummaryWriter(str(_new_folder(self.log_dir, start.model)))
+        self._writer = tensorboard.SummaryWriter(str(_new_folder(self.log_dir, start.model)))
         about = json.dumps(_plain(asdict(start)), indent=1)
         self._writer.add_text("start", "\n".join(f"    {line}" for line in about.splitlines()))  # as code
 

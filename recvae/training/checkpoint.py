@@ -20,7 +20,7 @@ from recvae.errors import InvalidParameterError, InvalidTypeError, OutputError
 from recvae.training.checkpoint_state import PATTERN, Size, facts_of, restore, tensors_of
 from recvae.training.loop import Saver, State
 from recvae.training.parallel import ParallelStrategy
-from recvae.utils.checks import check_whole
+from recvae.utils.checks import check_integer
 from recvae.utils.files import replacing
 from recvae.utils.folder import (
     Manifest,
@@ -58,7 +58,7 @@ class Checkpoint:
         if self.minutes is not None and not (isinstance(self.minutes, (int, float)) and self.minutes >= 0):
             raise InvalidParameterError(f"Expected minutes of a Checkpoint of 0 or more, got {self.minutes!r}.")
         if self.epochs is not None:
-            check_whole("epochs of a Checkpoint", self.epochs, 1)
+            check_integer("epochs of a Checkpoint", self.epochs, 1)
 
 
 def as_checkpoint(checkpoint: Checkpoint | str | Path | None) -> Checkpoint | None:

@@ -29,7 +29,7 @@ from recvae.models.base.params import check_params, get_params, param_text, sear
 from recvae.models.base.spaces import Space
 from recvae.training.callbacks import Epoch
 from recvae.tuning.study import Study, Trial, open_study
-from recvae.utils.checks import check_whole
+from recvae.utils.checks import check_integer
 from recvae.utils.progress import bar
 
 # what may go wrong with one setting and not with another; what among it goes wrong with all
@@ -113,8 +113,8 @@ def tune(
     damaged one; UnknownUsersError where the model cannot score the validation users; TrainingError where no trial came
     to an end.
     """
-    check_whole("trials", trials, 1)
-    check_whole("seed", seed, 0, 2**32 - 1)
+    check_integer("trials", trials, 1)
+    check_integer("seed", seed, 0, 2**32 - 1)
     parse_metric(metric)
     if timeout is not None and not timeout > 0:
         raise InvalidParameterError(f"Expected timeout to be a number of seconds above 0, got {timeout!r}.")

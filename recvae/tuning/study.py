@@ -10,14 +10,16 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-from recvae.errors import InvalidDataError, MissingDependencyError, OutputError, RecvaeError, shown
+from recvae.errors import InvalidDataError, OutputError, RecvaeError, shown
 from recvae.models.base.params import param_text
 from recvae.models.base.spaces import Range, Space
 from recvae.utils.files import check_writable, make_folder
+from recvae.utils.optional import require
 from recvae.utils.paths import output_path, real_path
 
 # trials before others are pruned by their median, epochs before one is, trials before a word on importance
@@ -279,12 +281,5 @@ def _states() -> dict[str, Any]:
     return {"complete": states.COMPLETE, "pruned": states.PRUNED, "failed": states.FAIL}
 
 
-def _optuna() -> Any:
-    try:
-        import optuna
-    except ImportError as error:
-        raise MissingDependencyError(
-            "The search for hyper-parameters needs the library optuna, which is not installed; run: pip install "
-            '"recvae[tune]"'
-        ) from error
-    return optuna
+def _optuna() -> ModuleType:
+    return require("optuna", extra="tune", purpose="The search for hyper-parameters")

@@ -13,8 +13,9 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from recvae.errors import InvalidDataError, InvalidParameterError, MissingDependencyError, OutputError
+from recvae.errors import InvalidDataError, InvalidParameterError, OutputError
 from recvae.utils.files import check_writable, make_folder, write_whole, writing
+from recvae.utils.optional import require
 from recvae.utils.signals import undisturbed
 
 # readers of folders pass over names that begin with _ or .
@@ -193,7 +194,8 @@ def claimed(folder: Path, files: Sequence[str]) -> Iterator[Path]:
     The scratch folder goes at the end, and a new `folder` too where nothing came of it. Raises OutputError for a folder
     that holds something else, of which nothing is touched.
     """
-    library, scratch = _filelock(), folder / SCRATCH
+    library = require("filelock", extra="large", purpose="Writing a folder in parts")
+    scratch = folder / SCRATCH
     resolved(folder)
     with writing(folder):
         _check_ours(folder)
@@ -269,14 +271,3 @@ def _check_ours(folder: Path) -> None:
             f"Expected an empty folder for the parts, or one that was begun before, got {folder} with {strange[0]} in "
             f"it; take another."
         )
-
-
-def _filelock() -> Any:
-    try:
-        import filelock
-    except ImportError as error:
-        raise MissingDependencyError(
-            "Writing a folder in parts needs the library filelock, which is not installed; run: pip install "
-            '"recvae[large]"'
-        ) from error
-    return filelock

@@ -12,7 +12,7 @@ from scipy import sparse
 from torch import Tensor
 
 from recvae.errors import InvalidDataError
-from recvae.utils.memory import require
+from recvae.utils.memory import require_memory
 
 PAD_ID = -1
 PAD_SCORE = float(np.finfo(np.float32).min)  # -FLT_MAX, as implicit pads
@@ -126,7 +126,7 @@ def rank(
     Returns ids (U, N) int32 and scores (U, N) float32, padded with -1 and -FLT_MAX where there is nothing more to give.
     """
     n_users, n_items = user_items.shape
-    require(8 * n_users * N, f"lists of {N:,} for {n_users:,} users", "a smaller N, or fewer users at a time")
+    require_memory(8 * n_users * N, f"lists of {N:,} for {n_users:,} users", "a smaller N, or fewer users at a time")
     ids = np.full((n_users, N), PAD_ID, dtype=np.int32)
     values = np.full((n_users, N), PAD_SCORE, dtype=np.float32)
     start, step = 0, _step(block_bytes // (4 * max(1, n_items)))

@@ -8,14 +8,14 @@ import sys
 import numpy as np
 import pytest
 
-from benchmarks import scaling
-from benchmarks.scaling import measured, points, run_scaling
-from benchmarks.scaling.case import run, zipf
-from benchmarks.scaling.check import fit, foretold
-from benchmarks.scaling.costs import ADAM, Counts, Machine, Shape, distinct, memory, rows_of_a_rank, step, total
-from benchmarks.scaling.simulation import GB, GPU_BYTES, MODES, simulated, widest
-from benchmarks.scaling.tables import check_table, laws_table, model_table, rates_table
-from benchmarks.table import RESULTS
+from benchmarks.pages.tables import RESULTS
+from benchmarks.scale import scaling
+from benchmarks.scale.scaling import measured, points, run_scaling
+from benchmarks.scale.scaling.case import run, zipf
+from benchmarks.scale.scaling.check import fit, foretold
+from benchmarks.scale.scaling.costs import ADAM, Counts, Machine, Shape, distinct, memory, rows_of_a_rank, step, total
+from benchmarks.scale.scaling.simulation import GB, GPU_BYTES, MODES, simulated, widest
+from benchmarks.scale.scaling.tables import check_table, laws_table, model_table, rates_table
 from recvae import MultVAE
 from recvae.distributed.communicator import SINGLE_PROCESS
 

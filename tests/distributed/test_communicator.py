@@ -283,14 +283,12 @@ def test_what_is_wrong_with_the_environment_is_said(monkeypatch):
             pass
     with monkeypatch.context() as patch:
         patch.setenv("RANK", "first")
-        with pytest.raises(
-            InvalidParameterError, match="Expected RANK in the environment as a whole number, got 'first'"
-        ):
+        with pytest.raises(InvalidParameterError, match="Expected RANK in the environment as an integer, got 'first'"):
             joined("cpu").__enter__()
     for name, value, message in (
-        ("MASTER_PORT", "x", "Expected MASTER_PORT in the environment as a whole number, got 'x'"),
+        ("MASTER_PORT", "x", "Expected MASTER_PORT in the environment as an integer, got 'x'"),
         ("MASTER_PORT", "99999", "MASTER_PORT in the environment from 1 to 65535, got 99999"),
-        ("MASTER_PORT", "1" * 5000, "Expected MASTER_PORT in the environment as a whole number"),
+        ("MASTER_PORT", "1" * 5000, "Expected MASTER_PORT in the environment as an integer"),
         ("RANK", "2", "RANK below WORLD_SIZE in the environment, got 2 and 2"),
     ):
         with monkeypatch.context() as patch:

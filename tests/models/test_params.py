@@ -9,7 +9,7 @@ from recvae import MultDAE, MultVAE, Recommender
 from recvae.errors import InvalidParameterError, InvalidTypeError, UnknownNameError
 from recvae.models.base.params import check_params, get_params
 from recvae.models.baselines import ALS, ItemKNN, Popularity
-from recvae.utils.checks import check_share, check_whole
+from recvae.utils.checks import check_fraction, check_integer
 
 MODELS = [MultVAE, MultDAE, ALS, ItemKNN, Popularity]
 
@@ -46,10 +46,10 @@ def test_defaults_are_in_range(model):
             InvalidParameterError,
             r"MultVAE\(latent_dim=0\): expected a value of at least 1 that 64 bits can hold",
         ),
-        ({"latent_dim": 2.5}, InvalidTypeError, "expected a whole number, got float"),
-        ({"latent_dim": True}, InvalidTypeError, "expected a whole number, got bool"),
-        ({"latent_dim": None}, InvalidTypeError, "expected a whole number, got NoneType"),
-        ({"hidden_dims": 600}, InvalidTypeError, r"a tuple of whole numbers such as \(600,\), got int"),
+        ({"latent_dim": 2.5}, InvalidTypeError, "expected an integer, got float"),
+        ({"latent_dim": True}, InvalidTypeError, "expected an integer, got bool"),
+        ({"latent_dim": None}, InvalidTypeError, "expected an integer, got NoneType"),
+        ({"hidden_dims": 600}, InvalidTypeError, r"a tuple of integers such as \(600,\), got int"),
         ({"hidden_dims": (600, 0)}, InvalidParameterError, "of at least 1"),
         ({"hidden_dims": (1.5,)}, InvalidTypeError, "got float in it"),
         ({"hidden_dims": (True,)}, InvalidTypeError, "got bool in it"),
@@ -97,7 +97,7 @@ def test_no_number_is_out_of_bounds(model, number):
 
 @pytest.mark.parametrize("value", [10**5000, "a\nb", float("nan"), np.ones((3, 3)), None], ids=range(5))
 def test_numbers_that_are_asked_for_are_named_on_one_line(value):
-    for check in (lambda: check_whole("N", value, 1, 9), lambda: check_share("share", value)):
+    for check in (lambda: check_integer("N", value, 1, 9), lambda: check_fraction("share", value)):
         with pytest.raises(InvalidParameterError) as said:
             check()
         assert str(said.value).isprintable()

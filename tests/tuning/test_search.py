@@ -362,7 +362,7 @@ def test_an_autoencoder_is_ended_early(split):
 def test_what_cannot_be_searched_for(split, toy, monkeypatch):
     for arguments, error, message in (
         ((Popularity, split), InvalidParameterError, "Popularity, where none has a space or all are fixed"),
-        ((toy, split, 0), InvalidParameterError, "trials to be a whole number of at least 1, got 0"),
+        ((toy, split, 0), InvalidParameterError, "trials to be an integer of at least 1, got 0"),
         ((toy(), split), InvalidTypeError, "a class of models such as MultVAE, got .*Toy"),
     ):
         with pytest.raises(error, match=message):

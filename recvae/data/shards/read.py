@@ -32,7 +32,7 @@ from recvae.data.shards.shard_file import (
 from recvae.data.splits.holdout import Holdout
 from recvae.data.splits.strong import hold_out
 from recvae.errors import DataNotFoundError, InvalidDataError, InvalidParameterError, InvalidTypeError, OutOfRangeError
-from recvae.utils.checks import check_share
+from recvae.utils.checks import check_fraction
 from recvae.utils.folder import MANIFEST, Manifest, check_integer, load_manifest, sound_manifest
 from recvae.utils.paths import input_path
 from recvae.utils.threads import lazy
@@ -152,7 +152,7 @@ class Shards:
     def take(self, rows: Any) -> sparse.csr_matrix:
         """Users by their rows, in any order, copied into memory. -> (len(rows), n_items) float32
 
-        Raises OutOfRangeError, InvalidTypeError for anything but whole numbers, and as `shard`.
+        Raises OutOfRangeError, InvalidTypeError for anything but integers, and as `shard`.
         """
         wanted = np.asarray(rows)
         if wanted.size == 0:
@@ -162,7 +162,7 @@ class Shards:
     def stored_rows(self, wanted: NDArray[Any]) -> Rows:
         """The arrays of what `take` gives."""
         if wanted.dtype.kind not in "iu" or wanted.ndim != 1:
-            raise InvalidTypeError(f"Expected a list of whole numbers as rows, got {wanted.dtype} {wanted.shape}.")
+            raise InvalidTypeError(f"Expected a list of integers as rows, got {wanted.dtype} {wanted.shape}.")
         if wanted.min() < 0 or wanted.max() >= self.n_users:
             odd = wanted[(wanted < 0) | (wanted >= self.n_users)][0]
             raise OutOfRangeError(f"Expected rows from 0 to {self.n_users - 1}, got {odd}.")
@@ -202,7 +202,7 @@ def _check(manifest: Manifest[Piece]) -> None:
     if settings["values"] not in VALUES:
         raise ValueError(f"expected values to be one of {', '.join(VALUES)}, got {settings['values']!r:.80}")
     check_integer("split_seed", settings["split_seed"], high=2**32 - 1)
-    check_share("test_share", settings["test_share"])
+    check_fraction("test_share", settings["test_share"])
     files = {piece.file: piece for piece in manifest.parts}
     shards = [piece for piece in manifest.parts if is_shard(piece.file)]
     heldout = [heldout_names(part) for part in ("valid", "test")]

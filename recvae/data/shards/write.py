@@ -24,7 +24,7 @@ from recvae.data.shards.read import Shards
 from recvae.data.shards.shard_file import ITEMS, KIND, USERS, Piece, Rows, is_shard, read_shard
 from recvae.data.splits import SPLIT_SEED
 from recvae.errors import UnknownNameError
-from recvae.utils.checks import check_share, check_whole
+from recvae.utils.checks import check_fraction, check_integer
 from recvae.utils.files import writing
 from recvae.utils.folder import Manifest, claimed, read_manifest
 from recvae.utils.paths import output_path
@@ -76,9 +76,9 @@ def write_shards(
     `strong_split`; what was not there before is not there then.
     """
     least = {"min_user": min_user, "min_item": min_item}
-    settings = {name: check_whole(name, number, 0) for name, number in least.items()}
-    settings["users_per_shard"] = check_whole("users_per_shard", users_per_shard, 1)
-    check_whole("memory_mib", memory_mib, LEAST_MIB)
+    settings = {name: check_integer(name, number, 0) for name, number in least.items()}
+    settings["users_per_shard"] = check_integer("users_per_shard", users_per_shard, 1)
+    check_integer("memory_mib", memory_mib, LEAST_MIB)
     source, folder = find_source(input, user, item, value, min_value), output_path(out)
     source.check_apart(folder)
     settings |= _settings(source, values, heldout_users, split_seed, test_share)
@@ -110,9 +110,9 @@ def _settings(
         "columns": [source.user, source.item, source.value],
         "min_value": None if source.min_value is None else float(source.min_value),
         "values": values,
-        "heldout_users": None if heldout_users is None else check_whole("heldout_users", heldout_users, 1),
-        "split_seed": check_whole("split_seed", split_seed, 0, 2**32 - 1),
-        "test_share": check_share("test_share", test_share),
+        "heldout_users": None if heldout_users is None else check_integer("heldout_users", heldout_users, 1),
+        "split_seed": check_integer("split_seed", split_seed, 0, 2**32 - 1),
+        "test_share": check_fraction("test_share", test_share),
         "input": source.state(),
     }
 

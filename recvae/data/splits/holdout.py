@@ -13,7 +13,7 @@ from recvae.data.ids import ItemIndex, as_ids
 from recvae.data.interactions import Ids, Interactions
 from recvae.data.rows import check_rows
 from recvae.errors import InvalidDataError
-from recvae.utils.checks import check_whole
+from recvae.utils.checks import check_integer
 
 SPLIT_SEED = 98765  # that of Liang et al. 2018
 NOT_BOTH = "nothing of theirs was held out, or seen"  # why users are dropped, where a split does not say more
@@ -59,7 +59,7 @@ class Holdout:
             raise InvalidDataError(f"Expected {n_users} users, an id for each row, got shape {users.shape}.")
         _check_disjoint(fold_in, held_out, users)
         if self.n_train is not None:
-            check_whole("n_train", self.n_train, 1)
+            check_integer("n_train", self.n_train, 1)
         checked = {
             "fold_in": fold_in,
             "held_out": held_out,

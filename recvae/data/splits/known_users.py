@@ -16,7 +16,7 @@ from recvae.data.interactions import Interactions
 from recvae.data.splits.holdout import SPLIT_SEED, Holdout, Split
 from recvae.data.tables.times import DATES, UNITS, unit_of
 from recvae.errors import InvalidDataError, InvalidParameterError, InvalidTypeError
-from recvae.utils.checks import check_share, check_whole
+from recvae.utils.checks import check_fraction, check_integer
 
 TRAIN, VALID, TEST = 0, 1, 2
 Time = float | str
@@ -31,8 +31,8 @@ def per_user_split(
     or validation. Raises InvalidParameterError for shares outside of (0, 1), or so small that nothing is held out.
     """
     _check(data)
-    test_share, valid_share = check_share("test_share", test_share), check_share("valid_share", valid_share)
-    random = np.random.RandomState(check_whole("seed", seed, 0, 2**32 - 1))
+    test_share, valid_share = check_fraction("test_share", test_share), check_fraction("valid_share", valid_share)
+    random = np.random.RandomState(check_integer("seed", seed, 0, 2**32 - 1))
     part = np.zeros(data.n_events, dtype=np.int8)
     _hide(data, part, TEST, random.random_sample(data.n_events), lambda n: test_share * n)
     _hide(data, part, VALID, random.random_sample(data.n_events), lambda n: valid_share * n)
@@ -46,7 +46,7 @@ def leave_last_split(data: Interactions, last: int = 1) -> Split:
     dropped and counted in validation and test. Raises InvalidDataError where times are not known.
     """
     _check(data)
-    times, last = _known_times(data), check_whole("last", last, 1)
+    times, last = _known_times(data), check_integer("last", last, 1)
     enough = np.diff(data.matrix.indptr) > 2 * last
     part = np.zeros(data.n_events, dtype=np.int8)
     for place in (TEST, VALID):
@@ -95,8 +95,8 @@ def given_split(train: Interactions, test: Interactions, valid_share: float = 0.
     """
     _check(train)
     _check(test)
-    valid_share = check_share("valid_share", valid_share)
-    random = np.random.RandomState(check_whole("seed", seed, 0, 2**32 - 1))
+    valid_share = check_fraction("valid_share", valid_share)
+    random = np.random.RandomState(check_integer("seed", seed, 0, 2**32 - 1))
     part = np.zeros(train.n_events, dtype=np.int8)
     _hide(train, part, VALID, random.random_sample(train.n_events), lambda n: valid_share * n)
     user, item = match_ids(test.user_ids, train.user_ids), match_ids(test.item_ids, train.item_ids)
@@ -159,7 +159,7 @@ def _start(part: str, start: Time | None, share: float | None, times: NDArray[np
         if share is not None:
             raise InvalidParameterError(f"Expected {part}_start or {part}_share, got both: {start!r} and {share!r}.")
         return _seconds(start, times)
-    wanted = len(times) * (0.1 if share is None else check_share(f"{part}_share", share))
+    wanted = len(times) * (0.1 if share is None else check_fraction(f"{part}_share", share))
     known, counts = np.unique(times, return_counts=True)
     if len(known) < 2:
         raise InvalidDataError(f"Expected events of different times, got {len(times):,} of one: {_date(known[0])}.")

@@ -11,7 +11,7 @@ from recvae.data.splits.holdout import Split
 from recvae.data.splits.known_users import given_split, leave_last_split, per_user_split, temporal_split
 from recvae.data.splits.strong import strong_split
 from recvae.errors import InvalidParameterError, UnknownNameError
-from recvae.utils.checks import check_share, check_whole
+from recvae.utils.checks import check_fraction, check_integer
 
 SPLITS: dict[str, Callable[..., Split]] = {
     "strong": strong_split,
@@ -44,9 +44,9 @@ def check_split(kind: str, options: dict[str, Any]) -> None:
         if name not in known:
             raise InvalidParameterError(f"Expected {', '.join(known)} for the {kind} split, got {name}.")
         if name.endswith("_share") and value is not None:
-            check_share(name, value)
+            check_fraction(name, value)
         elif name in ("heldout_users", "last"):
-            check_whole(name, value, 1)
+            check_integer(name, value, 1)
     if kind == "strong" and "heldout_users" not in options:
         raise InvalidParameterError("Expected heldout_users for the strong split: how many to test on.")
 

@@ -14,7 +14,7 @@ from recvae.data.events import select_cells
 from recvae.data.interactions import Ids, Interactions
 from recvae.data.splits.holdout import SPLIT_SEED, Holdout, Split
 from recvae.errors import InvalidDataError, InvalidParameterError, InvalidTypeError
-from recvae.utils.checks import check_share, check_whole
+from recvae.utils.checks import check_fraction, check_integer
 
 
 def strong_split(data: Interactions, heldout_users: int, seed: int = SPLIT_SEED, test_share: float = 0.2) -> Split:
@@ -31,7 +31,7 @@ def strong_split(data: Interactions, heldout_users: int, seed: int = SPLIT_SEED,
     if not isinstance(data, Interactions):
         raise InvalidTypeError(f"Expected Interactions, got {type(data).__name__}; see Interactions.from_matrix.")
     drawn = draw_users(data.n_users, heldout_users, seed)
-    test_share = check_share("test_share", test_share)
+    test_share = check_fraction("test_share", test_share)
     ascending = np.argsort(data.user_ids, kind="stable")
     train = data.select_users(np.sort(ascending[drawn[0]]))
     counts = np.bincount(train.matrix.indices, minlength=train.n_items)
@@ -53,7 +53,7 @@ def draw_users(n_users: int, heldout_users: int, seed: int) -> tuple[NDArray[np.
 
     Raises InvalidParameterError where no training user would be left.
     """
-    heldout_users, seed = check_whole("heldout_users", heldout_users, 1), check_whole("seed", seed, 0, 2**32 - 1)
+    heldout_users, seed = check_integer("heldout_users", heldout_users, 1), check_integer("seed", seed, 0, 2**32 - 1)
     if n_users <= 2 * heldout_users:
         raise InvalidParameterError(
             f"Expected more than {2 * heldout_users} users for {heldout_users} validation and {heldout_users} test "

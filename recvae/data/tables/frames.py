@@ -121,11 +121,11 @@ def check_ids(kind: pa.DataType, name: str) -> None:
     """Refuse a column of ids that are neither integers nor text."""
     if pa.types.is_floating(kind):
         raise InvalidDataError(
-            f"Expected whole numbers or strings as ids in {name!r}, got {kind}; drop the rows without an id, then turn "
+            f"Expected integers or strings as ids in {name!r}, got {kind}; drop the rows without an id, then turn "
             f"the column into integers, as pandas' .astype('int64') does."
         )
     if not _is_text(kind) and not pa.types.is_integer(kind):
-        raise InvalidDataError(f"Expected whole numbers or strings as ids in {name!r}, got {kind}.")
+        raise InvalidDataError(f"Expected integers or strings as ids in {name!r}, got {kind}.")
 
 
 def check_numbers(kind: pa.DataType, name: str) -> None:

@@ -11,7 +11,7 @@ from scipy.linalg import svd
 from recvae.models.autoencoder.scoring import network_scores
 from recvae.nn import VAE
 from recvae.nn.growing import ItemVectors, enlarged, item_vectors, mean_where_unknown
-from recvae.utils.memory import require
+from recvae.utils.memory import require_memory
 
 PENALTIES = 10.0 ** np.arange(-4, 2.5, 0.5)  # of the ridge regression, in units of the features' mean variance
 ONES = 256  # users of one item each, about as many
@@ -48,7 +48,9 @@ def ridge(old: ItemVectors, features: sparse.csr_matrix) -> tuple[ItemVectors, I
     """
     n_items, width = old.first.shape
     known, new = features[:n_items], features[n_items:]
-    require(32 * n_items * features.shape[1], f"{n_items:,} items x {features.shape[1]:,} features", "fewer features")
+    require_memory(
+        32 * n_items * features.shape[1], f"{n_items:,} items x {features.shape[1]:,} features", "fewer features"
+    )
     mean = np.asarray(known.mean(axis=0)).ravel()
     basis, sizes, axes = svd(known.toarray() - mean, full_matrices=False, overwrite_a=True)  # (I, R), (R,), (R, F)
     some = sizes > 1e-9 * np.linalg.norm(known.data)  # the others are rounding

@@ -9,7 +9,7 @@ from scipy import sparse
 from torch import Tensor
 
 from recvae.nn.growing import ItemVectors, mean_where_unknown
-from recvae.utils.memory import require
+from recvae.utils.memory import require_memory
 from recvae.utils.topk import top_k
 
 NEIGHBOURS = 20  # old items that a new one begins as a mean of
@@ -68,7 +68,7 @@ def wider_path(weights: Tensor | sparse.csr_matrix, shares: sparse.csr_matrix, k
         grown = sparse.bmat([[weights, columns.T], [rows, corner]], format="coo", dtype=np.float32)
         off = grown.row != grown.col
         return sparse.csr_matrix((grown.data[off], (grown.row[off], grown.col[off])), shape=(n_all, n_all))
-    require(4 * n_all**2, f"the {n_all:,} x {n_all:,} weights of items on items", 'form="sparse"')
+    require_memory(4 * n_all**2, f"the {n_all:,} x {n_all:,} weights of items on items", 'form="sparse"')
     made = np.zeros((n_all, n_all), dtype=np.float32)
     made[:n_items, :n_items] = weights.numpy()
     made[n_items:, :n_items] = shares @ made[:n_items, :n_items]

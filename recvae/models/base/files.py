@@ -13,7 +13,7 @@ from recvae.models.base.base import Model
 from recvae.models.base.model_file import File, read_model, write_model
 from recvae.models.base.params import check_params, get_params, params_for_file, saved_params
 from recvae.models.base.state import reads
-from recvae.utils.checks import check_whole
+from recvae.utils.checks import check_integer
 from recvae.utils.device import find_device
 from recvae.version import __version__
 
@@ -109,7 +109,7 @@ def _params(model: type, values: dict[str, Any], n_tensors: int) -> dict[str, An
 
 def _state(description: dict[str, Any]) -> dict[str, Any]:
     """What `fit` would have set in any model, of a file. Raises ValueError, KeyError for what fit does not set."""
-    n_items = check_whole("n_items", description["n_items"], 1, MOST_ITEMS)
+    n_items = check_integer("n_items", description["n_items"], 1, MOST_ITEMS)
     values, trained_on = description["values"], description["trained_on"]
     if values not in VALUES or not isinstance(trained_on, str | None):
         raise ValueError(f"values are read as {shown(values)}, trained on {shown(trained_on)}")

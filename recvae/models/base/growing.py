@@ -18,7 +18,7 @@ from recvae.models.base.base import Callbacks, FitCallback, FitRun, Model
 from recvae.models.base.params import check_params
 from recvae.models.base.state import become, changes
 from recvae.training.callbacks import listeners, told
-from recvae.utils.checks import check_whole
+from recvae.utils.checks import check_integer
 
 Names = Sequence[Any] | Ids | None
 
@@ -63,7 +63,7 @@ class Grows(Model):
         known where they have to be, and as `fit`.
         """
         check_params(self)
-        epochs = None if epochs is None else check_whole("epochs", epochs, 0)
+        epochs = None if epochs is None else check_integer("epochs", epochs, 0)
         rows, names = self._wider_rows(user_items, item_ids, titles)
         if rows.nnz == 0:
             raise InvalidDataError(

@@ -13,7 +13,7 @@ from recvae.models.base.abilities import hook, needs
 from recvae.models.base.base import Model
 from recvae.models.base.exploring import POSTERIOR, check_number, generator
 from recvae.models.base.state import reads
-from recvae.utils.checks import check_whole
+from recvae.utils.checks import check_integer
 from recvae.utils.topk import BLOCK_BYTES
 
 Latent = Literal["prior", "aggregate"]
@@ -96,7 +96,7 @@ class Imagines(Model):
         Returns csr_matrix (n, I) of ones. Raises NotFittedError where no rows are known, InvalidDataError for rows
         without any event, InvalidParameterError for n < 1 or a temperature below .001, UnknownNameError.
         """
-        n, temperature = check_whole("n", n, 1), check_number("temperature", temperature, COLDEST)
+        n, temperature = check_integer("n", n, 1), check_number("temperature", temperature, COLDEST)
         if latent not in LATENTS:
             raise UnknownNameError.among("latent", latent, LATENTS)
         chosen, places, items = generator(random_state).spawn(3)

@@ -18,7 +18,7 @@ from recvae.data.validation import check_arrays
 from recvae.errors import DataNotFoundError, InvalidDataError, InvalidTypeError, OutputError, shown
 from recvae.utils.files import write_whole
 from recvae.utils.finite import all_finite
-from recvae.utils.memory import require
+from recvae.utils.memory import require_memory
 from recvae.utils.paths import input_path, output_path
 from recvae.utils.tensor_file import (
     DTYPES,
@@ -196,7 +196,7 @@ def _content(stream: BinaryIO, name: str, size: int | None = None) -> tuple[dict
             raise ValueError(f"it has {size:,} bytes, where its header names {stream.tell() + total:,}")
     except (ValueError, KeyError, TypeError) as error:
         raise _foreign(name, error) from error
-    require(total, f"the model file {name}", "a machine with more memory")
+    require_memory(total, f"the model file {name}", "a machine with more memory")
     try:
         return read_tensors(stream, entries), header["__metadata__"]
     except (ValueError, TypeError, RuntimeError, MemoryError) as error:

@@ -126,10 +126,10 @@ def param_text(value: Any) -> str:
 
 # kind -> what is accepted, and what an error calls it
 _KINDS: dict[type, tuple[Any, str]] = {
-    int: (numbers.Integral, "a whole number"),
+    int: (numbers.Integral, "an integer"),
     float: (numbers.Real, "a number"),
     str: (str, "a string"),
-    tuple: ((tuple, list), "a tuple of whole numbers such as (600,)"),
+    tuple: ((tuple, list), "a tuple of integers such as (600,)"),
 }
 
 

@@ -15,7 +15,7 @@ from recvae.data.validation import as_array
 from recvae.errors import InvalidDataError, InvalidParameterError, InvalidTypeError, OutOfRangeError
 from recvae.models.base.exploring import Explored, Explores
 from recvae.models.base.state import reads, snapshot
-from recvae.utils.checks import check_whole
+from recvae.utils.checks import check_integer
 from recvae.utils.topk import BLOCK_BYTES, PAD_SCORE, Allowed, Ranking, Rough, Scorer, rank
 
 Items = Sequence[int] | NDArray[np.integer]
@@ -101,7 +101,7 @@ class Ranks(Explores):
         rows = self._rows(user_items)
         users = check_users(userid, rows)
         scalar = np.ndim(userid) == 0
-        N = check_whole("N", N, 1)
+        N = check_integer("N", N, 1)
         allowed = allowed_items(filter_items, items, (len(users), self.n_items_), seen)
         if allowed.items is not None and not sparse.issparse(items) and items is not None:
             N = min(N, int(allowed.items.sum()))
@@ -181,7 +181,7 @@ def check_items(name: str, items: Items, n_items: int) -> NDArray[np.int64]:
         raise InvalidParameterError(f"Expected at least one item to rank, got {name} without any.")
     if chosen.dtype.kind not in "iu" or chosen.ndim != 1:
         raise InvalidTypeError(
-            f"Expected {name} as a list of whole numbers, the indices of items, got {chosen.dtype} of shape "
+            f"Expected {name} as a list of integers, the indices of items, got {chosen.dtype} of shape "
             f"{chosen.shape}; items of each user go into a sparse matrix."
         )
     if chosen.min() < 0 or chosen.max() >= n_items:

@@ -15,7 +15,7 @@ from recvae.data.ids import Ids, ItemIndex
 from recvae.errors import InvalidDataError, InvalidParameterError
 from recvae.models.base.ranking import Ranks
 from recvae.models.base.state import reads
-from recvae.utils.checks import check_whole
+from recvae.utils.checks import check_integer
 
 
 class UnknownItemsWarning(UserWarning):
@@ -94,7 +94,7 @@ class Serves(Ranks):
         users : (U,) raw ids of the rows; user_items : csr (U, I); rules : as `recommend` has them
         """
         self.known_items()
-        N = min(check_whole("N", N, 1), self.n_items_)  # what is padded has no row in the table
+        N = min(check_integer("N", N, 1), self.n_items_)  # what is padded has no row in the table
         ids, scores = self.recommend(np.arange(len(users)), user_items, N, recalculate_user=True, **rules)
         return ranking_table(users, ids, scores, np.asarray(self.item_ids_), self.titles_)
 

@@ -16,7 +16,7 @@ from recvae.models.base.abilities import needs
 from recvae.models.base.base import Model
 from recvae.models.base.ranking import Items, allowed_items, check_users
 from recvae.models.base.state import become, changes, reads
-from recvae.utils.checks import check_whole
+from recvae.utils.checks import check_integer
 from recvae.utils.topk import Ranking, Scorer, rank
 
 ENCODED = 2048  # rows at a time
@@ -77,7 +77,7 @@ class FindsSimilar(Model):
         rows = self._rows(user_items)
         users = check_users(userids, rows)
         if users.ndim != 1 or (users.size and (users.dtype.kind not in "iu" or users.min() < 0)):
-            raise InvalidTypeError(f"Expected userids as whole numbers from 0 on, got {userids!r}.")
+            raise InvalidTypeError(f"Expected userids as integers from 0 on, got {userids!r}.")
         if len(np.unique(users)) < len(users):
             raise InvalidDataError("Expected each user once in userids, got some of them twice.")
         index, placed = self._user_index(), self._placed(rows)
@@ -141,7 +141,7 @@ def _ranked(scorer: Scorer, asked: Any, n: int, N: int, left_out: Items | None, 
     """The N best of n columns for each index that was asked for."""
     rows = sparse.csr_matrix((as_array(asked, "indices").size, n), dtype=np.float32)
     allowed = allowed_items(left_out, only, (rows.shape[0], n))
-    N = check_whole("N", N, 1)
+    N = check_integer("N", N, 1)
     if only is not None and allowed.items is not None:
         N = min(N, int(allowed.items.sum()))
     ids, scores = rank(scorer, rows, N, filter_seen=False, allowed=allowed)
@@ -152,7 +152,7 @@ def _indices(kind: str, asked: Any, n: int) -> NDArray[np.int64]:
     """One index or several, as an array."""
     indices = np.atleast_1d(as_array(asked, kind))
     if indices.ndim != 1 or (indices.size and indices.dtype.kind not in "iu"):
-        raise InvalidTypeError(f"Expected {kind} by their indices, whole numbers, got {asked!r}.")
+        raise InvalidTypeError(f"Expected {kind} by their indices, integers, got {asked!r}.")
     if indices.size and (indices.min() < 0 or indices.max() >= n):
         raise OutOfRangeError(f"Expected {kind} from 0 to {n - 1}, got {indices.min()} to {indices.max()}.")
     return indices.astype(np.int64)

@@ -24,7 +24,7 @@ from recvae.serving.batch.local import check_parts, fill, replace_parts
 from recvae.serving.batch.meter import Meter
 from recvae.serving.batch.ordered import OrderedEvents
 from recvae.serving.batch.touched import digest_touched, touched_table
-from recvae.utils.checks import check_whole
+from recvae.utils.checks import check_integer
 from recvae.utils.folder import Manifest, claimed, read_manifest, sound_manifest
 from recvae.utils.paths import output_path
 from recvae.utils.progress import bar
@@ -99,8 +99,8 @@ def recommend_to_parquet(
     `Interactions.from_frame`, UnknownUsersError for a model that cannot score new users; nothing is written then.
     EngineError where Ray fails; its error is the cause.
     """
-    N, users_per_part = check_whole("N", N, 1), check_whole("users_per_part", users_per_part, 1)
-    check_whole("memory_mib", memory_mib, LEAST_MIB)
+    N, users_per_part = check_integer("N", N, 1), check_integer("users_per_part", users_per_part, 1)
+    check_integer("memory_mib", memory_mib, LEAST_MIB)
     cluster = _cluster(engine, actors, ray_address)
     source, folder = find_source(input, user, item, value, min_value), output_path(out)
     source.check_apart(folder)

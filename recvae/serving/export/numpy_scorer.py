@@ -64,7 +64,7 @@ class Scorer:
         there are no more items to give, id -1 and score -FLT_MAX. Raises ValueError for what is not of this form.
         """
         if isinstance(N, bool) or not isinstance(N, (int, np.integer)) or N < 1:
-            raise ValueError(f"Expected N to be a whole number of at least 1, got {N!r}.")
+            raise ValueError(f"Expected N to be an integer of at least 1, got {N!r}.")
         items, offsets, values = self._read(*_ragged(histories))
         n_users, step = len(offsets) - 1, max(1, BLOCK // self._held)
         ids = np.full((n_users, N), PAD_ID, dtype=np.int32)
@@ -197,7 +197,7 @@ def _check_arrays(description: dict[str, Any], arrays: dict[str, Array]) -> None
 
 
 def _ids(values: list[Any]) -> Array:
-    """Texts as objects, whole numbers as numbers."""
+    """Texts as objects, integers as numbers."""
     kinds = set(map(type, values))
     if kinds == {str}:
         return np.array(values, dtype=object)
@@ -235,7 +235,7 @@ def _check_rows(items: Array, offsets: Array, n_items: int) -> None:
         or offsets.ndim != 1
         or any(each.size and each.dtype.kind not in "iu" for each in (items, offsets))
     ):
-        raise ValueError(f"Expected whole numbers as columns and offsets, got {items.dtype} and {offsets.dtype}.")
+        raise ValueError(f"Expected integers as columns and offsets, got {items.dtype} and {offsets.dtype}.")
     if not len(offsets) or offsets[0] != 0 or offsets[-1] != len(items) or (offsets[1:] < offsets[:-1]).any():
         raise ValueError(f"Expected offsets that climb from 0 to {len(items)}, the number of columns.")
     if items.size and (items.min() < 0 or items.max() >= n_items):

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from recvae.errors import MissingDependencyError, NotSupportedError
+from recvae.errors import NotSupportedError
 from recvae.models.base.model_file import File, check_file, write_bytes
 from recvae.serving.export.program import Program, program
+from recvae.utils.optional import require
 from recvae.utils.topk import PAD_ID, PAD_SCORE
 from recvae.version import __version__
 
@@ -241,11 +243,5 @@ STEPS: dict[str, Callable[..., Any]] = {
 }
 
 
-def _onnx() -> Any:
-    try:
-        import onnx
-    except ImportError as error:
-        raise MissingDependencyError(
-            'ONNX files need the library onnx, which is not installed; run: pip install "recvae[onnx]"'
-        ) from error
-    return onnx
+def _onnx() -> ModuleType:
+    return require("onnx", extra="onnx", purpose="Writing ONNX files")
