@@ -19,10 +19,15 @@ def clip_grad_norm_(
     cut: Collection[nn.Parameter] = (),
     communicator: Communicator = SINGLE_PROCESS,
 ) -> Tensor:
-    """Scale all gradients by one factor so that their joint norm is `max_norm` at most. -> the norm that they had
+    """Scale all gradients by one factor so that their joint norm is `max_norm` at most.
 
     As torch.nn.utils.clip_grad_norm_ does it on dense gradients. Of a sparse one, rows that met are summed first. Of
     parameters that are `cut`, each rank of the `communicator` has some rows.
+
+    Returns
+    -------
+    Tensor
+        The norm that they had.
     """
     apart = {id(parameter) for parameter in cut}
     gradients, own = [], []
