@@ -22,7 +22,7 @@ from recvae.data.shards import Shards
 from recvae.data.splits import SPLIT_OPTIONS, Holdout, Split, check_split, make_split, split_options
 from recvae.data.tables.frames import read_table
 from recvae.datasets.load import load_dataset, load_split, load_touched, paths_of_dataset
-from recvae.distributed.communicator import World
+from recvae.distributed.communicator import Communicator
 from recvae.errors import InvalidDataError, InvalidParameterError, UnknownNameError, shown
 from recvae.models.base import Recommender
 from recvae.models.base.params import get_params, parse_param
@@ -260,9 +260,9 @@ def say_dropped(purpose: str, holdout: Holdout | None) -> None:
 
 
 @contextmanager
-def lone(world: World) -> Iterator[None]:
+def lone(communicator: Communicator) -> Iterator[None]:
     """Within this, of all ranks that train together only the writer says how it goes."""
-    token = _silent.set(not world.is_writer)
+    token = _silent.set(not communicator.is_main_process)
     try:
         yield
     finally:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from recvae.data.batches import Batch
-from recvae.distributed.communicator import ALONE, World
+from recvae.distributed.communicator import SINGLE_PROCESS, Communicator
 from recvae.errors import InvalidParameterError, UnknownNameError
 from recvae.nn.head import Block, Distribution, How, exact_nll
 from recvae.nn.sampled import sampled_nll
@@ -158,7 +158,7 @@ def _nll(
                 f'Expected impl="exact" where ranks have slices of the items, got impl={impl!r}'
                 f"{' and a batch with candidates' if impl == 'auto' else ''}; take that, or do not shard the items."
             )
-        hidden, batch = items.to_all(hidden), items.own(batch).batch
+        hidden, batch = items.broadcast(hidden), items.local(batch).batch
     if sampled:
         if not isinstance(distribution, Multinomial):
             raise InvalidParameterError(
@@ -173,19 +173,19 @@ def _nll(
     return distribution.dense(logits, x)
 
 
-def _world(items: ItemSlice | None) -> World:
-    return ALONE if items is None else items.world
+def _world(items: ItemSlice | None) -> Communicator:
+    return SINGLE_PROCESS if items is None else items.communicator
 
 
 def _how(precision: str, block_bytes: int, items: ItemSlice | None) -> How:
-    return How(precision, block_bytes, 0 if items is None else items.widest)
+    return How(precision, block_bytes, 0 if items is None else items.max_size)
 
 
 @dataclass(frozen=True)
 class Multinomial:
     """n logsumexp(l) - sum_i x_i l_i, where n = sum_i x_i. Its gradient is n softmax(l) - x."""
 
-    world: World = ALONE  # the ranks over whose slices of items the sums are
+    communicator: Communicator = SINGLE_PROCESS  # the ranks over whose slices of items the sums are
 
     def dense(self, logits: Tensor, x: Tensor) -> Tensor:
         return -(x * F.log_softmax(logits, dim=1)).sum(1)
@@ -193,14 +193,14 @@ class Multinomial:
     def block(self, block: Block) -> tuple[Tensor, Tensor]:
         p, x, n = block.logits, block.values, block.sum(block.values)
         observed = block.sum(x * block.observed())  # sum_i x_i l_i
-        top = self.world.max(p.amax(1, keepdim=True))
+        top = self.communicator.all_reduce_max(p.amax(1, keepdim=True))
         excess = top - top.clamp(-LARGEST, LARGEST)  # mostly 0: no logit is rounded a second time
         if p.device.type != "cpu" or excess.any():
             p.sub_(excess)
         p.exp_()  # softmax, but for the factor 1 / sums
         sums = block.with_items.sums(p)
-        if self.world.size > 1:
-            sums, n, observed = self.world.sum(torch.stack([sums.to(n.dtype), n, observed]))
+        if self.communicator.size > 1:
+            sums, n, observed = self.communicator.all_reduce(torch.stack([sums.to(n.dtype), n, observed]))
         less = x * (sums / n.clamp(min=torch.finfo(n.dtype).tiny))[block.rows]
         p.view(-1).index_add_(0, block.cells, less.to(p.dtype), alpha=-1)  # n softmax(l) - x, but for n / sums
         return n * (sums.log() + excess[:, 0]) - observed, n / sums
@@ -213,7 +213,7 @@ class Logistic:
     As log(1 + e^-l) = log(1 + e^l) - l, the sum is over all items at first, and what events change is a sparse term.
     """
 
-    world: World = ALONE
+    communicator: Communicator = SINGLE_PROCESS
 
     def dense(self, logits: Tensor, x: Tensor) -> Tensor:
         return -torch.where(x > 0, x * F.logsigmoid(logits), F.logsigmoid(-logits)).sum(1)
@@ -224,7 +224,7 @@ class Logistic:
         nll = block.with_items.sums(p) + block.sum((x - 1) * _softplus(observed) - x * observed)
         p.neg_().expm1_()  # -sigmoid(l), from 1 - sigmoid(l) = e^-log(1 + e^l)
         p.view(-1)[block.cells] = (x * torch.sigmoid(-observed)).to(p.dtype)
-        return self.world.sum(nll), -1.0
+        return self.communicator.all_reduce(nll), -1.0
 
 
 @dataclass(frozen=True)
@@ -232,7 +232,7 @@ class Normal:
     """sum_i c_i / 2 (x_i - l_i)^2, where c_i is 1 in items with an event. Its gradient is c_i (l_i - x_i)."""
 
     unobserved: float  # c_i in the others
-    world: World = ALONE
+    communicator: Communicator = SINGLE_PROCESS
 
     def dense(self, logits: Tensor, x: Tensor) -> Tensor:
         misses = (x - logits).square()
@@ -243,7 +243,7 @@ class Normal:
         misses = (x - observed).square() - self.unobserved * observed.square()
         nll = 0.5 * (self.unobserved * block.with_items.squares(logits) + block.sum(misses))
         logits.view(-1)[block.cells] = ((observed - x) / self.unobserved).to(logits.dtype)
-        return self.world.sum(nll), self.unobserved
+        return self.communicator.all_reduce(nll), self.unobserved
 
 
 def _softplus(logits: Tensor) -> Tensor:

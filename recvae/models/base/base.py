@@ -17,7 +17,7 @@ from recvae.data.interactions import Ids, Interactions
 from recvae.data.rows import VALUES, check_rows, transform_values
 from recvae.data.shards import Shards
 from recvae.data.splits import Holdout
-from recvae.distributed.communicator import current
+from recvae.distributed.communicator import current_communicator
 from recvae.errors import (
     InvalidDataError,
     InvalidParameterError,
@@ -134,7 +134,9 @@ class Model(ABC):
         rows, values = self._readable(user_items)
         valid = self._check_valid(valid, rows.shape[1], user_items)
         heard = as_callbacks(callbacks)
-        run = FitRun(values, show_progress, callback, valid, heard if current().is_writer else [], kept)
+        run = FitRun(
+            values, show_progress, callback, valid, heard if current_communicator().is_main_process else [], kept
+        )
         with dispatch(run.callbacks, self._start("fit", rows, run)):
             fitted = self._fit(rows, run)
         state = {
