@@ -71,12 +71,12 @@ class Toy(Recommender):
         return self.counts_.repeat(rows.shape[0], 1)
 
 
-del Recommender.known["Toy"]
+del Recommender.registry["Toy"]
 
 
 @pytest.fixture(autouse=True)
 def known(monkeypatch):
-    monkeypatch.setitem(Recommender.known, "Toy", Toy)
+    monkeypatch.setitem(Recommender.registry, "Toy", Toy)
     for name in list(CANDIDATES):
         monkeypatch.delitem(CANDIDATES, name)
     monkeypatch.setitem(CANDIDATES, "Toy", [Toy(), Toy(width=4)])
@@ -256,6 +256,6 @@ def test_command_lines_and_their_files_reach_options(tmp_path, monkeypatch, caps
 def test_the_docstring_has_the_config_before_other_sections():
     section = "    Parameters\n    ----------\n    values : {'binary', 'log1p', 'raw', None}, default None\n"
     assert section in Toy.__doc__
-    assert "    training : Training, default Training(decay=0.25)\n        how the model is trained\n" in Toy.__doc__
+    assert "    training : Training, default Training(decay=0.25)\n        How the model is trained.\n" in Toy.__doc__
     assert Toy.__doc__.index("Parameters") < Toy.__doc__.index("References")
     check_params(Toy())

@@ -9,7 +9,7 @@ from recvae import MultDAE, MultVAE, Recommender
 from recvae.errors import InvalidParameterError, InvalidTypeError, UnknownNameError
 from recvae.models.base.params import check_params, get_params, options, with_params
 from recvae.models.baselines import ALS, ItemKNN, Popularity
-from recvae.utils.checks import check_share, check_whole
+from recvae.utils.checks import check_fraction, check_integer
 
 MODELS = [MultVAE, MultDAE, ALS, ItemKNN, Popularity]
 
@@ -29,7 +29,7 @@ def test_constructors_take_keywords_and_only_store(model):
 @pytest.mark.parametrize("model", MODELS)
 def test_the_docstring_has_each_parameter_with_its_default(model):
     for name, value in get_params(model()).items():
-        assert re.search(rf"^    {name} : .+, default {re.escape(repr(value))}\n {{8}}\w", model.__doc__, re.MULTILINE)
+        assert re.search(rf"^    {name} : .+, default {re.escape(repr(value))}\n {{8}}\S", model.__doc__, re.MULTILINE)
     assert not model.__doc__.startswith(f"{model.__name__}(")
 
 
@@ -85,7 +85,7 @@ def test_what_is_out_of_range_is_named_at_fit(params, error, message, checkerboa
 )
 @pytest.mark.parametrize(
     "model",
-    [m for m in Recommender.known.values() if m.__module__.startswith("recvae.") and not inspect.isabstract(m)],
+    [m for m in Recommender.registry.values() if m.__module__.startswith("recvae.") and not inspect.isabstract(m)],
 )
 def test_no_number_is_out_of_bounds(model, number):
     for name, option in options(model).items():
@@ -97,7 +97,7 @@ def test_no_number_is_out_of_bounds(model, number):
 
 @pytest.mark.parametrize("value", [10**5000, "a\nb", float("nan"), np.ones((3, 3)), None], ids=range(5))
 def test_numbers_that_are_asked_for_are_named_on_one_line(value):
-    for check in (lambda: check_whole("N", value, 1, 9), lambda: check_share("share", value)):
+    for check in (lambda: check_integer("N", value, 1, 9), lambda: check_fraction("share", value)):
         with pytest.raises(InvalidParameterError) as said:
             check()
         assert str(said.value).isprintable()

@@ -334,7 +334,7 @@ def _own_doc(cls: type) -> str:
 def _documented(cls: type[T], doc: str) -> type[T]:
     """Give a class a Parameters section, before the other sections, and a constructor that names a wrong keyword."""
     lines = [
-        f"    {field.name} : {_type_text(field)}, default {field.default!r}\n        {_why(field)}"
+        f"    {field.name} : {_type_text(field)}, default {field.default!r}\n        {_sentence(_why(field))}"
         for field in _declared(cls)
     ]
     if lines:
@@ -379,11 +379,18 @@ def _why(field: dataclasses.Field[Any]) -> str:
 
 
 def _type_text(field: dataclasses.Field[Any]) -> str:
-    """The type of a parameter as numpydoc writes it."""
-    option = field.metadata.get("option")
-    if option is not None and option.choices is not None:
+    """The type of a parameter as numpydoc writes it, such as "float or None"."""
+    if "config" in field.metadata:
+        return str(field.metadata["config"].__name__)
+    option: Option = field.metadata["option"]
+    if option.choices is not None:
         return "{" + ", ".join(map(repr, [*option.choices, *([None] if option.optional else [])])) + "}"
-    return field.type if isinstance(field.type, str) else getattr(field.type, "__name__", str(field.type))
+    return ("tuple of int" if option.kind is tuple else option.kind.__name__) + (" or None" if option.optional else "")
+
+
+def _sentence(why: str) -> str:
+    """The reason of a hyper-parameter as a sentence."""
+    return why[0].upper() + why[1:].rstrip(".") + "."
 
 
 def _check(owner: str, name: str, value: Any, option: Option) -> None:
