@@ -51,12 +51,20 @@ class Table:
 class Chart:
     """A chart, the sentences around it, and its numbers as a table.
 
-    spec : the chart in Vega-Lite
-    read : one sentence on how to read it
-    label : what it shows, for screen readers
-    looks : its legend
-    caption : the result that the chart shows, where words can say it
-    controls : whether the page leaves room for a choice above the chart
+    Attributes
+    ----------
+    read : str
+        One sentence on how to read it.
+    label : str
+        What it shows, for screen readers.
+    spec : dict[str, Any]
+        The chart in Vega-Lite.
+    looks : list[Look]
+        Its legend.
+    caption : str
+        The result that the chart shows, where words can say it.
+    controls : bool
+        Whether the page leaves room for a choice above the chart.
     """
 
     name: str
@@ -73,10 +81,16 @@ class Chart:
 class View:
     """Checked results, with what all sections ask of them.
 
-    main : the metric that sorts the table
-    rows : the models that have it, best first, by name
-    models : their names without the oracle
-    looks : how each model is drawn, by name
+    Attributes
+    ----------
+    main
+        The metric that sorts the table.
+    rows : dict[str, dict[str, Any]]
+        The models that have it, best first, by name.
+    models
+        Their names without the oracle.
+    looks
+        How each model is drawn, by name.
     """
 
     def __init__(self, results: dict[str, Any]):
