@@ -14,7 +14,7 @@ from recvae.data.tables.frames import check_table, text_of, write_table
 from recvae.errors import InvalidParameterError
 from recvae.models.base import Recommender, load
 from recvae.serving.batch import USERS_PER_PART, recommend_to_parquet
-from recvae.utils.checks import check_whole
+from recvae.utils.checks import check_integer
 from recvae.utils.paths import as_path
 from recvae.utils.streams import put
 
@@ -24,7 +24,7 @@ OF_PARTS = ("--users-per-part", "--engine", "--actors", "--ray-address")
 
 def run(arguments: argparse.Namespace) -> None:
     """recvae recommend"""
-    N = check_whole("-N", arguments.N, 1)
+    N = check_integer("-N", arguments.N, 1)
     name, arguments.out = arguments.out, None if arguments.out is None else as_path(arguments.out)
     if arguments.out is not None:
         check_out(arguments)

@@ -33,7 +33,7 @@ class Candidates(NamedTuple):
 class Batch:
     """Events of B users, one after the other: user b has items[offsets[b] : offsets[b + 1]]."""
 
-    items: Tensor  # (E,) whole numbers, column of each event
+    items: Tensor  # (E,) integers, column of each event
     values: Tensor  # (E,) float32
     offsets: Tensor  # (B + 1,) int64
     bounds: NDArray[np.int64] | None = None  # the offsets once more, where the host knows them

@@ -18,10 +18,21 @@ LISTING = ("tolist", "to_list", "to_pylist")  # numpy and pandas, polars, pyarro
 class ItemIndex:
     """The place of each known id, such as the column of each item of a model.
 
-    item_ids : ids in the order of their places, such as `model.item_ids_`: whole numbers or strings, none twice
+    Parameters
+    ----------
+    item_ids : Sequence[Any] or Ids
+        Ids in the order of their places, such as `model.item_ids_`: integers or strings, none twice.
 
-    Where one side has numbers and the other text, which depends on the file they came from, 7 is "7". Raises
-    InvalidTypeError for what are no ids, InvalidDataError for an id that stands twice.
+    Raises
+    ------
+    InvalidTypeError
+        For what are no ids.
+    InvalidDataError
+        For an id that stands twice.
+
+    Notes
+    -----
+    Where one side has numbers and the other text, which depends on the file they came from, 7 is "7".
     """
 
     def __init__(self, item_ids: Sequence[Any] | Ids):
@@ -39,9 +50,17 @@ class ItemIndex:
         return iter(self._places)
 
     def places(self, ids: Sequence[Any] | Ids) -> NDArray[np.int64]:
-        """The place of each id, -1 where it is not known. -> (len(ids),)
+        """The place of each id, -1 where it is not known.
 
-        Raises InvalidTypeError for anything but whole numbers or strings, all of one kind.
+        Returns
+        -------
+        NDArray[np.int64]
+            (len(ids),).
+
+        Raises
+        ------
+        InvalidTypeError
+            For anything but integers or strings, all of one kind.
         """
         names = listed(ids, "items")
         kind = id_kind(names, "items")
@@ -62,7 +81,10 @@ class ItemIndex:
 def listed(ids: Any, what: str) -> list[Any]:
     """Ids as a list: from a list, tuple, set, numpy array, or a column of pandas, polars or pyarrow.
 
-    Raises InvalidTypeError for anything else, a string among it, which is one id and no list of ids.
+    Raises
+    ------
+    InvalidTypeError
+        For anything else, a string among it, which is one id and no list of ids.
     """
     if isinstance(ids, list):
         return ids
@@ -84,7 +106,7 @@ def id_kind(ids: list[Any], what: str) -> type | None:
     if len(kinds) > 1 or not kinds <= {int, str}:
         odd = [name for name in ids if _kin(type(name)) not in (int, str)]
         got = f"{type(odd[0]).__name__} {odd[0]!r:.40}" if odd else "both"
-        raise InvalidTypeError(f"Expected whole numbers or strings as {what}, all of one kind, got {got}.")
+        raise InvalidTypeError(f"Expected integers or strings as {what}, all of one kind, got {got}.")
     return next(iter(kinds), None)
 
 
@@ -113,7 +135,7 @@ def as_ids(ids: Sequence[Any] | Ids | None, expected: int, name: str) -> Ids:
     kinds = set(map(type, made.tolist()))
     if len(kinds) > 1 or not kinds <= {int, str}:
         raise InvalidDataError(
-            f"Expected {name} to be all whole numbers or all strings, got {sorted(kind.__name__ for kind in kinds)}."
+            f"Expected {name} to be all integers or all strings, got {sorted(kind.__name__ for kind in kinds)}."
         )
     n_distinct = len(set(made.tolist()))
     if n_distinct != expected:

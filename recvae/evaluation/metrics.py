@@ -83,7 +83,7 @@ def find_hits(ranked: NDArray[np.integer], held_out: sparse.csr_matrix) -> Hits:
     n_users, n_items = held_out.shape
     if ranked.ndim != 2 or ranked.shape[0] != n_users or ranked.dtype.kind not in "iu":
         raise InvalidDataError(
-            f"Expected {n_users} ranked lists of whole numbers, one for each user, got {ranked.dtype} of shape "
+            f"Expected {n_users} ranked lists of integers, one for each user, got {ranked.dtype} of shape "
             f"{ranked.shape}."
         )
     if ranked.size and ranked.max() >= n_items:

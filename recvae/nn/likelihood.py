@@ -147,7 +147,7 @@ def nll(
                 f'Expected impl="chunked" where ranks have slices of the items, got impl={impl!r}'
                 f"{' and a batch with candidates' if impl == 'auto' else ''}; take that, or do not shard the items."
             )
-        hidden, batch = options.items.to_all(hidden), options.items.own(batch).batch
+        hidden, batch = options.items.broadcast(hidden), options.items.local(batch).batch
     if impl == "reference":
         return _reference(hidden, weight, bias, batch, family, options)
     if sampled:
@@ -291,7 +291,7 @@ def _chunked(
     products = _products(options.precision, weight, bias)
     n_users, n_items = len(hidden), len(weight)
     # where ranks have slices of the items, all cut users by the largest slice, so that they cut them alike
-    row_bytes = products.dtype.itemsize * max(1, n_items if options.items is None else options.items.widest)
+    row_bytes = products.dtype.itemsize * max(1, n_items if options.items is None else options.items.max_size)
     n_chunks = -(-n_users // max(1, options.chunk_bytes // row_bytes))
     step = -(-n_users // max(1, n_chunks))  # all chunks of about one size
     for start in range(0, n_users, step):
@@ -337,14 +337,14 @@ def _multinomial(chunk: Chunk) -> tuple[Tensor, Tensor | float]:
     observed = chunk.sum(x * chunk.observed())  # sum_i x_i l_i
     largest = p.amax(1, keepdim=True)
     if items is not None:
-        largest = items.world.max(largest)
+        largest = items.communicator.all_reduce_max(largest)
     excess = largest - largest.clamp(-LARGEST, LARGEST)  # mostly 0: no logit is rounded a second time
     if p.device.type != "cpu" or excess.any():
         p.sub_(excess)
     p.exp_()  # softmax, but for the factor 1 / sums
     sums = chunk.products.sums(p)
-    if items is not None and items.world.size > 1:
-        sums, n, observed = items.world.sum(torch.stack([sums.to(n.dtype), n, observed]))
+    if items is not None and items.communicator.size > 1:
+        sums, n, observed = items.communicator.all_reduce(torch.stack([sums.to(n.dtype), n, observed]))
     less = x * (sums / n.clamp(min=torch.finfo(n.dtype).tiny))[chunk.rows]
     p.view(-1).index_add_(0, chunk.cells, less.to(p.dtype), alpha=-1)  # n softmax(l) - x, but for n / sums
     return n * (sums.log() + excess[:, 0]) - observed, n / sums
@@ -361,7 +361,7 @@ def _logistic(chunk: Chunk) -> tuple[Tensor, Tensor | float]:
     value = chunk.products.sums(p) + chunk.sum((x - 1) * softplus - x * observed)
     p.neg_().expm1_()  # -sigmoid(l), from 1 - sigmoid(l) = e^-log(1 + e^l)
     p.view(-1)[chunk.cells] = (x * torch.sigmoid(-observed)).to(p.dtype)
-    return value if chunk.options.items is None else chunk.options.items.world.sum(value), -1.0
+    return value if chunk.options.items is None else chunk.options.items.communicator.all_reduce(value), -1.0
 
 
 def _gaussian(chunk: Chunk) -> tuple[Tensor, Tensor | float]:
@@ -370,7 +370,7 @@ def _gaussian(chunk: Chunk) -> tuple[Tensor, Tensor | float]:
     difference = (x - observed).square() - unobserved * observed.square()
     value = 0.5 * (unobserved * chunk.products.sums_of_squares(logits) + chunk.sum(difference))
     logits.view(-1)[chunk.cells] = ((observed - x) / unobserved).to(logits.dtype)
-    return value if chunk.options.items is None else chunk.options.items.world.sum(value), unobserved
+    return value if chunk.options.items is None else chunk.options.items.communicator.all_reduce(value), unobserved
 
 
 CHUNKS: dict[str, Callable[[Chunk], tuple[Tensor, Tensor | float]]] = {

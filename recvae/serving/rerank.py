@@ -12,7 +12,7 @@ from scipy import sparse
 
 from recvae.data.validation import as_array, checked_sparse
 from recvae.errors import InvalidDataError, InvalidParameterError, InvalidTypeError, OutOfRangeError
-from recvae.utils.checks import check_whole
+from recvae.utils.checks import check_integer
 from recvae.utils.topk import PAD_ID, PAD_SCORE, Ranking
 
 BLOCK = 1 << 24  # numbers held at a time
@@ -21,10 +21,16 @@ BLOCK = 1 << 24  # numbers held at a time
 def category_matrix(categories: Sequence[Any]) -> sparse.csr_matrix:
     """Labels of items -> csr_matrix (I, C), 1 where an item is of a category, which are in ascending order.
 
-    categories : for each item a label, several with "|" between them, as in `Interactions.genres`, or a list of
-        labels; an item of "" or [] is of none
+    Parameters
+    ----------
+    categories : Sequence[Any]
+        For each item a label, several with "|" between them, as in `Interactions.genres`, or a list of labels; an item
+        of "" or [] is of none.
 
-    Raises InvalidTypeError for labels that are no strings.
+    Raises
+    ------
+    InvalidTypeError
+        For labels that are no strings.
     """
     if categories is None:
         raise InvalidTypeError("Expected the categories of the items, got None; these data have no genres.")
@@ -43,17 +49,33 @@ def category_matrix(categories: Sequence[Any]) -> sparse.csr_matrix:
 def cap_categories(ids: Any, scores: Any, categories: Any, cap: int, N: int) -> Ranking:
     """The first N of each list, with at most `cap` items of any category.
 
-    ids, scores : (L,) or (B, L), as `model.recommend` gives them with an N of L
-    categories : csr_matrix (I, C) of items and what they are, or labels as `category_matrix` takes them. An item
-        counts for all of its categories, and has to find room in each; an item of none always stays.
+    Parameters
+    ----------
+    ids, scores
+        (L,) or (B, L), as `model.recommend` gives them with an N of L.
+    categories
+        csr_matrix (I, C) of items and what they are, or labels as `category_matrix` takes them. An item counts for all
+        of its categories, and has to find room in each; an item of none always stays.
 
-    Returns (ids, scores) of shape (N,) or (B, N) in the order of the lists, padded with -1 and -FLT_MAX where a list
-    runs out. Raises InvalidTypeError, InvalidDataError for lists and categories that do not fit, OutOfRangeError for
-    items that have no categories, InvalidParameterError for cap or N < 1.
+    Returns
+    -------
+    Ranking
+        (ids, scores) of shape (N,) or (B, N) in the order of the lists, padded with -1 and -FLT_MAX where a list runs
+        out.
+
+    Raises
+    ------
+    InvalidTypeError
+    InvalidDataError
+        For lists and categories that do not fit.
+    OutOfRangeError
+        For items that have no categories.
+    InvalidParameterError
+        For cap or N < 1.
     """
     if not sparse.issparse(categories):
         categories = category_matrix(categories)
-    cap, N = check_whole("cap", cap, 1), check_whole("N", N, 1)
+    cap, N = check_integer("cap", cap, 1), check_integer("N", N, 1)
     kinds = _kinds(checked_sparse(categories, "categories").tocsr())  # (I, M)
     nothing = int(categories.shape[1])  # the number of no category, beside which there are M of an item at most
 
@@ -82,15 +104,31 @@ def mmr(ids: Any, scores: Any, vectors: Any, N: int, trade_off: float = 0.7) -> 
 
     is taken, the first in the list of equals. Scores are brought to [0, 1] in each list.
 
-    ids, scores : (L,) or (B, L), as `model.recommend` gives them with an N of L
-    vectors : (I, K), one for each item of the model; one of zeros is like nothing
-    trade_off : from 0, only variety, to 1, only the score
+    Parameters
+    ----------
+    ids, scores
+        (L,) or (B, L), as `model.recommend` gives them with an N of L.
+    vectors
+        (I, K), one for each item of the model; one of zeros is like nothing.
+    trade_off : float
+        From 0, only variety, to 1, only the score.
 
-    Returns (ids, scores) of shape (N,) or (B, N) in the order in which items were taken, each with the score that it
-    came with, padded with -1 and -FLT_MAX where a list runs out. Raises InvalidTypeError, InvalidDataError for lists
-    and vectors that do not fit, OutOfRangeError for items without a vector, InvalidParameterError.
+    Returns
+    -------
+    Ranking
+        (ids, scores) of shape (N,) or (B, N) in the order in which items were taken, each with the score that it came
+        with, padded with -1 and -FLT_MAX where a list runs out.
+
+    Raises
+    ------
+    InvalidTypeError
+    InvalidDataError
+        For lists and vectors that do not fit.
+    OutOfRangeError
+        For items without a vector.
+    InvalidParameterError
     """
-    N, trade_off = check_whole("N", N, 1), _check_trade_off(trade_off)
+    N, trade_off = check_integer("N", N, 1), _check_trade_off(trade_off)
     units = _units(vectors)  # (I, K)
 
     def choose(ids: NDArray[np.int64], scores: NDArray[np.float32]) -> NDArray[np.int64]:
@@ -141,7 +179,7 @@ def _check_lists(ids: Any, scores: Any, n_items: int) -> tuple[NDArray[Any], NDA
         )
     if ids.size and (ids.dtype.kind not in "iu" or scores.dtype.kind != "f"):
         raise InvalidTypeError(
-            f"Expected whole numbers as ids and floats as scores, as recommend gives them, got {ids.dtype} and "
+            f"Expected integers as ids and floats as scores, as recommend gives them, got {ids.dtype} and "
             f"{scores.dtype}."
         )
     if ids.size and (ids.min() < PAD_ID or ids.max() >= n_items):

@@ -11,18 +11,18 @@ from recvae.errors import InvalidParameterError, shown
 LARGEST_INT = 2**63 - 1
 
 
-def check_whole(name: str, value: Any, low: int, high: float = math.inf) -> int:
-    """`value` as an int, or an error that says which whole number `name` has to be."""
+def check_integer(name: str, value: Any, low: int, high: float = math.inf) -> int:
+    """`value` as an int, or an error that says which integer `name` has to be."""
     most = LARGEST_INT if high == math.inf else high
     if not isinstance(value, numbers.Integral) or isinstance(value, bool) or not low <= int(value) <= most:
         limit = f"from {low} to {high}" if high < math.inf else f"of at least {low}"
         if isinstance(value, numbers.Integral) and int(value) > most:
             limit = f"from {low} to {most}"
-        raise InvalidParameterError(f"Expected {name} to be a whole number {limit}, got {shown(value)}.")
+        raise InvalidParameterError(f"Expected {name} to be an integer {limit}, got {shown(value)}.")
     return int(value)
 
 
-def check_share(name: str, value: Any) -> float:
+def check_fraction(name: str, value: Any) -> float:
     """`value` as a float, or an error that says that `name` has to lie between 0 and 1."""
     real = isinstance(value, numbers.Real) and not isinstance(value, bool)
     if not (real and 0 < value < 1):

@@ -46,9 +46,9 @@ def test_benchmark_prints_the_table_and_writes_the_results(tmp_path, capsys):
     [
         (["--dataset", "ml-2m"], "no data set called 'ml-2m'; did you mean"),
         (["--models", "MultVEA"], "no model called 'MultVEA'; did you mean MultVAE"),
-        (["--seeds", "0"], "Expected --seeds to be a whole number of at least 1, got 0"),
+        (["--seeds", "0"], "Expected --seeds to be an integer of at least 1, got 0"),
         (["--out", "/proc/nowhere/results.json"], "Expected a file that can be written"),
-        (["--split-seed", "-1"], "Expected seed to be a whole number from 0 to 4294967295, got -1"),
+        (["--split-seed", "-1"], "Expected seed to be an integer from 0 to 4294967295, got -1"),
         (["--out", "/dev/null"], "it is there and no file"),
         (["--out", "/"], "Expected a file that can be written"),
     ],
@@ -392,7 +392,7 @@ def test_a_data_set_serves_as_well(tmp_path, capsys):
         ),
         (["train", "--dataset", "sample", "--param", "latent_dim", "--out", "OUT"], "Expected --param NAME=VALUE"),
         (["train", "--dataset", "sample", "--param", "latent=3", "--out", "OUT"], "did you mean latent_dim"),
-        (["train", "--dataset", "sample", "--param", "latent_dim=x", "--out", "OUT"], "a whole number as latent_dim"),
+        (["train", "--dataset", "sample", "--param", "latent_dim=x", "--out", "OUT"], "an integer as latent_dim"),
         (["train", "--dataset", "sample", "--out", "/proc/nowhere/model"], "Expected a file that can be written"),
         (["train", "--config", "nowhere.toml"], "The configuration nowhere.toml cannot be read"),
         (["recommend", "nowhere.recvae", "--dataset", "sample"], "Expected a model file at nowhere.recvae"),
@@ -405,7 +405,7 @@ def test_a_data_set_serves_as_well(tmp_path, capsys):
             ["train", "--input", "EVENTS", "--user", "who", "--item", "who", "--out", "OUT"],
             "Expected different columns",
         ),
-        (["recommend", "MODEL", "--dataset", "sample", "-N", "0"], "Expected -N to be a whole number of at least 1"),
+        (["recommend", "MODEL", "--dataset", "sample", "-N", "0"], "Expected -N to be an integer of at least 1"),
         (["recommend", "MODEL", "--dataset", "sample", "--out", "top.xlsx"], "ends in .parquet, .csv, .tsv, .jsonl"),
         (
             ["evaluate", "MODEL", "--dataset", "sample", "--heldout-users", "400"],
@@ -431,7 +431,7 @@ def test_a_data_set_serves_as_well(tmp_path, capsys):
         ),
         (["benchmark", "--param", "epoch=3"], "did you mean epochs"),
         (["benchmark", "--param", "random_state=3"], "Expected the seeds by first_seed and seeds"),
-        (["benchmark", "--seed", "-1"], "Expected --seed to be a whole number of at least 0, got -1"),
+        (["benchmark", "--seed", "-1"], "Expected --seed to be an integer of at least 0, got -1"),
     ],
 )
 def test_bad_requests_are_one_sentence_and_leave_nothing(

@@ -79,7 +79,7 @@ def test_without_a_split_it_is_the_data_set_s_own(capsys):
         (["--model", "MultVEA"], "no model called 'MultVEA'; did you mean MultVAE"),
         (["--model", "Popularity"], "Expected a hyper-parameter to search for, got Popularity"),
         (["--param", "epoch=3"], "no hyper-parameter of MultVAE called 'epoch'; did you mean epochs"),
-        (["--trials", "0"], "Expected trials to be a whole number of at least 1, got 0"),
+        (["--trials", "0"], "Expected trials to be an integer of at least 1, got 0"),
         (["--metric", "ndgc@10"], "ndgc"),
         (["--study", "/proc/nowhere/tune.db"], "Expected a file that can be written"),
         (["--out", "EVENTS"], "Expected --out to be another file than those that are read"),

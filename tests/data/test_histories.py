@@ -124,10 +124,10 @@ def test_what_are_no_histories(histories, message):
         ({"user": [1], "item": [None]}, "a value in every row of 'item', got none in row 0"),
         ({"user": [1, 2], "item": [[1], None]}, "a value in every row of 'item', got none in row 1"),
         ({"user": [1, 2], "item": [[1], [2, None]]}, "a value in every row of 'item', got none in row 2"),
-        ({"user": [1], "item": [1.5]}, "whole numbers or strings as ids in 'item', got double"),
-        ({"user": [1], "item": [[1.5]]}, "whole numbers or strings as ids in 'item', got double"),
-        ({"user": [1], "item": [[[1]]]}, "whole numbers or strings as ids in 'item', got list"),
-        ({"user": [1.5], "item": [1]}, "whole numbers or strings as ids in 'user', got double"),
+        ({"user": [1], "item": [1.5]}, "integers or strings as ids in 'item', got double"),
+        ({"user": [1], "item": [[1.5]]}, "integers or strings as ids in 'item', got double"),
+        ({"user": [1], "item": [[[1]]]}, "integers or strings as ids in 'item', got list"),
+        ({"user": [1.5], "item": [1]}, "integers or strings as ids in 'user', got double"),
     ],
 )
 def test_what_are_no_events(columns, message):

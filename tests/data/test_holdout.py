@@ -219,12 +219,12 @@ def with_value(value):
         (lambda: Holdout(LEFT, RIGHT, users=[1, 2, 3]), r"Expected 4 users, an id for each row, got shape \(3,\)"),
         (lambda: Holdout(LEFT, RIGHT, item_ids=[1, 2, 3]), "Expected 4 item_ids"),
         (lambda: Holdout(LEFT, RIGHT, item_ids=[1, 2, 3, 3]), "item_ids without repetition, got 3 distinct of 4"),
-        (lambda: Holdout(LEFT, RIGHT, item_ids=[0.5, 1.5, 2, 3]), "item_ids to be all whole numbers or all strings"),
+        (lambda: Holdout(LEFT, RIGHT, item_ids=[0.5, 1.5, 2, 3]), "item_ids to be all integers or all strings"),
         (lambda: Holdout(LEFT, RIGHT, item_counts=[1, 2, 3]), "Expected 4 numbers of 0 or more as item_counts"),
         (lambda: Holdout(LEFT, RIGHT, item_counts=[1, 2, 3, -1]), "Expected 4 numbers of 0 or more as item_counts"),
         (lambda: Holdout(LEFT, RIGHT, train_rows=[0.0, 1, 2, 3]), "4 numbers of 0 or more as train_rows, got float64"),
         (lambda: Holdout(LEFT, RIGHT, train_rows=[0, 1, 2, -3]), "Expected 4 numbers of 0 or more as train_rows"),
-        (lambda: Holdout(LEFT, RIGHT, n_train=0), "n_train to be a whole number of at least 1, got 0"),
+        (lambda: Holdout(LEFT, RIGHT, n_train=0), "n_train to be an integer of at least 1, got 0"),
     ],
 )  # fmt: skip
 def test_what_is_no_holdout(make, message):

@@ -49,7 +49,7 @@ def test_ids_come_as_any_column(column, known, ids):
         ("abc", "Expected a list of ids as items, got str 'abc'"),
         ({"a": 1}, "Expected a list of ids as items, got dict"),
         (5, "Expected a list of ids as items, got int"),
-        ([1, 2.5], "Expected whole numbers or strings as items, all of one kind, got float 2.5"),
+        ([1, 2.5], "Expected integers or strings as items, all of one kind, got float 2.5"),
         (np.array([1.0]), "got float 1.0"),
         ([True], "got bool True"),
         ([None], "got NoneType None"),

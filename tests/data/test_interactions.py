@@ -113,7 +113,7 @@ def test_events_equal_a_dictionary_of_sums(events):
     [
         ({"user": "nobody"}, r"one column 'nobody', but it is missing; the columns are \['who', 'what', 'stars'\]"),
         ({"value": "what"}, "numbers in column 'what'"),
-        ({"item": "stars"}, "whole numbers or strings as ids in 'stars'"),
+        ({"item": "stars"}, "integers or strings as ids in 'stars'"),
         ({"min_value": 99}, "at least one event with a value of at least 99"),
         ({"min_user": 99}, "at least 99 events"),
     ],
@@ -192,7 +192,7 @@ def test_ids_have_to_fit():
         Interactions.from_matrix(matrix, user_ids=[1, 2])
     with pytest.raises(InvalidDataError, match="without repetition"):
         Interactions.from_matrix(matrix, item_ids=["a", "a", "b"])
-    with pytest.raises(InvalidDataError, match="all whole numbers or all strings"):
+    with pytest.raises(InvalidDataError, match="all integers or all strings"):
         Interactions.from_matrix(matrix, item_ids=["a", None, "b"])
 
 

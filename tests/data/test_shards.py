@@ -244,7 +244,7 @@ def test_rows_and_shards(folder, tmp_path):
     for rows in ([shards.n_users], [-1]):
         with pytest.raises(OutOfRangeError, match=f"Expected rows from 0 to {shards.n_users - 1}, got"):
             shards.take(rows)
-    with pytest.raises(InvalidTypeError, match="a list of whole numbers as rows, got float64"):
+    with pytest.raises(InvalidTypeError, match="a list of integers as rows, got float64"):
         shards.take([1.5])
     with pytest.raises(OutOfRangeError, match="Expected 0 <= start <= stop"):
         shards.rows(3, 2)
@@ -508,7 +508,7 @@ def test_a_disk_that_is_full_in_the_sort_is_a_sentence(folder, tmp_path):
         ({"user": ["a"] * 2, "item": [1, 2], "v": [-1, 4]}, {"value": "v"}, "values of zero or more, got -1"),
         ({"user": ["a"], "item": [1], "v": [0]}, {"value": "v"}, "a value of more than 0, got none"),
         ({"user": ["a"], "item": [1], "v": ["x"]}, {"value": "v"}, "Expected numbers in column 'v', got string"),
-        ({"user": [1.5], "item": [1]}, {}, "Expected whole numbers or strings as ids in 'user', got double"),
+        ({"user": [1.5], "item": [1]}, {}, "Expected integers or strings as ids in 'user', got double"),
         ({"user": ["a"], "thing": [1]}, {}, "Expected one column 'item', but it is missing"),
         ({"user": pa.array([], pa.string()), "item": pa.array([], pa.string())}, {}, "at least one event, got none"),
         ({"user": ["a", "b"], "item": [1, 2]}, {"min_item": 2}, "No events are left: .* lower min_user or min_item"),
@@ -527,12 +527,12 @@ def test_bad_requests_are_a_sentence(folder, tmp_path, monkeypatch):
             write_shards(folder, out, **NAMES | QUIET | options)
         assert names(tmp_path) == []
 
-    refused(InvalidParameterError, "users_per_shard to be a whole number of at least 1, got 0", users_per_shard=0)
-    refused(InvalidParameterError, "memory_mib to be a whole number of at least 64", memory_mib=1)
-    refused(InvalidParameterError, "min_user to be a whole number of at least 0", min_user=1.5)
+    refused(InvalidParameterError, "users_per_shard to be an integer of at least 1, got 0", users_per_shard=0)
+    refused(InvalidParameterError, "memory_mib to be an integer of at least 64", memory_mib=1)
+    refused(InvalidParameterError, "min_user to be an integer of at least 0", min_user=1.5)
     refused(InvalidParameterError, "min_value to be a number, got nan", min_value=float("nan"))
     refused(InvalidParameterError, "the column of values for min_value=3", min_value=3, value=None)
-    refused(InvalidParameterError, "heldout_users to be a whole number of at least 1, got 0", heldout_users=0)
+    refused(InvalidParameterError, "heldout_users to be an integer of at least 1, got 0", heldout_users=0)
     refused(InvalidParameterError, "ask for 159 held-out users or fewer", heldout_users=160)
     refused(InvalidParameterError, "Expected a test_share between 0 and 1", test_share=1.0)
     refused(UnknownNameError, "no values transform called 'sqrt'", values="sqrt")

@@ -88,11 +88,11 @@ def test_keys_make_the_order(shards):
     assert len(windows(rows)) > 5
     assert list(range(203)) not in orders
     for key in (-1, 2**64, 1.5):
-        with pytest.raises(InvalidParameterError, match="Expected key to be a whole number from 0 to"):
+        with pytest.raises(InvalidParameterError, match="Expected key to be an integer from 0 to"):
             rows.order(key)
-    with pytest.raises(InvalidParameterError, match="batch_size to be a whole number of at least 1"):
+    with pytest.raises(InvalidParameterError, match="batch_size to be an integer of at least 1"):
         next(rows.batches_of(1, 0))
-    with pytest.raises(InvalidParameterError, match="window_bytes to be a whole number of at least 1"):
+    with pytest.raises(InvalidParameterError, match="window_bytes to be an integer of at least 1"):
         ShuffledRows(shards, window_bytes=0)
 
 

@@ -97,7 +97,7 @@ def test_too_few_users(n_heldout):
 )
 def test_numbers_have_to_be_whole_and_in_range(heldout_users, seed):
     data = Interactions.from_matrix(sparse.eye(50, format="csr"))
-    with pytest.raises(InvalidParameterError, match="to be a whole number"):
+    with pytest.raises(InvalidParameterError, match="to be an integer"):
         strong_split(data, heldout_users, seed)
 
 

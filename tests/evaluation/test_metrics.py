@@ -134,7 +134,7 @@ def test_padding_is_never_a_hit():
         ([[0, 0]], "at most once"),
         ([[0, 7]], "below 5, the number of items, got 7"),
         ([[0], [1]], "Expected 1 ranked"),
-        ([[0.5]], "whole numbers"),
+        ([[0.5]], "integers"),
         ([0], "Expected 1 ranked"),
     ],
 )

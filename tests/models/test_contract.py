@@ -163,7 +163,7 @@ def test_what_recommend_refuses(model, checkerboard):
         model.recommend([0], row, items=np.array([1]), filter_items=np.array([2]))
     with pytest.raises(InvalidParameterError, match="at least one item to rank"):
         model.recommend([0], row, items=[])
-    with pytest.raises(InvalidTypeError, match="whole numbers"):
+    with pytest.raises(InvalidTypeError, match="integers"):
         model.recommend([0], row, items=[0.5])
     with pytest.raises(InvalidDataError, match="1 row for every user in userids: expected 2, got 1"):
         model.recommend([0, 1], row)
@@ -176,7 +176,7 @@ def test_what_recommend_refuses(model, checkerboard):
     with pytest.raises(InvalidDataError, match="zero or more"):
         model.recommend([0], -row)
     for N in (0, -1, 2.5, True):
-        with pytest.raises(InvalidParameterError, match="N to be a whole number of at least 1"):
+        with pytest.raises(InvalidParameterError, match="N to be an integer of at least 1"):
             model.recommend([0], row, N=N)
 
 

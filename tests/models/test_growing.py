@@ -252,7 +252,7 @@ class TestIds:
                 grow(wide, item_ids=["i7", *"abcdefghi"])
             with pytest.raises(InvalidDataError, match="'a' twice"):
                 grow(wide, item_ids=["a", "a", *"bcdefghi"])
-            with pytest.raises(InvalidTypeError, match="whole numbers or strings as item_ids"):
+            with pytest.raises(InvalidTypeError, match="integers or strings as item_ids"):
                 quick(epochs=1).fit(Interactions.from_matrix(old_rows)).add_items(parities()[:41], item_ids=[0.5])
         with pytest.raises(InvalidDataError, match="beside a matrix alone"):
             model.partial_fit(named(checkerboard), item_ids=["a"])
@@ -275,7 +275,7 @@ def test_what_partial_fit_refuses(checkerboard, old_rows):
     with pytest.raises(InvalidTypeError, match="CSR"):
         model.partial_fit(checkerboard.toarray())
     for epochs in (-1, 0.5, True):
-        with pytest.raises(InvalidParameterError, match="epochs to be a whole number"):
+        with pytest.raises(InvalidParameterError, match="epochs to be an integer"):
             model.partial_fit(checkerboard, epochs=epochs)
     with pytest.raises(NotFittedError, match="call fit first"):
         quick().partial_fit(checkerboard)

@@ -205,7 +205,7 @@ def test_times_that_are_not_known_are_said():
         (lambda data: per_user_split(data, valid_share=1.5), r"valid_share between 0 and 1, got 1\.5"),
         (lambda data: per_user_split(data, test_share=0.001), "held out for test, got none"),
         (lambda data: per_user_split(data, valid_share=0.001), "held out for validation, got none"),
-        (lambda data: leave_last_split(data, 0), "last to be a whole number of at least 1, got 0"),
+        (lambda data: leave_last_split(data, 0), "last to be an integer of at least 1, got 0"),
         (lambda data: leave_last_split(data, 500), "got none"),
         (lambda data: per_user_split(data, test_share="a lot"), "test_share between 0 and 1, got 'a lot'"),
         (lambda data: temporal_split(data, 0.1, test_start=5), "test_start or test_share, got both: 5 and 0.1"),

@@ -164,7 +164,7 @@ class TestExplore:
             with pytest.raises(InvalidParameterError, match="explore to be a number from 0 to 1,000,000, got"):
                 models[name].recommend([0], checkerboard[[0]], explore=strength)
         for seed in (-1, 0.5, 2**32):
-            with pytest.raises(InvalidParameterError, match="random_state to be a whole number"):
+            with pytest.raises(InvalidParameterError, match="random_state to be an integer"):
                 models[name].recommend([0], checkerboard[[0]], explore=1, random_state=seed)
         with pytest.raises(NotFittedError):
             EVERY[name]().recommend([0], checkerboard[[0]], explore=1)
@@ -269,7 +269,7 @@ class TestSampleUsers:
     def test_what_is_refused(self, name, which, models, checkerboard, tmp_path):
         model = models[name]
         for n in (0, -1, 2.5):
-            with pytest.raises(InvalidParameterError, match="n to be a whole number of at least 1"):
+            with pytest.raises(InvalidParameterError, match="n to be an integer of at least 1"):
                 model.sample_users(n, which)
         for temperature in (0, -1, np.nan, "hot"):
             with pytest.raises(InvalidParameterError, match=r"temperature to be a number from 0\.001 to 1,000,000"):

@@ -1,6 +1,7 @@
 import dataclasses
 import inspect
 import pickle
+import re
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from recvae import MultDAE, MultVAE, Recommender
 from recvae.errors import InvalidParameterError, InvalidTypeError, UnknownNameError
 from recvae.models.base.params import check_params, get_params
 from recvae.models.baselines import ALS, ItemKNN, Popularity
-from recvae.utils.checks import check_share, check_whole
+from recvae.utils.checks import check_fraction, check_integer
 
 MODELS = [MultVAE, MultDAE, ALS, ItemKNN, Popularity]
 
@@ -29,7 +30,7 @@ def test_constructors_take_keywords_and_only_store(model):
 @pytest.mark.parametrize("model", MODELS)
 def test_the_docstring_has_each_parameter_with_its_default(model):
     for name, value in get_params(model()).items():
-        assert f"    {name} : default {value!r}\n" in model.__doc__
+        assert re.search(rf"\n    {name} : [\w ]+, default {re.escape(repr(value))}\n        \S", model.__doc__)
     assert not model.__doc__.startswith(f"{model.__name__}(")
 
 
@@ -46,10 +47,10 @@ def test_defaults_are_in_range(model):
             InvalidParameterError,
             r"MultVAE\(latent_dim=0\): expected a value of at least 1 that 64 bits can hold",
         ),
-        ({"latent_dim": 2.5}, InvalidTypeError, "expected a whole number, got float"),
-        ({"latent_dim": True}, InvalidTypeError, "expected a whole number, got bool"),
-        ({"latent_dim": None}, InvalidTypeError, "expected a whole number, got NoneType"),
-        ({"hidden_dims": 600}, InvalidTypeError, r"a tuple of whole numbers such as \(600,\), got int"),
+        ({"latent_dim": 2.5}, InvalidTypeError, "expected an integer, got float"),
+        ({"latent_dim": True}, InvalidTypeError, "expected an integer, got bool"),
+        ({"latent_dim": None}, InvalidTypeError, "expected an integer, got NoneType"),
+        ({"hidden_dims": 600}, InvalidTypeError, r"a tuple of integers such as \(600,\), got int"),
         ({"hidden_dims": (600, 0)}, InvalidParameterError, "of at least 1"),
         ({"hidden_dims": (1.5,)}, InvalidTypeError, "got float in it"),
         ({"hidden_dims": (True,)}, InvalidTypeError, "got bool in it"),
@@ -85,7 +86,7 @@ def test_what_is_out_of_range_is_named_at_fit(params, error, message, checkerboa
 )
 @pytest.mark.parametrize(
     "model",
-    [m for m in Recommender.known.values() if m.__module__.startswith("recvae.") and not inspect.isabstract(m)],
+    [m for m in Recommender.registry.values() if m.__module__.startswith("recvae.") and not inspect.isabstract(m)],
 )
 def test_no_number_is_out_of_bounds(model, number):
     for field in dataclasses.fields(model):
@@ -97,7 +98,7 @@ def test_no_number_is_out_of_bounds(model, number):
 
 @pytest.mark.parametrize("value", [10**5000, "a\nb", float("nan"), np.ones((3, 3)), None], ids=range(5))
 def test_numbers_that_are_asked_for_are_named_on_one_line(value):
-    for check in (lambda: check_whole("N", value, 1, 9), lambda: check_share("share", value)):
+    for check in (lambda: check_integer("N", value, 1, 9), lambda: check_fraction("share", value)):
         with pytest.raises(InvalidParameterError) as said:
             check()
         assert str(said.value).isprintable()

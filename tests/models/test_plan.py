@@ -131,7 +131,7 @@ def test_ranks_that_share_out_users_have_the_touched_rows_of_all():
     sizes = Sizes(users=1000, items=10_000, events=10_000, batch=100, on_disk=False, validated=False)
 
     def gradients(ranks):
-        shared = replace(sizes, of_users=ranks)
+        shared = replace(sizes, data_ranks=ranks)
         return count(network, "sampled", shared, 50, "float32", torch.device("cpu")).gradients
 
     own, of_all = 1000 // 4 + 50, 1000 + 50  # rows of a table: of a rank's events and the candidates

@@ -96,9 +96,9 @@ class TestSimilarItems:
         for item in (50, -1, [0, 50]):
             with pytest.raises(OutOfRangeError, match="items from 0 to 49"):
                 models[name].similar_items(item)
-        with pytest.raises(InvalidTypeError, match="whole numbers"):
+        with pytest.raises(InvalidTypeError, match="integers"):
             models[name].similar_items("a")
-        with pytest.raises(InvalidParameterError, match="N to be a whole number"):
+        with pytest.raises(InvalidParameterError, match="N to be an integer"):
             models[name].similar_items(0, N=0)
         with pytest.raises(NotSupportedError, match="anew from its users"):
             models[name].similar_items(0, recalculate_item=True, item_users=None)

@@ -148,7 +148,7 @@ def test_bad_input_is_a_sentence():
         with pytest.raises(InvalidParameterError, match=f"Expected {next(iter(wrong))} of 1 or more, got"):
             made("uniform", **wrong)
     for counts in (np.ones((2, 2), dtype=int), np.ones(3), np.zeros(0, dtype=int)):
-        with pytest.raises(InvalidDataError, match="Expected one whole number for each item, got an array of"):
+        with pytest.raises(InvalidDataError, match="Expected one integer for each item, got an array of"):
             made("uniform", counts=counts)
     for counts in (np.array([-1, 3]), np.array([0, N_USERS + 1])):
         with pytest.raises(InvalidDataError, match="Expected counts of items from 0 to the 40 users, got"):

@@ -454,8 +454,8 @@ def test_names_are_no_patterns_and_folders_are_columns(model, events, path, tmp_
         ),
         ({"user": ["a"], "item": ["film 1"], "v": [0]}, {"value": "v"}, "a value of more than 0, got none"),
         ({"user": ["a"], "item": ["film 1"], "v": ["x"]}, {"value": "v"}, "Expected numbers in column 'v', got string"),
-        ({"user": [1.5], "item": ["film 1"]}, {}, "Expected whole numbers or strings as ids in 'user', got double"),
-        ({"user": ["a"], "item": [[1.5]]}, {}, "Expected whole numbers or strings as ids in 'item', got double"),
+        ({"user": [1.5], "item": ["film 1"]}, {}, "Expected integers or strings as ids in 'user', got double"),
+        ({"user": ["a"], "item": [[1.5]]}, {}, "Expected integers or strings as ids in 'item', got double"),
         ({"user": ["a"], "thing": ["film 1"]}, {}, "Expected one column 'item', but it is missing"),
         (
             {"user": ["a"], "item": ["x"]},
@@ -500,9 +500,9 @@ def test_bad_requests_are_a_sentence(model, path, tmp_path, monkeypatch):
             recommend_to_parquet(model, source, out, **QUIET | options)
         assert names(tmp_path) == []
 
-    refused(InvalidParameterError, "N to be a whole number of at least 1, got 0", N=0)
-    refused(InvalidParameterError, "users_per_part to be a whole number of at least 1", users_per_part=0)
-    refused(InvalidParameterError, "memory_mib to be a whole number of at least 64", memory_mib=1)
+    refused(InvalidParameterError, "N to be an integer of at least 1, got 0", N=0)
+    refused(InvalidParameterError, "users_per_part to be an integer of at least 1", users_per_part=0)
+    refused(InvalidParameterError, "memory_mib to be an integer of at least 64", memory_mib=1)
     refused(InvalidParameterError, "the column of values for min_value=3", min_value=3)
     refused(InvalidParameterError, "a folder for the parts outside of", source=path.parent, out=path.parent / "out")
     refused(NotFittedError, "call fit first", model=EASE())
@@ -556,7 +556,7 @@ def test_the_command_makes_parts_in_a_folder(command, model, path, tmp_path, cap
         (["--out", "OUT/", "--min-user", "3"], "neither --dataset nor --time or --min-user"),
         (["--out", "OUT/", "--time", "when"], "neither --dataset nor --time or --min-user"),
         (["--out", "top.csv", "--users-per-part", "60"], "Expected --users-per-part with a folder only"),
-        (["--out", "OUT/", "--users-per-part", "0"], "users_per_part to be a whole number of at least 1, got 0"),
+        (["--out", "OUT/", "--users-per-part", "0"], "users_per_part to be an integer of at least 1, got 0"),
         (["--out", "OUT/", "--item", "film"], "Expected one column 'item'|Expected one column 'film'"),
         (["--out", "OUT/", "--min-value", "3"], "the column of values for min_value"),
     ],

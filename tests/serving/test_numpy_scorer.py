@@ -116,8 +116,8 @@ def test_users_in_blocks_are_scored_as_at_once(scorer, split, monkeypatch):
     ("histories", "sentence"),
     [
         ([3, 8], r"a list of columns for each user; for one user, \[\[3, 8, 21\]\]"),
-        ([[0.5]], "whole numbers as columns"),
-        ([["3"]], "whole numbers as columns"),
+        ([[0.5]], "integers as columns"),
+        ([["3"]], "integers as columns"),
         ([[80]], "columns from 0 to 79, got 80 to 80"),
         ([[-1, 4]], "columns from 0 to 79, got -1 to 4"),
         (([1], [0, 1], [1], [1]), "got 4 parts"),
@@ -153,7 +153,7 @@ def test_values_are_needed_where_they_are_read(files):
 
 @pytest.mark.parametrize("N", [0, -1, 2.5, True])
 def test_n_is_a_whole_number(scorer, N):
-    with pytest.raises(ValueError, match="N to be a whole number of at least 1"):
+    with pytest.raises(ValueError, match="N to be an integer of at least 1"):
         scorer.recommend([[3]], N)
 
 

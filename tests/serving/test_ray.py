@@ -213,7 +213,7 @@ def kill_an_actor(place, found, over):
 
 @pytest.mark.parametrize("kind", [InvalidDataError, ZeroDivisionError])
 def test_an_error_in_an_actor_is_a_sentence_and_nothing_is_left(kind, events, path, tmp_path, cluster, monkeypatch):
-    monkeypatch.setattr(Recommender, "known", dict(Recommender.known))
+    monkeypatch.setattr(Recommender, "registry", dict(Recommender.registry))
 
     class Broken(EASE):
         def recommend(self, userid, user_items, *arguments, **rules):
@@ -245,7 +245,7 @@ def test_refusals_come_before_anything_starts(model, path, tmp_path, monkeypatch
     refused(UnknownNameError, "no engine called 'rya'; did you mean ray", engine="rya")
     refused(InvalidParameterError, "actors with engine='ray' only, got 2", actors=2)
     refused(InvalidParameterError, "ray_address with engine='ray' only", ray_address="auto")
-    refused(InvalidParameterError, "actors to be a whole number of at least 1, got 0", engine="ray", actors=0)
+    refused(InvalidParameterError, "actors to be an integer of at least 1, got 0", engine="ray", actors=0)
     refused(InvalidDataError, "Expected one column 'film'", engine="ray", item="film")
     pq.write_table(pa.table({"wh'o": ["a", None], "the.item": ["film 1"] * 2}), tmp_path / "bad.parquet")
     refused(InvalidDataError, 'every row of "wh\'o", got none in 1 of 2', tmp_path / "bad.parquet", engine="ray")

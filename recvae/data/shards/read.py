@@ -32,7 +32,7 @@ from recvae.data.shards.shard_file import (
 from recvae.data.splits.holdout import Holdout
 from recvae.data.splits.strong import hold_out
 from recvae.errors import DataNotFoundError, InvalidDataError, InvalidParameterError, InvalidTypeError, OutOfRangeError
-from recvae.utils.checks import check_share
+from recvae.utils.checks import check_fraction
 from recvae.utils.folder import MANIFEST, Manifest, check_integer, load_manifest, sound_manifest
 from recvae.utils.paths import input_path
 from recvae.utils.threads import lazy
@@ -43,13 +43,25 @@ class Shards:
 
     Attributes
     ----------
-    n_users, n_items, n_events : of the training users
-    values : how models read the numbers, as in `Interactions`
-    heldout_users : how many users there are in `valid`, and in `test`, None where all are in the shards
-    bounds : (shards + 1,), the row at which each shard begins, and the number of rows
+    n_users, n_items, n_events
+        Of the training users.
+    values : Values
+        How models read the numbers, as in `Interactions`.
+    heldout_users : int or None
+        How many users there are in `valid`, and in `test`, None where all are in the shards.
+    bounds
+        (shards + 1,), the row at which each shard begins, and the number of rows.
 
-    Opening looks at the manifest and at the size of each file, and reads nothing else. Raises DataNotFoundError where
-    there are no shards, InvalidDataError where they are not finished, and for a file that is missing or cut.
+    Raises
+    ------
+    DataNotFoundError
+        Where there are no shards.
+    InvalidDataError
+        Where they are not finished, and for a file that is missing or cut.
+
+    Notes
+    -----
+    Opening looks at the manifest and at the size of each file, and reads nothing else.
     """
 
     def __init__(self, folder: str | Path):
@@ -137,9 +149,18 @@ class Shards:
         return read_lengths(self.folder, self._piece(number))
 
     def shard(self, number: int) -> sparse.csr_matrix:
-        """The users of a shard, over the bytes of its file: not to be written to. -> (users, n_items) float32
+        """The users of a shard, over the bytes of its file: not to be written to.
 
-        Raises OutOfRangeError, and InvalidDataError where the file is not as it was written.
+        Returns
+        -------
+        sparse.csr_matrix
+            (users, n_items) float32.
+
+        Raises
+        ------
+        OutOfRangeError
+        InvalidDataError
+            Where the file is not as it was written.
         """
         return self.stored(number).matrix(self.n_items)
 
@@ -150,9 +171,20 @@ class Shards:
         return self.take(np.arange(start, stop))
 
     def take(self, rows: Any) -> sparse.csr_matrix:
-        """Users by their rows, in any order, copied into memory. -> (len(rows), n_items) float32
+        """Users by their rows, in any order, copied into memory.
 
-        Raises OutOfRangeError, InvalidTypeError for anything but whole numbers, and as `shard`.
+        Returns
+        -------
+        sparse.csr_matrix
+            (len(rows), n_items) float32.
+
+        Raises
+        ------
+        OutOfRangeError
+        InvalidTypeError
+            For anything but integers.
+        RecvaeError
+            As `shard`.
         """
         wanted = np.asarray(rows)
         if wanted.size == 0:
@@ -162,7 +194,7 @@ class Shards:
     def stored_rows(self, wanted: NDArray[Any]) -> Rows:
         """The arrays of what `take` gives."""
         if wanted.dtype.kind not in "iu" or wanted.ndim != 1:
-            raise InvalidTypeError(f"Expected a list of whole numbers as rows, got {wanted.dtype} {wanted.shape}.")
+            raise InvalidTypeError(f"Expected a list of integers as rows, got {wanted.dtype} {wanted.shape}.")
         if wanted.min() < 0 or wanted.max() >= self.n_users:
             odd = wanted[(wanted < 0) | (wanted >= self.n_users)][0]
             raise OutOfRangeError(f"Expected rows from 0 to {self.n_users - 1}, got {odd}.")
@@ -202,7 +234,7 @@ def _check(manifest: Manifest[Piece]) -> None:
     if settings["values"] not in VALUES:
         raise ValueError(f"expected values to be one of {', '.join(VALUES)}, got {settings['values']!r:.80}")
     check_integer("split_seed", settings["split_seed"], high=2**32 - 1)
-    check_share("test_share", settings["test_share"])
+    check_fraction("test_share", settings["test_share"])
     files = {piece.file: piece for piece in manifest.parts}
     shards = [piece for piece in manifest.parts if is_shard(piece.file)]
     heldout = [heldout_names(part) for part in ("valid", "test")]

@@ -24,7 +24,7 @@ from recvae.data.shards.read import Shards
 from recvae.data.shards.shard_file import ITEMS, KIND, USERS, Piece, Rows, is_shard, read_shard
 from recvae.data.splits import SPLIT_SEED
 from recvae.errors import UnknownNameError
-from recvae.utils.checks import check_share, check_whole
+from recvae.utils.checks import check_fraction, check_integer
 from recvae.utils.files import writing
 from recvae.utils.folder import Manifest, claimed, read_manifest
 from recvae.utils.paths import output_path
@@ -56,29 +56,46 @@ def write_shards(
 ) -> Shards:
     """Write what `Interactions.read` would make of Parquet files as shards on disk, in bounded memory.
 
-    input : a Parquet file or a folder of such, in any order, with a row for each event, or for each user with a column
-        of lists of items; columns, filters and `values` as in `Interactions.from_frame`, repeated events added up.
-        Times are not kept.
-    out : a folder, which gets the files that `Shards` reads
-    users_per_shard : users in a shard, or fewer where these have more than four million events
-    heldout_users, split_seed, test_share : keep users for validation and test out of the shards, as `strong_split`
-        does; the items are then those of the training users
-    memory_mib : how much DuckDB may take to sort in; what is more goes to files in `out`, where there has to be room
-        for all events, 20 bytes each or so
-    on_part : called with each file that was made. What it raises ends the run.
+    Parameters
+    ----------
+    input : str or Path
+        A Parquet file or a folder of such, in any order, with a row for each event, or for each user with a column of
+        lists of items; columns, filters and `values` as in `Interactions.from_frame`, repeated events added up. Times
+        are not kept.
+    out : str or Path
+        A folder, which gets the files that `Shards` reads.
+    users_per_shard : int
+        Users in a shard, or fewer where these have more than four million events.
+    heldout_users, split_seed, test_share
+        Keep users for validation and test out of the shards, as `strong_split` does; the items are then those of the
+        training users.
+    memory_mib : int
+        How much DuckDB may take to sort in; what is more goes to files in `out`, where there has to be room for all
+        events, 20 bytes each or so.
+    on_part : Callable[[Piece], None] or None
+        Called with each file that was made. What it raises ends the run.
 
+    Raises
+    ------
+    InvalidParameterError
+        Where `out` was begun with another input or setting.
+    OutputError
+        Where it holds something else or cannot be written.
+    MissingDependencyError
+        Without DuckDB, and as `Interactions.from_frame` and `strong_split`.
+    RecvaeError
+        What was not there before is not there then.
+
+    Notes
+    -----
     Where `out` was begun before, by a run that was stopped or killed, or has a damaged file, what is whole stays and
     the rest is made: in the end, all files are those of a run in one go, byte for byte (on one machine, with one set of
     libraries).
-
-    Raises InvalidParameterError where `out` was begun with another input or setting, OutputError where it holds
-    something else or cannot be written, MissingDependencyError without DuckDB, and as `Interactions.from_frame` and
-    `strong_split`; what was not there before is not there then.
     """
     least = {"min_user": min_user, "min_item": min_item}
-    settings = {name: check_whole(name, number, 0) for name, number in least.items()}
-    settings["users_per_shard"] = check_whole("users_per_shard", users_per_shard, 1)
-    check_whole("memory_mib", memory_mib, LEAST_MIB)
+    settings = {name: check_integer(name, number, 0) for name, number in least.items()}
+    settings["users_per_shard"] = check_integer("users_per_shard", users_per_shard, 1)
+    check_integer("memory_mib", memory_mib, LEAST_MIB)
     source, folder = find_source(input, user, item, value, min_value), output_path(out)
     source.check_apart(folder)
     settings |= _settings(source, values, heldout_users, split_seed, test_share)
@@ -110,9 +127,9 @@ def _settings(
         "columns": [source.user, source.item, source.value],
         "min_value": None if source.min_value is None else float(source.min_value),
         "values": values,
-        "heldout_users": None if heldout_users is None else check_whole("heldout_users", heldout_users, 1),
-        "split_seed": check_whole("split_seed", split_seed, 0, 2**32 - 1),
-        "test_share": check_share("test_share", test_share),
+        "heldout_users": None if heldout_users is None else check_integer("heldout_users", heldout_users, 1),
+        "split_seed": check_integer("split_seed", split_seed, 0, 2**32 - 1),
+        "test_share": check_fraction("test_share", test_share),
         "input": source.state(),
     }
 

@@ -11,7 +11,7 @@ from recvae.data.splits.holdout import Split
 from recvae.data.splits.known_users import given_split, leave_last_split, per_user_split, temporal_split
 from recvae.data.splits.strong import strong_split
 from recvae.errors import InvalidParameterError, UnknownNameError
-from recvae.utils.checks import check_share, check_whole
+from recvae.utils.checks import check_fraction, check_integer
 
 SPLITS: dict[str, Callable[..., Split]] = {
     "strong": strong_split,
@@ -36,17 +36,21 @@ SPLIT_OPTIONS = tuple(dict.fromkeys(name for kind in SPLITS for name in split_op
 def check_split(kind: str, options: dict[str, Any]) -> None:
     """Whether a kind of split can be told these options, before any data are read.
 
-    Raises UnknownNameError for another kind, InvalidParameterError for options it does not have or lacks, and for
-    shares and numbers out of range.
+    Raises
+    ------
+    UnknownNameError
+        For another kind.
+    InvalidParameterError
+        For options it does not have or lacks, and for shares and numbers out of range.
     """
     known = split_options(kind)
     for name, value in options.items():
         if name not in known:
             raise InvalidParameterError(f"Expected {', '.join(known)} for the {kind} split, got {name}.")
         if name.endswith("_share") and value is not None:
-            check_share(name, value)
+            check_fraction(name, value)
         elif name in ("heldout_users", "last"):
-            check_whole(name, value, 1)
+            check_integer(name, value, 1)
     if kind == "strong" and "heldout_users" not in options:
         raise InvalidParameterError("Expected heldout_users for the strong split: how many to test on.")
 
@@ -54,7 +58,10 @@ def check_split(kind: str, options: dict[str, Any]) -> None:
 def make_split(data: Interactions, kind: str, test: Interactions | None = None, **options: Any) -> Split:
     """Split `data` in one of the ways of `SPLITS`; "given" needs the `test` interactions as well.
 
-    Raises as `check_split`, and what the split itself raises.
+    Raises
+    ------
+    RecvaeError
+        As `check_split`, and what the split itself raises.
     """
     check_split(kind, options)
     if kind == "given" and test is None:

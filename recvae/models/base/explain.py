@@ -13,7 +13,7 @@ from recvae.errors import InvalidTypeError, OutOfRangeError
 from recvae.models.base.abilities import needs
 from recvae.models.base.base import Model
 from recvae.models.base.state import reads
-from recvae.utils.checks import check_whole
+from recvae.utils.checks import check_integer
 from recvae.utils.topk import BLOCK_BYTES
 
 Explanation = tuple[float, list[tuple[int, float]], None]
@@ -27,19 +27,34 @@ class Explains(Model):
     def explain(self, userid: Any, user_items: Any, itemid: Any, user_weights: Any = None, N: int = 10) -> Explanation:
         """The score of an item for a user, and the N items of the user that add most to it.
 
-        userid : the user's row in `user_items`, where that is the full matrix as in implicit
-        user_items : csr_matrix or csr_array (users, I), or one row alone
-        itemid : the item to explain; user_weights : implicit's, ignored
+        Parameters
+        ----------
+        userid
+            The user's row in `user_items`, where that is the full matrix as in implicit.
+        user_items
+            csr_matrix or csr_array (users, I), or one row alone.
+        itemid
+            The item to explain.
+        user_weights
+            implicit's, ignored.
 
-        Returns (score, [(item, what it adds), ...] by descending addition, None). In linear models additions sum to
-        the score. In the others an item's is the score less that without the item, all rows with one item left out
-        scored at once: they need not sum to anything.
-        Raises OutOfRangeError, and as `recommend`.
+        Returns
+        -------
+        Explanation
+            (score, [(item, what it adds), ...] by descending addition, None). In linear models additions sum to the
+            score. In the others an item's is the score less that without the item, all rows with one item left out
+            scored at once: they need not sum to anything.
+
+        Raises
+        ------
+        OutOfRangeError
+        RecvaeError
+            As `recommend`.
         """
         if getattr(user_items, "format", "") == "csr" and user_items.ndim == 2 and user_items.shape[0] != 1:
             user_items = row_of(user_items, check_index("userid", userid, user_items.shape[0]))
         rows = self._rows(user_items)
-        item, N = check_index("itemid", itemid, self.n_items_), check_whole("N", N, 1)
+        item, N = check_index("itemid", itemid, self.n_items_), check_integer("N", N, 1)
         score, parts = self._contributions(rows, item)
         best = np.argsort(-parts, kind="stable")[:N]
         return score, [(int(rows.indices[place]), float(parts[place])) for place in best], None
@@ -66,7 +81,7 @@ def check_index(name: str, index: Any, n: int) -> int:
     """One index from 0 to n - 1. Raises InvalidTypeError, OutOfRangeError."""
     number: NDArray[Any] = as_array(index, name)
     if number.ndim or number.dtype.kind not in "iu":
-        raise InvalidTypeError(f"Expected {name} to be one whole number, got {index!r}.")
+        raise InvalidTypeError(f"Expected {name} to be one integer, got {index!r}.")
     if not 0 <= int(number) < n:
         raise OutOfRangeError(f"Expected {name} from 0 to {n - 1}, got {index}.")
     return int(number)

@@ -12,7 +12,7 @@ from scipy import sparse
 from recvae.errors import InvalidParameterError, NotSupportedError
 from recvae.models.base.abilities import absence, hook
 from recvae.models.base.base import Model
-from recvae.utils.checks import check_whole
+from recvae.utils.checks import check_integer
 from recvae.utils.topk import Scorer
 
 LARGEST = 1e6
@@ -22,9 +22,12 @@ POSTERIOR = "distribution over a latent space"
 class Explored(NamedTuple):
     """Lists as `recommend` gives them, and how unsure the model is of each score.
 
-    spread : the standard deviation of a score over the posterior q(z | x) in full, whatever the strength of the draw;
-        0 where the list is padded. Exact where logits are linear in z (RecVAE, HybridVAE, MultVAE without hidden
-        layers), else that of 32 draws.
+    Attributes
+    ----------
+    spread : NDArray[np.float32]
+        The standard deviation of a score over the posterior q(z | x) in full, whatever the strength of the draw; 0
+        where the list is padded. Exact where logits are linear in z (RecVAE, HybridVAE, MultVAE without hidden layers),
+        else that of 32 draws.
     """
 
     ids: NDArray[np.int32]  # (N,) or (B, N)
@@ -77,5 +80,5 @@ def check_number(name: str, value: Any, low: float) -> float:
 
 def generator(random_state: Any) -> np.random.Generator:
     """A generator of its own from a seed; None draws one. Raises InvalidParameterError."""
-    seed = None if random_state is None else check_whole("random_state", random_state, 0, 2**32 - 1)
+    seed = None if random_state is None else check_integer("random_state", random_state, 0, 2**32 - 1)
     return np.random.default_rng(seed)

@@ -16,7 +16,7 @@ from recvae.models.base.abilities import needs
 from recvae.models.base.base import Model
 from recvae.models.base.ranking import Items, allowed_items, check_users
 from recvae.models.base.state import become, changes, reads
-from recvae.utils.checks import check_whole
+from recvae.utils.checks import check_integer
 from recvae.utils.topk import Ranking, Scorer, rank
 
 ENCODED = 2048  # rows at a time
@@ -41,12 +41,27 @@ class FindsSimilar(Model):
     ) -> Ranking:
         """The N items most like one, itself first (but for its equals), as implicit's `similar_items` gives them.
 
-        itemid : an index, or a list of them; says the form of the answer too
-        recalculate_item, item_users : implicit's, for items of other users; refused (NotSupportedError)
-        filter_items : leave out these; items : only these (not both)
+        Parameters
+        ----------
+        itemid
+            An index, or a list of them; says the form of the answer too.
+        recalculate_item, item_users
+            implicit's, for items of other users; refused (NotSupportedError).
+        filter_items : Items or None
+            Leave out these.
+        items : Items or None
+            Only these (not both).
 
-        Returns (ids int32, similarities float32), (N,) or (len(itemid), N), padded with -1 and -FLT_MAX; the cosine of
-        the items' vectors, whatever these are in a model. Raises OutOfRangeError for items the model does not have.
+        Returns
+        -------
+        Ranking
+            (ids int32, similarities float32), (N,) or (len(itemid), N), padded with -1 and -FLT_MAX; the cosine of the
+            items' vectors, whatever these are in a model.
+
+        Raises
+        ------
+        OutOfRangeError
+            For items the model does not have.
         """
         if recalculate_item or item_users is not None:
             raise NotSupportedError(
@@ -62,7 +77,15 @@ class FindsSimilar(Model):
     def index_users(self, user_items: Any) -> Self:
         """Remember where the users of these rows are, for `similar_users`: row u is user u there.
 
-        user_items : csr_matrix or csr_array (U, I). Keeps (U, K) float32, in memory only. Returns the model.
+        Parameters
+        ----------
+        user_items
+            csr_matrix or csr_array (U, I). Keeps (U, K) float32, in memory only.
+
+        Returns
+        -------
+        Self
+            The model.
         """
         become(self, {"_index": self._placed(self._rows(user_items)), "_index_given": True})
         return self
@@ -72,12 +95,17 @@ class FindsSimilar(Model):
     def partial_fit_users(self, userids: Any, user_items: Any) -> None:
         """Place users anew among those that `similar_users` knows, by their rows of today; the model stays.
 
-        userids : (B,) users of the index, or beyond its end for new ones; user_items : csr (B, I), a row for each.
+        Parameters
+        ----------
+        userids
+            (B,) users of the index, or beyond its end for new ones.
+        user_items
+            csr (B, I), a row for each.
         """
         rows = self._rows(user_items)
         users = check_users(userids, rows)
         if users.ndim != 1 or (users.size and (users.dtype.kind not in "iu" or users.min() < 0)):
-            raise InvalidTypeError(f"Expected userids as whole numbers from 0 on, got {userids!r}.")
+            raise InvalidTypeError(f"Expected userids as integers from 0 on, got {userids!r}.")
         if len(np.unique(users)) < len(users):
             raise InvalidDataError("Expected each user once in userids, got some of them twice.")
         index, placed = self._user_index(), self._placed(rows)
@@ -97,12 +125,27 @@ class FindsSimilar(Model):
     ) -> Ranking:
         """The N users most like one, itself first, as implicit's `similar_users` gives them.
 
-        userid : a row, or rows, of what `index_users` was given; without that, of what the model was fitted on in this
-            process
-        filter_users : leave out these; users : only these (not both)
+        Parameters
+        ----------
+        userid
+            A row, or rows, of what `index_users` was given; without that, of what the model was fitted on in this
+            process.
+        filter_users : Items or None
+            Leave out these.
+        users : Items or None
+            Only these (not both).
 
-        Returns (ids int32, cosines float32), (N,) or (len(userid), N), padded with -1 and -FLT_MAX. Raises
-        OutOfRangeError for users who are not in the index, NotFittedError where there is none.
+        Returns
+        -------
+        Ranking
+            (ids int32, cosines float32), (N,) or (len(userid), N), padded with -1 and -FLT_MAX.
+
+        Raises
+        ------
+        OutOfRangeError
+            For users who are not in the index.
+        NotFittedError
+            Where there is none.
         """
         index = self._user_index()
         chosen = torch.from_numpy(_indices("users", userid, len(index)))
@@ -141,7 +184,7 @@ def _ranked(scorer: Scorer, asked: Any, n: int, N: int, left_out: Items | None, 
     """The N best of n columns for each index that was asked for."""
     rows = sparse.csr_matrix((as_array(asked, "indices").size, n), dtype=np.float32)
     allowed = allowed_items(left_out, only, (rows.shape[0], n))
-    N = check_whole("N", N, 1)
+    N = check_integer("N", N, 1)
     if only is not None and allowed.items is not None:
         N = min(N, int(allowed.items.sum()))
     ids, scores = rank(scorer, rows, N, filter_seen=False, allowed=allowed)
@@ -152,7 +195,7 @@ def _indices(kind: str, asked: Any, n: int) -> NDArray[np.int64]:
     """One index or several, as an array."""
     indices = np.atleast_1d(as_array(asked, kind))
     if indices.ndim != 1 or (indices.size and indices.dtype.kind not in "iu"):
-        raise InvalidTypeError(f"Expected {kind} by their indices, whole numbers, got {asked!r}.")
+        raise InvalidTypeError(f"Expected {kind} by their indices, integers, got {asked!r}.")
     if indices.size and (indices.min() < 0 or indices.max() >= n):
         raise OutOfRangeError(f"Expected {kind} from 0 to {n - 1}, got {indices.min()} to {indices.max()}.")
     return indices.astype(np.int64)

@@ -34,7 +34,7 @@ def log(low: float, high: float) -> Range:
 
 
 def whole(low: int, high: int) -> Range:
-    """Whole numbers from low >= 1 to high by ratio, 32 to 64 as likely as 256 to 512: for widths and counts."""
+    """Integers from low >= 1 to high by ratio, 32 to 64 as likely as 256 to 512: for widths and counts."""
     return Range(low, high, by_ratio=True, whole=True)
 
 
