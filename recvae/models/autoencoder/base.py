@@ -37,7 +37,7 @@ from recvae.models.autoencoder.tables import (
 from recvae.models.base import FitRun
 from recvae.models.base.explain import by_leaving_out
 from recvae.models.base.model_file import fill
-from recvae.models.base.params import fitted, get_params, hyper, parameters
+from recvae.models.base.params import fitted, flat_params, hyper, parameters
 from recvae.models.base.similar import cosines
 from recvae.models.base.spaces import log
 from recvae.models.base.state import reads
@@ -214,7 +214,7 @@ class Autoencoder(Planned):
     def _identity(self, rows: sparse.csr_matrix | Shards, plan: Plan, run: FitRun) -> dict[str, Any]:
         """All that a training follows from, as JSON can hold it."""
         valid = None if run.valid is None else digest_rows(run.valid.fold_in, run.valid.held_out)
-        params = get_params(self, run_options=False)
+        params = flat_params(self, run_options=False)
         return {
             "recvae": __version__,
             "model": type(self).__name__,
