@@ -1,29 +1,38 @@
-"""The models by name, each with the settings that a benchmark chooses from on validation users."""
+"""The models by name, each with the settings among which a benchmark chooses on validation users."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from recvae.errors import InvalidParameterError, UnknownNameError
-from recvae.models import EASE, EDLAE, HVamp, HybridVAE, MultDAE, MultVAE, RecVAE
-from recvae.models.base import Recommender
-from recvae.models.base.params import get_params, options, parse_param, unknown_param, with_params
-from recvae.models.baselines import ALS, BPR, LMF, ItemKNN, Popularity
 
-# the models that this package is about; the others are the baselines that they are held against
+if TYPE_CHECKING:
+    from recvae.models.base import Recommender
+
+# the models that this package is about; the others are the baselines that they are compared with
 OURS = ("HybridVAE", "RecVAE", "HVamp", "MultVAE", "MultDAE")
+BASELINES = ("ALS", "ItemKNN", "BPR", "LMF", "Popularity")  # those of recvae.models.baselines
 
-# name -> settings to choose from on validation users; one is no choice
-CANDIDATES: dict[str, list[Recommender]] = {
-    "HybridVAE": [HybridVAE()],
-    "RecVAE": [RecVAE()],
-    "HVamp": [HVamp()],
-    "MultVAE": [MultVAE()],
-    "MultDAE": [MultDAE()],
-    "EASE": [EASE(l2=l2) for l2 in (10.0, 17.0, 28.0, 47.0, 80.0, 130.0, 220.0, 380.0, 630.0, 1060.0, 1780.0, 3000.0)],
-    "EDLAE": [EDLAE(l2=l2, dropout=dropout) for l2 in (30.0, 100.0, 300.0, 1000.0) for dropout in (0.25, 0.33, 0.5)],
+
+def _product(**values: Sequence[Any]) -> list[dict[str, Any]]:
+    """All combinations of these values, the last varying fastest."""
+    return [dict(zip(values, combination, strict=True)) for combination in itertools.product(*values.values())]
+
+
+# the settings of each model that are tried; with a single one there is nothing to choose
+GRIDS: dict[str, list[dict[str, Any]]] = {
+    "HybridVAE": [{}],
+    "RecVAE": [{}],
+    "HVamp": [{}],
+    "MultVAE": [{}],
+    "MultDAE": [{}],
+    "EASE": _product(l2=(10.0, 17.0, 28.0, 47.0, 80.0, 130.0, 220.0, 380.0, 630.0, 1060.0, 1780.0, 3000.0)),
+    "EDLAE": _product(l2=(30.0, 100.0, 300.0, 1000.0), dropout=(0.25, 0.33, 0.5)),
     "ALS": [
-        ALS(factors=factors, regularization=regularization, alpha=alpha)
+        {"factors": factors, "regularization": regularization, "alpha": alpha}
         for factors in (64, 256)
         # the penalty is not scaled by counts: what is enough for thousands of users is not for tens of thousands
         for regularization, alpha in (
@@ -35,52 +44,71 @@ CANDIDATES: dict[str, list[Recommender]] = {
             (400.0, 20.0),
         )
     ],
-    "ItemKNN": [
-        ItemKNN(weighting=weighting, K=K) for weighting in ("cosine", "tfidf", "bm25") for K in (20, 50, 100, 200)
-    ],
-    "BPR": [
-        BPR(factors=factors, learning_rate=learning_rate, regularization=regularization)
-        for factors in (64, 128)
-        for learning_rate in (0.01, 0.02)
-        for regularization in (0.0001, 0.001, 0.01)
-    ],
-    "LMF": [
-        LMF(factors=factors, regularization=regularization, neg_prop=neg_prop)
-        for factors in (16, 32, 64)
-        for regularization in (0.6, 5.0)
-        for neg_prop in (5, 20)
-    ],
-    "Popularity": [Popularity()],
+    "ItemKNN": _product(weighting=("cosine", "tfidf", "bm25"), K=(20, 50, 100, 200)),
+    "BPR": _product(factors=(64, 128), learning_rate=(0.01, 0.02), regularization=(0.0001, 0.001, 0.01)),
+    "LMF": _product(factors=(16, 32, 64), regularization=(0.6, 5.0), neg_prop=(5, 20)),
+    "Popularity": [{}],
 }
 
 
-def known_models(names: Sequence[str] | None) -> list[str]:
-    """The names as `CANDIDATES` has them; all of them for None or "all". Raises UnknownNameError."""
+def model_name(name: str) -> str:
+    """The name of a model with its capitals, from a name in any. Raises UnknownNameError."""
+    names = {known.lower(): known for known in GRIDS}
+    if name.strip().lower() not in names:
+        raise UnknownNameError.among("model", name, GRIDS)
+    return names[name.strip().lower()]
+
+
+def model_names(names: Sequence[str] | None) -> list[str]:
+    """The names of models with their capitals; all of them for None or "all". Raises UnknownNameError."""
     if names is None or [name.strip().lower() for name in names] == ["all"]:
-        return list(CANDIDATES)
-    return [known_model(name) for name in names]
+        return list(GRIDS)
+    return [model_name(name) for name in names]
 
 
-def known_model(name: str) -> str:
-    """The name as `CANDIDATES` has it, whatever its capitals. Raises UnknownNameError."""
-    found = {known.lower(): known for known in CANDIDATES}.get(name.strip().lower())
-    if found is None:
-        raise UnknownNameError.among("model", name, CANDIDATES)
+def model_class(name: str) -> type[Recommender]:
+    """The class of a model, by its name with its capitals."""
+    room = "recvae.models.baselines" if name in BASELINES else "recvae.models"
+    found: type[Recommender] = getattr(import_module(room), name)
     return found
 
 
-def candidates(name: str, params: dict[str, str]) -> list[Recommender]:
-    """The settings of a model to choose from, with those `params` that it has in all of them."""
+def first_model(name: str) -> Recommender:
+    """A model with the first of its settings. Raises UnknownNameError."""
+    name = model_name(name)
+    return model_class(name)(**GRIDS[name][0])
+
+
+def models_to_try(name: str, params: Mapping[str, str]) -> list[Recommender]:
+    """A model with each of its settings, and with those of `params` that it has.
+
+    Parameters
+    ----------
+    name
+        Name of the model with its capitals.
+    params
+        Hyper-parameters as text, such as {"epochs": "20"}: each has to be one of some model.
+
+    Raises
+    ------
+    UnknownNameError
+        For a hyper-parameter that no model has.
+    InvalidParameterError
+        For a text that is no value of it, and for random_state, which the seeds of the benchmark set.
+    """
+    from recvae.models.base.params import get_params, options, parse_param, unknown_param, with_params
+
     if "random_state" in params:
         raise InvalidParameterError("Expected the seeds by first_seed and seeds (--seed, --seeds), got random_state.")
-    known = [settings[0] for settings in CANDIDATES.values()]
+    classes = [model_class(known) for known in GRIDS]
     for param in params:
-        if not any(param in options(model) for model in known):
-            raise unknown_param(param, *known)
-    made: list[Recommender] = []
-    for candidate in CANDIDATES[name]:
-        own = {param: text for param, text in params.items() if param in options(candidate)}
-        changed = with_params(candidate, {param: parse_param(candidate, param, text) for param, text in own.items()})
-        if get_params(changed) not in [get_params(other) for other in made]:
-            made.append(changed)
-    return made
+        if not any(param in options(cls) for cls in classes):
+            raise unknown_param(param, *classes)
+    models: list[Recommender] = []
+    for settings in GRIDS[name]:
+        model = model_class(name)(**settings)
+        parsed = {param: parse_param(model, param, text) for param, text in params.items() if param in options(model)}
+        model = with_params(model, parsed)
+        if get_params(model) not in [get_params(other) for other in models]:
+            models.append(model)
+    return models

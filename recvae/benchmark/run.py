@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from recvae.benchmark.examples import user_examples
-from recvae.benchmark.grids import OURS, candidates, known_models
+from recvae.benchmark.grids import OURS, model_names, models_to_try
 from recvae.benchmark.inspection import active_units, item_map
 from recvae.benchmark.results import FORMAT
 from recvae.data.splits import SPLIT_SEED, Split
@@ -142,8 +142,8 @@ def run_benchmark(
     RecvaeError
         What loading and fitting raise.
     """
-    names = known_models(models)
-    chosen = {name: candidates(name, params or {}) for name in names}
+    names = model_names(models)
+    chosen = {name: models_to_try(name, params or {}) for name in names}
     card = load_card(dataset)
     kind, told = plan_split(card.protocol, split, split_seed, split_options or {})
     data = load_split(
