@@ -22,10 +22,10 @@ from recvae.data.shards import Shards
 from recvae.data.splits import SPLIT_OPTIONS, Holdout, Split, check_split, make_split, split_options
 from recvae.data.tables.frames import read_table
 from recvae.datasets.load import load_dataset, load_split, load_unfiltered, paths_of_dataset
-from recvae.distributed.communicator import World
-from recvae.errors import InvalidDataError, InvalidParameterError, UnknownNameError, shown
+from recvae.distributed.communicator import Communicator
+from recvae.errors import InvalidDataError, InvalidParameterError, shown
 from recvae.models.base import Recommender
-from recvae.models.base.params import get_params, parse_param
+from recvae.models.base.params import options, parse_param, with_params
 from recvae.training.callbacks import Callback, JsonLines, TensorBoard
 from recvae.training.checkpoint import Checkpoint, as_checkpoint
 from recvae.utils.files import check_writable
@@ -40,9 +40,14 @@ FILES = ("out", "log", "study")
 def check_out(arguments: argparse.Namespace, outputs: Mapping[str, Path] | None = None) -> None:
     """No output is an input, lies within the folder of one or holds one, and no two are one file.
 
-    outputs : files that are written, by name, where they are not those of the flags themselves
+    Parameters
+    ----------
+    outputs : Mapping[str, Path] or None
+        Files that are written, by name, where they are not those of the flags themselves.
 
-    Raises InvalidParameterError.
+    Raises
+    ------
+    InvalidParameterError
     """
     files = {f"--{flag}": getattr(arguments, flag, None) for flag in FILES}
     files |= outputs or {}
@@ -119,8 +124,12 @@ def load_events(arguments: argparse.Namespace) -> Interactions:
 def load_histories(arguments: argparse.Namespace, index: ItemIndex) -> Histories:
     """What users liked and what else they have touched, over the items of a model: of all users of the input.
 
-    With --min-user, of those who liked so many items. Raises InvalidDataError where nothing was liked, or nothing of
-    what was touched is among the items.
+    With --min-user, of those who liked so many items.
+
+    Raises
+    ------
+    InvalidDataError
+        Where nothing was liked, or nothing of what was touched is among the items.
     """
     _check_source(arguments)
     user, item, value = arguments.user, arguments.item, arguments.value
@@ -216,14 +225,9 @@ def asked_split_options(arguments: argparse.Namespace) -> dict[str, Any]:
 def new_model(arguments: argparse.Namespace) -> Recommender:
     """The model asked for: its first settings, --seed and each --param on top."""
     candidate = CANDIDATES[known_model(arguments.model)][0]
-    settings = get_params(candidate)
-    if "random_state" in settings:
-        settings["random_state"] = arguments.seed
-    for name, text in assignments(arguments):
-        if name not in settings:
-            raise UnknownNameError.among(f"hyper-parameter of {type(candidate).__name__}", name, settings)
-        settings[name] = parse_param(candidate, name, text)
-    return type(candidate)(**settings)
+    settings = {"random_state": arguments.seed} if "random_state" in options(candidate) else {}
+    settings |= {name: parse_param(candidate, name, text) for name, text in assignments(arguments)}
+    return with_params(candidate, settings)
 
 
 def assignments(arguments: argparse.Namespace) -> list[tuple[str, str]]:
@@ -251,9 +255,9 @@ def say_dropped(purpose: str, holdout: Holdout | None) -> None:
 
 
 @contextmanager
-def lone(world: World) -> Iterator[None]:
+def lone(communicator: Communicator) -> Iterator[None]:
     """Within this, of all ranks that train together only the writer says how it goes."""
-    token = _silent.set(not world.is_writer)
+    token = _silent.set(not communicator.is_main_process)
     try:
         yield
     finally:

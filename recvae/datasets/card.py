@@ -54,9 +54,14 @@ class Download(Struct, frozen=True, forbid_unknown_fields=True):
 class Protocol(Struct, frozen=True, forbid_unknown_fields=True):
     """How the data are used in published work: which events and users count, the split, what is measured.
 
-    split, heldout_users ... valid_start : the kind of split and its options; see `recvae.data.splits.make_split`
-    min_value, min_item, min_user, values : as in `Interactions.from_frame`
-    metrics : those in the table; the last one sorts it, and chooses among settings
+    Attributes
+    ----------
+    split, heldout_users, test_share, valid_share, last, test_start, valid_start
+        The kind of split and its options; see `recvae.data.splits.make_split`.
+    min_value, min_item, min_user, values
+        As in `Interactions.from_frame`.
+    metrics : list[str]
+        Those in the table; the last one sorts it, and chooses among settings.
     """
 
     split: str = "strong"
@@ -84,7 +89,7 @@ class Protocol(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Expected(Struct, frozen=True, forbid_unknown_fields=True):
-    """Counts of all that the files hold, before any filter."""
+    """Counts of all events in the files, before any filter."""
 
     users: Integer
     items: Integer
@@ -92,9 +97,27 @@ class Expected(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Card(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """All that is known of a data set. Only the embedded sample, which is made on the spot, has no files.
+    """The description of a data set: where its files are, and how it is used in published work.
 
-    A card of your own names its file of events by `path`, which starts at the card's folder.
+    Attributes
+    ----------
+    name, title : str
+        A name for commands and folders, and one for people.
+    protocol : Protocol
+        Filters, split and metrics of published work.
+    licence, citation, homepage : str
+        As the authors of the data give them.
+    path : str
+        For a card of your own: the file of events, relative to the card's folder.
+    expected : Expected or None
+        Counts of all events in the files, which loading checks.
+    download : Download or None
+        Archive and checksum.
+    events, test, items : TableSpec or None
+        Files of the events, of a test that comes with the data, and of titles and genres. Only the embedded sample,
+        which is generated, has no files.
+    published : dict[str, dict[str, float]]
+        Metrics from papers, by model.
     """
 
     name: str
@@ -145,9 +168,24 @@ def is_own_card(name: str | os.PathLike[str]) -> bool:
 
 
 def load_card(name: str | os.PathLike[str] | Card) -> Card:
-    """The card of a data set, or one of your own by its file, which ends in .toml; a `Card` is returned as it is.
+    """Load the card of a data set.
 
-    Raises UnknownNameError with the nearest names, InvalidDataError for a card that cannot be read.
+    Parameters
+    ----------
+    name : str or Path or Card
+        Name of a data set, or the .toml file of a card of your own; a `Card` is returned as it is.
+
+    Returns
+    -------
+    Card
+        Files, licence, expected counts and protocol.
+
+    Raises
+    ------
+    UnknownNameError
+        If there is no such card; the message has the nearest names.
+    InvalidDataError
+        If the card cannot be read.
     """
     if isinstance(name, Card):
         return name

@@ -31,11 +31,17 @@ EVENT_COLUMNS = ("user", "item", "value", "time")
 class TableSpec(Struct, frozen=True, forbid_unknown_fields=True):
     """A table of a card: one file of the data set, or several by a pattern, Parquet or delimited text.
 
-    columns : their names in order, "" for those that are not read
-    layout : one of `LAYOUTS`: "columns", one event in each line; "adjacency", one user in each line, with all items;
-        "blocks", a line "item:" before the lines of its events
-    quoted : whether a column in quotes may hold the delimiter; else the last column may
-    genre_flags : names of the last columns, where each genre has one
+    Attributes
+    ----------
+    columns : list[str]
+        Their names in order, "" for those that are not read.
+    layout : str
+        One of `LAYOUTS`: "columns", one event in each line; "adjacency", one user in each line, with all items;
+        "blocks", a line "item:" before the lines of its events.
+    quoted : bool
+        Whether a column in quotes may hold the delimiter; else the last column may.
+    genre_flags : list[str]
+        Names of the last columns, where each genre has one.
     """
 
     columns: list[str] = []
@@ -90,7 +96,10 @@ def table_files(folder: Path, table: TableSpec) -> list[Path]:
 def read_events(folder: Path, table: TableSpec) -> pa.Table:
     """The events of a card's table: columns user, item and, where the files have them, value and time.
 
-    Raises DataNotFoundError, InvalidDataError.
+    Raises
+    ------
+    DataNotFoundError
+    InvalidDataError
     """
     paths = table_files(folder, table)
     for path in paths:

@@ -2,10 +2,19 @@ import pytest
 
 from recvae import MultVAE, Recommender
 from recvae.errors import InvalidParameterError
-from recvae.models.base.params import check_params, get_params, hyper, param_text, parameters, parse_param, search_space
+from recvae.models.base.params import (
+    check_params,
+    get_params,
+    hyper,
+    param_text,
+    parameters,
+    parse_param,
+    search_space,
+    with_params,
+)
 from recvae.models.base.spaces import Range, log, uniform, whole
 
-KNOWN = {name: cls for name, cls in Recommender.known.items() if cls.__module__.startswith("recvae.")}
+KNOWN = {name: cls for name, cls in Recommender.registry.items() if cls.__module__.startswith("recvae.")}
 
 
 @pytest.mark.parametrize("name", KNOWN)
@@ -16,7 +25,7 @@ def test_all_of_a_space_can_be_fitted_with(name, checkerboard):
         pytest.skip("a base")
     for param, space in search_space(cls).items():
         for value in [space.low, space.high] if isinstance(space, Range) else space:
-            model = cls(**{param: value})
+            model = with_params(cls(), {param: value})
             check_params(model)
             assert parse_param(model, param, param_text(value)) == value
 
@@ -34,6 +43,6 @@ def test_a_subclass_narrows_a_space():
     class Narrow(MultVAE):
         dropout: float = hyper(0.3, "less of it", low=0, high=0.99, search=uniform(0.2, 0.4))
 
-    del Recommender.known["Narrow"]
+    del Recommender.registry["Narrow"]
     assert search_space(Narrow) == search_space(MultVAE) | {"dropout": uniform(0.2, 0.4)}
     assert get_params(Narrow())["dropout"] == 0.3

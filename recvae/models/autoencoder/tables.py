@@ -14,7 +14,7 @@ from recvae.errors import InvalidParameterError
 from recvae.nn import VAE
 from recvae.nn.growing import ItemVectors
 from recvae.nn.rowwise_adam import RowwiseAdam
-from recvae.nn.sharded import slices
+from recvae.nn.sharded import sharded_parameters
 
 TABLES = ("separate", "tied")
 BIASES = ("auto", "normal", "popularity")
@@ -64,13 +64,16 @@ def by_popularity(network: VAE, counts: NDArray[np.int64], likelihood: str) -> N
     A softmax of these alone is the distribution of all users' items together. Learning starts from there, rather than
     from all items alike: of millions, a step touches too few to tell in an epoch which are popular.
 
-    Raises InvalidParameterError for another likelihood than the multinomial.
+    Raises
+    ------
+    InvalidParameterError
+        For another likelihood than the multinomial.
     """
     if likelihood != "multinomial":
         raise InvalidParameterError(
             f'Expected the multinomial likelihood for item_biases="popularity", got {likelihood!r}; take "normal".'
         )
-    biases, cut = np.log1p(counts), slices(network).get("decoder.bias")
+    biases, cut = np.log1p(counts), sharded_parameters(network).get("decoder.bias")
     own = slice(None) if cut is None else slice(cut.start, cut.stop)
     with torch.no_grad():
         network.decoder.bias.copy_(torch.from_numpy(biases - biases.mean())[own])
@@ -81,7 +84,10 @@ def optimizers(
 ) -> list[torch.optim.Optimizer]:
     """Adam for all; or, where gradients of the tables are `sparse` over rows, row by row for these.
 
-    table_rate : how many times the learning rate these have then
+    Parameters
+    ----------
+    table_rate : float
+        How many times the learning rate these have then.
     """
     encoder: Any = network.encoder
     encoder.bag.sparse = sparse

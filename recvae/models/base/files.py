@@ -11,7 +11,7 @@ from recvae.data.rows import VALUES
 from recvae.errors import InvalidDataError, UnknownNameError, shown
 from recvae.models.base.base import Model
 from recvae.models.base.model_file import File, read_model, write_model
-from recvae.models.base.params import check_params, get_params, params_for_file, saved_params
+from recvae.models.base.params import check_params, get_params, params_for_file, params_from_file
 from recvae.models.base.state import reads
 from recvae.utils.checks import check_integer
 from recvae.utils.device import find_device
@@ -32,7 +32,14 @@ class Saves(Model):
 
         The ids and titles of the items and the reading of values travel along, users do not (but for the factors of
         `KnownUsers`); `recvae.load` reads it back. A path is written atomically. The same model gives the same bytes in
-        any process. Raises NotFittedError, OutputError, InvalidDataError for weights that are not finite.
+        any process.
+
+        Raises
+        ------
+        NotFittedError
+        OutputError
+        InvalidDataError
+            For weights that are not finite.
         """
         self._check_fitted()
         description = {
@@ -65,12 +72,23 @@ def load(file: File, device: str | None = None) -> Recommender:
     is held against what is in it before memory is taken. What it may set are hyper-parameters in their ranges, of which
     the device is none, and finite numbers.
 
-    device : torch device for models that have a network, such as "cpu"; by default a GPU if there is one, wherever the
-        model was fitted. The others are on the CPU
+    Parameters
+    ----------
+    device : str or None
+        Torch device for models that have a network, such as "cpu"; by default a GPU if there is one, wherever the model
+        was fitted. The others are on the CPU.
 
-    Raises DataNotFoundError, InvalidDataError for a damaged or foreign file, NotEnoughMemoryError for one that memory
-    does not hold, UnknownNameError for a model class that is not known here, InvalidParameterError for a device that is
-    not.
+    Raises
+    ------
+    DataNotFoundError
+    InvalidDataError
+        For a damaged or foreign file.
+    NotEnoughMemoryError
+        For one that memory does not hold.
+    UnknownNameError
+        For a model class that is not known here.
+    InvalidParameterError
+        For a device that is not.
     """
     for models in ("recvae.models", "recvae.models.baselines"):  # a file may be of any model of ours
         import_module(models)
@@ -79,7 +97,7 @@ def load(file: File, device: str | None = None) -> Recommender:
         find_device(device)
     tensors, description = read_model(file)
     name = description.get("class")
-    known = {name: cls for name, cls in Model.known.items() if not inspect.isabstract(cls)}
+    known = {name: cls for name, cls in Model.registry.items() if not inspect.isabstract(cls)}
     if not isinstance(name, str) or name not in known:
         raise UnknownNameError.among("model class", name, known)
     try:
@@ -99,12 +117,10 @@ def load(file: File, device: str | None = None) -> Recommender:
 
 def _params(model: type, values: dict[str, Any], n_tensors: int) -> dict[str, Any]:
     """Hyper-parameters of a file: none of the machine, and no list, as of widths, longer than `n_tensors`."""
-    odd = [name for name in values if name not in saved_params(model)]
-    if odd:
-        raise ValueError(f"it has no hyper-parameter {shown(odd[0])} that a file may set")
     if any(isinstance(value, list) and len(value) > n_tensors for value in values.values()):
         raise ValueError(f"there are more layers than its {n_tensors} tensors make")
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    return params_from_file(model, values)
 
 
 def _state(description: dict[str, Any]) -> dict[str, Any]:
