@@ -36,8 +36,8 @@ def load_dataset(
     Parameters
     ----------
     name : str or Path or Card
-        Name of a card, or a card of your own: its file (.toml) or a `Card`. "sample" is generated in memory; the others are read from `home`. If the data come with a test of their own, its
-        events are included.
+        Name of a card, or a card of your own: its file (.toml) or a `Card`. "sample" is generated in memory; the others
+        are read from `home`. If the data come with a test of their own, its events are included.
     home : str or Path or None
         Folder of data sets; by default the environment variable RECVAE_DATA, otherwise the user's cache. If the data
         set's folder is there, it is used as it is; otherwise the data are downloaded, checked and unpacked.
