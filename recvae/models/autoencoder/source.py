@@ -7,11 +7,11 @@ import torch
 from numpy.typing import NDArray
 from scipy import sparse
 
-from recvae.data.batches import DeviceRows, Rows
+from recvae.data.batches import DeviceRows, RowSource
 from recvae.data.shards import Shards, ShuffledRows
 
 
-def on_device(rows: sparse.csr_matrix | Shards, device: torch.device) -> Rows:
+def on_device(rows: sparse.csr_matrix | Shards, device: torch.device) -> RowSource:
     """Rows in which an event weighs 1 in the mean: with counts, the likelihood would else outgrow the KL term.
 
     The encoder reads rows at unit norm, so that in scoring nothing has to be divided.
