@@ -35,7 +35,7 @@ from recvae.distributed.communicator import World
 from recvae.distributed.launch import joined
 from recvae.errors import InvalidDataError, InvalidParameterError, NotSupportedError, escaped
 from recvae.evaluation.evaluate import evaluate as evaluate_model
-from recvae.models.autoencoder.planned import Planned
+from recvae.models.autoencoder.base import Autoencoder
 from recvae.models.base import Recommender, load
 from recvae.models.base.params import get_params
 from recvae.training.callbacks import Callback
@@ -97,7 +97,7 @@ def report(arguments: argparse.Namespace) -> None:
 def plan(arguments: argparse.Namespace) -> None:
     """recvae plan"""
     model, shards = new_model(arguments), asked_shards(arguments)
-    if not isinstance(model, Planned):
+    if not isinstance(model, Autoencoder):
         raise InvalidParameterError(
             f"Expected a model that is trained step by step, such as MultVAE, got {type(model).__name__}: it is solved "
             f"in one go, and refuses by itself what would not fit."
@@ -153,7 +153,7 @@ def _train(
     if not world.is_writer:
         return
     model.save(arguments.out)
-    if isinstance(model, Planned):
+    if isinstance(model, Autoencoder):
         say(f"{model.plan_.impl.capitalize()} likelihood: {model.plan_.why}")
     say(f"{type(model).__name__} written to {arguments.out}")
     if arguments.json:
@@ -164,7 +164,7 @@ def _train(
 
 def _shared(model: Recommender) -> str:
     """What of a step the ranks share out. Raises NotSupportedError where there are no steps."""
-    if not isinstance(model, Planned):
+    if not isinstance(model, Autoencoder):
         raise NotSupportedError(
             f"{type(model).__name__} is solved in one go, by one process: start it without torchrun."
         )
