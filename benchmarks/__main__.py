@@ -10,40 +10,40 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks.bulk import run_bulk
-from benchmarks.cold import run_cold
-from benchmarks.exports import exports_table, run_exports
-from benchmarks.family import Family, models_of, run_family, seeds_of
-from benchmarks.figures import draw_figures
-from benchmarks.fractal import fractal_table, run_fractal
-from benchmarks.gpu import run_gpu
-from benchmarks.growing import run_growing
-from benchmarks.growth import run_growth
-from benchmarks.ingest import run_ingest
-from benchmarks.joins import run_joins
-from benchmarks.large import run_large
+from benchmarks.accuracy.cold import run_cold
+from benchmarks.accuracy.family import Family, models_of, run_family, seeds_of
+from benchmarks.accuracy.growing import run_growing
+from benchmarks.accuracy.joins import run_joins
+from benchmarks.accuracy.reference import run_reference
+from benchmarks.accuracy.reproduce import reproduce_table, run_reproduce
+from benchmarks.accuracy.sampled import run_sampled
 from benchmarks.latent.anomaly import run_anomaly
 from benchmarks.latent.elbo import run_elbo
 from benchmarks.latent.exploration import run_exploration
 from benchmarks.latent.generation import run_generation
-from benchmarks.pages import fill_pages
-from benchmarks.paired import paired_table, run_paired
-from benchmarks.ranks import run_ranks
-from benchmarks.ray import run_ray
-from benchmarks.reference import run_reference
-from benchmarks.reproduce import reproduce_table, run_reproduce
-from benchmarks.resume import run_resume
-from benchmarks.sampled import run_sampled
-from benchmarks.scaling import run_scaling
-from benchmarks.scaling.tables import check_table, laws_table
-from benchmarks.service import run_service
-from benchmarks.serving import run_serving
-from benchmarks.shards import run_shards, shards_table
-from benchmarks.signals import COMMANDS as STOPPED
-from benchmarks.signals import SIGNALS, run_signals, signals_table
+from benchmarks.pages.figures import draw_figures
+from benchmarks.pages.fill import fill_pages
+from benchmarks.pages.tables import RESULTS, family_table, results_page
+from benchmarks.scale.bulk import run_bulk
+from benchmarks.scale.fractal import fractal_table, run_fractal
+from benchmarks.scale.large import run_large
+from benchmarks.scale.ranks import run_ranks
+from benchmarks.scale.ray import run_ray
+from benchmarks.scale.resume import run_resume
+from benchmarks.scale.scaling import run_scaling
+from benchmarks.scale.scaling.tables import check_table, laws_table
+from benchmarks.scale.service import run_service
+from benchmarks.scale.shards import run_shards, shards_table
+from benchmarks.scale.signals import COMMANDS as STOPPED
+from benchmarks.scale.signals import SIGNALS, run_signals, signals_table
 from benchmarks.speed import Save, run_epochs, run_rounds, run_speed
-from benchmarks.table import RESULTS, family_table, results_page
-from benchmarks.vectors import run_vectors, sizes_of, vectors_table
+from benchmarks.speed.exports import exports_table, run_exports
+from benchmarks.speed.gpu import run_gpu
+from benchmarks.speed.growth import run_growth
+from benchmarks.speed.ingest import run_ingest
+from benchmarks.speed.paired import paired_table, run_paired
+from benchmarks.speed.serving import run_serving
+from benchmarks.speed.vectors import run_vectors, sizes_of, vectors_table
 from recvae.data.splits import SPLIT_SEED
 from recvae.errors import RecvaeError
 from recvae.utils.files import check_writable

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.table import RESULTS, results_page
+from benchmarks.pages.tables import RESULTS, results_page
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

@@ -6,7 +6,7 @@ import math
 import statistics
 from typing import Any
 
-from benchmarks.markdown import markdown
+from benchmarks.pages.markdown import markdown
 
 
 def anomaly_table(results: dict[str, Any]) -> str:

@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from scipy import sparse
 
-from benchmarks.peers import REQUIREMENTS, SCRIPTS, environment
+from benchmarks.accuracy.peers import REQUIREMENTS, SCRIPTS, environment
 from benchmarks.speed.engines import ALS_FACTORS, ENGINES
-from benchmarks.synthetic import ML_20M, synthetic
+from benchmarks.speed.synthetic import ML_20M, synthetic
 from recvae import __version__, load_split
 
 SYNTHETIC = "ml-20m-shape"

@@ -12,7 +12,7 @@ import psutil
 from scipy import sparse
 
 from benchmarks.speed.engines import Work, ranking, recvae_round, training
-from benchmarks.synthetic import synthetic
+from benchmarks.speed.synthetic import synthetic
 
 
 def run(case: dict[str, Any]) -> dict[str, Any]:

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from scipy import sparse
 
-from benchmarks.textbook import TextbookMultVAE
-from benchmarks.textbook_recvae import TextbookRecVAE
+from benchmarks.accuracy.textbook import TextbookMultVAE
+from benchmarks.accuracy.textbook_recvae import TextbookRecVAE
 from recvae import MultVAE, RecVAE
 from recvae.data.batches import DeviceRows
 from recvae.nn.products import in_bfloat16

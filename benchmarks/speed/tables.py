@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from typing import Any
 
-from benchmarks.markdown import markdown
+from benchmarks.pages.markdown import markdown
 
 Case = dict[str, Any]
 NAMES = {

@@ -16,12 +16,21 @@ LISTING = ("tolist", "to_list", "to_pylist")  # numpy and pandas, polars, pyarro
 
 
 class ItemIndex:
-    """The place of each known id, such as the column of each item of a model.
+    """The index of each known id, such as the column of each item of a model.
 
-    item_ids : ids in the order of their places, such as `model.item_ids_`: integers or strings, none twice
+    If one side has numbers and the other strings, which depends on the file they came from, 7 matches "7".
 
-    Where one side has numbers and the other text, which depends on the file they came from, 7 is "7". Raises
-    InvalidTypeError for what are no ids, InvalidDataError for an id that stands twice.
+    Parameters
+    ----------
+    item_ids : sequence
+        Ids in order, such as `model.item_ids_`: integers or strings, without repetition.
+
+    Raises
+    ------
+    InvalidTypeError
+        If they are not integers or strings.
+    InvalidDataError
+        If an id occurs twice.
     """
 
     def __init__(self, item_ids: Sequence[Any] | Ids):
@@ -39,9 +48,17 @@ class ItemIndex:
         return iter(self._places)
 
     def places(self, ids: Sequence[Any] | Ids) -> NDArray[np.int64]:
-        """The place of each id, -1 where it is not known. -> (len(ids),)
+        """The place of each id, -1 where it is not known.
 
-        Raises InvalidTypeError for anything but integers or strings, all of one kind.
+        Returns
+        -------
+        NDArray[np.int64]
+            (len(ids),).
+
+        Raises
+        ------
+        InvalidTypeError
+            For anything but integers or strings, all of one kind.
         """
         names = listed(ids, "items")
         kind = id_kind(names, "items")
@@ -62,7 +79,10 @@ class ItemIndex:
 def listed(ids: Any, what: str) -> list[Any]:
     """Ids as a list: from a list, tuple, set, numpy array, or a column of pandas, polars or pyarrow.
 
-    Raises InvalidTypeError for anything else, a string among it, which is one id and no list of ids.
+    Raises
+    ------
+    InvalidTypeError
+        For anything else, a string among it, which is one id and no list of ids.
     """
     if isinstance(ids, list):
         return ids

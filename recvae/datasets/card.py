@@ -26,11 +26,17 @@ LAYOUTS = ("columns", "adjacency", "blocks")
 class Table:
     """A file of the data set, or several by a pattern, Parquet or delimited text.
 
-    columns : their names in order, "" for those that are not read
-    layout : "columns", one event in each line; "adjacency", one user in each line, with all items; "blocks", a line
-        "item:" before the lines of its events
-    quoted : whether a column in quotes may hold the delimiter; else the last column may
-    genre_flags : names of the last columns, where each genre has one
+    Attributes
+    ----------
+    columns : list[str]
+        Their names in order, "" for those that are not read.
+    layout : str
+        "columns", one event in each line; "adjacency", one user in each line, with all items; "blocks", a line "item:"
+        before the lines of its events.
+    quoted : bool
+        Whether a column in quotes may hold the delimiter; else the last column may.
+    genre_flags : list[str]
+        Names of the last columns, where each genre has one.
     """
 
     columns: list[str] = field(default_factory=list)
@@ -80,9 +86,14 @@ class Download:
 class Protocol:
     """How the data are used in published work: which events and users count, the split, what is measured.
 
-    split, heldout_users ... valid_start : the kind of split, and what it is told; see `recvae.data.splits.make_split`
-    min_value, min_item, min_user, values : as in `Interactions.from_frame`
-    metrics : those in the table; the last one sorts it, and chooses among settings
+    Attributes
+    ----------
+    split, heldout_users, test_share, valid_share, last, test_start, valid_start
+        The kind of split and its options; see `recvae.data.splits.make_split`.
+    min_value, min_item, min_user, values
+        As in `Interactions.from_frame`.
+    metrics : list[str]
+        Those in the table; the last one sorts it, and chooses among settings.
     """
 
     split: str = "strong"
@@ -118,9 +129,27 @@ class Expected:
 
 @dataclass(frozen=True)
 class Card:
-    """All that is known of a data set. Only the embedded sample, which is made on the spot, has no files.
+    """The description of a data set: where its files are, and how it is used in published work.
 
-    A card of one's own names its file of events by `path`, which starts at the card's folder.
+    Attributes
+    ----------
+    name, title : str
+        A name for commands and folders, and one for people.
+    protocol : Protocol
+        Filters, split and metrics of published work.
+    licence, citation, homepage : str
+        As the authors of the data give them.
+    path : str
+        For a card of your own: the file of events, relative to the card's folder.
+    expected : Expected or None
+        Counts of the whole data set, which loading checks.
+    download : Download or None
+        Archive and checksum.
+    events, test, items : Table or None
+        Files of the events, of a test that comes with the data, and of titles and genres. Only the embedded sample,
+        which is generated, has no files.
+    published : dict[str, dict[str, float]]
+        Metrics from papers, by model.
     """
 
     name: str
@@ -189,9 +218,24 @@ def table_files(folder: Path, table: Table) -> list[Path]:
 
 
 def load_card(name: str | os.PathLike[str]) -> Card:
-    """The card of a data set, or one of your own by its file, which ends in .toml.
+    """Load the card of a data set.
 
-    Raises UnknownNameError with the nearest names, InvalidDataError for a card that cannot be read.
+    Parameters
+    ----------
+    name : str or Path
+        Name of a data set, or the .toml file of a card of your own.
+
+    Returns
+    -------
+    Card
+        Files, licence, expected counts and protocol.
+
+    Raises
+    ------
+    UnknownNameError
+        If there is no such card; the message has the nearest names.
+    InvalidDataError
+        If the card cannot be read.
     """
     if is_own_card(name):
         return read_card(as_path(name))

@@ -30,14 +30,34 @@ def load_dataset(
 ) -> Interactions:
     """Load a data set by the name of its card, such as "ml-1m", or by the file of a card of your own (.toml).
 
-    "sample" is made on the spot. Where the data come with a test of their own, its events are among the others.
+    Parameters
+    ----------
+    name : str or Path
+        "sample" is generated in memory; the others are read from `home`. If the data come with a test of their own, its
+        events are included.
+    home : str or Path or None
+        Folder of data sets; by default the environment variable RECVAE_DATA, otherwise the user's cache. If the data
+        set's folder is there, it is used as it is; otherwise the data are downloaded, checked and unpacked.
+    min_value : float or None
+        Least value of an event that counts, instead of the card's (see `load_card`).
+    min_user : int or None
+        Fewest events of a user, instead of the card's.
+    show_progress : bool
+        Show a progress bar of the download.
 
-    home : folder of data sets; else the environment variable RECVAE_DATA, else the user's cache. A folder of the data
-        set that is there is used as it is, else the data are downloaded, checked and unpacked.
-    min_value, min_user : which events and users count, in the place of the card's protocol (see `load_card`)
+    Returns
+    -------
+    Interactions
+        The events that the card's protocol counts.
 
-    Raises UnknownNameError, DataNotFoundError (not here and no network: the message says which file to put where),
-    InvalidDataError (damaged or other files).
+    Raises
+    ------
+    UnknownNameError
+        If there is no such card.
+    DataNotFoundError
+        If the data are not in `home` and there is no network; the message says which file to put where.
+    InvalidDataError
+        If files are damaged, or are not those of the card.
     """
     card = load_card(name)
     if card.events is None:
@@ -51,8 +71,13 @@ def load_touched(
 ) -> tuple[pa.Table, float | None]:
     """All that users of a data set have touched, and the least value of what they liked, as its card has it.
 
-    Arguments and errors as of `load_dataset`. -> columns user, item and, where the data have them, value and time: of
-        all events, those below `min_value` and those of few users among them; `min_value`, else that of the protocol
+    Parameters and errors as of `load_dataset`.
+
+    Returns
+    -------
+    tuple[pa.Table, float | None]
+        A table of all events, those below `min_value` and those of users with few events among them, with columns
+        user, item and, where the data have them, value and time; and `min_value`, or that of the protocol.
     """
     card = load_card(name)
     if card.events is None:
@@ -76,11 +101,26 @@ def load_split(
 ) -> Split:
     """Load a data set as `load_dataset` does, and split it as its card says.
 
-    split : another kind of split than the card's: "strong", "per-user", "leave-last", "temporal", "given"
-    options : what that kind can be told, such as heldout_users=600; on top of the card's where the kind is the card's
-    The others as in `load_dataset`. A given test has the events of min_value or more, whatever its users and items.
+    Parameters
+    ----------
+    name, home, min_value, min_user, show_progress
+        As in `load_dataset`. A given test has its events of at least `min_value`, whatever its users and items.
+    split : str or None
+        Another kind of split than the card's: "strong", "per-user", "leave-last", "temporal" or "given".
+    seed : int
+        Seed of the split.
+    **options : Any
+        Options of that kind of split, such as heldout_users=600; added to the card's options if the kind is the card's.
 
-    Raises as `load_dataset` and `make_split`.
+    Returns
+    -------
+    Split
+        Training, validation and test.
+
+    Raises
+    ------
+    RecvaeError
+        As `load_dataset` and the split's own function.
     """
     card = load_card(name)
     kind, told = plan_split(card.protocol, split, seed, options)
@@ -116,7 +156,10 @@ def data_home(home: str | Path | None = None) -> Path:
 def paths_of_dataset(name: str, home: str | Path | None = None) -> list[Path]:
     """The files and folders that hold a data set, and the folders of all others that `home` may hold.
 
-    Raises as `load_card`.
+    Raises
+    ------
+    RecvaeError
+        As `load_card`.
     """
     card, folder = load_card(name), data_home(home)
     own = [as_path(name)] if is_own_card(name) else []

@@ -79,13 +79,13 @@ class HybridVAE(RecVAE):
     )
     aside: float = hyper(
         0.05,
-        f"share of the training users, at most {MAX_CALIBRATION_USERS}, who are calibration users where validation users "
-        "do not serve",
+        f"share of the training users, at most {MAX_CALIBRATION_USERS}, who become calibration users where validation "
+        "users do not serve",
         low=0.001,
         high=0.5,
     )
 
-    reads_shards = False  # the linear path is solved from all rows at once
+    out_of_core = False  # the linear path is solved from all rows at once
 
     linear_: EDLAE = fitted()
     weight_: float = fitted()  # a of the formula

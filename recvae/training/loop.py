@@ -17,7 +17,7 @@ from recvae.nn.scratch import reused
 from recvae.nn.vae import VAE
 from recvae.training.callbacks import Callback, Epoch
 from recvae.training.finite import check_losses, check_metric, check_weights
-from recvae.training.parallel import Team
+from recvae.training.parallel import ParallelStrategy
 
 
 @dataclass(frozen=True)
@@ -42,16 +42,28 @@ WHOLE = Phase()
 class Plan:
     """How to train: what stays the same from the first step to the last.
 
-    epochs, stop_after : how long the run is by which `beta` goes, and after which of its epochs to end it early
-    beta : share of the run done, in [0, 1) -> weight of the KL term
-    phases : what an epoch is made of, one after the other
-    max_grad_norm : scale the gradient of a step down to this norm where it is longer
-    precision : of the products within the network, not of weights, noise and KL term
-    validate : () -> a number that is better when higher, called after each epoch with the network in eval mode
-    patience : stop after so many epochs in a row without a better one; None never stops
-    sampler : draws what a sampled likelihood looks at; None for all items
-    team : the ranks that make each step together
-    part : what is trained, as the records of its epochs say it
+    Attributes
+    ----------
+    epochs, stop_after
+        How long the run is by which `beta` goes, and after which of its epochs to end it early.
+    beta : Callable[[float], float]
+        Share of the run done, in [0, 1) -> weight of the KL term.
+    phases : Sequence[Phase]
+        What an epoch is made of, one after the other.
+    max_grad_norm : float or None
+        Scale the gradient of a step down to this norm where it is longer.
+    precision : str
+        Of the products within the network, not of weights, noise and KL term.
+    validate : Callable[[], float] or None
+        () -> a number that is better when higher, called after each epoch with the network in eval mode.
+    patience : int or None
+        Stop after so many epochs in a row without a better one; None never stops.
+    sampler : Sampler or None
+        Draws what a sampled likelihood looks at; None for all items.
+    strategy : ParallelStrategy
+        The ranks that make each step together.
+    part : str
+        What is trained, as the records of its epochs say it.
     """
 
     epochs: int
@@ -64,7 +76,7 @@ class Plan:
     validate: Callable[[], float] | None = None
     patience: int | None = None
     sampler: Sampler | None = None
-    team: Team = Team()  # noqa: RUF009 (it is frozen)
+    strategy: ParallelStrategy = ParallelStrategy()  # noqa: RUF009 (it is frozen)
     part: str = "network"
 
     @property
@@ -86,10 +98,15 @@ class Plan:
 class State:
     """All that one step leaves to the next.
 
-    seed : of order, dropout and noise, which follow from it, the epoch, the pass and the user alone
-    best, best_epoch, best_weights : of the validations so far
-    done, steps : of the epoch under way, how many steps it has had, and what these gave, (steps, 3): sums over users of
-        nll, kl and loss
+    Attributes
+    ----------
+    seed : int
+        Of order, dropout and noise, which follow from it, the epoch, the pass and the user alone.
+    best, best_epoch, best_weights
+        Of the validations so far.
+    done, steps
+        Of the epoch under way, how many steps it has had, and what these gave, (steps, 3): sums over users of nll, kl
+        and loss.
     """
 
     network: VAE
@@ -164,8 +181,10 @@ def train(
 
     It goes on where `state` is. The callbacks hear of each step and each epoch; what one raises ends the run.
 
-    Raises TrainingError when a loss or a weight is not finite: at the end of the epoch, so that no step waits for the
-    device.
+    Raises
+    ------
+    TrainingError
+        When a loss or a weight is not finite: at the end of the epoch, so that no step waits for the device.
     """
     saver = saver or Saver()
     while not state.is_over(plan):
@@ -174,7 +193,7 @@ def train(
         users = len(rows) * len(plan.passes)
         speed = users * (1 - before / state.done) / (time.perf_counter() - started)
         nll, kl, loss = (state.steps.sum(0) / users).tolist()
-        valid = None if plan.validate is None else plan.team.validated(plan.validate)
+        valid = None if plan.validate is None else plan.strategy.validate(plan.validate)
         check_metric(valid, len(state.history) + 1)
         best = None if valid is None else state.weigh(valid)
         seconds = time.perf_counter() - started
@@ -182,7 +201,7 @@ def train(
         state.history.append(epoch)
         state.done = 0
         for callback in callbacks:
-            callback.epoch(epoch)
+            callback.on_epoch_end(epoch)
         saver.epoch(state)
     saver.end(state)
     state.finish()
@@ -206,7 +225,7 @@ def run_epoch(state: State, rows: Rows, plan: Plan, callbacks: Sequence[Callback
         torch.autocast(device.type, torch.bfloat16, enabled=in_bfloat16(plan.precision, device)),
         plan.max_grad_norm,
         sampler=plan.sampler,
-        team=plan.team,
+        strategy=plan.strategy,
     )
     each = n_steps // len(plan.passes)
     for number, phase in enumerate(plan.passes):
@@ -216,9 +235,9 @@ def run_epoch(state: State, rows: Rows, plan: Plan, callbacks: Sequence[Callback
             batches = rows.batches_of(key_of(key), plan.batch_size, state.done - (end - each))
             watched = _watched(batches, callbacks, state, saver)
             run_steps(state, watched, betas[state.done : end], replace(how, phase=phase, key=key))
-    state.steps = plan.team.total(state.steps.cpu())  # what the host learns of the epoch, once
+    state.steps = plan.strategy.reduce_losses(state.steps.cpu())  # what the host learns of the epoch, once
     check_losses(state.steps[:, 2], epochs + 1)
-    check_weights(network, epochs + 1, plan.team.world)
+    check_weights(network, epochs + 1, plan.strategy.communicator)
     return betas[-1]
 
 
@@ -227,7 +246,7 @@ def _watched(batches: Iterable[Batch], callbacks: Sequence[Callback], state: Sta
     for batch in batches:
         yield batch
         for callback in callbacks:
-            callback.step(len(state.history) + 1, state.done)
+            callback.on_step_end(len(state.history) + 1, state.done)
         saver.step(state)
 
 
@@ -235,8 +254,12 @@ def _watched(batches: Iterable[Batch], callbacks: Sequence[Callback], state: Sta
 class How:
     """What the steps of a pass have in common.
 
-    precision : of the products within the network
-    key : of the noise in this pass
+    Attributes
+    ----------
+    precision : torch.autocast
+        Of the products within the network.
+    key : int
+        Of the noise in this pass.
     """
 
     precision: torch.autocast
@@ -244,7 +267,7 @@ class How:
     phase: Phase = WHOLE
     key: int = 0
     sampler: Sampler | None = None
-    team: Team = Team()  # noqa: RUF009
+    strategy: ParallelStrategy = ParallelStrategy()  # noqa: RUF009
 
 
 def run_steps(state: State, batches: Iterable[Batch], betas: Sequence[float], how: How) -> None:
@@ -260,22 +283,22 @@ def run_steps(state: State, batches: Iterable[Batch], betas: Sequence[float], ho
 
 def _step(state: State, batch: Batch, beta: float, how: How) -> Tensor:
     """-> (3,), sums over this rank's users of nll, kl and loss, on the device"""
-    network, ranks = state.network, how.team.of_users
-    how.team.world.at = f"step {state.done + 1} of epoch {len(state.history) + 1}"
+    network, ranks = state.network, how.strategy.data_parallel_group
+    how.strategy.communicator.current_step = f"step {state.done + 1} of epoch {len(state.history) + 1}"
     for optimizer in state.optimizers:
         optimizer.zero_grad()
     if how.sampler is not None:
         batch = replace(batch, candidates=how.sampler.draw(batch, key_of(how.key, 0, state.done)))
-    mine, sums = ranks.share(batch), torch.zeros(3, device=state.device)
+    mine, sums = ranks.shard_batch(batch), torch.zeros(3, device=state.device)
     if len(mine):
         with how.precision:
             terms = network(mine, Noise.of(how.key, mine))
         loss = terms.loss(beta)
         loss.backward()
         sums = torch.stack([terms.nll.sum(), terms.kl.sum(), loss * len(mine)]).detach()
-    ranks.add_gradients(network.parameters(), len(mine) / len(batch))
+    ranks.all_reduce_gradients(network.parameters(), len(mine) / len(batch))
     if how.max_grad_norm is not None:
-        how.team.clip(network, how.max_grad_norm)
+        how.strategy.clip_grad_norm(network, how.max_grad_norm)
     for optimizer in state.optimizers:
         optimizer.step()
     return sums

@@ -45,14 +45,24 @@ class Pruned(Exception):  # noqa: N818  not an error
 class Tuned:
     """What a search found.
 
-    model : with the best settings, yet to be fitted, as in `fit_split(tuned.model, split)`
-    params : these settings: what was searched for and what was fixed
-    value : the mean of `metric` over validation users in the best trial. It flatters, being the best of many on the
-        same users: how good the model is, the test says.
-    trials : all of them, in order; `pandas.DataFrame(tuned.trials)` is a table
-    importance : shares of the hyper-parameters in what sets the best trials apart (PED-ANOVA, Watanabe et al. 2023);
-        empty with fewer than 10 complete trials
-    seconds : of all trials, in earlier runs too
+    Attributes
+    ----------
+    model : Recommender
+        A model with the best settings, not yet fitted: `fit_split(tuned.model, split)`.
+    params : dict[str, Any]
+        These settings, both those searched for and those fixed.
+    value : float
+        The mean of `metric` over validation users in the best trial. As the best of many on the same users it is too
+        high: the test says how good the model is.
+    metric : str
+        What was maximised.
+    trials : list[Trial]
+        All trials, in order; `pandas.DataFrame(tuned.trials)` is a table.
+    importance : dict[str, float]
+        Share of each hyper-parameter in what distinguishes the best trials (PED-ANOVA, Watanabe et al. 2023); empty
+        with fewer than 10 complete trials.
+    seconds : float
+        Time of all trials, those of earlier runs included.
     """
 
     model: Recommender
@@ -90,28 +100,57 @@ def tune(
     show_progress: bool = True,
     log: Callable[[str], None] = lambda line: None,
 ) -> Tuned:
-    """Search for the hyper-parameters of a class of models that serve the users of `split.valid` best.
+    """Search for the hyper-parameters of a model class that are best for the users of `split.valid`.
 
-    The first trial has the defaults. The others come from the tree-structured Parzen estimator (Bergstra et al. 2011),
-    within the spaces that `hyper(..., search=...)` declares. Each is a fit on `split.train`; `split.test` and
-    `split.refit` are not looked at. Where a model validates after each epoch, a trial ends early once its best epoch so
-    far is worse than the median of complete trials at that epoch; not before five trials and ten epochs. A trial that
-    fails is noted, and the search goes on.
+    The first trial has the defaults. The others are proposed by the tree-structured Parzen estimator (Bergstra et al.
+    2011), within the spaces that `hyper(..., search=...)` declares. Each trial is a fit on `split.train`; `split.test`
+    and `split.refit` are not looked at. If a model validates after each epoch, a trial is stopped early once its best
+    epoch so far is worse than the median of complete trials at that epoch, but not before five trials and ten epochs. A
+    trial that fails is recorded, and the search continues.
 
-    trials : how many in all, with those that `study` has
-    metric : such as "recall@20"; early ends go by NDCG@100, as the choice of an epoch in `fit` does
-    fixed : hyper-parameters that all trials share, such as {"epochs": 20}
-    study : SQLite file that keeps the trials. With it a search that was stopped or killed goes on, and comes to the
-        same trials as one that was not; a trial that was under way begins anew. For one process at a time.
-    name : of the study within the file; by default that of the model
-    seed : of the proposals, and `random_state` of every trial unless that is fixed
-    timeout : begin no trial but the first after so many seconds
-    log : receives a line after each trial
+    Parameters
+    ----------
+    model : type[Recommender]
+        The class, such as `recvae.MultVAE`.
+    split : Split
+        Its training and validation users are used.
+    trials : int
+        How many trials in all, including those that `study` already has.
+    metric : str
+        What to maximise, such as "recall@20". Early stops go by NDCG@100, as the choice of an epoch in `fit` does.
+    fixed : Mapping[str, Any] or None
+        Hyper-parameters that all trials share, such as {"epochs": 20}.
+    study : str or Path or None
+        SQLite file that keeps the trials. A search that was stopped or killed resumes from it, and finds the same
+        trials as one that was not stopped; a trial that was running starts again. For one process at a time.
+    name : str or None
+        Name of the study within the file; by default that of the model.
+    seed : int
+        Seed of the proposals, and `random_state` of every trial unless that is fixed.
+    timeout : float or None
+        Start no further trial, except the first, after this many seconds.
+    show_progress : bool
+        Show a progress bar.
+    log : Callable[[str], None]
+        Called with one line after each trial.
 
-    Raises MissingDependencyError without Optuna; UnknownNameError, InvalidParameterError or InvalidTypeError for what
-    cannot be searched for; InvalidDataError for a study of another model, metric, data, space or fixed value, or a
-    damaged one; UnknownUsersError where the model cannot score the validation users; TrainingError where no trial came
-    to an end.
+    Returns
+    -------
+    Tuned
+        The best settings, and all trials.
+
+    Raises
+    ------
+    MissingDependencyError
+        If Optuna is not installed.
+    UnknownNameError, InvalidParameterError, InvalidTypeError
+        If something cannot be searched for.
+    InvalidDataError
+        If the study is damaged, or is of another model, metric, data set, space or fixed value.
+    UnknownUsersError
+        If the model cannot score the validation users.
+    TrainingError
+        If no trial was completed.
     """
     check_integer("trials", trials, 1)
     check_integer("seed", seed, 0, 2**32 - 1)

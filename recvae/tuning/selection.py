@@ -53,18 +53,40 @@ def fit_split(
     callbacks: Callbacks = (),
     checkpoint: Checkpoint | str | Path | None = None,
 ) -> Recommender:
-    """The model to be tested on `split.test`.
+    """Fit the model that is to be tested on `split.test`.
 
-    Where validation users are others than training users, it is `model` itself, fitted on `split.train` with
-    `split.valid`. Where they are the same, that fit only finds what validation chooses (the epoch to stop after); a
-    new model is then fitted on all of `split.refit`. `callbacks` hear of both fits, and `checkpoint` keeps both, the
-    first in a folder `choice` in its own. Raises what `fit` raises.
+    If validation users are other users than the training users, it is `model` itself, fitted on `split.train` with
+    `split.valid`. If they are the same, that fit only finds what validation chooses (the epoch to stop after), and a
+    new model is then fitted on all of `split.refit`.
+
+    Parameters
+    ----------
+    model : Recommender
+        With its hyper-parameters.
+    split : Split
+        Its test users are not looked at.
+    show_progress, callback : bool, FitCallback or None
+        As in `fit`.
+    callbacks : sequence
+        As in `fit`; they are called in both fits.
+    checkpoint : Checkpoint or str or Path or None
+        As in `fit`; it holds both fits, the first one in its folder `choice`.
+
+    Returns
+    -------
+    Recommender
+        A fitted model.
+
+    Raises
+    ------
+    RecvaeError
+        As `fit`.
     """
     kept = as_checkpoint(checkpoint)
     more: dict[str, Any] = {"callbacks": callbacks, "checkpoint": kept}
     if split.refit is None:
         return model.fit(split.train, show_progress, callback, valid=split.valid, **more)
-    if model.validates:
+    if model.validation_metric:
         choice = None if kept is None else replace(kept, folder=output_path(kept.folder) / "choice")
         model.fit(split.train, show_progress, callback, valid=split.valid, **more | {"checkpoint": choice})
     return type(model)(**model.chosen_params()).fit(split.refit, show_progress, callback, **more)

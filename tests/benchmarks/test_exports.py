@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from benchmarks import exports
+from benchmarks.speed import exports
 from recvae import MultDAE
 
 

@@ -7,11 +7,11 @@ import sys
 import numpy as np
 import pytest
 
-from benchmarks import family
 from benchmarks.__main__ import main
-from benchmarks.family import Family, case, ials, models_of, run_family, seeds_of
-from benchmarks.family.pool import Result, by_user, pool
-from benchmarks.table import family_table
+from benchmarks.accuracy import family
+from benchmarks.accuracy.family import Family, case, ials, models_of, run_family, seeds_of
+from benchmarks.accuracy.family.pool import Result, by_user, pool
+from benchmarks.pages.tables import family_table
 from recvae import evaluate, per_user_split
 from recvae.benchmark.grids import CANDIDATES
 from recvae.datasets.sample import make_sample

@@ -6,10 +6,10 @@ from xml.etree import ElementTree
 
 import pytest
 
-from benchmarks.figures import FIGURES, FOLDER, draw_figures
-from benchmarks.figures.family import label_side
-from benchmarks.pages import pages
-from benchmarks.table import RESULTS
+from benchmarks.pages.figures import FIGURES, FOLDER, draw_figures
+from benchmarks.pages.figures.family import label_side
+from benchmarks.pages.fill import pages
+from benchmarks.pages.tables import RESULTS
 
 
 @pytest.fixture(scope="module")

@@ -9,11 +9,11 @@ from scipy import sparse
 
 import recvae
 from benchmarks.__main__ import main
-from benchmarks.fractal import LEAST, block_row, expand, fractal_table, likeness, write_events
-from benchmarks.fractal.expansion import _kept, _shorter
-from benchmarks.fractal.files import read_events, scattered
-from benchmarks.fractal.kin import SIZE, find_kin
-from benchmarks.fractal.likeness import gini, singular_values, slope
+from benchmarks.scale.fractal import LEAST, block_row, expand, fractal_table, likeness, write_events
+from benchmarks.scale.fractal.expansion import _kept, _shorter
+from benchmarks.scale.fractal.files import read_events, scattered
+from benchmarks.scale.fractal.kin import SIZE, find_kin
+from benchmarks.scale.fractal.likeness import gini, singular_values, slope
 from recvae.errors import InvalidParameterError
 
 SIZES = (10_000, 2_000, 400_000)  # 4 x 4 blocks of the sample, those at the ends cut

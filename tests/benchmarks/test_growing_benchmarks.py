@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from benchmarks.cold import AMONG_ALL, AMONG_COLD, AUC, EVERYTHING, features, hide, measured
-from benchmarks.growing import grow
+from benchmarks.accuracy.cold import AMONG_ALL, AMONG_COLD, AUC, EVERYTHING, features, hide, measured
+from benchmarks.accuracy.growing import grow
 from recvae import load_dataset
 
 

@@ -8,9 +8,9 @@ from scipy import sparse
 from sklearn.metrics import roc_auc_score
 
 from benchmarks.__main__ import main
-from benchmarks.figures.exploration import plot_exploration
 from benchmarks.latent import anomaly, exploration, generation, whole_rows
 from benchmarks.latent.tables import anomaly_table, exploration_table, generation_table
+from benchmarks.pages.figures.exploration import plot_exploration
 from recvae import MultVAE, RecVAE
 
 TABLES = {"anomaly": anomaly_table, "generation": generation_table, "exploration": exploration_table}

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.pages import PLACE, TABLES, filled, pages
+from benchmarks.pages.fill import PLACE, TABLES, filled, pages
 
 
 @pytest.mark.parametrize("page", pages(), ids=lambda page: page.stem)

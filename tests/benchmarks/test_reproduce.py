@@ -5,7 +5,7 @@ import json
 import pytest
 
 from benchmarks.__main__ import main
-from benchmarks.reproduce import published_models, run_reproduce
+from benchmarks.accuracy.reproduce import published_models, run_reproduce
 from recvae import MultVAE, load_card
 from recvae.benchmark.grids import CANDIDATES
 from recvae.datasets.sample import make_sample

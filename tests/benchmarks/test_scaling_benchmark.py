@@ -8,16 +8,16 @@ import sys
 import numpy as np
 import pytest
 
-from benchmarks import scaling
-from benchmarks.scaling import measured, points, run_scaling
-from benchmarks.scaling.case import run, zipf
-from benchmarks.scaling.check import fit, foretold
-from benchmarks.scaling.costs import ADAM, Counts, Machine, Shape, distinct, memory, rows_of_a_rank, step, total
-from benchmarks.scaling.simulation import GB, GPU_BYTES, MODES, simulated, widest
-from benchmarks.scaling.tables import check_table, laws_table, model_table, rates_table
-from benchmarks.table import RESULTS
+from benchmarks.pages.tables import RESULTS
+from benchmarks.scale import scaling
+from benchmarks.scale.scaling import measured, points, run_scaling
+from benchmarks.scale.scaling.case import run, zipf
+from benchmarks.scale.scaling.check import fit, foretold
+from benchmarks.scale.scaling.costs import ADAM, Counts, Machine, Shape, distinct, memory, rows_of_a_rank, step, total
+from benchmarks.scale.scaling.simulation import GB, GPU_BYTES, MODES, simulated, widest
+from benchmarks.scale.scaling.tables import check_table, laws_table, model_table, rates_table
 from recvae import MultVAE
-from recvae.distributed.communicator import ALONE
+from recvae.distributed.communicator import SINGLE_PROCESS
 
 TINY = Shape(users=8, items=20, length=3, batch=4, hidden=2, latent=1, skew=0)  # 12 events, of which 6 are kept
 SAID = ("model_seconds", "model_own_seconds", "model_mib")
@@ -146,7 +146,7 @@ def test_a_quick_run_from_end_to_end(monkeypatch):
     monkeypatch.setattr(scaling, "POINTS", some)
     apart = scaling.measured
     monkeypatch.setattr(
-        scaling, "measured", lambda group: run(group, ALONE) if group[0]["ranks"] == 1 else apart(group)
+        scaling, "measured", lambda group: run(group, SINGLE_PROCESS) if group[0]["ranks"] == 1 else apart(group)
     )
     saved = []
     results = run_scaling(True, lambda found: saved.append(len(found["points"])))

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-import benchmarks.service as service
-from benchmarks.paired import MEASURE, _measure, _summary, paired_table, run_paired
-from benchmarks.signals import OLDER, Command, _left, _wrong_end, _wrong_output, run_signals, signals_table
+import benchmarks.scale.service as service
+from benchmarks.scale.signals import OLDER, Command, _left, _wrong_end, _wrong_output, run_signals, signals_table
+from benchmarks.speed.paired import MEASURE, _measure, _summary, paired_table, run_paired
 from recvae import EASE
 from recvae.models.baselines import ALS
 
@@ -61,8 +61,8 @@ pathlib.Path("tmp/x").unlink()
 
 
 def test_signals_are_sent_and_a_stopped_command_is_run_again(tmp_path, monkeypatch):
-    monkeypatch.setattr("benchmarks.signals.START", PROGRAM)
-    monkeypatch.setattr("benchmarks.signals._inputs", lambda folder: folder)
+    monkeypatch.setattr("benchmarks.scale.signals.START", PROGRAM)
+    monkeypatch.setattr("benchmarks.scale.signals._inputs", lambda folder: folder)
     out = tmp_path / "signals.json"
 
     def save(results):
@@ -105,7 +105,7 @@ def test_what_is_measured_of_a_checkout(card, tmp_path, monkeypatch, capsys):
 def test_two_checkouts_in_turns(tmp_path, monkeypatch):
     script = "import json, os; print(json.dumps({'from': os.environ['PYTHONPATH'] + '/x', 'seconds': {'fit': 1.0 + len("
     script += "os.environ['PYTHONPATH'].split('slow')) / 10}, 'digests': {'file': '1', 'lists': os.getcwd()}}))"
-    monkeypatch.setattr("benchmarks.paired.MEASURE", script)
+    monkeypatch.setattr("benchmarks.speed.paired.MEASURE", script)
     saved = []
     results = run_paired(tmp_path / "fast", tmp_path / "slow", 3, 1, saved.append)
     assert [one["first"] for one in results["rounds"]] == ["before", "after", "before"]
@@ -114,7 +114,7 @@ def test_two_checkouts_in_turns(tmp_path, monkeypatch):
     assert results["seconds"]["fit"]["ratio"] == pytest.approx(1.2 / 1.1)
     assert results["same"] == {"file": True, "lists": True}
     assert "| fit | 1.100 | 1.200 | 1.091 |" in paired_table(results)
-    monkeypatch.setattr("benchmarks.paired.MEASURE", 'print(\'{"from": "/elsewhere"}\')')
+    monkeypatch.setattr("benchmarks.speed.paired.MEASURE", 'print(\'{"from": "/elsewhere"}\')')
     with pytest.raises(SystemExit, match="imported from elsewhere"):
         _measure(tmp_path, [], 1, str(tmp_path))
 

@@ -6,15 +6,15 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-import benchmarks.shards
-from benchmarks.shards import run_shards, shards_table, write_raw
+import benchmarks.scale.shards
+from benchmarks.scale.shards import run_shards, shards_table, write_raw
 
 pytest.importorskip("duckdb")
 
 
 @pytest.mark.parametrize("text", [False, True])
 def test_raw_files(text, tmp_path, monkeypatch):
-    monkeypatch.setattr("benchmarks.shards.ROWS_OF_A_FILE", 3000)
+    monkeypatch.setattr("benchmarks.scale.shards.ROWS_OF_A_FILE", 3000)
     write_raw(tmp_path / "raw", 7000, text)
     assert len(list((tmp_path / "raw").glob("*.parquet"))) == 3
     table = pq.read_table(tmp_path / "raw")
@@ -36,7 +36,7 @@ def test_each_case(tmp_path, monkeypatch, capsys):
         exec(script, {})
         return json.loads(capsys.readouterr().out)
 
-    monkeypatch.setattr(benchmarks.shards, "_run", here)
+    monkeypatch.setattr(benchmarks.scale.shards, "_run", here)
     saved = []
     results = run_shards(20_000, tmp_path, lambda found: saved.append(len(found["cases"])))
     assert saved == [1, 2, 3]

@@ -2,8 +2,8 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 
-from benchmarks.bulk import write_drawn
-from benchmarks.synthetic import synthetic
+from benchmarks.scale.bulk import write_drawn
+from benchmarks.speed.synthetic import synthetic
 from recvae import Interactions
 from recvae.datasets.sample import make_sample
 

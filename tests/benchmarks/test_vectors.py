@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from benchmarks import vectors
+from benchmarks.speed import vectors
 from recvae.errors import InvalidParameterError
 
 

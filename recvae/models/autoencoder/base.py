@@ -1,7 +1,7 @@
 """The base of models that are one VAE network: hyper-parameters, training, files, scores.
 
-A model defines `_network` and, where it differs, `_beta` (the weight of the KL term) and `_phases` (what is trained in an
-epoch).
+A model defines `_network` and, where they differ, `_beta` (the weight of the KL term) and `_phases` (the parts that
+are trained in an epoch).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from torch import Tensor
 from recvae.data.batches import DeviceRows
 from recvae.data.shards import Shards
 from recvae.data.splits import Holdout
-from recvae.distributed.communicator import current
+from recvae.distributed.communicator import current_communicator
 from recvae.errors import InvalidParameterError, NotEnoughMemoryError, NotFittedError
 from recvae.models.autoencoder.embeddings import (
     BIASES,
@@ -44,7 +44,7 @@ from recvae.models.autoencoder.scoring import (
     network_scorer,
     network_scores,
     rows_on_device,
-    validation_metric,
+    validation_score,
 )
 from recvae.models.base import FitRun, Recommender
 from recvae.models.base.explain import by_leaving_out
@@ -60,13 +60,13 @@ from recvae.nn.growing import ItemVectors, enlarged, item_vectors
 from recvae.nn.layers import initialize
 from recvae.nn.likelihood import IMPLS, UNOBSERVED
 from recvae.nn.products import PRECISIONS
-from recvae.nn.sharded import initialize_slices, shard, whole_state_dict
+from recvae.nn.sharded import full_state_dict, initialize_sharded, shard
 from recvae.nn.vae import Likelihood
-from recvae.training.callbacks import Callback, Epoch, listeners
+from recvae.training.callbacks import Callback, Epoch, as_callbacks
 from recvae.training.checkpoint import digest_rows, kept
 from recvae.training.checkpoint_state import Size
 from recvae.training.loop import WHOLE, Phase, Plan, State, best_epoch, train
-from recvae.training.parallel import SHARED, Team
+from recvae.training.parallel import STRATEGIES, ParallelStrategy
 from recvae.training.progress import Live
 from recvae.utils.device import find_device
 from recvae.utils.topk import Scorer
@@ -108,11 +108,11 @@ class Autoencoder(Recommender):
         optional=True,
         search=[None, 50, 100, 200, 500],
     )
-    ranks_share: str = hyper(
-        "users",
-        'in a training by several processes: each has some "users" of a batch, or some "items" of the tables, where '
-        "these do not fit one",
-        choices=SHARED,
+    parallel: str = hyper(
+        "data",
+        'how several processes train together: "data" parallel, each computes some users of every batch; "tensor" '
+        "parallel, each holds the rows of some items of the two embedding tables, which need not fit in one process",
+        choices=STRATEGIES,
         run_option=True,
     )
     device: str = hyper("auto", 'torch device; "auto" takes a GPU if there is one', run_option=True)
@@ -154,9 +154,9 @@ class Autoencoder(Recommender):
     network_: VAE = fitted()
     plan_: MemoryPlan = fitted()  # of the fit; not in files
     history_: list[Epoch] = fitted()
-    goes_on = True
-    reads_shards = True
-    validates = "ndcg@100"
+    resumable = True
+    out_of_core = True
+    validation_metric = "ndcg@100"
 
     @abstractmethod
     def _network(self, n_items: int) -> VAE:
@@ -216,7 +216,7 @@ class Autoencoder(Recommender):
         self, rows: sparse.csr_matrix | Shards, validated: bool, extras_allocated: bool = False
     ) -> MemoryPlan:
         n_users, n_items = rows.shape
-        team = self._team()
+        strategy = self._strategy()
         sizes = DataSizes(
             users=n_users,
             items=n_items,
@@ -224,17 +224,17 @@ class Autoencoder(Recommender):
             batch=self._batch_size(n_users),
             on_disk=isinstance(rows, Shards),
             validated=validated,
-            tensor_ranks=team.world.size if team.by_items else 1,
-            data_ranks=team.of_users.size,
+            tensor_ranks=strategy.communicator.size if strategy.tensor_parallel else 1,
+            data_ranks=strategy.data_parallel_group.size,
             extras_allocated=extras_allocated,
         )
-        plan: MemoryPlan = team.world.broadcast(plan_memory(self, sizes, find_device(self.device)))
+        plan: MemoryPlan = strategy.communicator.broadcast(plan_memory(self, sizes, find_device(self.device)))
         return plan
 
-    def _team(self) -> Team:
+    def _strategy(self) -> ParallelStrategy:
         """The ranks that train this model, in a `joined` block."""
-        world = current()
-        return Team(world, self.ranks_share == "items" and world.size > 1)
+        communicator = current_communicator()
+        return ParallelStrategy(communicator, self.parallel == "tensor" and communicator.size > 1)
 
     def _batch_size(self, n_users: int) -> int:
         return int(self.batch_size or min(500, -(-n_users // 20)))
@@ -279,23 +279,22 @@ class Autoencoder(Recommender):
         return (WHOLE,)
 
     def _fit(self, rows: sparse.csr_matrix | Shards, run: FitRun) -> dict[str, Any]:
-        team, found = self._team(), self._checked_plan(rows, run.valid is not None)
-        if team.by_items and found.impl != "exact":
+        strategy, found = self._strategy(), self._checked_plan(rows, run.valid is not None)
+        if strategy.tensor_parallel and found.impl != "exact":
             raise InvalidParameterError(
-                f'Expected impl="exact" where ranks share out the items, got {found.impl!r}: take that, or '
-                f'ranks_share="users".'
+                f'Expected impl="exact" in tensor parallel training, got {found.impl!r}: take that, or parallel="data".'
             )
         state = self._untrained(rows.shape[1], found.impl == "sampled")
         if self.item_biases == "popularity" or (self.item_biases == "auto" and found.impl == "sampled"):
             init_biases_by_popularity(state.network, item_counts(rows), self.likelihood)
         plan = self._plan(rows, self.epochs, self._beta, found.impl)
-        plan = replace(plan, stop_after=self.stop_after, patience=self.patience, part=run.part, team=team)
+        plan = replace(plan, stop_after=self.stop_after, patience=self.patience, part=run.part, strategy=strategy)
         if run.valid is not None:
             plan = replace(
-                plan, validate=partial(validation_metric, state.network, run.valid, run.values, self.validates)
+                plan, validate=partial(validation_score, state.network, run.valid, run.values, self.validation_metric)
             )
         history = self._train(state, rows, plan, run)
-        whole = _settled(self._whole(state.network, rows.shape[1], team))
+        whole = _settled(self._whole(state.network, rows.shape[1], strategy))
         return {"network_": whole, "history_": history, "plan_": found}
 
     def _learn_on(self, rows: sparse.csr_matrix, epochs: int | None, run: FitRun) -> dict[str, Any]:
@@ -346,15 +345,15 @@ class Autoencoder(Recommender):
         """Through the loop, for those who listen, from where it was if it was stopped."""
         n_users, title = rows.shape[0], type(self).__name__ + ("" if run.part == "network" else f" ({run.part})")
         users = n_users * len(plan.passes)
-        team, identity = plan.team, cache(partial(self._identity, rows, plan, run))
-        if team.world.size > 1:
+        strategy, identity = plan.strategy, cache(partial(self._identity, rows, plan, run))
+        if strategy.communicator.size > 1:
             for name, value in identity().items():
-                team.world.agree(name, json.dumps(value))
-        show = run.show_progress and team.world.is_writer
-        with Live(title, plan.last, plan.steps(n_users), users, self.validates, show) as live:
-            heard = [live, *_as_implicit(run), *run.callbacks] if team.world.is_writer else []
+                strategy.communicator.assert_same_on_all_ranks(name, json.dumps(value))
+        show = run.show_progress and strategy.communicator.is_main_process
+        with Live(title, plan.last, plan.steps(n_users), users, self.validation_metric, show) as live:
+            heard = [live, *_as_implicit(run), *run.callbacks] if strategy.communicator.is_main_process else []
             size = Size(n_users, plan.last, plan.steps(n_users))
-            with kept(run.checkpoint, run.part, identity, state, team, size) as saver:
+            with kept(run.checkpoint, run.part, identity, state, strategy, size) as saver:
                 return train(state, rows_on_device(rows, state.device), plan, heard, saver)
 
     def _identity(self, rows: sparse.csr_matrix | Shards, plan: Plan, run: FitRun) -> dict[str, Any]:
@@ -373,24 +372,24 @@ class Autoencoder(Recommender):
 
     def _untrained(self, n_items: int, by_sampling: bool = False) -> State:
         """What training starts from, on the model's device."""
-        team, device = self._team(), find_device(self.device)
-        if not team.by_items:
+        strategy, device = self._strategy(), find_device(self.device)
+        if not strategy.tensor_parallel:
             state = self._ready(self._built(n_items).to(device), by_sampling)
             initialize(state.network, state.seed)
             return state
         with torch.device("meta"):  # no rank has to hold the whole
-            network = shard(self._built(n_items), team.world).to_empty(device=device)
+            network = shard(self._built(n_items), strategy.communicator).to_empty(device=device)
         if self.tables == "tied":
             tie(network)
         state = self._ready(network, by_sampling)
-        initialize_slices(network, state.seed)
+        initialize_sharded(network, state.seed)
         return state
 
-    def _whole(self, network: VAE, n_items: int, team: Team) -> VAE:
+    def _whole(self, network: VAE, n_items: int, strategy: ParallelStrategy) -> VAE:
         """The network with the rows of all ranks, on the host."""
-        if not team.by_items:
+        if not strategy.tensor_parallel:
             return network
-        tensors = whole_state_dict(network)
+        tensors = full_state_dict(network)
         with torch.device("meta"):
             whole = self._built(n_items)
         whole.load_state_dict(tensors, assign=True)
@@ -400,7 +399,11 @@ class Autoencoder(Recommender):
 
     def _ready(self, network: VAE, by_sampling: bool = False) -> State:
         """A network with optimizers and a seed, fresh."""
-        seed = current().broadcast(secrets.randbits(32)) if self.random_state is None else int(self.random_state)
+        seed = (
+            current_communicator().broadcast(secrets.randbits(32))
+            if self.random_state is None
+            else int(self.random_state)
+        )
         rates = self.learning_rate, self.weight_decay, self.table_rate
         return State(network, optimizers(network, by_sampling, *rates), seed)
 
@@ -447,4 +450,4 @@ def _as_implicit(run: FitRun) -> list[Callback]:
     call = run.callback
     if call is None or run.part != "network":
         return []
-    return listeners([lambda epoch: call(epoch.epoch - 1, epoch.seconds, epoch.loss)])
+    return as_callbacks([lambda epoch: call(epoch.epoch - 1, epoch.seconds, epoch.loss)])

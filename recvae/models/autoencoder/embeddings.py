@@ -16,7 +16,7 @@ from recvae.errors import InvalidParameterError
 from recvae.nn import VAE
 from recvae.nn.growing import ItemVectors
 from recvae.nn.rowwise_adam import RowwiseAdam
-from recvae.nn.sharded import slices
+from recvae.nn.sharded import sharded_parameters
 
 TABLES = ("separate", "tied")
 BIASES = ("auto", "normal", "popularity")
@@ -86,7 +86,7 @@ def init_biases_by_popularity(network: VAE, counts: NDArray[np.int64], likelihoo
         raise InvalidParameterError(
             f'Expected the multinomial likelihood for item_biases="popularity", got {likelihood!r}; take "normal".'
         )
-    biases, shard = np.log1p(counts), slices(network).get("decoder.bias")
+    biases, shard = np.log1p(counts), sharded_parameters(network).get("decoder.bias")
     rows_of_rank = slice(None) if shard is None else slice(shard.start, shard.stop)
     with torch.no_grad():
         network.decoder.bias.copy_(torch.from_numpy(biases - biases.mean())[rows_of_rank])

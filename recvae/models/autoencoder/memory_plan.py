@@ -208,7 +208,7 @@ def _possible_changes(model: Any, plan: MemoryPlan) -> list[tuple[str, dict[str,
     widths = {name: params[name] for name in ("hidden_dims", "hidden_dim", "latent_dim") if params.get(name)}
     half = {name: _half(width) for name, width in widths.items()}
     changes.append((", ".join(f"{name}={width}" for name, width in half.items()), half, sizes))
-    if type(model).reads_shards and not sizes.on_disk:
+    if type(model).out_of_core and not sizes.on_disk:
         changes.append(("shards on disk (recvae shard)", {}, replace(sizes, on_disk=True)))
     return changes
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from recvae.models.autoencoder.scoring import network_scores
 from recvae.nn import VAE
 from recvae.nn.growing import ItemVectors, enlarged, item_vectors, mean_where_unknown
-from recvae.utils.memory import require
+from recvae.utils.memory import require_memory
 from recvae.utils.topk import top_k
 
 NEIGHBOURS = 20  # old items of which a new item's vector is the mean
@@ -107,7 +107,7 @@ def extend_linear_weights(
         off_diagonal = grown.row != grown.col
         cells = (grown.data[off_diagonal], (grown.row[off_diagonal], grown.col[off_diagonal]))
         return sparse.csr_matrix(cells, shape=(n_all, n_all))
-    require(4 * n_all**2, f"the {n_all:,} x {n_all:,} weights of items on items", 'form="sparse"')
+    require_memory(4 * n_all**2, f"the {n_all:,} x {n_all:,} weights of items on items", 'form="sparse"')
     dense = np.zeros((n_all, n_all), dtype=np.float32)
     dense[:n_items, :n_items] = weights.numpy()
     dense[n_items:, :n_items] = neighbours @ dense[:n_items, :n_items]
@@ -169,7 +169,9 @@ def ridge(old: ItemVectors, features: sparse.csr_matrix) -> tuple[ItemVectors, I
     """
     n_items, width = old.first.shape
     known, new = features[:n_items], features[n_items:]
-    require(32 * n_items * features.shape[1], f"{n_items:,} items x {features.shape[1]:,} features", "fewer features")
+    require_memory(
+        32 * n_items * features.shape[1], f"{n_items:,} items x {features.shape[1]:,} features", "fewer features"
+    )
     mean = np.asarray(known.mean(axis=0)).ravel()
     basis, sizes, axes = svd(known.toarray() - mean, full_matrices=False, overwrite_a=True)  # (I, R), (R,), (R, F)
     nonzero = sizes > 1e-9 * np.linalg.norm(known.data)  # smaller ones are rounding errors

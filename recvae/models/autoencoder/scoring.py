@@ -64,7 +64,7 @@ def network_scorer(network: VAE, n_users: int) -> Scorer:
     return score
 
 
-def validation_metric(network: VAE, valid: Holdout, values: str, metric: str) -> float:
+def validation_score(network: VAE, valid: Holdout, values: str, metric: str) -> float:
     """The mean of a metric over validation users. values : how values are read, as in training"""
 
     def ranker(_: NDArray[np.int64], rows: sparse.csr_matrix, N: int) -> NDArray[np.int32]:

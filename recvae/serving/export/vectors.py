@@ -18,12 +18,26 @@ from recvae.serving.export.program import check_network, check_scores
 
 
 def item_vectors(model: Any) -> NDArray[np.float32]:
-    """The rows of the output layer, each with the item's bias at its end. -> (I, H + 1)
+    """The rows of the output layer, each with the item's bias as its last number.
 
     The score of an item for a user is the inner product with the user's row of `user_vectors`.
 
-    Raises NotFittedError, InvalidTypeError, and NotSupportedError for models whose scores are no such products of few
-    dimensions: HybridVAE, linear models, those of other libraries.
+    Parameters
+    ----------
+    model : Recommender
+        A fitted model of a network.
+
+    Returns
+    -------
+    numpy.ndarray
+        (I, H + 1) float32.
+
+    Raises
+    ------
+    NotFittedError, InvalidTypeError
+        If it is not a fitted model.
+    NotSupportedError
+        If scores are not inner products in few dimensions: HybridVAE, linear models, those of other libraries.
     """
     fitted = _check_vectors(model)
     weight, bias = (part.detach().cpu() for part in fitted.network_.decoder.output)
@@ -33,11 +47,26 @@ def item_vectors(model: Any) -> NDArray[np.float32]:
 
 
 def user_vectors(model: Any, user_items: Any) -> NDArray[np.float32]:
-    """The decoder's last hidden state for each row, with a 1 at its end. -> (B, H + 1)
+    """The decoder's last hidden state for each row, with a 1 as its last number.
 
-    user_items : csr_matrix or csr_array with a row for each user, over the items of training
+    Parameters
+    ----------
+    model : Recommender
+        A fitted model of a network.
+    user_items : csr_matrix or csr_array
+        (B, I), a row for each user, over the items of training.
 
-    Raises as `item_vectors` does, and InvalidTypeError or InvalidDataError for rows that do not fit.
+    Returns
+    -------
+    numpy.ndarray
+        (B, H + 1) float32.
+
+    Raises
+    ------
+    NotFittedError, NotSupportedError
+        As `item_vectors`.
+    InvalidTypeError, InvalidDataError
+        If rows do not fit.
     """
     fitted = _check_vectors(model)
     rows = transform_values(check_rows(user_items, fitted.n_items_), fitted.values_)

@@ -1,0 +1,1 @@
+"""Accuracy against references, papers and tuned baselines."""

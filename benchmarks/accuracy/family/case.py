@@ -1,0 +1,95 @@
+"""One model on one split, in a process of its own so that its time and memory are its own: a job in, files out."""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.accuracy.family.ials import GRID, run_ials
+from recvae.benchmark.grids import candidates
+from recvae.benchmark.results import json_bytes
+from recvae.benchmark.run import METRICS, Task, run_model
+from recvae.data.splits import Holdout, Split
+from recvae.datasets.card import load_card
+from recvae.datasets.load import load_split
+from recvae.errors import MissingDependencyError, UnknownUsersError
+from recvae.evaluation.evaluate import Evaluation
+from recvae.models.base.params import get_params
+from recvae.utils.files import write_whole
+
+IALS = "iALS"  # irspack's, which is no model of this package
+
+
+def run(job: dict[str, Any]) -> None:
+    """Choose, fit and evaluate. Writes the values of each user to `job["values"]`, then what was done to `job["done"]`.
+
+    job : {"dataset", "data_home", "split_seed", "users": "test" | "valid", "model", "python": of iALS' environment,
+        "values": .npz, "done": .json}. A model that cannot be had here is {"absent": why}.
+    """
+    protocol = load_card(job["dataset"]).protocol
+    metrics, main = list(dict.fromkeys([*METRICS, *protocol.metrics])), protocol.metrics[-1]
+    split = load_split(job["dataset"], job["data_home"], seed=job["split_seed"], show_progress=False)
+    split = split if job["users"] == "test" else development(split)
+    try:
+        if job["model"] == IALS:
+            evaluation, about = run_ials(Path(job["python"]), split, metrics, main)
+            about["peak_memory_mib"] = (
+                resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**10
+            )  # Linux counts KiB
+        else:
+            task = Task(split, metrics, main, range(1), False, lambda _: None)
+            runs = run_model(job["model"], candidates(job["model"], {}), task)
+            evaluation, about = runs.runs[0].evaluation, runs.row(job["model"])
+    except (MissingDependencyError, UnknownUsersError) as error:
+        write_whole(Path(job["done"]), json_bytes({"absent": str(error)}))
+        return
+    about["grid"] = grid(job["model"])
+    _write_values(Path(job["values"]), evaluation)
+    shape = {"train_users": split.train.n_users, "items": split.train.n_items, "test_users": len(evaluation.users)}
+    write_whole(Path(job["done"]), json_bytes(about | {"data": shape}))  # last: who finds it finds all
+
+
+def grid(model: str) -> list[dict[str, Any]]:
+    """The settings that a model chooses from, as JSON has them."""
+    settings = GRID if model == IALS else [get_params(candidate) for candidate in candidates(model, {})]
+    found: list[dict[str, Any]] = json.loads(json.dumps(settings))
+    return found
+
+
+def development(split: Split) -> Split:
+    """Of the validation users one half to choose by, and the other half in the place of the test users.
+
+    The users of the test are not touched. Validation users of a `given` or other split of known users are training
+    users; then the half that is measured is, too.
+    """
+    places = np.arange(len(split.valid.users))
+    return Split(split.train, _part(split.valid, places[::2]), _part(split.valid, places[1::2]))
+
+
+def _part(holdout: Holdout, rows: NDArray[np.int64]) -> Holdout:
+    known = None if holdout.train_rows is None else holdout.train_rows[rows]
+    return replace(
+        holdout,
+        fold_in=holdout.fold_in[rows],
+        held_out=holdout.held_out[rows],
+        users=holdout.users[rows],
+        train_rows=known,
+    )
+
+
+def _write_values(path: Path, evaluation: Evaluation) -> None:
+    part = path.with_suffix(".part.npz")
+    arrays: dict[str, Any] = {name: metric.values for name, metric in evaluation.items()}
+    np.savez(part, users=evaluation.users.astype(str), **arrays)
+    part.replace(path)
+
+
+if __name__ == "__main__":
+    run(json.loads(sys.argv[1]))

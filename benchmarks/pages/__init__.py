@@ -1,0 +1,1 @@
+"""Tables and pictures of the README and the guide, made from the recorded results."""

@@ -1,0 +1,1 @@
+"""Large data, many processes, services, stops and signals."""

@@ -1,0 +1,140 @@
+"""One model by one, two and four processes: how far weights and losses are apart, and what becomes of a stopped run."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import recvae
+from benchmarks.pages.markdown import markdown
+from benchmarks.speed import machine
+from recvae.models.base.params import parameters
+from recvae.training.callbacks import Callback
+from recvae.training.loop import State
+
+SETTINGS: dict[str, Any] = {"hidden_dims": (128,), "latent_dim": 64, "batch_size": 500, "random_state": 0}
+LONG, SHORT = 5, 2  # epochs of ten steps, in float64 and in float32
+# how the likelihood is computed and what ranks share out
+CASES: dict[str, dict[str, Any]] = {
+    "dense": {"impl": "dense"},
+    "exact": {"impl": "exact"},
+    "exact, items shared out": {"impl": "exact", "parallel": "tensor"},
+    "sampled": {"impl": "sampled", "candidates": 500},
+}
+
+
+@parameters
+class Precise(recvae.MultVAE):
+    """A Mult-VAE in float64."""
+
+    def _untrained(self, n_items: int, by_sampling: bool = False) -> State:
+        state = super()._untrained(n_items, by_sampling)
+        state.network.double()
+        return state
+
+
+class StopError(Exception):
+    """The end that was asked for."""
+
+
+class StopAt(Callback):
+    """Ends a run in the middle of an epoch."""
+
+    def on_step_end(self, epoch: int, step: int) -> None:
+        if (epoch, step) == (3, 5):
+            raise StopError
+
+
+def run_ranks(data_home: Path | None) -> dict[str, Any]:
+    """Each number of processes, one after the other. -> for JSON"""
+    with tempfile.TemporaryDirectory() as place:
+        for size in (1, 2, 4):
+            _start(size, "all", place, data_home)
+        found = {size: torch.load(f"{place}/{size}.pt", weights_only=True) for size in (1, 2, 4)}
+        _start(4, "stop", place, data_home, ends_well=False)
+        _start(2, "go on", place, data_home)
+        gone_on = torch.load(f"{place}/gone-on.pt", weights_only=True)
+    cases = [
+        {"ranks": size, "case": name, "precision": precision} | _apart(found[1][key], found[size][key])
+        for size in (2, 4)
+        for key in found[1]
+        for name, precision in [key.rsplit(", ", 1)]
+    ]
+    resumed = {what: _apart(found[1]["exact, float64"], gone_on[what]) for what in gone_on}
+    return machine() | {"settings": SETTINGS, "epochs": [LONG, SHORT], "cases": cases, "4 to 2 ranks": resumed}
+
+
+def _start(size: int, what: str, place: str, data_home: Path | None, ends_well: bool = True) -> None:
+    command = [sys.executable, "-m", "benchmarks.scale.ranks", what, place, str(data_home or ""), str(size)]
+    if size > 1:
+        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(size)]
+        command = [sys.executable, *launcher, *command[1:]]
+    started = time.perf_counter()
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if (done.returncode == 0) != ends_well:
+        raise SystemExit(f"Expected {what} on {size} ranks to end otherwise:\n{done.stderr[-3000:]}")
+    print(f"{what} on {size}: {time.perf_counter() - started:.0f} s", file=sys.stderr, flush=True)
+
+
+def rank(what: str, place: str, home: str, size: str) -> None:
+    """What each process does."""
+    split = recvae.load_split("ml-1m", home or None)
+    with recvae.joined("cpu") as communicator:
+        found: dict[str, dict[str, Any]] = {}
+        if what == "all":
+            for name, case in CASES.items():
+                found[f"{name}, float64"] = _fit(Precise(**SETTINGS | case, epochs=LONG), split)
+                single = recvae.MultVAE(**SETTINGS | case, epochs=SHORT, precision="float32")
+                found[f"{name}, float32"] = _fit(single, split)
+        elif what == "stop":
+            keep = recvae.Checkpoint(f"{place}/kept", minutes=0)
+            Precise(**SETTINGS, epochs=LONG, impl="exact").fit(
+                split.train, False, callbacks=[StopAt()], checkpoint=keep
+            )
+        else:
+            model = Precise(**SETTINGS, epochs=LONG, impl="exact")
+            found["users"] = _fit(model, split, checkpoint=f"{place}/kept")
+        if communicator.is_main_process:
+            torch.save(found, f"{place}/{'gone-on' if what == 'go on' else size}.pt")
+
+
+def _fit(model: recvae.MultVAE, split: recvae.Split, **options: Any) -> dict[str, Any]:
+    model.fit(split.train, False, **options)
+    weights = torch.cat([parameter.detach().flatten() for parameter in model.network_.parameters()])
+    return {"weights": weights, "losses": [epoch.loss for epoch in model.history_]}
+
+
+def _apart(one: dict[str, Any], other: dict[str, Any]) -> dict[str, float]:
+    """Largest difference of weights, that of the whole relative to its length, and of losses relatively."""
+    first, second = one["weights"].double(), other["weights"].double()
+    losses = np.array(one["losses"]), np.array(other["losses"])
+    return {
+        "weights": float((first - second).abs().max()),
+        "weights_relative": float((first - second).norm() / first.norm()),
+        "losses_relative": float(np.abs(losses[1] / losses[0] - 1).max()),
+    }
+
+
+def ranks_table(results: dict[str, Any]) -> str:
+    """What was found, as Markdown."""
+    rows = [["processes", "likelihood", "precision", "weights, largest difference", "relative", "loss, relative"]]
+    for case in results["cases"]:
+        figures = [f"{case[name]:.1e}" for name in ("weights", "weights_relative", "losses_relative")]
+        rows.append([str(case["ranks"]), case["case"], case["precision"], *figures])
+    gone_on = results["4 to 2 ranks"]["users"]
+    figures = [f"{gone_on[name]:.1e}" for name in ("weights", "weights_relative", "losses_relative")]
+    rows.append(["4, stopped, then 2", "exact", "float64", *figures])
+    return markdown(rows)
+
+
+if __name__ == "__main__":
+    rank(*sys.argv[1:])
