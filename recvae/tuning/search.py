@@ -19,13 +19,22 @@ from recvae.errors import (
     MissingDependencyError,
     RecvaeError,
     TrainingError,
-    UnknownNameError,
     UnknownUsersError,
 )
 from recvae.evaluation.evaluate import evaluate
 from recvae.evaluation.metrics import parse_metric
 from recvae.models.base import Recommender
-from recvae.models.base.params import check_params, get_params, param_text, search_space
+from recvae.models.base.params import (
+    check_params,
+    file_keys,
+    flat_params,
+    get_params,
+    options,
+    param_text,
+    search_space,
+    unknown_param,
+    with_params,
+)
 from recvae.models.base.spaces import Space
 from recvae.training.callbacks import Epoch
 from recvae.tuning.study import Study, Trial, open_study
@@ -76,12 +85,11 @@ class Tuned:
 
 @dataclass(frozen=True)
 class Task:
-    """What is the same for all trials: the settings, of which those that are searched for are where it begins."""
+    """What is the same for all trials. The first trial is `model` as it is; the others differ in what `space` has."""
 
-    model: type[Recommender]
+    model: Recommender
     split: Split
     metric: str
-    settings: dict[str, Any]
     fixed: dict[str, Any]
     space: dict[str, Space]
 
@@ -158,7 +166,7 @@ def tune(
     if timeout is not None and not timeout > 0:
         raise InvalidParameterError(f"Expected timeout to be a number of seconds above 0, got {timeout!r}.")
     task = _task(model, split, metric, dict(fixed or {}), seed)
-    with open_study(study, name or model.__name__, _asked(task), task.space, seed) as opened:
+    with open_study(study, name or model.__name__, _asked(task), task.space, file_keys(model), seed) as opened:
         _search(opened, task, trials, timeout, show_progress, log)
         return _tuned(opened, task)
 
@@ -166,27 +174,27 @@ def tune(
 def _task(model: type[Recommender], split: Split, metric: str, fixed: dict[str, Any], seed: int) -> Task:
     if not (isinstance(model, type) and issubclass(model, Recommender)):
         raise InvalidTypeError(f"Expected a class of models such as MultVAE, got {model!r}.")
-    settings = get_params(model())
     for param in fixed:
-        if param not in settings:
-            raise UnknownNameError.among(f"hyper-parameter of {model.__name__}", param, settings)
+        if param not in get_params(model(), deep=True):
+            raise unknown_param(param, model)
     space = {param: where for param, where in search_space(model).items() if param not in fixed}
     if not space:
         raise InvalidParameterError(
             f"Expected a hyper-parameter to search for, got {model.__name__}, where none has a space or all are fixed."
         )
-    seeded = {"random_state": seed} if "random_state" in settings else {}
-    settings |= seeded | fixed
-    check_params(model(**settings))  # once, where it would else fail in each trial
-    return Task(model, split, metric, settings, fixed, space)
+    seeded = {"random_state": seed} if "random_state" in options(model) else {}
+    first = with_params(model(), seeded | fixed)
+    check_params(first)  # here, or every trial would fail with the same error
+    return Task(first, split, metric, fixed, space)
 
 
 def _asked(task: Task) -> dict[str, str]:
-    """The search in words, by which its study is known again."""
-    same = get_params(task.model(**task.settings), run_options=False)
-    shared = {param: f"fixed at {param_text(value)}" for param, value in same.items()}
-    spaces = {param: f"searched in {where}" for param, where in task.space.items()}
-    return {"model": task.model.__name__, "metric": task.metric, "data": _fingerprint(task.split)} | shared | spaces
+    """The search in words, by which its study is recognised when it is resumed; by the keys of files."""
+    keys, same = file_keys(task.model), flat_params(task.model, run_options=False)
+    shared = {key: f"fixed at {param_text(value)}" for key, value in same.items()}
+    spaces = {keys[param]: f"searched in {where}" for param, where in task.space.items()}
+    about = {"model": type(task.model).__name__, "metric": task.metric, "data": _fingerprint(task.split)}
+    return about | shared | spaces
 
 
 def _fingerprint(split: Split) -> str:
@@ -204,7 +212,7 @@ def _search(
     """Trials until there are so many, or no time is left."""
     started, done = time.monotonic(), study.trials()
     with bar(show_progress) as progress:
-        shown = progress.add_task(f"tuning {task.model.__name__}", total=trials, completed=len(done), note="")
+        shown = progress.add_task(f"tuning {type(task.model).__name__}", total=trials, completed=len(done), note="")
         while len(done) < trials and (not done or timeout is None or time.monotonic() - started < timeout):
             _try(study, task)
             done = study.trials()
@@ -215,8 +223,9 @@ def _search(
 
 def _try(study: Study, task: Task) -> None:
     """One trial, from its proposal to its end."""
-    trial, params = study.ask({param: task.settings[param] for param in task.space})
-    model = task.model(**task.settings | params)
+    defaults = get_params(task.model, deep=True)
+    trial, params = study.ask({param: defaults[param] for param in task.space})
+    model = with_params(task.model, params)
 
     def watch(epoch: Epoch) -> None:
         if epoch.valid is None or epoch.part != "network":
@@ -256,7 +265,7 @@ def _tuned(study: Study, task: Task) -> Tuned:
         )
     value, best = max(complete, key=lambda pair: pair[0])
     return Tuned(
-        task.model(**task.settings | best.params),
+        with_params(task.model, best.params),
         best.params | task.fixed,
         value,
         task.metric,

@@ -13,7 +13,7 @@ import numpy as np
 from recvae.data.splits import Split
 from recvae.evaluation.evaluate import evaluate
 from recvae.models.base import Callbacks, FitCallback, Recommender
-from recvae.models.base.params import get_params
+from recvae.models.base.params import get_params, options, with_params
 from recvae.training.checkpoint import Checkpoint, as_checkpoint
 from recvae.utils.paths import output_path
 from recvae.utils.progress import track
@@ -36,8 +36,7 @@ def choose(
         return Choice(get_params(candidates[0]), 1, 0.0)
     scores, started = [], time.perf_counter()
     for candidate in track(candidates, f"choosing among {len(candidates)} settings", show_progress):
-        settings = get_params(candidate)
-        trial = type(candidate)(**settings | ({"random_state": 0} if "random_state" in settings else {}))
+        trial = with_params(candidate, {"random_state": 0} if "random_state" in options(candidate) else {})
         trial.fit(split.train, show_progress=False, valid=split.valid)
         scores.append(evaluate(trial, split.valid, [metric])[metric].mean)
     best = candidates[int(np.argmax(scores))]

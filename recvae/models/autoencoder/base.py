@@ -49,19 +49,18 @@ from recvae.models.autoencoder.scoring import (
 from recvae.models.base import FitRun, Recommender
 from recvae.models.base.explain import by_leaving_out
 from recvae.models.base.model_file import fill
-from recvae.models.base.params import check_params, fitted, get_params, hyper, parameters
+from recvae.models.base.params import check_params, fitted, flat_params, hyper, parameters
 from recvae.models.base.similar import cosines
 from recvae.models.base.spaces import log
 from recvae.models.base.state import reads
-from recvae.nn import LIKELIHOODS, VAE
+from recvae.nn import VAE
 from recvae.nn.candidates import SAMPLERS
 from recvae.nn.candidates import sampler as make_sampler
 from recvae.nn.growing import ItemVectors, enlarged, item_vectors
 from recvae.nn.layers import initialize
-from recvae.nn.likelihood import IMPLS, UNOBSERVED
+from recvae.nn.likelihood import FAMILIES, UNOBSERVED, Likelihood, Options, nll
 from recvae.nn.products import PRECISIONS
 from recvae.nn.sharded import full_state_dict, initialize_sharded, shard
-from recvae.nn.vae import Likelihood
 from recvae.training.callbacks import Callback, Epoch, as_callbacks
 from recvae.training.checkpoint import digest_rows, kept
 from recvae.training.checkpoint_state import Size
@@ -77,12 +76,12 @@ from recvae.version import __version__
 class Autoencoder(Recommender):
     """Base of models that are one `VAE` network trained by Adam. `history_` (not saved) tells how it went."""
 
-    likelihood: str = hyper("multinomial", "distribution of a row, given z", choices=tuple(LIKELIHOODS))
+    likelihood: str = hyper("multinomial", "distribution of a row, given z", choices=FAMILIES)
     impl: str = hyper(
         "auto",
         'how the likelihood is computed: "exact" looks at all items in each step, "sampled" at some that stand for '
         'them, "dense" is the textbook\'s; "auto" decides between the first two by the plan',
-        choices=IMPLS,
+        choices=("auto", "dense", "exact", "sampled"),
     )
     candidates: int = hyper(
         4096, "items that a sampled likelihood looks at in a step, besides those of the batch's users", low=1
@@ -241,10 +240,9 @@ class Autoencoder(Recommender):
 
     def _likelihood(self) -> Likelihood:
         """The likelihood of a row, its products in the precision asked for."""
-        options: dict[str, Any] = {"unobserved": self.unobserved} if self.likelihood == "gaussian" else {}
-        if self.impl == "dense":
-            options["impl"] = "dense"
-        return partial(LIKELIHOODS[self.likelihood], precision=self.precision, **options)
+        impl = "reference" if self.impl == "dense" else "auto"  # "sampled" for batches with candidates
+        options = Options(precision=self.precision, unobserved=self.unobserved)
+        return partial(nll, family=self.likelihood, impl=impl, options=options)
 
     @property
     def best_epoch_(self) -> int:
@@ -359,7 +357,7 @@ class Autoencoder(Recommender):
     def _identity(self, rows: sparse.csr_matrix | Shards, plan: Plan, run: FitRun) -> dict[str, Any]:
         """All that a training follows from, as JSON can hold it."""
         valid = None if run.valid is None else digest_rows(run.valid.fold_in, run.valid.held_out)
-        params = get_params(self, run_options=False)
+        params = flat_params(self, run_options=False)
         return {
             "recvae": __version__,
             "model": type(self).__name__,

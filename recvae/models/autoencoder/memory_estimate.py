@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from recvae.nn import VAE, Composite
-from recvae.nn.likelihood import BLOCK_BYTES
+from recvae.nn.likelihood import CHUNK_BYTES
 from recvae.nn.products import in_bfloat16
 from recvae.nn.rowwise_adam import BLOCK
 from recvae.utils.topk import BLOCK_BYTES as RANKED_BYTES
@@ -151,7 +151,7 @@ def _output_layer_bytes(network: VAE, impl: str, sizes: DataSizes, low_precision
     if impl == "dense":  # logits, log-softmax and dense rows, with gradients
         return 5 * 4 * sizes.batch * items
     row_bytes = (2 if low_precision else 4) * items
-    block = row_bytes * min(sizes.batch, max(1, BLOCK_BYTES // row_bytes))
+    block = row_bytes * min(sizes.batch, max(1, CHUNK_BYTES // row_bytes))
     copy = 2 * items * -(-(width + 2) // 32) * 32 if low_precision else 0
     unit_rows = 8 * items * width if network.decoder.temperature is not None else 0
     return block + copy + unit_rows

@@ -14,8 +14,8 @@ from recvae.data.shards import Shards, ShuffledRows
 from recvae.data.splits import Holdout
 from recvae.evaluation.evaluate import evaluate_ranker
 from recvae.nn import VAE
+from recvae.nn.bfloat16 import ScreenedLogits
 from recvae.nn.products import in_bfloat16
-from recvae.nn.rough import RoughLogits
 from recvae.nn.sharded import ShardedDecoder
 from recvae.utils.topk import Rough, Scorer, rank
 
@@ -55,7 +55,7 @@ def network_scorer(network: VAE, n_users: int) -> Scorer:
     # on a CPU only: a GPU may also accumulate in bfloat16, which the error bound does not cover
     if n_users < SCREENING_USERS or weight.device.type != "cpu" or not in_bfloat16("auto", weight.device):
         return lambda rows, _: network_scores(network, rows)
-    logits = RoughLogits(weight, bias)
+    logits = ScreenedLogits(weight, bias)
 
     def score(rows: sparse.csr_matrix, _: slice) -> Rough:
         with torch.no_grad():
