@@ -8,6 +8,7 @@ import time
 from dataclasses import asdict, astuple, replace
 from typing import Any
 
+import msgspec
 from rich.table import Table
 
 from recvae.benchmark.report import PAGE, check_page, print_results, write_page
@@ -224,7 +225,7 @@ def datasets(arguments: argparse.Namespace) -> None:
 
 def _facts(card: Card) -> dict[str, Any]:
     """What a script wants to know of a data set."""
-    counts = None if card.expected is None else asdict(card.expected)
+    counts = None if card.expected is None else msgspec.structs.asdict(card.expected)
     url = None if card.download is None else card.download.url
     facts = {"name": card.name, "title": card.title, "licence": card.licence, "homepage": card.homepage}
     return facts | {"expected": counts, "download": url, "split": card.protocol.split}
