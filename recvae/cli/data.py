@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import asdict, astuple
 from typing import TYPE_CHECKING, Any
 
 from recvae.cli.inputs import NEEDED, add_columns, add_data_home, path
@@ -49,7 +48,7 @@ def shard(arguments: argparse.Namespace) -> None:
     shards = write_shards(arguments.input, arguments.out, min_user=arguments.min_user or 0, **options)
     say(f"{shards.n_events:,} events of {shards.n_users:,} users on {shards.n_items:,} items are in {arguments.out}")
     if arguments.json:
-        about = {"folder": str(arguments.out), "shards": len(shards.pieces), "users": shards.n_users}
+        about = {"folder": str(arguments.out), "shards": len(shards.shard_files), "users": shards.n_users}
         about |= {"items": shards.n_items, "events": shards.n_events, "fingerprint": shards.fingerprint()}
         put(json_bytes(about).decode())
 
@@ -77,7 +76,7 @@ def datasets(arguments: argparse.Namespace) -> None:
     for name in ("name", "title", "users", "items", "events", "here", "from"):
         table.add_column(name, justify="right" if name in ("users", "items", "events") else "left", overflow="fold")
     for card in cards:
-        counts = [""] * 3 if card.expected is None else [f"{n:,}" for n in astuple(card.expected)]
+        counts = [f"{n:,}" for n in _counts(card).values()] or [""] * 3
         url = card.homepage if card.download is None else card.download.url
         table.add_row(card.name, card.title, *counts, "yes" if is_here[card.name] else "no", url)
     with printed() as console:
@@ -93,7 +92,12 @@ def datasets(arguments: argparse.Namespace) -> None:
 
 def _card_facts(card: Card) -> dict[str, Any]:
     """What the JSON says of a data set."""
-    counts = None if card.expected is None else asdict(card.expected)
     url = None if card.download is None else card.download.url
     facts = {"name": card.name, "title": card.title, "licence": card.licence, "homepage": card.homepage}
-    return facts | {"expected": counts, "download": url, "split": card.protocol.split}
+    return facts | {"expected": _counts(card) or None, "download": url, "split": card.protocol.split}
+
+
+def _counts(card: Card) -> dict[str, int]:
+    """Users, items and events of a data set, if its card has them."""
+    counts = card.expected
+    return {} if counts is None else {"users": counts.users, "items": counts.items, "events": counts.events}

@@ -82,7 +82,7 @@ def _train(
 ) -> None:
     from recvae.benchmark.results import json_bytes
     from recvae.data.interactions import Interactions
-    from recvae.models.autoencoder.planned import Planned
+    from recvae.models.autoencoder.base import Autoencoder
     from recvae.models.base.params import flat_params
     from recvae.tuning.selection import fit_split
 
@@ -107,7 +107,7 @@ def _train(
     if not communicator.is_main_process:
         return
     model.save(arguments.out)
-    if isinstance(model, Planned):
+    if isinstance(model, Autoencoder):
         say(f"{model.plan_.impl.capitalize()} likelihood: {model.plan_.why}")
     say(f"{type(model).__name__} written to {arguments.out}")
     if arguments.json:
@@ -143,9 +143,9 @@ def _valid_of(shards: Shards | None) -> Holdout | None:
 
 def _parallelism(model: Recommender) -> str:
     """How the ranks train together, "data" or "tensor". Raises NotSupportedError where there are no training steps."""
-    from recvae.models.autoencoder.planned import Planned
+    from recvae.models.autoencoder.base import Autoencoder
 
-    if not isinstance(model, Planned):
+    if not isinstance(model, Autoencoder):
         raise NotSupportedError(
             f"{type(model).__name__} is solved in one go, by one process: start it without torchrun."
         )
@@ -166,10 +166,10 @@ def plan_flags(parser: argparse.ArgumentParser) -> None:
 def plan(arguments: argparse.Namespace) -> None:
     """Run recvae plan."""
     from recvae.benchmark.results import json_bytes
-    from recvae.models.autoencoder.planned import Planned
+    from recvae.models.autoencoder.base import Autoencoder
 
     model, shards = new_model(arguments), open_shards(arguments)
-    if not isinstance(model, Planned):
+    if not isinstance(model, Autoencoder):
         raise InvalidParameterError(
             f"Expected a model that is trained step by step, such as MultVAE, got {type(model).__name__}: it is solved "
             f"in one go, and refuses by itself what would not fit."

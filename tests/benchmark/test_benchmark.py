@@ -1,6 +1,6 @@
-import dataclasses
 import json
 
+import msgspec
 import pytest
 
 from recvae import load_card
@@ -9,6 +9,7 @@ from recvae.benchmark import run as benchmark
 from recvae.benchmark.grids import GRIDS, OURS, model_names, models_to_try
 from recvae.benchmark.results import FORMAT
 from recvae.benchmark.run import run_benchmark
+from recvae.datasets.card import read_card
 from recvae.datasets.sample import make_sample
 from recvae.errors import UnknownNameError, UnknownUsersError
 from recvae.models.base.params import get_params
@@ -70,11 +71,19 @@ def test_models_of_known_users_run_where_users_are_known_and_are_absent_elsewher
 
 
 def test_published_figures_stand_beside_the_card_s_own_protocol_only(quick, monkeypatch):
-    card = dataclasses.replace(load_card("sample"), published={"Someone": {"ndcg@100": 0.5}})
+    card = msgspec.structs.replace(load_card("sample"), published={"Someone": {"ndcg@100": 0.5}})
     monkeypatch.setattr(benchmark, "load_card", lambda name: card)
     assert run_benchmark(models=["Popularity"])["published"] == card.published
     for other in ({"split": "per-user"}, {"split_seed": 1}, {"split_options": {"heldout_users": 300}}):
         assert run_benchmark(models=["Popularity"], **other)["published"] == {}
+
+
+@pytest.mark.parametrize("split", [None, "per-user"])
+def test_the_card_is_read_once(quick, monkeypatch, split):
+    names = []
+    monkeypatch.setattr("recvae.datasets.card.read_card", lambda path: names.append(path.name) or read_card(path))
+    run_benchmark(models=["Popularity"], split=split)
+    assert names == ["sample.toml"]
 
 
 def test_baselines_have_equally_many_settings_to_choose_from():
