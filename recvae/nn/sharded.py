@@ -65,10 +65,10 @@ def shard(network: VAE, world: World) -> VAE:
     return network
 
 
-def slices(network: VAE) -> dict[str, ItemSlice]:
+def slices(network: nn.Module) -> dict[str, ItemSlice]:
     """The parameters of which a rank has some rows, by name, and which rows these are; none if it is not sharded."""
-    encoder: Any = network.encoder
-    return dict.fromkeys(CUT, encoder.bag.items) if isinstance(encoder.bag, ShardedBag) else {}
+    bag = getattr(getattr(network, "encoder", None), "bag", None)
+    return dict.fromkeys(CUT, bag.items) if isinstance(bag, ShardedBag) else {}
 
 
 def whole_state_dict(network: VAE) -> dict[str, Tensor]:
