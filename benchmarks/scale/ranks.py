@@ -17,8 +17,8 @@ import recvae
 from benchmarks.pages.markdown import markdown
 from benchmarks.speed import machine
 from recvae.models.base.params import parameters
+from recvae.nn import VAE
 from recvae.training.callbacks import Callback
-from recvae.training.loop import State
 
 SETTINGS: dict[str, Any] = {"hidden_dims": (128,), "latent_dim": 64, "batch_size": 500, "random_state": 0}
 LONG, SHORT = 5, 2  # epochs of ten steps, in float64 and in float32
@@ -26,7 +26,7 @@ LONG, SHORT = 5, 2  # epochs of ten steps, in float64 and in float32
 CASES: dict[str, dict[str, Any]] = {
     "dense": {"impl": "dense"},
     "exact": {"impl": "exact"},
-    "exact, items shared out": {"impl": "exact", "ranks_share": "items"},
+    "exact, items shared out": {"impl": "exact", "parallel": "tensor"},
     "sampled": {"impl": "sampled", "candidates": 500},
 }
 
@@ -35,10 +35,8 @@ CASES: dict[str, dict[str, Any]] = {
 class Precise(recvae.MultVAE):
     """A Mult-VAE in float64."""
 
-    def _untrained(self, n_items: int, by_sampling: bool = False) -> State:
-        state = super()._untrained(n_items, by_sampling)
-        state.network.double()
-        return state
+    def _untrained(self, n_items: int, seed: int) -> VAE:
+        return super()._untrained(n_items, seed).double()
 
 
 class StopError(Exception):
@@ -88,7 +86,7 @@ def _start(size: int, what: str, place: str, data_home: Path | None, ends_well: 
 def rank(what: str, place: str, home: str, size: str) -> None:
     """What each process does."""
     split = recvae.load_split("ml-1m", home or None)
-    with recvae.joined("cpu") as world:
+    with recvae.joined("cpu") as communicator:
         found: dict[str, dict[str, Any]] = {}
         if what == "all":
             for name, case in CASES.items():
@@ -103,7 +101,7 @@ def rank(what: str, place: str, home: str, size: str) -> None:
         else:
             model = Precise(**SETTINGS, epochs=LONG, impl="exact")
             found["users"] = _fit(model, split, checkpoint=f"{place}/kept")
-        if world.is_writer:
+        if communicator.is_main_process:
             torch.save(found, f"{place}/{'gone-on' if what == 'go on' else size}.pt")
 
 

@@ -22,7 +22,7 @@ from recvae.data.shards import Shards
 from recvae.data.splits import SPLIT_OPTIONS, Holdout, Split, check_split, make_split, split_options
 from recvae.data.tables.frames import read_table
 from recvae.datasets.load import load_dataset, load_split, load_touched, paths_of_dataset
-from recvae.distributed.communicator import World
+from recvae.distributed.communicator import Communicator
 from recvae.errors import InvalidDataError, InvalidParameterError, UnknownNameError, shown
 from recvae.models.base import Recommender
 from recvae.models.base.params import get_params, parse_param
@@ -40,9 +40,14 @@ FILES = ("out", "log", "study")
 def check_out(arguments: argparse.Namespace, outputs: Mapping[str, Path] | None = None) -> None:
     """No output is an input, lies within the folder of one or holds one, and no two are one file.
 
-    outputs : files that are written, by name, where they are not those of the flags themselves
+    Parameters
+    ----------
+    outputs : Mapping[str, Path] or None
+        Files that are written, by name, where they are not those of the flags themselves.
 
-    Raises InvalidParameterError.
+    Raises
+    ------
+    InvalidParameterError
     """
     files = {f"--{flag}": getattr(arguments, flag, None) for flag in FILES}
     files |= outputs or {}
@@ -119,8 +124,12 @@ def load_events(arguments: argparse.Namespace) -> Interactions:
 def load_histories(arguments: argparse.Namespace, index: ItemIndex) -> Histories:
     """What users liked and what else they have touched, over the items of a model: of all users of the input.
 
-    With --min-user, of those who liked so many items. Raises InvalidDataError where nothing was liked, or nothing of
-    what was touched is among the items.
+    With --min-user, of those who liked so many items.
+
+    Raises
+    ------
+    InvalidDataError
+        Where nothing was liked, or nothing of what was touched is among the items.
     """
     _check_source(arguments)
     user, item, value = arguments.user, arguments.item, arguments.value
@@ -251,9 +260,9 @@ def say_dropped(purpose: str, holdout: Holdout | None) -> None:
 
 
 @contextmanager
-def lone(world: World) -> Iterator[None]:
+def lone(communicator: Communicator) -> Iterator[None]:
     """Within this, of all ranks that train together only the writer says how it goes."""
-    token = _silent.set(not world.is_writer)
+    token = _silent.set(not communicator.is_main_process)
     try:
         yield
     finally:

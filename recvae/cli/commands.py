@@ -31,7 +31,7 @@ from recvae.data.shards import Shards
 from recvae.data.splits import Holdout
 from recvae.datasets.card import Card, known_cards, load_card
 from recvae.datasets.load import data_home
-from recvae.distributed.communicator import World
+from recvae.distributed.communicator import Communicator
 from recvae.distributed.launch import joined
 from recvae.errors import InvalidDataError, InvalidParameterError, NotSupportedError, escaped
 from recvae.evaluation.evaluate import evaluate as evaluate_model
@@ -123,8 +123,8 @@ def train(arguments: argparse.Namespace) -> None:
     check_writable(arguments.out)
     heard, kept = callbacks(arguments), asked_checkpoint(arguments)
     model, shards = new_model(arguments), asked_shards(arguments)
-    with joined(str(getattr(model, "device", "auto")).partition(":")[0]) as world, lone(world):
-        _train(arguments, model, shards, heard, kept, world)
+    with joined(str(getattr(model, "device", "auto")).partition(":")[0]) as communicator, lone(communicator):
+        _train(arguments, model, shards, heard, kept, communicator)
 
 
 def _train(
@@ -133,7 +133,7 @@ def _train(
     shards: Shards | None,
     heard: list[Callback],
     kept: Checkpoint | None,
-    world: World,
+    communicator: Communicator,
 ) -> None:
     split = None if shards is not None else asked_split(arguments)
     data = shards or (load_events(arguments) if split is None else split.refit or split.train)
@@ -142,15 +142,18 @@ def _train(
     valid = split.valid if split is not None else _valid_of(shards)
     say_dropped("validation", valid)
     say_dropped("test", None if split is None else split.test)
-    if world.size > 1:
-        say(f"Training by {world.size} processes on {world.device.type}, which share the {_shared(model)} of each step")
+    if communicator.size > 1:
+        say(
+            f"{_parallelism(model).capitalize()} parallel training by {communicator.size} processes on "
+            f"{communicator.device.type}"
+        )
     started = time.perf_counter()
     if split is None:
         model = model.fit(data, valid=valid, callbacks=heard, checkpoint=kept)
     else:
         model = fit_split(model, split, callbacks=heard, checkpoint=kept)
     seconds = time.perf_counter() - started
-    if not world.is_writer:
+    if not communicator.is_main_process:
         return
     model.save(arguments.out)
     if isinstance(model, Planned):
@@ -162,13 +165,13 @@ def _train(
         put(json_bytes(done | trained | {"seconds": seconds}).decode())
 
 
-def _shared(model: Recommender) -> str:
-    """What of a step the ranks share out. Raises NotSupportedError where there are no steps."""
+def _parallelism(model: Recommender) -> str:
+    """How the ranks train together, "data" or "tensor". Raises NotSupportedError where there are no training steps."""
     if not isinstance(model, Planned):
         raise NotSupportedError(
             f"{type(model).__name__} is solved in one go, by one process: start it without torchrun."
         )
-    return str(model.ranks_share)
+    return str(model.parallel)
 
 
 def evaluate(arguments: argparse.Namespace) -> None:

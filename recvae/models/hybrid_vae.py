@@ -130,7 +130,10 @@ class HybridVAE(Form, RecVAE):
     def _chosen_path(self, rows: sparse.csr_matrix, strangers: Strangers, show: bool) -> EDLAE:
         """Up or down the ladder from its middle, as long as that is better for strangers.
 
-        -> fitted, unless it was compared with fewer neighbours than it is to have
+        Returns
+        -------
+        EDLAE
+            Fitted, unless it was compared with fewer neighbours than it is to have.
         """
         few = min(self.neighbours, FEW)
         found: dict[int, float] = {}

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from recvae.data.batches import Batch
-from recvae.distributed.communicator import ALONE, World
+from recvae.distributed.communicator import SINGLE_PROCESS, Communicator
 from recvae.errors import InvalidParameterError, UnknownNameError
 from recvae.nn.head import Block, Distribution, How, exact_nll
 from recvae.nn.sampled import sampled_nll
@@ -33,23 +33,41 @@ def multinomial_nll(
     block_bytes: int = BLOCK_BYTES,
     items: ItemSlice | None = None,
 ) -> Tensor:
-    """-log p(x | z) of each user under a multinomial over the items, without the constant of x alone. -> (B,)
+    """-log p(x | z) of each user under a multinomial over the items, without the constant of x alone.
 
         log p(x | z) = sum_i x_i log softmax(h W^T + b)_i + const        (Liang et al. 2018, equation 2)
 
-    hidden : (B, H), weight : (I, H), bias : (I,), batch : the B rows x
-    impl : "dense" is the textbook's, over all logits and a dense row: the reference. "exact" has the same value and
+    Parameters
+    ----------
+    hidden : Tensor
+        (B, H).
+    weight : Tensor
+        (I, H).
+    bias : Tensor
+        (I,).
+    batch : Batch
+        The B rows x.
+    impl : str
+        "dense" is the textbook's, over all logits and a dense row: the reference. "exact" has the same value and
         gradient from blocks of rows, and never more than one block of logits. "sampled" estimates the sum over items
         from `batch.candidates`, in the precision of the weights: see recvae.nn.sampled. "auto" is "sampled" for a batch
         with candidates, else "exact". On a GPU the gradient of both is for losses in which all users have one weight,
         such as the mean; for others it is NaN.
-    precision : of the products of "exact" with all items: "float32" (that of the weights), or "bfloat16", in which
-        the block of logits is kept too, while sums over items or users are in float32; "auto" takes bfloat16 where the
-        hardware computes in it
-    block_bytes : how large a block of logits may be; it has at least one row
-    items : which of a larger catalogue's items weight and bias are of, where each rank has a slice of them; hidden
-        states and the batch are of all, the same on each rank, and so are value and gradient of hidden states. For
-        "exact", or "auto" without candidates
+    precision : str
+        Of the products of "exact" with all items: "float32" (that of the weights), or "bfloat16", in which the block of
+        logits is kept too, while sums over items or users are in float32; "auto" takes bfloat16 where the hardware
+        computes in it.
+    block_bytes : int
+        How large a block of logits may be; it has at least one row.
+    items : ItemSlice or None
+        Which of a larger catalogue's items weight and bias are of, where each rank has a slice of them; hidden states
+        and the batch are of all, the same on each rank, and so are value and gradient of hidden states. For "exact", or
+        "auto" without candidates.
+
+    Returns
+    -------
+    Tensor
+        (B,).
     """
     return _nll(
         Multinomial(_world(items)), hidden, weight, bias, batch, impl, _how(precision, block_bytes, items), items
@@ -67,12 +85,17 @@ def logistic_nll(
     block_bytes: int = BLOCK_BYTES,
     items: ItemSlice | None = None,
 ) -> Tensor:
-    """-log p(x | z) of each user where each item is a coin of its own, had or not. -> (B,)
+    """-log p(x | z) of each user where each item is a coin of its own, had or not.
 
         log p(x | z) = sum_{i: x_i > 0} x_i log sigmoid(l_i) + sum_{i: x_i = 0} log(1 - sigmoid(l_i)),  l = h W^T + b
 
     On binary rows it is that of Liang et al. 2018, equation 4; an event of another value counts so many times. The rest
     is as in `multinomial_nll`; a row has an item at most once.
+
+    Returns
+    -------
+    Tensor
+        (B,).
     """
     return _nll(Logistic(_world(items)), hidden, weight, bias, batch, impl, _how(precision, block_bytes, items), items)
 
@@ -89,12 +112,17 @@ def gaussian_nll(
     block_bytes: int = BLOCK_BYTES,
     items: ItemSlice | None = None,
 ) -> Tensor:
-    """-log p(x | z) of each user where each item's value is normal around its logit, without constants. -> (B,)
+    """-log p(x | z) of each user where each item's value is normal around its logit, without constants.
 
         log p(x | z) = -sum_i c_i / 2 (x_i - l_i)^2 + const,  l = h W^T + b        (Liang et al. 2018, equation 3)
 
     with confidence c_i = 1 in items that have an event and c_i = `unobserved`, above 0, in the others. The rest is as
     in `multinomial_nll`; a row has an item at most once.
+
+    Returns
+    -------
+    Tensor
+        (B,).
     """
     if not unobserved > 0:
         raise InvalidParameterError(f"Expected a confidence in items without an event above 0, got {unobserved!r}.")
@@ -130,7 +158,7 @@ def _nll(
                 f'Expected impl="exact" where ranks have slices of the items, got impl={impl!r}'
                 f"{' and a batch with candidates' if impl == 'auto' else ''}; take that, or do not shard the items."
             )
-        hidden, batch = items.to_all(hidden), items.own(batch).batch
+        hidden, batch = items.broadcast(hidden), items.local(batch).batch
     if sampled:
         if not isinstance(distribution, Multinomial):
             raise InvalidParameterError(
@@ -145,19 +173,19 @@ def _nll(
     return distribution.dense(logits, x)
 
 
-def _world(items: ItemSlice | None) -> World:
-    return ALONE if items is None else items.world
+def _world(items: ItemSlice | None) -> Communicator:
+    return SINGLE_PROCESS if items is None else items.communicator
 
 
 def _how(precision: str, block_bytes: int, items: ItemSlice | None) -> How:
-    return How(precision, block_bytes, 0 if items is None else items.widest)
+    return How(precision, block_bytes, 0 if items is None else items.max_size)
 
 
 @dataclass(frozen=True)
 class Multinomial:
     """n logsumexp(l) - sum_i x_i l_i, where n = sum_i x_i. Its gradient is n softmax(l) - x."""
 
-    world: World = ALONE  # the ranks over whose slices of items the sums are
+    communicator: Communicator = SINGLE_PROCESS  # the ranks over whose slices of items the sums are
 
     def dense(self, logits: Tensor, x: Tensor) -> Tensor:
         return -(x * F.log_softmax(logits, dim=1)).sum(1)
@@ -165,14 +193,14 @@ class Multinomial:
     def block(self, block: Block) -> tuple[Tensor, Tensor]:
         p, x, n = block.logits, block.values, block.sum(block.values)
         observed = block.sum(x * block.observed())  # sum_i x_i l_i
-        top = self.world.max(p.amax(1, keepdim=True))
+        top = self.communicator.all_reduce_max(p.amax(1, keepdim=True))
         excess = top - top.clamp(-LARGEST, LARGEST)  # mostly 0: no logit is rounded a second time
         if p.device.type != "cpu" or excess.any():
             p.sub_(excess)
         p.exp_()  # softmax, but for the factor 1 / sums
         sums = block.with_items.sums(p)
-        if self.world.size > 1:
-            sums, n, observed = self.world.sum(torch.stack([sums.to(n.dtype), n, observed]))
+        if self.communicator.size > 1:
+            sums, n, observed = self.communicator.all_reduce(torch.stack([sums.to(n.dtype), n, observed]))
         less = x * (sums / n.clamp(min=torch.finfo(n.dtype).tiny))[block.rows]
         p.view(-1).index_add_(0, block.cells, less.to(p.dtype), alpha=-1)  # n softmax(l) - x, but for n / sums
         return n * (sums.log() + excess[:, 0]) - observed, n / sums
@@ -185,7 +213,7 @@ class Logistic:
     As log(1 + e^-l) = log(1 + e^l) - l, the sum is over all items at first, and what events change is a sparse term.
     """
 
-    world: World = ALONE
+    communicator: Communicator = SINGLE_PROCESS
 
     def dense(self, logits: Tensor, x: Tensor) -> Tensor:
         return -torch.where(x > 0, x * F.logsigmoid(logits), F.logsigmoid(-logits)).sum(1)
@@ -196,7 +224,7 @@ class Logistic:
         nll = block.with_items.sums(p) + block.sum((x - 1) * _softplus(observed) - x * observed)
         p.neg_().expm1_()  # -sigmoid(l), from 1 - sigmoid(l) = e^-log(1 + e^l)
         p.view(-1)[block.cells] = (x * torch.sigmoid(-observed)).to(p.dtype)
-        return self.world.sum(nll), -1.0
+        return self.communicator.all_reduce(nll), -1.0
 
 
 @dataclass(frozen=True)
@@ -204,7 +232,7 @@ class Normal:
     """sum_i c_i / 2 (x_i - l_i)^2, where c_i is 1 in items with an event. Its gradient is c_i (l_i - x_i)."""
 
     unobserved: float  # c_i in the others
-    world: World = ALONE
+    communicator: Communicator = SINGLE_PROCESS
 
     def dense(self, logits: Tensor, x: Tensor) -> Tensor:
         misses = (x - logits).square()
@@ -215,7 +243,7 @@ class Normal:
         misses = (x - observed).square() - self.unobserved * observed.square()
         nll = 0.5 * (self.unobserved * block.with_items.squares(logits) + block.sum(misses))
         logits.view(-1)[block.cells] = ((observed - x) / self.unobserved).to(logits.dtype)
-        return self.world.sum(nll), self.unobserved
+        return self.communicator.all_reduce(nll), self.unobserved
 
 
 def _softplus(logits: Tensor) -> Tensor:

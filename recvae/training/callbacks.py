@@ -62,9 +62,14 @@ class Epoch:
 class FitInfo:
     """What a fit begins with.
 
-    verb : "fit" or "partial_fit"
-    parameters : the model's hyper-parameters
-    valid_users, metric : how many users it is validated on, and what each epoch's `valid` is of them; None without
+    Attributes
+    ----------
+    verb : str
+        "fit" or "partial_fit".
+    parameters : Mapping[str, Any]
+        The model's hyper-parameters.
+    valid_users, metric
+        How many users it is validated on, and what each epoch's `valid` is of them; None without.
     """
 
     model: str
@@ -140,8 +145,13 @@ class JsonLines(Callback):
          "valid": ..., "best": ..., "seconds": ..., "users_per_second": ...}
         {"event": "end", "epochs": ..., "seconds": ..., "error": null or what ended it}
 
-    A later fit is appended, as `fit_split` fits twice: a fit is what stands from one "begin" to the next. What is not
-    a finite number is null. Raises OutputError where `path` cannot be written, or holds anything but such a log.
+    A later fit is appended, as `fit_split` fits twice: a fit is what stands from one "begin" to the next. What is not a
+    finite number is null.
+
+    Raises
+    ------
+    OutputError
+        Where `path` cannot be written, or holds anything but such a log.
     """
 
     def __init__(self, path: str | Path):
@@ -172,7 +182,12 @@ class JsonLines(Callback):
 class TensorBoard(Callback):
     """Curves for TensorBoard, each fit in a folder of its own in `log_dir`, such as MultVAE-1.
 
-    Raises MissingDependencyError without TensorBoard, OutputError where the folder cannot be written.
+    Raises
+    ------
+    MissingDependencyError
+        Without TensorBoard.
+    OutputError
+        Where the folder cannot be written.
     """
 
     def __init__(self, log_dir: str | Path):

@@ -17,8 +17,8 @@ import safetensors
 import safetensors.torch
 
 from recvae.errors import InvalidParameterError, InvalidTypeError, OutputError
-from recvae.training.checkpoint_state import PATTERN, Size, facts_of, restore, tensors_of
 from recvae.training.callbacks import Callback, Epoch
+from recvae.training.checkpoint_state import PATTERN, Size, facts_of, restore, tensors_of
 from recvae.training.parallel import ParallelStrategy
 from recvae.training.state import TrainState
 from recvae.utils.checks import check_integer
@@ -39,11 +39,18 @@ KIND = "checkpoint of a training"
 class Checkpoint:
     """Where a fit keeps itself, and how often: `fit(..., checkpoint=Checkpoint("runs/films"))`.
 
-    folder : gets a folder for each run of the training loop, such as `network`, with the last state of that run and
+    Attributes
+    ----------
+    folder : str or Path
+        Gets a folder for each run of the training loop, such as `network`, with the last state of that run and
         `_manifest.json`, which says of what run it is. A fit of the same model on the same rows goes on from there.
-    minutes : after so many, at the next step; 0 for each step, None for never
-    epochs : after each so many epochs, None for never; the end of a run is always kept
+    minutes : float or None
+        After so many, at the next step; 0 for each step, None for never.
+    epochs : int or None
+        After each so many epochs, None for never; the end of a run is always kept.
 
+    Notes
+    -----
     A state is written beside the last one and takes its place when it is whole: a run that is killed at any moment
     leaves one or the other. It holds weights, the optimizer's moments, the best weights, and the place in the run;
     order, dropout and noise follow from the seed and that place.
@@ -78,7 +85,7 @@ def resumed(
     part: str,
     identity: Callable[[], dict[str, Any]],
     state: TrainState,
-    parallel: ParallelStrategy,
+    strategy: ParallelStrategy,
     size: Size,
 ) -> Iterator[CheckpointWriter | None]:
     """Bring `state` to where the run of that part was stopped, and give the writer of its next checkpoints.
@@ -87,7 +94,7 @@ def resumed(
     ----------
     identity : callable
         () -> all that determines the run, as JSON can hold it; called only if there is a checkpoint.
-    parallel : ParallelStrategy
+    strategy : ParallelStrategy
         All ranks call this, rank 0 writes, and all read; how many they are may change from run to run.
     size : Size
         Of the run, which no state can go beyond.
@@ -106,16 +113,16 @@ def resumed(
         return
     folder = output_path(checkpoint.folder) / part
     with ExitStack() as stack:
-        if parallel.communicator.is_writer:
+        if strategy.communicator.is_main_process:
             stack.enter_context(claimed(folder, [PATTERN]))
             manifest = read_manifest(folder, KIND, Written, identity())
             if not manifest.parts:
                 manifest.write(folder)
-        parallel.communicator.barrier()  # from here on it is there to be read
+        strategy.communicator.barrier()  # from here on it is there to be read
         manifest = read_manifest(folder, KIND, Written, identity())
         if manifest.parts:
-            restore(state, folder, manifest, parallel, size)
-        yield CheckpointWriter(checkpoint, folder, manifest, state, parallel)
+            restore(state, folder, manifest, strategy, size)
+        yield CheckpointWriter(checkpoint, folder, manifest, state, strategy)
 
 
 class CheckpointWriter(Callback):
@@ -127,15 +134,15 @@ class CheckpointWriter(Callback):
         folder: Path,
         manifest: Manifest[Written],
         state: TrainState,
-        parallel: ParallelStrategy,
+        strategy: ParallelStrategy,
     ):
         self._checkpoint, self._folder, self._manifest = checkpoint, folder, manifest
-        self._state, self._parallel = state, parallel
+        self._state, self._strategy = state, strategy
         self._written = time.monotonic()
 
     def on_step_end(self, epoch: int, step: int) -> None:
         minutes = self._checkpoint.minutes
-        if minutes is not None and self._parallel.is_due(time.monotonic() - self._written >= 60 * minutes):
+        if minutes is not None and self._strategy.due_on_main_process(time.monotonic() - self._written >= 60 * minutes):
             self.write()
 
     def on_epoch_end(self, epoch: Epoch) -> None:
@@ -150,9 +157,11 @@ class CheckpointWriter(Callback):
         if self._manifest.parts and all(self._manifest.facts[name] == value for name, value in position.items()):
             return
         path = self._folder / f"step-{position['epoch']:05}-{position['step']:08}.safetensors"
-        tensors = tensors_of(state, self._parallel)  # of all ranks, which therefore all come here
-        if not self._parallel.communicator.is_writer:
-            self._manifest = replace(self._manifest, parts=[Written(file=path.name, bytes=0, sha256="")], facts=position)
+        tensors = tensors_of(state, self._strategy)  # of all ranks, which therefore all come here
+        if not self._strategy.communicator.is_main_process:
+            self._manifest = replace(
+                self._manifest, parts=[Written(file=path.name, bytes=0, sha256="")], facts=position
+            )
             return
         with replacing(path) as part:
             try:

@@ -2,78 +2,68 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from recvae.data.batches import Batch
-from recvae.distributed.communicator import ALONE, World
+from recvae.distributed.communicator import SINGLE_PROCESS, Communicator
 from recvae.nn.clipping import clip_grad_norm_
-from recvae.nn.sharded import slices
+from recvae.nn.sharded import sharded_parameters
 
-SHARED = ("users", "items")
+STRATEGIES = ("data", "tensor")
 
 
 @dataclass(frozen=True)
 class ParallelStrategy:
     """What each rank does of a training step.
 
+    Either way a step is that of one process on the same batch, but for the order in which numbers are summed.
+
     Parameters
     ----------
-    communicator : World
-        The ranks that train together; of one process by default.
-    by_items : bool
+    communicator : Communicator
+        The ranks that train together; by default this process alone.
+    tensor_parallel : bool
         False, data parallel: each rank has the whole network and some users of each batch, and gradients are summed.
-        True, tensor parallel: each rank has some rows of the tables and sees all users; what passes between the tables
-        is summed (recvae.nn.sharded).
-
-    Either way a step is that of one process on the same batch, but for the order in which numbers are summed.
+        True: each rank has some rows of the tables and sees all users, and what passes between the tables is summed
+        (recvae.nn.sharded).
     """
 
-    communicator: World = ALONE
-    by_items: bool = False
+    communicator: Communicator = SINGLE_PROCESS
+    tensor_parallel: bool = False
 
     @property
-    def is_single(self) -> bool:
-        """Whether there is one process."""
-        return self.communicator.size == 1
-
-    @property
-    def user_ranks(self) -> World:
-        """The ranks among which users are shared out: this one alone in tensor parallel training."""
-        return ALONE if self.by_items else self.communicator
-
-    def shard_batch(self, batch: Batch) -> Batch:
-        """This rank's users of a batch; none where there are fewer users than ranks."""
-        return self.user_ranks.share(batch)
-
-    def all_reduce_gradients(self, parameters: Iterable[Tensor], weight: float) -> None:
-        """Make each gradient the sum over ranks of `weight` * gradient. weight : this rank's share of the users"""
-        self.user_ranks.add_gradients(parameters, weight)
+    def data_parallel_group(self) -> Communicator:
+        """The ranks that share out users: this one alone in tensor parallel training."""
+        return SINGLE_PROCESS if self.tensor_parallel else self.communicator
 
     def clip_grad_norm(self, network: nn.Module, max_norm: float) -> None:
         """Scale the summed gradients down to a norm, the same on each rank."""
         sharded: list[nn.Parameter] = []
-        if self.by_items:
+        if self.tensor_parallel:
             named = dict(network.named_parameters())
-            sharded = [named[name] for name in slices(network) if name in named]
-        clip_grad_norm_(network.parameters(), max_norm, sharded, self.communicator if self.by_items else ALONE)
+            sharded = [named[name] for name in sharded_parameters(network) if name in named]
+        clip_grad_norm_(
+            network.parameters(), max_norm, sharded, self.communicator if self.tensor_parallel else SINGLE_PROCESS
+        )
 
-    def total(self, losses: Tensor) -> Tensor:
-        """Sums over the users of all ranks. (S, 3) -> (S, 3), a copy"""
-        return self.user_ranks.sum(losses.clone())
+    def reduce_losses(self, steps: Tensor) -> Tensor:
+        """Losses of S steps, summed over the users of all ranks. (S, 3) -> (S, 3), a copy"""
+        return self.data_parallel_group.all_reduce(steps.clone())
 
     def validate(self, validate: Callable[[], float]) -> float:
         """The validation metric, the same on each rank. Where one rank can compute it, rank 0 does."""
-        if self.by_items:
+        if self.tensor_parallel:
             return validate()
-        value: float = self.communicator.broadcast(validate() if self.communicator.is_writer else None)
+        value: float = self.communicator.broadcast(validate() if self.communicator.is_main_process else None)
         return value
 
-    def is_due(self, due: bool) -> bool:
+    def due_on_main_process(self, due: bool) -> bool:
         """Whether something is due on rank 0, by its clock."""
-        if self.is_single:
+        if self.communicator.size == 1:
             return due
-        return bool(self.communicator.max(torch.tensor([float(due and self.communicator.is_writer)])).item())
+        return bool(
+            self.communicator.all_reduce_max(torch.tensor([float(due and self.communicator.is_main_process)])).item()
+        )

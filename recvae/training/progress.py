@@ -16,10 +16,16 @@ from recvae.utils.progress import TimeLeftColumn, bar
 class Live(Callback):
     """A display of one run of the training loop, to be used in a `with` block.
 
-    title : of what is trained
-    epochs, steps : of the run, and in an epoch
-    users : passes over a user in an epoch
-    metric : what `valid` of an epoch is, by name
+    Parameters
+    ----------
+    title : str
+        Of what is trained.
+    epochs, steps : int
+        Of the run, and in an epoch.
+    users : int
+        Passes over a user in an epoch.
+    metric : str
+        What `valid` of an epoch is, by name.
     """
 
     def __init__(self, title: str, epochs: int, steps: int, users: int, metric: str, show: bool = True):

@@ -7,7 +7,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import asdict, fields, replace
 from functools import cache
 from pathlib import Path
@@ -62,7 +62,7 @@ class Trainer:
         By default AdamW on all parameters.
     sampler : Sampler, optional
         Draws the items that a sampled likelihood looks at in a step.
-    parallel : ParallelStrategy
+    strategy : ParallelStrategy
         The processes that make each step together.
     title, part : str
         What is trained, for people; and as records of epochs and folders of checkpoints name it.
@@ -81,12 +81,12 @@ class Trainer:
         loss: Callable[[Elbo, float], Tensor] = elbo_loss,
         optimizers: Sequence[torch.optim.Optimizer] | None = None,
         sampler: Sampler | None = None,
-        parallel: ParallelStrategy | None = None,
+        strategy: ParallelStrategy | None = None,
         title: str | None = None,
         part: str = "network",
     ):
         self.network, self.config, self.loss, self.sampler = network, config or TrainConfig(), loss, sampler
-        self.parallel = parallel or ParallelStrategy()
+        self.strategy = strategy or ParallelStrategy()
         self.title, self.part = title or type(network).__name__, part
         if optimizers is None:
             rates = {"lr": self.config.learning_rate, "weight_decay": self.config.weight_decay}
@@ -113,10 +113,10 @@ class Trainer:
         key = key_of(state.seed, state.epoch, state.pass_index)
         if self.sampler is not None:  # items that stand for the whole catalogue, the same for all users of the step
             batch = replace(batch, candidates=self.sampler.draw(batch, key_of(key, 0, state.step)))
-        users, is_single = batch, self.parallel.is_single
-        if not is_single:
-            self.parallel.communicator.at = f"step {state.step + 1} of epoch {state.epoch + 1}"  # for errors
-            users = self.parallel.shard_batch(batch)  # this rank's
+        users, single_process = batch, self.strategy.communicator.size == 1
+        if not single_process:
+            self.strategy.communicator.current_step = f"step {state.step + 1} of epoch {state.epoch + 1}"  # for errors
+            users = self.strategy.data_parallel_group.shard_batch(batch)  # this rank's
         losses = torch.zeros(3, device=state.device)
         if len(users):  # a rank may have none in a small batch
             with self._autocast:  # products may be in bfloat16, sums over items or users are not
@@ -125,10 +125,10 @@ class Trainer:
             loss = self.loss(elbo, beta)  # nll + beta * kl, the mean over users
             loss.backward()  # gradients of large tables may be sparse over rows
             losses = torch.stack([elbo.nll.sum(), elbo.kl.sum(), loss * len(users)]).detach()
-        if not is_single:  # the mean over all users: each rank's weighs by how many it has
-            self.parallel.all_reduce_gradients(network.parameters(), len(users) / len(batch))
+        if not single_process:  # the mean over all users: each rank's weighs by how many it has
+            self.strategy.data_parallel_group.all_reduce_gradients(network.parameters(), len(users) / len(batch))
         if self.config.max_grad_norm is not None:  # after the sum: the norm is that of the whole step
-            self.parallel.clip_grad_norm(network, self.config.max_grad_norm)
+            self.strategy.clip_grad_norm(network, self.config.max_grad_norm)
         for optimizer in state.optimizers:
             optimizer.step()
         state.losses.append(losses)
@@ -215,23 +215,23 @@ class Trainer:
         identity : callable
             () -> all that the run follows from, as JSON can hold it: a checkpoint of another run is refused.
         """
-        config, state, parallel = self.config, self.state, self.parallel
+        config, state, strategy = self.config, self.state, self.strategy
         size = Size(len(rows), config.last_epoch, config.steps_per_epoch(len(rows)))
         identity = cache(identity)
-        if not parallel.is_single:
+        if strategy.communicator.size > 1:
             for name, value in identity().items():
-                parallel.communicator.agree(name, json.dumps(value))
-        is_main = parallel.communicator.is_writer
+                strategy.communicator.assert_same_on_all_ranks(name, json.dumps(value))
+        is_main = strategy.communicator.is_main_process
         users = size.users * len(config.passes)
         live = Live(self.title, size.epochs, size.steps, users, metric, show_progress and is_main)
-        with live, resumed(checkpoint, self.part, identity, state, parallel, size) as writer:
+        with live, resumed(checkpoint, self.part, identity, state, strategy, size) as writer:
             listening = ([live, *callbacks] if is_main else []) + ([writer] if writer else [])
             while not state.is_over(config):
                 started, steps_before = time.perf_counter(), state.step
                 beta = self._run_epoch(rows, listening)
                 speed = users * (1 - steps_before / size.steps) / (time.perf_counter() - started)
                 nll, kl, loss = (self._checked_losses().sum(0) / users).tolist()
-                valid = None if validate is None else parallel.validate(validate)
+                valid = None if validate is None else strategy.validate(validate)
                 _check_metric(valid, state.epoch + 1)
                 best = None if valid is None else state.keep_best(valid)
                 seconds = time.perf_counter() - started
@@ -293,7 +293,7 @@ class Trainer:
         large to be squared: no loss has seen what the last step left.
         """
         epoch = self.state.epoch + 1
-        losses = self.parallel.total(torch.stack(self.state.losses).cpu())
+        losses = self.strategy.reduce_losses(torch.stack(self.state.losses).cpu())
         wrong_steps = (~losses[:, 2].isfinite()).nonzero()[:, 0].tolist()
         if wrong_steps:
             first = wrong_steps[0]
@@ -302,7 +302,7 @@ class Trainer:
                 f"{epoch}; {ADVICE}."
             )
         wrong = [name for name, weight in self.network.named_parameters() if not all_finite(weight, LARGEST)]
-        if self.parallel.communicator.max(torch.tensor([float(bool(wrong))])).item():
+        if self.strategy.communicator.all_reduce_max(torch.tensor([float(bool(wrong))])).item():
             raise TrainingError(
                 f"Expected finite weights of at most {LARGEST:g} after epoch {epoch}, got others in "
                 f"{wrong[0] if wrong else 'the part of another rank'}; {ADVICE}."

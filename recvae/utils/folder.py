@@ -64,9 +64,15 @@ W = TypeVar("W", bound=Written)
 class Manifest(Generic[W]):
     """What the folder is to hold, from `settings`, and which parts of it are there.
 
-    kind : what the parts are, such as "lists"
-    facts : what else is known of the whole once it is done
+    Attributes
+    ----------
+    kind : str
+        What the parts are, such as "lists".
+    facts : dict[str, Any]
+        What else is known of the whole once it is done.
 
+    Notes
+    -----
     It tells no time and no place: the same settings make the same file. In the file there is a checksum of all of it.
     """
 
@@ -94,9 +100,13 @@ def digest_of(path: Path) -> str:
 
 
 def load_manifest(folder: Path, kind: str, part: type[W]) -> Manifest[W] | None:
-    """What the folder of such parts holds; None where it has no manifest. Raises InvalidDataError.
+    """What the folder of such parts holds; None where it has no manifest.
 
     All of it is looked at: types, ranges, names of files, and the checksum, which older manifests do not have.
+
+    Raises
+    ------
+    InvalidDataError
     """
     with sound_manifest(folder):
         try:
@@ -168,7 +178,12 @@ def sound_manifest(folder: Path) -> Iterator[None]:
 def read_manifest(folder: Path, kind: str, part: type[W], settings: dict[str, Any]) -> Manifest[W]:
     """What the folder holds of what `settings` make; a new one for an empty folder.
 
-    Raises InvalidParameterError where it was made by other settings, InvalidDataError for a damaged one.
+    Raises
+    ------
+    InvalidParameterError
+        Where it was made by other settings.
+    InvalidDataError
+        For a damaged one.
     """
     manifest = load_manifest(folder, kind, part)
     if manifest is None:
@@ -187,12 +202,26 @@ def read_manifest(folder: Path, kind: str, part: type[W], settings: dict[str, An
 
 @contextmanager
 def claimed(folder: Path, files: Sequence[str]) -> Iterator[Path]:
-    """Hold `folder`, made where it is not, for one run alone; clean what a killed run left. -> folder for scratch files
+    """Hold `folder`, made where it is not, for one run alone; clean what a killed run left.
 
-    files : patterns of the names of what the run writes there
+    Parameters
+    ----------
+    files : Sequence[str]
+        Patterns of the names of what the run writes there.
 
-    The scratch folder goes at the end, and a new `folder` too where nothing came of it. Raises OutputError for a folder
-    that holds something else, of which nothing is touched.
+    Yields
+    ------
+    Path
+        Folder for scratch files.
+
+    Raises
+    ------
+    OutputError
+        For a folder that holds something else, of which nothing is touched.
+
+    Notes
+    -----
+    The scratch folder goes at the end, and a new `folder` too where nothing came of it.
     """
     library = require("filelock", extra="large", purpose="Writing a folder in parts")
     scratch = folder / SCRATCH

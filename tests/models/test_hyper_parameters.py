@@ -136,7 +136,7 @@ def test_the_textbook_and_the_exact_likelihood_differ_by_rounding(name, scores):
 
 
 # how far scores may be moved, and to what each option is set; one process alone has nobody to share with
-ROUNDING = {"device": ("auto", 0.0), "precision": ("bfloat16", 0.02), "ranks_share": ("items", 0.0)}
+ROUNDING = {"device": ("auto", 0.0), "precision": ("bfloat16", 0.02), "parallel": ("tensor", 0.0)}
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU draws other numbers")

@@ -66,8 +66,14 @@ def test_weights_and_optimizer_are_counted_to_the_byte(name, impl, tables):
 
 def states_of(model):
     """A list that gets the states that the model trains."""
-    held, untrained = [], model._untrained
-    model._untrained = lambda *given: held.append(untrained(*given)) or held[-1]
+    held, trainer_of = [], model._trainer
+
+    def recorded(*arguments):
+        trainer = trainer_of(*arguments)
+        held.append(trainer.state)
+        return trainer
+
+    model._trainer = recorded
     return held
 
 
@@ -131,7 +137,7 @@ def test_ranks_that_share_out_users_have_the_touched_rows_of_all():
     sizes = Sizes(users=1000, items=10_000, events=10_000, batch=100, on_disk=False, validated=False)
 
     def gradients(ranks):
-        shared = replace(sizes, of_users=ranks)
+        shared = replace(sizes, data_ranks=ranks)
         return count(network, "sampled", shared, 50, "float32", torch.device("cpu")).gradients
 
     own, of_all = 1000 // 4 + 50, 1000 + 50  # rows of a table: of a rank's events and the candidates

@@ -28,10 +28,21 @@ class Part:
 
 
 def write_page(results: dict[str, Any], folder: Path) -> Path:
-    """Write the page of results (see `recvae.benchmark.results`) into a folder. -> its path
+    """Write the page of results (see `recvae.benchmark.results`) into a folder.
 
-    A part that the results lack, or hold damaged, is left out, and the page says so in its place. Raises
-    InvalidDataError for what is no results at all, MissingDependencyError, OutputError.
+    A part that the results lack, or hold damaged, is left out, and the page says so in its place.
+
+    Returns
+    -------
+    Path
+        Its path.
+
+    Raises
+    ------
+    InvalidDataError
+        For what is no results at all.
+    MissingDependencyError
+    OutputError
     """
     check_page()
     check_results(results)

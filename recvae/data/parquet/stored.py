@@ -25,8 +25,13 @@ MIB_OF_A_THREAD = 256  # with less, threads that sort get into each other's way
 class StoredEvents:
     """What DuckDB makes of a source, within `memory_mib` and else in files in `scratch`: to be used in a `with` block.
 
-    Raises MissingDependencyError where DuckDB is not installed. All methods raise InvalidDataError for files that
-    cannot be read, NotEnoughMemoryError where neither memory nor disk will do, OutputError where the disk is full.
+    All methods raise InvalidDataError for files that cannot be read, NotEnoughMemoryError where neither memory nor disk
+    will do, OutputError where the disk is full.
+
+    Raises
+    ------
+    MissingDependencyError
+        Where DuckDB is not installed.
     """
 
     def __init__(self, source: Source, scratch: Path, memory_mib: int):

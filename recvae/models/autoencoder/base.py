@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
+import logging
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,16 +18,16 @@ from torch import Tensor
 from recvae.data.batches import DeviceRows
 from recvae.data.shards import Shards
 from recvae.data.splits import Holdout
-from recvae.distributed.communicator import current
+from recvae.distributed.communicator import current_communicator
 from recvae.errors import InvalidParameterError, NotFittedError
 from recvae.models.autoencoder.cold import by_features
 from recvae.models.autoencoder.grow import alike, by_neighbours
 from recvae.models.autoencoder.planned import Planned
 from recvae.models.autoencoder.scoring import network_scorer, network_scores, validation
-from recvae.models.autoencoder.source import item_counts, on_device
 from recvae.models.autoencoder.tables import (
     are_tied,
     by_popularity,
+    item_counts,
     of_one_table,
     optimizers,
     tie,
@@ -37,7 +37,7 @@ from recvae.models.autoencoder.tables import (
 from recvae.models.base import FitRun
 from recvae.models.base.explain import by_leaving_out
 from recvae.models.base.model_file import fill
-from recvae.models.base.params import fitted, get_params, hyper, parameters
+from recvae.models.base.params import check_params, fitted, get_params, hyper, parameters
 from recvae.models.base.similar import cosines
 from recvae.models.base.spaces import log
 from recvae.models.base.state import reads
@@ -46,17 +46,18 @@ from recvae.nn.candidates import sampler as make_sampler
 from recvae.nn.growing import ItemVectors, enlarged, item_vectors
 from recvae.nn.layers import initialize
 from recvae.nn.likelihood import UNOBSERVED
-from recvae.nn.sharded import initialize_slices, shard, whole_state_dict
+from recvae.nn.sharded import full_state_dict, initialize_sharded, shard
 from recvae.nn.vae import Likelihood
 from recvae.training.callbacks import Callback, Epoch, as_callbacks
-from recvae.training.checkpoint import digest_rows, kept
-from recvae.training.checkpoint_state import Size
-from recvae.training.loop import WHOLE, Phase, Plan, State, best_epoch, train
-from recvae.training.parallel import Team
-from recvae.training.progress import Live
+from recvae.training.checkpoint import digest_rows
+from recvae.training.parallel import ParallelStrategy
+from recvae.training.state import Phase, TrainConfig, best_epoch
+from recvae.training.trainer import Trainer, rows_on_device
 from recvae.utils.device import find_device
 from recvae.utils.topk import Scorer
 from recvae.version import __version__
+
+logger = logging.getLogger(__name__)
 
 
 @parameters
@@ -135,26 +136,39 @@ class Autoencoder(Planned):
 
     def _phases(self) -> Sequence[Phase]:
         """What an epoch is made of."""
-        return (WHOLE,)
+        return (Phase(),)
+
+    @reads
+    def trainer(self, user_items: Any) -> Trainer:
+        """The trainer with which `fit` would begin on these rows, its network untrained: to make steps by hand.
+
+        Parameters
+        ----------
+        user_items
+            As in `fit`, which raises the same errors.
+        """
+        check_params(self)
+        rows, _ = self._readable(user_items)
+        impl, seed = self._forecast(rows, False).impl, self._seed()
+        return self._trainer(self._untrained(rows.shape[1], seed), rows, impl, seed)
 
     def _fit(self, rows: sparse.csr_matrix | Shards, run: FitRun) -> dict[str, Any]:
-        team, found = self._team(), self._affordable(rows, run.valid is not None)
-        if team.by_items and found.impl != "exact":
+        strategy, found = self._strategy(), self._affordable(rows, run.valid is not None)
+        logger.info("%s: %s likelihood, %s", type(self).__name__, found.impl, found.why)
+        if strategy.tensor_parallel and found.impl != "exact":
             raise InvalidParameterError(
-                f'Expected impl="exact" where ranks share out the items, got {found.impl!r}: take that, or '
-                f'ranks_share="users".'
+                f'Expected impl="exact" in tensor parallel training, got {found.impl!r}: take that, or parallel="data".'
             )
-        state = self._untrained(rows.shape[1], found.impl == "sampled")
+        seed = self._seed()
+        network = self._untrained(rows.shape[1], seed)
+        trainer = self._trainer(network, rows, found.impl, seed, run.part)
         if self.item_biases == "popularity" or (self.item_biases == "auto" and found.impl == "sampled"):
-            by_popularity(state.network, item_counts(rows), self.likelihood)
-        plan = self._plan(rows, self.epochs, self._beta, found.impl)
-        plan = replace(plan, stop_after=self.stop_after, patience=self.patience, part=run.part, team=team)
+            by_popularity(network, item_counts(rows), self.likelihood)
+        validate = None
         if run.valid is not None:
-            plan = replace(
-                plan, validate=partial(validation, state.network, run.valid, run.values, self.validation_metric)
-            )
-        history = self._train(state, rows, plan, run)
-        whole = _settled(self._whole(state.network, rows.shape[1], team))
+            validate = partial(validation, network, run.valid, run.values, self.validation_metric)
+        history = self._train(trainer, rows, run, validate)
+        whole = _settled(self._whole(network, rows.shape[1], strategy))
         return {"network_": whole, "history_": history, "plan_": found}
 
     def _learn_on(self, rows: sparse.csr_matrix, epochs: int | None, run: FitRun) -> dict[str, Any]:
@@ -164,10 +178,13 @@ class Autoencoder(Planned):
         grown = self._with_items(vectors, lambda: shares)
         passes = -(-self.epochs // 10) if epochs is None else epochs
         if passes:
-            beta = self._last_beta()
             impl = self._forecast(rows, False).impl
-            plan = self._plan(rows, passes, lambda _: beta, impl)
-            self._train(self._ready(grown["network_"], impl == "sampled"), rows, plan, run)
+            trainer = self._trainer(grown["network_"], rows, impl, self._seed(), run.part)
+            trainer.strategy = ParallelStrategy()
+            trainer.config = replace(
+                trainer.config, epochs=passes, beta=self._last_beta(), stop_epoch=None, patience=None
+            )
+            self._train(trainer, rows, run)
         return grown | {"network_": _settled(grown["network_"])}
 
     def _place_items(self, features: sparse.csr_matrix) -> dict[str, Any]:
@@ -183,38 +200,57 @@ class Autoencoder(Planned):
             tie(network)
         return {"network_": network}
 
-    def _plan(self, rows: sparse.csr_matrix | Shards, epochs: int, beta: Callable[[float], float], impl: str) -> Plan:
-        """So many epochs over the rows, all of them."""
+    def _trainer(
+        self, network: VAE, rows: sparse.csr_matrix | Shards, impl: str, seed: int, part: str = "network"
+    ) -> Trainer:
+        """What trains a network on rows by this model's parameters. part : of the model, for records and checkpoints"""
         n_users, batch_size = rows.shape[0], self._batch_size(rows.shape[0])
         drawn = None
         if impl == "sampled":
             drawn = make_sampler(self.sampler, self.candidates, item_counts(rows), n_users, batch_size)
-        return Plan(
-            epochs=epochs,
+        config = TrainConfig(
+            epochs=self.epochs,
             batch_size=batch_size,
-            beta=beta,
+            learning_rate=self.learning_rate,
+            weight_decay=self.weight_decay,
+            beta=self._beta,
+            stop_epoch=self.stop_after,
+            patience=self.patience,
             phases=self._phases(),
             max_grad_norm=self.max_grad_norm,
             precision=self.precision,
+            seed=seed,
+        )
+        rates = self.learning_rate, self.weight_decay, self.table_rate
+        return Trainer(
+            network,
+            config,
+            optimizers=optimizers(network, impl == "sampled", *rates),
             sampler=drawn,
+            strategy=self._strategy(),
+            title=type(self).__name__ + ("" if part == "network" else f" ({part})"),
+            part=part,
         )
 
-    def _train(self, state: State, rows: sparse.csr_matrix | Shards, plan: Plan, run: FitRun) -> list[Epoch]:
-        """Through the loop, for those who listen, from where it was if it was stopped."""
-        n_users, title = rows.shape[0], type(self).__name__ + ("" if run.part == "network" else f" ({run.part})")
-        users = n_users * len(plan.passes)
-        team, identity = plan.team, cache(partial(self._identity, rows, plan, run))
-        if team.world.size > 1:
-            for name, value in identity().items():
-                team.world.agree(name, json.dumps(value))
-        show = run.show_progress and team.world.is_writer
-        with Live(title, plan.last, plan.steps(n_users), users, self.validation_metric, show) as live:
-            heard = [live, *_as_implicit(run), *run.callbacks] if team.world.is_writer else []
-            size = Size(n_users, plan.last, plan.steps(n_users))
-            with kept(run.checkpoint, run.part, identity, state, team, size) as saver:
-                return train(state, on_device(rows, state.device), plan, heard, saver)
+    def _train(
+        self,
+        trainer: Trainer,
+        rows: sparse.csr_matrix | Shards,
+        run: FitRun,
+        validate: Callable[[], float] | None = None,
+    ) -> list[Epoch]:
+        """Through the loop, from where it was if it was stopped."""
+        return trainer.run(
+            rows_on_device(rows, trainer.state.device),
+            identity=partial(self._identity, rows, trainer, run),
+            validate=validate,
+            metric=self.validation_metric,
+            callbacks=[*_as_implicit(run), *run.callbacks],
+            checkpoint=run.checkpoint,
+            show_progress=run.show_progress,
+        )
 
-    def _identity(self, rows: sparse.csr_matrix | Shards, plan: Plan, run: FitRun) -> dict[str, Any]:
+    def _identity(self, rows: sparse.csr_matrix | Shards, trainer: Trainer, run: FitRun) -> dict[str, Any]:
         """All that a training follows from, as JSON can hold it."""
         valid = None if run.valid is None else digest_rows(run.valid.fold_in, run.valid.held_out)
         params = get_params(self, run_options=False)
@@ -222,44 +258,44 @@ class Autoencoder(Planned):
             "recvae": __version__,
             "model": type(self).__name__,
             "parameters": {name: list(value) if isinstance(value, tuple) else value for name, value in params.items()},
-            "impl": "sampled" if plan.sampler is not None else "exact",
+            "impl": "sampled" if trainer.sampler is not None else "exact",
             "rows": rows.fingerprint() if isinstance(rows, Shards) else digest_rows(rows),
             "validation users": valid,
             "part": run.part,
         }
 
-    def _untrained(self, n_items: int, by_sampling: bool = False) -> State:
-        """What training starts from, on the model's device."""
-        team, device = self._team(), find_device(self.device)
-        if not team.by_items:
-            state = self._ready(self._built(n_items).to(device), by_sampling)
-            initialize(state.network, state.seed)
-            return state
+    def _seed(self) -> int:
+        """`random_state`, or one that is drawn, the same on all ranks."""
+        if self.random_state is not None:
+            return int(self.random_state)
+        seed: int = current_communicator().broadcast(secrets.randbits(32))
+        return seed
+
+    def _untrained(self, n_items: int, seed: int) -> VAE:
+        """The network with fresh weights, on the model's device."""
+        strategy, device = self._strategy(), find_device(self.device)
+        if not strategy.tensor_parallel:
+            network = self._built(n_items).to(device)
+            initialize(network, seed)
+            return network
         with torch.device("meta"):  # no rank has to hold the whole
-            network = shard(self._built(n_items), team.world).to_empty(device=device)
+            network = shard(self._built(n_items), strategy.communicator).to_empty(device=device)
         if self.tables == "tied":
             tie(network)
-        state = self._ready(network, by_sampling)
-        initialize_slices(network, state.seed)
-        return state
+        initialize_sharded(network, seed)
+        return network
 
-    def _whole(self, network: VAE, n_items: int, team: Team) -> VAE:
+    def _whole(self, network: VAE, n_items: int, strategy: ParallelStrategy) -> VAE:
         """The network with the rows of all ranks, on the host."""
-        if not team.by_items:
+        if not strategy.tensor_parallel:
             return network
-        tensors = whole_state_dict(network)
+        tensors = full_state_dict(network)
         with torch.device("meta"):
             whole = self._built(n_items)
         whole.load_state_dict(tensors, assign=True)
         if self.tables == "tied":
             tie(whole)
         return whole
-
-    def _ready(self, network: VAE, by_sampling: bool = False) -> State:
-        """A network with optimizers and a seed, fresh."""
-        seed = current().broadcast(secrets.randbits(32)) if self.random_state is None else int(self.random_state)
-        rates = self.learning_rate, self.weight_decay, self.table_rate
-        return State(network, optimizers(network, by_sampling, *rates), seed)
 
     def _tensors(self) -> dict[str, Tensor]:
         return without_twins(dict(self.network_.state_dict()), are_tied(self.network_))

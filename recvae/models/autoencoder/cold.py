@@ -26,7 +26,14 @@ def by_features(network: VAE, features: sparse.csr_matrix) -> ItemVectors:
     were left out and predicted, the sum of exp(score) falls short of what it is. The bias makes up for that, in the
     mean over users of one item each. An item without features has the mean of all vectors, and the lowest bias.
 
-    features : (I + n, F), rows of the old items first. Raises NotEnoughMemoryError.
+    Parameters
+    ----------
+    features : sparse.csr_matrix
+        (I + n, F), rows of the old items first.
+
+    Raises
+    ------
+    NotEnoughMemoryError
     """
     old = item_vectors(network)
     new, left_out = ridge(old, features)
@@ -44,7 +51,15 @@ def ridge(old: ItemVectors, features: sparse.csr_matrix) -> tuple[ItemVectors, I
     One penalty serves for all: that of the least squared error, relative to the spread of each kind of vector, in old
     items left out one by one, which the regression gives in closed form (Allen's PRESS, 1974).
 
-    features : (I + n, F). -> vectors of the new items, and of each old one, predicted from the others
+    Parameters
+    ----------
+    features : sparse.csr_matrix
+        (I + n, F).
+
+    Returns
+    -------
+    tuple[ItemVectors, ItemVectors]
+        Vectors of the new items, and of each old one, predicted from the others.
     """
     n_items, width = old.first.shape
     known, new = features[:n_items], features[n_items:]

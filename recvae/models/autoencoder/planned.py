@@ -10,7 +10,7 @@ from scipy import sparse
 
 from recvae.data.shards import Shards
 from recvae.data.splits import Holdout
-from recvae.distributed.communicator import current
+from recvae.distributed.communicator import current_communicator
 from recvae.errors import NotEnoughMemoryError
 from recvae.models.autoencoder.calibrate import seconds_per_epoch
 from recvae.models.autoencoder.footprint import Sizes
@@ -23,7 +23,7 @@ from recvae.nn import LIKELIHOODS, VAE
 from recvae.nn.candidates import SAMPLERS
 from recvae.nn.likelihood import IMPLS
 from recvae.nn.products import PRECISIONS
-from recvae.training.parallel import SHARED, Team
+from recvae.training.parallel import STRATEGIES, ParallelStrategy
 from recvae.utils.device import find_device
 
 
@@ -62,11 +62,11 @@ class Planned(Recommender):
         optional=True,
         search=[None, 50, 100, 200, 500],
     )
-    ranks_share: str = hyper(
-        "users",
-        'in a training by several processes: each has some "users" of a batch, or some "items" of the tables, where '
-        "these do not fit one",
-        choices=SHARED,
+    parallel: str = hyper(
+        "data",
+        'how several processes train together: "data" parallel, each computes some users of every batch; "tensor" '
+        "parallel, each holds the rows of some items of the two embedding tables, which need not fit in one process",
+        choices=STRATEGIES,
         run_option=True,
     )
     device: str = hyper("auto", 'torch device; "auto" takes a GPU if there is one', run_option=True)
@@ -95,18 +95,29 @@ class Planned(Recommender):
     def plan(self, user_items: Any, *, valid: Holdout | None = None, calibrate: bool = True) -> Forecast:
         """What `fit` on these would take, before it does: print it.
 
-        user_items, valid : as for `fit`
-        calibrate : make a few steps, of which none is kept, to say how long an epoch takes
+        Parameters
+        ----------
+        user_items, valid
+            As for `fit`.
+        calibrate : bool
+            Make a few steps, of which none is kept, to say how long an epoch takes.
 
-        Parameters, memory by what it is for, which likelihood and why, and what to change where it would not fit.
-        `fit` raises NotEnoughMemoryError with that in the place of dying. Raises as `fit`.
+        Raises
+        ------
+        RecvaeError
+            As `fit`.
+
+        Notes
+        -----
+        Parameters, memory by what it is for, which likelihood and why, and what to change where it would not fit. `fit`
+        raises NotEnoughMemoryError with that in the place of dying.
         """
         check_params(self)
         rows, _ = self._readable(user_items)
         valid = self._check_valid(valid, rows.shape[1], user_items)
         found = self._forecast(rows, valid is not None)
         if calibrate and found.fits:
-            found = replace(found, seconds_per_epoch=seconds_per_epoch(self, rows, found))
+            found = replace(found, seconds_per_epoch=seconds_per_epoch(self, rows, found.impl))
         return found
 
     def _beside(self, n_items: int, network_bytes: int) -> int:
@@ -122,7 +133,7 @@ class Planned(Recommender):
 
     def _forecast(self, rows: sparse.csr_matrix | Shards, validated: bool, begun: bool = False) -> Forecast:
         n_users, n_items = rows.shape
-        team = self._team()
+        strategy = self._strategy()
         sizes = Sizes(
             users=n_users,
             items=n_items,
@@ -130,17 +141,17 @@ class Planned(Recommender):
             batch=self._batch_size(n_users),
             on_disk=isinstance(rows, Shards),
             validated=validated,
-            ranks=team.world.size if team.by_items else 1,
-            of_users=team.of_users.size,
+            tensor_ranks=strategy.communicator.size if strategy.tensor_parallel else 1,
+            data_ranks=strategy.data_parallel_group.size,
             begun=begun,
         )
-        found: Forecast = team.world.broadcast(forecast(self, sizes, find_device(self.device)))
+        found: Forecast = strategy.communicator.broadcast(forecast(self, sizes, find_device(self.device)))
         return found
 
-    def _team(self) -> Team:
+    def _strategy(self) -> ParallelStrategy:
         """The ranks that train this model, in a `joined` block."""
-        world = current()
-        return Team(world, self.ranks_share == "items" and world.size > 1)
+        communicator = current_communicator()
+        return ParallelStrategy(communicator, self.parallel == "tensor" and communicator.size > 1)
 
     def _batch_size(self, n_users: int) -> int:
         return int(self.batch_size or min(500, -(-n_users // 20)))

@@ -8,13 +8,15 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy import sparse
 from torch import Tensor
 
+from recvae.data.shards import Shards
 from recvae.errors import InvalidParameterError
 from recvae.nn import VAE
 from recvae.nn.growing import ItemVectors
 from recvae.nn.rowwise_adam import RowwiseAdam
-from recvae.nn.sharded import slices
+from recvae.nn.sharded import sharded_parameters
 
 TABLES = ("separate", "tied")
 BIASES = ("auto", "normal", "popularity")
@@ -58,34 +60,45 @@ def of_one_table(vectors: ItemVectors, tied: bool) -> ItemVectors:
     return ItemVectors(mean, mean, vectors.bias)
 
 
+def item_counts(rows: sparse.csr_matrix | Shards) -> NDArray[np.int64]:
+    """How many users have each item. -> (I,)"""
+    return rows.item_counts if isinstance(rows, Shards) else np.bincount(rows.indices, minlength=rows.shape[1])
+
+
 def by_popularity(network: VAE, counts: NDArray[np.int64], likelihood: str) -> None:
     """Let biases of items begin with the log of how many users have each, less its mean.
 
     A softmax of these alone is the distribution of all users' items together. Learning starts from there, rather than
     from all items alike: of millions, a step touches too few to tell in an epoch which are popular.
 
-    Raises InvalidParameterError for another likelihood than the multinomial.
+    Raises
+    ------
+    InvalidParameterError
+        For another likelihood than the multinomial.
     """
     if likelihood != "multinomial":
         raise InvalidParameterError(
             f'Expected the multinomial likelihood for item_biases="popularity", got {likelihood!r}; take "normal".'
         )
-    biases, cut = np.log1p(counts), slices(network).get("decoder.bias")
+    biases, cut = np.log1p(counts), sharded_parameters(network).get("decoder.bias")
     own = slice(None) if cut is None else slice(cut.start, cut.stop)
     with torch.no_grad():
         network.decoder.bias.copy_(torch.from_numpy(biases - biases.mean())[own])
 
 
 def optimizers(
-    network: VAE, sparse: bool, learning_rate: float, weight_decay: float, table_rate: float
+    network: VAE, sparse_gradients: bool, learning_rate: float, weight_decay: float, table_rate: float
 ) -> list[torch.optim.Optimizer]:
-    """Adam for all; or, where gradients of the tables are `sparse` over rows, row by row for these.
+    """Adam for all; or, where gradients of the tables are sparse over rows, row by row for these.
 
-    table_rate : how many times the learning rate these have then
+    Parameters
+    ----------
+    table_rate : float
+        How many times the learning rate these have then.
     """
     encoder: Any = network.encoder
-    encoder.bag.sparse = sparse
-    if not sparse:
+    encoder.bag.sparse = sparse_gradients
+    if not sparse_gradients:
         return [torch.optim.AdamW(network.parameters(), lr=learning_rate, weight_decay=weight_decay, fused=True)]
     tables = list({id(p): p for p in (encoder.bag.weight, network.decoder.weight, network.decoder.bias)}.values())
     known = {id(table) for table in tables}

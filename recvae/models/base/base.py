@@ -17,7 +17,7 @@ from recvae.data.interactions import Ids, Interactions
 from recvae.data.rows import VALUES, check_rows, transform_values
 from recvae.data.shards import Shards
 from recvae.data.splits import Holdout
-from recvae.distributed.communicator import current
+from recvae.distributed.communicator import current_communicator
 from recvae.errors import (
     InvalidDataError,
     InvalidParameterError,
@@ -96,21 +96,36 @@ class Model(ABC):
     ) -> Self:
         """Learn from the rows of `user_items`, and return the model.
 
-        user_items : Interactions, or a scipy csr_matrix or csr_array (users, items) of values >= 0; for networks also
-            `recvae.data.shards.Shards`, which may be more than memory holds
-        show_progress : show how it goes, where standard error is a terminal, and in a notebook
-        callback : implicit's: called as callback(iteration, seconds, loss) after each pass, where a model has passes
-        valid : held-out users for models that choose by validation; the others do not look at them. Where both sides
-            have ids of the items, columns are matched by them
-        callbacks : who listens (`recvae.training.callbacks`): `JsonLines(path)`, `TensorBoard(folder)`, functions of an
-            `Epoch` (ELBO terms, validation) such as print. Models without epochs tell when they begin and end. What a
-            callback raises ends the fit, comes out of it, and leaves the model as it was.
-        checkpoint : for networks, a folder to keep the training in, or a `recvae.Checkpoint`, which also says how
-            often. The same fit, called again after a stop, goes on from there and gives the same model.
+        Parameters
+        ----------
+        user_items
+            Interactions, or a scipy csr_matrix or csr_array (users, items) of values >= 0; for networks also
+            `recvae.data.shards.Shards`, which may be more than memory holds.
+        show_progress : bool
+            Show how it goes, where standard error is a terminal, and in a notebook.
+        callback : FitCallback or None
+            implicit's: called as callback(iteration, seconds, loss) after each pass, where a model has passes.
+        valid : Holdout or None
+            Held-out users for models that choose by validation; the others do not look at them. Where both sides have
+            ids of the items, columns are matched by them.
+        callbacks : Callbacks
+            Who listens (`recvae.training.callbacks`): `JsonLines(path)`, `TensorBoard(folder)`, functions of an `Epoch`
+            (ELBO terms, validation) such as print. Models without epochs tell when they begin and end. What a callback
+            raises ends the fit, comes out of it, and leaves the model as it was.
+        checkpoint : Checkpoint or str or Path or None
+            For networks, a folder to keep the training in, or a `recvae.Checkpoint`, which also says how often. The
+            same fit, called again after a stop, goes on from there and gives the same model.
 
-        Raises InvalidTypeError or InvalidDataError for data that cannot be used, InvalidParameterError for a
-        hyper-parameter out of range and for a checkpoint of another fit, TrainingError if the loss is not finite,
-        NotSupportedError for shards or a checkpoint where a model is no network.
+        Raises
+        ------
+        InvalidTypeError, InvalidDataError
+            For data that cannot be used.
+        InvalidParameterError
+            For a hyper-parameter out of range and for a checkpoint of another fit.
+        TrainingError
+            If the loss is not finite.
+        NotSupportedError
+            For shards or a checkpoint where a model is no network.
         """
         check_params(self)
         kept = self._check_checkpoint(checkpoint)
@@ -119,7 +134,9 @@ class Model(ABC):
         rows, values = self._readable(user_items)
         valid = self._check_valid(valid, rows.shape[1], user_items)
         heard = as_callbacks(callbacks)
-        run = FitRun(values, show_progress, callback, valid, heard if current().is_writer else [], kept)
+        run = FitRun(
+            values, show_progress, callback, valid, heard if current_communicator().is_main_process else [], kept
+        )
         with dispatch(run.callbacks, self._start("fit", rows, run)):
             fitted = self._fit(rows, run)
         state = {
@@ -171,7 +188,12 @@ class Model(ABC):
     def _check_valid(self, valid: Any, n_items: int, user_items: Any) -> Holdout | None:
         """The held-out users that were given to `fit`, checked, over the columns of what it learns from.
 
-        Raises InvalidTypeError, InvalidDataError; InvalidParameterError for a hyper-parameter that needs them.
+        Raises
+        ------
+        InvalidTypeError
+        InvalidDataError
+        InvalidParameterError
+            For a hyper-parameter that needs them.
         """
         if valid is None:
             return None

@@ -37,9 +37,17 @@ MOST_BLOCKS = 1024  # of row groups to read
 class Cluster:
     """Ray where it runs already, or at `address`, or on this machine for as long as there is work.
 
-    actors : how many processes score; None for one for each CPU
+    Parameters
+    ----------
+    actors : int or None
+        How many processes score; None for one for each CPU.
 
-    Raises MissingDependencyError where Ray is not installed, InvalidParameterError for an address beside a connection.
+    Raises
+    ------
+    MissingDependencyError
+        Where Ray is not installed.
+    InvalidParameterError
+        For an address beside a connection.
     """
 
     def __init__(self, actors: int | None = None, address: str | None = None):
@@ -64,10 +72,21 @@ class Cluster:
     ) -> list[Part]:
         """The lists of all users of a source as files in the folder `place`, named by their content, in no order.
 
-        content : the model, as in its file; n_users : how many there are; touched : rows beside those of the source,
-            of what was seen, with all columns that a block is to have
+        Parameters
+        ----------
+        content : bytes
+            The model, as in its file.
+        n_users : int
+            How many there are.
+        touched : pa.Table or None
+            Rows beside those of the source, of what was seen, with all columns that a block is to have.
 
-        Raises EngineError where Ray fails, and what recvae raises in an actor.
+        Raises
+        ------
+        EngineError
+            Where Ray fails.
+        RecvaeError
+            What recvae raises in an actor.
         """
         place = place.resolve()
         write_whole(place / MODEL, content)
