@@ -8,7 +8,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, fields, replace
+from dataclasses import fields, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -89,8 +89,8 @@ class Trainer:
         self.strategy = strategy or ParallelStrategy()
         self.title, self.part = title or type(network).__name__, part
         if optimizers is None:
-            rates = {"lr": self.config.learning_rate, "weight_decay": self.config.weight_decay}
-            optimizers = [torch.optim.AdamW(network.parameters(), **rates, fused=True)]
+            rate, decay = self.config.learning_rate, self.config.weight_decay
+            optimizers = [torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=decay, fused=True)]
         self.state = TrainState(network, optimizers, self.config.seed)
         device = self.state.device
         in_16_bits = in_bfloat16(self.config.precision, device)
@@ -265,6 +265,12 @@ class Trainer:
                         callback.on_step_end(epoch + 1, state.step)
         return config.beta_at((epoch + (n_steps - 1) / n_steps) / config.epochs)
 
+    def batches(self, rows: sparse.csr_matrix | Shards) -> Iterator[Batch]:
+        """Batches of a pass over all rows, for steps by hand."""
+        source = rows_on_device(rows, self.state.device)
+        key = key_of(self.state.seed, self.state.epoch, self.state.pass_index)
+        return source.batches_of(key_of(key), self.config.users_per_step(len(source)))
+
     def start_epoch(self, rows: Rows) -> None:
         """Let the prior see all users, as they are encoded by now: one such as RecVAE's depends on that."""
         prior = getattr(self.network, "prior", None)
@@ -316,20 +322,19 @@ class Trainer:
             prior.forget()  # what it knows of single users
 
     def _settings(self) -> dict[str, Any]:
-        """The config as JSON can hold it: `beta` by its values, where it is a function."""
+        """The config as JSON can hold it: a function `beta` by its name."""
         config = self.config
         settings = {each.name: getattr(config, each.name) for each in fields(config)}
-        if callable(config.beta):
-            settings["beta"] = [config.beta(tenth / 10) for tenth in range(11)]
-        return settings | {"phases": [asdict(phase) for phase in config.phases]}
+        beta = getattr(config.beta, "__name__", "beta") if callable(config.beta) else config.beta
+        return settings | {"beta": beta, "phases": [[list(phase.trainable), phase.passes] for phase in config.phases]}
 
     def _identity(self, rows: sparse.csr_matrix | Shards) -> dict[str, Any]:
-        """What a run of `fit` follows from."""
+        """What a run of `fit` follows from: a function `beta` by its values."""
         return {
             "recvae": __version__,
             "model": self.title,
-            "parameters": json.loads(json.dumps(self._settings())),
-            "rows": digest_rows(rows),
+            "parameters": self._settings() | {"beta": [self.config.beta_at(tenth / 10) for tenth in range(11)]},
+            "rows": rows.fingerprint() if isinstance(rows, Shards) else digest_rows(rows),
             "part": self.part,
         }
 

@@ -119,5 +119,5 @@ def test_epochs_count_rounds_and_schedules_see_all_passes():
     model._beta = lambda progress: calls.append(progress) or 0.005
     model.fit(ROWS, show_progress=False)
     assert len(model.history_) == 3
-    assert len(calls) == 3 * 4 * 2  # rounds, passes, steps
+    assert len(set(calls)) == 3 * 4 * 2  # rounds, passes, steps
     assert calls == pytest.approx([step / 24 for step in range(24)])
