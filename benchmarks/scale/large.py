@@ -132,7 +132,7 @@ def _stepper(folder: str) -> Callable[[int], None]:
     def run(n: int) -> None:
         with trainer.in_pass():
             for batch in islice(batches, n):
-                trainer.step(batch)
+                trainer.step(batch, 0.1)
 
     return run
 

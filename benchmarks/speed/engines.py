@@ -37,7 +37,7 @@ def training(matrix: sparse.csr_matrix, engine: str, batch_size: int, device: st
 
     def step(n: int = 1) -> None:
         for batch in itertools.islice(batches, n):
-            trainer.step(batch)
+            trainer.step(batch, 0.1)
 
     with trainer.in_pass():
         yield step

@@ -28,7 +28,7 @@ from recvae.errors import MissingDependencyError, UnknownUsersError
 from recvae.evaluation.breakdown import Groups, break_down, make_groups
 from recvae.evaluation.evaluate import Evaluation, Metric, evaluate, evaluate_ranker, holm, paired_bootstrap
 from recvae.models.base import Recommender
-from recvae.models.base.params import get_params
+from recvae.models.base.params import flat_params
 from recvae.training.state import best_epoch
 from recvae.tuning.selection import Choice, choose, fit_split
 from recvae.utils.memory import PeakMemory
@@ -95,7 +95,7 @@ class Runs:
         history = getattr(first.model, "history_", None)
         return {
             "model": name,
-            "parameters": get_params(first.model),
+            "parameters": flat_params(first.model),
             "settings_tried": self.choice.settings_tried,
             "choice_seconds": self.choice.seconds,
             "metrics": _summary(averaged),

@@ -37,7 +37,7 @@ from recvae.errors import InvalidDataError, InvalidParameterError, NotSupportedE
 from recvae.evaluation.evaluate import evaluate as evaluate_model
 from recvae.models.autoencoder.planned import Planned
 from recvae.models.base import Recommender, load
-from recvae.models.base.params import get_params
+from recvae.models.base.params import flat_params
 from recvae.training.callbacks import Callback
 from recvae.training.checkpoint import Checkpoint
 from recvae.tuning.selection import fit_split
@@ -160,7 +160,7 @@ def _train(
         say(f"{model.plan_.impl.capitalize()} likelihood: {model.plan_.why}")
     say(f"{type(model).__name__} written to {arguments.out}")
     if arguments.json:
-        done = {"model": type(model).__name__, "file": str(arguments.out), "parameters": get_params(model)}
+        done = {"model": type(model).__name__, "file": str(arguments.out), "parameters": flat_params(model)}
         trained = {"users": data.n_users, "items": data.n_items, "events": data.n_events, "values": model.values_}
         put(json_bytes(done | trained | {"seconds": seconds}).decode())
 

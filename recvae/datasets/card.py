@@ -129,9 +129,27 @@ class Expected:
 
 @dataclass(frozen=True)
 class Card:
-    """All that is known of a data set. Only the embedded sample, which is made on the spot, has no files.
+    """The description of a data set: where its files are, and how it is used in published work.
 
-    A card of one's own names its file of events by `path`, which starts at the card's folder.
+    Attributes
+    ----------
+    name, title : str
+        A name for commands and folders, and one for people.
+    protocol : Protocol
+        Filters, split and metrics of published work.
+    licence, citation, homepage : str
+        As the authors of the data give them.
+    path : str
+        For a card of your own: the file of events, relative to the card's folder.
+    expected : Expected or None
+        Counts of the whole data set, which loading checks.
+    download : Download or None
+        Archive and checksum.
+    events, test, items : Table or None
+        Files of the events, of a test that comes with the data, and of titles and genres. Only the embedded sample,
+        which is generated, has no files.
+    published : dict[str, dict[str, float]]
+        Metrics from papers, by model.
     """
 
     name: str
@@ -200,14 +218,24 @@ def table_files(folder: Path, table: Table) -> list[Path]:
 
 
 def load_card(name: str | os.PathLike[str]) -> Card:
-    """The card of a data set, or one of your own by its file, which ends in .toml.
+    """Load the card of a data set.
+
+    Parameters
+    ----------
+    name : str or Path
+        Name of a data set, or the .toml file of a card of your own.
+
+    Returns
+    -------
+    Card
+        Files, licence, expected counts and protocol.
 
     Raises
     ------
     UnknownNameError
-        With the nearest names.
+        If there is no such card; the message has the nearest names.
     InvalidDataError
-        For a card that cannot be read.
+        If the card cannot be read.
     """
     if is_own_card(name):
         return read_card(as_path(name))

@@ -30,23 +30,34 @@ def load_dataset(
 ) -> Interactions:
     """Load a data set by the name of its card, such as "ml-1m", or by the file of a card of your own (.toml).
 
-    "sample" is made on the spot. Where the data come with a test of their own, its events are among the others.
-
     Parameters
     ----------
+    name : str or Path
+        "sample" is generated in memory; the others are read from `home`. If the data come with a test of their own, its
+        events are included.
     home : str or Path or None
-        Folder of data sets; else the environment variable RECVAE_DATA, else the user's cache. A folder of the data set
-        that is there is used as it is, else the data are downloaded, checked and unpacked.
-    min_value, min_user
-        Which events and users count, in the place of the card's protocol (see `load_card`).
+        Folder of data sets; by default the environment variable RECVAE_DATA, otherwise the user's cache. If the data
+        set's folder is there, it is used as it is; otherwise the data are downloaded, checked and unpacked.
+    min_value : float or None
+        Least value of an event that counts, instead of the card's (see `load_card`).
+    min_user : int or None
+        Fewest events of a user, instead of the card's.
+    show_progress : bool
+        Show a progress bar of the download.
+
+    Returns
+    -------
+    Interactions
+        The events that the card's protocol counts.
 
     Raises
     ------
     UnknownNameError
+        If there is no such card.
     DataNotFoundError
-        For not here and no network: the message says which file to put where.
+        If the data are not in `home` and there is no network; the message says which file to put where.
     InvalidDataError
-        (damaged or other files).
+        If files are damaged, or are not those of the card.
     """
     card = load_card(name)
     if card.events is None:
@@ -92,19 +103,24 @@ def load_split(
 
     Parameters
     ----------
+    name, home, min_value, min_user, show_progress
+        As in `load_dataset`. A given test has its events of at least `min_value`, whatever its users and items.
     split : str or None
-        Another kind of split than the card's: "strong", "per-user", "leave-last", "temporal", "given".
+        Another kind of split than the card's: "strong", "per-user", "leave-last", "temporal" or "given".
+    seed : int
+        Seed of the split.
     **options : Any
-        What that kind can be told, such as heldout_users=600; on top of the card's where the kind is the card's.
+        Options of that kind of split, such as heldout_users=600; added to the card's options if the kind is the card's.
+
+    Returns
+    -------
+    Split
+        Training, validation and test.
 
     Raises
     ------
     RecvaeError
-        As `load_dataset` and `make_split`.
-
-    Notes
-    -----
-    The others as in `load_dataset`. A given test has the events of min_value or more, whatever its users and items.
+        As `load_dataset` and the split's own function.
     """
     card = load_card(name)
     kind, told = plan_split(card.protocol, split, seed, options)

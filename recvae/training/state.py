@@ -119,8 +119,6 @@ class TrainState:
         Of each step of the current epoch (3,): sums over this rank's users of nll, kl and loss, on the device.
     pass_index : int
         The current pass of the epoch, from 0.
-    progress : float
-        Share of the run that was done when the current step began, in [0, 1).
     best, best_epoch, best_weights
         Of the validations so far.
     """
@@ -131,7 +129,6 @@ class TrainState:
     history: list[Epoch] = field(default_factory=list)
     losses: list[Tensor] = field(default_factory=list)
     pass_index: int = 0
-    progress: float = 0.0
     best: float = float("-inf")
     best_epoch: int = 1
     best_weights: dict[str, Tensor] = field(default_factory=dict)

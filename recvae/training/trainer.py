@@ -92,42 +92,49 @@ class Trainer:
             rate, decay = self.config.learning_rate, self.config.weight_decay
             optimizers = [torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=decay, fused=True)]
         self.state = TrainState(network, optimizers, self.config.seed)
-        device = self.state.device
-        in_16_bits = in_bfloat16(self.config.precision, device)
-        self._autocast = torch.autocast(device.type, torch.bfloat16, enabled=in_16_bits)
+        self._device = self.state.device
+        in_16_bits = in_bfloat16(self.config.precision, self._device)
+        self._autocast = torch.autocast(self._device.type, torch.bfloat16, enabled=in_16_bits)
         self._workspace = Memory()
 
-    def step(self, batch: Batch) -> Tensor:
-        """Make one training step on a batch of B users.
+    def step(self, batch: Batch, beta: float | None = None) -> Tensor:
+        """Make one training step.
+
+        Parameters
+        ----------
+        batch : Batch
+            B users, of all ranks.
+        beta : float, optional
+            Weight of the KL term; by default that with which a run begins.
 
         Returns
         -------
         Tensor
             (3,), sums over this rank's users of nll, kl and loss. It stays on the device: no step waits for it.
         """
-        network, state = self.network, self.state
+        network, state, ranks = self.network, self.state, self.strategy.data_parallel_group
+        epoch, step = len(state.history), len(state.losses)  # from 0
         self._workspace.begin_step()  # buffers that the step before used may be overwritten
         for optimizer in state.optimizers:
             optimizer.zero_grad()
         # all noise of a pass follows from this key and from who a user is, not from how batches are cut
-        key = key_of(state.seed, state.epoch, state.pass_index)
+        key = key_of(state.seed, epoch, state.pass_index)
         if self.sampler is not None:  # items that stand for the whole catalogue, the same for all users of the step
-            batch = replace(batch, candidates=self.sampler.draw(batch, key_of(key, 0, state.step)))
-        users, single_process = batch, self.strategy.communicator.size == 1
-        if not single_process:
-            self.strategy.communicator.current_step = f"step {state.step + 1} of epoch {state.epoch + 1}"  # for errors
-            users = self.strategy.data_parallel_group.shard_batch(batch)  # this rank's
-        losses = torch.zeros(3, device=state.device)
+            batch = replace(batch, candidates=self.sampler.draw(batch, key_of(key, 0, step)))
+        users = batch
+        if self.strategy.communicator.size > 1:
+            self.strategy.communicator.current_step = f"step {step + 1} of epoch {epoch + 1}"  # for errors
+            users = ranks.shard_batch(batch)  # this rank's, all of them in tensor parallel training
+        losses = torch.zeros(3, device=self._device)
         if len(users):  # a rank may have none in a small batch
-            with self._autocast:  # products may be in bfloat16, sums over items or users are not
+            with self._autocast:  # matrix products may be in bfloat16, sums over items or users are not
                 elbo = network(users, Noise.of(key, users))  # nll (B,), kl (B,)
-            beta = self.config.beta_at(state.progress)  # weight of the KL term, by its schedule
-            loss = self.loss(elbo, beta)  # nll + beta * kl, the mean over users
+            loss = self.loss(elbo, self.config.beta_at(0.0) if beta is None else beta)  # mean of nll + beta * kl
             loss.backward()  # gradients of large tables may be sparse over rows
             losses = torch.stack([elbo.nll.sum(), elbo.kl.sum(), loss * len(users)]).detach()
-        if not single_process:  # the mean over all users: each rank's weighs by how many it has
-            self.strategy.data_parallel_group.all_reduce_gradients(network.parameters(), len(users) / len(batch))
-        if self.config.max_grad_norm is not None:  # after the sum: the norm is that of the whole step
+        if ranks.size > 1:  # to the mean over all users: a rank weighs by how many it has
+            ranks.all_reduce_gradients(network.parameters(), len(users) / len(batch))
+        if self.config.max_grad_norm is not None:  # after the sum over ranks: it is the norm of the whole step
             self.strategy.clip_grad_norm(network, self.config.max_grad_norm)
         for optimizer in state.optimizers:
             optimizer.step()
@@ -248,10 +255,12 @@ class Trainer:
     def _run_epoch(self, rows: Rows, callbacks: Sequence[Callback]) -> float:
         """All passes of the current epoch, or what is left of them. -> the last step's beta"""
         config, state, n_users = self.config, self.state, len(rows)
-        n_steps, epoch = config.steps_per_epoch(n_users), state.epoch
+        n_steps, epoch, beta = config.steps_per_epoch(n_users), state.epoch, math.nan
         steps_per_pass = n_steps // len(config.passes)
         if state.step == 0:
             self.start_epoch(rows)
+        if state.step == n_steps:  # resumed after the last step: only the epoch's end is left
+            beta = config.beta_at((epoch + (n_steps - 1) / n_steps) / config.epochs)
         for index in range(len(config.passes)):
             first = state.step - index * steps_per_pass  # of this pass: above 0 where a run is resumed within it
             if first >= steps_per_pass:
@@ -259,11 +268,11 @@ class Trainer:
             order = key_of(key_of(state.seed, epoch, index))
             with self.in_pass(index):
                 for batch in rows.batches_of(order, config.users_per_step(n_users), first):
-                    state.progress = (epoch + state.step / n_steps) / config.epochs
-                    self.step(batch)
+                    beta = config.beta_at((epoch + state.step / n_steps) / config.epochs)  # by the share of the run
+                    self.step(batch, beta)
                     for callback in callbacks:
                         callback.on_step_end(epoch + 1, state.step)
-        return config.beta_at((epoch + (n_steps - 1) / n_steps) / config.epochs)
+        return beta
 
     def batches(self, rows: sparse.csr_matrix | Shards) -> Iterator[Batch]:
         """Batches of a pass over all rows, for steps by hand."""

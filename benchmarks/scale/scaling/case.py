@@ -95,7 +95,7 @@ def _steps(model: MultVAE, rows: sparse.csr_matrix) -> Callable[[], Times]:
     def step() -> Times:
         started, own = time.perf_counter(), time.thread_time()
         with trainer.in_pass():
-            trainer.step(next(batches))
+            trainer.step(next(batches), 0.1)
         return time.perf_counter() - started, time.thread_time() - own
 
     return step

@@ -37,17 +37,16 @@ from recvae.models.autoencoder.tables import (
 from recvae.models.base import FitRun
 from recvae.models.base.explain import by_leaving_out
 from recvae.models.base.model_file import fill
-from recvae.models.base.params import check_params, fitted, get_params, hyper, parameters
+from recvae.models.base.params import check_params, fitted, flat_params, hyper, parameters
 from recvae.models.base.similar import cosines
 from recvae.models.base.spaces import log
 from recvae.models.base.state import reads
-from recvae.nn import LIKELIHOODS, VAE
+from recvae.nn import VAE
 from recvae.nn.candidates import sampler as make_sampler
 from recvae.nn.growing import ItemVectors, enlarged, item_vectors
 from recvae.nn.layers import initialize
-from recvae.nn.likelihood import UNOBSERVED
+from recvae.nn.likelihood import UNOBSERVED, Likelihood, Options, nll
 from recvae.nn.sharded import full_state_dict, initialize_sharded, shard
-from recvae.nn.vae import Likelihood
 from recvae.training.callbacks import Callback, Epoch, as_callbacks
 from recvae.training.checkpoint import digest_rows
 from recvae.training.parallel import ParallelStrategy
@@ -101,10 +100,9 @@ class Autoencoder(Planned):
 
     def _likelihood(self) -> Likelihood:
         """The likelihood of a row, its products in the precision asked for."""
-        options: dict[str, Any] = {"unobserved": self.unobserved} if self.likelihood == "gaussian" else {}
-        if self.impl == "dense":
-            options["impl"] = "dense"
-        return partial(LIKELIHOODS[self.likelihood], precision=self.precision, **options)
+        impl = "reference" if self.impl == "dense" else "auto"  # "sampled" for batches with candidates
+        options = Options(precision=self.precision, unobserved=self.unobserved)
+        return partial(nll, family=self.likelihood, impl=impl, options=options)
 
     @property
     def best_epoch_(self) -> int:
@@ -253,7 +251,7 @@ class Autoencoder(Planned):
     def _identity(self, rows: sparse.csr_matrix | Shards, trainer: Trainer, run: FitRun) -> dict[str, Any]:
         """All that a training follows from, as JSON can hold it."""
         valid = None if run.valid is None else digest_rows(run.valid.fold_in, run.valid.held_out)
-        params = get_params(self, run_options=False)
+        params = flat_params(self, run_options=False)
         return {
             "recvae": __version__,
             "model": type(self).__name__,

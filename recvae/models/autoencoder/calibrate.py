@@ -22,7 +22,6 @@ def seconds_per_epoch(model: Any, rows: sparse.csr_matrix | Shards, impl: str) -
     config, source = trainer.config, rows_on_device(rows, trainer.state.device)
     batches = list(islice(source.batches_of(0, config.users_per_step(len(source))), STEPS))
     trainer.start_epoch(source)
-    trainer.state.progress = 0.5
     steps_per_pass = config.steps_per_epoch(len(source)) / len(config.passes)
     total, pass_index = 0.0, 0
     for phase in config.phases:
@@ -35,5 +34,5 @@ def seconds_per_epoch(model: Any, rows: sparse.csr_matrix | Shards, impl: str) -
 
 def _timed_step(trainer: Trainer, batch: Batch) -> float:
     started = time.perf_counter()
-    trainer.step(batch).cpu()  # a GPU is done when the host has its losses
+    trainer.step(batch, trainer.config.beta_at(0.5)).cpu()  # a GPU is done when the host has its losses
     return time.perf_counter() - started

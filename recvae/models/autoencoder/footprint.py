@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from recvae.nn import VAE, Composite
-from recvae.nn.likelihood import BLOCK_BYTES
+from recvae.nn.likelihood import CHUNK_BYTES
 from recvae.nn.products import in_bfloat16
 from recvae.nn.rowwise_adam import BLOCK
 from recvae.utils.topk import BLOCK_BYTES as RANKED_BYTES
@@ -125,7 +125,7 @@ def _head_bytes(network: VAE, impl: str, sizes: Sizes, lower: bool) -> int:
     if impl == "dense":
         return 5 * 4 * sizes.batch * items
     of_row = (2 if lower else 4) * items
-    block = of_row * min(sizes.batch, max(1, BLOCK_BYTES // of_row))
+    block = of_row * min(sizes.batch, max(1, CHUNK_BYTES // of_row))
     copy = 2 * items * -(-(width + 2) // 32) * 32 if lower else 0
     unit = 8 * items * width if network.decoder.temperature is not None else 0
     return block + copy + unit

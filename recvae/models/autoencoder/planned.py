@@ -19,9 +19,9 @@ from recvae.models.autoencoder.tables import BIASES, TABLES, tie
 from recvae.models.base import Recommender
 from recvae.models.base.params import check_params, fitted, hyper, parameters
 from recvae.models.base.state import reads
-from recvae.nn import LIKELIHOODS, VAE
+from recvae.nn import VAE
 from recvae.nn.candidates import SAMPLERS
-from recvae.nn.likelihood import IMPLS
+from recvae.nn.likelihood import FAMILIES
 from recvae.nn.products import PRECISIONS
 from recvae.training.parallel import STRATEGIES, ParallelStrategy
 from recvae.utils.device import find_device
@@ -31,12 +31,12 @@ from recvae.utils.device import find_device
 class Planned(Recommender):
     """Base of models that are one `VAE` network."""
 
-    likelihood: str = hyper("multinomial", "distribution of a row, given z", choices=tuple(LIKELIHOODS))
+    likelihood: str = hyper("multinomial", "distribution of a row, given z", choices=FAMILIES)
     impl: str = hyper(
         "auto",
         'how the likelihood is computed: "exact" looks at all items in each step, "sampled" at some that stand for '
         'them, "dense" is the textbook\'s; "auto" decides between the first two by the plan',
-        choices=IMPLS,
+        choices=("auto", "dense", "exact", "sampled"),
     )
     candidates: int = hyper(
         4096, "items that a sampled likelihood looks at in a step, besides those of the batch's users", low=1
