@@ -129,8 +129,8 @@ class _Joined(MultDAE):
         network.likelihood = self._nll
         return network
 
-    def _trainer(self, *arguments: Any) -> Trainer:
-        trainer = super()._trainer(*arguments)
+    def _trainer(self, *arguments: Any, **options: Any) -> Trainer:
+        trainer = super()._trainer(*arguments, **options)
         trainer.state.optimizers[0].add_param_group({"params": [self.log_a]})
         return trainer
 

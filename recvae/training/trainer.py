@@ -92,7 +92,7 @@ class Trainer:
             rate, decay = self.config.learning_rate, self.config.weight_decay
             optimizers = [torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=decay, fused=True)]
         self.state = TrainState(network, optimizers, self.config.seed)
-        self._device = self.state.device
+        self._device, self._ranks = self.state.device, self.strategy.data_parallel_group
         in_16_bits = in_bfloat16(self.config.precision, self._device)
         self._autocast = torch.autocast(self._device.type, torch.bfloat16, enabled=in_16_bits)
         self._workspace = Memory()
@@ -112,7 +112,7 @@ class Trainer:
         Tensor
             (3,), sums over this rank's users of nll, kl and loss. It stays on the device: no step waits for it.
         """
-        network, state, ranks = self.network, self.state, self.strategy.data_parallel_group
+        network, state, ranks = self.network, self.state, self._ranks
         epoch, step = len(state.history), len(state.losses)  # from 0
         self._workspace.begin_step()  # buffers that the step before used may be overwritten
         for optimizer in state.optimizers:
@@ -358,9 +358,9 @@ def _check_metric(metric: float | None, epoch: int) -> None:
 
 
 def rows_on_device(rows: sparse.csr_matrix | Shards, device: torch.device) -> Rows:
-    """Rows in which an event weighs 1 in the mean: with counts, the likelihood would else outgrow the KL term.
+    """Training rows, scaled to a mean value of 1: with counts, the likelihood would outgrow the KL term.
 
-    The encoder reads rows at unit norm, so that in scoring nothing has to be divided.
+    The encoder reads rows at unit norm, so that scoring needs no scale.
     """
     if isinstance(rows, Shards):
         return ShuffledRows(rows, device, scale=1 / rows.mean_value())
