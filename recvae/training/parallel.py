@@ -1,4 +1,4 @@
-"""How several processes make a training step together: by users of the batch, or by items of the tables."""
+"""Parallel strategies: how the ranks of a communicator divide a training step."""
 
 from __future__ import annotations
 
@@ -17,18 +17,12 @@ STRATEGIES = ("data", "tensor")
 
 @dataclass(frozen=True)
 class ParallelStrategy:
-    """What each rank does of a training step.
+    """Data parallel or tensor parallel training by the ranks of a communicator.
 
-    Either way a step is that of one process on the same batch, but for the order in which numbers are summed.
-
-    Parameters
-    ----------
-    communicator : Communicator
-        The ranks that train together; by default this process alone.
-    tensor_parallel : bool
-        False, data parallel: each rank has the whole network and some users of each batch, and gradients are summed.
-        True: each rank has some rows of the tables and sees all users, and what passes between the tables is summed
-        (recvae.nn.sharded).
+    Data parallel: each rank has the whole network and computes the gradients of its users; these are summed. Tensor
+    parallel: each rank has the rows of its items in both embedding tables and sees all users; what passes between the
+    tables is summed (recvae.nn.sharded). Either way a step is that of one process on the same batch, except for the
+    order in which floats are added.
     """
 
     communicator: Communicator = SINGLE_PROCESS
@@ -36,7 +30,7 @@ class ParallelStrategy:
 
     @property
     def data_parallel_group(self) -> Communicator:
-        """The ranks that share out users: this one alone in tensor parallel training."""
+        """The ranks that divide the users of a batch: this one alone in tensor parallel training."""
         return SINGLE_PROCESS if self.tensor_parallel else self.communicator
 
     def clip_grad_norm(self, network: nn.Module, max_norm: float) -> None:
@@ -45,25 +39,23 @@ class ParallelStrategy:
         if self.tensor_parallel:
             named = dict(network.named_parameters())
             sharded = [named[name] for name in sharded_parameters(network) if name in named]
-        clip_grad_norm_(
-            network.parameters(), max_norm, sharded, self.communicator if self.tensor_parallel else SINGLE_PROCESS
-        )
+        group = self.communicator if self.tensor_parallel else SINGLE_PROCESS
+        clip_grad_norm_(network.parameters(), max_norm, sharded, group)
 
-    def reduce_losses(self, steps: Tensor) -> Tensor:
-        """Losses of S steps, summed over the users of all ranks. (S, 3) -> (S, 3), a copy"""
-        return self.data_parallel_group.all_reduce(steps.clone())
+    def reduce_losses(self, losses: Tensor) -> Tensor:
+        """Sums over the users of all ranks, from those over the users of each. (S, 3) -> (S, 3), a copy"""
+        return self.data_parallel_group.all_reduce(losses.clone())
 
     def validate(self, validate: Callable[[], float]) -> float:
-        """The validation metric, the same on each rank. Where one rank can compute it, rank 0 does."""
+        """The validation metric, the same on each rank; computed by the main process where it has all weights."""
         if self.tensor_parallel:
             return validate()
-        value: float = self.communicator.broadcast(validate() if self.communicator.is_main_process else None)
-        return value
+        metric: float = self.communicator.broadcast(validate() if self.communicator.is_main_process else None)
+        return metric
 
     def due_on_main_process(self, due: bool) -> bool:
-        """Whether something is due on rank 0, by its clock."""
+        """Whether something is due by the clock of the main process, which differs from those of other ranks."""
         if self.communicator.size == 1:
             return due
-        return bool(
-            self.communicator.all_reduce_max(torch.tensor([float(due and self.communicator.is_main_process)])).item()
-        )
+        on_main = due and self.communicator.is_main_process
+        return bool(self.communicator.all_reduce_max(torch.tensor([float(on_main)])).item())

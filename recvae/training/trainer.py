@@ -18,7 +18,7 @@ import torch
 from scipy import sparse
 from torch import Tensor, nn
 
-from recvae.data.batches import Batch, DeviceRows, Rows
+from recvae.data.batches import Batch, DeviceRows, RowSource
 from recvae.data.rows import LARGEST, check_rows
 from recvae.data.shards import Shards, ShuffledRows
 from recvae.errors import TrainingError
@@ -204,7 +204,7 @@ class Trainer:
 
     def run(
         self,
-        rows: Rows,
+        rows: RowSource,
         *,
         identity: Callable[[], dict[str, Any]],
         validate: Callable[[], float] | None = None,
@@ -217,7 +217,7 @@ class Trainer:
 
         Parameters
         ----------
-        rows : Rows
+        rows : RowSource
             On the network's device.
         identity : callable
             () -> all that the run follows from, as JSON can hold it: a checkpoint of another run is refused.
@@ -252,7 +252,7 @@ class Trainer:
         self._finish()
         return state.history
 
-    def _run_epoch(self, rows: Rows, callbacks: Sequence[Callback]) -> float:
+    def _run_epoch(self, rows: RowSource, callbacks: Sequence[Callback]) -> float:
         """All passes of the current epoch, or what is left of them. -> the last step's beta"""
         config, state, n_users = self.config, self.state, len(rows)
         n_steps, epoch, beta = config.steps_per_epoch(n_users), state.epoch, math.nan
@@ -280,7 +280,7 @@ class Trainer:
         key = key_of(self.state.seed, self.state.epoch, self.state.pass_index)
         return source.batches_of(key_of(key), self.config.users_per_step(len(source)))
 
-    def start_epoch(self, rows: Rows) -> None:
+    def start_epoch(self, rows: RowSource) -> None:
         """Let the prior see all users, as they are encoded by now: one such as RecVAE's depends on that."""
         prior = getattr(self.network, "prior", None)
         if prior is not None:
@@ -357,7 +357,7 @@ def _check_metric(metric: float | None, epoch: int) -> None:
         )
 
 
-def rows_on_device(rows: sparse.csr_matrix | Shards, device: torch.device) -> Rows:
+def rows_on_device(rows: sparse.csr_matrix | Shards, device: torch.device) -> RowSource:
     """Training rows, scaled to a mean value of 1: with counts, the likelihood would outgrow the KL term.
 
     The encoder reads rows at unit norm, so that scoring needs no scale.
