@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recvae.errors import InvalidParameterError, UnknownNameError
@@ -14,7 +16,6 @@ if TYPE_CHECKING:
 
 # the models that this package is about; the others are the baselines that they are compared with
 OURS = ("HybridVAE", "RecVAE", "HVamp", "MultVAE", "MultDAE")
-BASELINES = ("ALS", "ItemKNN", "BPR", "LMF", "Popularity")  # those of recvae.models.baselines
 
 
 def _product(**values: Sequence[Any]) -> list[dict[str, Any]]:
@@ -51,32 +52,82 @@ GRIDS: dict[str, list[dict[str, Any]]] = {
 }
 
 
-def model_name(name: str) -> str:
-    """The name of a model with its capitals, from a name in any. Raises UnknownNameError."""
-    names = {known.lower(): known for known in GRIDS}
-    if name.strip().lower() not in names:
-        raise UnknownNameError.among("model", name, GRIDS)
-    return names[name.strip().lower()]
+# the models that all others are compared with
+BASELINES = tuple(name for name in GRIDS if name not in OURS)
+# classes that are not of this package, by name, from when they are first asked for
+OWN_MODELS: dict[str, type[Recommender]] = {}
 
 
-def model_names(names: Sequence[str] | None) -> list[str]:
-    """The names of models with their capitals; all of them for None or "all". Raises UnknownNameError."""
-    if names is None or [name.strip().lower() for name in names] == ["all"]:
+def model_name(model: str | type[Recommender]) -> str:
+    """The name of a model with its capitals.
+
+    Parameters
+    ----------
+    model : str or class
+        A name, in any capitals; or a class of your own, also as text "module:Class", which imports the module, from
+        the working directory too.
+
+    Raises
+    ------
+    UnknownNameError
+        For a name that does not exist.
+    InvalidParameterError
+        For text that names no model class, and for a class with the name of another.
+    """
+    if isinstance(model, str) and ":" not in model:
+        names = {known.lower(): known for known in (*GRIDS, *OWN_MODELS)}
+        if model.strip().lower() not in names:
+            raise UnknownNameError.among("model", model, names.values())
+        return names[model.strip().lower()]
+    from recvae.models.base import Recommender
+
+    cls = _imported(model.strip()) if isinstance(model, str) else model
+    if not (isinstance(cls, type) and issubclass(cls, Recommender)):
+        raise InvalidParameterError(f"Expected a model, a class derived from recvae.Recommender, got {model!r:.200}.")
+    if cls.__name__ not in (*OURS, *BASELINES):
+        OWN_MODELS[cls.__name__] = cls
+    elif cls is not model_class(cls.__name__):
+        raise InvalidParameterError(f"Expected a class with a name of its own, got another {cls.__name__}; rename it.")
+    return cls.__name__
+
+
+def model_names(models: Sequence[str | type[Recommender]] | None) -> list[str]:
+    """The names of models with their capitals; all of the package for None or "all". Raises as `model_name`."""
+    names = [model.strip().lower() for model in models or () if isinstance(model, str)]
+    if models is None or (names == ["all"] and len(models) == 1):
         return list(GRIDS)
-    return [model_name(name) for name in names]
+    return [model_name(model) for model in models]
 
 
 def model_class(name: str) -> type[Recommender]:
     """The class of a model, by its name with its capitals."""
-    room = "recvae.models.baselines" if name in BASELINES else "recvae.models"
-    found: type[Recommender] = getattr(import_module(room), name)
+    if name in OWN_MODELS:
+        return OWN_MODELS[name]
+    modules = (import_module("recvae.models"), import_module("recvae.models.baselines"))
+    found: type[Recommender] = next(getattr(module, name) for module in modules if name in module.__all__)
     return found
 
 
+def _imported(path: str) -> object:
+    """The object at "module:name"."""
+    module, _, name = path.partition(":")
+    folder = str(Path.cwd())
+    sys.path.insert(0, folder)  # as `python -m` does, and a console script does not
+    try:
+        return getattr(import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InvalidParameterError(
+            f"Expected a model as module:Class, such as my_module:MyModel, got {path!r:.200}: {error}."
+        ) from error
+    finally:
+        if folder in sys.path:
+            sys.path.remove(folder)
+
+
 def first_model(name: str) -> Recommender:
-    """A model with the first of its settings. Raises UnknownNameError."""
+    """A model with the first of its settings. Raises as `model_name`."""
     name = model_name(name)
-    return model_class(name)(**GRIDS[name][0])
+    return model_class(name)(**GRIDS.get(name, [{}])[0])
 
 
 def models_to_try(name: str, params: Mapping[str, str]) -> list[Recommender]:
@@ -100,12 +151,12 @@ def models_to_try(name: str, params: Mapping[str, str]) -> list[Recommender]:
 
     if "random_state" in params:
         raise InvalidParameterError("Expected the seeds by first_seed and seeds (--seed, --seeds), got random_state.")
-    classes = [model_class(known) for known in GRIDS]
+    classes = [model_class(known) for known in (*GRIDS, *OWN_MODELS)]
     for param in params:
         if not any(param in options(cls) for cls in classes):
             raise unknown_param(param, *classes)
     models: list[Recommender] = []
-    for settings in GRIDS[name]:
+    for settings in GRIDS.get(name, [{}]):
         model = model_class(name)(**settings)
         parsed = {param: parse_param(model, param, text) for param, text in params.items() if param in options(model)}
         model = with_params(model, parsed)

@@ -19,7 +19,10 @@ def benchmark_flags(parser: argparse.ArgumentParser) -> None:
 
     add = parser.add_argument
     add_dataset(add, "sample", " (default: sample)")
-    add("--models", help=f"comma-separated, of {', '.join(GRIDS)}, or all (default: all)")
+    add(
+        "--models",
+        help=f"comma-separated, of {', '.join(GRIDS)}, classes of your own as module:Class, or all (default: all)",
+    )
     add("--seeds", type=int, default=1, help="train each model with this many seeds (default: 1)")
     add("--seed", type=int, default=0, help="the first of them (default: 0)")
     add_param(add, "a hyper-parameter for all models that have it, such as epochs=20")

@@ -97,7 +97,7 @@ def add_model(add: Any, param_help: str) -> None:
     """Add the flags for a model by name and its hyper-parameters."""
     from recvae.benchmark.grids import GRIDS
 
-    add("--model", default="MultVAE", help=f"one of {', '.join(GRIDS)} (default: MultVAE)")
+    add("--model", default="MultVAE", help=f"one of {', '.join(GRIDS)}, or module:Class (default: MultVAE)")
     add_param(add, param_help)
 
 
