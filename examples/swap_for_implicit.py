@@ -28,19 +28,19 @@ def main():
 
     split = recvae.strong_split(recvae.load_dataset(arguments.dataset, arguments.data_home), heldout_users=300)
     titles = split.train.item_ids if split.train.titles is None else split.train.titles
-    models = [
-        AlternatingLeastSquares(factors=64, regularization=30.0, alpha=3.0, random_state=0),
-        recvae.MultVAE(epochs=10, random_state=0),  # the line that changes
-    ]
-    for model in models:
-        name = type(model).__name__
-        with threadpool_limits(1, "blas"):  # as implicit requires
+    with threadpool_limits(1, "blas"):  # as implicit requires
+        models = [
+            AlternatingLeastSquares(factors=64, regularization=30.0, alpha=3.0, random_state=0),
+            recvae.MultVAE(epochs=10, random_state=0),  # the line that changes
+        ]
+        for model in models:
             ids, alike = pipeline(model, split.train.matrix, split.test.fold_in[:3])
             result = recvae.evaluate(model, split.test, ["ndcg@100"])
-        print(f"{name}: NDCG@100 {result['ndcg@100'].mean:.3f} on users who are not in the training data")
-        for row in ids:
-            print("   ", "; ".join(str(title) for title in titles[row][:3]))
-        print(f"    like {titles[alike[0]]}: {'; '.join(str(title) for title in titles[alike[1:]])}")
+            name = type(model).__name__
+            print(f"{name}: NDCG@100 {result['ndcg@100'].mean:.3f} on users who are not in the training data")
+            for row in ids:
+                print("   ", "; ".join(str(title) for title in titles[row][:3]))
+            print(f"    like {titles[alike[0]]}: {'; '.join(str(title) for title in titles[alike[1:]])}")
 
 
 if __name__ == "__main__":
