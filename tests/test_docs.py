@@ -21,10 +21,10 @@ PAGES = [
 @pytest.fixture(autouse=True)
 def own_models():
     """Classes that a page makes are forgotten."""
-    before = dict(Recommender.known)
+    before = dict(Recommender.registry)
     yield
-    Recommender.known.clear()
-    Recommender.known.update(before)
+    Recommender.registry.clear()
+    Recommender.registry.update(before)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)

@@ -31,7 +31,7 @@ ALIKE = {"learning_rate": 3e-3, "item_biases": "popularity"}  # what a sampled l
 class Watched(MultVAE):
     """A Mult-VAE that is validated by what the curves are of."""
 
-    validates = "ndcg@20"
+    validation_metric = "ndcg@20"
 
 
 class Curve(Callback):
@@ -41,11 +41,11 @@ class Curve(Callback):
         self.points: list[dict[str, float | None]] = []
         self.seconds = 0.0
 
-    def epoch(self, epoch: Epoch) -> None:
+    def on_epoch_end(self, epoch: Epoch) -> None:
         self.seconds += self.users / (epoch.users_per_second or 1)
         self.points.append({"seconds": self.seconds, "cpu": time.process_time(), "valid": epoch.valid})
 
-    def begin(self, start: Any) -> None:
+    def on_fit_start(self, start: Any) -> None:
         self.users = start.users
 
 

@@ -42,7 +42,7 @@ class Steps(Callback):
     def __init__(self) -> None:
         self.times: list[float] = []
 
-    def step(self, epoch: int, step: int) -> None:
+    def on_step_end(self, epoch: int, step: int) -> None:
         self.times.append(time.perf_counter())
 
 

@@ -48,7 +48,7 @@ class StopError(Exception):
 class StopAt(Callback):
     """Ends a run in the middle of an epoch."""
 
-    def step(self, epoch: int, step: int) -> None:
+    def on_step_end(self, epoch: int, step: int) -> None:
         if (epoch, step) == (3, 5):
             raise StopError
 

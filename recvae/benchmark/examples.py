@@ -18,8 +18,11 @@ REASONS = 3  # items of a user for each of them
 def user_examples(split: Split, models: Mapping[str, Recommender], n_users: int, N: int = 10) -> list[dict[str, Any]]:
     """Histories, held-out items and recommendations of a few test users, by title where titles are known.
 
-    why : by model that can explain, for each of the first recommendations the items of the history that add most to
-        its score, as pairs of a title and what it adds
+    Returns
+    -------
+    list[dict[str, Any]]
+        One dict for each user. Its `why` has, for each model that can explain itself and each of the first
+        recommendations, the items of the history that add most to the score, as pairs (title, contribution).
     """
     test = split.test
     names = item_labels(split)

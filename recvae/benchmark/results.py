@@ -60,7 +60,10 @@ def json_bytes(results: dict[str, Any]) -> bytes:
 def read_results(path: Path) -> dict[str, Any]:
     """Results from a file of format 2 or later, with at least one model that has the metric of its table.
 
-    Raises InvalidDataError for a file that cannot be read, is cut, or holds something else.
+    Raises
+    ------
+    InvalidDataError
+        For a file that cannot be read, is cut, or holds something else.
     """
     try:
         path = input_path(path)

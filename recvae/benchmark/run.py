@@ -135,7 +135,12 @@ def run_benchmark(
     `examples` test users and a map of items by title are part of the results; ask for 0 where the data may not be
     passed on, and neither is. `log` receives a line at each step. What the results hold: `recvae.benchmark.results`.
 
-    Raises UnknownNameError for a data set or model that does not exist, and what loading and fitting raise.
+    Raises
+    ------
+    UnknownNameError
+        For a data set or model that does not exist.
+    RecvaeError
+        What loading and fitting raise.
     """
     names = known_models(models)
     chosen = {name: candidates(name, params or {}) for name in names}
@@ -227,9 +232,14 @@ def best_baseline(metrics: Mapping[str, Metric]) -> str | None:
 
 
 def paired_tests(name: str, metrics: Mapping[str, Metric], best: str | None) -> dict[str, dict[str, float]]:
-    """One of `OURS` against every baseline, or a baseline against the `best`. -> paired bootstrap by name, for JSON
+    """One of `OURS` against every baseline, or a baseline against the `best`.
 
     `p_holm` is the p-value adjusted for the number of these tests.
+
+    Returns
+    -------
+    dict[str, dict[str, float]]
+        Paired bootstrap by name, for JSON.
     """
     rivals = [other for other in metrics if other not in OURS and other != name and (name in OURS or other == best)]
     tests = {other: asdict(paired_bootstrap(metrics[name], metrics[other])) for other in rivals}

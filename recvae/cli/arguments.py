@@ -40,9 +40,14 @@ FILES = ("out", "log", "study")
 def check_out(arguments: argparse.Namespace, outputs: Mapping[str, Path] | None = None) -> None:
     """No output is an input, lies within the folder of one or holds one, and no two are one file.
 
-    outputs : files that are written, by name, where they are not those of the flags themselves
+    Parameters
+    ----------
+    outputs : Mapping[str, Path] or None
+        Files that are written, by name, where they are not those of the flags themselves.
 
-    Raises InvalidParameterError.
+    Raises
+    ------
+    InvalidParameterError
     """
     files = {f"--{flag}": getattr(arguments, flag, None) for flag in FILES}
     files |= outputs or {}
@@ -119,8 +124,12 @@ def load_events(arguments: argparse.Namespace) -> Interactions:
 def load_histories(arguments: argparse.Namespace, index: ItemIndex) -> Histories:
     """What users liked and what else they have touched, over the items of a model: of all users of the input.
 
-    With --min-user, of those who liked so many items. Raises InvalidDataError where nothing was liked, or nothing of
-    what was touched is among the items.
+    With --min-user, of those who liked so many items.
+
+    Raises
+    ------
+    InvalidDataError
+        Where nothing was liked, or nothing of what was touched is among the items.
     """
     _check_source(arguments)
     user, item, value = arguments.user, arguments.item, arguments.value

@@ -24,9 +24,14 @@ Times = NDArray[np.float64]
 class Account:
     """What became of the rows that were read.
 
-    rows : how many there were
-    left_out : how many of them are not an event of their own, by reason, such as {"of value 0": 400}
-    notes : what else is to be known of the reading
+    Attributes
+    ----------
+    rows : int
+        How many there were.
+    left_out : Mapping[str, int]
+        How many of them are not an event of their own, by reason, such as {"of value 0": 400}.
+    notes : tuple[str, ...]
+        What else is to be known of the reading.
     """
 
     rows: int
@@ -67,10 +72,17 @@ def merge_events(
 ) -> tuple[sparse.csr_matrix, sparse.csr_matrix | None]:
     """One cell for each (user, item) pair that has an event.
 
-    times : (E,), when each event was, 0 where that is not known. The last of repeated events is then the latest by
-        time, not the last to come.
-    -> canonical float32 matrix, and the times of its cells in the same structure: of the first, where events repeat,
-        so that to a split by time a repetition is nothing new
+    Parameters
+    ----------
+    times : Times or None
+        (E,), when each event was, 0 where that is not known. The last of repeated events is then the latest by time,
+        not the last to come.
+
+    Returns
+    -------
+    tuple[sparse.csr_matrix, sparse.csr_matrix | None]
+        Canonical float32 matrix, and the times of its cells in the same structure: of the first, where events repeat,
+        so that to a split by time a repetition is nothing new.
     """
     if duplicates not in ("sum", "last"):
         raise UnknownNameError.among("rule for duplicates", duplicates, ("sum", "last"))

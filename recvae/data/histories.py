@@ -45,11 +45,17 @@ class Unknown:
 class Histories:
     """Rows for `model.recommend`, and whose they are.
 
-    users : (U,) raw ids of the rows
-    rows : csr_matrix (U, I) float32, canonical: what users liked; empty for a user none of whose items is known
-    unknown : the events that are not in `rows` because of their items
-    seen : csr_matrix (U, I), canonical: what users touched without liking it, to be left out of their lists; None where
-        there is nothing
+    Attributes
+    ----------
+    users : Ids
+        (U,) raw ids of the rows.
+    rows : sparse.csr_matrix
+        csr_matrix (U, I) float32, canonical: what users liked; empty for a user none of whose items is known.
+    unknown : Unknown
+        The events that are not in `rows` because of their items.
+    seen : sparse.csr_matrix or None
+        csr_matrix (U, I), canonical: what users touched without liking it, to be left out of their lists; None where
+        there is nothing.
     """
 
     users: Ids
@@ -70,23 +76,35 @@ def read_histories(
 ) -> Histories:
     """Raw ids of what users did -> rows over the items of a model.
 
-    histories : {user: [item, ...]}, or a list of such lists, whose users are then 0, 1, ..., or a frame (pandas,
-        polars, pyarrow) with columns `user`, `item` and, where it is named, `value`. A frame has a row for each event,
-        or for each user with a column of lists of items; its users come in ascending order.
-    item_ids : `model.item_ids_`, or an ItemIndex of them, which is built once where requests are many
+    Parameters
+    ----------
+    histories
+        {user: [item, ...]}, or a list of such lists, whose users are then 0, 1, ..., or a frame (pandas, polars,
+        pyarrow) with columns `user`, `item` and, where it is named, `value`. A frame has a row for each event, or for
+        each user with a column of lists of items; its users come in ascending order.
+    item_ids : Sequence[Any] or Ids or ItemIndex
+        `model.item_ids_`, or an ItemIndex of them, which is built once where requests are many.
+    min_value : float or None
+        The least `value` of an event that was liked; the items of the others, and of values of 0, were seen, unless
+        another event of the user says that they were liked.
+    seen
+        What users have touched besides, in one of the forms of `histories`; with named users, a dict or a frame. Users
+        who are there alone have an empty row, after the others or, with a frame, in ascending order among them.
 
-    min_value : the least `value` of an event that was liked; the items of the others, and of values of 0, were seen,
-        unless another event of the user says that they were liked
-    seen : what users have touched besides, in one of the forms of `histories`; with named users, a dict or a frame.
-        Users who are there alone have an empty row, after the others or, with a frame, in ascending order among them
+    Raises
+    ------
+    InvalidTypeError
+        For ids that are no integers or strings and for what is no list of them.
+    InvalidDataError
+        For gaps, missing columns and values that are no numbers >= 0, but for those below `min_value`.
+    InvalidParameterError
+        For values without a frame and `min_value` without values.
 
+    Notes
+    -----
     Ids are matched as by `ItemIndex`. An item that stands twice in a history is added up, as in `Interactions`, and
     counts once where the model reads values as binary. Items that are not known are counted in `unknown` where they
     were liked; those that were seen alone cannot be recommended anyway.
-
-    Raises InvalidTypeError for ids that are no integers or strings and for what is no list of them, InvalidDataError
-    for gaps, missing columns and values that are no numbers >= 0, but for those below `min_value`,
-    InvalidParameterError for values without a frame and `min_value` without values.
     """
     index = item_ids if isinstance(item_ids, ItemIndex) else ItemIndex(item_ids)
     if value is not None and isinstance(histories, (Mapping, list, tuple)):
@@ -111,11 +129,19 @@ def ranking_table(
 ) -> pa.Table:
     """Ranked lists as a table: user, rank (from 1), item, score and, where known, title.
 
-    users : (U,) raw ids
-    ids, scores : (U, N) or, for one user, (N,), as `model.recommend` gives them; padding has no row in the table
-    item_ids, titles : raw ids and titles of the model's items
+    Parameters
+    ----------
+    users : Sequence[Any] or Ids
+        (U,) raw ids.
+    ids, scores : NDArray[Any]
+        (U, N) or, for one user, (N,), as `model.recommend` gives them; padding has no row in the table.
+    item_ids, titles
+        Raw ids and titles of the model's items.
 
-    Raises InvalidDataError where shapes do not fit.
+    Raises
+    ------
+    InvalidDataError
+        Where shapes do not fit.
     """
     ids, scores = np.atleast_2d(ids), np.atleast_2d(scores)
     if ids.shape != scores.shape or len(ids) != len(users):

@@ -18,10 +18,21 @@ LISTING = ("tolist", "to_list", "to_pylist")  # numpy and pandas, polars, pyarro
 class ItemIndex:
     """The place of each known id, such as the column of each item of a model.
 
-    item_ids : ids in the order of their places, such as `model.item_ids_`: integers or strings, none twice
+    Parameters
+    ----------
+    item_ids : Sequence[Any] or Ids
+        Ids in the order of their places, such as `model.item_ids_`: integers or strings, none twice.
 
-    Where one side has numbers and the other text, which depends on the file they came from, 7 is "7". Raises
-    InvalidTypeError for what are no ids, InvalidDataError for an id that stands twice.
+    Raises
+    ------
+    InvalidTypeError
+        For what are no ids.
+    InvalidDataError
+        For an id that stands twice.
+
+    Notes
+    -----
+    Where one side has numbers and the other text, which depends on the file they came from, 7 is "7".
     """
 
     def __init__(self, item_ids: Sequence[Any] | Ids):
@@ -39,9 +50,17 @@ class ItemIndex:
         return iter(self._places)
 
     def places(self, ids: Sequence[Any] | Ids) -> NDArray[np.int64]:
-        """The place of each id, -1 where it is not known. -> (len(ids),)
+        """The place of each id, -1 where it is not known.
 
-        Raises InvalidTypeError for anything but integers or strings, all of one kind.
+        Returns
+        -------
+        NDArray[np.int64]
+            (len(ids),).
+
+        Raises
+        ------
+        InvalidTypeError
+            For anything but integers or strings, all of one kind.
         """
         names = listed(ids, "items")
         kind = id_kind(names, "items")
@@ -62,7 +81,10 @@ class ItemIndex:
 def listed(ids: Any, what: str) -> list[Any]:
     """Ids as a list: from a list, tuple, set, numpy array, or a column of pandas, polars or pyarrow.
 
-    Raises InvalidTypeError for anything else, a string among it, which is one id and no list of ids.
+    Raises
+    ------
+    InvalidTypeError
+        For anything else, a string among it, which is one id and no list of ids.
     """
     if isinstance(ids, list):
         return ids

@@ -29,14 +29,20 @@ class Interactions:
 
     Attributes
     ----------
-    matrix : scipy.sparse.csr_matrix (n_users, n_items), float32, sorted indices, every stored value > 0
-    user_ids, item_ids : raw ids of the rows and of the columns
-    titles, genres : a string for each item, or None where they are not known
-    values : how models read the numbers: "binary" (1 for each event), "log1p" (log(1 + value)) or "raw". The matrix
-        keeps what came; a model applies the transform to training rows and to the rows it scores alike.
-    times : csr_matrix of the structure of `matrix`, float64: when the first such event was, in seconds since 1970 if it
-        came as a date, 0 where that is not known; None for data without times
-    account : what became of the rows that were read, as `print(data.account)` says it; None for a matrix
+    matrix : sparse.csr_matrix
+        scipy.sparse.csr_matrix (n_users, n_items), float32, sorted indices, every stored value > 0.
+    user_ids, item_ids : Ids
+        Raw ids of the rows and of the columns.
+    titles, genres : Ids or None
+        A string for each item, or None where they are not known.
+    values : Values
+        How models read the numbers: "binary" (1 for each event), "log1p" (log(1 + value)) or "raw". The matrix keeps
+        what came; a model applies the transform to training rows and to the rows it scores alike.
+    times : sparse.csr_matrix or None
+        csr_matrix of the structure of `matrix`, float64: when the first such event was, in seconds since 1970 if it
+        came as a date, 0 where that is not known; None for data without times.
+    account : Account or None
+        What became of the rows that were read, as `print(data.account)` says it; None for a matrix.
     """
 
     matrix: sparse.csr_matrix
@@ -83,8 +89,11 @@ class Interactions:
         dates in milliseconds, microseconds or nanoseconds (from 1973 to 2286) become seconds. How many rows are no
         events of their own, and why, is in `account`.
 
-        Raises InvalidDataError for a missing column, null ids and those that are words for nothing ("nan", "NULL"),
-        text where numbers belong, NaN, infinite or negative values, times in several units, and where no event is left.
+        Raises
+        ------
+        InvalidDataError
+            For a missing column, null ids and those that are words for nothing ("nan", "NULL"), text where numbers
+            belong, NaN, infinite or negative values, times in several units, and where no event is left.
         """
         if min_value is not None and value is None:
             raise InvalidParameterError(f"Expected the column of values for min_value={min_value}, got value=None.")
@@ -115,8 +124,15 @@ class Interactions:
         """Read events from a Parquet file or folder, or from a delimited text file: .parquet, .csv, .tsv, .csv.gz.
 
         Columns and `options` as in `from_frame`. In text files ids are integers where all are written so (7.0 is 7),
-        and else text; fields in quotes may hold line breaks. Raises DataNotFoundError, InvalidDataError that names a
-        broken line, from 1, and its column, and as `from_frame`.
+        and else text; fields in quotes may hold line breaks.
+
+        Raises
+        ------
+        DataNotFoundError
+        InvalidDataError
+            That names a broken line, from 1, and its column.
+        RecvaeError
+            As `from_frame`.
         """
         columns = [name for name in (user, item, value, time) if name is not None]
         table = read_table(path, columns, [] if value is None else [value])
@@ -154,7 +170,13 @@ class Interactions:
         The filters and duplicates work as in `from_frame`, except that users and items without events keep their row
         and column unless `min_user` and `min_item` say otherwise. Ids are 0, 1, 2, ... where none are given.
 
-        Raises InvalidTypeError for anything dense, InvalidDataError as `from_frame` and where ids do not fit.
+        Raises
+        ------
+        InvalidTypeError
+            For anything dense.
+        InvalidDataError
+        RecvaeError
+            As `from_frame` and where ids do not fit.
         """
         if not sparse.issparse(matrix) or matrix.ndim != 2:
             raise InvalidTypeError(f"Expected a two-dimensional scipy sparse matrix, got {_name(matrix)}.")
@@ -226,7 +248,12 @@ class Interactions:
     def align(self, item_ids: Ids) -> tuple[Interactions, int]:
         """The same users over other columns, such as a model's items; and how many events were on none of them.
 
-        Ids are matched as by `match_ids`. Raises InvalidDataError where no event is left.
+        Ids are matched as by `match_ids`.
+
+        Raises
+        ------
+        InvalidDataError
+            Where no event is left.
         """
         cells = self.matrix.tocoo()
         column, shape = match_ids(self.item_ids, item_ids)[cells.col], (self.n_users, len(item_ids))

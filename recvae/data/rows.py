@@ -31,8 +31,12 @@ def check_rows(
     `convert` and not at all otherwise (a CSC matrix is often one that should have been transposed). One row of a
     csr_array, which scipy makes one-dimensional, counts as a matrix of one row.
 
-    Raises InvalidTypeError (not CSR), InvalidDataError (index arrays that lead outside of the matrix, negative, NaN or
-    infinite values, another width).
+    Raises
+    ------
+    InvalidTypeError
+        (not CSR).
+    InvalidDataError
+        (index arrays that lead outside of the matrix, negative, NaN or infinite values, another width).
     """
     if not sparse.issparse(user_items):
         raise InvalidTypeError(

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from recvae.errors import InvalidDataError, InvalidTypeError
-from recvae.utils.memory import require
+from recvae.utils.memory import require_memory
 
 COMPRESSED = {"csr": sparse.csr_matrix, "csc": sparse.csc_matrix}
 
@@ -22,12 +22,18 @@ COMPRESSED = {"csr": sparse.csr_matrix, "csc": sparse.csc_matrix}
 def checked_sparse(matrix: Any, name: str = "the matrix") -> sparse.spmatrix:
     """The same matrix over arrays that are known to be sound: CSR stays CSR, CSC stays CSC, the others become COO.
 
-    matrix : a scipy sparse matrix or array of any format; a one-dimensional array counts as one row. Its arrays are
-        shared where possible and never changed. Values come back as float32 or float64, so that sums of repeated
-        entries cannot overflow as those of small integers do; their signs and sizes are not looked at.
+    Parameters
+    ----------
+    matrix
+        A scipy sparse matrix or array of any format; a one-dimensional array counts as one row. Its arrays are shared
+        where possible and never changed. Values come back as float32 or float64, so that sums of repeated entries
+        cannot overflow as those of small integers do; their signs and sizes are not looked at.
 
-    Raises InvalidDataError where an index or offset lies outside of the matrix, arrays do not fit each other, or values
-    are no real numbers.
+    Raises
+    ------
+    InvalidDataError
+        Where an index or offset lies outside of the matrix, arrays do not fit each other, or values are no real
+        numbers.
     """
     shape = _shape(matrix, name)
     try:
@@ -78,9 +84,17 @@ def check_canonical(matrix: Any, shape: tuple[int, int], name: str, remedy: str)
 
 
 def row_of(matrix: Any, row: int, name: str = "user_items") -> sparse.csr_matrix:
-    """One row of a CSR matrix of which nothing else is read. -> (1, columns), over the arrays of `matrix`
+    """One row of a CSR matrix of which nothing else is read.
 
-    Raises InvalidDataError for offsets that lead outside; the row itself is yet to be checked.
+    Returns
+    -------
+    sparse.csr_matrix
+        (1, columns), over the arrays of `matrix`.
+
+    Raises
+    ------
+    InvalidDataError
+        For offsets that lead outside; the row itself is yet to be checked.
     """
     indptr, indices, data = matrix.indptr, matrix.indices, matrix.data
     sound = _kind(indptr) in ("i", "u") and all(_kind(array) and array.ndim == 1 for array in (indptr, indices, data))
@@ -127,7 +141,7 @@ def _coordinates(matrix: Any, shape: tuple[int, int], name: str) -> sparse.coo_m
         _check_indices(axis, size, name)
         if len(axis) != len(cells.data):
             raise _damaged(name, f"it has {len(cells.data)} values at {len(axis)} coordinates")
-    require(16 * (shape[0] + 1), f"a matrix of {shape[0]:,} rows", "fewer rows")
+    require_memory(16 * (shape[0] + 1), f"a matrix of {shape[0]:,} rows", "fewer rows")
     rows, columns = (_native(axis, max(shape)) for axis in coordinates)
     return sparse.coo_matrix((_numbers(cells.data), (rows, columns)), shape=shape)
 

@@ -26,11 +26,17 @@ LAYOUTS = ("columns", "adjacency", "blocks")
 class Table:
     """A file of the data set, or several by a pattern, Parquet or delimited text.
 
-    columns : their names in order, "" for those that are not read
-    layout : "columns", one event in each line; "adjacency", one user in each line, with all items; "blocks", a line
-        "item:" before the lines of its events
-    quoted : whether a column in quotes may hold the delimiter; else the last column may
-    genre_flags : names of the last columns, where each genre has one
+    Attributes
+    ----------
+    columns : list[str]
+        Their names in order, "" for those that are not read.
+    layout : str
+        "columns", one event in each line; "adjacency", one user in each line, with all items; "blocks", a line "item:"
+        before the lines of its events.
+    quoted : bool
+        Whether a column in quotes may hold the delimiter; else the last column may.
+    genre_flags : list[str]
+        Names of the last columns, where each genre has one.
     """
 
     columns: list[str] = field(default_factory=list)
@@ -80,9 +86,14 @@ class Download:
 class Protocol:
     """How the data are used in published work: which events and users count, the split, what is measured.
 
-    split, heldout_users ... valid_start : the kind of split, and what it is told; see `recvae.data.splits.make_split`
-    min_value, min_item, min_user, values : as in `Interactions.from_frame`
-    metrics : those in the table; the last one sorts it, and chooses among settings
+    Attributes
+    ----------
+    split, heldout_users, test_share, valid_share, last, test_start, valid_start
+        The kind of split and its options; see `recvae.data.splits.make_split`.
+    min_value, min_item, min_user, values
+        As in `Interactions.from_frame`.
+    metrics : list[str]
+        Those in the table; the last one sorts it, and chooses among settings.
     """
 
     split: str = "strong"
@@ -191,7 +202,12 @@ def table_files(folder: Path, table: Table) -> list[Path]:
 def load_card(name: str | os.PathLike[str]) -> Card:
     """The card of a data set, or one of your own by its file, which ends in .toml.
 
-    Raises UnknownNameError with the nearest names, InvalidDataError for a card that cannot be read.
+    Raises
+    ------
+    UnknownNameError
+        With the nearest names.
+    InvalidDataError
+        For a card that cannot be read.
     """
     if is_own_card(name):
         return read_card(as_path(name))

@@ -35,7 +35,12 @@ def fetch(card: Card, home: Path, show_progress: bool = True) -> Path:
     A folder that is there is used as it is, and so is the archive if somebody has put it there. All work happens in
     a temporary folder beside the final place and one rename ends it.
 
-    Raises DataNotFoundError without network, InvalidDataError for a wrong checksum or a damaged archive.
+    Raises
+    ------
+    DataNotFoundError
+        Without network.
+    InvalidDataError
+        For a wrong checksum or a damaged archive.
     """
     source, final = card.download, home / card.name
     for folder in [final] if source is None else [final, home / source.folder]:

@@ -32,12 +32,21 @@ def load_dataset(
 
     "sample" is made on the spot. Where the data come with a test of their own, its events are among the others.
 
-    home : folder of data sets; else the environment variable RECVAE_DATA, else the user's cache. A folder of the data
-        set that is there is used as it is, else the data are downloaded, checked and unpacked.
-    min_value, min_user : which events and users count, in the place of the card's protocol (see `load_card`)
+    Parameters
+    ----------
+    home : str or Path or None
+        Folder of data sets; else the environment variable RECVAE_DATA, else the user's cache. A folder of the data set
+        that is there is used as it is, else the data are downloaded, checked and unpacked.
+    min_value, min_user
+        Which events and users count, in the place of the card's protocol (see `load_card`).
 
-    Raises UnknownNameError, DataNotFoundError (not here and no network: the message says which file to put where),
-    InvalidDataError (damaged or other files).
+    Raises
+    ------
+    UnknownNameError
+    DataNotFoundError
+        For not here and no network: the message says which file to put where.
+    InvalidDataError
+        (damaged or other files).
     """
     card = load_card(name)
     if card.events is None:
@@ -51,8 +60,13 @@ def load_touched(
 ) -> tuple[pa.Table, float | None]:
     """All that users of a data set have touched, and the least value of what they liked, as its card has it.
 
-    Arguments and errors as of `load_dataset`. -> columns user, item and, where the data have them, value and time: of
-        all events, those below `min_value` and those of few users among them; `min_value`, else that of the protocol
+    Parameters and errors as of `load_dataset`.
+
+    Returns
+    -------
+    tuple[pa.Table, float | None]
+        A table of all events, those below `min_value` and those of users with few events among them, with columns
+        user, item and, where the data have them, value and time; and `min_value`, or that of the protocol.
     """
     card = load_card(name)
     if card.events is None:
@@ -76,11 +90,21 @@ def load_split(
 ) -> Split:
     """Load a data set as `load_dataset` does, and split it as its card says.
 
-    split : another kind of split than the card's: "strong", "per-user", "leave-last", "temporal", "given"
-    options : what that kind can be told, such as heldout_users=600; on top of the card's where the kind is the card's
-    The others as in `load_dataset`. A given test has the events of min_value or more, whatever its users and items.
+    Parameters
+    ----------
+    split : str or None
+        Another kind of split than the card's: "strong", "per-user", "leave-last", "temporal", "given".
+    **options : Any
+        What that kind can be told, such as heldout_users=600; on top of the card's where the kind is the card's.
 
-    Raises as `load_dataset` and `make_split`.
+    Raises
+    ------
+    RecvaeError
+        As `load_dataset` and `make_split`.
+
+    Notes
+    -----
+    The others as in `load_dataset`. A given test has the events of min_value or more, whatever its users and items.
     """
     card = load_card(name)
     kind, told = plan_split(card.protocol, split, seed, options)
@@ -116,7 +140,10 @@ def data_home(home: str | Path | None = None) -> Path:
 def paths_of_dataset(name: str, home: str | Path | None = None) -> list[Path]:
     """The files and folders that hold a data set, and the folders of all others that `home` may hold.
 
-    Raises as `load_card`.
+    Raises
+    ------
+    RecvaeError
+        As `load_card`.
     """
     card, folder = load_card(name), data_home(home)
     own = [as_path(name)] if is_own_card(name) else []

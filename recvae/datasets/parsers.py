@@ -41,7 +41,10 @@ class Items:
 def read_events(folder: Path, table: Table) -> pa.Table:
     """The events of a card's table: columns user, item and, where the files have them, value and time.
 
-    Raises DataNotFoundError, InvalidDataError.
+    Raises
+    ------
+    DataNotFoundError
+    InvalidDataError
     """
     paths = table_files(folder, table)
     for path in paths:

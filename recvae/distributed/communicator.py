@@ -134,8 +134,11 @@ class World:
     def add_gradients(self, parameters: Iterable[Tensor], share: float) -> None:
         """Make each gradient the sum over ranks of `share` * gradient, in place where it can be.
 
-        share : of this rank's users among those of all. A rank that has no users has no gradients either: they count
-            as zeros. Of sparse gradients, only rows that some rank has are exchanged; the sum is coalesced.
+        Parameters
+        ----------
+        share : float
+            Of this rank's users among those of all. A rank that has no users has no gradients either: they count as
+            zeros. Of sparse gradients, only rows that some rank has are exchanged; the sum is coalesced.
         """
         if self.size == 1:
             return

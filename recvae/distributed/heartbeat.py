@@ -21,8 +21,12 @@ REMEDY = "start all ranks again, from the last checkpoint where there is one."
 class RollCall:
     """One rank's entries in the store that all ranks share: a counter that it raises, and how it ended.
 
-    keeper : whether the store lives in rank 0 and is gone with it, rather than in torchrun
-    leave_by_force : whether an exchange may wait for ever for a rank that is gone, as those of a GPU do
+    Parameters
+    ----------
+    keeper : bool
+        Whether the store lives in rank 0 and is gone with it, rather than in torchrun.
+    leave_by_force : bool
+        Whether an exchange may wait for ever for a rank that is gone, as those of a GPU do.
     """
 
     def __init__(self, store: Any, rank: int, size: int, *, keeper: bool, leave_by_force: bool = False):

@@ -37,10 +37,17 @@ def joined(device: str = "auto", timeout_s: float = TIMEOUT_S) -> Iterator[World
     MASTER_ADDR and MASTER_PORT. Without such, the world is `ALONE`. On GPUs, which is what "auto" means where there
     are some, each rank has that of its LOCAL_RANK.
 
-    timeout_s : seconds after which a rank no longer waits for the others in an exchange
+    Parameters
+    ----------
+    timeout_s : float
+        Seconds after which a rank no longer waits for the others in an exchange.
 
-    Raises InvalidParameterError where the environment is not whole, or has more ranks than this machine has GPUs;
-    LostRankError where a rank does not come, or is lost within the block.
+    Raises
+    ------
+    InvalidParameterError
+        Where the environment is not whole, or has more ranks than this machine has GPUs.
+    LostRankError
+        Where a rank does not come, or is lost within the block.
     """
     with _member(device, timeout_s) as world:
         token = _current.set(world)

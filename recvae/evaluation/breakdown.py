@@ -25,9 +25,14 @@ TOP = 20  # places of a list, for what is found and what is listed
 class Groups:
     """Evaluated users by how many items they have, and items by how many training users have them.
 
-    held_out : csr_matrix (U, I) of the evaluated users
-    activity : (U,) group of each of them, from the least active, of about as many users each
-    popularity : (I,) group of each item, from the most popular, each with about as many training events
+    Attributes
+    ----------
+    held_out : sparse.csr_matrix
+        csr_matrix (U, I) of the evaluated users.
+    activity : NDArray[np.int64]
+        (U,) group of each of them, from the least active, of about as many users each.
+    popularity : NDArray[np.int64]
+        (I,) group of each item, from the most popular, each with about as many training events.
     """
 
     held_out: sparse.csr_matrix
@@ -39,7 +44,10 @@ class Groups:
 def make_groups(holdout: Holdout) -> Groups:
     """Groups of the users of a holdout who have something held out, and of all items.
 
-    Raises InvalidDataError for a holdout without item_counts.
+    Raises
+    ------
+    InvalidDataError
+        For a holdout without item_counts.
     """
     counts = holdout.item_counts
     if counts is None:
@@ -72,14 +80,23 @@ def make_groups(holdout: Holdout) -> Groups:
 def break_down(evaluations: Sequence[Evaluation], groups: Groups, metric: str) -> dict[str, Any]:
     """What JSON says of where a model is right: means over its evaluations, with standard errors over users.
 
-    evaluations : of the same users, with their lists
+    Parameters
+    ----------
+    evaluations : Sequence[Evaluation]
+        Of the same users, with their lists.
 
-    recall_curve : recall@k for k = 1, 2, ... up to `LONGEST` or the length of the lists
-    by_activity : `metric` by group of users
-    by_popularity : of all held-out items of a group of items, the share found in the first `TOP` places
-    listed : share of the first `TOP` places that go to each group of items
+    Returns
+    -------
+    dict[str, Any]
+        recall_curve: recall@k for k = 1, 2, ... up to `LONGEST` or the length of the lists.
+        by_activity: `metric` by group of users.
+        by_popularity: of all held-out items of a group of items, the share found in the first `TOP` positions.
+        listed: share of the first `TOP` positions that go to each group of items.
 
-    Raises InvalidDataError for evaluations without lists.
+    Raises
+    ------
+    InvalidDataError
+        For evaluations without lists.
     """
     lists = [each.ranked for each in evaluations if each.ranked is not None]
     if not lists or len(lists) < len(evaluations):

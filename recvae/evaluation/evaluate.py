@@ -67,11 +67,19 @@ class Lists(dict[str, float]):
 class Evaluation(Mapping[str, Metric]):
     """Metrics by name, as in `result["ndcg@100"].mean`.
 
-    users : raw ids of the users evaluated; excluded : how many had nothing held out
-    lists : coverage, novelty and gini of the lists cut at the largest k; no novelty where the holdout does not know
-        how many training users have each item
-    seconds : time spent ranking
-    ranked : the lists themselves, columns of the holdout (users, largest k) padded with -1, where they were asked for
+    Attributes
+    ----------
+    users : NDArray[Any]
+        Raw ids of the users evaluated.
+    excluded : int
+        How many had nothing held out.
+    lists : dict[str, float]
+        Coverage, novelty and gini of the lists cut at the largest k; no novelty where the holdout does not know how
+        many training users have each item.
+    seconds : float
+        Time spent ranking.
+    ranked : NDArray[np.int32] or None
+        The lists themselves, columns of the holdout (users, largest k) padded with -1, where they were asked for.
     """
 
     metrics: dict[str, Metric]
@@ -113,8 +121,12 @@ def evaluate(
 
     Where model and holdout both have ids of their items, the columns are matched by them; else shapes alone count.
 
-    Raises InvalidTypeError for a model that cannot score users it was not trained on, where the holdout's are such;
-    InvalidDataError for a holdout over other items than the model's, and where no one has anything held out.
+    Raises
+    ------
+    InvalidTypeError
+        For a model that cannot score users it was not trained on, where the holdout's are such.
+    InvalidDataError
+        For a holdout over other items than the model's, and where no one has anything held out.
     """
     _check_holdout(holdout)
     if hasattr(model, "_snapshot"):  # one of ours: all users get lists of one state, whatever other threads do
@@ -206,7 +218,11 @@ def paired_bootstrap(a: Metric, b: Metric, resamples: int = 10_000, seed: int = 
     """Two-sided paired bootstrap of mean(a) - mean(b) over the same users (Efron & Tibshirani 1993, chapter 16).
 
     The p-value is the share of resamples, centred on zero, whose mean differs at least as much as the one observed.
-    Raises InvalidDataError where a and b are not over the same users, or there are fewer than two.
+
+    Raises
+    ------
+    InvalidDataError
+        Where a and b are not over the same users, or there are fewer than two.
     """
     known = a.users is not None and b.users is not None
     if len(a.values) != len(b.values) or (known and not np.array_equal(a.users, b.users)):  # type: ignore[arg-type]
@@ -230,7 +246,11 @@ def holm(p_values: Sequence[float]) -> list[float]:
     """p-values of several tests, adjusted such that all below .05 may be claimed at once (Holm 1979, step-down).
 
     The smallest of m is multiplied by m, the next by m - 1 and so on; none is below a smaller one, or above 1.
-    Raises InvalidParameterError for what is no p-value.
+
+    Raises
+    ------
+    InvalidParameterError
+        For what is no p-value.
     """
     p = np.asarray(p_values, dtype=np.float64)
     if p.ndim != 1 or not ((p >= 0) & (p <= 1)).all():

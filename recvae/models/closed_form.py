@@ -10,7 +10,7 @@ from scipy import sparse
 from scipy.linalg import lapack
 
 from recvae.errors import TrainingError
-from recvae.utils.memory import require
+from recvae.utils.memory import require_memory
 from recvae.utils.progress import track
 
 Array = NDArray[np.float32]
@@ -19,14 +19,25 @@ RESOLVED = 1e-6  # the share of an item's size that has to be its own, for float
 
 
 def gram(rows: sparse.csr_matrix, weights: NDArray[Any] | None = None) -> Array:
-    """X^T diag(weights) X of rows X (U, I), in the only I x I array that there is. -> (I, I)
+    """X^T diag(weights) X of rows X (U, I), in the only I x I array that there is.
 
-    weights : (U,) one for each user; None for ones
+    Parameters
+    ----------
+    weights : NDArray[Any] or None
+        (U,) one for each user; None for ones.
 
-    Raises NotEnoughMemoryError, before anything is computed.
+    Returns
+    -------
+    Array
+        (I, I).
+
+    Raises
+    ------
+    NotEnoughMemoryError
+        Before anything is computed.
     """
     n_items = rows.shape[1]
-    require(4 * n_items**2, f"the {n_items:,} x {n_items:,} weights of items on items", 'form="sparse"')
+    require_memory(4 * n_items**2, f"the {n_items:,} x {n_items:,} weights of items on items", 'form="sparse"')
     rows = rows.astype(np.float32, copy=False)
     items = _weighted(rows, weights).T.tocsr()  # (I, U)
     made = np.zeros((n_items, n_items), dtype=np.float32)
@@ -37,17 +48,29 @@ def gram(rows: sparse.csr_matrix, weights: NDArray[Any] | None = None) -> Array:
 
 
 def dense_weights(gram: Array, diagonal: NDArray[Any] | float) -> Array:
-    """The weights B of which X B is nearest to X, less a ridge penalty, with diag(B) = 0. -> (I, I), in `gram`'s memory
+    """The weights B of which X B is nearest to X, less a ridge penalty, with diag(B) = 0.
 
         P = (G + diag(diagonal))^-1,  B = I - P / diag(P)
 
     (Steck, "Embarrassingly Shallow Autoencoders for Sparse Data", WWW 2019, equation 8), where the division is by
     columns: column j weighs the other items in the score of item j.
 
-    gram : (I, I) float32, symmetric; written over where it is in C order, else copied
-    diagonal : (I,) or one number, the penalty on the weights of each item
+    Parameters
+    ----------
+    gram : Array
+        (I, I) float32, symmetric; written over where it is in C order, else copied.
+    diagonal : NDArray[Any] or float
+        (I,) or one number, the penalty on the weights of each item.
 
-    Raises TrainingError where the matrix is not positive definite.
+    Returns
+    -------
+    Array
+        (I, I), in `gram`'s memory.
+
+    Raises
+    ------
+    TrainingError
+        Where the matrix is not positive definite.
     """
     gram = np.ascontiguousarray(gram, dtype=np.float32)
     np.einsum("ii->i", gram)[:] += diagonal
@@ -76,13 +99,28 @@ def sparse_weights(
     is the exact ridge regression of item j on its neighbours N, that is -P_Nj / P_jj where P is the inverse over N and
     j. N are the items nearest to j by the cosine, G_ij / sqrt(G_ii G_jj). A sparse approximation in the spirit of
     Steck, "Markov Random Fields for Collaborative Filtering", NeurIPS 2019, and of SANSA (Spisak et al., "Scalable
-    Approximate NonSymmetric Autoencoder for Collaborative Filtering", RecSys 2023). -> (I, I)
+    Approximate NonSymmetric Autoencoder for Collaborative Filtering", RecSys 2023).
 
-    rows, weights : (U, I) and (U,) as in `gram`; its G is held sparse
-    diagonal : (I,) or one number, as in `dense_weights`
-    neighbours : how many items may predict one; with fewer that users of it have, these are all
+    Parameters
+    ----------
+    rows, weights
+        (U, I) and (U,) as in `gram`; its G is held sparse.
+    diagonal : NDArray[Any] or float
+        (I,) or one number, as in `dense_weights`.
+    neighbours : int
+        How many items may predict one; with fewer that users of it have, these are all.
 
-    Raises NotEnoughMemoryError, TrainingError as `dense_weights`.
+    Returns
+    -------
+    sparse.csr_matrix
+        (I, I).
+
+    Raises
+    ------
+    NotEnoughMemoryError
+    TrainingError
+    RecvaeError
+        As `dense_weights`.
     """
     together = _sparse_gram(rows, weights)
     n_items = rows.shape[1]
@@ -107,7 +145,7 @@ def _sparse_gram(rows: sparse.csr_matrix, weights: NDArray[Any] | None) -> spars
     items = _weighted(rows, weights).T.tocsr()  # (I, U)
     sample = items[:: max(1, items.shape[0] // BLOCK)]
     pairs = (sample @ rows).nnz * items.shape[0] // sample.shape[0]
-    require(
+    require_memory(
         8 * pairs,
         f"about {pairs:,} pairs of items with users in common",
         'fewer items, such as by min_item, or form="dense"',
@@ -155,7 +193,10 @@ def _mirror(square: Array) -> None:
 def _check_definite(failed: int, factor: Array, sizes: Array) -> None:
     """Refuse a Cholesky decomposition that LAPACK gave up, or of which float32 left nothing but rounding errors.
 
-    factor, sizes : the diagonals of the decomposition and of what was decomposed
+    Parameters
+    ----------
+    factor, sizes : Array
+        The diagonals of the decomposition and of what was decomposed.
     """
     if failed or (factor**2 < RESOLVED * sizes).any():
         raise TrainingError(

@@ -78,7 +78,7 @@ class HybridVAE(Form, RecVAE):
         high=0.5,
     )
 
-    reads_shards = False  # its linear path is solved from all rows at once
+    out_of_core = False  # its linear path is solved from all rows at once
 
     linear_: EDLAE = fitted()
     weight_: float = fitted()  # a
@@ -130,7 +130,10 @@ class HybridVAE(Form, RecVAE):
     def _chosen_path(self, rows: sparse.csr_matrix, strangers: Strangers, show: bool) -> EDLAE:
         """Up or down the ladder from its middle, as long as that is better for strangers.
 
-        -> fitted, unless it was compared with fewer neighbours than it is to have
+        Returns
+        -------
+        EDLAE
+            Fitted, unless it was compared with fewer neighbours than it is to have.
         """
         few = min(self.neighbours, FEW)
         found: dict[int, float] = {}

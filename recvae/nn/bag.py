@@ -74,9 +74,14 @@ def _summed(grad: Tensor, items: Tensor, rows: Tensor, values: Tensor, n_items: 
 
 
 def grouped_sums(table: Tensor, groups: Tensor, chosen: Tensor, values: Tensor, room: Tensor) -> Tensor:
-    """Weighted sums of rows of a table (B, H) by group, given the groups (E,) of these in order. -> (groups, H)
+    """Weighted sums of rows of a table (B, H) by group, given the groups (E,) of these in order.
 
     On a CPU it is written into `room`, whose length is the number of groups.
+
+    Returns
+    -------
+    Tensor
+        (groups, H).
     """
     if table.device.type != "cpu":
         return weighted_sums(table, chosen, starts(groups, len(room)), values)

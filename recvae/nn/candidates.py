@@ -34,12 +34,23 @@ class Sampler(Protocol):
 def sampler(kind: str, budget: int, item_counts: Ints, n_users: int, batch_size: int) -> Sampler:
     """A sampler of about `budget` candidates, of one of the kinds in `SAMPLERS`; of all items, if they are no more.
 
-    item_counts : (I,), how many of the `n_users` training users have each item
-    batch_size : of the batches that it will draw for; only "in-batch" works something out for it ahead
+    Parameters
+    ----------
+    item_counts : Ints
+        (I,), how many of the `n_users` training users have each item.
+    batch_size : int
+        Of the batches that it will draw for; only "in-batch" works something out for it ahead.
 
+    Raises
+    ------
+    UnknownNameError
+    InvalidParameterError
+    InvalidDataError
+        Where counts are not those of so many users.
+
+    Notes
+    -----
     What takes time by the number of items is done here, once.
-
-    Raises UnknownNameError; InvalidParameterError; InvalidDataError where counts are not those of so many users.
     """
     if kind not in SAMPLERS:
         raise UnknownNameError.among("sampler of candidates", kind, SAMPLERS)
@@ -133,9 +144,14 @@ class InBatch:
         return _candidates(items, weights, batch.items)
 
     def _chances(self, batch_size: int) -> Floats:
-        """P by count, from 0 to the largest. -> (max c + 1,)
+        """P by count, from 0 to the largest.
 
         C(n - c, k) / C(n, k) is the product over j < c of 1 - k / (n - j), and 0 from c > n - k on.
+
+        Returns
+        -------
+        Floats
+            (max c + 1,).
         """
         others, companions = self.n_users - 1, min(batch_size, self.n_users) - 1
         if not companions:

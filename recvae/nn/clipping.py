@@ -16,10 +16,15 @@ from recvae.nn.touched import merged
 def clip_grad_norm_(
     parameters: Iterable[nn.Parameter], max_norm: float, cut: Collection[nn.Parameter] = (), world: World = ALONE
 ) -> Tensor:
-    """Scale all gradients by one factor so that their joint norm is `max_norm` at most. -> the norm that they had
+    """Scale all gradients by one factor so that their joint norm is `max_norm` at most.
 
     As torch.nn.utils.clip_grad_norm_ does it on dense gradients. Of a sparse one, rows that met are summed first. Of
     parameters that are `cut`, each rank of the `world` has some rows.
+
+    Returns
+    -------
+    Tensor
+        The norm that they had.
     """
     apart = {id(parameter) for parameter in cut}
     gradients, own = [], []

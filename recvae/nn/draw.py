@@ -28,7 +28,22 @@ def draw_multinomial(
 ) -> sparse.csr_matrix:
     """One item after the other with probability by the softmax of the logits, and none twice, as many as `sizes` says.
 
-    logits : (B, I), divided by `temperature`; sizes : (B,); unobserved : the Gaussian's. -> csr (B, I) of ones
+    Parameters
+    ----------
+    logits : Tensor
+        (B, I), divided by `temperature`.
+    sizes : Sizes
+        (B,).
+    unobserved : float
+        The Gaussian's.
+
+    Returns
+    -------
+    sparse.csr_matrix
+        csr (B, I) of ones.
+
+    Notes
+    -----
     The n largest of logits + Gumbel noise are such a draw: Yellott 1977; Kool, van Hoof & Welling 2019, "Stochastic
     Beams and Where to Find Them".
     """
@@ -77,10 +92,22 @@ DRAWS: dict[str, Callable[..., sparse.csr_matrix]] = {
 
 
 def score_spread(network: VAE, output: Tensor, batch: Batch, items: Tensor, points: Tensor) -> Tensor:
-    """Standard deviation over z ~ q(z | x) of the logits of some items for each user. items : (B, N) -> (B, N)
+    """Standard deviation over z ~ q(z | x) of the logits of some items for each user.
 
     With linear logits W z + b exactly, sqrt(sum_k W_ik^2 sigma_k^2); else over the z of `points` (D, K), standard
-    normal noise that is one for all users. output : (I, H), the weight of the decoder's output layer
+    normal noise that is one for all users.
+
+    Parameters
+    ----------
+    output : Tensor
+        (I, H), the weight of the decoder's output layer.
+    items : Tensor
+        (B, N).
+
+    Returns
+    -------
+    Tensor
+        (B, N).
     """
     weight = output[items]  # (B, N, H)
     if network.decoder.linear:

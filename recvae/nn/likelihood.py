@@ -33,23 +33,41 @@ def multinomial_nll(
     block_bytes: int = BLOCK_BYTES,
     items: ItemSlice | None = None,
 ) -> Tensor:
-    """-log p(x | z) of each user under a multinomial over the items, without the constant of x alone. -> (B,)
+    """-log p(x | z) of each user under a multinomial over the items, without the constant of x alone.
 
         log p(x | z) = sum_i x_i log softmax(h W^T + b)_i + const        (Liang et al. 2018, equation 2)
 
-    hidden : (B, H), weight : (I, H), bias : (I,), batch : the B rows x
-    impl : "dense" is the textbook's, over all logits and a dense row: the reference. "exact" has the same value and
+    Parameters
+    ----------
+    hidden : Tensor
+        (B, H).
+    weight : Tensor
+        (I, H).
+    bias : Tensor
+        (I,).
+    batch : Batch
+        The B rows x.
+    impl : str
+        "dense" is the textbook's, over all logits and a dense row: the reference. "exact" has the same value and
         gradient from blocks of rows, and never more than one block of logits. "sampled" estimates the sum over items
         from `batch.candidates`, in the precision of the weights: see recvae.nn.sampled. "auto" is "sampled" for a batch
         with candidates, else "exact". On a GPU the gradient of both is for losses in which all users have one weight,
         such as the mean; for others it is NaN.
-    precision : of the products of "exact" with all items: "float32" (that of the weights), or "bfloat16", in which
-        the block of logits is kept too, while sums over items or users are in float32; "auto" takes bfloat16 where the
-        hardware computes in it
-    block_bytes : how large a block of logits may be; it has at least one row
-    items : which of a larger catalogue's items weight and bias are of, where each rank has a slice of them; hidden
-        states and the batch are of all, the same on each rank, and so are value and gradient of hidden states. For
-        "exact", or "auto" without candidates
+    precision : str
+        Of the products of "exact" with all items: "float32" (that of the weights), or "bfloat16", in which the block of
+        logits is kept too, while sums over items or users are in float32; "auto" takes bfloat16 where the hardware
+        computes in it.
+    block_bytes : int
+        How large a block of logits may be; it has at least one row.
+    items : ItemSlice or None
+        Which of a larger catalogue's items weight and bias are of, where each rank has a slice of them; hidden states
+        and the batch are of all, the same on each rank, and so are value and gradient of hidden states. For "exact", or
+        "auto" without candidates.
+
+    Returns
+    -------
+    Tensor
+        (B,).
     """
     return _nll(
         Multinomial(_world(items)), hidden, weight, bias, batch, impl, _how(precision, block_bytes, items), items
@@ -67,12 +85,17 @@ def logistic_nll(
     block_bytes: int = BLOCK_BYTES,
     items: ItemSlice | None = None,
 ) -> Tensor:
-    """-log p(x | z) of each user where each item is a coin of its own, had or not. -> (B,)
+    """-log p(x | z) of each user where each item is a coin of its own, had or not.
 
         log p(x | z) = sum_{i: x_i > 0} x_i log sigmoid(l_i) + sum_{i: x_i = 0} log(1 - sigmoid(l_i)),  l = h W^T + b
 
     On binary rows it is that of Liang et al. 2018, equation 4; an event of another value counts so many times. The rest
     is as in `multinomial_nll`; a row has an item at most once.
+
+    Returns
+    -------
+    Tensor
+        (B,).
     """
     return _nll(Logistic(_world(items)), hidden, weight, bias, batch, impl, _how(precision, block_bytes, items), items)
 
@@ -89,12 +112,17 @@ def gaussian_nll(
     block_bytes: int = BLOCK_BYTES,
     items: ItemSlice | None = None,
 ) -> Tensor:
-    """-log p(x | z) of each user where each item's value is normal around its logit, without constants. -> (B,)
+    """-log p(x | z) of each user where each item's value is normal around its logit, without constants.
 
         log p(x | z) = -sum_i c_i / 2 (x_i - l_i)^2 + const,  l = h W^T + b        (Liang et al. 2018, equation 3)
 
     with confidence c_i = 1 in items that have an event and c_i = `unobserved`, above 0, in the others. The rest is as
     in `multinomial_nll`; a row has an item at most once.
+
+    Returns
+    -------
+    Tensor
+        (B,).
     """
     if not unobserved > 0:
         raise InvalidParameterError(f"Expected a confidence in items without an event above 0, got {unobserved!r}.")

@@ -20,9 +20,16 @@ UNIT = 2.0**-24  # what numbers of 24 bits are multiplied with
 
 
 def key_of(*parts: int) -> int:
-    """One number of 64 bits from several, such as a seed, an epoch and what is to be drawn. -> 0 to 2^64 - 1
+    """One number of 64 bits from several, such as a seed, an epoch and what is to be drawn.
 
-    Source: SplitMix64 (Steele, Lea & Flood 2014, "Fast Splittable Pseudorandom Number Generators"), fed with the parts.
+    Returns
+    -------
+    int
+        0 to 2^64 - 1.
+
+    References
+    ----------
+    SplitMix64 (Steele, Lea & Flood 2014, "Fast Splittable Pseudorandom Number Generators"), fed with the parts.
     """
     key = 0
     for part in parts:
@@ -36,8 +43,12 @@ def key_of(*parts: int) -> int:
 class Noise:
     """Noise for the users of a batch. Each draw is another, and the same again from the same key in the same order.
 
-    key : 64 bits, of the seed, the epoch and the pass
-    users : (B,) integers that say who is who: rows of the training matrix
+    Parameters
+    ----------
+    key : int
+        64 bits, of the seed, the epoch and the pass.
+    users : Tensor
+        (B,) integers that say who is who: rows of the training matrix.
     """
 
     def __init__(self, key: int, users: Tensor):

@@ -41,7 +41,9 @@ class Gaussian(NamedTuple):
     def sample(self, noise: Noise) -> Tensor:
         """z = mu + sigma * eps, eps ~ N(0, I): the randomness stays outside, so gradients reach mu and sigma.
 
-        Source: Kingma & Welling 2014, section 2.4 (the reparameterisation trick).
+        References
+        ----------
+        Kingma & Welling 2014, section 2.4 (the reparameterisation trick).
         """
         return self.at(noise.normal(self.mean.shape[1]).to(self.mean.dtype))
 
@@ -95,9 +97,16 @@ def gaussian_kl(posterior: Gaussian, prior: Gaussian) -> Tensor:
 
 
 def standard_normal_kl(posterior: Gaussian) -> Tensor:
-    """KL(q(z | x) || N(0, I)) of each user in closed form. -> (B,)
+    """KL(q(z | x) || N(0, I)) of each user in closed form.
 
-    Source: Kingma & Welling 2014, appendix B.
+    Returns
+    -------
+    Tensor
+        (B,).
+
+    References
+    ----------
+    Kingma & Welling 2014, appendix B.
     """
     mean, logvar = posterior
     return 0.5 * (mean.square() + logvar.exp() - 1 - logvar).sum(1)

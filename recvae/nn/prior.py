@@ -28,9 +28,19 @@ class Prior(nn.Module):
         raise NotImplementedError
 
     def divergence(self, posterior: Any, encoder: Any) -> Tensor:
-        """KL(q(z | x) || p(z)) of users whom the prior was told nothing of, without a draw. -> (B,)
+        """KL(q(z | x) || p(z)) of users whom the prior was told nothing of, without a draw.
 
-        In closed form, or an upper bound that is. Raises NotSupportedError for a prior that has none.
+        In closed form, or an upper bound that is.
+
+        Returns
+        -------
+        Tensor
+            (B,).
+
+        Raises
+        ------
+        NotSupportedError
+            For a prior that has none.
         """
         raise NotSupportedError(f"Expected {type(self).__name__} to define divergence, by which anomaly_score goes.")
 
@@ -68,12 +78,15 @@ class StandardNormal(Prior):
 class Composite(Prior):
     """In each dimension, a mixture of N(0, 1), the posterior before this epoch, and a wide N(0, e^10): 3/20, 3/4, 1/10.
 
-    Source: Shenbin et al. 2020, section 3.3; that dimensions mix on their own is in the authors' code. The old
-    encoder does not change within an epoch, nor does its posterior of a user, for which it sees the whole row: so it is
-    computed once an epoch, (U, 2 K) numbers.
+    The old encoder does not change within an epoch, nor does its posterior of a user, for which it sees the whole row:
+    so it is computed once an epoch, (U, 2 K) numbers.
 
     Of somebody new there is no posterior before, and nobody is where the wide part is: it only lets posteriors go far
     at little cost. What is left to draw from, and to measure by, is N(0, I).
+
+    References
+    ----------
+    Shenbin et al. 2020, section 3.3; that dimensions mix on their own is in the authors' code.
     """
 
     WEIGHTS = (3 / 20, 3 / 4, 1 / 10)
@@ -121,9 +134,13 @@ class Composite(Prior):
 class VampPrior(Prior):
     """p(z) = 1/C sum_c q(z | u_c): a mixture of what the encoder says of C users who do not exist, and are learned.
 
-    Source: Tomczak & Welling 2018, section 3. Of a pseudo-input u_c the encoder sees u_c W + b, W the weight of its
-    first layer. It is this, (C, H), that is learned here: the (C, I) numbers u_c would take as many dense rows through
-    that layer in each step. So the encoder has to have the rest of it as `beyond`, (C, H) -> Gaussian.
+    Of a pseudo-input u_c the encoder sees u_c W + b, W the weight of its first layer. It is this, (C, H), that is
+    learned here: the (C, I) numbers u_c would take as many dense rows through that layer in each step. So the encoder
+    has to have the rest of it as `beyond`, (C, H) -> Gaussian.
+
+    References
+    ----------
+    Tomczak & Welling 2018, section 3.
     """
 
     def __init__(self, n_components: int, width: int):
@@ -152,7 +169,11 @@ class VampPrior(Prior):
 class TwoLevelPrior(Prior):
     """p(z2) p(z1 | z2): a prior of the upper level, and a Gaussian by a gated layer below it.
 
-    The KL term of z1 is in closed form at the draw z2. Source: Tomczak & Welling 2018, section 4.
+    The KL term of z1 is in closed form at the draw z2.
+
+    References
+    ----------
+    Tomczak & Welling 2018, section 4.
     """
 
     def __init__(self, upper: Prior, latent_dim: int, hidden_dim: int):
@@ -186,10 +207,15 @@ def device_of(module: nn.Module) -> torch.device:
 
 
 def mixture_log_density(z: Tensor, components: Gaussian, variance: Tensor | float = 0.0) -> Tensor:
-    """log 1/C sum_c N(z; mean_c, exp(logvar_c)). z : (B, K), components of (C, K) -> (B,)
+    """log 1/C sum_c N(z; mean_c, exp(logvar_c)). z : (B, K), components of (C, K)
 
     With a `variance` (B, K) around z, log 1/C sum_c exp(E[log N(.; mean_c, exp(logvar_c))]).
     The squares are expanded, so that there are two products and never a (B, C, K) of differences.
+
+    Returns
+    -------
+    Tensor
+        (B,).
     """
     mean, logvar = components
     with torch.autocast(z.device.type, enabled=False):  # differences of large numbers

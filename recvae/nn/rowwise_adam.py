@@ -23,12 +23,21 @@ class RowwiseAdam(Optimizer):
 
         v_t = beta v_{t-1} + (1 - beta) mean(g_t^2),  w_t = w_{t-1} - lr g_t / (sqrt(v_t / (1 - beta^t)) + eps)
 
-    params : tables (I, ...), of which a row has a state of its own; their gradients are sparse over rows or dense
-    lr : learning rate
-    beta : decay of the second moment
-    eps : added to the root of the second moment
-    weight_decay : a touched row shrinks by lr * weight_decay, apart from its gradient
+    Parameters
+    ----------
+    params : Iterable[nn.Parameter] or Iterable[dict[str, Any]]
+        Tables (I, ...), of which a row has a state of its own; their gradients are sparse over rows or dense.
+    lr : float
+        Learning rate.
+    beta : float
+        Decay of the second moment.
+    eps : float
+        Added to the root of the second moment.
+    weight_decay : float
+        A touched row shrinks by lr * weight_decay, apart from its gradient.
 
+    Notes
+    -----
     A row that is not in a sparse gradient is left alone, and has a gradient of 0 in that step: steps on sparse
     gradients are those on the same ones made dense, but for weight decay. Its second moment decays all the same, for
     those of all rows are kept in units of a power of beta, which grows by one with each step; so beta is not to be
@@ -36,8 +45,10 @@ class RowwiseAdam(Optimizer):
     without it not counted, rare rows would learn by as much less. A first moment would have to be added to the row in
     all steps after.
 
-    Source: Kingma & Ba 2015 with a first decay of 0; one second moment for a row as in FBGEMM's partial row-wise Adam;
-    weight decay as Loshchilov & Hutter 2019.
+    References
+    ----------
+    Kingma & Ba 2015 with a first decay of 0; one second moment for a row as in FBGEMM's partial row-wise Adam; weight
+    decay as Loshchilov & Hutter 2019.
     """
 
     def __init__(
@@ -103,9 +114,14 @@ def _begin(state: dict[str, Tensor], table: Tensor) -> dict[str, Tensor]:
 
 
 def _next_step(state: dict[str, Tensor], beta: float) -> tuple[int, float]:
-    """Counts a step, in which all second moments decay. -> how many there were, and the unit of second moments
+    """Counts a step, in which all second moments decay.
 
     In units of beta^k after k steps they stay the same numbers; all are written anew before that becomes too small.
+
+    Returns
+    -------
+    tuple[int, float]
+        How many there were, and the unit of second moments.
     """
     state["step"] += 1
     step = int(state["step"])

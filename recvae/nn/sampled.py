@@ -21,20 +21,43 @@ from recvae.nn.scratch import scratch
 
 
 def sampled_nll(hidden: Tensor, weight: Tensor, bias: Tensor, batch: Batch) -> Tensor:
-    """-log p(x | z) of each user under a multinomial, from the user's items and `batch.candidates`. -> (B,)
+    """-log p(x | z) of each user under a multinomial, from the user's items and `batch.candidates`.
 
         n log Z - sum_i x_i l_i,  n = sum_i x_i,  l = h W^T + b
         Z = sum of e^l_i over the user's items i + sum of w_c e^l_c over the candidates c that the user does not have
 
-    hidden : (B, H), weight : (I, H), bias : (I,), the parameters themselves; a row has an item at most once
+    Parameters
+    ----------
+    hidden : Tensor
+        (B, H).
+    weight : Tensor
+        (I, H).
+    bias : Tensor
+        (I,). Weight and bias are the parameters themselves.
+    batch : Batch
+        Rows that have an item at most once, and the candidates.
+
+    Returns
+    -------
+    Tensor
+        (B,).
+
+    Raises
+    ------
+    InvalidParameterError
+        Where there are no candidates, or for weights that are not a parameter.
+
+    Notes
+    -----
     In expectation Z is that of all items; log Z is below it by about half the relative variance of Z. With all items as
     candidates of weight 1 the value is exact. Gradients of weight and bias are sparse over the rows of candidates and
     of the batch's items. All is in the precision of the weights. As with impl="exact", on a GPU the gradient is for
     losses in which all users have one weight; for others it is NaN.
 
-    Raises InvalidParameterError where there are no candidates, or for weights that are not a parameter.
-    Source: Bengio & Senecal 2008, "Adaptive Importance Sampling to Accelerate Training of a Neural Probabilistic
-    Language Model".
+    References
+    ----------
+    Bengio & Senecal 2008, "Adaptive Importance Sampling to Accelerate Training of a Neural Probabilistic Language
+    Model".
     """
     if batch.candidates is None:
         raise InvalidParameterError(

@@ -45,13 +45,21 @@ class ShardedDecoder(Decoder):
 
 
 def shard(network: VAE, world: World) -> VAE:
-    """Leave this rank's slice of items of a network, in memory or on the meta device. -> the same network
+    """Leave this rank's slice of items of a network, in memory or on the meta device.
 
     All ranks then train it on the same batches of all users, with the same noise, and need not exchange gradients:
     those of slices are each rank's own, the others come out the same on all. `network.scores` gives scores of all
     items, on each rank; `network.decoder.output` is the slice's. Its likelihood is one of recvae.nn.LIKELIHOODS, exact.
 
-    Raises InvalidParameterError for fewer items than ranks.
+    Returns
+    -------
+    VAE
+        The same network.
+
+    Raises
+    ------
+    InvalidParameterError
+        For fewer items than ranks.
     """
     encoder: Any = network.encoder
     likelihood: Any = network.likelihood

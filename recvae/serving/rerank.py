@@ -21,10 +21,16 @@ BLOCK = 1 << 24  # numbers held at a time
 def category_matrix(categories: Sequence[Any]) -> sparse.csr_matrix:
     """Labels of items -> csr_matrix (I, C), 1 where an item is of a category, which are in ascending order.
 
-    categories : for each item a label, several with "|" between them, as in `Interactions.genres`, or a list of
-        labels; an item of "" or [] is of none
+    Parameters
+    ----------
+    categories : Sequence[Any]
+        For each item a label, several with "|" between them, as in `Interactions.genres`, or a list of labels; an item
+        of "" or [] is of none.
 
-    Raises InvalidTypeError for labels that are no strings.
+    Raises
+    ------
+    InvalidTypeError
+        For labels that are no strings.
     """
     if categories is None:
         raise InvalidTypeError("Expected the categories of the items, got None; these data have no genres.")
@@ -43,13 +49,29 @@ def category_matrix(categories: Sequence[Any]) -> sparse.csr_matrix:
 def cap_categories(ids: Any, scores: Any, categories: Any, cap: int, N: int) -> Ranking:
     """The first N of each list, with at most `cap` items of any category.
 
-    ids, scores : (L,) or (B, L), as `model.recommend` gives them with an N of L
-    categories : csr_matrix (I, C) of items and what they are, or labels as `category_matrix` takes them. An item
-        counts for all of its categories, and has to find room in each; an item of none always stays.
+    Parameters
+    ----------
+    ids, scores
+        (L,) or (B, L), as `model.recommend` gives them with an N of L.
+    categories
+        csr_matrix (I, C) of items and what they are, or labels as `category_matrix` takes them. An item counts for all
+        of its categories, and has to find room in each; an item of none always stays.
 
-    Returns (ids, scores) of shape (N,) or (B, N) in the order of the lists, padded with -1 and -FLT_MAX where a list
-    runs out. Raises InvalidTypeError, InvalidDataError for lists and categories that do not fit, OutOfRangeError for
-    items that have no categories, InvalidParameterError for cap or N < 1.
+    Returns
+    -------
+    Ranking
+        (ids, scores) of shape (N,) or (B, N) in the order of the lists, padded with -1 and -FLT_MAX where a list runs
+        out.
+
+    Raises
+    ------
+    InvalidTypeError
+    InvalidDataError
+        For lists and categories that do not fit.
+    OutOfRangeError
+        For items that have no categories.
+    InvalidParameterError
+        For cap or N < 1.
     """
     if not sparse.issparse(categories):
         categories = category_matrix(categories)
@@ -82,13 +104,29 @@ def mmr(ids: Any, scores: Any, vectors: Any, N: int, trade_off: float = 0.7) -> 
 
     is taken, the first in the list of equals. Scores are brought to [0, 1] in each list.
 
-    ids, scores : (L,) or (B, L), as `model.recommend` gives them with an N of L
-    vectors : (I, K), one for each item of the model; one of zeros is like nothing
-    trade_off : from 0, only variety, to 1, only the score
+    Parameters
+    ----------
+    ids, scores
+        (L,) or (B, L), as `model.recommend` gives them with an N of L.
+    vectors
+        (I, K), one for each item of the model; one of zeros is like nothing.
+    trade_off : float
+        From 0, only variety, to 1, only the score.
 
-    Returns (ids, scores) of shape (N,) or (B, N) in the order in which items were taken, each with the score that it
-    came with, padded with -1 and -FLT_MAX where a list runs out. Raises InvalidTypeError, InvalidDataError for lists
-    and vectors that do not fit, OutOfRangeError for items without a vector, InvalidParameterError.
+    Returns
+    -------
+    Ranking
+        (ids, scores) of shape (N,) or (B, N) in the order in which items were taken, each with the score that it came
+        with, padded with -1 and -FLT_MAX where a list runs out.
+
+    Raises
+    ------
+    InvalidTypeError
+    InvalidDataError
+        For lists and vectors that do not fit.
+    OutOfRangeError
+        For items without a vector.
+    InvalidParameterError
     """
     N, trade_off = check_integer("N", N, 1), _check_trade_off(trade_off)
     units = _units(vectors)  # (I, K)

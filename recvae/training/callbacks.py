@@ -17,8 +17,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from recvae.errors import InvalidTypeError, MissingDependencyError, OutputError
+from recvae.errors import InvalidTypeError, OutputError
 from recvae.utils.files import append_line, check_writable
+from recvae.utils.optional import require
 from recvae.utils.paths import output_path
 from recvae.version import __version__
 
@@ -58,12 +59,17 @@ class Epoch:
 
 
 @dataclass(frozen=True)
-class Start:
+class FitInfo:
     """What a fit begins with.
 
-    verb : "fit" or "partial_fit"
-    parameters : the model's hyper-parameters
-    valid_users, metric : how many users it is validated on, and what each epoch's `valid` is of them; None without
+    Attributes
+    ----------
+    verb : str
+        "fit" or "partial_fit".
+    parameters : Mapping[str, Any]
+        The model's hyper-parameters.
+    valid_users, metric
+        How many users it is validated on, and what each epoch's `valid` is of them; None without.
     """
 
     model: str
@@ -80,16 +86,16 @@ class Start:
 class Callback:
     """A listener: override what you want to hear of. What a method raises ends the fit, and comes out of it."""
 
-    def begin(self, start: Start) -> None:
+    def on_fit_start(self, info: FitInfo) -> None:
         """A fit begins."""
 
-    def step(self, epoch: int, step: int) -> None:
+    def on_step_end(self, epoch: int, step: int) -> None:
         """A step is on its way, both counted from 1. On a GPU it may not be done: nothing here should wait for it."""
 
-    def epoch(self, epoch: Epoch) -> None:
+    def on_epoch_end(self, epoch: Epoch) -> None:
         """An epoch is over, its validation too."""
 
-    def end(self, error: BaseException | None) -> None:
+    def on_fit_end(self, error: BaseException | None) -> None:
         """The fit is over, or an error ended it."""
 
 
@@ -99,12 +105,12 @@ class _Function(Callback):
     def __init__(self, function: Callable[[Epoch], object]):
         self.function = function
 
-    def epoch(self, epoch: Epoch) -> None:
+    def on_epoch_end(self, epoch: Epoch) -> None:
         self.function(epoch)
 
 
-def listeners(callbacks: Iterable[Callback | Callable[[Epoch], object]]) -> list[Callback]:
-    """`callbacks` as they are given to `fit`: listeners, or functions of an epoch. Raises InvalidTypeError."""
+def as_callbacks(callbacks: Iterable[Callback | Callable[[Epoch], object]]) -> list[Callback]:
+    """`callbacks` as they are given to `fit`: Callback objects, or functions of an epoch. Raises InvalidTypeError."""
     if isinstance(callbacks, (Callback, str)) or not isinstance(callbacks, Iterable):
         raise InvalidTypeError(f"Expected callbacks as a list, got {type(callbacks).__name__}; put it into [].")
     made = []
@@ -118,17 +124,17 @@ def listeners(callbacks: Iterable[Callback | Callable[[Epoch], object]]) -> list
 
 
 @contextmanager
-def told(callbacks: Iterable[Callback], start: Start) -> Iterator[None]:
+def dispatch(callbacks: Iterable[Callback], info: FitInfo) -> Iterator[None]:
     """Tell the callbacks that a fit begins, and how it ends."""
     with ExitStack() as stack:
         for callback in callbacks:
-            callback.begin(start)
+            callback.on_fit_start(info)
             stack.push(_end(callback))
         yield
 
 
 def _end(callback: Callback) -> Callable[..., None]:
-    return lambda kind, error, trace: callback.end(error)
+    return lambda kind, error, trace: callback.on_fit_end(error)
 
 
 class JsonLines(Callback):
@@ -139,27 +145,32 @@ class JsonLines(Callback):
          "valid": ..., "best": ..., "seconds": ..., "users_per_second": ...}
         {"event": "end", "epochs": ..., "seconds": ..., "error": null or what ended it}
 
-    A later fit is appended, as `fit_split` fits twice: a fit is what stands from one "begin" to the next. What is not
-    a finite number is null. Raises OutputError where `path` cannot be written, or holds anything but such a log.
+    A later fit is appended, as `fit_split` fits twice: a fit is what stands from one "begin" to the next. What is not a
+    finite number is null.
+
+    Raises
+    ------
+    OutputError
+        Where `path` cannot be written, or holds anything but such a log.
     """
 
     def __init__(self, path: str | Path):
         self.path = output_path(path)
 
-    def begin(self, start: Start) -> None:
+    def on_fit_start(self, info: FitInfo) -> None:
         check_writable(self.path)
         _check_log(self.path)
         self._started, self._epochs = time.perf_counter(), 0
-        about = {"time": datetime.now(UTC).isoformat(timespec="seconds")} | asdict(start)
+        about = {"time": datetime.now(UTC).isoformat(timespec="seconds")} | asdict(info)
         versions = {"recvae": __version__, "python": platform.python_version()}
         versions |= {name: version(name) for name in ("torch", "numpy", "scipy")}
         self._write("begin", about | {"versions": versions})
 
-    def epoch(self, epoch: Epoch) -> None:
+    def on_epoch_end(self, epoch: Epoch) -> None:
         self._epochs += 1
         self._write("epoch", {"part": epoch.part} | asdict(epoch) | {"elbo": epoch.elbo})
 
-    def end(self, error: BaseException | None) -> None:
+    def on_fit_end(self, error: BaseException | None) -> None:
         seconds = time.perf_counter() - self._started
         why = None if error is None else f"{type(error).__name__}: {error}".removesuffix(": ")
         self._write("end", {"epochs": self._epochs, "seconds": seconds, "error": why})
@@ -171,26 +182,25 @@ class JsonLines(Callback):
 class TensorBoard(Callback):
     """Curves for TensorBoard, each fit in a folder of its own in `log_dir`, such as MultVAE-1.
 
-    Raises MissingDependencyError without TensorBoard, OutputError where the folder cannot be written.
+    Raises
+    ------
+    MissingDependencyError
+        Without TensorBoard.
+    OutputError
+        Where the folder cannot be written.
     """
 
     def __init__(self, log_dir: str | Path):
         self.log_dir = output_path(log_dir)
 
-    def begin(self, start: Start) -> None:
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError as error:
-            raise MissingDependencyError(
-                "TensorBoard needs the library tensorboard, which is not installed; run: pip install "
-                '"recvae[tensorboard]"'
-            ) from error
-        self._metric = (start.metric or "").replace("@", "_at_")  # TensorBoard's names have no @
-        self._writer = SummaryWriter(str(_new_folder(self.log_dir, start.model)))
-        about = json.dumps(_plain(asdict(start)), indent=1)
+    def on_fit_start(self, info: FitInfo) -> None:
+        tensorboard = require("torch.utils.tensorboard", extra="tensorboard", purpose="TensorBoard")
+        self._metric = (info.metric or "").replace("@", "_at_")  # TensorBoard's names have no @
+        self._writer = tensorboard.SummaryWriter(str(_new_folder(self.log_dir, info.model)))
+        about = json.dumps(_plain(asdict(info)), indent=1)
         self._writer.add_text("start", "\n".join(f"    {line}" for line in about.splitlines()))  # as code
 
-    def epoch(self, epoch: Epoch) -> None:
+    def on_epoch_end(self, epoch: Epoch) -> None:
         terms = {"reconstruction": epoch.nll, "kl": epoch.kl, "elbo": epoch.elbo, "loss": epoch.loss}
         curves = {f"{epoch.part}/{name}": value for name, value in (terms | {"beta": epoch.beta}).items()}
         if epoch.valid is not None:
@@ -201,7 +211,7 @@ class TensorBoard(Callback):
             self._writer.add_scalar(name, value, epoch.epoch)
         self._writer.flush()  # to be seen while it runs
 
-    def end(self, error: BaseException | None) -> None:
+    def on_fit_end(self, error: BaseException | None) -> None:
         self._writer.close()
 
 

@@ -38,11 +38,18 @@ KIND = "checkpoint of a training"
 class Checkpoint:
     """Where a fit keeps itself, and how often: `fit(..., checkpoint=Checkpoint("runs/films"))`.
 
-    folder : gets a folder for each run of the training loop, such as `network`, with the last state of that run and
+    Attributes
+    ----------
+    folder : str or Path
+        Gets a folder for each run of the training loop, such as `network`, with the last state of that run and
         `_manifest.json`, which says of what run it is. A fit of the same model on the same rows goes on from there.
-    minutes : after so many, at the next step; 0 for each step, None for never
-    epochs : after each so many epochs, None for never; the end of a run is always kept
+    minutes : float or None
+        After so many, at the next step; 0 for each step, None for never.
+    epochs : int or None
+        After each so many epochs, None for never; the end of a run is always kept.
 
+    Notes
+    -----
     A state is written beside the last one and takes its place when it is whole: a run that is killed at any moment
     leaves one or the other. It holds weights, the optimizer's moments, the best weights, and the place in the run;
     order, dropout and noise follow from the seed and that place.
@@ -82,12 +89,23 @@ def kept(
 ) -> Iterator[Saver]:
     """Bring `state` to where the run of that part was, and keep it from there on.
 
-    settings : all that determines the run, as JSON can hold it; asked for only if there is a checkpoint
-    team : all its ranks call this, the writer writes, and all read; how many they are may change from run to run
-    size : of the run, which no state can go beyond
+    Parameters
+    ----------
+    settings : Callable[[], dict[str, Any]]
+        All that determines the run, as JSON can hold it; asked for only if there is a checkpoint.
+    team : Team
+        All its ranks call this, the writer writes, and all read; how many they are may change from run to run.
+    size : Size
+        Of the run, which no state can go beyond.
 
-    Raises InvalidParameterError where the folder was begun by another run, InvalidDataError where what it holds is
-    damaged, OutputError where it cannot be written or another process holds it.
+    Raises
+    ------
+    InvalidParameterError
+        Where the folder was begun by another run.
+    InvalidDataError
+        Where what it holds is damaged.
+    OutputError
+        Where it cannot be written or another process holds it.
     """
     if checkpoint is None:
         yield Saver()

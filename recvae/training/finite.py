@@ -28,7 +28,10 @@ def check_losses(losses: Tensor, epoch: int) -> None:
 def check_weights(network: nn.Module, epoch: int, world: World) -> None:
     """Refuse weights that are not finite, or too large to be squared: no loss has seen what the last step left.
 
-    Raises TrainingError, on all ranks alike: each may have rows of its own.
+    Raises
+    ------
+    TrainingError
+        On all ranks alike: each may have rows of its own.
     """
     wrong = [name for name, weight in network.named_parameters() if not all_finite(weight, LARGEST)]
     if world.max(torch.tensor([float(bool(wrong))])).item():

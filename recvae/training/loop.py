@@ -42,16 +42,28 @@ WHOLE = Phase()
 class Plan:
     """How to train: what stays the same from the first step to the last.
 
-    epochs, stop_after : how long the run is by which `beta` goes, and after which of its epochs to end it early
-    beta : share of the run done, in [0, 1) -> weight of the KL term
-    phases : what an epoch is made of, one after the other
-    max_grad_norm : scale the gradient of a step down to this norm where it is longer
-    precision : of the products within the network, not of weights, noise and KL term
-    validate : () -> a number that is better when higher, called after each epoch with the network in eval mode
-    patience : stop after so many epochs in a row without a better one; None never stops
-    sampler : draws what a sampled likelihood looks at; None for all items
-    team : the ranks that make each step together
-    part : what is trained, as the records of its epochs say it
+    Attributes
+    ----------
+    epochs, stop_after
+        How long the run is by which `beta` goes, and after which of its epochs to end it early.
+    beta : Callable[[float], float]
+        Share of the run done, in [0, 1) -> weight of the KL term.
+    phases : Sequence[Phase]
+        What an epoch is made of, one after the other.
+    max_grad_norm : float or None
+        Scale the gradient of a step down to this norm where it is longer.
+    precision : str
+        Of the products within the network, not of weights, noise and KL term.
+    validate : Callable[[], float] or None
+        () -> a number that is better when higher, called after each epoch with the network in eval mode.
+    patience : int or None
+        Stop after so many epochs in a row without a better one; None never stops.
+    sampler : Sampler or None
+        Draws what a sampled likelihood looks at; None for all items.
+    team : Team
+        The ranks that make each step together.
+    part : str
+        What is trained, as the records of its epochs say it.
     """
 
     epochs: int
@@ -86,10 +98,15 @@ class Plan:
 class State:
     """All that one step leaves to the next.
 
-    seed : of order, dropout and noise, which follow from it, the epoch, the pass and the user alone
-    best, best_epoch, best_weights : of the validations so far
-    done, steps : of the epoch under way, how many steps it has had, and what these gave, (steps, 3): sums over users of
-        nll, kl and loss
+    Attributes
+    ----------
+    seed : int
+        Of order, dropout and noise, which follow from it, the epoch, the pass and the user alone.
+    best, best_epoch, best_weights
+        Of the validations so far.
+    done, steps
+        Of the epoch under way, how many steps it has had, and what these gave, (steps, 3): sums over users of nll, kl
+        and loss.
     """
 
     network: VAE
@@ -164,8 +181,10 @@ def train(
 
     It goes on where `state` is. The callbacks hear of each step and each epoch; what one raises ends the run.
 
-    Raises TrainingError when a loss or a weight is not finite: at the end of the epoch, so that no step waits for the
-    device.
+    Raises
+    ------
+    TrainingError
+        When a loss or a weight is not finite: at the end of the epoch, so that no step waits for the device.
     """
     saver = saver or Saver()
     while not state.is_over(plan):
@@ -182,7 +201,7 @@ def train(
         state.history.append(epoch)
         state.done = 0
         for callback in callbacks:
-            callback.epoch(epoch)
+            callback.on_epoch_end(epoch)
         saver.epoch(state)
     saver.end(state)
     state.finish()
@@ -227,7 +246,7 @@ def _watched(batches: Iterable[Batch], callbacks: Sequence[Callback], state: Sta
     for batch in batches:
         yield batch
         for callback in callbacks:
-            callback.step(len(state.history) + 1, state.done)
+            callback.on_step_end(len(state.history) + 1, state.done)
         saver.step(state)
 
 
@@ -235,8 +254,12 @@ def _watched(batches: Iterable[Batch], callbacks: Sequence[Callback], state: Sta
 class How:
     """What the steps of a pass have in common.
 
-    precision : of the products within the network
-    key : of the noise in this pass
+    Attributes
+    ----------
+    precision : torch.autocast
+        Of the products within the network.
+    key : int
+        Of the noise in this pass.
     """
 
     precision: torch.autocast

@@ -16,10 +16,16 @@ from recvae.utils.progress import TimeLeftColumn, bar
 class Live(Callback):
     """A display of one run of the training loop, to be used in a `with` block.
 
-    title : of what is trained
-    epochs, steps : of the run, and in an epoch
-    users : passes over a user in an epoch
-    metric : what `valid` of an epoch is, by name
+    Parameters
+    ----------
+    title : str
+        Of what is trained.
+    epochs, steps : int
+        Of the run, and in an epoch.
+    users : int
+        Passes over a user in an epoch.
+    metric : str
+        What `valid` of an epoch is, by name.
     """
 
     def __init__(self, title: str, epochs: int, steps: int, users: int, metric: str, show: bool = True):
@@ -42,7 +48,7 @@ class Live(Callback):
             self._bar.leave(self._summary(self.last))
         self._bar.stop()
 
-    def step(self, epoch: int, step: int) -> None:
+    def on_step_end(self, epoch: int, step: int) -> None:
         """The host's clock alone: how far a GPU is behind by some steps does not matter here."""
         if not self._bar.disable:
             if self._before is None:
@@ -53,7 +59,7 @@ class Live(Callback):
             done = (epoch - 1) * self.steps + step
             self._bar.update(self._task, completed=done, description=self._where(epoch), note=f"{speed:,.0f} users/s")
 
-    def epoch(self, epoch: Epoch) -> None:
+    def on_epoch_end(self, epoch: Epoch) -> None:
         """The figures of the last epoch stay below the bar until the next are there."""
         self._epoch_began, self._before, self.last = time.perf_counter(), 0, epoch
         if epoch.valid is not None and (self.best is None or epoch.best != self.best.best):

@@ -45,14 +45,22 @@ class Pruned(Exception):  # noqa: N818  not an error
 class Tuned:
     """What a search found.
 
-    model : with the best settings, yet to be fitted, as in `fit_split(tuned.model, split)`
-    params : these settings: what was searched for and what was fixed
-    value : the mean of `metric` over validation users in the best trial. It flatters, being the best of many on the
-        same users: how good the model is, the test says.
-    trials : all of them, in order; `pandas.DataFrame(tuned.trials)` is a table
-    importance : shares of the hyper-parameters in what sets the best trials apart (PED-ANOVA, Watanabe et al. 2023);
-        empty with fewer than 10 complete trials
-    seconds : of all trials, in earlier runs too
+    Attributes
+    ----------
+    model : Recommender
+        With the best settings, yet to be fitted, as in `fit_split(tuned.model, split)`.
+    params : dict[str, Any]
+        These settings: what was searched for and what was fixed.
+    value : float
+        The mean of `metric` over validation users in the best trial. It flatters, being the best of many on the same
+        users: how good the model is, the test says.
+    trials : list[Trial]
+        All of them, in order; `pandas.DataFrame(tuned.trials)` is a table.
+    importance : dict[str, float]
+        Shares of the hyper-parameters in what sets the best trials apart (PED-ANOVA, Watanabe et al. 2023); empty with
+        fewer than 10 complete trials.
+    seconds : float
+        Of all trials, in earlier runs too.
     """
 
     model: Recommender
@@ -98,20 +106,39 @@ def tune(
     far is worse than the median of complete trials at that epoch; not before five trials and ten epochs. A trial that
     fails is noted, and the search goes on.
 
-    trials : how many in all, with those that `study` has
-    metric : such as "recall@20"; early ends go by NDCG@100, as the choice of an epoch in `fit` does
-    fixed : hyper-parameters that all trials share, such as {"epochs": 20}
-    study : SQLite file that keeps the trials. With it a search that was stopped or killed goes on, and comes to the
-        same trials as one that was not; a trial that was under way begins anew. For one process at a time.
-    name : of the study within the file; by default that of the model
-    seed : of the proposals, and `random_state` of every trial unless that is fixed
-    timeout : begin no trial but the first after so many seconds
-    log : receives a line after each trial
+    Parameters
+    ----------
+    trials : int
+        How many in all, with those that `study` has.
+    metric : str
+        Such as "recall@20"; early ends go by NDCG@100, as the choice of an epoch in `fit` does.
+    fixed : Mapping[str, Any] or None
+        Hyper-parameters that all trials share, such as {"epochs": 20}.
+    study : str or Path or None
+        SQLite file that keeps the trials. With it a search that was stopped or killed goes on, and comes to the same
+        trials as one that was not; a trial that was under way begins anew. For one process at a time.
+    name : str or None
+        Of the study within the file; by default that of the model.
+    seed : int
+        Of the proposals, and `random_state` of every trial unless that is fixed.
+    timeout : float or None
+        Begin no trial but the first after so many seconds.
+    log : Callable[[str], None]
+        Receives a line after each trial.
 
-    Raises MissingDependencyError without Optuna; UnknownNameError, InvalidParameterError or InvalidTypeError for what
-    cannot be searched for; InvalidDataError for a study of another model, metric, data, space or fixed value, or a
-    damaged one; UnknownUsersError where the model cannot score the validation users; TrainingError where no trial came
-    to an end.
+    Raises
+    ------
+    MissingDependencyError
+        Without Optuna.
+    UnknownNameError
+    InvalidParameterError, InvalidTypeError
+        For what cannot be searched for.
+    InvalidDataError
+        For a study of another model, metric, data, space or fixed value, or a damaged one.
+    UnknownUsersError
+        Where the model cannot score the validation users.
+    TrainingError
+        Where no trial came to an end.
     """
     check_integer("trials", trials, 1)
     check_integer("seed", seed, 0, 2**32 - 1)

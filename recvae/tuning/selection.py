@@ -56,15 +56,20 @@ def fit_split(
     """The model to be tested on `split.test`.
 
     Where validation users are others than training users, it is `model` itself, fitted on `split.train` with
-    `split.valid`. Where they are the same, that fit only finds what validation chooses (the epoch to stop after); a
-    new model is then fitted on all of `split.refit`. `callbacks` hear of both fits, and `checkpoint` keeps both, the
-    first in a folder `choice` in its own. Raises what `fit` raises.
+    `split.valid`. Where they are the same, that fit only finds what validation chooses (the epoch to stop after); a new
+    model is then fitted on all of `split.refit`. `callbacks` hear of both fits, and `checkpoint` keeps both, the first
+    in a folder `choice` in its own.
+
+    Raises
+    ------
+    RecvaeError
+        What `fit` raises.
     """
     kept = as_checkpoint(checkpoint)
     more: dict[str, Any] = {"callbacks": callbacks, "checkpoint": kept}
     if split.refit is None:
         return model.fit(split.train, show_progress, callback, valid=split.valid, **more)
-    if model.validates:
+    if model.validation_metric:
         choice = None if kept is None else replace(kept, folder=output_path(kept.folder) / "choice")
         model.fit(split.train, show_progress, callback, valid=split.valid, **more | {"checkpoint": choice})
     return type(model)(**model.chosen_params()).fit(split.refit, show_progress, callback, **more)

@@ -10,14 +10,16 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-from recvae.errors import InvalidDataError, MissingDependencyError, OutputError, RecvaeError, shown
+from recvae.errors import InvalidDataError, OutputError, RecvaeError, shown
 from recvae.models.base.params import param_text
 from recvae.models.base.spaces import Range, Space
 from recvae.utils.files import check_writable, make_folder
+from recvae.utils.optional import require
 from recvae.utils.paths import output_path, real_path
 
 # trials before others are pruned by their median, epochs before one is, trials before a word on importance
@@ -30,10 +32,16 @@ TABLES = {"studies", "trials", "trial_params", "trial_values", "version_info"}  
 class Trial:
     """One fit of a search.
 
-    params : what was searched for, as it was in this fit
-    value : the metric's mean over validation users, where the trial is complete
-    state : "complete", "pruned" (stopped early, worse than the median of earlier trials) or "failed"
-    note : where it is not complete, why
+    Attributes
+    ----------
+    params : dict[str, Any]
+        What was searched for, as it was in this fit.
+    value : float or None
+        The metric's mean over validation users, where the trial is complete.
+    state : str
+        "complete", "pruned" (stopped early, worse than the median of earlier trials) or "failed".
+    note : str
+        Where it is not complete, why.
     """
 
     number: int
@@ -129,9 +137,17 @@ def open_study(
 ) -> Iterator[Study]:
     """A study in memory, or that of this name in an SQLite file, new or gone on with.
 
-    asked : what the search is, by which a study is known again
+    Parameters
+    ----------
+    asked : Mapping[str, str]
+        What the search is, by which a study is known again.
 
-    Raises MissingDependencyError, OutputError, InvalidDataError for another study, or no study.
+    Raises
+    ------
+    MissingDependencyError
+    OutputError
+    InvalidDataError
+        For another study, or no study.
     """
     optuna = _optuna()
     verbosity = optuna.logging.get_verbosity()
@@ -182,9 +198,18 @@ def _is_full(error: BaseException | None) -> bool:
 
 
 def check_study(path: str | os.PathLike[str]) -> Path:
-    """Whether a file can be that of a study: there is none yet, or Optuna's. -> its path
+    """Whether a file can be that of a study: there is none yet, or Optuna's.
 
-    Raises InvalidDataError for any other file, which is not written to, and OutputError.
+    Returns
+    -------
+    Path
+        Its path.
+
+    Raises
+    ------
+    InvalidDataError
+        For any other file, which is not written to.
+    OutputError
     """
     found = output_path(path)
     check_writable(found)
@@ -279,12 +304,5 @@ def _states() -> dict[str, Any]:
     return {"complete": states.COMPLETE, "pruned": states.PRUNED, "failed": states.FAIL}
 
 
-def _optuna() -> Any:
-    try:
-        import optuna
-    except ImportError as error:
-        raise MissingDependencyError(
-            "The search for hyper-parameters needs the library optuna, which is not installed; run: pip install "
-            '"recvae[tune]"'
-        ) from error
-    return optuna
+def _optuna() -> ModuleType:
+    return require("optuna", extra="tune", purpose="The search for hyper-parameters")

@@ -29,7 +29,9 @@ def check_writable(path: Path) -> None:
 def scratch_folder(folder: Path, prefix: str = ".recvae-") -> Iterator[Path]:
     """A folder in `folder` for the `with` block; `folder` is made, and goes again where nothing came into it.
 
-    Raises OSError.
+    Raises
+    ------
+    OSError
     """
     made: list[Path] = []
     scratch: tempfile.TemporaryDirectory[str] | None = None
@@ -54,7 +56,10 @@ def make_folder(folder: Path) -> None:
 def write_whole(path: Path, content: bytes) -> None:
     """Write `content` to `path`; anyone who reads it meets the old file or the new one, never a part.
 
-    Raises OutputError, and leaves what was there.
+    Raises
+    ------
+    OutputError
+        And leaves what was there.
     """
     with replacing(path) as part:
         part.write_bytes(content)
@@ -62,9 +67,14 @@ def write_whole(path: Path, content: bytes) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A file to be written in the `with` block, which replaces `path` at its end. Raises as `write_whole`.
+    """A file to be written in the `with` block, which replaces `path` at its end.
 
     A file that is replaced passes on its mode and, where that is allowed, its owner.
+
+    Raises
+    ------
+    RecvaeError
+        As `write_whole`.
     """
     path = output_path(path)
     with writing(path):

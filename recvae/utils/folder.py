@@ -13,8 +13,9 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from recvae.errors import InvalidDataError, InvalidParameterError, MissingDependencyError, OutputError
+from recvae.errors import InvalidDataError, InvalidParameterError, OutputError
 from recvae.utils.files import check_writable, make_folder, write_whole, writing
+from recvae.utils.optional import require
 from recvae.utils.signals import undisturbed
 
 # readers of folders pass over names that begin with _ or .
@@ -63,9 +64,15 @@ W = TypeVar("W", bound=Written)
 class Manifest(Generic[W]):
     """What the folder is to hold, from `settings`, and which parts of it are there.
 
-    kind : what the parts are, such as "lists"
-    facts : what else is known of the whole once it is done
+    Attributes
+    ----------
+    kind : str
+        What the parts are, such as "lists".
+    facts : dict[str, Any]
+        What else is known of the whole once it is done.
 
+    Notes
+    -----
     It tells no time and no place: the same settings make the same file. In the file there is a checksum of all of it.
     """
 
@@ -93,9 +100,13 @@ def digest_of(path: Path) -> str:
 
 
 def load_manifest(folder: Path, kind: str, part: type[W]) -> Manifest[W] | None:
-    """What the folder of such parts holds; None where it has no manifest. Raises InvalidDataError.
+    """What the folder of such parts holds; None where it has no manifest.
 
     All of it is looked at: types, ranges, names of files, and the checksum, which older manifests do not have.
+
+    Raises
+    ------
+    InvalidDataError
     """
     with sound_manifest(folder):
         try:
@@ -167,7 +178,12 @@ def sound_manifest(folder: Path) -> Iterator[None]:
 def read_manifest(folder: Path, kind: str, part: type[W], settings: dict[str, Any]) -> Manifest[W]:
     """What the folder holds of what `settings` make; a new one for an empty folder.
 
-    Raises InvalidParameterError where it was made by other settings, InvalidDataError for a damaged one.
+    Raises
+    ------
+    InvalidParameterError
+        Where it was made by other settings.
+    InvalidDataError
+        For a damaged one.
     """
     manifest = load_manifest(folder, kind, part)
     if manifest is None:
@@ -186,14 +202,29 @@ def read_manifest(folder: Path, kind: str, part: type[W], settings: dict[str, An
 
 @contextmanager
 def claimed(folder: Path, files: Sequence[str]) -> Iterator[Path]:
-    """Hold `folder`, made where it is not, for one run alone; clean what a killed run left. -> folder for scratch files
+    """Hold `folder`, made where it is not, for one run alone; clean what a killed run left.
 
-    files : patterns of the names of what the run writes there
+    Parameters
+    ----------
+    files : Sequence[str]
+        Patterns of the names of what the run writes there.
 
-    The scratch folder goes at the end, and a new `folder` too where nothing came of it. Raises OutputError for a folder
-    that holds something else, of which nothing is touched.
+    Yields
+    ------
+    Path
+        Folder for scratch files.
+
+    Raises
+    ------
+    OutputError
+        For a folder that holds something else, of which nothing is touched.
+
+    Notes
+    -----
+    The scratch folder goes at the end, and a new `folder` too where nothing came of it.
     """
-    library, scratch = _filelock(), folder / SCRATCH
+    library = require("filelock", extra="large", purpose="Writing a folder in parts")
+    scratch = folder / SCRATCH
     resolved(folder)
     with writing(folder):
         _check_ours(folder)
@@ -269,14 +300,3 @@ def _check_ours(folder: Path) -> None:
             f"Expected an empty folder for the parts, or one that was begun before, got {folder} with {strange[0]} in "
             f"it; take another."
         )
-
-
-def _filelock() -> Any:
-    try:
-        import filelock
-    except ImportError as error:
-        raise MissingDependencyError(
-            "Writing a folder in parts needs the library filelock, which is not installed; run: pip install "
-            '"recvae[large]"'
-        ) from error
-    return filelock

@@ -11,7 +11,7 @@ import psutil
 from recvae.errors import NotEnoughMemoryError
 
 
-def require(n_bytes: int, what: str, remedy: str) -> None:
+def require_memory(n_bytes: int, what: str, remedy: str) -> None:
     """Raise NotEnoughMemoryError where `what` takes more than is available: a clear word, before the system's own."""
     available = psutil.virtual_memory().available
     if n_bytes > available:

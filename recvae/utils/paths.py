@@ -23,7 +23,12 @@ PathLike = str | os.PathLike[str]
 def as_path(path: Any) -> Path:
     """A path as it was given, `~` expanded; whether anything is there is not looked at.
 
-    Raises InvalidTypeError for what is no path, InvalidParameterError for one that no system takes: empty, with a NUL.
+    Raises
+    ------
+    InvalidTypeError
+        For what is no path.
+    InvalidParameterError
+        For one that no system takes: empty, with a NUL.
     """
     if not isinstance(path, (str, os.PathLike)) or not isinstance(text := os.fspath(path), str):
         raise InvalidTypeError(f"Expected a path as text or a pathlib.Path, got {type(path).__name__}.")
@@ -78,10 +83,17 @@ def is_below(name: str) -> bool:
 def check_apart(outputs: Mapping[str, Path], inputs: Iterable[Path]) -> None:
     """Refuse an output that is an input, lies within one or holds one; links of both kinds are followed.
 
-    outputs : what is written, files and folders, by the name of the argument
-    inputs : what is read, files and folders
+    Parameters
+    ----------
+    outputs : Mapping[str, Path]
+        What is written, files and folders, by the name of the argument.
+    inputs : Iterable[Path]
+        What is read, files and folders.
 
-    Raises InvalidParameterError, which names both.
+    Raises
+    ------
+    InvalidParameterError
+        Which names both.
     """
     read = list(inputs)
     for name, output in outputs.items():

@@ -26,10 +26,16 @@ def keep_numbers() -> None:
 def put(text: str, data: bool = True) -> None:
     """Results, to standard output, all at once.
 
-    data : to be read by programs, and therefore refused where a character would be lost; a table for people shows
-        it as an escape
+    Parameters
+    ----------
+    data : bool
+        To be read by programs, and therefore refused where a character would be lost; a table for people shows it as an
+        escape.
 
-    Raises OutputError where standard output is closed or full, or has no such characters.
+    Raises
+    ------
+    OutputError
+        Where standard output is closed or full, or has no such characters.
     """
     stream = sys.stdout
     if stream is None:
@@ -71,9 +77,14 @@ def note(line: str) -> None:
 
 @contextmanager
 def printed() -> Iterator[Console]:
-    """A console for tables, whose text goes to standard output at the end of the block. Raises as `put`.
+    """A console for tables, whose text goes to standard output at the end of the block.
 
     It is as wide as the terminal, or 120 wide where there is none. Text is shown as it is: no markup, no emoji codes.
+
+    Raises
+    ------
+    RecvaeError
+        As `put`.
     """
     from rich.console import Console
 

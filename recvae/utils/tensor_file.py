@@ -69,9 +69,14 @@ def read_header(stream: BinaryIO, longest: int) -> dict[str, Any]:
 
 
 def tensor_entries(header: dict[str, Any]) -> list[Entry]:
-    """The tensors that a header names, in the order of their bytes. Raises ValueError for gaps and overlaps, and more.
+    """The tensors that a header names, in the order of their bytes.
 
     Sizes are Python's integers: what a header claims cannot wrap.
+
+    Raises
+    ------
+    ValueError
+        For gaps and overlaps, and more.
     """
     named = [(name, entry) for name, entry in header.items() if name != "__metadata__"]
     found, end = [], 0

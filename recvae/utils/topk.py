@@ -12,7 +12,7 @@ from scipy import sparse
 from torch import Tensor
 
 from recvae.errors import InvalidDataError
-from recvae.utils.memory import require
+from recvae.utils.memory import require_memory
 
 PAD_ID = -1
 PAD_SCORE = float(np.finfo(np.float32).min)  # -FLT_MAX, as implicit pads
@@ -56,7 +56,18 @@ Ranking = tuple[NDArray[np.int32], NDArray[np.float32]]
 def top_k(scores: Tensor | Rough, k: int) -> tuple[Tensor, Tensor]:
     """The k best columns of each row, exactly: by descending score, equal scores by ascending column.
 
-    scores : (B, I) floats without NaN and inf. Returns (ids, scores), both (B, min(k, I)); a score of -inf is not in a
+    Parameters
+    ----------
+    scores : Tensor or Rough
+        (B, I) floats without NaN and inf.
+
+    Returns
+    -------
+    tuple[Tensor, Tensor]
+        (ids, scores), both (B, min(k, I)); a score of -inf is not in a.
+
+    Notes
+    -----
     list, which ends in id -1 and -inf where it has fewer than k others.
 
     The k-th of the maxima of disjoint groups of columns is reached by at least k columns and, with more groups than
@@ -119,14 +130,23 @@ def rank(
 ) -> Ranking:
     """Rank items for each row of `user_items` (U, I) without ever holding U x I scores.
 
-    score : rows (B, I) and their places in `user_items` -> scores (B, I), called on blocks that keep to `block_bytes`;
-        they may be rough, and the lists are still those of exact ones
-    filter_seen : leave out the items that a row has
-    allowed : the items that may be ranked at all, or for some users
-    Returns ids (U, N) int32 and scores (U, N) float32, padded with -1 and -FLT_MAX where there is nothing more to give.
+    Parameters
+    ----------
+    score : Scorer
+        Rows (B, I) and their places in `user_items` -> scores (B, I), called on blocks that keep to `block_bytes`; they
+        may be rough, and the lists are still those of exact ones.
+    filter_seen : bool
+        Leave out the items that a row has.
+    allowed : Allowed
+        The items that may be ranked at all, or for some users.
+
+    Returns
+    -------
+    Ranking
+        Ids (U, N) int32 and scores (U, N) float32, padded with -1 and -FLT_MAX where there is nothing more to give.
     """
     n_users, n_items = user_items.shape
-    require(8 * n_users * N, f"lists of {N:,} for {n_users:,} users", "a smaller N, or fewer users at a time")
+    require_memory(8 * n_users * N, f"lists of {N:,} for {n_users:,} users", "a smaller N, or fewer users at a time")
     ids = np.full((n_users, N), PAD_ID, dtype=np.int32)
     values = np.full((n_users, N), PAD_SCORE, dtype=np.float32)
     start, step = 0, _step(block_bytes // (4 * max(1, n_items)))

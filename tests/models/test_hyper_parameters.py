@@ -16,7 +16,7 @@ from recvae.models.base.spaces import Range
 
 MODELS = {
     name: cls
-    for name, cls in Recommender.known.items()
+    for name, cls in Recommender.registry.items()
     if cls.__module__.startswith("recvae.") and not inspect.isabstract(cls)
 }
 # small and quick, for models that have them

@@ -1,6 +1,7 @@
 import dataclasses
 import inspect
 import pickle
+import re
 
 import numpy as np
 import pytest
@@ -29,7 +30,7 @@ def test_constructors_take_keywords_and_only_store(model):
 @pytest.mark.parametrize("model", MODELS)
 def test_the_docstring_has_each_parameter_with_its_default(model):
     for name, value in get_params(model()).items():
-        assert f"    {name} : default {value!r}\n" in model.__doc__
+        assert re.search(rf"\n    {name} : [\w ]+, default {re.escape(repr(value))}\n        \S", model.__doc__)
     assert not model.__doc__.startswith(f"{model.__name__}(")
 
 
@@ -85,7 +86,7 @@ def test_what_is_out_of_range_is_named_at_fit(params, error, message, checkerboa
 )
 @pytest.mark.parametrize(
     "model",
-    [m for m in Recommender.known.values() if m.__module__.startswith("recvae.") and not inspect.isabstract(m)],
+    [m for m in Recommender.registry.values() if m.__module__.startswith("recvae.") and not inspect.isabstract(m)],
 )
 def test_no_number_is_out_of_bounds(model, number):
     for field in dataclasses.fields(model):

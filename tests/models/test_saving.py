@@ -178,7 +178,7 @@ def test_files_of_the_first_format_give_the_scores_that_they_gave(path):
 
 def test_there_is_a_file_of_each_model():
     kinds = {path.stem.partition("-")[0] for path in FIXTURES}
-    ours = {name: kind for name, kind in Recommender.known.items() if kind.__module__.startswith("recvae.")}
+    ours = {name: kind for name, kind in Recommender.registry.items() if kind.__module__.startswith("recvae.")}
     assert kinds == {name for name, kind in ours.items() if not inspect.isabstract(kind)}
 
 
@@ -235,4 +235,4 @@ def test_a_model_of_one_s_own_is_found(split, tmp_path):
 
     Unpopularity().fit(split.train).save(tmp_path / "model")
     assert type(load(tmp_path / "model")) is Unpopularity
-    del recvae.Recommender.known["Unpopularity"]
+    del recvae.Recommender.registry["Unpopularity"]

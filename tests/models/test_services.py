@@ -330,7 +330,9 @@ MARKS = {reads(lambda self: None).__code__: "reads", changes(lambda self: None).
 
 
 MODEL_CLASSES = [
-    cls for cls in Recommender.known.values() if issubclass(cls, Recommender) and cls.__module__.startswith("recvae.")
+    cls
+    for cls in Recommender.registry.values()
+    if issubclass(cls, Recommender) and cls.__module__.startswith("recvae.")
 ]
 
 

@@ -5,7 +5,7 @@ from recvae.errors import InvalidParameterError
 from recvae.models.base.params import check_params, get_params, hyper, param_text, parameters, parse_param, search_space
 from recvae.models.base.spaces import Range, log, uniform, whole
 
-KNOWN = {name: cls for name, cls in Recommender.known.items() if cls.__module__.startswith("recvae.")}
+KNOWN = {name: cls for name, cls in Recommender.registry.items() if cls.__module__.startswith("recvae.")}
 
 
 @pytest.mark.parametrize("name", KNOWN)
@@ -34,6 +34,6 @@ def test_a_subclass_narrows_a_space():
     class Narrow(MultVAE):
         dropout: float = hyper(0.3, "less of it", low=0, high=0.99, search=uniform(0.2, 0.4))
 
-    del Recommender.known["Narrow"]
+    del Recommender.registry["Narrow"]
     assert search_space(Narrow) == search_space(MultVAE) | {"dropout": uniform(0.2, 0.4)}
     assert get_params(Narrow())["dropout"] == 0.3

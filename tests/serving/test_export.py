@@ -296,7 +296,7 @@ def test_a_class_that_ranks_otherwise_is_refused(way, split):
             return ids, -scores
 
     model = Contrary(**SMALL).fit(split.train, show_progress=False)
-    del recvae.Recommender.known["Contrary"]
+    del recvae.Recommender.registry["Contrary"]
     with pytest.raises(NotSupportedError, match="Contrary scores otherwise than its network"):
         way(model)
 
@@ -310,7 +310,7 @@ def test_a_network_with_a_step_of_its_own_is_refused(way, split):
             return network
 
     model = Angular(hidden_dims=(8,), **SMALL).fit(split.train, show_progress=False)
-    del recvae.Recommender.known["Angular"]
+    del recvae.Recommender.registry["Angular"]
     with pytest.raises(NotSupportedError, match=r"a step that cannot be exported: .*relu"):
         way(model)
 

@@ -213,7 +213,7 @@ def kill_an_actor(place, found, over):
 
 @pytest.mark.parametrize("kind", [InvalidDataError, ZeroDivisionError])
 def test_an_error_in_an_actor_is_a_sentence_and_nothing_is_left(kind, events, path, tmp_path, cluster, monkeypatch):
-    monkeypatch.setattr(Recommender, "known", dict(Recommender.known))
+    monkeypatch.setattr(Recommender, "registry", dict(Recommender.registry))
 
     class Broken(EASE):
         def recommend(self, userid, user_items, *arguments, **rules):

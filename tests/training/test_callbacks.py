@@ -12,7 +12,7 @@ from recvae import EASE, HVamp, HybridVAE, MultDAE, MultVAE, RecVAE, fit_split, 
 from recvae.cli.main import main
 from recvae.datasets.sample import make_sample
 from recvae.errors import InvalidTypeError, MissingDependencyError, OutputError, TrainingError
-from recvae.training.callbacks import Callback, Epoch, JsonLines, TensorBoard, listeners
+from recvae.training.callbacks import Callback, Epoch, JsonLines, TensorBoard, as_callbacks
 
 SMALL = {"latent_dim": 4, "epochs": 2, "random_state": 0}
 MODELS = {
@@ -30,16 +30,16 @@ class Diary(Callback):
     def __init__(self):
         self.heard = []
 
-    def begin(self, start):
+    def on_fit_start(self, start):
         self.heard.append(("begin", start))
 
-    def step(self, epoch, step):
+    def on_step_end(self, epoch, step):
         self.heard.append(("step", (epoch, step)))
 
-    def epoch(self, epoch):
+    def on_epoch_end(self, epoch):
         self.heard.append(("epoch", epoch))
 
-    def end(self, error):
+    def on_fit_end(self, error):
         self.heard.append(("end", error))
 
     def of(self, kind):
@@ -110,10 +110,12 @@ def test_a_log_is_read_while_it_is_written_and_grows_by_fits(split, tmp_path):
 def test_what_is_no_number_is_null(tmp_path):
     log = JsonLines(tmp_path / "log.jsonl")
     start = {"model": "A", "verb": "fit", "values": "binary", "users": np.int64(1), "items": 1, "events": 1}
-    from recvae.training.callbacks import Start
+    from recvae.training.callbacks import FitInfo
 
-    log.begin(Start(**start, parameters={"x": (1, math.inf), "y": np.float32(0.5)}, valid_users=None, metric=None))
-    log.epoch(Epoch(1, math.nan, 0.0, math.inf, 0.1, None, 1.0))
+    log.on_fit_start(
+        FitInfo(**start, parameters={"x": (1, math.inf), "y": np.float32(0.5)}, valid_users=None, metric=None)
+    )
+    log.on_epoch_end(Epoch(1, math.nan, 0.0, math.inf, 0.1, None, 1.0))
     text = (tmp_path / "log.jsonl").read_text()
     assert "NaN" not in text
     begin, epoch = read(tmp_path / "log.jsonl")
@@ -187,7 +189,7 @@ def test_an_epoch_is_a_line_for_a_log():
 def test_what_is_no_callback_is_refused_before_the_training(wrong, split):
     with pytest.raises(InvalidTypeError, match="Expected callbacks"):
         EASE().fit(split.train, callbacks=wrong)
-    assert listeners([]) == []
+    assert as_callbacks([]) == []
 
 
 def test_other_files_are_not_appended_to(split, tmp_path):

@@ -44,7 +44,7 @@ class StopAt(Callback):
     def __init__(self, steps):
         self.left = steps
 
-    def step(self, epoch, step):
+    def on_step_end(self, epoch, step):
         self.left -= 1
         if self.left < 0:
             raise StopError

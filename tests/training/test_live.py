@@ -68,8 +68,8 @@ def test_a_terminal_sees_both_terms_the_metric_and_the_speed(terminal, split):
 def test_no_line_is_wider_than_the_terminal(terminal):
     with Live("HybridVAE (kl_cap)", 1000, 500, 3_000_000, "recall_full@100") as live:
         live._epoch_began -= 100  # seconds
-        live.step(1000, 499)
-        live.epoch(Epoch(1000, 123456.7, 12345.6, 135802.3, 0.005, 0.4567, 10.0, 0.4567))
+        live.on_step_end(1000, 499)
+        live.on_epoch_end(Epoch(1000, 123456.7, 12345.6, 135802.3, 0.005, 0.4567, 10.0, 0.4567))
         live._bar.refresh()
         drawn = Console(file=io.StringIO(), width=80, force_terminal=True, color_system=None)
         lines = drawn.render_lines(live._bar.get_renderable(), pad=False)
@@ -86,7 +86,7 @@ def test_it_moves_within_an_epoch(terminal):
     with Live("A", 2, 4, 100, "ndcg@100") as live:
         shares = []
         for step in (1, 2, 3, 4):
-            live.step(1, step)
+            live.on_step_end(1, step)
             shares.append(live._bar.tasks[0].percentage)
         assert shares == [12.5, 25, 37.5, 50]
 
@@ -99,7 +99,7 @@ def test_the_speed_is_that_of_this_run(terminal, monkeypatch):
 
         def after(epoch, step, seconds):
             live._epoch_began = next(clock) + 1 - seconds
-            live.step(epoch, step)
+            live.on_step_end(epoch, step)
             return live._bar.tasks[0].fields["note"], live._bar.tasks[0].completed
 
         assert after(2, 8, 2) == ("5 users/s", 18)  # one step of ten users in two seconds, not eight
@@ -108,7 +108,7 @@ def test_the_speed_is_that_of_this_run(terminal, monkeypatch):
         assert (
             str(TimeLeftColumn().render(live._bar.tasks[0])) == "0:00:33 left"
         )  # eleven more, of which two took six seconds
-        live.epoch(Epoch(2, 1.0, 0.0, 1.0, 0.0, None, 1.0, None))
+        live.on_epoch_end(Epoch(2, 1.0, 0.0, 1.0, 0.0, None, 1.0, None))
         assert after(3, 4, 4) == ("10 users/s", 24)
 
 

@@ -73,7 +73,7 @@ def test_a_fit_on_shards_goes_on_in_the_middle_of_a_window(many, tmp_path, monke
         pass
 
     class StopAt(Callback):
-        def step(self, epoch, step):
+        def on_step_end(self, epoch, step):
             if (epoch, step) == (2, 4):
                 raise StopError
 

@@ -8,7 +8,7 @@ from recvae.data.batches import DeviceRows
 from recvae.errors import TrainingError
 from recvae.models import MultDAE
 from recvae.nn.layers import initialize
-from recvae.training.callbacks import listeners
+from recvae.training.callbacks import as_callbacks
 from recvae.training.loop import How, Plan, State, run_steps, train
 
 ROWS = sparse.random(40, 20, 0.3, format="csr", random_state=0, dtype=np.float32)
@@ -56,7 +56,7 @@ def test_beta_is_asked_for_shares_of_the_run():
 
 def test_callbacks_get_each_epoch():
     got = []
-    history = train(*setup(), Plan(3, 50, lambda progress: 0.0), listeners([got.append]))
+    history = train(*setup(), Plan(3, 50, lambda progress: 0.0), as_callbacks([got.append]))
     assert got == history
     assert [epoch.epoch for epoch in got] == [1, 2, 3]
     assert all(epoch.seconds > 0 for epoch in got)

@@ -78,7 +78,7 @@ class StopError(Exception):
 
 
 class StopAt(Callback):
-    def step(self, epoch, step):
+    def on_step_end(self, epoch, step):
         if (epoch, step) == (2, 3):
             raise StopError
 

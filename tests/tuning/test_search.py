@@ -36,10 +36,10 @@ pytest.importorskip("implicit")
 @pytest.fixture(scope="module", autouse=True)
 def models_of_their_own():
     """The classes of these tests are not for others to meet."""
-    before = dict(Recommender.known)
+    before = dict(Recommender.registry)
     yield
-    Recommender.known.clear()
-    Recommender.known.update(before)
+    Recommender.registry.clear()
+    Recommender.registry.update(before)
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def toys():
             self.epochs.append(0)
             for epoch in range(1, self.n_epochs + 1):
                 self.epochs[-1] = epoch
-                run.callbacks[0].epoch(Epoch(epoch, 1.0, 0.0, 1.0, 0.0, self.curve(epoch), 0.1))
+                run.callbacks[0].on_epoch_end(Epoch(epoch, 1.0, 0.0, 1.0, 0.0, self.curve(epoch), 0.1))
             return super()._fit(rows, run)
 
         def curve(self, epoch):

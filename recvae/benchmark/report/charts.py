@@ -74,7 +74,10 @@ def against(rows: Rows, looks: Sequence[Look], title: str, y_title: str, tip: al
 def curves(rows: Rows, looks: Sequence[Look], x: str, y: str, y_format: str, height: int = 320) -> Spec:
     """A line for each name; hover tells the values of all at one place.
 
-    rows : name, x, y, and kept for those with a mark
+    Parameters
+    ----------
+    rows : Rows
+        Name, x, y, and kept for those with a mark.
     """
     names = [look.name for look in looks]
     base = alt.Chart(_data(rows)).encode(

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from recvae.benchmark.results import check_results
-from recvae.errors import MissingDependencyError
 from recvae.utils.files import check_writable, write_whole
+from recvae.utils.optional import require
 from recvae.utils.paths import output_path
 
 PAGE = "index.html"
@@ -28,10 +28,21 @@ class Part:
 
 
 def write_page(results: dict[str, Any], folder: Path) -> Path:
-    """Write the page of results (see `recvae.benchmark.results`) into a folder. -> its path
+    """Write the page of results (see `recvae.benchmark.results`) into a folder.
 
-    A part that the results lack, or hold damaged, is left out, and the page says so in its place. Raises
-    InvalidDataError for what is no results at all, MissingDependencyError, OutputError.
+    A part that the results lack, or hold damaged, is left out, and the page says so in its place.
+
+    Returns
+    -------
+    Path
+        Its path.
+
+    Raises
+    ------
+    InvalidDataError
+        For what is no results at all.
+    MissingDependencyError
+    OutputError
     """
     check_page()
     check_results(results)
@@ -43,16 +54,8 @@ def write_page(results: dict[str, Any], folder: Path) -> Path:
 
 def check_page() -> None:
     """Whether the libraries are here by which a page is made. Raises MissingDependencyError."""
-    try:
-        import altair
-        import jinja2
-        import vl_convert
-    except ImportError as error:
-        raise MissingDependencyError(
-            "The page of results needs the libraries altair, vl-convert-python and jinja2, which are not all "
-            'installed; run: pip install "recvae[report]"'
-        ) from error
-    del altair, jinja2, vl_convert
+    for library in ("altair", "jinja2", "vl_convert"):
+        require(library, extra="report", purpose="The page of results")
 
 
 def _html(results: dict[str, Any]) -> str:

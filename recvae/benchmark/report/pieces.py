@@ -21,8 +21,14 @@ class Table:
 class Chart:
     """A chart and all that is said about it.
 
-    read : one sentence on how to read it; label : what it shows, for who cannot see it
-    found : what there is to see in it, where words can say it
+    Attributes
+    ----------
+    read : str
+        One sentence on how to read it.
+    label : str
+        What it shows, for who cannot see it.
+    found : str
+        What there is to see in it, where words can say it.
     """
 
     name: str

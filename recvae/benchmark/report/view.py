@@ -42,9 +42,14 @@ class Summary:
 class View:
     """Checked results.
 
-    main : the metric that sorts the table
-    rows : by name, the models that have it, best first
-    models : their names but for the oracle's, which is none
+    Attributes
+    ----------
+    main
+        The metric that sorts the table.
+    rows : dict[str, dict[str, Any]]
+        By name, the models that have it, best first.
+    models
+        Their names but for the oracle's, which is none.
     """
 
     def __init__(self, results: dict[str, Any]):

@@ -28,9 +28,14 @@ N_IDS = 2  # so many of the asked columns, the first ones, are ids
 class ParquetFile:
     """A file.
 
-    names : its columns, in their order
-    types : of the asked columns, as the file has them; None for one that is in the name of its folder
-    partition : columns in the names of its folders, as text
+    Attributes
+    ----------
+    names : tuple[str, ...]
+        Its columns, in their order.
+    types : tuple[pa.DataType | None, ...]
+        Of the asked columns, as the file has them; None for one that is in the name of its folder.
+    partition : dict[str, str | None]
+        Columns in the names of its folders, as text.
     """
 
     path: str
@@ -127,8 +132,12 @@ class ParquetFiles:
 def find_files(path: Path, columns: Sequence[str]) -> ParquetFiles:
     """A Parquet file, or those of a folder, which have the named columns, of which the first two are ids.
 
-    Raises InvalidDataError that names the first file which lacks a column, has it twice or of another type; OSError
-    and ArrowException as they come.
+    Raises
+    ------
+    InvalidDataError
+        That names the first file which lacks a column, has it twice or of another type.
+    OSError
+        And ArrowException as they come.
     """
     columns = tuple(columns)
     if len(set(columns)) < len(columns):

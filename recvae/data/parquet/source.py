@@ -18,7 +18,10 @@ from recvae.utils.paths import input_path, relation_of
 class Source:
     """Parquet files, and which of their columns count.
 
-    lists : whether a row is a user with all items, and not an event
+    Attributes
+    ----------
+    lists : bool
+        Whether a row is a user with all items, and not an event.
     """
 
     path: Path
@@ -49,8 +52,14 @@ class Source:
 def find_source(path: str | Path, user: str, item: str, value: str | None, min_value: float | None) -> Source:
     """The Parquet file or folder at `path`, its columns looked at and not yet its events.
 
-    Raises DataNotFoundError, InvalidDataError for another kind of file, missing columns and columns of another kind
-    than ids and numbers, in all files or in one, InvalidParameterError for a `value` or `min_value` without use.
+    Raises
+    ------
+    DataNotFoundError
+    InvalidDataError
+        For another kind of file, missing columns and columns of another kind than ids and numbers, in all files or in
+        one.
+    InvalidParameterError
+        For a `value` or `min_value` without use.
     """
     path = input_path(path)
     if min_value is not None and value is None:

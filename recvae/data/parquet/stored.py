@@ -15,7 +15,8 @@ import pyarrow as pa
 from recvae.data.parquet.duckdb_files import parquet_relation
 from recvae.data.parquet.source import Source
 from recvae.data.rows import check_content
-from recvae.errors import InvalidDataError, MissingDependencyError, NotEnoughMemoryError, OutputError, RecvaeError
+from recvae.errors import InvalidDataError, NotEnoughMemoryError, OutputError, RecvaeError
+from recvae.utils.optional import require
 
 LEAST_MIB = 64  # to sort in
 MIB_OF_A_THREAD = 256  # with less, threads that sort get into each other's way
@@ -24,12 +25,18 @@ MIB_OF_A_THREAD = 256  # with less, threads that sort get into each other's way
 class StoredEvents:
     """What DuckDB makes of a source, within `memory_mib` and else in files in `scratch`: to be used in a `with` block.
 
-    Raises MissingDependencyError where DuckDB is not installed. All methods raise InvalidDataError for files that
-    cannot be read, NotEnoughMemoryError where neither memory nor disk will do, OutputError where the disk is full.
+    All methods raise InvalidDataError for files that cannot be read, NotEnoughMemoryError where neither memory nor disk
+    will do, OutputError where the disk is full.
+
+    Raises
+    ------
+    MissingDependencyError
+        Where DuckDB is not installed.
     """
 
     def __init__(self, source: Source, scratch: Path, memory_mib: int):
-        self._source, self._memory_mib, self._duckdb = source, memory_mib, _duckdb()
+        self._source, self._memory_mib = source, memory_mib
+        self._duckdb: Any = require("duckdb", extra="large", purpose="Sorting events larger than memory")
         self._config = {
             "memory_limit": f"{min(memory_mib, 2**40)}MiB",  # more is more than DuckDB can count
             "temp_directory": str(scratch),
@@ -129,14 +136,3 @@ class StoredEvents:
 def _is_interrupt(error: BaseException) -> bool:
     """Whether it is what DuckDB makes of Ctrl-C: there are several, depending on the call that was under way."""
     return "Query interrupted" in str(error) or "INTERRUPT Error" in str(error)
-
-
-def _duckdb() -> Any:
-    try:
-        import duckdb
-    except ImportError as error:
-        raise MissingDependencyError(
-            "Events larger than memory need the library DuckDB, which is not installed; run: pip install "
-            '"recvae[large]"'
-        ) from error
-    return duckdb

@@ -35,8 +35,12 @@ Cell = tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.float32]]
 class Cells:
     """The cells in a folder, by user.
 
-    lengths, counts : how many cells each user, and each item, has
-    has_values : whether values other than 1 are kept
+    Attributes
+    ----------
+    lengths, counts : NDArray[np.int64]
+        How many cells each user, and each item, has.
+    has_values : bool
+        Whether values other than 1 are kept.
     """
 
     folder: Path

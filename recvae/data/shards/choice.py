@@ -18,10 +18,16 @@ GONE, TRAIN, VALID, TEST = range(4)
 class Choice:
     """What becomes of the cells.
 
-    parts : for each user of the cells GONE, TRAIN, VALID or TEST
-    columns : for each item of the cells its column, -1 where it is gone
-    counts : how many training users have the item of each column
-    lengths : how many cells each user keeps, if a training user, before the vocabulary is known
+    Attributes
+    ----------
+    parts : NDArray[np.int8]
+        For each user of the cells GONE, TRAIN, VALID or TEST.
+    columns : NDArray[np.int32]
+        For each item of the cells its column, -1 where it is gone.
+    counts : NDArray[np.int64]
+        How many training users have the item of each column.
+    lengths : NDArray[np.int64]
+        How many cells each user keeps, if a training user, before the vocabulary is known.
     """
 
     parts: NDArray[np.int8]
@@ -38,8 +44,12 @@ def choose(
     Items with fewer than `min_item` cells go, users with fewer than `min_user` of those that remain, and items that
     no training user has.
 
-    Raises InvalidDataError where nothing is left, or would be held out, InvalidParameterError where no training user
-    would be.
+    Raises
+    ------
+    InvalidDataError
+        Where nothing is left, or would be held out.
+    InvalidParameterError
+        Where no training user would be.
     """
     strong = cells.counts >= max(min_item, 1)
     lengths = cells.lengths if strong.all() else _lengths(cells, strong)

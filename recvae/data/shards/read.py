@@ -43,13 +43,25 @@ class Shards:
 
     Attributes
     ----------
-    n_users, n_items, n_events : of the training users
-    values : how models read the numbers, as in `Interactions`
-    heldout_users : how many users there are in `valid`, and in `test`, None where all are in the shards
-    bounds : (shards + 1,), the row at which each shard begins, and the number of rows
+    n_users, n_items, n_events
+        Of the training users.
+    values : Values
+        How models read the numbers, as in `Interactions`.
+    heldout_users : int or None
+        How many users there are in `valid`, and in `test`, None where all are in the shards.
+    bounds
+        (shards + 1,), the row at which each shard begins, and the number of rows.
 
-    Opening looks at the manifest and at the size of each file, and reads nothing else. Raises DataNotFoundError where
-    there are no shards, InvalidDataError where they are not finished, and for a file that is missing or cut.
+    Raises
+    ------
+    DataNotFoundError
+        Where there are no shards.
+    InvalidDataError
+        Where they are not finished, and for a file that is missing or cut.
+
+    Notes
+    -----
+    Opening looks at the manifest and at the size of each file, and reads nothing else.
     """
 
     def __init__(self, folder: str | Path):
@@ -137,9 +149,18 @@ class Shards:
         return read_lengths(self.folder, self._piece(number))
 
     def shard(self, number: int) -> sparse.csr_matrix:
-        """The users of a shard, over the bytes of its file: not to be written to. -> (users, n_items) float32
+        """The users of a shard, over the bytes of its file: not to be written to.
 
-        Raises OutOfRangeError, and InvalidDataError where the file is not as it was written.
+        Returns
+        -------
+        sparse.csr_matrix
+            (users, n_items) float32.
+
+        Raises
+        ------
+        OutOfRangeError
+        InvalidDataError
+            Where the file is not as it was written.
         """
         return self.stored(number).matrix(self.n_items)
 
@@ -150,9 +171,20 @@ class Shards:
         return self.take(np.arange(start, stop))
 
     def take(self, rows: Any) -> sparse.csr_matrix:
-        """Users by their rows, in any order, copied into memory. -> (len(rows), n_items) float32
+        """Users by their rows, in any order, copied into memory.
 
-        Raises OutOfRangeError, InvalidTypeError for anything but integers, and as `shard`.
+        Returns
+        -------
+        sparse.csr_matrix
+            (len(rows), n_items) float32.
+
+        Raises
+        ------
+        OutOfRangeError
+        InvalidTypeError
+            For anything but integers.
+        RecvaeError
+            As `shard`.
         """
         wanted = np.asarray(rows)
         if wanted.size == 0:

@@ -29,8 +29,12 @@ REMEDY = "run the recvae shard command that wrote it once more, which makes anew
 class Piece(Written):
     """A file of the folder: a shard, or ids.
 
-    rows, events : users or ids, and events
-    total : sum of the values as `values` reads them
+    Attributes
+    ----------
+    rows, events : int
+        Users or ids, and events.
+    total : float
+        Sum of the values as `values` reads them.
     """
 
     rows: int
@@ -114,10 +118,15 @@ def shard_bytes(rows: Rows) -> bytes:
 
 
 def read_shard(folder: Path, piece: Piece, n_items: int) -> Rows:
-    """The users of a shard, not to be written to. Raises InvalidDataError for another content than was written.
+    """The users of a shard, not to be written to.
 
     Compiled code follows the arrays blindly, so each is looked at whenever it is read. It is read, not mapped: where a
     file that is mapped becomes shorter, there is no error but a crash.
+
+    Raises
+    ------
+    InvalidDataError
+        For another content than was written.
     """
     path = folder / piece.file
     with suppress(*ODD):

@@ -20,7 +20,7 @@ from recvae.data.rows import as_read
 from recvae.data.shards.cells import cut
 from recvae.data.shards.read import Shards
 from recvae.utils.checks import check_integer
-from recvae.utils.memory import require
+from recvae.utils.memory import require_memory
 
 WINDOW_BYTES = 1 << 28
 BYTES_OF_AN_EVENT = 8  # int32 and float32
@@ -56,10 +56,16 @@ class Window:
 class ShuffledRows:
     """The rows (U, I) of shards as `DeviceRows` gives those of a matrix: ragged batches on a device.
 
-    window_bytes : how many bytes of events a window has, at 8 bytes an event; no shard is cut. Two windows are in
-        memory at a time: that which is trained on, and the next, which a thread reads meanwhile.
-    scale : what values are multiplied with, after they were read as `shards.values` says
+    Parameters
+    ----------
+    window_bytes : int
+        How many bytes of events a window has, at 8 bytes an event; no shard is cut. Two windows are in memory at a
+        time: that which is trained on, and the next, which a thread reads meanwhile.
+    scale : float
+        What values are multiplied with, after they were read as `shards.values` says.
 
+    Notes
+    -----
     Keys are integers from 0 to 2^64 - 1. The order of the shards is that of the 64-bit numbers which numpy's
     Philox draws by (key, 0), and the order of the users in window w, from 0, that of those by (key, w + 1): so it
     depends on the key, the shards and `window_bytes`, and on nothing else.
@@ -87,9 +93,15 @@ class ShuffledRows:
     def batches_of(self, key: int, batch_size: int, start: int = 0) -> Iterator[Batch]:
         """A pass in the order of `key`: batches of `batch_size` users, across the borders of windows, the last fewer.
 
-        start : how many batches to leave out at the beginning; windows that are left out whole are not read
+        Parameters
+        ----------
+        start : int
+            How many batches to leave out at the beginning; windows that are left out whole are not read.
 
-        Raises InvalidDataError where a shard is not as it was written.
+        Raises
+        ------
+        InvalidDataError
+            Where a shard is not as it was written.
         """
         check_integer("key", key, 0, KEYS - 1)
         check_integer("batch_size", batch_size, 1)
@@ -121,7 +133,7 @@ class ShuffledRows:
 
     def all(self) -> Batch:
         """All rows as one batch. Raises NotEnoughMemoryError."""
-        require(4 * BYTES_OF_AN_EVENT * self.shards.n_events, "all rows of the shards at once", "batches")
+        require_memory(4 * BYTES_OF_AN_EVENT * self.shards.n_events, "all rows of the shards at once", "batches")
         return next(self.batches(torch.arange(len(self)), len(self)))
 
     def _windows(self, key: int) -> list[NDArray[np.int64]]:

@@ -56,24 +56,41 @@ def write_shards(
 ) -> Shards:
     """Write what `Interactions.read` would make of Parquet files as shards on disk, in bounded memory.
 
-    input : a Parquet file or a folder of such, in any order, with a row for each event, or for each user with a column
-        of lists of items; columns, filters and `values` as in `Interactions.from_frame`, repeated events added up.
-        Times are not kept.
-    out : a folder, which gets the files that `Shards` reads
-    users_per_shard : users in a shard, or fewer where these have more than four million events
-    heldout_users, split_seed, test_share : keep users for validation and test out of the shards, as `strong_split`
-        does; the items are then those of the training users
-    memory_mib : how much DuckDB may take to sort in; what is more goes to files in `out`, where there has to be room
-        for all events, 20 bytes each or so
-    on_part : called with each file that was made. What it raises ends the run.
+    Parameters
+    ----------
+    input : str or Path
+        A Parquet file or a folder of such, in any order, with a row for each event, or for each user with a column of
+        lists of items; columns, filters and `values` as in `Interactions.from_frame`, repeated events added up. Times
+        are not kept.
+    out : str or Path
+        A folder, which gets the files that `Shards` reads.
+    users_per_shard : int
+        Users in a shard, or fewer where these have more than four million events.
+    heldout_users, split_seed, test_share
+        Keep users for validation and test out of the shards, as `strong_split` does; the items are then those of the
+        training users.
+    memory_mib : int
+        How much DuckDB may take to sort in; what is more goes to files in `out`, where there has to be room for all
+        events, 20 bytes each or so.
+    on_part : Callable[[Piece], None] or None
+        Called with each file that was made. What it raises ends the run.
 
+    Raises
+    ------
+    InvalidParameterError
+        Where `out` was begun with another input or setting.
+    OutputError
+        Where it holds something else or cannot be written.
+    MissingDependencyError
+        Without DuckDB, and as `Interactions.from_frame` and `strong_split`.
+    RecvaeError
+        What was not there before is not there then.
+
+    Notes
+    -----
     Where `out` was begun before, by a run that was stopped or killed, or has a damaged file, what is whole stays and
     the rest is made: in the end, all files are those of a run in one go, byte for byte (on one machine, with one set of
     libraries).
-
-    Raises InvalidParameterError where `out` was begun with another input or setting, OutputError where it holds
-    something else or cannot be written, MissingDependencyError without DuckDB, and as `Interactions.from_frame` and
-    `strong_split`; what was not there before is not there then.
     """
     least = {"min_user": min_user, "min_item": min_item}
     settings = {name: check_integer(name, number, 0) for name, number in least.items()}

@@ -23,18 +23,29 @@ NOT_BOTH = "nothing of theirs was held out, or seen"  # why users are dropped, w
 class Holdout:
     """Users to evaluate on: what a model sees of them, and what it is to find. Two matrices are enough.
 
-    fold_in, held_out : csr_matrix or csr_array (users, items) of values >= 0, disjoint. They are kept as canonical
-        float32 csr_matrix: sorted, repeated cells added up, without explicit zeros. Other formats are refused as in
-        `recommend`; the arguments are never changed.
-    users : raw ids of the rows; 0, 1, 2, ... where none are given
-    dropped : how many users were left out because nothing of theirs was held out, or seen; `reason` says more
-    item_counts, n_train : how many of the n_train training users have each item. Without these there is no novelty,
-        and without the counts no groups of items by popularity.
-    train_rows : the row of each user in training, where they are training users; else None
-    item_ids : raw ids of the columns. Where a model, or the training part of a `Split`, has ids too, the columns are
-        matched by them, and other items are refused; else shapes alone are compared.
+    Attributes
+    ----------
+    fold_in, held_out : sparse.csr_matrix
+        csr_matrix or csr_array (users, items) of values >= 0, disjoint. They are kept as canonical float32 csr_matrix:
+        sorted, repeated cells added up, without explicit zeros. Other formats are refused as in `recommend`; the
+        arguments are never changed.
+    users : Ids
+        Raw ids of the rows; 0, 1, 2, ... where none are given.
+    dropped : int
+        How many users were left out because nothing of theirs was held out, or seen; `reason` says more.
+    item_counts, n_train
+        How many of the n_train training users have each item. Without these there is no novelty, and without the counts
+        no groups of items by popularity.
+    train_rows : NDArray[np.int64] or None
+        The row of each user in training, where they are training users; else None.
+    item_ids : Ids or None
+        Raw ids of the columns. Where a model, or the training part of a `Split`, has ids too, the columns are matched
+        by them, and other items are refused; else shapes alone are compared.
 
-    Raises InvalidTypeError or InvalidDataError for matrices that are not as above, or do not fit each other.
+    Raises
+    ------
+    InvalidTypeError, InvalidDataError
+        For matrices that are not as above, or do not fit each other.
     """
 
     fold_in: sparse.csr_matrix
@@ -74,7 +85,10 @@ class Holdout:
     def over(self, item_ids: Ids | None) -> Holdout:
         """The same users over the same items in the order of `item_ids`, where both sides have ids, checked again.
 
-        Raises InvalidDataError for other items, and where the arrays were changed to what is no holdout.
+        Raises
+        ------
+        InvalidDataError
+            For other items, and where the arrays were changed to what is no holdout.
         """
         order = item_order(self.item_ids, item_ids)
         if order is None:
@@ -97,11 +111,20 @@ class Holdout:
 class Split:
     """Training interactions, validation and test users over one vocabulary, `items` (raw ids of the columns).
 
-    refit : where validation events are those of training users, these and `train` together: what a model is fitted on
-        once more after all choices are made, before the test. None where validation users are others.
+    Attributes
+    ----------
+    refit : Interactions or None
+        Where validation events are those of training users, these and `train` together: what a model is fitted on once
+        more after all choices are made, before the test. None where validation users are others.
 
-    Columns of the other parts that have ids are brought into the order of those of `train`. Raises InvalidDataError
-    where a part is over other items, or its `train_rows` are not rows of `train`.
+    Raises
+    ------
+    InvalidDataError
+        Where a part is over other items, or its `train_rows` are not rows of `train`.
+
+    Notes
+    -----
+    Columns of the other parts that have ids are brought into the order of those of `train`.
     """
 
     train: Interactions
@@ -135,8 +158,12 @@ class Split:
 def item_order(own: Ids | None, wanted: Ids | None) -> NDArray[np.int64] | None:
     """The column of each of the `wanted` items among a holdout's `own`, matched as by `ItemIndex`.
 
-    None where there is nothing to reorder: the order is the same, or one side has no ids. Raises InvalidDataError
-    where the items are not the same.
+    None where there is nothing to reorder: the order is the same, or one side has no ids.
+
+    Raises
+    ------
+    InvalidDataError
+        Where the items are not the same.
     """
     if own is None or wanted is None or np.array_equal(own, np.asarray(wanted)):
         return None

@@ -27,8 +27,13 @@ def per_user_split(
 ) -> Split:
     """Of each user's n events, drawn at random, int(test_share * n) are for test.
 
-    Of the m others, int(valid_share * m) are for validation. The vocabulary is the items that are left in training
-    or validation. Raises InvalidParameterError for shares outside of (0, 1), or so small that nothing is held out.
+    Of the m others, int(valid_share * m) are for validation. The vocabulary is the items that are left in training or
+    validation.
+
+    Raises
+    ------
+    InvalidParameterError
+        For shares outside of (0, 1), or so small that nothing is held out.
     """
     _check(data)
     test_share, valid_share = check_fraction("test_share", test_share), check_fraction("valid_share", valid_share)
@@ -43,7 +48,12 @@ def leave_last_split(data: Interactions, last: int = 1) -> Split:
     """Of each user, the `last` events by time are for test, and as many before these for validation.
 
     Events of one time are in the order of their items. Users with fewer than 2 * last + 1 events are trained on, and
-    dropped and counted in validation and test. Raises InvalidDataError where times are not known.
+    dropped and counted in validation and test.
+
+    Raises
+    ------
+    InvalidDataError
+        Where times are not known.
     """
     _check(data)
     times, last = _known_times(data), check_integer("last", last, 1)
@@ -70,8 +80,12 @@ def temporal_split(
     validation, as nearly as events of one time allow. An event that is repeated is where it was first. Users and
     items that come with the test are dropped, and the users counted.
 
-    Raises InvalidDataError where times are not known, InvalidParameterError for starts that leave a part empty, and
-    for a start and a share at once.
+    Raises
+    ------
+    InvalidDataError
+        Where times are not known.
+    InvalidParameterError
+        For starts that leave a part empty, and for a start and a share at once.
     """
     _check(data)
     times = _known_times(data)
@@ -90,8 +104,12 @@ def temporal_split(
 def given_split(train: Interactions, test: Interactions, valid_share: float = 0.1, seed: int = SPLIT_SEED) -> Split:
     """The test that the data come with. int(valid_share * n) of each user's n training events are for validation.
 
-    Users and items are those of `train`; test events on others are left out, the users counted. Raises
-    InvalidDataError where an event is in both, or test and training have no users or items in common.
+    Users and items are those of `train`; test events on others are left out, the users counted.
+
+    Raises
+    ------
+    InvalidDataError
+        Where an event is in both, or test and training have no users or items in common.
     """
     _check(train)
     _check(test)
@@ -176,7 +194,10 @@ def _hide(
 ) -> None:
     """Move events from training to `place`: of each user those of the largest keys.
 
-    size : how many events each user has in training (U,) -> how many of them to move (U,), rounded down
+    Parameters
+    ----------
+    size : Callable[[NDArray[np.int64]], NDArray[Any]]
+        How many events each user has in training (U,) -> how many of them to move (U,), rounded down.
     """
     free = part == TRAIN
     row_of = np.repeat(np.arange(data.n_users), np.diff(data.matrix.indptr))

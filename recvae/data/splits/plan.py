@@ -36,8 +36,12 @@ SPLIT_OPTIONS = tuple(dict.fromkeys(name for kind in SPLITS for name in split_op
 def check_split(kind: str, options: dict[str, Any]) -> None:
     """Whether a kind of split can be told these options, before any data are read.
 
-    Raises UnknownNameError for another kind, InvalidParameterError for options it does not have or lacks, and for
-    shares and numbers out of range.
+    Raises
+    ------
+    UnknownNameError
+        For another kind.
+    InvalidParameterError
+        For options it does not have or lacks, and for shares and numbers out of range.
     """
     known = split_options(kind)
     for name, value in options.items():
@@ -54,7 +58,10 @@ def check_split(kind: str, options: dict[str, Any]) -> None:
 def make_split(data: Interactions, kind: str, test: Interactions | None = None, **options: Any) -> Split:
     """Split `data` in one of the ways of `SPLITS`; "given" needs the `test` interactions as well.
 
-    Raises as `check_split`, and what the split itself raises.
+    Raises
+    ------
+    RecvaeError
+        As `check_split`, and what the split itself raises.
     """
     check_split(kind, options)
     if kind == "given" and test is None:

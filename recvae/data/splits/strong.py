@@ -25,8 +25,12 @@ def strong_split(data: Interactions, heldout_users: int, seed: int = SPLIT_SEED,
     it `int(test_share * n)` are held out and the others folded in; users left with nothing to predict are dropped
     and counted. The draws follow the authors' preprocessing, so that seed 98765 on ML-20M gives the paper's users.
 
-    Raises InvalidParameterError where no training user would be left, InvalidDataError where all validation or all
-    test users would be dropped.
+    Raises
+    ------
+    InvalidParameterError
+        Where no training user would be left.
+    InvalidDataError
+        Where all validation or all test users would be dropped.
     """
     if not isinstance(data, Interactions):
         raise InvalidTypeError(f"Expected Interactions, got {type(data).__name__}; see Interactions.from_matrix.")
@@ -49,9 +53,17 @@ def strong_split(data: Interactions, heldout_users: int, seed: int = SPLIT_SEED,
 
 
 def draw_users(n_users: int, heldout_users: int, seed: int) -> tuple[NDArray[np.int64], ...]:
-    """Which of so many users, in ascending order of raw id, are for training, validation and test. -> three arrays
+    """Which of so many users, in ascending order of raw id, are for training, validation and test.
 
-    Raises InvalidParameterError where no training user would be left.
+    Returns
+    -------
+    tuple[NDArray[np.int64], ...]
+        Three arrays.
+
+    Raises
+    ------
+    InvalidParameterError
+        Where no training user would be left.
     """
     heldout_users, seed = check_integer("heldout_users", heldout_users, 1), check_integer("seed", seed, 0, 2**32 - 1)
     if n_users <= 2 * heldout_users:
@@ -68,11 +80,19 @@ def hold_out(
 ) -> Holdout:
     """Hide events of users who were not trained on.
 
-    matrix, users : rows (users, items) and their raw ids, in ascending order of these
-    purpose : what the users are for, in errors
-    training : what `Holdout` keeps of the training users and their items
+    Parameters
+    ----------
+    matrix, users
+        Rows (users, items) and their raw ids, in ascending order of these.
+    purpose : str
+        What the users are for, in errors.
+    **training : Any
+        What `Holdout` keeps of the training users and their items.
 
-    Raises InvalidDataError where no one has enough events.
+    Raises
+    ------
+    InvalidDataError
+        Where no one has enough events.
     """
     enough = check_enough(purpose, np.diff(matrix.indptr), test_share)
     matrix.sort_indices()
@@ -92,9 +112,15 @@ def hold_out(
 def check_enough(purpose: str, lengths: NDArray[np.integer], test_share: float) -> int:
     """How many events a user needs for one of them to be held out.
 
-    lengths : how many the users have, on items of the training users
+    Parameters
+    ----------
+    lengths : NDArray[np.integer]
+        How many the users have, on items of the training users.
 
-    Raises InvalidDataError where no one has so many.
+    Raises
+    ------
+    InvalidDataError
+        Where no one has so many.
     """
     enough = max(5, math.floor(1 / test_share))
     while int(test_share * enough) < 1:

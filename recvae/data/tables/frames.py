@@ -31,7 +31,11 @@ def read_table(path: str | Path, columns: Sequence[str], numbers: Sequence[str] 
     The first two are ids, `numbers` are those that hold numbers only. Text files may be compressed (.csv.gz), and are
     read as by `recvae.data.tables.text.read_delimited`.
 
-    Raises DataNotFoundError, InvalidDataError for an unknown ending, missing or double columns, and broken lines.
+    Raises
+    ------
+    DataNotFoundError
+    InvalidDataError
+        For an unknown ending, missing or double columns, and broken lines.
     """
     path = input_path(path)
     kind = "parquet" if path.is_dir() else _kind(path, READABLE, COMPRESSIONS)
@@ -60,9 +64,18 @@ def write_table(path: str | Path, table: pa.Table) -> None:
 
 
 def check_table(path: Path) -> str:
-    """Whether a table can be written to `path`, before the work. -> kind of file
+    """Whether a table can be written to `path`, before the work.
 
-    Raises InvalidDataError for an unknown ending, OutputError.
+    Returns
+    -------
+    str
+        Kind of file.
+
+    Raises
+    ------
+    InvalidDataError
+        For an unknown ending.
+    OutputError
     """
     kind = _kind(path, (*READABLE, "jsonl"))
     check_writable(path)

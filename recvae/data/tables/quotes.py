@@ -19,10 +19,16 @@ BLOCK = 1 << 20  # bytes, which caches hold
 class Quotes:
     """What was found.
 
-    breaks : whether a field in quotes has line breaks
-    longest : bytes of the longest such field
-    open : the byte of a quote that is not closed, or only by one of another row; `end` where the file ends within it
-    nul : the first byte that is NUL
+    Attributes
+    ----------
+    breaks : bool
+        Whether a field in quotes has line breaks.
+    longest : int
+        Bytes of the longest such field.
+    open : int or None
+        The byte of a quote that is not closed, or only by one of another row; `end` where the file ends within it.
+    nul : int or None
+        The first byte that is NUL.
     """
 
     breaks: bool = False
@@ -70,8 +76,12 @@ def scan_quotes(
 class _Found:
     """What quotes do in a block that begins and ends with a line.
 
-    wrong : the opening quote of the first field that is closed by one of another row
-    tail : the opening quote of the field that the block ends within; `rest` is where the row of that begins
+    Attributes
+    ----------
+    wrong : int or None
+        The opening quote of the first field that is closed by one of another row.
+    tail : int or None
+        The opening quote of the field that the block ends within; `rest` is where the row of that begins.
     """
 
     breaks: bool = False

@@ -44,7 +44,11 @@ def read_delimited(
     007 stays 007. `numbers` are those that hold numbers only, the others hold times. `content` may
     stand in for what the file holds.
 
-    Raises DataNotFoundError, and InvalidDataError that names the line and the column.
+    Raises
+    ------
+    DataNotFoundError
+    InvalidDataError
+        That names the line and the column.
     """
     with said(path):
         text = open_text(path, format, content)

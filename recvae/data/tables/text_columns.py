@@ -36,7 +36,10 @@ def encoded(ids: Sequence[str]) -> pa.ChunkedArray:
 def as_numbers(ids: pa.ChunkedArray) -> pa.ChunkedArray:
     """Ids as integers if each is written as one, 7.0 among them, else as they are.
 
-    ids : chunks with one dictionary of text
+    Parameters
+    ----------
+    ids : pa.ChunkedArray
+        Chunks with one dictionary of text.
     """
     if ids.num_chunks == 0 or ids.null_count:
         return ids
@@ -75,9 +78,15 @@ def no_id(word: str | None, where: str, name: str) -> InvalidDataError:
 def checked_ids(text: TextFile, ids: pa.ChunkedArray, name: str, lines: Sequence[int] | None = None) -> pa.ChunkedArray:
     """A column of ids in a dictionary as numbers or text.
 
-    lines : of each id, where that is not the line of its row
+    Parameters
+    ----------
+    lines : Sequence[int] or None
+        Of each id, where that is not the line of its row.
 
-    Raises InvalidDataError for rows without an id, and for one id in two writings.
+    Raises
+    ------
+    InvalidDataError
+        For rows without an id, and for one id in two writings.
     """
 
     def line(index: int) -> int:

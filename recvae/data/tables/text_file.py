@@ -35,10 +35,16 @@ SAMPLE = 1000  # rows that show what ids look like
 class Format:
     """How a text file is written.
 
-    names : of the columns, "" for those that are not read; None where the first line says them
-    header : whether the first line is none of the rows
-    quoted : whether a field in quotes may hold delimiters and line breaks; else quotes are text
-    spill : whether the last of the named columns may hold delimiters, where nothing is quoted
+    Attributes
+    ----------
+    names : tuple[str, ...] or None
+        Of the columns, "" for those that are not read; None where the first line says them.
+    header : bool
+        Whether the first line is none of the rows.
+    quoted : bool
+        Whether a field in quotes may hold delimiters and line breaks; else quotes are text.
+    spill : bool
+        Whether the last of the named columns may hold delimiters, where nothing is quoted.
     """
 
     delimiter: str = ","
@@ -75,7 +81,10 @@ class TextFile:
     def records(self, strict: bool = False) -> Iterator[tuple[int, list[str]]]:
         """Number of its first line, from 1, and fields of each row, the header among them. Slow.
 
-        Raises InvalidDataError for bytes that are no text, where `strict`.
+        Raises
+        ------
+        InvalidDataError
+            For bytes that are no text, where `strict`.
         """
         several = len(self.format.delimiter) > 1
         with io.TextIOWrapper(self.open(), "utf-8-sig", errors="surrogateescape", newline="") as lines:
@@ -143,7 +152,10 @@ class TextFile:
 def open_text(path: Path, format: Format, content: bytes | None = None) -> TextFile:
     """The file as UTF-8 with a delimiter of one character: as it lies on the disk, or in memory where it is another.
 
-    Raises InvalidDataError for bytes that are no text of its encoding.
+    Raises
+    ------
+    InvalidDataError
+        For bytes that are no text of its encoding.
     """
     if content is None and path.suffix.lower() in COMPRESSIONS:
         with pa.input_stream(str(path)) as stream:
@@ -173,7 +185,10 @@ def open_text(path: Path, format: Format, content: bytes | None = None) -> TextF
 def check_bytes(text: TextFile, names: Sequence[str], ids: Sequence[int]) -> Quotes:
     """What quotes do in a file of columns `names`, of which those at `ids` have ids.
 
-    Raises InvalidDataError for a quote that is never closed, or closed by one of another row, and for NUL.
+    Raises
+    ------
+    InvalidDataError
+        For a quote that is never closed, or closed by one of another row, and for NUL.
     """
     first = itertools.islice(text.records(), int(text.format.header), SAMPLE)
     rows = [fields for _, fields in first if len(fields) == len(names)] if ids else []

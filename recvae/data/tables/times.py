@@ -18,10 +18,20 @@ ZONE = r":\d\d(?:\.\d+)?(?:Z|[+-]\d\d(?::?\d\d)?)$"
 
 
 def read_times(column: pa.ChunkedArray, name: str) -> tuple[NDArray[np.float64], str]:
-    """A column of dates, as seconds since 1970, or of numbers; 0 where there is no time. -> (times, unit they came in)
+    """A column of dates, as seconds since 1970, or of numbers; 0 where there is no time.
 
     Numbers that all are dates from 1973 to 2286 in milliseconds, microseconds or nanoseconds become seconds; others
-    stay as they are. Raises InvalidDataError for what is neither, and for numbers in several units.
+    stay as they are.
+
+    Returns
+    -------
+    tuple[NDArray[np.float64], str]
+        (times, unit they came in).
+
+    Raises
+    ------
+    InvalidDataError
+        For what is neither, and for numbers in several units.
     """
     kind = column.type
     if pa.types.is_null(kind):

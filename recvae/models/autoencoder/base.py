@@ -48,7 +48,7 @@ from recvae.nn.layers import initialize
 from recvae.nn.likelihood import UNOBSERVED
 from recvae.nn.sharded import initialize_slices, shard, whole_state_dict
 from recvae.nn.vae import Likelihood
-from recvae.training.callbacks import Callback, Epoch, listeners
+from recvae.training.callbacks import Callback, Epoch, as_callbacks
 from recvae.training.checkpoint import digest_rows, kept
 from recvae.training.checkpoint_state import Size
 from recvae.training.loop import WHOLE, Phase, Plan, State, best_epoch, train
@@ -94,9 +94,9 @@ class Autoencoder(Planned):
     )
     network_: VAE = fitted()
     history_: list[Epoch] = fitted()
-    goes_on = True
-    reads_shards = True
-    validates = "ndcg@100"
+    resumable = True
+    out_of_core = True
+    validation_metric = "ndcg@100"
 
     def _likelihood(self) -> Likelihood:
         """The likelihood of a row, its products in the precision asked for."""
@@ -150,7 +150,9 @@ class Autoencoder(Planned):
         plan = self._plan(rows, self.epochs, self._beta, found.impl)
         plan = replace(plan, stop_after=self.stop_after, patience=self.patience, part=run.part, team=team)
         if run.valid is not None:
-            plan = replace(plan, validate=partial(validation, state.network, run.valid, run.values, self.validates))
+            plan = replace(
+                plan, validate=partial(validation, state.network, run.valid, run.values, self.validation_metric)
+            )
         history = self._train(state, rows, plan, run)
         whole = _settled(self._whole(state.network, rows.shape[1], team))
         return {"network_": whole, "history_": history, "plan_": found}
@@ -206,7 +208,7 @@ class Autoencoder(Planned):
             for name, value in identity().items():
                 team.world.agree(name, json.dumps(value))
         show = run.show_progress and team.world.is_writer
-        with Live(title, plan.last, plan.steps(n_users), users, self.validates, show) as live:
+        with Live(title, plan.last, plan.steps(n_users), users, self.validation_metric, show) as live:
             heard = [live, *_as_implicit(run), *run.callbacks] if team.world.is_writer else []
             size = Size(n_users, plan.last, plan.steps(n_users))
             with kept(run.checkpoint, run.part, identity, state, team, size) as saver:
@@ -302,4 +304,4 @@ def _as_implicit(run: FitRun) -> list[Callback]:
     call = run.callback
     if call is None or run.part != "network":
         return []
-    return listeners([lambda epoch: call(epoch.epoch - 1, epoch.seconds, epoch.loss)])
+    return as_callbacks([lambda epoch: call(epoch.epoch - 1, epoch.seconds, epoch.loss)])

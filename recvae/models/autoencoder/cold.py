@@ -11,7 +11,7 @@ from scipy.linalg import svd
 from recvae.models.autoencoder.scoring import network_scores
 from recvae.nn import VAE
 from recvae.nn.growing import ItemVectors, enlarged, item_vectors, mean_where_unknown
-from recvae.utils.memory import require
+from recvae.utils.memory import require_memory
 
 PENALTIES = 10.0 ** np.arange(-4, 2.5, 0.5)  # of the ridge regression, in units of the features' mean variance
 ONES = 256  # users of one item each, about as many
@@ -26,7 +26,14 @@ def by_features(network: VAE, features: sparse.csr_matrix) -> ItemVectors:
     were left out and predicted, the sum of exp(score) falls short of what it is. The bias makes up for that, in the
     mean over users of one item each. An item without features has the mean of all vectors, and the lowest bias.
 
-    features : (I + n, F), rows of the old items first. Raises NotEnoughMemoryError.
+    Parameters
+    ----------
+    features : sparse.csr_matrix
+        (I + n, F), rows of the old items first.
+
+    Raises
+    ------
+    NotEnoughMemoryError
     """
     old = item_vectors(network)
     new, left_out = ridge(old, features)
@@ -44,11 +51,21 @@ def ridge(old: ItemVectors, features: sparse.csr_matrix) -> tuple[ItemVectors, I
     One penalty serves for all: that of the least squared error, relative to the spread of each kind of vector, in old
     items left out one by one, which the regression gives in closed form (Allen's PRESS, 1974).
 
-    features : (I + n, F). -> vectors of the new items, and of each old one, predicted from the others
+    Parameters
+    ----------
+    features : sparse.csr_matrix
+        (I + n, F).
+
+    Returns
+    -------
+    tuple[ItemVectors, ItemVectors]
+        Vectors of the new items, and of each old one, predicted from the others.
     """
     n_items, width = old.first.shape
     known, new = features[:n_items], features[n_items:]
-    require(32 * n_items * features.shape[1], f"{n_items:,} items x {features.shape[1]:,} features", "fewer features")
+    require_memory(
+        32 * n_items * features.shape[1], f"{n_items:,} items x {features.shape[1]:,} features", "fewer features"
+    )
     mean = np.asarray(known.mean(axis=0)).ravel()
     basis, sizes, axes = svd(known.toarray() - mean, full_matrices=False, overwrite_a=True)  # (I, R), (R,), (R, F)
     some = sizes > 1e-9 * np.linalg.norm(known.data)  # the others are rounding

@@ -21,11 +21,18 @@ WINDOWS = 2 << 28  # of shards that are in memory
 class Sizes:
     """Of the data, and how they are there.
 
-    batch : users in a step
-    mean_length : events of a user, in the mean
-    on_disk : whether a few windows of them are in memory at a time
-    ranks, of_users : how many share out the items, or the users of a step
-    begun : whether what a model has beside its network is there already
+    Attributes
+    ----------
+    batch : int
+        Users in a step.
+    mean_length : float
+        Events of a user, in the mean.
+    on_disk : bool
+        Whether a few windows of them are in memory at a time.
+    ranks, of_users : int
+        How many share out the items, or the users of a step.
+    begun : bool
+        Whether what a model has beside its network is there already.
     """
 
     users: int

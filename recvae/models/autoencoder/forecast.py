@@ -23,12 +23,20 @@ GIB = 2**30
 class Forecast:
     """What `plan` found.
 
-    impl, why : how the likelihood is computed, and what decided it
-    parameters : numbers that are learnt
-    memory : bytes by what they are for, and `memory.peak`
-    available : bytes that are there
-    seconds_per_epoch : by a few steps on this machine; None where it would not fit, or was not tried
-    remedies : what would make it fit, and to how many bytes
+    Attributes
+    ----------
+    impl, why : str
+        How the likelihood is computed, and what decided it.
+    parameters : int
+        Numbers that are learnt.
+    memory : Memory
+        Bytes by what they are for, and `memory.peak`.
+    available : int
+        Bytes that are there.
+    seconds_per_epoch : float or None
+        By a few steps on this machine; None where it would not fit, or was not tried.
+    remedies : list[tuple[str, int]]
+        What would make it fit, and to how many bytes.
     """
 
     model: str
@@ -77,8 +85,12 @@ class Forecast:
 def choose_impl(impl: str, likelihood: str, able: bool, sizes: Sizes, exact: Memory, available: int) -> tuple[str, str]:
     """How the likelihood is computed where that is left open, and why.
 
-    able : whether the network can learn by a sampled likelihood
-    exact : what the exact one would take
+    Parameters
+    ----------
+    able : bool
+        Whether the network can learn by a sampled likelihood.
+    exact : Memory
+        What the exact one would take.
     """
     if impl != "auto":
         return impl, "as asked for"
@@ -147,7 +159,7 @@ def _changes(model: Any, found: Forecast) -> list[tuple[str, dict[str, Any], Siz
     widths = {name: params[name] for name in ("hidden_dims", "hidden_dim", "latent_dim") if params.get(name)}
     narrow: dict[str, Any] = {name: _halved(width) for name, width in widths.items()}
     changes.append((", ".join(f"{name}={value}" for name, value in narrow.items()), narrow, sizes))
-    if type(model).reads_shards and not sizes.on_disk:
+    if type(model).out_of_core and not sizes.on_disk:
         changes.append(("shards on disk (recvae shard)", {}, replace(sizes, on_disk=True)))
     return changes
 

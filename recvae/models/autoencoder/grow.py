@@ -9,7 +9,7 @@ from scipy import sparse
 from torch import Tensor
 
 from recvae.nn.growing import ItemVectors, mean_where_unknown
-from recvae.utils.memory import require
+from recvae.utils.memory import require_memory
 from recvae.utils.topk import top_k
 
 NEIGHBOURS = 20  # old items that a new one begins as a mean of
@@ -19,8 +19,18 @@ BLOCK = 256  # new items at a time
 def alike(new: sparse.csr_matrix, old: sparse.csr_matrix) -> sparse.csr_matrix:
     """Shares of the old items that each new one is nearest to, by the cosines of rows: of users, or of features.
 
-    new : (n, M), old : (I, M). Returns (n, I): positive, `NEIGHBOURS` in a row at most, which sum to 1; a row without
-    any is of an item of which nothing is known.
+    Parameters
+    ----------
+    new : sparse.csr_matrix
+        (n, M).
+    old : sparse.csr_matrix
+        (I, M).
+
+    Returns
+    -------
+    sparse.csr_matrix
+        (n, I): positive, `NEIGHBOURS` in a row at most, which sum to 1; a row without any is of an item of which
+        nothing is known.
     """
     old = _unit_rows(old).T.tocsr()
     found = [sparse.csr_matrix((0, old.shape[1]), dtype=np.float32)]
@@ -44,7 +54,12 @@ def by_neighbours(old: ItemVectors, shares: sparse.csr_matrix, counts: NDArray[n
     The bias is what the old items' is in the mean at that popularity: least squares on log(1 + users), within their
     range. An item that is like none has the mean of all vectors, and the lowest bias.
 
-    shares : (n, I), counts : (I + n,) users of each item in the rows that the new items come with
+    Parameters
+    ----------
+    shares : sparse.csr_matrix
+        (n, I).
+    counts : NDArray[np.int64]
+        (I + n,) users of each item in the rows that the new items come with.
     """
     n_items = len(old.bias)
     x, bias = np.log1p(counts.astype(np.float64)), old.bias.numpy().astype(np.float64)
@@ -58,8 +73,23 @@ def by_neighbours(old: ItemVectors, shares: sparse.csr_matrix, counts: NDArray[n
 def wider_path(weights: Tensor | sparse.csr_matrix, shares: sparse.csr_matrix, keep: int) -> Tensor | sparse.csr_matrix:
     """Weights of a linear path (I, I) with rows and columns of new items, means of those that they are alike.
 
-    The diagonal is zero. shares : (n, I); keep : how many of a new item's weights a sparse path has, the largest.
-    Returns (I + n, I + n), of the kind it got. Raises NotEnoughMemoryError.
+    The diagonal is zero.
+
+    Parameters
+    ----------
+    shares : sparse.csr_matrix
+        (n, I).
+    keep : int
+        How many of a new item's weights a sparse path has, the largest.
+
+    Returns
+    -------
+    Tensor or sparse.csr_matrix
+        (I + n, I + n), of the kind it got.
+
+    Raises
+    ------
+    NotEnoughMemoryError
     """
     n_items, n_all = shares.shape[1], sum(shares.shape)
     if not isinstance(weights, Tensor):
@@ -68,7 +98,7 @@ def wider_path(weights: Tensor | sparse.csr_matrix, shares: sparse.csr_matrix, k
         grown = sparse.bmat([[weights, columns.T], [rows, corner]], format="coo", dtype=np.float32)
         off = grown.row != grown.col
         return sparse.csr_matrix((grown.data[off], (grown.row[off], grown.col[off])), shape=(n_all, n_all))
-    require(4 * n_all**2, f"the {n_all:,} x {n_all:,} weights of items on items", 'form="sparse"')
+    require_memory(4 * n_all**2, f"the {n_all:,} x {n_all:,} weights of items on items", 'form="sparse"')
     made = np.zeros((n_all, n_all), dtype=np.float32)
     made[:n_items, :n_items] = weights.numpy()
     made[n_items:, :n_items] = shares @ made[:n_items, :n_items]

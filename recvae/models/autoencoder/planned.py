@@ -95,11 +95,22 @@ class Planned(Recommender):
     def plan(self, user_items: Any, *, valid: Holdout | None = None, calibrate: bool = True) -> Forecast:
         """What `fit` on these would take, before it does: print it.
 
-        user_items, valid : as for `fit`
-        calibrate : make a few steps, of which none is kept, to say how long an epoch takes
+        Parameters
+        ----------
+        user_items, valid
+            As for `fit`.
+        calibrate : bool
+            Make a few steps, of which none is kept, to say how long an epoch takes.
 
-        Parameters, memory by what it is for, which likelihood and why, and what to change where it would not fit.
-        `fit` raises NotEnoughMemoryError with that in the place of dying. Raises as `fit`.
+        Raises
+        ------
+        RecvaeError
+            As `fit`.
+
+        Notes
+        -----
+        Parameters, memory by what it is for, which likelihood and why, and what to change where it would not fit. `fit`
+        raises NotEnoughMemoryError with that in the place of dying.
         """
         check_params(self)
         rows, _ = self._readable(user_items)

@@ -64,7 +64,10 @@ def by_popularity(network: VAE, counts: NDArray[np.int64], likelihood: str) -> N
     A softmax of these alone is the distribution of all users' items together. Learning starts from there, rather than
     from all items alike: of millions, a step touches too few to tell in an epoch which are popular.
 
-    Raises InvalidParameterError for another likelihood than the multinomial.
+    Raises
+    ------
+    InvalidParameterError
+        For another likelihood than the multinomial.
     """
     if likelihood != "multinomial":
         raise InvalidParameterError(
@@ -81,7 +84,10 @@ def optimizers(
 ) -> list[torch.optim.Optimizer]:
     """Adam for all; or, where gradients of the tables are `sparse` over rows, row by row for these.
 
-    table_rate : how many times the learning rate these have then
+    Parameters
+    ----------
+    table_rate : float
+        How many times the learning rate these have then.
     """
     encoder: Any = network.encoder
     encoder.bag.sparse = sparse

@@ -29,7 +29,7 @@ from recvae.errors import (
 from recvae.models.base.abilities import absence, hook
 from recvae.models.base.params import check_params, fitted, get_params, hyper, parameters
 from recvae.models.base.state import become, changes, reads
-from recvae.training.callbacks import Callback, Epoch, Start, listeners, told
+from recvae.training.callbacks import Callback, Epoch, FitInfo, as_callbacks, dispatch
 from recvae.training.checkpoint import Checkpoint, as_checkpoint
 from recvae.utils.paths import check_apart, output_path
 from recvae.utils.topk import Scorer
@@ -61,10 +61,10 @@ class Model(ABC):
     values: str | None = hyper(
         None, 'how values are read: "binary", "log1p", "raw"; None for what the data say', choices=VALUES, optional=True
     )
-    known: ClassVar[dict[str, type[Model]]] = {}  # classes by name, for `load`
-    goes_on: ClassVar[bool] = False  # whether `fit` can be gone on with after a stop
-    reads_shards: ClassVar[bool] = False  # whether it takes rows that are more than memory holds
-    validates: ClassVar[str] = ""  # the metric by which `fit` looks at validation users, if it does
+    registry: ClassVar[dict[str, type[Model]]] = {}  # classes by name, for `load`
+    resumable: ClassVar[bool] = False  # whether `fit` can be gone on with after a stop
+    out_of_core: ClassVar[bool] = False  # whether it takes rows that are more than memory holds
+    validation_metric: ClassVar[str] = ""  # the metric by which `fit` looks at validation users, if it does
 
     values_: str = fitted()  # how values were read
     n_items_: int = fitted()
@@ -76,7 +76,7 @@ class Model(ABC):
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
-        Model.known[cls.__name__] = cls
+        Model.registry[cls.__name__] = cls
 
     def __getstate__(self) -> dict[str, Any]:
         """What a pickle holds, in memory (joblib, Ray): no rows or places of users, nor what is made anew."""
@@ -96,21 +96,36 @@ class Model(ABC):
     ) -> Self:
         """Learn from the rows of `user_items`, and return the model.
 
-        user_items : Interactions, or a scipy csr_matrix or csr_array (users, items) of values >= 0; for networks also
-            `recvae.data.shards.Shards`, which may be more than memory holds
-        show_progress : show how it goes, where standard error is a terminal, and in a notebook
-        callback : implicit's: called as callback(iteration, seconds, loss) after each pass, where a model has passes
-        valid : held-out users for models that choose by validation; the others do not look at them. Where both sides
-            have ids of the items, columns are matched by them
-        callbacks : who listens (`recvae.training.callbacks`): `JsonLines(path)`, `TensorBoard(folder)`, functions of an
-            `Epoch` (ELBO terms, validation) such as print. Models without epochs tell when they begin and end. What a
-            callback raises ends the fit, comes out of it, and leaves the model as it was.
-        checkpoint : for networks, a folder to keep the training in, or a `recvae.Checkpoint`, which also says how
-            often. The same fit, called again after a stop, goes on from there and gives the same model.
+        Parameters
+        ----------
+        user_items
+            Interactions, or a scipy csr_matrix or csr_array (users, items) of values >= 0; for networks also
+            `recvae.data.shards.Shards`, which may be more than memory holds.
+        show_progress : bool
+            Show how it goes, where standard error is a terminal, and in a notebook.
+        callback : FitCallback or None
+            implicit's: called as callback(iteration, seconds, loss) after each pass, where a model has passes.
+        valid : Holdout or None
+            Held-out users for models that choose by validation; the others do not look at them. Where both sides have
+            ids of the items, columns are matched by them.
+        callbacks : Callbacks
+            Who listens (`recvae.training.callbacks`): `JsonLines(path)`, `TensorBoard(folder)`, functions of an `Epoch`
+            (ELBO terms, validation) such as print. Models without epochs tell when they begin and end. What a callback
+            raises ends the fit, comes out of it, and leaves the model as it was.
+        checkpoint : Checkpoint or str or Path or None
+            For networks, a folder to keep the training in, or a `recvae.Checkpoint`, which also says how often. The
+            same fit, called again after a stop, goes on from there and gives the same model.
 
-        Raises InvalidTypeError or InvalidDataError for data that cannot be used, InvalidParameterError for a
-        hyper-parameter out of range and for a checkpoint of another fit, TrainingError if the loss is not finite,
-        NotSupportedError for shards or a checkpoint where a model is no network.
+        Raises
+        ------
+        InvalidTypeError, InvalidDataError
+            For data that cannot be used.
+        InvalidParameterError
+            For a hyper-parameter out of range and for a checkpoint of another fit.
+        TrainingError
+            If the loss is not finite.
+        NotSupportedError
+            For shards or a checkpoint where a model is no network.
         """
         check_params(self)
         kept = self._check_checkpoint(checkpoint)
@@ -118,9 +133,9 @@ class Model(ABC):
             check_apart({"the checkpoint": output_path(kept.folder)}, [user_items.folder])
         rows, values = self._readable(user_items)
         valid = self._check_valid(valid, rows.shape[1], user_items)
-        heard = listeners(callbacks)
+        heard = as_callbacks(callbacks)
         run = FitRun(values, show_progress, callback, valid, heard if current().is_writer else [], kept)
-        with told(run.callbacks, self._start("fit", rows, run)):
+        with dispatch(run.callbacks, self._start("fit", rows, run)):
             fitted = self._fit(rows, run)
         state = {
             "values_": values,
@@ -152,7 +167,7 @@ class Model(ABC):
         return transform_values(rows, values), values
 
     def _check_shards(self, shards: Shards) -> None:
-        if not self.reads_shards:
+        if not self.out_of_core:
             raise NotSupportedError(
                 f"{type(self).__name__} needs all rows at once, which shards are not: give it "
                 f"shards.rows(0, shards.n_users) where these fit into memory."
@@ -164,14 +179,19 @@ class Model(ABC):
             )
 
     def _check_checkpoint(self, checkpoint: Checkpoint | str | Path | None) -> Checkpoint | None:
-        if checkpoint is not None and not self.goes_on:
+        if checkpoint is not None and not self.resumable:
             raise NotSupportedError(f"{type(self).__name__} has no training to go on with; expected checkpoint=None.")
         return as_checkpoint(checkpoint)
 
     def _check_valid(self, valid: Any, n_items: int, user_items: Any) -> Holdout | None:
         """The held-out users that were given to `fit`, checked, over the columns of what it learns from.
 
-        Raises InvalidTypeError, InvalidDataError; InvalidParameterError for a hyper-parameter that needs them.
+        Raises
+        ------
+        InvalidTypeError
+        InvalidDataError
+        InvalidParameterError
+            For a hyper-parameter that needs them.
         """
         if valid is None:
             return None
@@ -186,10 +206,10 @@ class Model(ABC):
             raise InvalidDataError("Expected validation users with held-out items, got none; give others, or no valid.")
         return checked
 
-    def _start(self, verb: str, rows: sparse.csr_matrix | Shards, run: FitRun) -> Start:
+    def _start(self, verb: str, rows: sparse.csr_matrix | Shards, run: FitRun) -> FitInfo:
         """What is to be told of a fit before it."""
-        valid = run.valid if self.validates else None
-        return Start(
+        valid = run.valid if self.validation_metric else None
+        return FitInfo(
             model=type(self).__name__,
             verb=verb,
             parameters=get_params(self),
@@ -198,7 +218,7 @@ class Model(ABC):
             items=rows.shape[1],
             events=rows.nnz,
             valid_users=None if valid is None else valid.fold_in.shape[0],
-            metric=None if valid is None else self.validates,
+            metric=None if valid is None else self.validation_metric,
         )
 
     @reads

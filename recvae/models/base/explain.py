@@ -27,14 +27,29 @@ class Explains(Model):
     def explain(self, userid: Any, user_items: Any, itemid: Any, user_weights: Any = None, N: int = 10) -> Explanation:
         """The score of an item for a user, and the N items of the user that add most to it.
 
-        userid : the user's row in `user_items`, where that is the full matrix as in implicit
-        user_items : csr_matrix or csr_array (users, I), or one row alone
-        itemid : the item to explain; user_weights : implicit's, ignored
+        Parameters
+        ----------
+        userid
+            The user's row in `user_items`, where that is the full matrix as in implicit.
+        user_items
+            csr_matrix or csr_array (users, I), or one row alone.
+        itemid
+            The item to explain.
+        user_weights
+            implicit's, ignored.
 
-        Returns (score, [(item, what it adds), ...] by descending addition, None). In linear models additions sum to
-        the score. In the others an item's is the score less that without the item, all rows with one item left out
-        scored at once: they need not sum to anything.
-        Raises OutOfRangeError, and as `recommend`.
+        Returns
+        -------
+        Explanation
+            (score, [(item, what it adds), ...] by descending addition, None). In linear models additions sum to the
+            score. In the others an item's is the score less that without the item, all rows with one item left out
+            scored at once: they need not sum to anything.
+
+        Raises
+        ------
+        OutOfRangeError
+        RecvaeError
+            As `recommend`.
         """
         if getattr(user_items, "format", "") == "csr" and user_items.ndim == 2 and user_items.shape[0] != 1:
             user_items = row_of(user_items, check_index("userid", userid, user_items.shape[0]))

@@ -22,9 +22,12 @@ POSTERIOR = "distribution over a latent space"
 class Explored(NamedTuple):
     """Lists as `recommend` gives them, and how unsure the model is of each score.
 
-    spread : the standard deviation of a score over the posterior q(z | x) in full, whatever the strength of the draw;
-        0 where the list is padded. Exact where logits are linear in z (RecVAE, HybridVAE, MultVAE without hidden
-        layers), else that of 32 draws.
+    Attributes
+    ----------
+    spread : NDArray[np.float32]
+        The standard deviation of a score over the posterior q(z | x) in full, whatever the strength of the draw; 0
+        where the list is padded. Exact where logits are linear in z (RecVAE, HybridVAE, MultVAE without hidden layers),
+        else that of 32 draws.
     """
 
     ids: NDArray[np.int32]  # (N,) or (B, N)

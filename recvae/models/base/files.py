@@ -32,7 +32,14 @@ class Saves(Model):
 
         The ids and titles of the items and the reading of values travel along, users do not (but for the factors of
         `KnownUsers`); `recvae.load` reads it back. A path is written atomically. The same model gives the same bytes in
-        any process. Raises NotFittedError, OutputError, InvalidDataError for weights that are not finite.
+        any process.
+
+        Raises
+        ------
+        NotFittedError
+        OutputError
+        InvalidDataError
+            For weights that are not finite.
         """
         self._check_fitted()
         description = {
@@ -65,12 +72,23 @@ def load(file: File, device: str | None = None) -> Recommender:
     is held against what is in it before memory is taken. What it may set are hyper-parameters in their ranges, of which
     the device is none, and finite numbers.
 
-    device : torch device for models that have a network, such as "cpu"; by default a GPU if there is one, wherever the
-        model was fitted. The others are on the CPU
+    Parameters
+    ----------
+    device : str or None
+        Torch device for models that have a network, such as "cpu"; by default a GPU if there is one, wherever the model
+        was fitted. The others are on the CPU.
 
-    Raises DataNotFoundError, InvalidDataError for a damaged or foreign file, NotEnoughMemoryError for one that memory
-    does not hold, UnknownNameError for a model class that is not known here, InvalidParameterError for a device that is
-    not.
+    Raises
+    ------
+    DataNotFoundError
+    InvalidDataError
+        For a damaged or foreign file.
+    NotEnoughMemoryError
+        For one that memory does not hold.
+    UnknownNameError
+        For a model class that is not known here.
+    InvalidParameterError
+        For a device that is not.
     """
     for models in ("recvae.models", "recvae.models.baselines"):  # a file may be of any model of ours
         import_module(models)
@@ -79,7 +97,7 @@ def load(file: File, device: str | None = None) -> Recommender:
         find_device(device)
     tensors, description = read_model(file)
     name = description.get("class")
-    known = {name: cls for name, cls in Model.known.items() if not inspect.isabstract(cls)}
+    known = {name: cls for name, cls in Model.registry.items() if not inspect.isabstract(cls)}
     if not isinstance(name, str) or name not in known:
         raise UnknownNameError.among("model class", name, known)
     try:

@@ -17,7 +17,7 @@ from recvae.models.base.abilities import needs
 from recvae.models.base.base import Callbacks, FitCallback, FitRun, Model
 from recvae.models.base.params import check_params
 from recvae.models.base.state import become, changes
-from recvae.training.callbacks import listeners, told
+from recvae.training.callbacks import as_callbacks, dispatch
 from recvae.utils.checks import check_integer
 
 Names = Sequence[Any] | Ids | None
@@ -41,14 +41,30 @@ class Grows(Model):
     ) -> Self:
         """Learn on from new rows, in which there may be new items, and return the model.
 
-        user_items : Interactions, whose columns are matched by raw id, and those that the model does not know are new
-            items, in their order there, with their titles; or a csr_matrix or csr_array (users, I + n), whose last n
-            columns are new items. Users are whoever is in the rows; values are read as in `fit`
-        epochs : further passes (of RecVAE and HybridVAE, rounds of them); by default a tenth of the model's `epochs`,
-            rounded up; 0 for new items alone
-        item_ids, titles : of new items, (n,), where a matrix brings them to a model that knows raw ids
-        show_progress, callback, callbacks : as in `fit`
+        Parameters
+        ----------
+        user_items
+            Interactions, whose columns are matched by raw id, and those that the model does not know are new items, in
+            their order there, with their titles; or a csr_matrix or csr_array (users, I + n), whose last n columns are
+            new items. Users are whoever is in the rows; values are read as in `fit`.
+        epochs : int or None
+            Further passes (of RecVAE and HybridVAE, rounds of them); by default a tenth of the model's `epochs`,
+            rounded up; 0 for new items alone.
+        item_ids, titles : Names
+            Of new items, (n,), where a matrix brings them to a model that knows raw ids.
+        show_progress, callback, callbacks
+            As in `fit`.
 
+        Raises
+        ------
+        InvalidDataError
+            For fewer columns than the model has, for rows without events, for ids that are not known where they have to
+            be.
+        RecvaeError
+            As `fit`.
+
+        Notes
+        -----
         New items come after the others, which keep their places, and, until the first pass, their scores: a new item
         begins as the mean of the 20 old ones that are nearest to it by the cosine over the users of these rows. The
         passes are those of `fit` at the KL weight it ended with, with Adam at the model's learning rate and from a
@@ -58,9 +74,6 @@ class Grows(Model):
         Of a HybridVAE the network learns on; its linear path gets the new items, and is else that of `fit`, as are
         `history_` and `best_epoch_` of all models. `trained_on_` becomes None, for there is no longer one source, and
         the users of an index are to be given again (`index_users`). What goes wrong leaves the model as it was.
-
-        Raises InvalidDataError for fewer columns than the model has, for rows without events, for ids that are not
-        known where they have to be, and as `fit`.
         """
         check_params(self)
         epochs = None if epochs is None else check_integer("epochs", epochs, 0)
@@ -69,8 +82,8 @@ class Grows(Model):
             raise InvalidDataError(
                 f"Expected at least one event to learn from, got a matrix of {rows.shape} without any."
             )
-        run = FitRun(self.values_, show_progress, callback, None, listeners(callbacks))
-        with told(run.callbacks, self._start("partial_fit", rows, run)):
+        run = FitRun(self.values_, show_progress, callback, None, as_callbacks(callbacks))
+        with dispatch(run.callbacks, self._start("partial_fit", rows, run)):
             learned = self._learn_on(transform_values(rows, self.values_), epochs, run)
         self._take_in(learned | names | {"trained_on_": None, "_index": None}, rows.shape[1])
         return self
@@ -80,19 +93,28 @@ class Grows(Model):
     def add_items(self, item_features: Any, *, item_ids: Names = None, titles: Names = None) -> Self:
         """Take in items that nobody has touched yet, by their features, and return the model.
 
-        item_features : csr_matrix or csr_array (I + n, F) of any numbers; the first I rows are those of the model's
-            items, in its order
-        item_ids, titles : of the new items, (n,), where the model knows raw ids
+        Parameters
+        ----------
+        item_features
+            csr_matrix or csr_array (I + n, F) of any numbers; the first I rows are those of the model's items, in its
+            order.
+        item_ids, titles : Names
+            Of the new items, (n,), where the model knows raw ids.
 
+        Raises
+        ------
+        InvalidDataError
+            For another number of rows, numbers that are not finite, and ids that are missing or known already.
+        NotEnoughMemoryError
+
+        Notes
+        -----
         The new items come after the others, whose scores stay. Their vectors, in the first layer and in the output
         layer, and their bias are predicted from the features by a ridge regression over the old items, whose penalty is
         chosen by leaving these out one by one. Columns count as they are scaled: 0 and 1, or standardised. In a
         HybridVAE the linear path takes the mean of the 20 items that are nearest by the cosine of features. New items
         are ranked well among themselves, but timidly among all (see `recommend`'s `items`); `partial_fit` with rows
         that have them does the rest.
-
-        Raises InvalidDataError for another number of rows, numbers that are not finite, and ids that are missing or
-        known already; NotEnoughMemoryError.
         """
         features = _features(item_features, self.n_items_)
         n_items = int(features.shape[0])

@@ -62,8 +62,20 @@ class Imagines(Model):
     def encode(self, user_items: Any) -> Encoding:
         """Where users are in the latent space, and how sure the model is: features for clustering or a classifier.
 
-        user_items : csr_matrix or csr_array (B, I). Returns `Encoding(mean, logvar)`, (B, K) float32 each.
-        Raises as `recommend`.
+        Parameters
+        ----------
+        user_items
+            csr_matrix or csr_array (B, I).
+
+        Returns
+        -------
+        Encoding
+            `Encoding(mean, logvar)`, (B, K) float32 each.
+
+        Raises
+        ------
+        RecvaeError
+            As `recommend`.
         """
         rows = self._rows(user_items)
         parts = [self._posterior(rows[start : start + BLOCK]) for start in range(0, max(1, rows.shape[0]), BLOCK)]
@@ -82,19 +94,39 @@ class Imagines(Model):
     ) -> sparse.csr_matrix:
         """Whole histories of n users who never were: z from `latent`, then items given z, none twice.
 
-        latent : "prior", p(z) (of RecVAE's and HybridVAE's composite prior the part that knows no user, N(0, I)), or
-            "aggregate", the mixture of q(z | x) over the rows
-        user_items : csr (U, I), the rows; by default those that the model was fitted on in this process
-        temperature : by which logits are divided; below 1, baskets keep closer to what is likely
-        random_state : seed of all draws; None draws one
+        Parameters
+        ----------
+        latent : Latent
+            "prior", p(z) (of RecVAE's and HybridVAE's composite prior the part that knows no user, N(0, I)), or
+            "aggregate", the mixture of q(z | x) over the rows.
+        user_items
+            csr (U, I), the rows; by default those that the model was fitted on in this process.
+        temperature : float
+            By which logits are divided; below 1, baskets keep closer to what is likely.
+        random_state : int or None
+            Seed of all draws; None draws one.
 
+        Returns
+        -------
+        sparse.csr_matrix
+            csr_matrix (n, I) of ones.
+
+        Raises
+        ------
+        NotFittedError
+            Where no rows are known.
+        InvalidDataError
+            For rows without any event.
+        InvalidParameterError
+            For n < 1 or a temperature below .001.
+        UnknownNameError
+
+        Notes
+        -----
         With a multinomial likelihood a history is as long as the row whose posterior was drawn from or, for the prior,
         as one of the rows at random; and its items are drawn one after the other without replacement (Gumbel-top-n).
         In the others, each item has a coin of its own, and how many there are is theirs. HybridVAE draws from its
         network alone: scores of its linear path are no likelihood. Rows without events count as none.
-
-        Returns csr_matrix (n, I) of ones. Raises NotFittedError where no rows are known, InvalidDataError for rows
-        without any event, InvalidParameterError for n < 1 or a temperature below .001, UnknownNameError.
         """
         n, temperature = check_integer("n", n, 1), check_number("temperature", temperature, COLDEST)
         if latent not in LATENTS:
@@ -114,19 +146,34 @@ class Imagines(Model):
     def anomaly_score(self, user_items: Any, reference: Any = None) -> NDArray[np.float64]:
         """How odd the histories of users are: higher is odder, among users of like activity.
 
-        user_items : csr_matrix or csr_array (B, I)
-        reference : csr (U, I), users to compare with; by default those that the model was fitted on in this process.
-            Of more than 10,000, no more than that many, at even distances
+        Parameters
+        ----------
+        user_items
+            csr_matrix or csr_array (B, I).
+        reference
+            csr (U, I), users to compare with; by default those that the model was fitted on in this process. Of more
+            than 10,000, no more than that many, at even distances.
 
+        Returns
+        -------
+        NDArray[np.float64]
+            (B,) float64; a row without events says nothing, and has 0.
+
+        Raises
+        ------
+        NotFittedError
+            Where no reference is known.
+        InvalidDataError
+            For one without any event.
+
+        Notes
+        -----
         Of the ELBO's two terms -log p(x | z) for each event, at the posterior's mean, and KL(q(z | x) || p(z)) each is
         taken less its median among the 200 reference rows nearest in number of items, in units of the median absolute
         deviation there (times 1.4826: a standard deviation, where values are normal). The score is the root of the sum
         of their squares, where the first term counts only if it is worse than usual. So it needs no draw, and rows of 5
         items and of 500 may stand in one list. The second counts either way: the model can make nothing of a row and
         stays near the prior, or has learned an odd row by heart and goes far (measured in docs/latent.md).
-
-        Returns (B,) float64; a row without events says nothing, and has 0. Raises NotFittedError where no reference is
-        known, InvalidDataError for one without any event.
         """
         rows = self._rows(user_items)
         others, active = self._examples("reference", reference, "anomaly_score")
@@ -157,7 +204,21 @@ def standardized(
 ) -> NDArray[np.float64]:
     """Values less the medians of the `NEAR` others nearest in the order of sizes, in units of 1.4826 times their MAD.
 
-    values : (B, T), others : (U, T) with U >= 1; sizes : (B,), sizes_of_others : (U,). -> (B, T)
+    Parameters
+    ----------
+    values : NDArray[np.float64]
+        (B, T).
+    others : NDArray[np.float64]
+        (U, T) with U >= 1.
+    sizes : NDArray[Any]
+        (B,).
+    sizes_of_others : NDArray[Any]
+        (U,).
+
+    Returns
+    -------
+    NDArray[np.float64]
+        (B, T).
     """
     order = np.argsort(sizes_of_others, kind="stable")
     others, sorted_sizes = others[order], sizes_of_others[order]

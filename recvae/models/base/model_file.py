@@ -18,7 +18,7 @@ from recvae.data.validation import check_arrays
 from recvae.errors import DataNotFoundError, InvalidDataError, InvalidTypeError, OutputError, shown
 from recvae.utils.files import write_whole
 from recvae.utils.finite import all_finite
-from recvae.utils.memory import require
+from recvae.utils.memory import require_memory
 from recvae.utils.paths import input_path, output_path
 from recvae.utils.tensor_file import (
     DTYPES,
@@ -39,8 +39,11 @@ File = str | os.PathLike[str] | BinaryIO
 def write_model(file: File, tensors: Mapping[str, Tensor], description: dict[str, Any]) -> None:
     """Write to a path, whole, or to an open binary file: the same bytes for the same model, in any process.
 
-    Raises OutputError; InvalidDataError for too much text, for numbers that are not finite and for types of tensors
-    that would not be read again.
+    Raises
+    ------
+    OutputError
+    InvalidDataError
+        For too much text, for numbers that are not finite and for types of tensors that would not be read again.
     """
     check_file(file, "write")
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
@@ -76,7 +79,12 @@ def write_bytes(file: File, content: bytes) -> None:
 def check_file(file: File, verb: str) -> Path | BinaryIO:
     """What a caller gave: a path, checked for that direction, or an open binary file. `verb` is "read" or "write".
 
-    Raises InvalidTypeError for another thing, such as a file that was opened as text, and as `recvae.utils.paths` does.
+    Raises
+    ------
+    InvalidTypeError
+        For another thing, such as a file that was opened as text.
+    RecvaeError
+        As `recvae.utils.paths` does.
     """
     if isinstance(file, (str, os.PathLike)):
         return input_path(file) if verb == "read" else output_path(file)
@@ -93,11 +101,23 @@ def _called(file: BinaryIO) -> str:
 
 
 def read_model(file: File) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read what `write_model` wrote. -> (tensors, description)
+    """Read what `write_model` wrote.
 
-    What the header claims is held against the size of the file before anything else is read. Raises DataNotFoundError
-    where there is no file, InvalidDataError for one that is damaged, foreign or of a newer format, or that holds
-    numbers that are not finite, NotEnoughMemoryError for one that memory does not hold.
+    What the header claims is held against the size of the file before anything else is read.
+
+    Returns
+    -------
+    tuple[dict[str, Tensor], dict[str, Any]]
+        (tensors, description).
+
+    Raises
+    ------
+    DataNotFoundError
+        Where there is no file.
+    InvalidDataError
+        For one that is damaged, foreign or of a newer format, or that holds numbers that are not finite.
+    NotEnoughMemoryError
+        For one that memory does not hold.
     """
     file = check_file(file, "read")
     name = str(file) if isinstance(file, (str, Path)) else str(getattr(file, "name", "the open file"))
@@ -154,7 +174,10 @@ def taken(tensors: Mapping[str, Tensor], name: str, shape: tuple[int | None, ...
 def fill(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """Give a network without memory of its own, on the meta device, the tensors of a file for weights.
 
-    Raises InvalidDataError, before anything is allocated, where names, shapes or types differ.
+    Raises
+    ------
+    InvalidDataError
+        Before anything is allocated, where names, shapes or types differ.
     """
     wanted = network.state_dict()
     for name in sorted(wanted.keys() | tensors.keys()):
@@ -196,7 +219,7 @@ def _content(stream: BinaryIO, name: str, size: int | None = None) -> tuple[dict
             raise ValueError(f"it has {size:,} bytes, where its header names {stream.tell() + total:,}")
     except (ValueError, KeyError, TypeError) as error:
         raise _foreign(name, error) from error
-    require(total, f"the model file {name}", "a machine with more memory")
+    require_memory(total, f"the model file {name}", "a machine with more memory")
     try:
         return read_tensors(stream, entries), header["__metadata__"]
     except (ValueError, TypeError, RuntimeError, MemoryError) as error:

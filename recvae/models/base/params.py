@@ -54,11 +54,14 @@ def fitted() -> Any:
 
 @dataclass_transform(kw_only_default=True)
 def parameters(cls: type[T]) -> type[T]:
-    """Class decorator: a keyword constructor that only stores, a repr, and a `Parameters` section in the docstring."""
+    """Class decorator: a keyword constructor that only stores, a repr, and a numpydoc `Parameters` section."""
     # dataclass() puts the signature in the place of an absent docstring, where it would pass for prose
     cls.__doc__ = cls.__dict__.get("__doc__") or f"{cls.__name__}."
     made = dataclasses.dataclass(kw_only=True, eq=False)(cls)
-    lines = [f"    {f.name} : default {f.default!r}\n        {f.metadata['why']}" for f in _declared(made)]
+    lines = [
+        f"    {f.name} : {_type_text(f)}, default {f.default!r}\n        {_sentence(f.metadata['why'])}"
+        for f in _declared(made)
+    ]
     if lines:
         made.__doc__ = f"{cls.__doc__.rstrip()}\n\n    Parameters\n    ----------\n" + "\n".join(lines) + "\n"
     return made
@@ -135,6 +138,17 @@ _KINDS: dict[type, tuple[Any, str]] = {
 
 def _declared(model: Any) -> list[dataclasses.Field[Any]]:
     return [field for field in dataclasses.fields(model) if "why" in field.metadata]
+
+
+def _type_text(field: dataclasses.Field[Any]) -> str:
+    """The type of a hyper-parameter as numpydoc writes it, such as "float or None"."""
+    kind = field.metadata["kind"]
+    return ("tuple of int" if kind is tuple else kind.__name__) + (" or None" if field.metadata["optional"] else "")
+
+
+def _sentence(why: str) -> str:
+    """The reason of a hyper-parameter as a sentence."""
+    return why[0].upper() + why[1:].rstrip(".") + "."
 
 
 def _check_number(owner: str, value: Any, rule: Any) -> None:

@@ -75,27 +75,50 @@ class Ranks(Explores):
     ) -> Ranking | Explored:
         """The N best items for each row, as implicit's `recommend` gives them.
 
-        userid : a number, for one user, or a list of them; says only the form of the answer (but see `KnownUsers`)
-        user_items : csr_matrix or csr_array with one row for each userid, over the items of training
-        filter_already_liked_items : leave out the items of the row
-        seen : csr_matrix or csr_array with one row for each userid, of items that the user has touched without liking
+        Parameters
+        ----------
+        userid
+            A number, for one user, or a list of them; says only the form of the answer (but see `KnownUsers`).
+        user_items
+            csr_matrix or csr_array with one row for each userid, over the items of training.
+        filter_already_liked_items : bool
+            Leave out the items of the row.
+        seen
+            csr_matrix or csr_array with one row for each userid, of items that the user has touched without liking
             them, such as ratings below what `user_items` has: left out always, `filter_already_liked_items=False` or
-            not, which speaks of the row alone. Each stored entry counts, whatever its value: a rating of 0 is one
-        filter_items : leave out these as well; items : rank only these. A list is for all users, and there may be one
-            of the two; a CSR matrix has a row of items for each user, and may stand beside the other
-        recalculate_user : accepted as in implicit; rows are always encoded anew (but see `KnownUsers`)
-        explore : rank by the scores at z = mu + explore * sigma * eps, one draw eps ~ N(0, I) for each row, of models
-            with a distribution over z: 0 gives the plain lists, 1 is Thompson sampling (Thompson 1933)
-        random_state : seed of these draws, in the order of the rows; None draws one
+            not, which speaks of the row alone. Each stored entry counts, whatever its value: a rating of 0 is one.
+        filter_items : ItemsOf or None
+            Leave out these as well.
+        items : ItemsOf or None
+            Rank only these. A list is for all users, and there may be one of the two; a CSR matrix has a row of items
+            for each user, and may stand beside the other.
+        recalculate_user : bool
+            Accepted as in implicit; rows are always encoded anew (but see `KnownUsers`).
+        explore : float or None
+            Rank by the scores at z = mu + explore * sigma * eps, one draw eps ~ N(0, I) for each row, of models with a
+            distribution over z: 0 gives the plain lists, 1 is Thompson sampling (Thompson 1933).
+        random_state : int or None
+            Seed of these draws, in the order of the rows; None draws one.
 
-        Returns (ids int32, scores float32) by descending score, equal scores by ascending id; of shape (N,) for one
-        user and (len(userid), N) for a list. Where there are no more items to give, id -1 and score -FLT_MAX: a user
-        for whom nothing is left gets a list of these alone. With a list of `items`, N is at most their number.
-        With `explore`, an `Explored`: ids, scores at z, and how unsure the model is of each.
+        Returns
+        -------
+        Ranking or Explored
+            (ids int32, scores float32) by descending score, equal scores by ascending id; of shape (N,) for one user
+            and (len(userid), N) for a list. Where there are no more items to give, id -1 and score -FLT_MAX: a user for
+            whom nothing is left gets a list of these alone. With a list of `items`, N is at most their number. With
+            `explore`, an `Explored`: ids, scores at z, and how unsure the model is of each.
 
-        Raises NotFittedError; InvalidTypeError or InvalidDataError for rows that do not fit; OutOfRangeError for
-        items the model does not have; InvalidParameterError for N < 1 or explore < 0; NotSupportedError for `explore`
-        of a model without such a distribution.
+        Raises
+        ------
+        NotFittedError
+        InvalidTypeError, InvalidDataError
+            For rows that do not fit.
+        OutOfRangeError
+            For items the model does not have.
+        InvalidParameterError
+            For N < 1 or explore < 0.
+        NotSupportedError
+            For `explore` of a model without such a distribution.
         """
         exploration = self._exploration(explore, random_state)
         rows = self._rows(user_items)
@@ -118,9 +141,24 @@ class Ranks(Explores):
     def score(self, user_items: Any, items: Items | None = None, *, userid: Any = None) -> NDArray[np.float32]:
         """Scores of all items, or of `items` in their order, for rows: for ensembles and other rankers.
 
-        user_items : csr_matrix or csr_array (B, I); items : indices; userid : (B,), which only `KnownUsers` look at
-        Returns (B, I) or (B, len(items)) float32, seen items among them, and -FLT_MAX where the model has no score.
-        Raises as `recommend`.
+        Parameters
+        ----------
+        user_items
+            csr_matrix or csr_array (B, I).
+        items : Items or None
+            Indices.
+        userid
+            (B,), which only `KnownUsers` look at.
+
+        Returns
+        -------
+        NDArray[np.float32]
+            (B, I) or (B, len(items)) float32, seen items among them, and -FLT_MAX where the model has no score.
+
+        Raises
+        ------
+        RecvaeError
+            As `recommend`.
         """
         rows = self._rows(user_items)
         chosen = None if items is None else check_items("items", items, self.n_items_)

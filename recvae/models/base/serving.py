@@ -21,8 +21,11 @@ from recvae.utils.checks import check_integer
 class UnknownItemsWarning(UserWarning):
     """Histories have items that the model does not know, which were left out.
 
-    unknown : how many events are on such items, and some of these. The text is the same each time: Python keeps each
-        text that it has warned of for as long as the process runs, and a service meets new items without end.
+    Parameters
+    ----------
+    unknown : Unknown
+        How many events are on such items, and some of these. The text is the same each time: Python keeps each text
+        that it has warned of for as long as the process runs, and a service meets new items without end.
     """
 
     def __init__(self, unknown: Unknown):
@@ -54,23 +57,38 @@ class Serves(Ranks):
     ) -> Any:
         """The N best items for each history: a frame with columns user, rank, item, score and, where known, title.
 
-        histories : {user: [item, ...]}, a list of such lists, whose users are then 0, 1, ..., or a frame (pandas,
-            polars, pyarrow) with columns `user`, `item` and, where it is named, `value`; in raw ids
-        min_value : with a frame that has values, such as ratings: what has at least this value was liked, and is what
-            the model reads; what has less was seen, and is not recommended. A value of 0 is seen in any case
-        seen : what users have touched besides, in raw ids, as one of the forms of `histories` (a frame with the same
-            names of columns): it is not recommended either. Items that the model does not know count for nothing
-        filter_already_liked_items : leave out the items of the history that were liked; what was seen is left out
-            always
-        filter_items, items : raw ids to leave out, or to rank alone; those that are not known count for nothing
+        Parameters
+        ----------
+        histories
+            {user: [item, ...]}, a list of such lists, whose users are then 0, 1, ..., or a frame (pandas, polars,
+            pyarrow) with columns `user`, `item` and, where it is named, `value`; in raw ids.
+        min_value : float or None
+            With a frame that has values, such as ratings: what has at least this value was liked, and is what the model
+            reads; what has less was seen, and is not recommended. A value of 0 is seen in any case.
+        seen
+            What users have touched besides, in raw ids, as one of the forms of `histories` (a frame with the same names
+            of columns): it is not recommended either. Items that the model does not know count for nothing.
+        filter_already_liked_items : bool
+            Leave out the items of the history that were liked; what was seen is left out always.
+        filter_items, items : Sequence[Any] or None
+            Raw ids to leave out, or to rank alone; those that are not known count for nothing.
 
-        Returns the kind of frame that came, else a pyarrow table (`.to_pandas()`, `.to_pylist()`), a row for each item
-        that is recommended: fewer than N where there are no more. Items that the model does not know are left out of
-        the histories, with an UnknownItemsWarning whose `unknown` counts them (its text is always the same); a user who
-        has no others, or liked nothing, is recommended what the model recommends to someone without a history, less
-        what was seen. Users who are in `seen` alone come after the others, or among them where these are in ascending
-        order, as those of a frame are.
-        Raises InvalidDataError for a model that was trained without raw ids, and as `read_histories` and `recommend`.
+        Returns
+        -------
+        object
+            The kind of frame that came, else a pyarrow table (`.to_pandas()`, `.to_pylist()`), a row for each item that
+            is recommended: fewer than N where there are no more. Items that the model does not know are left out of the
+            histories, with an UnknownItemsWarning whose `unknown` counts them (its text is always the same); a user who
+            has no others, or liked nothing, is recommended what the model recommends to someone without a history, less
+            what was seen. Users who are in `seen` alone come after the others, or among them where these are in
+            ascending order, as those of a frame are.
+
+        Raises
+        ------
+        InvalidDataError
+            For a model that was trained without raw ids.
+        RecvaeError
+            As `read_histories` and `recommend`.
         """
         index = self.known_items()
         read = read_histories(histories, index, user=user, item=item, value=value, min_value=min_value, seen=seen)
@@ -91,7 +109,12 @@ class Serves(Ranks):
     def ranked_table(self, users: Ids, user_items: Any, N: int, **rules: Any) -> pa.Table:
         """The N best items for each row as a table of raw ids, as `recommend_for` has it; rows are always encoded.
 
-        users : (U,) raw ids of the rows; user_items : csr (U, I); rules : as `recommend` has them
+        Parameters
+        ----------
+        users : Ids
+            (U,) raw ids of the rows.
+        user_items
+            csr (U, I); rules : as `recommend` has them.
         """
         self.known_items()
         N = min(check_integer("N", N, 1), self.n_items_)  # what is padded has no row in the table

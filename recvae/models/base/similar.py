@@ -41,12 +41,27 @@ class FindsSimilar(Model):
     ) -> Ranking:
         """The N items most like one, itself first (but for its equals), as implicit's `similar_items` gives them.
 
-        itemid : an index, or a list of them; says the form of the answer too
-        recalculate_item, item_users : implicit's, for items of other users; refused (NotSupportedError)
-        filter_items : leave out these; items : only these (not both)
+        Parameters
+        ----------
+        itemid
+            An index, or a list of them; says the form of the answer too.
+        recalculate_item, item_users
+            implicit's, for items of other users; refused (NotSupportedError).
+        filter_items : Items or None
+            Leave out these.
+        items : Items or None
+            Only these (not both).
 
-        Returns (ids int32, similarities float32), (N,) or (len(itemid), N), padded with -1 and -FLT_MAX; the cosine of
-        the items' vectors, whatever these are in a model. Raises OutOfRangeError for items the model does not have.
+        Returns
+        -------
+        Ranking
+            (ids int32, similarities float32), (N,) or (len(itemid), N), padded with -1 and -FLT_MAX; the cosine of the
+            items' vectors, whatever these are in a model.
+
+        Raises
+        ------
+        OutOfRangeError
+            For items the model does not have.
         """
         if recalculate_item or item_users is not None:
             raise NotSupportedError(
@@ -62,7 +77,15 @@ class FindsSimilar(Model):
     def index_users(self, user_items: Any) -> Self:
         """Remember where the users of these rows are, for `similar_users`: row u is user u there.
 
-        user_items : csr_matrix or csr_array (U, I). Keeps (U, K) float32, in memory only. Returns the model.
+        Parameters
+        ----------
+        user_items
+            csr_matrix or csr_array (U, I). Keeps (U, K) float32, in memory only.
+
+        Returns
+        -------
+        Self
+            The model.
         """
         become(self, {"_index": self._placed(self._rows(user_items)), "_index_given": True})
         return self
@@ -72,7 +95,12 @@ class FindsSimilar(Model):
     def partial_fit_users(self, userids: Any, user_items: Any) -> None:
         """Place users anew among those that `similar_users` knows, by their rows of today; the model stays.
 
-        userids : (B,) users of the index, or beyond its end for new ones; user_items : csr (B, I), a row for each.
+        Parameters
+        ----------
+        userids
+            (B,) users of the index, or beyond its end for new ones.
+        user_items
+            csr (B, I), a row for each.
         """
         rows = self._rows(user_items)
         users = check_users(userids, rows)
@@ -97,12 +125,27 @@ class FindsSimilar(Model):
     ) -> Ranking:
         """The N users most like one, itself first, as implicit's `similar_users` gives them.
 
-        userid : a row, or rows, of what `index_users` was given; without that, of what the model was fitted on in this
-            process
-        filter_users : leave out these; users : only these (not both)
+        Parameters
+        ----------
+        userid
+            A row, or rows, of what `index_users` was given; without that, of what the model was fitted on in this
+            process.
+        filter_users : Items or None
+            Leave out these.
+        users : Items or None
+            Only these (not both).
 
-        Returns (ids int32, cosines float32), (N,) or (len(userid), N), padded with -1 and -FLT_MAX. Raises
-        OutOfRangeError for users who are not in the index, NotFittedError where there is none.
+        Returns
+        -------
+        Ranking
+            (ids int32, cosines float32), (N,) or (len(userid), N), padded with -1 and -FLT_MAX.
+
+        Raises
+        ------
+        OutOfRangeError
+            For users who are not in the index.
+        NotFittedError
+            Where there is none.
         """
         index = self._user_index()
         chosen = torch.from_numpy(_indices("users", userid, len(index)))

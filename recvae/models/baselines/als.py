@@ -19,7 +19,7 @@ from recvae.models.base.similar import cosines
 from recvae.models.base.spaces import log, whole
 from recvae.models.baselines.peer import implicit_library, one_blas_thread, writable
 from recvae.utils.finite import check_fitted
-from recvae.utils.memory import require
+from recvae.utils.memory import require_memory
 from recvae.utils.progress import bar
 
 
@@ -43,7 +43,7 @@ class ALS(Recommender):
 
     def _fit(self, rows: sparse.csr_matrix, run: FitRun) -> dict[str, Any]:
         implicit = implicit_library()
-        require(4 * self.factors * sum(rows.shape), "the factors of users and items", "fewer factors")
+        require_memory(4 * self.factors * sum(rows.shape), "the factors of users and items", "fewer factors")
         with bar(run.show_progress) as progress, one_blas_thread():
             model = self._new()
             task = progress.add_task("training ALS", total=self.iterations, note="")

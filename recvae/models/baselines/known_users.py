@@ -19,7 +19,7 @@ from recvae.models.base.similar import cosines, unit
 from recvae.models.base.spaces import log, whole
 from recvae.models.baselines.peer import implicit_library, writable
 from recvae.utils.finite import check_fitted
-from recvae.utils.memory import require
+from recvae.utils.memory import require_memory
 from recvae.utils.progress import bar
 from recvae.utils.topk import Scorer
 
@@ -47,7 +47,7 @@ class KnownUsers(Recommender):
     def _fit(self, rows: sparse.csr_matrix, run: FitRun) -> dict[str, Any]:
         if run.valid is not None and run.valid.train_rows is None:
             raise self._refusal()
-        require(4 * self.factors * sum(rows.shape), "the factors of users and items", "fewer factors")
+        require_memory(4 * self.factors * sum(rows.shape), "the factors of users and items", "fewer factors")
         model = self._model()
         with bar(run.show_progress) as progress:
             task = progress.add_task(f"training {type(self).__name__}", total=model.iterations, note="")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,24 +11,16 @@ from typing import Any
 
 from scipy import sparse
 
-from recvae.errors import MissingDependencyError
+from recvae.utils.optional import require
 from recvae.utils.threads import after_fork
 
 
 def implicit_library() -> Any:
     """The library with the modules that are needed of it. Raises MissingDependencyError."""
-    try:
-        import implicit.cpu.als
-        import implicit.cpu.bpr
-        import implicit.cpu.lmf
-        import implicit.nearest_neighbours
-    except ImportError as error:
-        raise MissingDependencyError(
-            "ALS, item-KNN, BPR and LMF need the library implicit, which is not installed; "
-            'run: pip install "recvae[benchmark]"'
-        ) from error
+    for module in ("cpu.als", "cpu.bpr", "cpu.lmf", "nearest_neighbours"):
+        require(f"implicit.{module}", extra="benchmark", purpose="Each of ALS, ItemKNN, BPR and LMF")
     _threadpools()
-    return implicit
+    return sys.modules["implicit"]
 
 
 def writable(rows: sparse.csr_matrix) -> sparse.csr_matrix:

@@ -23,7 +23,10 @@ BLOCK = 4096  # users that are scored at a time
 class Part(Written):
     """A file of the folder: lists of `users` users, from the id `first` to the id `last`.
 
-    unknown, examples : events on items that the model does not know, and some of these items
+    Attributes
+    ----------
+    unknown, examples
+        Events on items that the model does not know, and some of these items.
     """
 
     users: int

@@ -20,13 +20,14 @@ import torch
 
 from recvae.data.parquet.files import row_groups, row_reader
 from recvae.data.parquet.source import Source
-from recvae.errors import EngineError, InvalidParameterError, MissingDependencyError, RecvaeError
+from recvae.errors import EngineError, InvalidParameterError, RecvaeError
 from recvae.models.base import Recommender
 from recvae.serving.batch.lists import Lists, Part, block_sizes
 from recvae.serving.batch.meter import Meter
 from recvae.serving.batch.ordered import by_users
 from recvae.utils.checks import check_integer
 from recvae.utils.files import write_whole
+from recvae.utils.optional import require
 
 MODEL = "model"
 LOGGERS = ("ray", "ray.data")
@@ -36,9 +37,17 @@ MOST_BLOCKS = 1024  # of row groups to read
 class Cluster:
     """Ray where it runs already, or at `address`, or on this machine for as long as there is work.
 
-    actors : how many processes score; None for one for each CPU
+    Parameters
+    ----------
+    actors : int or None
+        How many processes score; None for one for each CPU.
 
-    Raises MissingDependencyError where Ray is not installed, InvalidParameterError for an address beside a connection.
+    Raises
+    ------
+    MissingDependencyError
+        Where Ray is not installed.
+    InvalidParameterError
+        For an address beside a connection.
     """
 
     def __init__(self, actors: int | None = None, address: str | None = None):
@@ -63,10 +72,21 @@ class Cluster:
     ) -> list[Part]:
         """The lists of all users of a source as files in the folder `place`, named by their content, in no order.
 
-        content : the model, as in its file; n_users : how many there are; touched : rows beside those of the source,
-            of what was seen, with all columns that a block is to have
+        Parameters
+        ----------
+        content : bytes
+            The model, as in its file.
+        n_users : int
+            How many there are.
+        touched : pa.Table or None
+            Rows beside those of the source, of what was seen, with all columns that a block is to have.
 
-        Raises EngineError where Ray fails, and what recvae raises in an actor.
+        Raises
+        ------
+        EngineError
+            Where Ray fails.
+        RecvaeError
+            What recvae raises in an actor.
         """
         place = place.resolve()
         write_whole(place / MODEL, content)
@@ -265,12 +285,7 @@ def _line(error: BaseException) -> str:
 
 
 def _ray() -> Any:
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # what it does today, without a warning
-    try:
-        import ray
-        import ray.data
-    except ImportError as error:
-        raise MissingDependencyError(
-            'Scoring on a cluster needs the library Ray, which is not installed; run: pip install "recvae[ray]"'
-        ) from error
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # the default of today, set to silence a warning
+    ray = require("ray", extra="ray", purpose="Scoring on a cluster")
+    require("ray.data", extra="ray", purpose="Scoring on a cluster")
     return ray

@@ -39,9 +39,14 @@ ENGINES = ("local", "ray")
 class BulkResult:
     """What a folder of parts holds at the end of a run.
 
-    users, recommendations : in all parts
-    parts, made : how many there are, and how many of them this run made
-    unknown : events on items that the model does not know
+    Attributes
+    ----------
+    users, recommendations : int
+        In all parts.
+    parts, made : int
+        How many there are, and how many of them this run made.
+    unknown : Unknown
+        Events on items that the model does not know.
     """
 
     users: int
@@ -72,32 +77,57 @@ def recommend_to_parquet(
 ) -> BulkResult:
     """The N best new items of each user of Parquet files that may be larger than memory, as a folder of Parquet files.
 
-    model : a fitted model that knows the raw ids of its items
-    input : a Parquet file or a folder of such, in any order, with columns `user`, `item` and, where it is named,
-        `value`: a row for each event, or for each user with a column of lists of items.
-    min_value : the least `value` of an event that says that its item was liked. Items of lower values, and of 0, were
-        seen: the model does not read them, and does not recommend them. Someone who liked nothing gets what the model
-        recommends to someone without a history, less what was seen.
-    seen : what users have touched besides, in raw ids: {user: [item, ...]} or a frame with columns `user` and `item`,
-        in memory. It is not recommended either, and users who are there alone get lists too.
-    out : a folder, which gets part-00000.parquet, ... with columns user, rank, item, score and, where known, title,
-        `users_per_part` users each in ascending order, and _manifest.json, which says what it was made from
-    memory_mib : how much DuckDB may take to sort in, beside which there are the model and a block of users; what is
-        more goes to files in `out` for as long as the run lasts
-    on_part : called with each `Part` that was made. What it raises ends the run.
-    engine : "local", or "ray" for Ray Data on a cluster whose machines all see `input` and `out` at the same paths
-    actors : with Ray, how many processes score, each with the model in it; by default one for each CPU
-    ray_address : with Ray, of a running cluster, such as "auto"; by default the one that this process is connected to
-        or RAY_ADDRESS names, else one of this machine for as long as the run lasts
+    Parameters
+    ----------
+    model : Recommender
+        A fitted model that knows the raw ids of its items.
+    input : str or Path
+        A Parquet file or a folder of such, in any order, with columns `user`, `item` and, where it is named, `value`: a
+        row for each event, or for each user with a column of lists of items.
+    min_value : float or None
+        The least `value` of an event that says that its item was liked. Items of lower values, and of 0, were seen: the
+        model does not read them, and does not recommend them. Someone who liked nothing gets what the model recommends
+        to someone without a history, less what was seen.
+    seen
+        What users have touched besides, in raw ids: {user: [item, ...]} or a frame with columns `user` and `item`, in
+        memory. It is not recommended either, and users who are there alone get lists too.
+    out : str or Path
+        A folder, which gets part-00000.parquet, ... with columns user, rank, item, score and, where known, title,
+        `users_per_part` users each in ascending order, and _manifest.json, which says what it was made from.
+    memory_mib : int
+        How much DuckDB may take to sort in, beside which there are the model and a block of users; what is more goes to
+        files in `out` for as long as the run lasts.
+    on_part : Callable[[Part], None] or None
+        Called with each `Part` that was made. What it raises ends the run.
+    engine : str
+        "local", or "ray" for Ray Data on a cluster whose machines all see `input` and `out` at the same paths.
+    actors : int or None
+        With Ray, how many processes score, each with the model in it; by default one for each CPU.
+    ray_address : str or None
+        With Ray, of a running cluster, such as "auto"; by default the one that this process is connected to or
+        RAY_ADDRESS names, else one of this machine for as long as the run lasts.
 
+    Raises
+    ------
+    InvalidParameterError
+        Where `out` was begun with another model, input or setting.
+    OutputError
+        Where it holds something else or cannot be written.
+    MissingDependencyError
+        Without DuckDB or Ray.
+    InvalidDataError
+    RecvaeError
+        As `Interactions.from_frame`.
+    UnknownUsersError
+        For a model that cannot score new users; nothing is written then.
+    EngineError
+        Where Ray fails; its error is the cause.
+
+    Notes
+    -----
     Where `out` was begun before, by a run that was stopped or killed, the parts that are whole stay and the rest is
     made: in the end, all files are those of a run in one go, byte for byte (on one machine, with one set of libraries).
     On Ray it is begun anew, and a file has the users whose ids fall together by a hash, `users_per_part` on average.
-
-    Raises InvalidParameterError where `out` was begun with another model, input or setting, OutputError where it holds
-    something else or cannot be written, MissingDependencyError without DuckDB or Ray, InvalidDataError as
-    `Interactions.from_frame`, UnknownUsersError for a model that cannot score new users; nothing is written then.
-    EngineError where Ray fails; its error is the cause.
     """
     N, users_per_part = check_integer("N", N, 1), check_integer("users_per_part", users_per_part, 1)
     check_integer("memory_mib", memory_mib, LEAST_MIB)

@@ -15,11 +15,21 @@ from recvae.serving.export.program import program
 def export_numpy(model: Any, file: File) -> None:
     """Write a fitted network as an .npz file for `recvae.serving.export.numpy_scorer`, which needs numpy alone.
 
-    model : MultVAE, MultDAE, RecVAE, HVamp or HybridVAE
-    file : a path, which is written atomically, or an open binary file; it will hold arrays and JSON, no code, and
-        the raw ids of the items where the model has them
+    Parameters
+    ----------
+    model
+        MultVAE, MultDAE, RecVAE, HVamp or HybridVAE.
+    file : File
+        A path, which is written atomically, or an open binary file; it will hold arrays and JSON, no code, and the raw
+        ids of the items where the model has them.
 
-    Raises NotFittedError, NotSupportedError for a model without a network, InvalidTypeError, OutputError.
+    Raises
+    ------
+    NotFittedError
+    NotSupportedError
+        For a model without a network.
+    InvalidTypeError
+    OutputError
     """
     check_file(file, "write")
     description, weights = program(model)

@@ -36,10 +36,16 @@ READ: dict[str, Callable[[Array], Array]] = {"binary": np.ones_like, "log1p": np
 class Scorer:
     """Ranks items for users by what they have.
 
-    n_items : how many items the model knows, columns 0 to n_items - 1
-    values : how it reads values: "binary" (1 for each event), "log1p" (log(1 + value)) or "raw"
-    item_ids : raw ids of the columns, or None where the model had none
-    description : what else is known of the model: its class, the version of recvae that wrote it
+    Attributes
+    ----------
+    n_items : int
+        How many items the model knows, columns 0 to n_items - 1.
+    values : str
+        How it reads values: "binary" (1 for each event), "log1p" (log(1 + value)) or "raw".
+    item_ids : Array or None
+        Raw ids of the columns, or None where the model had none.
+    description : dict[str, Any]
+        What else is known of the model: its class, the version of recvae that wrote it.
     """
 
     def __init__(self, description: dict[str, Any], arrays: dict[str, Array]):
@@ -55,13 +61,25 @@ class Scorer:
     ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
         """The N best items for each user.
 
-        histories : a list with the columns that each user has; or a tuple (items, offsets), where user b has
-            items[offsets[b] : offsets[b + 1]] (of a scipy CSR matrix: indices, indptr), or (items, offsets, values),
-            which a model needs that reads values
-        filter_seen : leave out what a user has
+        Parameters
+        ----------
+        histories : Sequence[Sequence[int]] or tuple[Any, ...]
+            A list with the columns that each user has; or a tuple (items, offsets), where user b has items[offsets[b] :
+            offsets[b + 1]] (of a scipy CSR matrix: indices, indptr), or (items, offsets, values), which a model needs
+            that reads values.
+        filter_seen : bool
+            Leave out what a user has.
 
-        Returns (ids int32, scores float32), both (B, N), by descending score, equal scores by ascending id. Where
-        there are no more items to give, id -1 and score -FLT_MAX. Raises ValueError for what is not of this form.
+        Returns
+        -------
+        tuple[NDArray[np.int32], NDArray[np.float32]]
+            (ids int32, scores float32), both (B, N), by descending score, equal scores by ascending id. Where there are
+            no more items to give, id -1 and score -FLT_MAX.
+
+        Raises
+        ------
+        ValueError
+            For what is not of this form.
         """
         if isinstance(N, bool) or not isinstance(N, (int, np.integer)) or N < 1:
             raise ValueError(f"Expected N to be an integer of at least 1, got {N!r}.")
@@ -124,8 +142,13 @@ class Scorer:
 def load(file: str | Path | BinaryIO) -> Scorer:
     """Read a model from a path or an open binary file. Nothing in it is executed.
 
-    What it claims is held against what is in it before memory is taken. Raises FileNotFoundError, and ValueError for a
-    file that is damaged or another.
+    What it claims is held against what is in it before memory is taken.
+
+    Raises
+    ------
+    FileNotFoundError
+    ValueError
+        For a file that is damaged or another.
     """
     name = str(file) if isinstance(file, (str, Path)) else str(getattr(file, "name", "the open file"))
     with ExitStack() as stack:
@@ -305,9 +328,17 @@ class _Rows(NamedTuple):
 
 
 def _check_steps(description: dict[str, Any], arrays: dict[str, Array]) -> int:
-    """Go through the steps by shapes alone, before anything is computed. -> numbers that a row takes in all of them
+    """Go through the steps by shapes alone, before anything is computed.
 
-    Raises ValueError for a step that is none, and where that is far more than a network of this size takes.
+    Returns
+    -------
+    int
+        Numbers that a row takes in all of them.
+
+    Raises
+    ------
+    ValueError
+        For a step that is none, and where that is far more than a network of this size takes.
     """
     known: dict[str, Any] = {name: array.shape for name, array in arrays.items()}
     known["first"] = _Rows(*arrays["first.bias"].shape)

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from recvae.errors import MissingDependencyError, NotSupportedError
+from recvae.errors import NotSupportedError
 from recvae.models.base.model_file import File, check_file, write_bytes
 from recvae.serving.export.program import Program, program
+from recvae.utils.optional import require
 from recvae.utils.topk import PAD_ID, PAD_SCORE
 from recvae.version import __version__
 
@@ -29,21 +31,39 @@ Input = str | int | float | list[int]
 def export_onnx(model: Any, file: File) -> None:
     """Write a fitted model of a network as an ONNX file, which scores and ranks.
 
-    model : MultVAE, MultDAE, RecVAE, HVamp or HybridVAE
-    file : a path, which is written atomically, or an open binary file; it will hold no code
+    Parameters
+    ----------
+    model
+        MultVAE, MultDAE, RecVAE, HVamp or HybridVAE.
+    file : File
+        A path, which is written atomically, or an open binary file; it will hold no code.
 
+    Raises
+    ------
+    NotFittedError
+    NotSupportedError
+        For a model without a network, or one of more than 2 GiB, which an ONNX file cannot hold.
+    MissingDependencyError
+        Without the library onnx.
+    InvalidTypeError
+    OutputError
+
+    Notes
+    -----
     The graph's inputs are those of a CSR matrix, of any number of users and events:
+
         items (E,) int64 : the columns that the users have, each at most once for a user
         offsets (B + 1,) int64 : user b has items[offsets[b] : offsets[b + 1]]
         values (E,) float32, above 0 : only of models that read values; log1p is in the graph
         N () int64 : length of the lists
+
     and its outputs, without the items that a user has, by descending score, equal scores by ascending id:
+
         ids (B, N) int64, scores (B, N) float32 : -1 and -FLT_MAX where there is nothing more to give
+
     The file's metadata has the model's class, recvae's version, n_items, values and raw item ids as JSON, at "recvae".
 
-    Raises NotFittedError; NotSupportedError for a model without a network, or one of more than 2 GiB, which an ONNX
-    file cannot hold; MissingDependencyError without the library onnx; InvalidTypeError, OutputError. Whoever runs the
-    model gets an error of the runtime for columns that the model does not have.
+    Whoever runs the model gets an error of the runtime for columns that the model does not have.
     """
     check_file(file, "write")
     onnx = _onnx()
@@ -241,11 +261,5 @@ STEPS: dict[str, Callable[..., Any]] = {
 }
 
 
-def _onnx() -> Any:
-    try:
-        import onnx
-    except ImportError as error:
-        raise MissingDependencyError(
-            'ONNX files need the library onnx, which is not installed; run: pip install "recvae[onnx]"'
-        ) from error
-    return onnx
+def _onnx() -> ModuleType:
+    return require("onnx", extra="onnx", purpose="Writing ONNX files")

@@ -32,10 +32,14 @@ ENDS = ("first.weight", "first.bias", "last.weight", "last.bias")  # (I, H), (H,
 class Program(NamedTuple):
     """What scores are made of: h(x) W^T + b, and of a HybridVAE + a x B.
 
-    description : "steps", from "first" (B, H), what the first layer gives, to what is named by "hidden", h;
-        "path_weight" a, None where there is no linear path; and what is known of the model
-    arrays : those of `ENDS`; of a linear path "path", or "path.data", "path.indices" and "path.indptr" of a CSR matrix;
-        and the network's by the names of its parameters
+    Attributes
+    ----------
+    description : dict[str, Any]
+        "steps", from "first" (B, H), what the first layer gives, to what is named by "hidden", h; "path_weight" a, None
+        where there is no linear path; and what is known of the model.
+    arrays : dict[str, Array]
+        Those of `ENDS`; of a linear path "path", or "path.data", "path.indices" and "path.indptr" of a CSR matrix; and
+        the network's by the names of its parameters.
     """
 
     description: dict[str, Any]
@@ -76,7 +80,11 @@ def describe(model: Recommender) -> dict[str, Any]:
 def check_network(model: Any) -> Autoencoder:
     """The model as it is now, if it is fitted and ranks by a network.
 
-    Raises InvalidTypeError, NotFittedError, NotSupportedError.
+    Raises
+    ------
+    InvalidTypeError
+    NotFittedError
+    NotSupportedError
     """
     name = type(model).__name__
     if not isinstance(model, Recommender):
@@ -94,7 +102,10 @@ def check_network(model: Any) -> Autoencoder:
 def check_scores(model: Recommender, ranking: Callable[[sparse.csr_matrix], tuple[Array, Array]]) -> None:
     """Refuse a model that ranks otherwise than its parts say, as a class of one's own may.
 
-    ranking : a row -> ids and scores (1, I) of all items, those of the row among them
+    Parameters
+    ----------
+    ranking : Callable[[sparse.csr_matrix], tuple[Array, Array]]
+        A row -> ids and scores (1, I) of all items, those of the row among them.
     """
     n_items, n_had = model.n_items_, min(5, model.n_items_)
     row = sparse.csr_matrix((np.ones(n_had, np.float32), np.arange(n_had), [0, n_had]), shape=(1, n_items))
@@ -135,9 +146,14 @@ class _BeyondFirstLayer(nn.Module):
 
 
 def _trace(model: Autoencoder) -> tuple[list[list[Any]], str, dict[str, Array]]:
-    """What the network does beyond its first layer. -> steps [name, operator, arguments], the last's name, arrays
+    """What the network does beyond its first layer.
 
     Arguments are names of arrays and of steps, numbers, and lists of these.
+
+    Returns
+    -------
+    tuple[list[list[Any]], str, dict[str, Array]]
+        Steps [name, operator, arguments], the last's name, arrays.
     """
     bag = getattr(model.network_.encoder, "bag", None)
     if not isinstance(bag, NoisyBag):

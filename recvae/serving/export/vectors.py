@@ -18,12 +18,22 @@ from recvae.serving.export.program import check_network, check_scores
 
 
 def item_vectors(model: Any) -> NDArray[np.float32]:
-    """The rows of the output layer, each with the item's bias at its end. -> (I, H + 1)
+    """The rows of the output layer, each with the item's bias at its end.
 
     The score of an item for a user is the inner product with the user's row of `user_vectors`.
 
-    Raises NotFittedError, InvalidTypeError, and NotSupportedError for models whose scores are no such products of few
-    dimensions: HybridVAE, linear models, those of other libraries.
+    Returns
+    -------
+    NDArray[np.float32]
+        (I, H + 1).
+
+    Raises
+    ------
+    NotFittedError
+    InvalidTypeError
+    NotSupportedError
+        For models whose scores are no such products of few dimensions: HybridVAE, linear models, those of other
+        libraries.
     """
     fitted = _check_vectors(model)
     weight, bias = (part.detach().cpu() for part in fitted.network_.decoder.output)
@@ -33,11 +43,24 @@ def item_vectors(model: Any) -> NDArray[np.float32]:
 
 
 def user_vectors(model: Any, user_items: Any) -> NDArray[np.float32]:
-    """The decoder's last hidden state for each row, with a 1 at its end. -> (B, H + 1)
+    """The decoder's last hidden state for each row, with a 1 at its end.
 
-    user_items : csr_matrix or csr_array with a row for each user, over the items of training
+    Parameters
+    ----------
+    user_items
+        csr_matrix or csr_array with a row for each user, over the items of training.
 
-    Raises as `item_vectors` does, and InvalidTypeError or InvalidDataError for rows that do not fit.
+    Returns
+    -------
+    NDArray[np.float32]
+        (B, H + 1).
+
+    Raises
+    ------
+    RecvaeError
+        As `item_vectors` does.
+    InvalidTypeError, InvalidDataError
+        For rows that do not fit.
     """
     fitted = _check_vectors(model)
     rows = transform_values(check_rows(user_items, fitted.n_items_), fitted.values_)
