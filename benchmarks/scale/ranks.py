@@ -26,7 +26,7 @@ LONG, SHORT = 5, 2  # epochs of ten steps, in float64 and in float32
 CASES: dict[str, dict[str, Any]] = {
     "dense": {"impl": "dense"},
     "exact": {"impl": "exact"},
-    "exact, items shared out": {"impl": "exact", "ranks_share": "items"},
+    "exact, items shared out": {"impl": "exact", "parallel": "tensor"},
     "sampled": {"impl": "sampled", "candidates": 500},
 }
 
@@ -88,7 +88,7 @@ def _start(size: int, what: str, place: str, data_home: Path | None, ends_well: 
 def rank(what: str, place: str, home: str, size: str) -> None:
     """What each process does."""
     split = recvae.load_split("ml-1m", home or None)
-    with recvae.joined("cpu") as world:
+    with recvae.joined("cpu") as communicator:
         found: dict[str, dict[str, Any]] = {}
         if what == "all":
             for name, case in CASES.items():
@@ -103,7 +103,7 @@ def rank(what: str, place: str, home: str, size: str) -> None:
         else:
             model = Precise(**SETTINGS, epochs=LONG, impl="exact")
             found["users"] = _fit(model, split, checkpoint=f"{place}/kept")
-        if world.is_writer:
+        if communicator.is_main_process:
             torch.save(found, f"{place}/{'gone-on' if what == 'go on' else size}.pt")
 
 

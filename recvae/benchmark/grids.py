@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from recvae.errors import InvalidParameterError, UnknownNameError
 from recvae.models import EASE, EDLAE, HVamp, HybridVAE, MultDAE, MultVAE, RecVAE
 from recvae.models.base import Recommender
-from recvae.models.base.params import get_params, parse_param
+from recvae.models.base.params import get_params, options, parse_param, unknown_param, with_params
 from recvae.models.baselines import ALS, BPR, LMF, ItemKNN, Popularity
 
 # the models that this package is about; the others are the baselines that they are held against
@@ -73,14 +73,14 @@ def candidates(name: str, params: dict[str, str]) -> list[Recommender]:
     """The settings of a model to choose from, with those `params` that it has in all of them."""
     if "random_state" in params:
         raise InvalidParameterError("Expected the seeds by first_seed and seeds (--seed, --seeds), got random_state.")
+    known = [settings[0] for settings in CANDIDATES.values()]
     for param in params:
-        known = {own for settings in CANDIDATES.values() for own in get_params(settings[0])}
-        if param not in known:
-            raise UnknownNameError.among("hyper-parameter", param, known)
+        if not any(param in options(model) for model in known):
+            raise unknown_param(param, *known)
     made: list[Recommender] = []
     for candidate in CANDIDATES[name]:
-        settings = get_params(candidate)
-        settings |= {own: parse_param(candidate, own, text) for own, text in params.items() if own in settings}
-        if settings not in [get_params(other) for other in made]:
-            made.append(type(candidate)(**settings))
+        own = {param: text for param, text in params.items() if param in options(candidate)}
+        changed = with_params(candidate, {param: parse_param(candidate, param, text) for param, text in own.items()})
+        if get_params(changed) not in [get_params(other) for other in made]:
+            made.append(changed)
     return made

@@ -21,11 +21,11 @@ from recvae.data.interactions import Interactions
 from recvae.data.shards import Shards
 from recvae.data.splits import SPLIT_OPTIONS, Holdout, Split, check_split, make_split, split_options
 from recvae.data.tables.frames import read_table
-from recvae.datasets.load import load_dataset, load_split, load_touched, paths_of_dataset
-from recvae.distributed.communicator import World
-from recvae.errors import InvalidDataError, InvalidParameterError, UnknownNameError, shown
+from recvae.datasets.load import load_dataset, load_split, load_unfiltered, paths_of_dataset
+from recvae.distributed.communicator import Communicator
+from recvae.errors import InvalidDataError, InvalidParameterError, shown
 from recvae.models.base import Recommender
-from recvae.models.base.params import get_params, parse_param
+from recvae.models.base.params import options, parse_param, with_params
 from recvae.training.callbacks import Callback, JsonLines, TensorBoard
 from recvae.training.checkpoint import Checkpoint, as_checkpoint
 from recvae.utils.files import check_writable
@@ -138,7 +138,7 @@ def load_histories(arguments: argparse.Namespace, index: ItemIndex) -> Histories
         numbers = [] if value is None else [value]
         events, min_value = read_table(arguments.input, columns, numbers), arguments.min_value
     else:
-        events, min_value = load_touched(arguments.dataset, arguments.data_home, min_value=arguments.min_value)
+        events, min_value = load_unfiltered(arguments.dataset, arguments.data_home, min_value=arguments.min_value)
         value = "value" if "value" in events.column_names else None
     besides = load_seen(arguments)
     found = read_histories(events, index, user=user, item=item, value=value, min_value=min_value, seen=besides)
@@ -225,14 +225,9 @@ def asked_split_options(arguments: argparse.Namespace) -> dict[str, Any]:
 def new_model(arguments: argparse.Namespace) -> Recommender:
     """The model asked for: its first settings, --seed and each --param on top."""
     candidate = CANDIDATES[known_model(arguments.model)][0]
-    settings = get_params(candidate)
-    if "random_state" in settings:
-        settings["random_state"] = arguments.seed
-    for name, text in assignments(arguments):
-        if name not in settings:
-            raise UnknownNameError.among(f"hyper-parameter of {type(candidate).__name__}", name, settings)
-        settings[name] = parse_param(candidate, name, text)
-    return type(candidate)(**settings)
+    settings = {"random_state": arguments.seed} if "random_state" in options(candidate) else {}
+    settings |= {name: parse_param(candidate, name, text) for name, text in assignments(arguments)}
+    return with_params(candidate, settings)
 
 
 def assignments(arguments: argparse.Namespace) -> list[tuple[str, str]]:
@@ -260,9 +255,9 @@ def say_dropped(purpose: str, holdout: Holdout | None) -> None:
 
 
 @contextmanager
-def lone(world: World) -> Iterator[None]:
+def lone(communicator: Communicator) -> Iterator[None]:
     """Within this, of all ranks that train together only the writer says how it goes."""
-    token = _silent.set(not world.is_writer)
+    token = _silent.set(not communicator.is_main_process)
     try:
         yield
     finally:

@@ -8,6 +8,7 @@ import time
 from dataclasses import asdict, astuple, replace
 from typing import Any
 
+import msgspec
 from rich.table import Table
 
 from recvae.benchmark.report import PAGE, check_page, print_results, write_page
@@ -31,13 +32,13 @@ from recvae.data.shards import Shards
 from recvae.data.splits import Holdout
 from recvae.datasets.card import Card, known_cards, load_card
 from recvae.datasets.load import data_home
-from recvae.distributed.communicator import World
+from recvae.distributed.communicator import Communicator
 from recvae.distributed.launch import joined
 from recvae.errors import InvalidDataError, InvalidParameterError, NotSupportedError, escaped
 from recvae.evaluation.evaluate import evaluate as evaluate_model
 from recvae.models.autoencoder.planned import Planned
 from recvae.models.base import Recommender, load
-from recvae.models.base.params import get_params
+from recvae.models.base.params import flat_params
 from recvae.training.callbacks import Callback
 from recvae.training.checkpoint import Checkpoint
 from recvae.tuning.selection import fit_split
@@ -123,8 +124,8 @@ def train(arguments: argparse.Namespace) -> None:
     check_writable(arguments.out)
     heard, kept = callbacks(arguments), asked_checkpoint(arguments)
     model, shards = new_model(arguments), asked_shards(arguments)
-    with joined(str(getattr(model, "device", "auto")).partition(":")[0]) as world, lone(world):
-        _train(arguments, model, shards, heard, kept, world)
+    with joined(str(getattr(model, "device", "auto")).partition(":")[0]) as communicator, lone(communicator):
+        _train(arguments, model, shards, heard, kept, communicator)
 
 
 def _train(
@@ -133,7 +134,7 @@ def _train(
     shards: Shards | None,
     heard: list[Callback],
     kept: Checkpoint | None,
-    world: World,
+    communicator: Communicator,
 ) -> None:
     split = None if shards is not None else asked_split(arguments)
     data = shards or (load_events(arguments) if split is None else split.refit or split.train)
@@ -142,33 +143,36 @@ def _train(
     valid = split.valid if split is not None else _valid_of(shards)
     say_dropped("validation", valid)
     say_dropped("test", None if split is None else split.test)
-    if world.size > 1:
-        say(f"Training by {world.size} processes on {world.device.type}, which share the {_shared(model)} of each step")
+    if communicator.size > 1:
+        say(
+            f"{_parallelism(model).capitalize()} parallel training by {communicator.size} processes on "
+            f"{communicator.device.type}"
+        )
     started = time.perf_counter()
     if split is None:
         model = model.fit(data, valid=valid, callbacks=heard, checkpoint=kept)
     else:
         model = fit_split(model, split, callbacks=heard, checkpoint=kept)
     seconds = time.perf_counter() - started
-    if not world.is_writer:
+    if not communicator.is_main_process:
         return
     model.save(arguments.out)
     if isinstance(model, Planned):
         say(f"{model.plan_.impl.capitalize()} likelihood: {model.plan_.why}")
     say(f"{type(model).__name__} written to {arguments.out}")
     if arguments.json:
-        done = {"model": type(model).__name__, "file": str(arguments.out), "parameters": get_params(model)}
+        done = {"model": type(model).__name__, "file": str(arguments.out), "parameters": flat_params(model)}
         trained = {"users": data.n_users, "items": data.n_items, "events": data.n_events, "values": model.values_}
         put(json_bytes(done | trained | {"seconds": seconds}).decode())
 
 
-def _shared(model: Recommender) -> str:
-    """What of a step the ranks share out. Raises NotSupportedError where there are no steps."""
+def _parallelism(model: Recommender) -> str:
+    """How the ranks train together, "data" or "tensor". Raises NotSupportedError where there are no training steps."""
     if not isinstance(model, Planned):
         raise NotSupportedError(
             f"{type(model).__name__} is solved in one go, by one process: start it without torchrun."
         )
-    return str(model.ranks_share)
+    return str(model.parallel)
 
 
 def evaluate(arguments: argparse.Namespace) -> None:
@@ -221,7 +225,7 @@ def datasets(arguments: argparse.Namespace) -> None:
 
 def _facts(card: Card) -> dict[str, Any]:
     """What a script wants to know of a data set."""
-    counts = None if card.expected is None else asdict(card.expected)
+    counts = None if card.expected is None else msgspec.structs.asdict(card.expected)
     url = None if card.download is None else card.download.url
     facts = {"name": card.name, "title": card.title, "licence": card.licence, "homepage": card.homepage}
     return facts | {"expected": counts, "download": url, "split": card.protocol.split}

@@ -13,8 +13,8 @@ from recvae.benchmark.results import json_bytes
 from recvae.cli.arguments import asked_split, assignments, check_out, say, say_account, say_dropped
 from recvae.data.splits import Split
 from recvae.datasets.load import load_split
-from recvae.errors import InvalidParameterError, UnknownNameError
-from recvae.models.base.params import get_params, param_text, parse_param
+from recvae.errors import InvalidParameterError
+from recvae.models.base.params import param_text, parse_param
 from recvae.tuning.search import Tuned, tune
 from recvae.tuning.study import check_study
 from recvae.utils.files import check_writable, write_whole
@@ -30,11 +30,7 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.study is not None:
         check_study(arguments.study)  # now rather than after the data are read
     model = CANDIDATES[known_model(arguments.model)][0]
-    fixed = {}
-    for name, text in assignments(arguments):
-        if name not in get_params(model):
-            raise UnknownNameError.among(f"hyper-parameter of {type(model).__name__}", name, get_params(model))
-        fixed[name] = parse_param(model, name, text)
+    fixed = {name: parse_param(model, name, text) for name, text in assignments(arguments)}
     split = _split(arguments)
     say_dropped("validation", split.valid)
     tuned = tune(

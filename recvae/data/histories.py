@@ -43,19 +43,19 @@ class Unknown:
 
 @dataclass(frozen=True, eq=False)
 class Histories:
-    """Rows for `model.recommend`, and whose they are.
+    """Rows for `model.recommend`, with the ids of their users.
 
     Attributes
     ----------
-    users : Ids
+    users : numpy.ndarray
         (U,) raw ids of the rows.
-    rows : sparse.csr_matrix
-        csr_matrix (U, I) float32, canonical: what users liked; empty for a user none of whose items is known.
+    rows : scipy.sparse.csr_matrix
+        (U, I) float32, canonical: what users liked. A row is empty if none of the user's items is known.
     unknown : Unknown
-        The events that are not in `rows` because of their items.
-    seen : sparse.csr_matrix or None
-        csr_matrix (U, I), canonical: what users touched without liking it, to be left out of their lists; None where
-        there is nothing.
+        The events that are not in `rows` because the model does not know their items.
+    seen : scipy.sparse.csr_matrix or None
+        (U, I), canonical: what users touched without liking it, to be left out of their lists; None if there is
+        nothing.
     """
 
     users: Ids
@@ -74,37 +74,46 @@ def read_histories(
     min_value: float | None = None,
     seen: Any = None,
 ) -> Histories:
-    """Raw ids of what users did -> rows over the items of a model.
+    """Turn histories of raw ids into rows over the items of a model.
 
     Parameters
     ----------
-    histories
-        {user: [item, ...]}, or a list of such lists, whose users are then 0, 1, ..., or a frame (pandas, polars,
-        pyarrow) with columns `user`, `item` and, where it is named, `value`. A frame has a row for each event, or for
-        each user with a column of lists of items; its users come in ascending order.
-    item_ids : Sequence[Any] or Ids or ItemIndex
-        `model.item_ids_`, or an ItemIndex of them, which is built once where requests are many.
+    histories : dict or list or frame
+        {user: [item, ...]}; or a list of such lists, whose users are then 0, 1, ...; or a frame (pandas, polars,
+        pyarrow) with columns `user`, `item` and, if named, `value`. A frame has a row for each event, or for each user
+        with a column of lists of items; its users come in ascending order.
+    item_ids : sequence or ItemIndex
+        `model.item_ids_`, or an ItemIndex of them, which is built once when there are many requests.
+    user, item : str
+        Columns of a frame.
+    value : str or None
+        Column of values in a frame.
     min_value : float or None
-        The least `value` of an event that was liked; the items of the others, and of values of 0, were seen, unless
-        another event of the user says that they were liked.
-    seen
+        Least `value` of an event that was liked. The items of the others, and of values of 0, were seen, unless another
+        event of the user says that they were liked.
+    seen : dict or list or frame or None
         What users have touched besides, in one of the forms of `histories`; with named users, a dict or a frame. Users
-        who are there alone have an empty row, after the others or, with a frame, in ascending order among them.
+        who appear only here get an empty row, after the others or, with a frame, in ascending order among them.
+
+    Returns
+    -------
+    Histories
+        Rows, users, and what was left out.
 
     Raises
     ------
     InvalidTypeError
-        For ids that are no integers or strings and for what is no list of them.
+        If ids are not integers or strings, or are not in lists.
     InvalidDataError
-        For gaps, missing columns and values that are no numbers >= 0, but for those below `min_value`.
+        If columns or cells are missing, or values are not numbers >= 0 (those below `min_value` excepted).
     InvalidParameterError
-        For values without a frame and `min_value` without values.
+        If there is a `value` without a frame, or a `min_value` without `value`.
 
     Notes
     -----
-    Ids are matched as by `ItemIndex`. An item that stands twice in a history is added up, as in `Interactions`, and
-    counts once where the model reads values as binary. Items that are not known are counted in `unknown` where they
-    were liked; those that were seen alone cannot be recommended anyway.
+    Ids are matched as by `ItemIndex`. An item that occurs twice in a history is added up, as in `Interactions`, and
+    counts once if the model reads values as binary. Unknown items are counted in `unknown` if they were liked; unknown
+    items that were only seen could not be recommended anyway.
     """
     index = item_ids if isinstance(item_ids, ItemIndex) else ItemIndex(item_ids)
     if value is not None and isinstance(histories, (Mapping, list, tuple)):
@@ -127,21 +136,26 @@ def read_histories(
 def ranking_table(
     users: Sequence[Any] | Ids, ids: NDArray[Any], scores: NDArray[Any], item_ids: Ids, titles: Ids | None = None
 ) -> pa.Table:
-    """Ranked lists as a table: user, rank (from 1), item, score and, where known, title.
+    """Ranked lists as a table: user, rank (from 1), item, score and, if known, title.
 
     Parameters
     ----------
-    users : Sequence[Any] or Ids
+    users : sequence
         (U,) raw ids.
-    ids, scores : NDArray[Any]
+    ids, scores : numpy.ndarray
         (U, N) or, for one user, (N,), as `model.recommend` gives them; padding has no row in the table.
-    item_ids, titles
+    item_ids, titles : numpy.ndarray
         Raw ids and titles of the model's items.
+
+    Returns
+    -------
+    pyarrow.Table
+        One row for each recommended item.
 
     Raises
     ------
     InvalidDataError
-        Where shapes do not fit.
+        If shapes do not fit.
     """
     ids, scores = np.atleast_2d(ids), np.atleast_2d(scores)
     if ids.shape != scores.shape or len(ids) != len(users):

@@ -16,23 +16,21 @@ LISTING = ("tolist", "to_list", "to_pylist")  # numpy and pandas, polars, pyarro
 
 
 class ItemIndex:
-    """The place of each known id, such as the column of each item of a model.
+    """The index of each known id, such as the column of each item of a model.
+
+    If one side has numbers and the other strings, which depends on the file they came from, 7 matches "7".
 
     Parameters
     ----------
-    item_ids : Sequence[Any] or Ids
-        Ids in the order of their places, such as `model.item_ids_`: integers or strings, none twice.
+    item_ids : sequence
+        Ids in order, such as `model.item_ids_`: integers or strings, without repetition.
 
     Raises
     ------
     InvalidTypeError
-        For what are no ids.
+        If they are not integers or strings.
     InvalidDataError
-        For an id that stands twice.
-
-    Notes
-    -----
-    Where one side has numbers and the other text, which depends on the file they came from, 7 is "7".
+        If an id occurs twice.
     """
 
     def __init__(self, item_ids: Sequence[Any] | Ids):

@@ -25,24 +25,26 @@ from recvae.errors import InvalidDataError, InvalidParameterError, InvalidTypeEr
 
 @dataclass(frozen=True, repr=False, eq=False)
 class Interactions:
-    """What users did, as a matrix and two id arrays.
+    """Events of users on items, as a matrix and two id arrays.
 
     Attributes
     ----------
-    matrix : sparse.csr_matrix
-        scipy.sparse.csr_matrix (n_users, n_items), float32, sorted indices, every stored value > 0.
-    user_ids, item_ids : Ids
+    matrix : scipy.sparse.csr_matrix
+        (n_users, n_items), float32, with sorted indices, every stored value > 0.
+    user_ids, item_ids : numpy.ndarray
         Raw ids of the rows and of the columns.
-    titles, genres : Ids or None
-        A string for each item, or None where they are not known.
-    values : Values
+    titles, genres : numpy.ndarray or None
+        A string for each item; None if they are not known.
+    values : str
         How models read the numbers: "binary" (1 for each event), "log1p" (log(1 + value)) or "raw". The matrix keeps
-        what came; a model applies the transform to training rows and to the rows it scores alike.
-    times : sparse.csr_matrix or None
-        csr_matrix of the structure of `matrix`, float64: when the first such event was, in seconds since 1970 if it
-        came as a date, 0 where that is not known; None for data without times.
+        the values as they came; a model applies the transform to the rows that it is fitted on and to those that it
+        scores.
+    times : scipy.sparse.csr_matrix or None
+        float64 in the structure of `matrix`: the time of the first such event, in seconds since 1970 if it was a date,
+        0 if it is not known. None for data without times.
     account : Account or None
-        What became of the rows that were read, as `print(data.account)` says it; None for a matrix.
+        How many rows were read, and which of them are not events of their own; `print(data.account)` shows it. None for
+        data made of a matrix.
     """
 
     matrix: sparse.csr_matrix
@@ -78,22 +80,47 @@ class Interactions:
         titles: Mapping[Any, str] | None = None,
         genres: Mapping[Any, str] | None = None,
     ) -> Interactions:
-        """Build from a table of events, one row each: a pandas or polars frame, or a pyarrow table.
+        """Build from a table of events, one row for each: a pandas or polars frame, or a pyarrow table.
 
-        Rows of the matrix are the users in ascending order of raw id, columns the items likewise. Steps, in order:
-        events with `value` < `min_value` go; items with fewer than `min_item` events go; users with fewer than
-        `min_user` of the remaining events go (one pass each, as Liang et al. 2018 do it); repeated (user, item)
-        pairs count once and are added up (`duplicates="sum"`) or the last one stands ("last", by `time` where there is
-        one); explicit zeros are no events and go before counting. Without `value` each row counts 1. `time` is a
-        column of dates or of numbers, in which nothing and 0 mean that the time is not known; numbers that all are
-        dates in milliseconds, microseconds or nanoseconds (from 1973 to 2286) become seconds. How many rows are no
-        events of their own, and why, is in `account`.
+        Rows of the matrix are the users in ascending order of raw id; columns are the items, likewise. Steps, in order:
+        events with `value` < `min_value` are dropped; then items with fewer than `min_item` events; then users with
+        fewer than `min_user` of the remaining events (one pass each, as in Liang et al. 2018).
+
+        Parameters
+        ----------
+        frame : pandas.DataFrame or polars.DataFrame or pyarrow.Table
+            One row for each event.
+        user, item : str
+            Columns of raw ids, integers or strings.
+        value : str or None
+            Column of values >= 0, such as ratings or counts. An explicit 0 is no event. Without it each row counts 1.
+        time : str or None
+            Column of dates or of numbers; an empty cell or 0 means that the time is not known. Numbers that are all
+            dates from 1973 to 2286 in milliseconds, microseconds or nanoseconds become seconds.
+        min_value : float or None
+            Drop events below this value.
+        min_user, min_item : int
+            Drop users and items with fewer events.
+        duplicates : str
+            What a repeated (user, item) pair becomes: "sum" adds up its values, "last" keeps the last one (the latest,
+            if there is a `time`).
+        values : str
+            How models read the values: "binary", "log1p" or "raw".
+        titles, genres : Mapping or None
+            Raw item id -> text.
+
+        Returns
+        -------
+        Interactions
+            How many rows are no events of their own, and why, is in its `account`.
 
         Raises
         ------
         InvalidDataError
-            For a missing column, null ids and those that are words for nothing ("nan", "NULL"), text where numbers
-            belong, NaN, infinite or negative values, times in several units, and where no event is left.
+            If a column is missing; if ids are null or words for nothing ("nan", "NULL"); if there is text where numbers
+            belong; if values are NaN, infinite or negative; if times come in several units; if no event is left.
+        InvalidParameterError
+            If there is a `min_value` without `value`.
         """
         if min_value is not None and value is None:
             raise InvalidParameterError(f"Expected the column of values for min_value={min_value}, got value=None.")
@@ -123,23 +150,40 @@ class Interactions:
     ) -> Interactions:
         """Read events from a Parquet file or folder, or from a delimited text file: .parquet, .csv, .tsv, .csv.gz.
 
-        Columns and `options` as in `from_frame`. In text files ids are integers where all are written so (7.0 is 7),
-        and else text; fields in quotes may hold line breaks.
+        Parameters
+        ----------
+        path : str or Path
+            The file or folder. In text files, a column of ids is read as integers if all of them are written as such
+            (7.0 is 7), otherwise as text; a field in quotes may contain line breaks.
+        user, item, value, time : str or None
+            Columns, as in `from_frame`.
+        **options : Any
+            The other parameters of `from_frame`.
+
+        Returns
+        -------
+        Interactions
+            As from `from_frame`.
 
         Raises
         ------
         DataNotFoundError
+            If there is no such file.
         InvalidDataError
-            That names a broken line, from 1, and its column.
-        RecvaeError
-            As `from_frame`.
+            If a line is broken (the message names its number, from 1, and the column), and as `from_frame`.
         """
         columns = [name for name in (user, item, value, time) if name is not None]
         table = read_table(path, columns, [] if value is None else [value])
         return cls.from_frame(table, user=user, item=item, value=value, time=time, **options)
 
     def write(self, path: str | Path) -> None:
-        """Write columns user, item, value and, where known, time to a .parquet, .csv or .tsv file, atomically."""
+        """Write columns user, item, value and, if known, time to a file, atomically.
+
+        Parameters
+        ----------
+        path : str or Path
+            A .parquet, .csv or .tsv file.
+        """
         cells = self.matrix.tocoo()
         columns = {"user": self.user_ids[cells.row], "item": self.item_ids[cells.col], "value": cells.data}
         if self.times is not None:
@@ -167,16 +211,29 @@ class Interactions:
     ) -> Interactions:
         """Build from a scipy sparse matrix or array (CSR, COO, ...) of users x items, which is copied.
 
-        The filters and duplicates work as in `from_frame`, except that users and items without events keep their row
-        and column unless `min_user` and `min_item` say otherwise. Ids are 0, 1, 2, ... where none are given.
+        Filters and duplicates work as in `from_frame`, except that users and items without events keep their row and
+        column unless `min_user` and `min_item` say otherwise.
+
+        Parameters
+        ----------
+        matrix : scipy sparse matrix or array
+            (n_users, n_items), values >= 0.
+        user_ids, item_ids : sequence or None
+            Raw ids of rows and columns; by default 0, 1, 2, ...
+        min_value, min_user, min_item, duplicates, values, titles, genres
+            As in `from_frame`.
+
+        Returns
+        -------
+        Interactions
+            Without times, and without an `account`.
 
         Raises
         ------
         InvalidTypeError
-            For anything dense.
+            If the matrix is dense.
         InvalidDataError
-        RecvaeError
-            As `from_frame` and where ids do not fit.
+            If ids do not fit the shape, and as `from_frame`.
         """
         if not sparse.issparse(matrix) or matrix.ndim != 2:
             raise InvalidTypeError(f"Expected a two-dimensional scipy sparse matrix, got {_name(matrix)}.")
@@ -200,7 +257,22 @@ class Interactions:
     def filter(self, min_item: int = 0, min_user: int = 0) -> Interactions:
         """Drop items with fewer than `min_item` events, then users with fewer than `min_user` of those that remain.
 
-        One pass each. An item whose last event goes with its users goes as well if `min_item` is at least 1.
+        One pass each. If `min_item` is at least 1, items that lose their last event with the users are dropped as well.
+
+        Parameters
+        ----------
+        min_item, min_user : int
+            Fewest events of an item, and of a user.
+
+        Returns
+        -------
+        Interactions
+            A copy.
+
+        Raises
+        ------
+        InvalidDataError
+            If no event is left.
         """
         counts = np.bincount(self.matrix.indices, minlength=self.n_items)
         kept = self if min_item < 1 else self.select_items(np.flatnonzero(counts >= min_item))
@@ -246,14 +318,22 @@ class Interactions:
         return replace(self, **self._cells(lambda cells: select_cells(cells, chosen)))
 
     def align(self, item_ids: Ids) -> tuple[Interactions, int]:
-        """The same users over other columns, such as a model's items; and how many events were on none of them.
+        """The same users over other columns, such as a model's items.
 
-        Ids are matched as by `match_ids`.
+        Parameters
+        ----------
+        item_ids : numpy.ndarray
+            Raw ids of the new columns, matched as by `match_ids`.
+
+        Returns
+        -------
+        tuple[Interactions, int]
+            The data, and how many events were dropped because their item is not among `item_ids`.
 
         Raises
         ------
         InvalidDataError
-            Where no event is left.
+            If no event is left.
         """
         cells = self.matrix.tocoo()
         column, shape = match_ids(self.item_ids, item_ids)[cells.col], (self.n_users, len(item_ids))

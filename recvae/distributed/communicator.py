@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
 from recvae.data.batches import Batch
-from recvae.distributed.heartbeat import RollCall
+from recvae.distributed.heartbeat import Heartbeat
 from recvae.errors import InvalidParameterError, RecvaeError
 
 CPU = torch.device("cpu")
@@ -23,33 +23,34 @@ NARROW = (torch.float16, torch.bfloat16)  # not every backend adds these up
 NONE, SPARSE, DENSE = range(3)  # kinds of gradient: of several ranks', the largest holds for all
 
 
-class World:
+class Communicator:
     """The ranks 0 to size - 1, of which this process is one. All of them have to call each method, in one order.
 
     Tensors may be on any device. Where an exchange fails, because another rank has ended or did not answer in time,
-    it raises LostRankError, which says who and in what; `at`, such as "step 7 of epoch 2", is for the loop to set.
+    it raises LostRankError, which names the lost rank and the exchange; the training loop sets `current_step`, such as
+    "step 7 of epoch 2", for that sentence.
     """
 
-    at = ""
+    current_step = ""
 
-    def __init__(self, rank: int = 0, size: int = 1, device: torch.device = CPU, roll: RollCall | None = None):
-        self.rank, self.size, self.device, self.roll = rank, size, device, roll
+    def __init__(self, rank: int = 0, size: int = 1, device: torch.device = CPU, heartbeat: Heartbeat | None = None):
+        self.rank, self.size, self.device, self.heartbeat = rank, size, device, heartbeat
         self._kinds: Any = WeakIdKeyDictionary()  # parameter -> kind of its gradient
 
     @property
-    def is_writer(self) -> bool:
+    def is_main_process(self) -> bool:
         """Whether it is this rank that writes files and to the terminal."""
         return self.rank == 0
 
-    def sum(self, tensor: Tensor) -> Tensor:
+    def all_reduce(self, tensor: Tensor) -> Tensor:
         """Sum over ranks, in place."""
         return self._reduced(tensor, dist.ReduceOp.SUM, "a sum")
 
-    def max(self, tensor: Tensor) -> Tensor:
+    def all_reduce_max(self, tensor: Tensor) -> Tensor:
         """Largest over ranks, in place."""
         return self._reduced(tensor, dist.ReduceOp.MAX, "a maximum")
 
-    def gather(self, tensor: Tensor) -> Tensor:
+    def all_gather(self, tensor: Tensor) -> Tensor:
         """Rows of all ranks, one rank after the other; how many each has may differ. (n_r, ...) -> (sum n_r, ...)"""
         if self.size == 1:
             return tensor
@@ -61,13 +62,13 @@ class World:
             parts = self._gathered(padded)
             return torch.cat([part[:n] for part, n in zip(parts, lengths, strict=True)]).to(tensor.device)
 
-    def collect(self, tensor: Tensor) -> Tensor | None:
+    def gather(self, tensor: Tensor) -> Tensor | None:
         """Rows of all ranks, in the host memory of the writer alone: they come rank by rank. -> None elsewhere"""
         if self.size == 1:
             return tensor.detach().cpu()
-        lengths = self.all(len(tensor))
+        lengths = self.all_gather_object(len(tensor))
         with self._exchange("a collection of rows"), torch.no_grad():
-            if not self.is_writer:
+            if not self.is_main_process:
                 dist.send(tensor.detach().to(self.device).contiguous(), 0)
                 return None
             whole = tensor.new_empty((sum(lengths), *tensor.shape[1:]), device=CPU)
@@ -88,7 +89,7 @@ class World:
             dist.broadcast_object_list(box, src=0, device=self.device)
         return box[0]
 
-    def all(self, value: Any) -> list[Any]:
+    def all_gather_object(self, value: Any) -> list[Any]:
         """Each rank's object."""
         if self.size == 1:
             return [value]
@@ -99,11 +100,11 @@ class World:
 
     def barrier(self) -> None:
         """Wait until all ranks are here."""
-        self.sum(torch.zeros(1)).item()
+        self.all_reduce(torch.zeros(1)).item()
 
-    def agree(self, what: str, value: str | int) -> None:
+    def assert_same_on_all_ranks(self, what: str, value: str | int) -> None:
         """Raise InvalidParameterError, on all ranks, where the value of one is not that of rank 0."""
-        values = self.all(value)
+        values = self.all_gather_object(value)
         others = [f"{other!r} on rank {rank}" for rank, other in enumerate(values) if other != values[0]]
         if others:
             raise InvalidParameterError(
@@ -111,15 +112,15 @@ class World:
                 "start all ranks by one command, on the same files."
             )
 
-    def part(self, n: int) -> slice:
+    def shard_range(self, n: int) -> slice:
         """This rank's of n things: parts of one size, or of one more."""
         return slice(n * self.rank // self.size, n * (self.rank + 1) // self.size)
 
-    def share(self, batch: Batch) -> Batch:
+    def shard_batch(self, batch: Batch) -> Batch:
         """This rank's users of a batch of all; none where there are fewer users than ranks."""
         if self.size == 1:
             return batch
-        rows = self.part(len(batch))
+        rows = self.shard_range(len(batch))
         events, ends = batch.events(rows), slice(rows.start, rows.stop + 1)
         offsets, bounds = batch.offsets[ends], None if batch.bounds is None else batch.bounds[ends]
         return replace(
@@ -131,7 +132,7 @@ class World:
             users=None if batch.users is None else batch.users[rows],
         )
 
-    def add_gradients(self, parameters: Iterable[Tensor], share: float) -> None:
+    def all_reduce_gradients(self, parameters: Iterable[Tensor], share: float) -> None:
         """Make each gradient the sum over ranks of `share` * gradient, in place where it can be.
 
         Parameters
@@ -157,14 +158,14 @@ class World:
         known = [self._kinds.get(parameter, NONE) for parameter in parameters]
         if NONE not in known:
             return known
-        kinds: list[int] = self.max(torch.tensor([_kind(parameter) for parameter in parameters])).tolist()
+        kinds: list[int] = self.all_reduce_max(torch.tensor([_kind(parameter) for parameter in parameters])).tolist()
         for parameter, kind in zip(parameters, kinds, strict=True):
             self._kinds[parameter] = kind
         return kinds
 
     def _add_sparse(self, parameter: Tensor, share: float) -> None:
         rows, values = _touched(parameter)
-        rows, values = self.gather(rows), self.gather(values * share)
+        rows, values = self.all_gather(rows), self.all_gather(values * share)
         summed = torch.sparse_coo_tensor(rows[None], values, parameter.shape, check_invariants=False)
         parameter.grad = summed.coalesce()
 
@@ -205,18 +206,20 @@ class World:
             raise
         except RuntimeError as error:
             late = "timed out" in str(error).lower()
-            lost = self.roll and self.roll.lost(f"{what} in {self.at}" if self.at else what, late)
+            lost = self.heartbeat and self.heartbeat.lost(
+                f"{what} in {self.current_step}" if self.current_step else what, late
+            )
             if not lost:
                 raise
             raise lost from error
 
 
-ALONE = World()
-_current: ContextVar[World] = ContextVar("world", default=ALONE)
+SINGLE_PROCESS = Communicator()
+_current: ContextVar[Communicator] = ContextVar("communicator", default=SINGLE_PROCESS)
 
 
-def current() -> World:
-    """The world of the innermost `joined` that this runs in, else `ALONE`."""
+def current_communicator() -> Communicator:
+    """The communicator of the innermost `joined` that this runs in, else `SINGLE_PROCESS`."""
     return _current.get()
 
 

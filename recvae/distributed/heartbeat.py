@@ -18,7 +18,7 @@ LINGER = 5.0  # seconds at most that the rank which keeps the register stays for
 REMEDY = "start all ranks again, from the last checkpoint where there is one."
 
 
-class RollCall:
+class Heartbeat:
     """One rank's entries in the store that all ranks share: a counter that it raises, and how it ended.
 
     Parameters

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 import torch.distributed
 
-from recvae.distributed.communicator import ALONE, CPU, World, _current, current
-from recvae.distributed.heartbeat import RollCall
+from recvae.distributed.communicator import CPU, SINGLE_PROCESS, Communicator, _current, current_communicator
+from recvae.distributed.heartbeat import Heartbeat
 from recvae.errors import InvalidParameterError, LostRankError, RecvaeError
 from recvae.utils.signals import Stop
 
@@ -28,14 +28,14 @@ _joins = itertools.count()  # each has its own names in the store
 
 
 @contextmanager
-def joined(device: str = "auto", timeout_s: float = TIMEOUT_S) -> Iterator[World]:
-    """Join the other processes of a training, and be the current world within this block.
+def joined(device: str = "auto", timeout_s: float = TIMEOUT_S) -> Iterator[Communicator]:
+    """Join the other processes of a training, and be the current communicator within this block.
 
         torchrun --nproc-per-node 4 train.py        # in which: with recvae.joined(): model.fit(rows)
 
     The group is the one that is there already, or else that of the environment: RANK, WORLD_SIZE, LOCAL_RANK,
-    MASTER_ADDR and MASTER_PORT. Without such, the world is `ALONE`. On GPUs, which is what "auto" means where there
-    are some, each rank has that of its LOCAL_RANK.
+    MASTER_ADDR and MASTER_PORT. Without such, the communicator is `SINGLE_PROCESS`. On GPUs, which is what "auto" means
+    where there are some, each rank has that of its LOCAL_RANK.
 
     Parameters
     ----------
@@ -49,26 +49,26 @@ def joined(device: str = "auto", timeout_s: float = TIMEOUT_S) -> Iterator[World
     LostRankError
         Where a rank does not come, or is lost within the block.
     """
-    with _member(device, timeout_s) as world:
-        token = _current.set(world)
+    with _member(device, timeout_s) as communicator:
+        token = _current.set(communicator)
         try:
-            yield world
+            yield communicator
         finally:
             _current.reset(token)
 
 
 @contextmanager
-def _member(device: str, timeout_s: float) -> Iterator[World]:
+def _member(device: str, timeout_s: float) -> Iterator[Communicator]:
     if device not in DEVICES:
         raise InvalidParameterError(f"Expected a device of {', '.join(DEVICES)} for ranks, got {device!r}.")
     if not 0 < timeout_s <= LONGEST_S:  # NaN is refused too
         raise InvalidParameterError(f"Expected timeout_s above 0 and up to {LONGEST_S:,} seconds, got {timeout_s!r}.")
-    if current() is not ALONE:
-        yield current()
+    if current_communicator() is not SINGLE_PROCESS:
+        yield current_communicator()
     elif dist.is_available() and dist.is_initialized():
         yield from _in_group(_own_device(device), dist.distributed_c10d._get_default_store(), keeper=True)
     elif not dist.is_available() or not _has_address():
-        yield ALONE
+        yield SINGLE_PROCESS
     else:
         own = _own_device(device)
         store = _meet(own, timedelta(seconds=timeout_s))
@@ -80,21 +80,21 @@ def _member(device: str, timeout_s: float) -> Iterator[World]:
                 dist.destroy_process_group()
 
 
-def _in_group(device: torch.device, store: Any, keeper: bool) -> Iterator[World]:
-    """The world of the group that there is; on the way out, the others are told why."""
+def _in_group(device: torch.device, store: Any, keeper: bool) -> Iterator[Communicator]:
+    """The communicator of the group that there is; on the way out, the others are told why."""
     rank, size = dist.get_rank(), dist.get_world_size()
     register = dist.PrefixStore(f"recvae/{next(_joins)}", store)
-    roll = RollCall(register, rank, size, keeper=keeper, leave_by_force=device.type == "cuda")
-    roll.begin()
+    heartbeat = Heartbeat(register, rank, size, keeper=keeper, leave_by_force=device.type == "cuda")
+    heartbeat.begin()
     error: BaseException | None = None
     try:
-        with _asked_to_end(roll):
-            yield World(rank, size, device, roll)
+        with _asked_to_end(heartbeat):
+            yield Communicator(rank, size, device, heartbeat)
     except BaseException as raised:
         error = raised
         raise
     finally:
-        roll.end(error)
+        heartbeat.end(error)
         if error is not None and device.type == "cuda" and dist.is_initialized():
             dist.distributed_c10d._abort_process_group()  # what waits for a rank that is gone is not waited for
 
@@ -170,7 +170,7 @@ def _same_device(device: torch.device, store: Any, rank: int, size: int) -> None
 
 
 @contextmanager
-def _asked_to_end(roll: RollCall) -> Iterator[None]:
+def _asked_to_end(heartbeat: Heartbeat) -> Iterator[None]:
     """SIGTERM, by which torchrun ends the ranks where one has ended, as an error that says which one that was."""
     before = signal.getsignal(signal.SIGTERM)
     ours = before == signal.SIG_DFL or isinstance(getattr(before, "__self__", None), Stop)  # no one else's is replaced
@@ -179,10 +179,10 @@ def _asked_to_end(roll: RollCall) -> Iterator[None]:
         return
 
     def raise_lost(*_: object) -> None:
-        if roll.asked:  # an exchange has failed, and its error is on the way
+        if heartbeat.asked:  # an exchange has failed, and its error is on the way
             return
-        who = f"Rank {roll.rank} of {roll.size}"
-        lost = roll.lost("training, and was asked to end (SIGTERM)")
+        who = f"Rank {heartbeat.rank} of {heartbeat.size}"
+        lost = heartbeat.lost("training, and was asked to end (SIGTERM)")
         raise lost or LostRankError(f"{who} was asked to end (SIGTERM), all others being there.")
 
     signal.signal(signal.SIGTERM, raise_lost)

@@ -33,7 +33,15 @@ class Recommends(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Metric:
-    """One metric: a value for each evaluated user, and the raw ids of these users."""
+    """One metric on each evaluated user.
+
+    Attributes
+    ----------
+    values : numpy.ndarray
+        (U,), one for each user.
+    users : numpy.ndarray or None
+        (U,), their raw ids.
+    """
 
     values: NDArray[np.float64]
     users: NDArray[Any] | None = None
@@ -69,17 +77,19 @@ class Evaluation(Mapping[str, Metric]):
 
     Attributes
     ----------
-    users : NDArray[Any]
-        Raw ids of the users evaluated.
+    metrics : dict[str, Metric]
+        The metrics that were asked for.
+    users : numpy.ndarray
+        Raw ids of the evaluated users.
     excluded : int
-        How many had nothing held out.
+        How many users had nothing held out.
     lists : dict[str, float]
-        Coverage, novelty and gini of the lists cut at the largest k; no novelty where the holdout does not know how
+        Coverage, novelty and gini of the lists cut at the largest k; without novelty if the holdout does not know how
         many training users have each item.
     seconds : float
-        Time spent ranking.
-    ranked : NDArray[np.int32] or None
-        The lists themselves, columns of the holdout (users, largest k) padded with -1, where they were asked for.
+        Time spent on ranking.
+    ranked : numpy.ndarray or None
+        (users, largest k) int32: the lists, as columns of the holdout padded with -1, if `keep_lists` asked for them.
     """
 
     metrics: dict[str, Metric]
@@ -111,22 +121,40 @@ def evaluate(
     show_progress: bool = False,
     keep_lists: bool = False,
 ) -> Evaluation:
-    """Score any object with implicit's `recommend` on held-out users, by its ranking of the items not folded in.
+    """Evaluate any object with implicit's `recommend` on held-out users, by its ranking of the items not folded in.
 
-    Each user's fold-in row is what the model sees: `recalculate_user=True` is passed where a model takes it, because
-    implicit's ALS would look the user up otherwise. A model that cannot do so (implicit's BPR and LMF) is asked for
-    the users by their rows in training, where the holdout has these. Items that come back with the padding score are
-    not counted as recommended. Users with nothing held out are excluded and counted. Users are ranked `block_users`
-    at a time; `keep_lists` keeps their lists as `ranked`, 4 bytes for each user and position.
+    A model sees each user's fold-in row: `recalculate_user=True` is passed if its `recommend` takes it, because
+    implicit's ALS would look up the user's factors otherwise. A model that cannot do so (implicit's BPR and LMF) is
+    asked for users by their rows in training, if the holdout has these. Items that come with the padding score do not
+    count as recommended. Users with nothing held out are excluded, and counted.
 
-    Where model and holdout both have ids of their items, the columns are matched by them; else shapes alone count.
+    Parameters
+    ----------
+    model : object
+        Anything with a method `recommend(userid, user_items, N)` that returns ids and scores.
+    holdout : Holdout
+        Such as `split.test`. If model and holdout both have ids of their items, columns are matched by them; otherwise
+        only shapes are compared.
+    metrics : sequence of str
+        A name and a cut-off each, such as "recall@20"; see `recvae.evaluation.metrics`.
+    block_users : int
+        How many users are ranked at a time.
+    show_progress : bool
+        Show a progress bar.
+    keep_lists : bool
+        Keep the lists as `ranked` in the result: 4 bytes for each user and position.
+
+    Returns
+    -------
+    Evaluation
+        Each metric with its value for each user.
 
     Raises
     ------
     InvalidTypeError
-        For a model that cannot score users it was not trained on, where the holdout's are such.
+        If the model cannot score users it was not trained on, and the holdout's are such.
     InvalidDataError
-        For a holdout over other items than the model's, and where no one has anything held out.
+        If the holdout is over other items than the model's, or no user has anything held out.
     """
     _check_holdout(holdout)
     if hasattr(model, "_snapshot"):  # one of ours: all users get lists of one state, whatever other threads do
@@ -206,7 +234,17 @@ def _check_holdout(holdout: Holdout) -> tuple[sparse.csr_matrix, sparse.csr_matr
 
 @dataclass(frozen=True)
 class PairedTest:
-    """Mean difference over users with its 95 % interval, and the two-sided p-value of no difference."""
+    """Result of a paired test.
+
+    Attributes
+    ----------
+    difference : float
+        Mean difference over users.
+    low, high : float
+        Its 95 % interval.
+    p_value : float
+        Two-sided, of no difference.
+    """
 
     difference: float
     low: float
@@ -215,14 +253,32 @@ class PairedTest:
 
 
 def paired_bootstrap(a: Metric, b: Metric, resamples: int = 10_000, seed: int = 0) -> PairedTest:
-    """Two-sided paired bootstrap of mean(a) - mean(b) over the same users (Efron & Tibshirani 1993, chapter 16).
+    """Two-sided paired bootstrap of mean(a) - mean(b) over the same users.
 
     The p-value is the share of resamples, centred on zero, whose mean differs at least as much as the one observed.
+
+    Parameters
+    ----------
+    a, b : Metric
+        The same metric of two models, over the same users.
+    resamples : int
+        Number of bootstrap resamples.
+    seed : int
+        Seed of the resampling.
+
+    Returns
+    -------
+    PairedTest
+        Difference, interval and p-value.
 
     Raises
     ------
     InvalidDataError
-        Where a and b are not over the same users, or there are fewer than two.
+        If a and b are over different users, or there are fewer than two users.
+
+    References
+    ----------
+    Efron & Tibshirani 1993, "An Introduction to the Bootstrap", chapter 16.
     """
     known = a.users is not None and b.users is not None
     if len(a.values) != len(b.values) or (known and not np.array_equal(a.users, b.users)):  # type: ignore[arg-type]
@@ -243,14 +299,29 @@ def paired_bootstrap(a: Metric, b: Metric, resamples: int = 10_000, seed: int = 
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values of several tests, adjusted such that all below .05 may be claimed at once (Holm 1979, step-down).
+    """Adjust the p-values of several tests, so that all of them below .05 may be claimed at once.
 
-    The smallest of m is multiplied by m, the next by m - 1 and so on; none is below a smaller one, or above 1.
+    The smallest of m is multiplied by m, the next by m - 1 and so on; an adjusted value is never below that of a
+    smaller p-value, nor above 1.
+
+    Parameters
+    ----------
+    p_values : sequence of float
+        One for each test.
+
+    Returns
+    -------
+    list[float]
+        Adjusted, in the same order.
 
     Raises
     ------
     InvalidParameterError
-        For what is no p-value.
+        If one is not a number from 0 to 1.
+
+    References
+    ----------
+    Holm 1979, "A simple sequentially rejective multiple test procedure" (step-down).
     """
     p = np.asarray(p_values, dtype=np.float64)
     if p.ndim != 1 or not ((p >= 0) & (p <= 1)).all():

@@ -7,19 +7,22 @@ from collections.abc import Collection, Iterable
 import torch
 from torch import Tensor, nn
 
-from recvae.distributed.communicator import ALONE, World
+from recvae.distributed.communicator import SINGLE_PROCESS, Communicator
 from recvae.nn.csr import row_sparse
 from recvae.nn.touched import merged
 
 
 @torch.no_grad()
 def clip_grad_norm_(
-    parameters: Iterable[nn.Parameter], max_norm: float, cut: Collection[nn.Parameter] = (), world: World = ALONE
+    parameters: Iterable[nn.Parameter],
+    max_norm: float,
+    cut: Collection[nn.Parameter] = (),
+    communicator: Communicator = SINGLE_PROCESS,
 ) -> Tensor:
     """Scale all gradients by one factor so that their joint norm is `max_norm` at most.
 
     As torch.nn.utils.clip_grad_norm_ does it on dense gradients. Of a sparse one, rows that met are summed first. Of
-    parameters that are `cut`, each rank of the `world` has some rows.
+    parameters that are `cut`, each rank of the `communicator` has some rows.
 
     Returns
     -------
@@ -36,17 +39,17 @@ def clip_grad_norm_(
     if not gradients:
         return torch.zeros(())
     norms = torch.stack([torch.linalg.vector_norm(part) for part in gradients])
-    norm = torch.linalg.vector_norm(norms) if world.size == 1 else _joint(norms, own, world)
+    norm = torch.linalg.vector_norm(norms) if communicator.size == 1 else _joint(norms, own, communicator)
     factor = (max_norm / (norm + 1e-6)).clamp(max=1)
     for part in gradients:
         part.mul_(factor)
     return norm
 
 
-def _joint(norms: Tensor, own: list[bool], world: World) -> Tensor:
+def _joint(norms: Tensor, own: list[bool], communicator: Communicator) -> Tensor:
     """Norm of all, of which some are a rank's own rows and the others are the same on each rank."""
     squares, theirs = norms.square(), torch.tensor(own, device=norms.device)
-    return (world.sum(squares[theirs].sum()) + squares[~theirs].sum()).sqrt()
+    return (communicator.all_reduce(squares[theirs].sum()) + squares[~theirs].sum()).sqrt()
 
 
 def _dense_part(parameter: nn.Parameter) -> Tensor | None:

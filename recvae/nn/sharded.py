@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
 
 from recvae.data.batches import Batch
-from recvae.distributed.communicator import World
+from recvae.distributed.communicator import Communicator
+from recvae.errors import NotSupportedError
 from recvae.nn.encoder import NoisyBag
 from recvae.nn.layers import Decoder, initialize_rows
+from recvae.nn.likelihood import with_options
 from recvae.nn.slices import ItemSlice
 from recvae.nn.vae import VAE
 
@@ -26,9 +27,9 @@ class ShardedBag(NoisyBag):
         self.weight, self.bias = weight, bag.bias  # (stop - start, H), (H,)
 
     def forward(self, batch: Batch, values: Tensor | None = None) -> Tensor:
-        kept, own = self.items.own(batch)
+        kept, own = self.items.local(batch)
         x = batch.values if values is None else values
-        return self.items.together(self.sums(own, x[kept])) + self.bias
+        return self.items.reduce(self.sums(own, x[kept])) + self.bias
 
 
 class ShardedDecoder(Decoder):
@@ -41,15 +42,15 @@ class ShardedDecoder(Decoder):
         self.weight, self.bias = weight, bias  # (stop - start, H), (stop - start,)
 
     def logits(self, hidden: Tensor) -> Tensor:  # (B, H) -> (B, I)
-        return self.items.whole(super().logits(hidden))
+        return self.items.gather(super().logits(hidden))
 
 
-def shard(network: VAE, world: World) -> VAE:
+def shard(network: VAE, communicator: Communicator) -> VAE:
     """Leave this rank's slice of items of a network, in memory or on the meta device.
 
     All ranks then train it on the same batches of all users, with the same noise, and need not exchange gradients:
     those of slices are each rank's own, the others come out the same on all. `network.scores` gives scores of all
-    items, on each rank; `network.decoder.output` is the slice's. Its likelihood is one of recvae.nn.LIKELIHOODS, exact.
+    items, on each rank; `network.decoder.output` is the slice's. Its likelihood is `recvae.nn.nll`, chunked.
 
     Returns
     -------
@@ -60,37 +61,43 @@ def shard(network: VAE, world: World) -> VAE:
     ------
     InvalidParameterError
         For fewer items than ranks.
+    NotSupportedError
+        For a likelihood of one's own.
     """
     encoder: Any = network.encoder
-    likelihood: Any = network.likelihood
     bag, decoder = encoder.bag, network.decoder
-    items = ItemSlice(world, len(decoder.bias))
+    items = ItemSlice(communicator, len(decoder.bias))
     weight = _slice(decoder.weight, items)
     first = weight if bag.weight is decoder.weight else _slice(bag.weight, items)  # one table stays one
     encoder.bag = ShardedBag(bag, items, first)
     network.decoder = ShardedDecoder(decoder, items, weight, _slice(decoder.bias, items))
-    network.likelihood = partial(likelihood, items=items)
+    likelihood = with_options(network.likelihood, items=items)
+    if likelihood is network.likelihood:
+        raise NotSupportedError(
+            "Expected the likelihood recvae.nn.nll where ranks have slices of the items, got another."
+        )
+    network.likelihood = likelihood
     return network
 
 
-def slices(network: VAE) -> dict[str, ItemSlice]:
+def sharded_parameters(network: VAE) -> dict[str, ItemSlice]:
     """The parameters of which a rank has some rows, by name, and which rows these are; none if it is not sharded."""
     encoder: Any = network.encoder
     return dict.fromkeys(CUT, encoder.bag.items) if isinstance(encoder.bag, ShardedBag) else {}
 
 
-def whole_state_dict(network: VAE) -> dict[str, Tensor]:
+def full_state_dict(network: VAE) -> dict[str, Tensor]:
     """All weights as before `shard`, in the memory of each rank's host."""
-    cut = slices(network)
+    cut = sharded_parameters(network)
     return {
-        name: (cut[name].world.gather(tensor) if name in cut else tensor.detach()).cpu()
+        name: (cut[name].communicator.all_gather(tensor) if name in cut else tensor.detach()).cpu()
         for name, tensor in network.state_dict().items()
     }
 
 
-def initialize_slices(network: VAE, seed: int) -> None:
+def initialize_sharded(network: VAE, seed: int) -> None:
     """Give each rank its rows of what `initialize` would give the whole network."""
-    cut = slices(network)
+    cut = sharded_parameters(network)
     for name, parameter in network.named_parameters():
         items = cut.get(name)
         shape = tuple(parameter.shape) if items is None else (items.n_items, *parameter.shape[1:])

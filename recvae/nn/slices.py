@@ -15,12 +15,12 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from recvae.data.batches import Batch
-from recvae.distributed.communicator import World
+from recvae.distributed.communicator import Communicator
 from recvae.errors import InvalidParameterError
 from recvae.nn.csr import starts
 
 
-class Own(NamedTuple):
+class LocalEvents(NamedTuple):
     """What a batch has of a slice's items."""
 
     kept: Tensor  # (E',) which events these are
@@ -28,48 +28,49 @@ class Own(NamedTuple):
 
 
 class ItemSlice:
-    """This rank's of `n_items` items. All ranks have to call its methods together, but for `own`."""
+    """This rank's of `n_items` items. All ranks have to call its methods together, but for `local`."""
 
-    def __init__(self, world: World, n_items: int):
-        if n_items < world.size:
+    def __init__(self, communicator: Communicator, n_items: int):
+        if n_items < communicator.size:
             raise InvalidParameterError(
-                f"Expected an item for each rank at least, got {n_items} items on {world.size} ranks; start fewer."
+                f"Expected an item for each rank at least, got {n_items} items on {communicator.size} ranks; start "
+                "fewer."
             )
-        self.world, self.n_items = world, n_items
-        here = world.part(n_items)
+        self.communicator, self.n_items = communicator, n_items
+        here = communicator.shard_range(n_items)
         self.start, self.stop = here.start, here.stop
-        self.widest = -(-n_items // world.size)  # of all slices
-        self._last: tuple[Batch, Own] | None = None
+        self.max_size = -(-n_items // communicator.size)  # of all slices
+        self._last: tuple[Batch, LocalEvents] | None = None
 
-    def own(self, batch: Batch) -> Own:
+    def local(self, batch: Batch) -> LocalEvents:
         """What a batch of whole rows has of these items. That of the last batch is kept: both ends ask for it."""
         if self._last is None or self._last[0] is not batch:
             kept = ((batch.items >= self.start) & (batch.items < self.stop)).nonzero()[:, 0]
             offsets = starts(batch.rows[kept], len(batch))
             bounds = offsets.cpu().numpy()
             own = Batch(batch.items[kept] - self.start, batch.values[kept], offsets, bounds, batch.users)
-            self._last = batch, Own(kept, own)
+            self._last = batch, LocalEvents(kept, own)
         return self._last[1]
 
-    def together(self, part: Tensor) -> Tensor:
+    def reduce(self, part: Tensor) -> Tensor:
         """The sum over ranks; the gradient of a part is that of the sum."""
-        whole: Tensor = _Together.apply(part, self.world)  # type: ignore[no-untyped-call]
+        whole: Tensor = _Reduce.apply(part, self.communicator)  # type: ignore[no-untyped-call]
         return whole
 
-    def to_all(self, whole: Tensor) -> Tensor:
+    def broadcast(self, whole: Tensor) -> Tensor:
         """What is the same on all ranks, for the parts; its gradient is the sum over ranks."""
-        same: Tensor = _ToAll.apply(whole, self.world)  # type: ignore[no-untyped-call]
+        same: Tensor = _Broadcast.apply(whole, self.communicator)  # type: ignore[no-untyped-call]
         return same
 
-    def whole(self, columns: Tensor) -> Tensor:
+    def gather(self, columns: Tensor) -> Tensor:
         """Columns of all ranks side by side. (B, stop - start) -> (B, I)"""
-        return self.world.gather(columns.T.contiguous()).T
+        return self.communicator.all_gather(columns.T.contiguous()).T
 
 
-class _Together(torch.autograd.Function):
+class _Reduce(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, part: Tensor, world: World) -> Tensor:
-        return world.sum(part.clone())
+    def forward(ctx: Any, part: Tensor, communicator: Communicator) -> Tensor:
+        return communicator.all_reduce(part.clone())
 
     @staticmethod
     @once_differentiable
@@ -77,13 +78,13 @@ class _Together(torch.autograd.Function):
         return grad, None
 
 
-class _ToAll(torch.autograd.Function):
+class _Broadcast(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, whole: Tensor, world: World) -> Tensor:
-        ctx.world = world
+    def forward(ctx: Any, whole: Tensor, communicator: Communicator) -> Tensor:
+        ctx.communicator = communicator
         return whole.view_as(whole)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        return ctx.world.sum(grad.clone()), None
+        return ctx.communicator.all_reduce(grad.clone()), None

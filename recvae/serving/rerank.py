@@ -19,18 +19,23 @@ BLOCK = 1 << 24  # numbers held at a time
 
 
 def category_matrix(categories: Sequence[Any]) -> sparse.csr_matrix:
-    """Labels of items -> csr_matrix (I, C), 1 where an item is of a category, which are in ascending order.
+    """Turn the labels of items into a matrix of items x categories.
 
     Parameters
     ----------
-    categories : Sequence[Any]
-        For each item a label, several with "|" between them, as in `Interactions.genres`, or a list of labels; an item
-        of "" or [] is of none.
+    categories : sequence
+        For each item a string, with "|" between several labels, as in `Interactions.genres`, or a list of labels. An
+        item of "" or [] has no category.
+
+    Returns
+    -------
+    scipy.sparse.csr_matrix
+        (I, C), 1 where an item has a category; categories are in ascending order.
 
     Raises
     ------
     InvalidTypeError
-        For labels that are no strings.
+        If labels are not strings.
     """
     if categories is None:
         raise InvalidTypeError("Expected the categories of the items, got None; these data have no genres.")
@@ -47,31 +52,33 @@ def category_matrix(categories: Sequence[Any]) -> sparse.csr_matrix:
 
 
 def cap_categories(ids: Any, scores: Any, categories: Any, cap: int, N: int) -> Ranking:
-    """The first N of each list, with at most `cap` items of any category.
+    """The first N items of each list, with at most `cap` items of any category.
 
     Parameters
     ----------
-    ids, scores
-        (L,) or (B, L), as `model.recommend` gives them with an N of L.
-    categories
-        csr_matrix (I, C) of items and what they are, or labels as `category_matrix` takes them. An item counts for all
-        of its categories, and has to find room in each; an item of none always stays.
+    ids, scores : numpy.ndarray
+        (L,) or (B, L), as `model.recommend` gives them with N = L.
+    categories : csr_matrix or sequence
+        (I, C), the categories of the items, or labels as `category_matrix` takes them. An item counts for all of its
+        categories, and is kept only if none of them is full; an item without a category is always kept.
+    cap : int
+        Most items of one category.
+    N : int
+        Length of the new lists.
 
     Returns
     -------
     Ranking
-        (ids, scores) of shape (N,) or (B, N) in the order of the lists, padded with -1 and -FLT_MAX where a list runs
-        out.
+        (ids, scores) of shape (N,) or (B, N) in the order of the lists, padded with -1 and -FLT_MAX if a list runs out.
 
     Raises
     ------
-    InvalidTypeError
-    InvalidDataError
-        For lists and categories that do not fit.
+    InvalidTypeError, InvalidDataError
+        If lists and categories do not fit.
     OutOfRangeError
-        For items that have no categories.
+        If an item has no row in `categories`.
     InvalidParameterError
-        For cap or N < 1.
+        If `cap` or `N` is below 1.
     """
     if not sparse.issparse(categories):
         categories = category_matrix(categories)
@@ -96,37 +103,44 @@ def cap_categories(ids: Any, scores: Any, categories: Any, cap: int, N: int) -> 
 
 
 def mmr(ids: Any, scores: Any, vectors: Any, N: int, trade_off: float = 0.7) -> Ranking:
-    """N of each list by maximal marginal relevance (Carbonell & Goldstein 1998): good, and unlike what is there.
+    """N items of each list by maximal marginal relevance: relevant, and unlike those already taken.
 
-    One after the other, the item with the highest
+    Items are taken one after the other, each time the one with the highest
 
-        trade_off * score - (1 - trade_off) * the highest cosine with an item that was taken before
+        trade_off * score - (1 - trade_off) * highest cosine with an item already taken
 
-    is taken, the first in the list of equals. Scores are brought to [0, 1] in each list.
+    and the first in the list among equals. Scores are scaled to [0, 1] in each list.
 
     Parameters
     ----------
-    ids, scores
-        (L,) or (B, L), as `model.recommend` gives them with an N of L.
-    vectors
-        (I, K), one for each item of the model; one of zeros is like nothing.
+    ids, scores : numpy.ndarray
+        (L,) or (B, L), as `model.recommend` gives them with N = L.
+    vectors : numpy.ndarray
+        (I, K), one for each item of the model; a vector of zeros is similar to nothing.
+    N : int
+        Length of the new lists.
     trade_off : float
-        From 0, only variety, to 1, only the score.
+        From 0, variety alone, to 1, the score alone.
 
     Returns
     -------
     Ranking
-        (ids, scores) of shape (N,) or (B, N) in the order in which items were taken, each with the score that it came
-        with, padded with -1 and -FLT_MAX where a list runs out.
+        (ids, scores) of shape (N,) or (B, N) in the order in which items were taken, with their original scores, padded
+        with -1 and -FLT_MAX if a list runs out.
 
     Raises
     ------
-    InvalidTypeError
-    InvalidDataError
-        For lists and vectors that do not fit.
+    InvalidTypeError, InvalidDataError
+        If lists and vectors do not fit.
     OutOfRangeError
-        For items without a vector.
+        If an item has no vector.
     InvalidParameterError
+        If `N` is below 1 or `trade_off` outside of [0, 1].
+
+    References
+    ----------
+    Carbonell & Goldstein 1998, "The Use of MMR, Diversity-Based Reranking for Reordering Documents and Producing
+    Summaries".
     """
     N, trade_off = check_integer("N", N, 1), _check_trade_off(trade_off)
     units = _units(vectors)  # (I, K)

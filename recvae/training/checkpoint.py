@@ -19,7 +19,7 @@ import safetensors.torch
 from recvae.errors import InvalidParameterError, InvalidTypeError, OutputError
 from recvae.training.checkpoint_state import PATTERN, Size, facts_of, restore, tensors_of
 from recvae.training.loop import Saver, State
-from recvae.training.parallel import Team
+from recvae.training.parallel import ParallelStrategy
 from recvae.utils.checks import check_integer
 from recvae.utils.files import replacing
 from recvae.utils.folder import (
@@ -84,7 +84,7 @@ def kept(
     part: str,
     settings: Callable[[], dict[str, Any]],
     state: State,
-    team: Team,
+    strategy: ParallelStrategy,
     size: Size,
 ) -> Iterator[Saver]:
     """Bring `state` to where the run of that part was, and keep it from there on.
@@ -93,7 +93,7 @@ def kept(
     ----------
     settings : Callable[[], dict[str, Any]]
         All that determines the run, as JSON can hold it; asked for only if there is a checkpoint.
-    team : Team
+    strategy : ParallelStrategy
         All its ranks call this, the writer writes, and all read; how many they are may change from run to run.
     size : Size
         Of the run, which no state can go beyond.
@@ -112,28 +112,28 @@ def kept(
         return
     folder = output_path(checkpoint.folder) / part
     with ExitStack() as stack:
-        if team.world.is_writer:
+        if strategy.communicator.is_main_process:
             stack.enter_context(claimed(folder, [PATTERN]))
             manifest = read_manifest(folder, KIND, Written, settings())
             if not manifest.parts:
                 manifest.write(folder)
-        team.world.barrier()  # from here on it is there to be read
+        strategy.communicator.barrier()  # from here on it is there to be read
         manifest = read_manifest(folder, KIND, Written, settings())
         if manifest.parts:
-            restore(state, folder, manifest, team, size)
-        yield _Keeper(checkpoint, folder, manifest, team)
+            restore(state, folder, manifest, strategy, size)
+        yield _Keeper(checkpoint, folder, manifest, strategy)
 
 
 class _Keeper(Saver):
     """Writes the state into a claimed folder."""
 
-    def __init__(self, checkpoint: Checkpoint, folder: Path, manifest: Manifest[Written], team: Team):
-        self._checkpoint, self._folder, self._manifest, self._team = checkpoint, folder, manifest, team
+    def __init__(self, checkpoint: Checkpoint, folder: Path, manifest: Manifest[Written], strategy: ParallelStrategy):
+        self._checkpoint, self._folder, self._manifest, self._strategy = checkpoint, folder, manifest, strategy
         self._written = time.monotonic()
 
     def step(self, state: State) -> None:
         minutes = self._checkpoint.minutes
-        if minutes is not None and self._team.anyone(time.monotonic() - self._written >= 60 * minutes):
+        if minutes is not None and self._strategy.due_on_main_process(time.monotonic() - self._written >= 60 * minutes):
             self._write(state)
 
     def epoch(self, state: State) -> None:
@@ -149,8 +149,8 @@ class _Keeper(Saver):
         if self._manifest.parts and all(self._manifest.facts[name] == value for name, value in place.items()):
             return
         path = self._folder / f"step-{place['epoch']:05}-{place['step']:08}.safetensors"
-        tensors = tensors_of(state, self._team)  # of all ranks, which therefore all come here
-        if not self._team.world.is_writer:
+        tensors = tensors_of(state, self._strategy)  # of all ranks, which therefore all come here
+        if not self._strategy.communicator.is_main_process:
             self._manifest = replace(self._manifest, parts=[Written(file=path.name, bytes=0, sha256="")], facts=place)
             return
         with replacing(path) as part:

@@ -15,10 +15,10 @@ from torch import Tensor
 
 from recvae.errors import InvalidDataError
 from recvae.nn.rowwise_adam import RowwiseAdam
-from recvae.nn.sharded import slices
+from recvae.nn.sharded import sharded_parameters
 from recvae.training.callbacks import Epoch
 from recvae.training.loop import State
-from recvae.training.parallel import Team
+from recvae.training.parallel import ParallelStrategy
 from recvae.utils.folder import (
     MANIFEST,
     Manifest,
@@ -50,15 +50,15 @@ def facts_of(state: State) -> dict[str, Any]:
     }
 
 
-def tensors_of(state: State, team: Team) -> dict[str, Tensor]:
+def tensors_of(state: State, strategy: ParallelStrategy) -> dict[str, Tensor]:
     """The tensors of a state by name; where ranks have slices, whole ones, in the memory of the writer alone."""
-    cut, named = slices(state.network), dict(state.network.named_parameters())
+    cut, named = sharded_parameters(state.network), dict(state.network.named_parameters())
     found: dict[str, Tensor] = {}
 
     def add(full: str, tensor: Tensor, name: str) -> None:
         """Of the parameter `name`, or of its shape in its rows."""
         by_rows = name in cut and tensor.dim() > 0
-        whole = cut[name].world.collect(tensor) if by_rows else tensor
+        whole = cut[name].communicator.gather(tensor) if by_rows else tensor
         if whole is not None:
             found[full] = whole.contiguous()
 
@@ -73,7 +73,7 @@ def tensors_of(state: State, team: Team) -> dict[str, Tensor]:
                 add(f"optimizer.{number}.{index}.{moment}", tensor, names[index])
     if state.done and state.network.prior is not None:
         found |= {f"prior.{name}": tensor.contiguous() for name, tensor in state.network.prior.renewed().items()}
-    return found | {"steps": team.total(state.steps[: state.done])}
+    return found | {"steps": strategy.reduce_losses(state.steps[: state.done])}
 
 
 def _names(optimizer: torch.optim.Optimizer, named: dict[str, Any]) -> list[str]:
@@ -82,7 +82,7 @@ def _names(optimizer: torch.optim.Optimizer, named: dict[str, Any]) -> list[str]
     return [by_parameter[id(parameter)] for group in optimizer.param_groups for parameter in group["params"]]
 
 
-def restore(state: State, folder: Path, manifest: Manifest[Written], team: Team, size: Size) -> None:
+def restore(state: State, folder: Path, manifest: Manifest[Written], strategy: ParallelStrategy, size: Size) -> None:
     """Bring a fresh state to the place that the folder holds."""
     with sound_manifest(folder):
         history = _check_facts(manifest, size)
@@ -95,7 +95,7 @@ def restore(state: State, folder: Path, manifest: Manifest[Written], team: Team,
     try:
         facts, tensors = manifest.facts, _read(path, state)
         _check_tensors(state, tensors, facts["step"], size)
-        _fill(state, tensors, team)
+        _fill(state, tensors, strategy)
         state.history = history
         state.seed, state.best, state.best_epoch = facts["seed"], facts["best"], facts["best_epoch"]
         state.done = facts["step"]
@@ -199,7 +199,7 @@ def _check_shape(name: str, tensor: Tensor, shape: Sequence[int], dtype: torch.d
 def _read(path: Path, state: State) -> dict[str, Tensor]:
     """What the file holds, and of tables that are cut this rank's rows."""
     cut, names = (
-        slices(state.network),
+        sharded_parameters(state.network),
         [_names(each, dict(state.network.named_parameters())) for each in state.optimizers],
     )
     found = {}
@@ -215,12 +215,14 @@ def _read(path: Path, state: State) -> dict[str, Tensor]:
     return found
 
 
-def _fill(state: State, tensors: dict[str, Tensor], team: Team) -> None:
+def _fill(state: State, tensors: dict[str, Tensor], strategy: ParallelStrategy) -> None:
     with torch.no_grad():
         for name, parameter in state.network.named_parameters():
             parameter.copy_(tensors.pop(f"network.{name}"))
     steps = tensors.pop("steps")
-    state.steps = steps if team.of_users.is_writer else torch.zeros_like(steps)  # they are summed over ranks
+    state.steps = (
+        steps if strategy.data_parallel_group.is_main_process else torch.zeros_like(steps)
+    )  # they are summed over ranks
     groups: dict[str, dict[str, Tensor]] = {"best": {}, "prior": {}}
     moments: dict[int, dict[int, dict[str, Tensor]]] = {number: {} for number in range(len(state.optimizers))}
     for full, tensor in tensors.items():

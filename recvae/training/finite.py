@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from recvae.data.rows import LARGEST
-from recvae.distributed.communicator import World
+from recvae.distributed.communicator import Communicator
 from recvae.errors import TrainingError
 from recvae.utils.finite import all_finite
 
@@ -25,7 +25,7 @@ def check_losses(losses: Tensor, epoch: int) -> None:
         )
 
 
-def check_weights(network: nn.Module, epoch: int, world: World) -> None:
+def check_weights(network: nn.Module, epoch: int, communicator: Communicator) -> None:
     """Refuse weights that are not finite, or too large to be squared: no loss has seen what the last step left.
 
     Raises
@@ -34,7 +34,7 @@ def check_weights(network: nn.Module, epoch: int, world: World) -> None:
         On all ranks alike: each may have rows of its own.
     """
     wrong = [name for name, weight in network.named_parameters() if not all_finite(weight, LARGEST)]
-    if world.max(torch.tensor([float(bool(wrong))])).item():
+    if communicator.all_reduce_max(torch.tensor([float(bool(wrong))])).item():
         raise TrainingError(
             f"Expected finite weights of at most {LARGEST:g} after epoch {epoch}, got others in "
             f"{wrong[0] if wrong else 'the part of another rank'}; {ADVICE}."

@@ -17,7 +17,7 @@ from recvae.nn.scratch import reused
 from recvae.nn.vae import VAE
 from recvae.training.callbacks import Callback, Epoch
 from recvae.training.finite import check_losses, check_metric, check_weights
-from recvae.training.parallel import Team
+from recvae.training.parallel import ParallelStrategy
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Plan:
         Stop after so many epochs in a row without a better one; None never stops.
     sampler : Sampler or None
         Draws what a sampled likelihood looks at; None for all items.
-    team : Team
+    strategy : ParallelStrategy
         The ranks that make each step together.
     part : str
         What is trained, as the records of its epochs say it.
@@ -76,7 +76,7 @@ class Plan:
     validate: Callable[[], float] | None = None
     patience: int | None = None
     sampler: Sampler | None = None
-    team: Team = Team()  # noqa: RUF009 (it is frozen)
+    strategy: ParallelStrategy = ParallelStrategy()  # noqa: RUF009 (it is frozen)
     part: str = "network"
 
     @property
@@ -193,7 +193,7 @@ def train(
         users = len(rows) * len(plan.passes)
         speed = users * (1 - before / state.done) / (time.perf_counter() - started)
         nll, kl, loss = (state.steps.sum(0) / users).tolist()
-        valid = None if plan.validate is None else plan.team.validated(plan.validate)
+        valid = None if plan.validate is None else plan.strategy.validate(plan.validate)
         check_metric(valid, len(state.history) + 1)
         best = None if valid is None else state.weigh(valid)
         seconds = time.perf_counter() - started
@@ -225,7 +225,7 @@ def run_epoch(state: State, rows: Rows, plan: Plan, callbacks: Sequence[Callback
         torch.autocast(device.type, torch.bfloat16, enabled=in_bfloat16(plan.precision, device)),
         plan.max_grad_norm,
         sampler=plan.sampler,
-        team=plan.team,
+        strategy=plan.strategy,
     )
     each = n_steps // len(plan.passes)
     for number, phase in enumerate(plan.passes):
@@ -235,9 +235,9 @@ def run_epoch(state: State, rows: Rows, plan: Plan, callbacks: Sequence[Callback
             batches = rows.batches_of(key_of(key), plan.batch_size, state.done - (end - each))
             watched = _watched(batches, callbacks, state, saver)
             run_steps(state, watched, betas[state.done : end], replace(how, phase=phase, key=key))
-    state.steps = plan.team.total(state.steps.cpu())  # what the host learns of the epoch, once
+    state.steps = plan.strategy.reduce_losses(state.steps.cpu())  # what the host learns of the epoch, once
     check_losses(state.steps[:, 2], epochs + 1)
-    check_weights(network, epochs + 1, plan.team.world)
+    check_weights(network, epochs + 1, plan.strategy.communicator)
     return betas[-1]
 
 
@@ -267,7 +267,7 @@ class How:
     phase: Phase = WHOLE
     key: int = 0
     sampler: Sampler | None = None
-    team: Team = Team()  # noqa: RUF009
+    strategy: ParallelStrategy = ParallelStrategy()  # noqa: RUF009
 
 
 def run_steps(state: State, batches: Iterable[Batch], betas: Sequence[float], how: How) -> None:
@@ -283,22 +283,22 @@ def run_steps(state: State, batches: Iterable[Batch], betas: Sequence[float], ho
 
 def _step(state: State, batch: Batch, beta: float, how: How) -> Tensor:
     """-> (3,), sums over this rank's users of nll, kl and loss, on the device"""
-    network, ranks = state.network, how.team.of_users
-    how.team.world.at = f"step {state.done + 1} of epoch {len(state.history) + 1}"
+    network, ranks = state.network, how.strategy.data_parallel_group
+    how.strategy.communicator.current_step = f"step {state.done + 1} of epoch {len(state.history) + 1}"
     for optimizer in state.optimizers:
         optimizer.zero_grad()
     if how.sampler is not None:
         batch = replace(batch, candidates=how.sampler.draw(batch, key_of(how.key, 0, state.done)))
-    mine, sums = ranks.share(batch), torch.zeros(3, device=state.device)
+    mine, sums = ranks.shard_batch(batch), torch.zeros(3, device=state.device)
     if len(mine):
         with how.precision:
             terms = network(mine, Noise.of(how.key, mine))
         loss = terms.loss(beta)
         loss.backward()
         sums = torch.stack([terms.nll.sum(), terms.kl.sum(), loss * len(mine)]).detach()
-    ranks.add_gradients(network.parameters(), len(mine) / len(batch))
+    ranks.all_reduce_gradients(network.parameters(), len(mine) / len(batch))
     if how.max_grad_norm is not None:
-        how.team.clip(network, how.max_grad_norm)
+        how.strategy.clip_grad_norm(network, how.max_grad_norm)
     for optimizer in state.optimizers:
         optimizer.step()
     return sums

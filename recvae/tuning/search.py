@@ -19,13 +19,22 @@ from recvae.errors import (
     MissingDependencyError,
     RecvaeError,
     TrainingError,
-    UnknownNameError,
     UnknownUsersError,
 )
 from recvae.evaluation.evaluate import evaluate
 from recvae.evaluation.metrics import parse_metric
 from recvae.models.base import Recommender
-from recvae.models.base.params import check_params, get_params, param_text, search_space
+from recvae.models.base.params import (
+    check_params,
+    file_keys,
+    flat_params,
+    get_params,
+    options,
+    param_text,
+    search_space,
+    unknown_param,
+    with_params,
+)
 from recvae.models.base.spaces import Space
 from recvae.training.callbacks import Epoch
 from recvae.tuning.study import Study, Trial, open_study
@@ -48,19 +57,21 @@ class Tuned:
     Attributes
     ----------
     model : Recommender
-        With the best settings, yet to be fitted, as in `fit_split(tuned.model, split)`.
+        A model with the best settings, not yet fitted: `fit_split(tuned.model, split)`.
     params : dict[str, Any]
-        These settings: what was searched for and what was fixed.
+        These settings, both those searched for and those fixed.
     value : float
-        The mean of `metric` over validation users in the best trial. It flatters, being the best of many on the same
-        users: how good the model is, the test says.
+        The mean of `metric` over validation users in the best trial. As the best of many on the same users it is too
+        high: the test says how good the model is.
+    metric : str
+        What was maximised.
     trials : list[Trial]
-        All of them, in order; `pandas.DataFrame(tuned.trials)` is a table.
+        All trials, in order; `pandas.DataFrame(tuned.trials)` is a table.
     importance : dict[str, float]
-        Shares of the hyper-parameters in what sets the best trials apart (PED-ANOVA, Watanabe et al. 2023); empty with
-        fewer than 10 complete trials.
+        Share of each hyper-parameter in what distinguishes the best trials (PED-ANOVA, Watanabe et al. 2023); empty
+        with fewer than 10 complete trials.
     seconds : float
-        Of all trials, in earlier runs too.
+        Time of all trials, those of earlier runs included.
     """
 
     model: Recommender
@@ -74,12 +85,11 @@ class Tuned:
 
 @dataclass(frozen=True)
 class Task:
-    """What is the same for all trials: the settings, of which those that are searched for are where it begins."""
+    """What is the same for all trials. The first trial is `model` as it is; the others differ in what `space` has."""
 
-    model: type[Recommender]
+    model: Recommender
     split: Split
     metric: str
-    settings: dict[str, Any]
     fixed: dict[str, Any]
     space: dict[str, Space]
 
@@ -98,47 +108,57 @@ def tune(
     show_progress: bool = True,
     log: Callable[[str], None] = lambda line: None,
 ) -> Tuned:
-    """Search for the hyper-parameters of a class of models that serve the users of `split.valid` best.
+    """Search for the hyper-parameters of a model class that are best for the users of `split.valid`.
 
-    The first trial has the defaults. The others come from the tree-structured Parzen estimator (Bergstra et al. 2011),
-    within the spaces that `hyper(..., search=...)` declares. Each is a fit on `split.train`; `split.test` and
-    `split.refit` are not looked at. Where a model validates after each epoch, a trial ends early once its best epoch so
-    far is worse than the median of complete trials at that epoch; not before five trials and ten epochs. A trial that
-    fails is noted, and the search goes on.
+    The first trial has the defaults. The others are proposed by the tree-structured Parzen estimator (Bergstra et al.
+    2011), within the spaces that `hyper(..., search=...)` declares. Each trial is a fit on `split.train`; `split.test`
+    and `split.refit` are not looked at. If a model validates after each epoch, a trial is stopped early once its best
+    epoch so far is worse than the median of complete trials at that epoch, but not before five trials and ten epochs. A
+    trial that fails is recorded, and the search continues.
 
     Parameters
     ----------
+    model : type[Recommender]
+        The class, such as `recvae.MultVAE`.
+    split : Split
+        Its training and validation users are used.
     trials : int
-        How many in all, with those that `study` has.
+        How many trials in all, including those that `study` already has.
     metric : str
-        Such as "recall@20"; early ends go by NDCG@100, as the choice of an epoch in `fit` does.
+        What to maximise, such as "recall@20". Early stops go by NDCG@100, as the choice of an epoch in `fit` does.
     fixed : Mapping[str, Any] or None
         Hyper-parameters that all trials share, such as {"epochs": 20}.
     study : str or Path or None
-        SQLite file that keeps the trials. With it a search that was stopped or killed goes on, and comes to the same
-        trials as one that was not; a trial that was under way begins anew. For one process at a time.
+        SQLite file that keeps the trials. A search that was stopped or killed resumes from it, and finds the same
+        trials as one that was not stopped; a trial that was running starts again. For one process at a time.
     name : str or None
-        Of the study within the file; by default that of the model.
+        Name of the study within the file; by default that of the model.
     seed : int
-        Of the proposals, and `random_state` of every trial unless that is fixed.
+        Seed of the proposals, and `random_state` of every trial unless that is fixed.
     timeout : float or None
-        Begin no trial but the first after so many seconds.
+        Start no further trial, except the first, after this many seconds.
+    show_progress : bool
+        Show a progress bar.
     log : Callable[[str], None]
-        Receives a line after each trial.
+        Called with one line after each trial.
+
+    Returns
+    -------
+    Tuned
+        The best settings, and all trials.
 
     Raises
     ------
     MissingDependencyError
-        Without Optuna.
-    UnknownNameError
-    InvalidParameterError, InvalidTypeError
-        For what cannot be searched for.
+        If Optuna is not installed.
+    UnknownNameError, InvalidParameterError, InvalidTypeError
+        If something cannot be searched for.
     InvalidDataError
-        For a study of another model, metric, data, space or fixed value, or a damaged one.
+        If the study is damaged, or is of another model, metric, data set, space or fixed value.
     UnknownUsersError
-        Where the model cannot score the validation users.
+        If the model cannot score the validation users.
     TrainingError
-        Where no trial came to an end.
+        If no trial was completed.
     """
     check_integer("trials", trials, 1)
     check_integer("seed", seed, 0, 2**32 - 1)
@@ -146,7 +166,7 @@ def tune(
     if timeout is not None and not timeout > 0:
         raise InvalidParameterError(f"Expected timeout to be a number of seconds above 0, got {timeout!r}.")
     task = _task(model, split, metric, dict(fixed or {}), seed)
-    with open_study(study, name or model.__name__, _asked(task), task.space, seed) as opened:
+    with open_study(study, name or model.__name__, _asked(task), task.space, file_keys(model), seed) as opened:
         _search(opened, task, trials, timeout, show_progress, log)
         return _tuned(opened, task)
 
@@ -154,27 +174,27 @@ def tune(
 def _task(model: type[Recommender], split: Split, metric: str, fixed: dict[str, Any], seed: int) -> Task:
     if not (isinstance(model, type) and issubclass(model, Recommender)):
         raise InvalidTypeError(f"Expected a class of models such as MultVAE, got {model!r}.")
-    settings = get_params(model())
     for param in fixed:
-        if param not in settings:
-            raise UnknownNameError.among(f"hyper-parameter of {model.__name__}", param, settings)
+        if param not in get_params(model(), deep=True):
+            raise unknown_param(param, model)
     space = {param: where for param, where in search_space(model).items() if param not in fixed}
     if not space:
         raise InvalidParameterError(
             f"Expected a hyper-parameter to search for, got {model.__name__}, where none has a space or all are fixed."
         )
-    seeded = {"random_state": seed} if "random_state" in settings else {}
-    settings |= seeded | fixed
-    check_params(model(**settings))  # once, where it would else fail in each trial
-    return Task(model, split, metric, settings, fixed, space)
+    seeded = {"random_state": seed} if "random_state" in options(model) else {}
+    first = with_params(model(), seeded | fixed)
+    check_params(first)  # here, or every trial would fail with the same error
+    return Task(first, split, metric, fixed, space)
 
 
 def _asked(task: Task) -> dict[str, str]:
-    """The search in words, by which its study is known again."""
-    same = get_params(task.model(**task.settings), run_options=False)
-    shared = {param: f"fixed at {param_text(value)}" for param, value in same.items()}
-    spaces = {param: f"searched in {where}" for param, where in task.space.items()}
-    return {"model": task.model.__name__, "metric": task.metric, "data": _fingerprint(task.split)} | shared | spaces
+    """The search in words, by which its study is recognised when it is resumed; by the keys of files."""
+    keys, same = file_keys(task.model), flat_params(task.model, run_options=False)
+    shared = {key: f"fixed at {param_text(value)}" for key, value in same.items()}
+    spaces = {keys[param]: f"searched in {where}" for param, where in task.space.items()}
+    about = {"model": type(task.model).__name__, "metric": task.metric, "data": _fingerprint(task.split)}
+    return about | shared | spaces
 
 
 def _fingerprint(split: Split) -> str:
@@ -192,7 +212,7 @@ def _search(
     """Trials until there are so many, or no time is left."""
     started, done = time.monotonic(), study.trials()
     with bar(show_progress) as progress:
-        shown = progress.add_task(f"tuning {task.model.__name__}", total=trials, completed=len(done), note="")
+        shown = progress.add_task(f"tuning {type(task.model).__name__}", total=trials, completed=len(done), note="")
         while len(done) < trials and (not done or timeout is None or time.monotonic() - started < timeout):
             _try(study, task)
             done = study.trials()
@@ -203,8 +223,9 @@ def _search(
 
 def _try(study: Study, task: Task) -> None:
     """One trial, from its proposal to its end."""
-    trial, params = study.ask({param: task.settings[param] for param in task.space})
-    model = task.model(**task.settings | params)
+    defaults = get_params(task.model, deep=True)
+    trial, params = study.ask({param: defaults[param] for param in task.space})
+    model = with_params(task.model, params)
 
     def watch(epoch: Epoch) -> None:
         if epoch.valid is None or epoch.part != "network":
@@ -244,7 +265,7 @@ def _tuned(study: Study, task: Task) -> Tuned:
         )
     value, best = max(complete, key=lambda pair: pair[0])
     return Tuned(
-        task.model(**task.settings | best.params),
+        with_params(task.model, best.params),
         best.params | task.fixed,
         value,
         task.metric,

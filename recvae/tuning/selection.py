@@ -13,7 +13,7 @@ import numpy as np
 from recvae.data.splits import Split
 from recvae.evaluation.evaluate import evaluate
 from recvae.models.base import Callbacks, FitCallback, Recommender
-from recvae.models.base.params import get_params
+from recvae.models.base.params import get_params, options, with_params
 from recvae.training.checkpoint import Checkpoint, as_checkpoint
 from recvae.utils.paths import output_path
 from recvae.utils.progress import track
@@ -36,8 +36,7 @@ def choose(
         return Choice(get_params(candidates[0]), 1, 0.0)
     scores, started = [], time.perf_counter()
     for candidate in track(candidates, f"choosing among {len(candidates)} settings", show_progress):
-        settings = get_params(candidate)
-        trial = type(candidate)(**settings | ({"random_state": 0} if "random_state" in settings else {}))
+        trial = with_params(candidate, {"random_state": 0} if "random_state" in options(candidate) else {})
         trial.fit(split.train, show_progress=False, valid=split.valid)
         scores.append(evaluate(trial, split.valid, [metric])[metric].mean)
     best = candidates[int(np.argmax(scores))]
@@ -53,17 +52,34 @@ def fit_split(
     callbacks: Callbacks = (),
     checkpoint: Checkpoint | str | Path | None = None,
 ) -> Recommender:
-    """The model to be tested on `split.test`.
+    """Fit the model that is to be tested on `split.test`.
 
-    Where validation users are others than training users, it is `model` itself, fitted on `split.train` with
-    `split.valid`. Where they are the same, that fit only finds what validation chooses (the epoch to stop after); a new
-    model is then fitted on all of `split.refit`. `callbacks` hear of both fits, and `checkpoint` keeps both, the first
-    in a folder `choice` in its own.
+    If validation users are other users than the training users, it is `model` itself, fitted on `split.train` with
+    `split.valid`. If they are the same, that fit only finds what validation chooses (the epoch to stop after), and a
+    new model is then fitted on all of `split.refit`.
+
+    Parameters
+    ----------
+    model : Recommender
+        With its hyper-parameters.
+    split : Split
+        Its test users are not looked at.
+    show_progress, callback : bool, FitCallback or None
+        As in `fit`.
+    callbacks : sequence
+        As in `fit`; they are called in both fits.
+    checkpoint : Checkpoint or str or Path or None
+        As in `fit`; it holds both fits, the first one in its folder `choice`.
+
+    Returns
+    -------
+    Recommender
+        A fitted model.
 
     Raises
     ------
     RecvaeError
-        What `fit` raises.
+        As `fit`.
     """
     kept = as_checkpoint(checkpoint)
     more: dict[str, Any] = {"callbacks": callbacks, "checkpoint": kept}

@@ -58,9 +58,13 @@ class Study:
     All methods raise InvalidDataError where the file of the study holds what no search has written.
     """
 
-    def __init__(self, study: Any, path: str | Path | None, space: Mapping[str, Space], seed: int):
+    def __init__(
+        self, study: Any, path: str | Path | None, space: Mapping[str, Space], keys: Mapping[str, str], seed: int
+    ):
         self._study, self._path, self._space, self._seed = study, path, space, seed
-        self._distributions = {name: _distribution(each) for name, each in space.items()}
+        self._keys = {name: keys[name] for name in space}  # name of a hyper-parameter -> its name in the study
+        self._names = {key: name for name, key in self._keys.items()}
+        self._distributions = {keys[name]: _distribution(where) for name, where in space.items()}
 
     def ask(self, defaults: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
         """The next trial, the first with the defaults. -> Optuna's trial, its hyper-parameters"""
@@ -70,7 +74,7 @@ class Study:
             states = [trial.state for trial in self._study.get_trials(deepcopy=False)]
             n_done = len(self.trials())
             if n_done == 0 and optuna.trial.TrialState.WAITING not in states:
-                told = {name: _told(self._space[name], value) for name, value in defaults.items()}
+                told = {self._keys[name]: _told(self._space[name], value) for name, value in defaults.items()}
                 self._study.enqueue_trial(told)
             # a seed for each trial, not one for all: a study that was stopped goes on as if it had not been
             seed = int(np.random.SeedSequence([self._seed, n_done]).generate_state(1)[0])
@@ -105,7 +109,8 @@ class Study:
         if len(values) < ENOUGH_TRIALS or len(set(values)) == 1:
             return {}
         with _read_from(self._path):
-            return dict(optuna.importance.get_param_importances(self._study))
+            shares = optuna.importance.get_param_importances(self._study)
+        return {self._names[key]: share for key, share in shares.items()}
 
     def _trial(self, number: int, trial: Any, state: str) -> Trial:
         """A trial that ended, each part of it checked: SQLite keeps text in a column of numbers. Raises ValueError."""
@@ -124,16 +129,22 @@ class Study:
         """The hyper-parameters of a trial of Optuna's. Raises ValueError where they are not of the space."""
         if trial.distributions != self._distributions:
             raise ValueError(f"trial {shown(trial.number)} has hyper-parameters of another search")
-        for name, told in trial.params.items():
+        params = {self._names[key]: told for key, told in trial.params.items()}
+        for name, told in params.items():
             space = self._space[name]
             if isinstance(space, Range) and not (_is_number(told) and space.low <= told <= space.high):
                 raise ValueError(f"trial {shown(trial.number)} has {name}={shown(told)}")
-        return {name: _value(self._space[name], told) for name, told in trial.params.items()}
+        return {name: _value(self._space[name], told) for name, told in params.items()}
 
 
 @contextmanager
 def open_study(
-    path: str | Path | None, name: str, asked: Mapping[str, str], space: Mapping[str, Space], seed: int
+    path: str | Path | None,
+    name: str,
+    asked: Mapping[str, str],
+    space: Mapping[str, Space],
+    keys: Mapping[str, str],
+    seed: int,
 ) -> Iterator[Study]:
     """A study in memory, or that of this name in an SQLite file, new or gone on with.
 
@@ -141,6 +152,8 @@ def open_study(
     ----------
     asked : Mapping[str, str]
         What the search is, by which a study is known again.
+    keys : Mapping[str, str]
+        The name in the study of each hyper-parameter.
 
     Raises
     ------
@@ -164,7 +177,7 @@ def open_study(
                 pruner=optuna.pruners.MedianPruner(n_startup_trials=FULL_TRIALS, n_warmup_steps=FREE_EPOCHS),
             )
             _check_same(study, path, asked)
-        yield Study(study, path, space, seed)
+        yield Study(study, path, space, keys, seed)
     finally:
         optuna.logging.set_verbosity(verbosity)
         if path is not None and storage is not None:

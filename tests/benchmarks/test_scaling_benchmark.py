@@ -17,7 +17,7 @@ from benchmarks.scale.scaling.costs import ADAM, Counts, Machine, Shape, distinc
 from benchmarks.scale.scaling.simulation import GB, GPU_BYTES, MODES, simulated, widest
 from benchmarks.scale.scaling.tables import check_table, laws_table, model_table, rates_table
 from recvae import MultVAE
-from recvae.distributed.communicator import ALONE
+from recvae.distributed.communicator import SINGLE_PROCESS
 
 TINY = Shape(users=8, items=20, length=3, batch=4, hidden=2, latent=1, skew=0)  # 12 events, of which 6 are kept
 SAID = ("model_seconds", "model_own_seconds", "model_mib")
@@ -146,7 +146,7 @@ def test_a_quick_run_from_end_to_end(monkeypatch):
     monkeypatch.setattr(scaling, "POINTS", some)
     apart = scaling.measured
     monkeypatch.setattr(
-        scaling, "measured", lambda group: run(group, ALONE) if group[0]["ranks"] == 1 else apart(group)
+        scaling, "measured", lambda group: run(group, SINGLE_PROCESS) if group[0]["ranks"] == 1 else apart(group)
     )
     saved = []
     results = run_scaling(True, lambda found: saved.append(len(found["points"])))

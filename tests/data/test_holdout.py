@@ -30,6 +30,7 @@ from recvae.data.shards import Shards, write_shards
 from recvae.datasets.sample import make_sample
 from recvae.errors import InvalidDataError, InvalidParameterError, InvalidTypeError
 from recvae.evaluation.breakdown import break_down, make_groups
+from recvae.models.base.params import with_params
 from recvae.models.baselines import BPR, ItemKNN
 from recvae.tuning.selection import choose
 
@@ -64,7 +65,7 @@ def bare(holdout, change=lambda rows: rows):
 
 
 def fitted(model, split, valid):
-    return type(model)(**model.get_params()).fit(split.train, show_progress=False, valid=valid)
+    return with_params(model, {}).fit(split.train, show_progress=False, valid=valid)
 
 
 def scores(model, split):
@@ -132,7 +133,7 @@ def test_fits_validate_on_two_matrices_in_any_order(split, validated, model):
 @pytest.mark.parametrize("change", [sparse.csr_array, untidy], ids=["arrays", "untidy"])
 def test_the_other_verbs_take_two_matrices_in_any_order(split, validated, change):
     own = Split(split.train, bare(split.valid, change), bare(split.test, change))
-    model = fit_split(type(MODELS[0])(**MODELS[0].get_params()), own, show_progress=False)
+    model = fit_split(with_params(MODELS[0], {}), own, show_progress=False)
     assert (scores(model, split) == scores(validated(MODELS[0]), split)).all()
     tried = [ItemKNN(K=5), ItemKNN(K=50)]
     assert choose(tried, own, show_progress=False).params == choose(tried, split, show_progress=False).params
@@ -360,7 +361,7 @@ def test_every_split_knows_its_items(tmp_path):
 
 @pytest.mark.parametrize("model", [*MODELS, MultDAE(**SMALL)], ids=lambda model: type(model).__name__)
 def test_patience_needs_validation_users(split, model):
-    patient = type(model)(**model.get_params() | {"patience": 2})
+    patient = with_params(model, {"patience": 2})
     for use in (lambda: patient.fit(split.train), lambda: patient.plan(split.train)):
         with pytest.raises(
             InvalidParameterError, match="Expected validation users for patience=2, got none; give fit's"

@@ -34,8 +34,8 @@ def _rank(rank, size, port, function, folder, options):
     os.environ.update(environment(rank, size, port))
     torch.set_num_threads(1)
     try:
-        with joined("cpu", timeout_s=options.pop("timeout_s", 60)) as world:
-            found = function(world, **options)
+        with joined("cpu", timeout_s=options.pop("timeout_s", 60)) as communicator:
+            found = function(communicator, **options)
         torch.save(found, folder / f"{rank}.pt")
     except BaseException as error:
         (folder / f"{rank}.error").write_text(f"{type(error).__name__}: {error}")

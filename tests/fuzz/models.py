@@ -17,6 +17,7 @@ from torch import Tensor
 
 import recvae.models.baselines
 from recvae.models.base import model_file as saving
+from recvae.models.base.params import flat_params
 from tests.fuzz import scorers
 from tests.fuzz.changes import NUMBERS, TEXTS, change_bytes, change_tree, json_text, nasty
 from tests.fuzz.judging import Kind, Mutant, Random, WrongError, check_lists
@@ -430,7 +431,7 @@ class Models(Kind):
         else:
             raise WrongError(f"another number of items loads; {n_items} of {about['class']}")
         rows, users = sparse.csr_matrix(dense), np.arange(5) % max(1, len(tensors.get("user_factors", range(5))))
-        about = about | {"parameters": model.get_params() | about["parameters"]}  # with the defaults of what is missing
+        about = about | {"parameters": flat_params(model) | about["parameters"]}  # with the defaults of what is missing
         try:
             expected, margin = scorers.scores(about, tensors, dense.astype(np.float64), users)
         except (LookupError, ValueError, TypeError) as error:

@@ -1,6 +1,5 @@
 """Every hyper-parameter of every model does something, and no run option does. A new model is walked by itself."""
 
-import dataclasses
 import inspect
 
 import numpy as np
@@ -11,7 +10,7 @@ from recvae import Interactions, Recommender, per_user_split
 from recvae.datasets.sample import make_sample
 from recvae.errors import InvalidParameterError
 from recvae.models.autoencoder.planned import Planned
-from recvae.models.base.params import get_params, search_space
+from recvae.models.base.params import get_params, options, search_space, with_params
 from recvae.models.base.spaces import Range
 
 MODELS = {
@@ -53,17 +52,17 @@ REFUSED = {("HVamp", "tables"): "Expected both ends of the network of one width"
 
 def walk(run_option):
     return [
-        pytest.param(name, field.name, id=f"{name}-{field.name}")
+        pytest.param(name, param, id=f"{name}-{param}")
         for name, cls in MODELS.items()
-        for field in dataclasses.fields(cls)
-        if field.metadata.get("run_option") is run_option
+        for param, option in options(cls).items()
+        if option.run_option is run_option
     ]
 
 
 def other_value(cls, param, value):
     """A value of a hyper-parameter that is not `value`."""
     space = search_space(cls).get(param, [])
-    choices = next(field.metadata["choices"] for field in dataclasses.fields(cls) if field.name == param)
+    choices = options(cls)[param].choices
     values = [space.low, space.high] if isinstance(space, Range) else [*space, *(choices or [])]
     values = [OTHER[param]] if param in OTHER else [known for known in values if known != value]
     assert values, f"give {param} of {cls.__name__} a search space, or another value in OTHER"
@@ -88,7 +87,7 @@ def scores(counts):
     def fitted_scores(cls, settings, validated):
         key = (cls, tuple(sorted(settings.items())), validated)
         if key not in known:
-            model = cls(**settings).fit(counts.train, valid=counts.valid if validated else None)
+            model = with_params(cls(), settings).fit(counts.train, valid=counts.valid if validated else None)
             users, n_items = np.arange(counts.train.n_users), counts.train.n_items
             ids, found = model.recommend(users, counts.train.matrix, N=n_items, filter_already_liked_items=False)
             known[key] = np.full(found.shape, -np.inf)
@@ -101,7 +100,8 @@ def scores(counts):
 
 def settings_of(cls, param):
     given = SMALL | CONTEXT.get(param, {})
-    return {name: given.get(name, default) for name, default in get_params(cls()).items()}
+    defaults = get_params(cls(), deep=True)
+    return {name: given.get(name, defaults[name]) for name in options(cls)}
 
 
 @pytest.mark.parametrize(("name", "param"), walk(run_option=False))
@@ -136,7 +136,7 @@ def test_the_textbook_and_the_exact_likelihood_differ_by_rounding(name, scores):
 
 
 # how far scores may be moved, and to what each option is set; one process alone has nobody to share with
-ROUNDING = {"device": ("auto", 0.0), "precision": ("bfloat16", 0.02), "ranks_share": ("items", 0.0)}
+ROUNDING = {"device": ("auto", 0.0), "precision": ("bfloat16", 0.02), "parallel": ("tensor", 0.0)}
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU draws other numbers")

@@ -401,7 +401,7 @@ def test_without_noise_a_place_is_the_mean_and_with_it_the_posterior_s(small, sp
 
 
 def test_a_network_without_a_prior_says_so():
-    network = nn.VAE(nn.CodeEncoder(9, (), 3, 0.5), nn.Decoder(3, (), 9), nn.multinomial_nll, None)
+    network = nn.VAE(nn.CodeEncoder(9, (), 3, 0.5), nn.Decoder(3, (), 9), nn.nll, None)
     with pytest.raises(NotSupportedError, match="network with a prior"):
         network.hidden_from_prior(2, np.random.default_rng(0))
 

@@ -16,7 +16,7 @@ from recvae.data.splits import Holdout
 from recvae.errors import InvalidDataError, InvalidParameterError, InvalidTypeError, NotEnoughMemoryError
 from recvae.models.autoencoder import forecast
 from recvae.models.autoencoder.footprint import Sizes, count
-from recvae.models.base.params import get_params
+from recvae.models.base.params import with_params
 from recvae.models.edlae import EDLAE
 
 ROWS = sparse.random(300, 80, 0.1, format="csr", random_state=0, dtype=np.float32)
@@ -31,8 +31,8 @@ MODELS = {
 }
 
 
-def with_params(model, **changes):
-    return type(model)(**get_params(model) | {"epochs": 1, "random_state": 0} | changes)
+def changed(model, **changes):
+    return with_params(model, {"epochs": 1, "random_state": 0} | changes)
 
 
 def n_bytes(tensors):
@@ -51,7 +51,7 @@ def room(monkeypatch):
 def test_weights_and_optimizer_are_counted_to_the_byte(name, impl, tables):
     if (name, tables) == ("HVamp", "tied"):
         pytest.skip("its first layer has gates")
-    model, counted = with_params(MODELS[name], impl=impl, tables=tables, candidates=20), []
+    model, counted = changed(MODELS[name], impl=impl, tables=tables, candidates=20), []
     held = states_of(model)
 
     def count(_):
@@ -77,7 +77,7 @@ def moments(state):
 
 def test_what_training_alone_needs_is_let_go():
     """Before the output layer is laid out for scoring, which takes its size once more."""
-    model = with_params(MODELS["MultVAE"])
+    model = changed(MODELS["MultVAE"])
     held = states_of(model)
     model.fit(ROWS, valid=held_out())
     assert not moments(held[0])
@@ -131,7 +131,7 @@ def test_ranks_that_share_out_users_have_the_touched_rows_of_all():
     sizes = Sizes(users=1000, items=10_000, events=10_000, batch=100, on_disk=False, validated=False)
 
     def gradients(ranks):
-        shared = replace(sizes, of_users=ranks)
+        shared = replace(sizes, data_ranks=ranks)
         return count(network, "sampled", shared, 50, "float32", torch.device("cpu")).gradients
 
     own, of_all = 1000 // 4 + 50, 1000 + 50  # rows of a table: of a rank's events and the candidates
@@ -187,7 +187,7 @@ def test_many_items_are_sampled(monkeypatch, room):
     monkeypatch.setattr(forecast, "WIDE", 80)
     assert model.plan(ROWS, calibrate=False).impl == "exact"
     wide = MultVAE(candidates=500)
-    exact, sampled = (with_params(wide, impl=impl).plan(WIDE_ROWS, calibrate=False) for impl in ("exact", "sampled"))
+    exact, sampled = (changed(wide, impl=impl).plan(WIDE_ROWS, calibrate=False) for impl in ("exact", "sampled"))
     monkeypatch.setattr(forecast, "WIDE", 10**6)
     room((exact.memory.peak + sampled.memory.peak) / 2)
     found = wide.plan(WIDE_ROWS, calibrate=False)
@@ -233,7 +233,7 @@ def test_a_hybrid_is_refused_before_its_path_is_solved(room, monkeypatch):
     small = HybridVAE(latent_dim=2, hidden_dim=2, depth=1)
     assert small.plan(WIDE_ROWS).memory.path == pytest.approx(8 * 50_000 * 200 * 3, rel=0.3)  # the sparse form
     assert not any("shards" in change for change, _ in small.plan(WIDE_ROWS).remedies)
-    dense = with_params(small, form="dense", l2=10.0).plan(WIDE_ROWS)
+    dense = changed(small, form="dense", l2=10.0).plan(WIDE_ROWS)
     assert dense.memory.path == 4 * 50_000**2
     assert "linear path 9.3 GiB" in str(dense)
 
@@ -266,14 +266,14 @@ def changed_by(text):
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.7, 0.95])
 def test_a_remedy_leads_to_the_number_it_states(model, share, room):
     room(10**15)
-    model, whole = with_params(model), model.plan(WIDE_ROWS, calibrate=False).memory.peak
+    model, whole = changed(model), model.plan(WIDE_ROWS, calibrate=False).memory.peak
     room(share * whole)
     found = model.plan(WIDE_ROWS, calibrate=False)
     if found.fits:  # by sampling
         return
     assert found.remedies
     for text, peak in found.remedies:
-        other = with_params(model, **changed_by(text))
+        other = changed(model, **changed_by(text))
         rows = WIDE_ROWS if "shards" not in text else None
         assert (peak if rows is None else other.plan(rows, calibrate=False).memory.peak) == peak
         assert peak < found.memory.peak

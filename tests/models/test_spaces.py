@@ -2,7 +2,16 @@ import pytest
 
 from recvae import MultVAE, Recommender
 from recvae.errors import InvalidParameterError
-from recvae.models.base.params import check_params, get_params, hyper, param_text, parameters, parse_param, search_space
+from recvae.models.base.params import (
+    check_params,
+    get_params,
+    hyper,
+    param_text,
+    parameters,
+    parse_param,
+    search_space,
+    with_params,
+)
 from recvae.models.base.spaces import Range, log, uniform, whole
 
 KNOWN = {name: cls for name, cls in Recommender.registry.items() if cls.__module__.startswith("recvae.")}
@@ -16,7 +25,7 @@ def test_all_of_a_space_can_be_fitted_with(name, checkerboard):
         pytest.skip("a base")
     for param, space in search_space(cls).items():
         for value in [space.low, space.high] if isinstance(space, Range) else space:
-            model = cls(**{param: value})
+            model = with_params(cls(), {param: value})
             check_params(model)
             assert parse_param(model, param, param_text(value)) == value
 

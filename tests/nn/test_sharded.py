@@ -8,13 +8,13 @@ from scipy import sparse
 
 from recvae import nn
 from recvae.data.batches import Candidates, DeviceRows
-from recvae.distributed.communicator import ALONE, World
+from recvae.distributed.communicator import SINGLE_PROCESS, Communicator
 from recvae.errors import InvalidParameterError
 from recvae.nn.clipping import clip_grad_norm_
 from recvae.nn.layers import initialize
 from recvae.nn.noise import Noise
 from recvae.nn.scratch import reused
-from recvae.nn.sharded import initialize_slices, shard, slices, whole_state_dict
+from recvae.nn.sharded import full_state_dict, initialize_sharded, shard, sharded_parameters
 from recvae.nn.slices import ItemSlice
 from tests.distributed.ranks import run_ranks
 
@@ -65,8 +65,8 @@ def rows():
 
 
 def network(make, likelihood="multinomial", dtype=torch.float64, **options):
-    options = {"block_bytes": 3 * 8 * 7, "precision": "float32"} | options  # some blocks of a few users
-    made = make(partial(nn.LIKELIHOODS[likelihood], **options))
+    options = {"chunk_bytes": 3 * 8 * 7, "precision": "float32"} | options  # some chunks of a few users
+    made = make(partial(nn.nll, family=likelihood, options=nn.Options(**options)))
     initialize(made, seed=1)
     with torch.no_grad():
         made.decoder.weight.mul_(8)
@@ -91,7 +91,7 @@ def step(net, weigh=None):
 
 def off(found, expected):
     """The largest difference between two steps, relative to the largest number; `found` has slices."""
-    cut = slices(found[2])
+    cut = sharded_parameters(found[2])
     value = (found[0] - expected[0]).abs().max() / expected[0].abs().max()
     gradients = []
     for name, grad in found[1].items():
@@ -103,64 +103,66 @@ def off(found, expected):
     return float(max(value, *gradients))
 
 
-def compared(world, make, weigh=None, **options):
+def compared(communicator, make, weigh=None, **options):
     whole = network(make, **options)
     expected = step(whole, weigh)
-    cut = shard(network(make, **options), world)
+    cut = shard(network(make, **options), communicator)
     return off((*step(cut, weigh), cut), expected)
 
 
-def scored(world, make):
-    whole, cut = network(make).eval(), shard(network(make), world).eval()
+def scored(communicator, make):
+    whole, cut = network(make).eval(), shard(network(make), communicator).eval()
     with torch.no_grad():
         return float((cut.scores(rows().all()) - whole.scores(rows().all())).abs().max())
 
 
-def clipped(world):
-    whole, cut = network(gaussian), shard(network(gaussian), world)
+def clipped(communicator):
+    whole, cut = network(gaussian), shard(network(gaussian), communicator)
     expected, found = step(whole), step(cut)
     norms = (
         clip_grad_norm_(whole.parameters(), 0.1),
-        clip_grad_norm_(cut.parameters(), 0.1, [cut.get_parameter(name) for name in slices(cut)], world),
+        clip_grad_norm_(
+            cut.parameters(), 0.1, [cut.get_parameter(name) for name in sharded_parameters(cut)], communicator
+        ),
     )
     assert norms[0] > 0.1
     return float((norms[0] - norms[1]).abs()), off((*found, cut), expected)
 
 
-def rounded(world):
+def rounded(communicator):
     """Of bfloat16 on slices against float32: relative error of the values, and of the weight's gradient."""
     whole, cut = network(gaussian, dtype=torch.float32), None
-    cut = shard(network(gaussian, dtype=torch.float32, precision="bfloat16"), world)
+    cut = shard(network(gaussian, dtype=torch.float32, precision="bfloat16"), communicator)
     with reused() as memory:
         memory.begin_step()
         (value, gradients), (found, own) = step(whole), step(cut)
-    here = slices(cut)["decoder.weight"]
+    here = sharded_parameters(cut)["decoder.weight"]
     weight = gradients["decoder.weight"][here.start : here.stop]
     return [float((a - b).norm() / b.norm()) for a, b in ((found, value), (own["decoder.weight"], weight))]
 
 
-def began(world):
+def began(communicator):
     """Slices begun by themselves from the meta device are those of the whole."""
     with torch.device("meta"):
-        cut = gaussian(nn.multinomial_nll)
-    cut = shard(cut, world).to_empty(device="cpu")
-    initialize_slices(cut, 1)
-    return whole_state_dict(cut)
+        cut = gaussian(nn.nll)
+    cut = shard(cut, communicator).to_empty(device="cpu")
+    initialize_sharded(cut, 1)
+    return full_state_dict(cut)
 
 
-def kept(world, make):
-    whole, cut = network(make), shard(network(make), world)
-    gathered = whole_state_dict(cut)
+def kept(communicator, make):
+    whole, cut = network(make), shard(network(make), communicator)
+    gathered = full_state_dict(cut)
     assert gathered.keys() == whole.state_dict().keys()
     return all(torch.equal(gathered[name], each) for name, each in whole.state_dict().items())
 
 
-def refused(world):
+def refused(communicator):
     sentences = []
     batch = rows().all()
     candidates = Candidates(torch.arange(3), torch.ones(3))
-    cut = shard(network(gaussian), world)
-    for options in ({"impl": "dense"}, {"impl": "sampled"}, {}):
+    cut = shard(network(gaussian), communicator)
+    for options in ({"impl": "reference"}, {"impl": "sampled"}, {}):
         each = batch if options else copy.copy(batch)
         if not options:
             object.__setattr__(each, "candidates", candidates)
@@ -169,25 +171,32 @@ def refused(world):
         except InvalidParameterError as error:
             sentences.append(str(error))
     try:
-        ItemSlice(world, world.size - 1)
+        ItemSlice(communicator, communicator.size - 1)
     except InvalidParameterError as error:
         sentences.append(str(error))
     return sentences
 
 
-def everything(world):
+def everything(communicator):
     found = {}
     weigh = torch.arange(1.0, 9).double()  # each user another
-    for make in NETWORKS if world.size == 2 else (gaussian, tied):  # four take their time
-        found[make.__name__] = compared(world, make)
-        found[f"{make.__name__} weighed"] = compared(world, make, weigh)
-        found[f"{make.__name__} scored"] = scored(world, make)
-        found[f"{make.__name__} kept"] = 0.0 if kept(world, make) else 1.0
-    for likelihood in nn.LIKELIHOODS:
-        found[f"{likelihood} of one block"] = compared(world, gaussian, likelihood=likelihood, block_bytes=1 << 20)
-        found[likelihood] = compared(world, gaussian, likelihood=likelihood)
-    found["norm"], found["clipped"] = clipped(world)
-    return {"exact": found, "rounded": rounded(world), "refused": refused(world), "began": began(world)}
+    for make in NETWORKS if communicator.size == 2 else (gaussian, tied):  # four take their time
+        found[make.__name__] = compared(communicator, make)
+        found[f"{make.__name__} weighed"] = compared(communicator, make, weigh)
+        found[f"{make.__name__} scored"] = scored(communicator, make)
+        found[f"{make.__name__} kept"] = 0.0 if kept(communicator, make) else 1.0
+    for likelihood in nn.FAMILIES:
+        found[f"{likelihood} of one chunk"] = compared(
+            communicator, gaussian, likelihood=likelihood, chunk_bytes=1 << 20
+        )
+        found[likelihood] = compared(communicator, gaussian, likelihood=likelihood)
+    found["norm"], found["clipped"] = clipped(communicator)
+    return {
+        "exact": found,
+        "rounded": rounded(communicator),
+        "refused": refused(communicator),
+        "began": began(communicator),
+    }
 
 
 @pytest.fixture(scope="module", params=SIZES)
@@ -209,17 +218,17 @@ def test_slices_can_be_computed_in_bfloat16(ranks):
 
 
 def test_slices_begin_as_those_of_the_whole(ranks):
-    whole = gaussian(nn.multinomial_nll)
+    whole = gaussian(nn.nll)
     initialize(whole, seed=1)
     assert all(torch.equal(ranks[0]["began"][name], each) for name, each in whole.state_dict().items())
 
 
 def test_what_slices_cannot_do_is_said(ranks):
     size = len(ranks)
-    expected = 'Expected impl="exact" where ranks have slices of the items, got impl='
+    expected = 'Expected impl="chunked" where ranks have slices of the items, got impl='
     for found in ranks:
-        dense, sampled, auto, few = found["refused"]
-        assert dense.startswith(f"{expected}'dense';")
+        reference, sampled, auto, few = found["refused"]
+        assert reference.startswith(f"{expected}'reference';")
         assert sampled.startswith(f"{expected}'sampled';")
         assert auto.startswith(f"{expected}'auto' and a batch with candidates;")
         assert few == f"Expected an item for each rank at least, got {size - 1} items on {size} ranks; start fewer."
@@ -227,15 +236,15 @@ def test_what_slices_cannot_do_is_said(ranks):
 
 def test_alone_a_slice_is_all_items():
     for make in NETWORKS:
-        assert compared(ALONE, make) < 1e-12
-        assert scored(ALONE, make) < 1e-12
-        assert kept(ALONE, make)
-    assert slices(network(gaussian)) == {}
+        assert compared(SINGLE_PROCESS, make) < 1e-12
+        assert scored(SINGLE_PROCESS, make) < 1e-12
+        assert kept(SINGLE_PROCESS, make)
+    assert sharded_parameters(network(gaussian)) == {}
 
 
 @pytest.mark.parametrize("n_items", [5, 13, 100])
 def test_slices_are_all_items_once(n_items):
-    parts = [ItemSlice(World(rank, 5), n_items) for rank in range(5)]
+    parts = [ItemSlice(Communicator(rank, 5), n_items) for rank in range(5)]
     assert [part.start for part in parts[1:]] == [part.stop for part in parts[:-1]]
     assert (parts[0].start, parts[-1].stop) == (0, n_items)
-    assert max(part.stop - part.start for part in parts) == parts[0].widest
+    assert max(part.stop - part.start for part in parts) == parts[0].max_size

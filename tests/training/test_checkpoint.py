@@ -13,6 +13,7 @@ from scipy import sparse
 
 from recvae import EASE, Checkpoint, HVamp, HybridVAE, Interactions, MultDAE, MultVAE, RecVAE, strong_split
 from recvae.errors import InvalidDataError, InvalidParameterError, NotSupportedError, OutputError
+from recvae.models.base.params import with_params
 from recvae.training.callbacks import Callback
 
 ROWS = sparse.random(60, 20, 0.3, format="csr", random_state=0, dtype=np.float32)
@@ -51,7 +52,7 @@ class StopAt(Callback):
 
 
 def again(name, **changes):
-    return type(MODELS[name])(**MODELS[name].get_params() | changes)
+    return with_params(MODELS[name], changes)
 
 
 def same(one, other):

@@ -14,7 +14,7 @@ from scipy import sparse
 from recvae import Checkpoint, HVamp, Interactions, MultDAE, MultVAE, RecVAE, load, strong_split
 from recvae.cli.main import main
 from recvae.training.callbacks import Callback
-from recvae.training.parallel import SHARED
+from recvae.training.parallel import STRATEGIES
 from tests.distributed.ranks import run_ranks
 
 SMALL = {"epochs": 3, "batch_size": 30, "random_state": 0, "precision": "float32"}
@@ -51,7 +51,7 @@ CASES = {
     ),
     "tied": (MultVAE, {"hidden_dims": (8,), "latent_dim": 4, "tables": "tied"}),
 }
-BY_ITEMS = ("exact", "clipped", "deterministic", "phases", "two levels", "logistic", "tied")
+TENSOR_PARALLEL = ("exact", "clipped", "deterministic", "phases", "two levels", "logistic", "tied")
 
 
 def data():
@@ -64,7 +64,7 @@ def data():
 def fit(name, split, **options):
     kind, settings = CASES[name]
     options = {"valid": split.valid, "show_progress": False} | options
-    model = in_float64(kind)(**SMALL, **settings, ranks_share=options.pop("ranks_share", "users"))
+    model = in_float64(kind)(**SMALL, **settings, parallel=options.pop("parallel", "data"))
     return model.fit(split.train, **options)
 
 
@@ -83,11 +83,11 @@ class StopAt(Callback):
             raise StopError
 
 
-def all_cases(world):
+def all_cases(communicator):
     """On each rank."""
     split = data()
     results = {name: found(fit(name, split)) for name in CASES}
-    results |= {f"{name} by items": found(fit(name, split, ranks_share="items")) for name in BY_ITEMS}
+    results |= {f"{name} tensor parallel": found(fit(name, split, parallel="tensor")) for name in TENSOR_PARALLEL}
     return results
 
 
@@ -102,42 +102,44 @@ def together(tmp_path_factory):
     return run_ranks(all_cases, 2, tmp_path_factory.mktemp("ranks"))
 
 
-@pytest.mark.parametrize("name", [*CASES, *(f"{name} by items" for name in BY_ITEMS)])
+@pytest.mark.parametrize("name", [*CASES, *(f"{name} tensor parallel" for name in TENSOR_PARALLEL)])
 def test_two_ranks_give_the_model_of_one(name, alone, together):
-    weights, history = alone[name.removesuffix(" by items")]
+    weights, history = alone[name.removesuffix(" tensor parallel")]
     for rank in together:
         assert isinstance(rank, dict), rank
         np.testing.assert_allclose(rank[name][0], weights, rtol=0, atol=1e-9)
         np.testing.assert_allclose(rank[name][1], history, rtol=1e-6)
 
 
-def stopped(world, place):
+def stopped(communicator, place):
     fit("exact", data(), checkpoint=Checkpoint(place, minutes=0), callbacks=[StopAt()])
 
 
-def gone_on(world, place):
+def gone_on(communicator, place):
     """From copies of one folder: each run leaves its own end there."""
     split = data()
-    return {share: found(fit("exact", split, ranks_share=share, checkpoint=place / share)) for share in SHARED}
+    return {
+        parallel: found(fit("exact", split, parallel=parallel, checkpoint=place / parallel)) for parallel in STRATEGIES
+    }
 
 
-def disagreeing(world):
+def disagreeing(communicator):
     split = data()
     try:
-        MultVAE(**SMALL | {"epochs": 1 + world.rank}).fit(split.train, False)
+        MultVAE(**SMALL | {"epochs": 1 + communicator.rank}).fit(split.train, False)
     except Exception as error:
         return f"{type(error).__name__}: {error}"
     return "nothing"
 
 
 def test_a_run_goes_on_with_another_number_of_ranks(alone, tmp_path):
-    """Stopped on three, gone on with on two, sharing users or items."""
-    said = run_ranks(stopped, 3, tmp_path, place=tmp_path / "users")
+    """Stopped on three, gone on with on two, data parallel or tensor parallel."""
+    said = run_ranks(stopped, 3, tmp_path, place=tmp_path / "data")
     assert "StopError" in said[0]
     assert all("lost another rank" in each and "rank 0" in each for each in said[1:])
-    (state,) = (tmp_path / "users" / "network").glob("step-*")
+    (state,) = (tmp_path / "data" / "network").glob("step-*")
     assert state.name.startswith("step-00001-")
-    shutil.copytree(tmp_path / "users", tmp_path / "items")
+    shutil.copytree(tmp_path / "data", tmp_path / "tensor")
     (tmp_path / "again").mkdir()
     rest = run_ranks(gone_on, 2, tmp_path / "again", place=tmp_path)
     for rank in rest:
@@ -163,7 +165,7 @@ def test_the_command_under_torchrun_writes_the_model_of_one(tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
     assert done.returncode == 0, done.stderr
-    assert "Training by 2 processes on cpu, which share the users of each step" in done.stderr
+    assert "Data parallel training by 2 processes on cpu" in done.stderr
     assert done.stderr.count("values are read as") == 1  # one of them speaks
     pairs = zip(load(alone).network_.parameters(), load(together).network_.parameters(), strict=True)
     for one, other in pairs:

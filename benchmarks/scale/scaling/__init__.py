@@ -156,7 +156,7 @@ def _tried(group: list[Point]) -> list[dict[str, Any]]:
 
 
 def _environment(rank: int, size: int, port: int) -> dict[str, str]:
-    """That of a rank, with one thread; alone, there is no world."""
+    """That of a rank, with one thread; alone, there is no communicator."""
     own = dict(os.environ) | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     if size == 1:
         return own

@@ -21,7 +21,7 @@ from scipy import sparse
 
 import recvae
 from recvae import MultVAE
-from recvae.distributed.communicator import World
+from recvae.distributed.communicator import Communicator
 from recvae.models.autoencoder.source import on_device
 from recvae.nn.products import in_bfloat16
 from recvae.nn.scratch import reused
@@ -35,13 +35,13 @@ SKEW = 0.9
 PROBE = 1 << 22  # numbers of a sum over ranks
 
 
-def run(points: list[Point], world: World) -> list[dict[str, Any]]:
+def run(points: list[Point], communicator: Communicator) -> list[dict[str, Any]]:
     """Each point's figures on this rank."""
     small = Point(items=50, users=40, length=5, candidates=10, batch=20, width=4, budget=0)
     for candidates in (None, 10):  # so that what the libraries take for themselves is there before
-        _figures(small | {"candidates": candidates}, world)
-    found = [_figures(point, world) for point in points]
-    probed = {"streamed_per_second": _copied()} | (_probed(world) if world.size > 1 else {})
+        _figures(small | {"candidates": candidates}, communicator)
+    found = [_figures(point, communicator) for point in points]
+    probed = {"streamed_per_second": _copied()} | (_probed(communicator) if communicator.size > 1 else {})
     return [figures | probed for figures in found]
 
 
@@ -59,25 +59,29 @@ def zipf(n_users: int, n_items: int, length: int, seed: int = 0) -> sparse.csr_m
     return rows
 
 
-def _figures(point: Point, world: World) -> dict[str, Any]:
+def _figures(point: Point, communicator: Communicator) -> dict[str, Any]:
     model = MultVAE(
         hidden_dims=(point["width"],),
         latent_dim=point["width"],
         impl="exact" if point["candidates"] is None else "sampled",
         candidates=point["candidates"] or 1,
         batch_size=point["batch"],
-        ranks_share=point.get("share", "users"),
+        parallel={"users": "data", "items": "tensor"}[point.get("share", "users")],
         random_state=0,
         device="cpu",
     )
     before = psutil.Process().memory_info().rss
     rows = zipf(point["users"], point["items"], point["length"])
     plan = model.plan(rows, calibrate=False)
-    found = {"events": rows.nnz, "plan_mib": plan.memory.peak / 2**20, "bfloat16": in_bfloat16("auto", world.device)}
+    found = {
+        "events": rows.nnz,
+        "plan_mib": plan.memory.peak / 2**20,
+        "bfloat16": in_bfloat16("auto", communicator.device),
+    }
     if not plan.fits:
         return found | {"refused": plan.refusal()}
     with PeakMemory() as peak, reused():
-        times = _times(_steps(model, rows), point["budget"], world)
+        times = _times(_steps(model, rows), point["budget"], communicator)
     found |= {"seconds": [wall for wall, _ in times], "cpu_seconds": [own for _, own in times]}
     return found | {"peak_mib": peak.mib - before / 2**20}
 
@@ -88,7 +92,7 @@ def _steps(model: MultVAE, rows: sparse.csr_matrix) -> Callable[[], Times]:
     plan, source = model._plan(rows, model.epochs, model._beta, model.impl), on_device(rows, state.device)
     batches = itertools.chain.from_iterable(source.batches_of(key, plan.batch_size) for key in itertools.count())
     lower = torch.autocast(state.device.type, torch.bfloat16, enabled=in_bfloat16(plan.precision, state.device))
-    hows = (How(lower, key=key, sampler=plan.sampler, team=model._team()) for key in itertools.count())
+    hows = (How(lower, key=key, sampler=plan.sampler, strategy=model._strategy()) for key in itertools.count())
     next(batches)  # the order of the pass is drawn
 
     def step() -> Times:
@@ -101,10 +105,10 @@ def _steps(model: MultVAE, rows: sparse.csr_matrix) -> Callable[[], Times]:
     return step
 
 
-def _times(step: Callable[[], Times], budget: float, world: World) -> list[Times]:
+def _times(step: Callable[[], Times], budget: float, communicator: Communicator) -> list[Times]:
     """Of steps for about so many seconds, two at the least; on all ranks as many."""
     warm = [step() for _ in range(WARM)]
-    many = world.broadcast(int(min(30, max(2, budget / warm[-1][0]))))
+    many = communicator.broadcast(int(min(30, max(2, budget / warm[-1][0]))))
     return [step() for _ in range(many)]
 
 
@@ -114,13 +118,14 @@ def _copied() -> float:
     return 2 * source.nbytes / _median(lambda: target.copy_(source), 9, time.thread_time)
 
 
-def _probed(world: World) -> dict[str, float]:
+def _probed(communicator: Communicator) -> dict[str, float]:
     """Of the network: bytes a second that a rank sends in a large sum, and seconds of a small one's messages."""
     large, small = torch.zeros(PROBE), torch.zeros(3)
-    sent = 2 * (world.size - 1) / world.size * large.nbytes
+    sent = 2 * (communicator.size - 1) / communicator.size * large.nbytes
     return {
-        "sent_per_second": sent / _median(lambda: world.sum(large), 5),
-        "seconds_of_a_hop": _median(lambda: world.sum(small), 30) / (2 * math.ceil(math.log2(world.size))),
+        "sent_per_second": sent / _median(lambda: communicator.all_reduce(large), 5),
+        "seconds_of_a_hop": _median(lambda: communicator.all_reduce(small), 30)
+        / (2 * math.ceil(math.log2(communicator.size))),
     }
 
 
@@ -137,5 +142,5 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     with recvae.joined("cpu", timeout_s=120) as joined:
         results = run(json.loads(sys.argv[1]), joined)
-    if joined.is_writer:
+    if joined.is_main_process:
         print(json.dumps(results))

@@ -21,31 +21,33 @@ NOT_BOTH = "nothing of theirs was held out, or seen"  # why users are dropped, w
 
 @dataclass(frozen=True, eq=False)
 class Holdout:
-    """Users to evaluate on: what a model sees of them, and what it is to find. Two matrices are enough.
+    """Users to evaluate on: what a model sees of them, and what it is to predict. Two matrices are enough.
 
-    Attributes
+    Parameters
     ----------
-    fold_in, held_out : sparse.csr_matrix
-        csr_matrix or csr_array (users, items) of values >= 0, disjoint. They are kept as canonical float32 csr_matrix:
-        sorted, repeated cells added up, without explicit zeros. Other formats are refused as in `recommend`; the
-        arguments are never changed.
-    users : Ids
-        Raw ids of the rows; 0, 1, 2, ... where none are given.
+    fold_in, held_out : csr_matrix or csr_array
+        (users, items) of values >= 0, disjoint. They are kept as canonical float32 csr_matrix: sorted, repeated cells
+        added up, without explicit zeros. Other formats are refused as in `recommend`; the arguments are never changed.
+    users : numpy.ndarray
+        Raw ids of the rows; by default 0, 1, 2, ...
     dropped : int
-        How many users were left out because nothing of theirs was held out, or seen; `reason` says more.
-    item_counts, n_train
-        How many of the n_train training users have each item. Without these there is no novelty, and without the counts
-        no groups of items by popularity.
-    train_rows : NDArray[np.int64] or None
-        The row of each user in training, where they are training users; else None.
-    item_ids : Ids or None
-        Raw ids of the columns. Where a model, or the training part of a `Split`, has ids too, the columns are matched
-        by them, and other items are refused; else shapes alone are compared.
+        How many users were left out, for the `reason`.
+    item_counts : numpy.ndarray or None
+        How many training users have each item: needed for novelty and for groups of items by popularity.
+    n_train : int or None
+        How many training users there are: needed for novelty.
+    train_rows : numpy.ndarray or None
+        The row of each user in the training data, if they are training users.
+    item_ids : numpy.ndarray or None
+        Raw ids of the columns. If the model, or the training part of a `Split`, has ids too, columns are matched by
+        them and other items are refused; otherwise only shapes are compared.
+    reason : str
+        Why users were dropped; by default because nothing of theirs was held out, or nothing was left to fold in.
 
     Raises
     ------
     InvalidTypeError, InvalidDataError
-        For matrices that are not as above, or do not fit each other.
+        If matrices are not as above, or do not fit each other.
     """
 
     fold_in: sparse.csr_matrix
@@ -83,12 +85,22 @@ class Holdout:
             object.__setattr__(self, name, value)
 
     def over(self, item_ids: Ids | None) -> Holdout:
-        """The same users over the same items in the order of `item_ids`, where both sides have ids, checked again.
+        """The same users over the same items in the order of `item_ids`, if both sides have ids.
+
+        Parameters
+        ----------
+        item_ids : numpy.ndarray or None
+            Raw ids in the order that is wanted.
+
+        Returns
+        -------
+        Holdout
+            A copy, checked again.
 
         Raises
         ------
         InvalidDataError
-            For other items, and where the arrays were changed to what is no holdout.
+            If the items are not the same, or arrays have been changed such that this is no longer a valid holdout.
         """
         order = item_order(self.item_ids, item_ids)
         if order is None:
@@ -109,22 +121,24 @@ class Holdout:
 
 @dataclass(frozen=True)
 class Split:
-    """Training interactions, validation and test users over one vocabulary, `items` (raw ids of the columns).
+    """Training interactions, validation and test users over the same items.
 
-    Attributes
+    Columns of `valid`, `test` and `refit` that have ids are brought into the order of the columns of `train`.
+
+    Parameters
     ----------
+    train : Interactions
+        What models are fitted on.
+    valid, test : Holdout
+        Users for choices (epochs, hyper-parameters), and for the final evaluation.
     refit : Interactions or None
-        Where validation events are those of training users, these and `train` together: what a model is fitted on once
-        more after all choices are made, before the test. None where validation users are others.
+        If validation events are those of training users: `train` with these events, on which a model is fitted once
+        more after all choices, before the test. None if validation users are other users.
 
     Raises
     ------
     InvalidDataError
-        Where a part is over other items, or its `train_rows` are not rows of `train`.
-
-    Notes
-    -----
-    Columns of the other parts that have ids are brought into the order of those of `train`.
+        If a part is over other items, or its `train_rows` are not rows of `train`.
     """
 
     train: Interactions

@@ -25,15 +25,29 @@ Time = float | str
 def per_user_split(
     data: Interactions, test_share: float = 0.2, valid_share: float = 0.1, seed: int = SPLIT_SEED
 ) -> Split:
-    """Of each user's n events, drawn at random, int(test_share * n) are for test.
+    """Hold out events of every user at random: `int(test_share * n)` of the n events are for test.
 
-    Of the m others, int(valid_share * m) are for validation. The vocabulary is the items that are left in training or
+    Of the m that remain, `int(valid_share * m)` are for validation. The items are those that are left in training or
     validation.
+
+    Parameters
+    ----------
+    data : Interactions
+        All events.
+    test_share, valid_share : float
+        Shares in (0, 1).
+    seed : int
+        Seed of the draws.
+
+    Returns
+    -------
+    Split
+        With `refit`: training and validation events together.
 
     Raises
     ------
     InvalidParameterError
-        For shares outside of (0, 1), or so small that nothing is held out.
+        If a share is outside of (0, 1), or so small that nothing is held out.
     """
     _check(data)
     test_share, valid_share = check_fraction("test_share", test_share), check_fraction("valid_share", valid_share)
@@ -45,15 +59,27 @@ def per_user_split(
 
 
 def leave_last_split(data: Interactions, last: int = 1) -> Split:
-    """Of each user, the `last` events by time are for test, and as many before these for validation.
+    """Hold out the `last` events of each user by time for test, and as many before these for validation.
 
-    Events of one time are in the order of their items. Users with fewer than 2 * last + 1 events are trained on, and
-    dropped and counted in validation and test.
+    Events at the same time are ordered by item. Users with fewer than 2 * last + 1 events are trained on; in validation
+    and test they are dropped and counted.
+
+    Parameters
+    ----------
+    data : Interactions
+        All events, with times.
+    last : int
+        How many events of a user are for test.
+
+    Returns
+    -------
+    Split
+        With `refit`: training and validation events together.
 
     Raises
     ------
     InvalidDataError
-        Where times are not known.
+        If times are not known.
     """
     _check(data)
     times, last = _known_times(data), check_integer("last", last, 1)
@@ -72,20 +98,32 @@ def temporal_split(
     test_start: Time | None = None,
     valid_start: Time | None = None,
 ) -> Split:
-    """One cut through time for all: what happens from `test_start` on is for test, what from `valid_start` until then
-    for validation.
+    """Cut at one point in time for all users: events from `test_start` on are for test, those before are known.
 
-    A start is a date such as "2018-01-31" (UTC) or a number of the data's own times. Where there is none, the last
-    `test_share` of all events (a tenth) are for test, and the last `valid_share` of those before (a tenth) for
-    validation, as nearly as events of one time allow. An event that is repeated is where it was first. Users and
-    items that come with the test are dropped, and the users counted.
+    Events from `valid_start` until `test_start` are for validation. A repeated event counts at its first time. Users
+    and items that appear only in the test period are dropped, and the users counted.
+
+    Parameters
+    ----------
+    data : Interactions
+        All events, with times.
+    test_share, valid_share : float or None
+        If there is no start: the last share of all events for test, and of the events before those for validation, as
+        nearly as events at the same time allow; by default a tenth each.
+    test_start, valid_start : float or str or None
+        A date such as "2018-01-31" (UTC), or a number in the unit of the data's times.
+
+    Returns
+    -------
+    Split
+        With `refit`: training and validation events together.
 
     Raises
     ------
     InvalidDataError
-        Where times are not known.
+        If times are not known.
     InvalidParameterError
-        For starts that leave a part empty, and for a start and a share at once.
+        If a start leaves a part empty, or if there are both a start and a share.
     """
     _check(data)
     times = _known_times(data)
@@ -102,14 +140,30 @@ def temporal_split(
 
 
 def given_split(train: Interactions, test: Interactions, valid_share: float = 0.1, seed: int = SPLIT_SEED) -> Split:
-    """The test that the data come with. int(valid_share * n) of each user's n training events are for validation.
+    """Use the test events that come with the data.
 
-    Users and items are those of `train`; test events on others are left out, the users counted.
+    `int(valid_share * n)` of each user's n training events are for validation.
+
+    Users and items are those of `train`; test events on others are left out, and the users counted.
+
+    Parameters
+    ----------
+    train, test : Interactions
+        Disjoint events.
+    valid_share : float
+        Share in (0, 1).
+    seed : int
+        Seed of the draws.
+
+    Returns
+    -------
+    Split
+        With `refit`: training and validation events together.
 
     Raises
     ------
     InvalidDataError
-        Where an event is in both, or test and training have no users or items in common.
+        If an event is in both, or if test and training have no users or no items in common.
     """
     _check(train)
     _check(test)

@@ -20,17 +20,33 @@ from recvae.utils.checks import check_fraction, check_integer
 def strong_split(data: Interactions, heldout_users: int, seed: int = SPLIT_SEED, test_share: float = 0.2) -> Split:
     """Strong generalisation as in Liang et al. 2018: training, validation and test users are disjoint.
 
-    Of the users, permuted by `RandomState(seed)`, the last `heldout_users` are for test, as many before them for
-    validation. The vocabulary is the items of the training users. Of each held-out user with at least five events in
-    it `int(test_share * n)` are held out and the others folded in; users left with nothing to predict are dropped
-    and counted. The draws follow the authors' preprocessing, so that seed 98765 on ML-20M gives the paper's users.
+    Users are permuted by `RandomState(seed)`; the last `heldout_users` are test users, and as many before them
+    validation users. The items are those of the training users. Of each held-out user with at least five events on
+    these, `int(test_share * n)` are held out and the others folded in; users left with nothing to predict are dropped
+    and counted. The draws follow the authors' preprocessing: seed 98765 on ML-20M gives the paper's users.
+
+    Parameters
+    ----------
+    data : Interactions
+        All events.
+    heldout_users : int
+        How many validation users, and how many test users.
+    seed : int
+        Seed of the permutation and of the draws of held-out events.
+    test_share : float
+        Share of a held-out user's events that is to be predicted, in (0, 1).
+
+    Returns
+    -------
+    Split
+        Without `refit`.
 
     Raises
     ------
     InvalidParameterError
-        Where no training user would be left.
+        If no training user would be left.
     InvalidDataError
-        Where all validation or all test users would be dropped.
+        If all validation users or all test users would be dropped.
     """
     if not isinstance(data, Interactions):
         raise InvalidTypeError(f"Expected Interactions, got {type(data).__name__}; see Interactions.from_matrix.")

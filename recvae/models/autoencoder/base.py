@@ -18,7 +18,7 @@ from torch import Tensor
 from recvae.data.batches import DeviceRows
 from recvae.data.shards import Shards
 from recvae.data.splits import Holdout
-from recvae.distributed.communicator import current
+from recvae.distributed.communicator import current_communicator
 from recvae.errors import InvalidParameterError, NotFittedError
 from recvae.models.autoencoder.cold import by_features
 from recvae.models.autoencoder.grow import alike, by_neighbours
@@ -37,22 +37,21 @@ from recvae.models.autoencoder.tables import (
 from recvae.models.base import FitRun
 from recvae.models.base.explain import by_leaving_out
 from recvae.models.base.model_file import fill
-from recvae.models.base.params import fitted, get_params, hyper, parameters
+from recvae.models.base.params import fitted, flat_params, hyper, parameters
 from recvae.models.base.similar import cosines
 from recvae.models.base.spaces import log
 from recvae.models.base.state import reads
-from recvae.nn import LIKELIHOODS, VAE
+from recvae.nn import VAE
 from recvae.nn.candidates import sampler as make_sampler
 from recvae.nn.growing import ItemVectors, enlarged, item_vectors
 from recvae.nn.layers import initialize
-from recvae.nn.likelihood import UNOBSERVED
-from recvae.nn.sharded import initialize_slices, shard, whole_state_dict
-from recvae.nn.vae import Likelihood
+from recvae.nn.likelihood import UNOBSERVED, Likelihood, Options, nll
+from recvae.nn.sharded import full_state_dict, initialize_sharded, shard
 from recvae.training.callbacks import Callback, Epoch, as_callbacks
 from recvae.training.checkpoint import digest_rows, kept
 from recvae.training.checkpoint_state import Size
 from recvae.training.loop import WHOLE, Phase, Plan, State, best_epoch, train
-from recvae.training.parallel import Team
+from recvae.training.parallel import ParallelStrategy
 from recvae.training.progress import Live
 from recvae.utils.device import find_device
 from recvae.utils.topk import Scorer
@@ -100,10 +99,9 @@ class Autoencoder(Planned):
 
     def _likelihood(self) -> Likelihood:
         """The likelihood of a row, its products in the precision asked for."""
-        options: dict[str, Any] = {"unobserved": self.unobserved} if self.likelihood == "gaussian" else {}
-        if self.impl == "dense":
-            options["impl"] = "dense"
-        return partial(LIKELIHOODS[self.likelihood], precision=self.precision, **options)
+        impl = "reference" if self.impl == "dense" else "auto"  # "sampled" for batches with candidates
+        options = Options(precision=self.precision, unobserved=self.unobserved)
+        return partial(nll, family=self.likelihood, impl=impl, options=options)
 
     @property
     def best_epoch_(self) -> int:
@@ -138,23 +136,22 @@ class Autoencoder(Planned):
         return (WHOLE,)
 
     def _fit(self, rows: sparse.csr_matrix | Shards, run: FitRun) -> dict[str, Any]:
-        team, found = self._team(), self._affordable(rows, run.valid is not None)
-        if team.by_items and found.impl != "exact":
+        strategy, found = self._strategy(), self._affordable(rows, run.valid is not None)
+        if strategy.tensor_parallel and found.impl != "exact":
             raise InvalidParameterError(
-                f'Expected impl="exact" where ranks share out the items, got {found.impl!r}: take that, or '
-                f'ranks_share="users".'
+                f'Expected impl="exact" in tensor parallel training, got {found.impl!r}: take that, or parallel="data".'
             )
         state = self._untrained(rows.shape[1], found.impl == "sampled")
         if self.item_biases == "popularity" or (self.item_biases == "auto" and found.impl == "sampled"):
             by_popularity(state.network, item_counts(rows), self.likelihood)
         plan = self._plan(rows, self.epochs, self._beta, found.impl)
-        plan = replace(plan, stop_after=self.stop_after, patience=self.patience, part=run.part, team=team)
+        plan = replace(plan, stop_after=self.stop_after, patience=self.patience, part=run.part, strategy=strategy)
         if run.valid is not None:
             plan = replace(
                 plan, validate=partial(validation, state.network, run.valid, run.values, self.validation_metric)
             )
         history = self._train(state, rows, plan, run)
-        whole = _settled(self._whole(state.network, rows.shape[1], team))
+        whole = _settled(self._whole(state.network, rows.shape[1], strategy))
         return {"network_": whole, "history_": history, "plan_": found}
 
     def _learn_on(self, rows: sparse.csr_matrix, epochs: int | None, run: FitRun) -> dict[str, Any]:
@@ -203,21 +200,21 @@ class Autoencoder(Planned):
         """Through the loop, for those who listen, from where it was if it was stopped."""
         n_users, title = rows.shape[0], type(self).__name__ + ("" if run.part == "network" else f" ({run.part})")
         users = n_users * len(plan.passes)
-        team, identity = plan.team, cache(partial(self._identity, rows, plan, run))
-        if team.world.size > 1:
+        strategy, identity = plan.strategy, cache(partial(self._identity, rows, plan, run))
+        if strategy.communicator.size > 1:
             for name, value in identity().items():
-                team.world.agree(name, json.dumps(value))
-        show = run.show_progress and team.world.is_writer
+                strategy.communicator.assert_same_on_all_ranks(name, json.dumps(value))
+        show = run.show_progress and strategy.communicator.is_main_process
         with Live(title, plan.last, plan.steps(n_users), users, self.validation_metric, show) as live:
-            heard = [live, *_as_implicit(run), *run.callbacks] if team.world.is_writer else []
+            heard = [live, *_as_implicit(run), *run.callbacks] if strategy.communicator.is_main_process else []
             size = Size(n_users, plan.last, plan.steps(n_users))
-            with kept(run.checkpoint, run.part, identity, state, team, size) as saver:
+            with kept(run.checkpoint, run.part, identity, state, strategy, size) as saver:
                 return train(state, on_device(rows, state.device), plan, heard, saver)
 
     def _identity(self, rows: sparse.csr_matrix | Shards, plan: Plan, run: FitRun) -> dict[str, Any]:
         """All that a training follows from, as JSON can hold it."""
         valid = None if run.valid is None else digest_rows(run.valid.fold_in, run.valid.held_out)
-        params = get_params(self, run_options=False)
+        params = flat_params(self, run_options=False)
         return {
             "recvae": __version__,
             "model": type(self).__name__,
@@ -230,24 +227,24 @@ class Autoencoder(Planned):
 
     def _untrained(self, n_items: int, by_sampling: bool = False) -> State:
         """What training starts from, on the model's device."""
-        team, device = self._team(), find_device(self.device)
-        if not team.by_items:
+        strategy, device = self._strategy(), find_device(self.device)
+        if not strategy.tensor_parallel:
             state = self._ready(self._built(n_items).to(device), by_sampling)
             initialize(state.network, state.seed)
             return state
         with torch.device("meta"):  # no rank has to hold the whole
-            network = shard(self._built(n_items), team.world).to_empty(device=device)
+            network = shard(self._built(n_items), strategy.communicator).to_empty(device=device)
         if self.tables == "tied":
             tie(network)
         state = self._ready(network, by_sampling)
-        initialize_slices(network, state.seed)
+        initialize_sharded(network, state.seed)
         return state
 
-    def _whole(self, network: VAE, n_items: int, team: Team) -> VAE:
+    def _whole(self, network: VAE, n_items: int, strategy: ParallelStrategy) -> VAE:
         """The network with the rows of all ranks, on the host."""
-        if not team.by_items:
+        if not strategy.tensor_parallel:
             return network
-        tensors = whole_state_dict(network)
+        tensors = full_state_dict(network)
         with torch.device("meta"):
             whole = self._built(n_items)
         whole.load_state_dict(tensors, assign=True)
@@ -257,7 +254,11 @@ class Autoencoder(Planned):
 
     def _ready(self, network: VAE, by_sampling: bool = False) -> State:
         """A network with optimizers and a seed, fresh."""
-        seed = current().broadcast(secrets.randbits(32)) if self.random_state is None else int(self.random_state)
+        seed = (
+            current_communicator().broadcast(secrets.randbits(32))
+            if self.random_state is None
+            else int(self.random_state)
+        )
         rates = self.learning_rate, self.weight_decay, self.table_rate
         return State(network, optimizers(network, by_sampling, *rates), seed)
 

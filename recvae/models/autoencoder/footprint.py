@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from recvae.nn import VAE, Composite
-from recvae.nn.likelihood import BLOCK_BYTES
+from recvae.nn.likelihood import CHUNK_BYTES
 from recvae.nn.products import in_bfloat16
 from recvae.nn.rowwise_adam import BLOCK
 from recvae.utils.topk import BLOCK_BYTES as RANKED_BYTES
@@ -29,8 +29,8 @@ class Sizes:
         Events of a user, in the mean.
     on_disk : bool
         Whether a few windows of them are in memory at a time.
-    ranks, of_users : int
-        How many share out the items, or the users of a step.
+    tensor_ranks, data_ranks : int
+        Processes that split the items (tensor parallel) or the users of a step (data parallel).
     begun : bool
         Whether what a model has beside its network is there already.
     """
@@ -41,8 +41,8 @@ class Sizes:
     batch: int
     on_disk: bool
     validated: bool
-    ranks: int = 1
-    of_users: int = 1
+    tensor_ranks: int = 1
+    data_ranks: int = 1
     begun: bool = False
 
     @property
@@ -74,7 +74,7 @@ def count(network: VAE, impl: str, sizes: Sizes, n_candidates: int, precision: s
     tied, parameters = first is last, list(network.parameters())
     tables = {id(p): p.numel() for p in (first, last, network.decoder.bias)}
     middle = sum(p.numel() for p in parameters) - sum(tables.values())
-    tables = {table: -(-size // sizes.ranks) for table, size in tables.items()}
+    tables = {table: -(-size // sizes.tensor_ranks) for table, size in tables.items()}
     total = middle + sum(tables.values())
     events = int(sizes.batch * sizes.mean_length)
     step = BYTES_OF_AN_EVENT * events + 16 * sizes.batch * sum(
@@ -109,7 +109,7 @@ def _touched(sizes: Sizes, n_candidates: int, ranks: int = 1) -> int:
 def _bytes_of_rows(network: VAE, sizes: Sizes, n_candidates: int) -> int:
     """Of the gradients of touched rows; where ranks share out users, of all ranks' as well."""
     encoder: Any = network.encoder
-    first, last, ranks = encoder.bag.weight, network.decoder.weight, sizes.of_users
+    first, last, ranks = encoder.bag.weight, network.decoder.weight, sizes.data_ranks
     both, own = first.shape[1] + last.shape[1], _touched(sizes, n_candidates, ranks)
     # of one table, those of both ends, both of them in one list, and that where rows met summed
     found = 4 * own * both * (3 if first is last else 1)
@@ -121,11 +121,11 @@ def _bytes_of_rows(network: VAE, sizes: Sizes, n_candidates: int) -> int:
 
 def _head_bytes(network: VAE, impl: str, sizes: Sizes, lower: bool) -> int:
     """Of blocks of logits, and of what the output layer becomes for the products."""
-    width, items = network.decoder.weight.shape[1], -(-sizes.items // sizes.ranks)
+    width, items = network.decoder.weight.shape[1], -(-sizes.items // sizes.tensor_ranks)
     if impl == "dense":
         return 5 * 4 * sizes.batch * items
     of_row = (2 if lower else 4) * items
-    block = of_row * min(sizes.batch, max(1, BLOCK_BYTES // of_row))
+    block = of_row * min(sizes.batch, max(1, CHUNK_BYTES // of_row))
     copy = 2 * items * -(-(width + 2) // 32) * 32 if lower else 0
     unit = 8 * items * width if network.decoder.temperature is not None else 0
     return block + copy + unit
@@ -133,7 +133,7 @@ def _head_bytes(network: VAE, impl: str, sizes: Sizes, lower: bool) -> int:
 
 def _ranking_bytes(network: VAE, sizes: Sizes, device: torch.device) -> int:
     """Of ranking validation users: a few blocks of scores, and the output layer for rough ones."""
-    rough = 2 * network.decoder.weight.numel() // sizes.ranks if in_bfloat16("auto", device) else 0
+    rough = 2 * network.decoder.weight.numel() // sizes.tensor_ranks if in_bfloat16("auto", device) else 0
     return rough + 3 * max(RANKED_BYTES, 4 * sizes.items)
 
 

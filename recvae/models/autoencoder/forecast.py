@@ -148,7 +148,7 @@ def _changes(model: Any, found: Forecast) -> list[tuple[str, dict[str, Any], Siz
     changes: list[tuple[str, dict[str, Any], Sizes]] = []
     if found.impl == "dense":
         changes.append(('impl="exact"', {"impl": "exact"}, sizes))
-    elif found.impl == "exact" and sizes.ranks == 1:
+    elif found.impl == "exact" and sizes.tensor_ranks == 1:
         changes.append(('impl="sampled"', {"impl": "sampled"}, sizes))
     if params["tables"] == "separate":
         changes.append(('tables="tied"', {"tables": "tied"}, sizes))

@@ -10,7 +10,7 @@ from scipy import sparse
 
 from recvae.data.shards import Shards
 from recvae.data.splits import Holdout
-from recvae.distributed.communicator import current
+from recvae.distributed.communicator import current_communicator
 from recvae.errors import NotEnoughMemoryError
 from recvae.models.autoencoder.calibrate import seconds_per_epoch
 from recvae.models.autoencoder.footprint import Sizes
@@ -19,11 +19,11 @@ from recvae.models.autoencoder.tables import BIASES, TABLES, tie
 from recvae.models.base import Recommender
 from recvae.models.base.params import check_params, fitted, hyper, parameters
 from recvae.models.base.state import reads
-from recvae.nn import LIKELIHOODS, VAE
+from recvae.nn import VAE
 from recvae.nn.candidates import SAMPLERS
-from recvae.nn.likelihood import IMPLS
+from recvae.nn.likelihood import FAMILIES
 from recvae.nn.products import PRECISIONS
-from recvae.training.parallel import SHARED, Team
+from recvae.training.parallel import STRATEGIES, ParallelStrategy
 from recvae.utils.device import find_device
 
 
@@ -31,12 +31,12 @@ from recvae.utils.device import find_device
 class Planned(Recommender):
     """Base of models that are one `VAE` network."""
 
-    likelihood: str = hyper("multinomial", "distribution of a row, given z", choices=tuple(LIKELIHOODS))
+    likelihood: str = hyper("multinomial", "distribution of a row, given z", choices=FAMILIES)
     impl: str = hyper(
         "auto",
         'how the likelihood is computed: "exact" looks at all items in each step, "sampled" at some that stand for '
         'them, "dense" is the textbook\'s; "auto" decides between the first two by the plan',
-        choices=IMPLS,
+        choices=("auto", "dense", "exact", "sampled"),
     )
     candidates: int = hyper(
         4096, "items that a sampled likelihood looks at in a step, besides those of the batch's users", low=1
@@ -62,11 +62,11 @@ class Planned(Recommender):
         optional=True,
         search=[None, 50, 100, 200, 500],
     )
-    ranks_share: str = hyper(
-        "users",
-        'in a training by several processes: each has some "users" of a batch, or some "items" of the tables, where '
-        "these do not fit one",
-        choices=SHARED,
+    parallel: str = hyper(
+        "data",
+        'how several processes train together: "data" parallel, each computes some users of every batch; "tensor" '
+        "parallel, each holds the rows of some items of the two embedding tables, which need not fit in one process",
+        choices=STRATEGIES,
         run_option=True,
     )
     device: str = hyper("auto", 'torch device; "auto" takes a GPU if there is one', run_option=True)
@@ -133,7 +133,7 @@ class Planned(Recommender):
 
     def _forecast(self, rows: sparse.csr_matrix | Shards, validated: bool, begun: bool = False) -> Forecast:
         n_users, n_items = rows.shape
-        team = self._team()
+        strategy = self._strategy()
         sizes = Sizes(
             users=n_users,
             items=n_items,
@@ -141,17 +141,17 @@ class Planned(Recommender):
             batch=self._batch_size(n_users),
             on_disk=isinstance(rows, Shards),
             validated=validated,
-            ranks=team.world.size if team.by_items else 1,
-            of_users=team.of_users.size,
+            tensor_ranks=strategy.communicator.size if strategy.tensor_parallel else 1,
+            data_ranks=strategy.data_parallel_group.size,
             begun=begun,
         )
-        found: Forecast = team.world.broadcast(forecast(self, sizes, find_device(self.device)))
+        found: Forecast = strategy.communicator.broadcast(forecast(self, sizes, find_device(self.device)))
         return found
 
-    def _team(self) -> Team:
+    def _strategy(self) -> ParallelStrategy:
         """The ranks that train this model, in a `joined` block."""
-        world = current()
-        return Team(world, self.ranks_share == "items" and world.size > 1)
+        communicator = current_communicator()
+        return ParallelStrategy(communicator, self.parallel == "tensor" and communicator.size > 1)
 
     def _batch_size(self, n_users: int) -> int:
         return int(self.batch_size or min(500, -(-n_users // 20)))

@@ -13,8 +13,8 @@ from recvae.data.rows import transform_values
 from recvae.data.splits import Holdout
 from recvae.evaluation.evaluate import evaluate_ranker
 from recvae.nn import VAE
+from recvae.nn.bfloat16 import ScreenedLogits
 from recvae.nn.products import in_bfloat16
-from recvae.nn.rough import RoughLogits
 from recvae.nn.sharded import ShardedDecoder
 from recvae.utils.topk import Rough, Scorer, rank
 
@@ -36,7 +36,7 @@ def network_scorer(network: VAE, n_users: int) -> Scorer:
     # on a CPU alone: a GPU may sum in bfloat16 too, which the bound does not know of
     if n_users < MANY or weight.device.type != "cpu" or not in_bfloat16("auto", weight.device):
         return lambda rows, _: network_scores(network, rows)
-    logits = RoughLogits(weight, bias)
+    logits = ScreenedLogits(weight, bias)
 
     def score(rows: sparse.csr_matrix, _: slice) -> Rough:
         with torch.no_grad():

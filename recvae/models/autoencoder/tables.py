@@ -14,7 +14,7 @@ from recvae.errors import InvalidParameterError
 from recvae.nn import VAE
 from recvae.nn.growing import ItemVectors
 from recvae.nn.rowwise_adam import RowwiseAdam
-from recvae.nn.sharded import slices
+from recvae.nn.sharded import sharded_parameters
 
 TABLES = ("separate", "tied")
 BIASES = ("auto", "normal", "popularity")
@@ -73,7 +73,7 @@ def by_popularity(network: VAE, counts: NDArray[np.int64], likelihood: str) -> N
         raise InvalidParameterError(
             f'Expected the multinomial likelihood for item_biases="popularity", got {likelihood!r}; take "normal".'
         )
-    biases, cut = np.log1p(counts), slices(network).get("decoder.bias")
+    biases, cut = np.log1p(counts), sharded_parameters(network).get("decoder.bias")
     own = slice(None) if cut is None else slice(cut.start, cut.stop)
     with torch.no_grad():
         network.decoder.bias.copy_(torch.from_numpy(biases - biases.mean())[own])

@@ -17,17 +17,24 @@ from recvae.data.interactions import Ids, Interactions
 from recvae.data.rows import VALUES, check_rows, transform_values
 from recvae.data.shards import Shards
 from recvae.data.splits import Holdout
-from recvae.distributed.communicator import current
+from recvae.distributed.communicator import current_communicator
 from recvae.errors import (
     InvalidDataError,
     InvalidParameterError,
     InvalidTypeError,
     NotFittedError,
     NotSupportedError,
-    UnknownNameError,
 )
 from recvae.models.base.abilities import absence, hook
-from recvae.models.base.params import check_params, fitted, get_params, hyper, parameters
+from recvae.models.base.params import (
+    changed_params,
+    check_params,
+    fitted,
+    flat_params,
+    get_params,
+    hyper,
+    parameters,
+)
 from recvae.models.base.state import become, changes, reads
 from recvae.training.callbacks import Callback, Epoch, FitInfo, as_callbacks, dispatch
 from recvae.training.checkpoint import Checkpoint, as_checkpoint
@@ -134,7 +141,9 @@ class Model(ABC):
         rows, values = self._readable(user_items)
         valid = self._check_valid(valid, rows.shape[1], user_items)
         heard = as_callbacks(callbacks)
-        run = FitRun(values, show_progress, callback, valid, heard if current().is_writer else [], kept)
+        run = FitRun(
+            values, show_progress, callback, valid, heard if current_communicator().is_main_process else [], kept
+        )
         with dispatch(run.callbacks, self._start("fit", rows, run)):
             fitted = self._fit(rows, run)
         state = {
@@ -212,7 +221,7 @@ class Model(ABC):
         return FitInfo(
             model=type(self).__name__,
             verb=verb,
-            parameters=get_params(self),
+            parameters=flat_params(self),
             values=run.values,
             users=rows.shape[0],
             items=rows.shape[1],
@@ -223,17 +232,40 @@ class Model(ABC):
 
     @reads
     def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """The hyper-parameters by name, as the constructor takes them; `deep` is scikit-learn's and changes nothing."""
-        return get_params(self)
+        """The hyper-parameters by name, as scikit-learn has it.
+
+        Parameters
+        ----------
+        deep : bool
+            Whether to add the options of configs, such as `training__impl`. Without them, the dictionary is what the
+            constructor takes: `type(model)(**model.get_params(deep=False))` is a model with the same settings.
+
+        Returns
+        -------
+        dict of str to object
+        """
+        return get_params(self, deep)
 
     @changes
     def set_params(self, **params: Any) -> Self:
-        """Store other hyper-parameters, for the next fit. Raises UnknownNameError."""
-        known = get_params(self)
-        for name in params:
-            if name not in known:
-                raise UnknownNameError.among(f"hyper-parameter of {type(self).__name__}", name, known)
-        become(self, params)
+        """Store other hyper-parameters, for the next fit.
+
+        Parameters
+        ----------
+        **params
+            Values by name; an option of a config by its full name, such as `training__impl="sampled"`.
+
+        Returns
+        -------
+        Recommender
+            The model itself.
+
+        Raises
+        ------
+        UnknownNameError
+            For a name that the model does not have.
+        """
+        become(self, changed_params(self, params))
         return self
 
     @reads

@@ -11,7 +11,7 @@ from recvae.data.rows import VALUES
 from recvae.errors import InvalidDataError, UnknownNameError, shown
 from recvae.models.base.base import Model
 from recvae.models.base.model_file import File, read_model, write_model
-from recvae.models.base.params import check_params, get_params, params_for_file, saved_params
+from recvae.models.base.params import check_params, get_params, params_for_file, params_from_file
 from recvae.models.base.state import reads
 from recvae.utils.checks import check_integer
 from recvae.utils.device import find_device
@@ -117,12 +117,10 @@ def load(file: File, device: str | None = None) -> Recommender:
 
 def _params(model: type, values: dict[str, Any], n_tensors: int) -> dict[str, Any]:
     """Hyper-parameters of a file: none of the machine, and no list, as of widths, longer than `n_tensors`."""
-    odd = [name for name in values if name not in saved_params(model)]
-    if odd:
-        raise ValueError(f"it has no hyper-parameter {shown(odd[0])} that a file may set")
     if any(isinstance(value, list) and len(value) > n_tensors for value in values.values()):
         raise ValueError(f"there are more layers than its {n_tensors} tensors make")
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    return params_from_file(model, values)
 
 
 def _state(description: dict[str, Any]) -> dict[str, Any]:

@@ -37,14 +37,14 @@ ENGINES = ("local", "ray")
 
 @dataclass(frozen=True)
 class BulkResult:
-    """What a folder of parts holds at the end of a run.
+    """What a folder of parts contains at the end of a run.
 
     Attributes
     ----------
     users, recommendations : int
-        In all parts.
+        Totals over all parts.
     parts, made : int
-        How many there are, and how many of them this run made.
+        How many parts there are, and how many of them this run wrote.
     unknown : Unknown
         Events on items that the model does not know.
     """
@@ -75,59 +75,73 @@ def recommend_to_parquet(
     ray_address: str | None = None,
     seen: Any = None,
 ) -> BulkResult:
-    """The N best new items of each user of Parquet files that may be larger than memory, as a folder of Parquet files.
+    """The N best new items for each user of Parquet files that may be larger than memory, as a folder of Parquet files.
 
     Parameters
     ----------
     model : Recommender
         A fitted model that knows the raw ids of its items.
     input : str or Path
-        A Parquet file or a folder of such, in any order, with columns `user`, `item` and, where it is named, `value`: a
-        row for each event, or for each user with a column of lists of items.
-    min_value : float or None
-        The least `value` of an event that says that its item was liked. Items of lower values, and of 0, were seen: the
-        model does not read them, and does not recommend them. Someone who liked nothing gets what the model recommends
-        to someone without a history, less what was seen.
-    seen
-        What users have touched besides, in raw ids: {user: [item, ...]} or a frame with columns `user` and `item`, in
-        memory. It is not recommended either, and users who are there alone get lists too.
+        A Parquet file or a folder of them, in any order: a row for each event, or for each user with a column of lists
+        of items.
     out : str or Path
-        A folder, which gets part-00000.parquet, ... with columns user, rank, item, score and, where known, title,
-        `users_per_part` users each in ascending order, and _manifest.json, which says what it was made from.
+        A folder, which gets part-00000.parquet, ... with columns user, rank, item, score and, if known, title, each
+        with `users_per_part` users in ascending order, and _manifest.json, which records what it was made from.
+    N : int
+        Length of the lists.
+    user, item : str
+        Columns of raw ids.
+    value : str or None
+        Column of values.
+    min_value : float or None
+        Least `value` of an event that says that its item was liked. Items of lower values, and of 0, were seen: the
+        model does not read them, and does not recommend them. Users who liked nothing get what the model recommends
+        without a history, except what they have seen.
+    users_per_part : int
+        Users in a file.
     memory_mib : int
-        How much DuckDB may take to sort in, beside which there are the model and a block of users; what is more goes to
-        files in `out` for as long as the run lasts.
+        How much memory DuckDB may use to sort, in addition to the model and a block of users; beyond that it uses
+        temporary files in `out`.
+    show_progress : bool
+        Show a progress bar.
     on_part : Callable[[Part], None] or None
-        Called with each `Part` that was made. What it raises ends the run.
+        Called with each `Part` that was written. What it raises ends the run.
     engine : str
         "local", or "ray" for Ray Data on a cluster whose machines all see `input` and `out` at the same paths.
     actors : int or None
-        With Ray, how many processes score, each with the model in it; by default one for each CPU.
+        With Ray, how many processes score, each with a copy of the model; by default one for each CPU.
     ray_address : str or None
-        With Ray, of a running cluster, such as "auto"; by default the one that this process is connected to or
-        RAY_ADDRESS names, else one of this machine for as long as the run lasts.
+        With Ray, the address of a running cluster, or "auto"; by default the cluster that this process is connected to
+        or RAY_ADDRESS names, otherwise one on this machine for the duration of the run.
+    seen : dict or frame or None
+        What users have touched besides, in raw ids: {user: [item, ...]} or a frame with columns `user` and `item`, in
+        memory. It is not recommended either, and users who appear only here get lists too.
+
+    Returns
+    -------
+    BulkResult
+        Counts of users, lists and parts.
 
     Raises
     ------
     InvalidParameterError
-        Where `out` was begun with another model, input or setting.
+        If `out` was started with another model, input or setting.
     OutputError
-        Where it holds something else or cannot be written.
+        If `out` contains something else or cannot be written.
     MissingDependencyError
-        Without DuckDB or Ray.
+        If DuckDB, or Ray, is not installed.
     InvalidDataError
-    RecvaeError
         As `Interactions.from_frame`.
     UnknownUsersError
-        For a model that cannot score new users; nothing is written then.
+        If the model cannot score new users; nothing is written then.
     EngineError
-        Where Ray fails; its error is the cause.
+        If Ray fails; its error is the cause.
 
     Notes
     -----
-    Where `out` was begun before, by a run that was stopped or killed, the parts that are whole stay and the rest is
-    made: in the end, all files are those of a run in one go, byte for byte (on one machine, with one set of libraries).
-    On Ray it is begun anew, and a file has the users whose ids fall together by a hash, `users_per_part` on average.
+    If an earlier run into `out` was stopped or killed, its complete parts stay and the others are written: in the end
+    all files are those of an uninterrupted run, byte for byte (on one machine, with the same libraries). With Ray a run
+    starts from the beginning, and a file has the users whose ids share a hash, `users_per_part` on average.
     """
     N, users_per_part = check_integer("N", N, 1), check_integer("users_per_part", users_per_part, 1)
     check_integer("memory_mib", memory_mib, LEAST_MIB)

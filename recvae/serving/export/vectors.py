@@ -18,22 +18,26 @@ from recvae.serving.export.program import check_network, check_scores
 
 
 def item_vectors(model: Any) -> NDArray[np.float32]:
-    """The rows of the output layer, each with the item's bias at its end.
+    """The rows of the output layer, each with the item's bias as its last number.
 
     The score of an item for a user is the inner product with the user's row of `user_vectors`.
 
+    Parameters
+    ----------
+    model : Recommender
+        A fitted model of a network.
+
     Returns
     -------
-    NDArray[np.float32]
-        (I, H + 1).
+    numpy.ndarray
+        (I, H + 1) float32.
 
     Raises
     ------
-    NotFittedError
-    InvalidTypeError
+    NotFittedError, InvalidTypeError
+        If it is not a fitted model.
     NotSupportedError
-        For models whose scores are no such products of few dimensions: HybridVAE, linear models, those of other
-        libraries.
+        If scores are not inner products in few dimensions: HybridVAE, linear models, those of other libraries.
     """
     fitted = _check_vectors(model)
     weight, bias = (part.detach().cpu() for part in fitted.network_.decoder.output)
@@ -43,24 +47,26 @@ def item_vectors(model: Any) -> NDArray[np.float32]:
 
 
 def user_vectors(model: Any, user_items: Any) -> NDArray[np.float32]:
-    """The decoder's last hidden state for each row, with a 1 at its end.
+    """The decoder's last hidden state for each row, with a 1 as its last number.
 
     Parameters
     ----------
-    user_items
-        csr_matrix or csr_array with a row for each user, over the items of training.
+    model : Recommender
+        A fitted model of a network.
+    user_items : csr_matrix or csr_array
+        (B, I), a row for each user, over the items of training.
 
     Returns
     -------
-    NDArray[np.float32]
-        (B, H + 1).
+    numpy.ndarray
+        (B, H + 1) float32.
 
     Raises
     ------
-    RecvaeError
-        As `item_vectors` does.
+    NotFittedError, NotSupportedError
+        As `item_vectors`.
     InvalidTypeError, InvalidDataError
-        For rows that do not fit.
+        If rows do not fit.
     """
     fitted = _check_vectors(model)
     rows = transform_values(check_rows(user_items, fitted.n_items_), fitted.values_)

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from recvae.data.batches import Batch
-from recvae.distributed import communicator as worlds
-from recvae.distributed.communicator import ALONE, World
+from recvae.distributed import communicator as communicators
+from recvae.distributed.communicator import SINGLE_PROCESS, Communicator
 from recvae.distributed.launch import joined
 from recvae.errors import InvalidParameterError, LostRankError
 from tests.distributed.ranks import environment, free_port, run_ranks, torchrun
@@ -40,52 +40,52 @@ def parameters(rank, share, bucket=None):
     return made
 
 
-def without_users(world):
+def without_users(communicator):
     """Gradients where rank 1 has no users: what there is, and how often the ranks asked for the kinds."""
     dense, sparse = (torch.nn.Parameter(torch.zeros(6, 4, dtype=torch.float64)) for _ in range(2))
     asked, found = [], []
-    reduced = world.max
-    world.max = lambda tensor: (asked.append(1), reduced(tensor))[1]
+    reduced = communicator.all_reduce_max
+    communicator.all_reduce_max = lambda tensor: (asked.append(1), reduced(tensor))[1]
     for _ in range(2):
         dense.grad = sparse.grad = None
-        if world.rank == 0:
+        if communicator.rank == 0:
             dense.grad = table(0, 6)
             sparse.grad = torch.sparse_coo_tensor(torch.tensor([[4, 2]]), table(1, 2), (6, 4), check_invariants=False)
-        world.add_gradients([dense, sparse], 1.0 if world.rank == 0 else 0.0)
+        communicator.all_reduce_gradients([dense, sparse], 1.0 if communicator.rank == 0 else 0.0)
         found.append((dense.grad, sparse.grad))
-    del world.max
+    del communicator.all_reduce_max
     return found, len(asked)
 
 
-def everything(world):
-    rank, found = world.rank, {}
-    found["current"] = worlds.current() is world
+def everything(communicator):
+    rank, found = communicator.rank, {}
+    found["current"] = communicators.current_communicator() is communicator
     with joined() as inner:
-        found["inner"] = inner is world
-    found["sum"] = world.sum(table(rank))
-    found["whole"] = world.sum(torch.tensor(rank + 1))
-    found["narrow"] = world.sum(table(rank).bfloat16())
-    found["columns"] = world.sum(table(rank).T)
-    found["max"] = world.max(table(rank))
-    found["gather"] = world.gather(table(rank, 2 + 3 * rank))
-    found["gather none"] = world.gather(table(rank, 2 * (1 - rank)))
-    found["collect"] = world.collect(table(rank, 2 + 3 * rank))
-    found["broadcast"] = world.broadcast({"rank": rank})
-    found["all"] = world.all(("rank", rank))
-    world.barrier()
-    found["writer"] = world.is_writer
-    shares = [world.share(batch(n)) for n in (5, 1)]
+        found["inner"] = inner is communicator
+    found["sum"] = communicator.all_reduce(table(rank))
+    found["whole"] = communicator.all_reduce(torch.tensor(rank + 1))
+    found["narrow"] = communicator.all_reduce(table(rank).bfloat16())
+    found["columns"] = communicator.all_reduce(table(rank).T)
+    found["max"] = communicator.all_reduce_max(table(rank))
+    found["gather"] = communicator.all_gather(table(rank, 2 + 3 * rank))
+    found["gather none"] = communicator.all_gather(table(rank, 2 * (1 - rank)))
+    found["collect"] = communicator.gather(table(rank, 2 + 3 * rank))
+    found["broadcast"] = communicator.broadcast({"rank": rank})
+    found["all"] = communicator.all_gather_object(("rank", rank))
+    communicator.barrier()
+    found["writer"] = communicator.is_main_process
+    shares = [communicator.shard_batch(batch(n)) for n in (5, 1)]
     found["shares"] = [(s.items, s.values, s.offsets, s.bounds, s.users, s.rows) for s in shares]
-    found["unbound"] = world.share(replace(batch(), bounds=None, users=None))
+    found["unbound"] = communicator.shard_batch(replace(batch(), bounds=None, users=None))
     for size in (25 << 20, 100):  # one bucket, and one for each
-        worlds.BUCKET_BYTES = size
+        communicators.BUCKET_BYTES = size
         learning = parameters(rank, 0.25)
-        world.add_gradients(learning, 0.25 if rank == 0 else 0.75)
+        communicator.all_reduce_gradients(learning, 0.25 if rank == 0 else 0.75)
         found["gradients", size] = [each.grad for each in learning]
-    found["without users"] = without_users(world)
-    world.agree("options", "as you like it")
+    found["without users"] = without_users(communicator)
+    communicator.assert_same_on_all_ranks("options", "as you like it")
     try:
-        world.agree("data", "0123" if rank == 0 else "4567")
+        communicator.assert_same_on_all_ranks("data", "0123" if rank == 0 else "4567")
     except InvalidParameterError as error:
         found["agree"] = str(error)
     return found
@@ -118,7 +118,7 @@ def test_each_exchange_gives_what_numpy_gives(ranks):
 
 def test_the_world_is_the_current_one_within_and_not_after(ranks):
     assert all(found["current"] and found["inner"] for found in ranks)
-    assert worlds.current() is ALONE
+    assert communicators.current_communicator() is SINGLE_PROCESS
 
 
 def test_shares_of_a_batch_are_the_batch(ranks):
@@ -173,14 +173,14 @@ def test_ranks_that_differ_all_raise_one_sentence(ranks):
 START_AGAIN = "start all ranks again, from the last checkpoint where there is one."
 
 
-def ends(world, how, who):
-    world.at = "step 3 of epoch 2"
-    world.sum(torch.zeros(1))
-    if world.rank == who:
+def ends(communicator, how, who):
+    communicator.current_step = "step 3 of epoch 2"
+    communicator.all_reduce(torch.zeros(1))
+    if communicator.rank == who:
         if how == "killed":
             os.kill(os.getpid(), signal.SIGKILL)
         raise ValueError("the third file\nis damaged")
-    world.sum(torch.zeros(1))
+    communicator.all_reduce(torch.zeros(1))
 
 
 @pytest.mark.parametrize(
@@ -203,9 +203,9 @@ SCRIPT = """
 import os, signal, time, torch
 from recvae.distributed.launch import joined
 
-with joined("cpu") as world:
-    world.sum(torch.zeros(1))
-    if world.rank == 1:
+with joined("cpu") as communicator:
+    communicator.all_reduce(torch.zeros(1))
+    if communicator.rank == 1:
         {end}
     {other}
 """
@@ -216,7 +216,7 @@ with joined("cpu") as world:
     [
         (
             "os.kill(os.getpid(), signal.SIGKILL)",
-            "world.sum(torch.zeros(1))",
+            "communicator.all_reduce(torch.zeros(1))",
             "in a sum: rank 1 ended without a word;",
         ),
         (
@@ -245,24 +245,29 @@ def rank_of_two(monkeypatch):
 
 
 def test_without_others_the_world_is_one_rank():
-    with joined() as world:
-        assert world is ALONE
+    with joined() as communicator:
+        assert communicator is SINGLE_PROCESS
     gradients = parameters(0, 1)
-    ALONE.add_gradients(gradients, 0.5)
+    SINGLE_PROCESS.all_reduce_gradients(gradients, 0.5)
     torch.testing.assert_close(gradients[0].grad, table(0, 6))
-    ALONE.agree("data", "0123")
-    ALONE.barrier()
-    assert ALONE.share(whole := batch()) is whole
-    assert ALONE.is_writer
-    assert ALONE.all("a") == ["a"]
-    assert ALONE.broadcast("a") == "a"
-    for method in (ALONE.sum, ALONE.max, ALONE.gather, ALONE.collect):
+    SINGLE_PROCESS.assert_same_on_all_ranks("data", "0123")
+    SINGLE_PROCESS.barrier()
+    assert SINGLE_PROCESS.shard_batch(whole := batch()) is whole
+    assert SINGLE_PROCESS.is_main_process
+    assert SINGLE_PROCESS.all_gather_object("a") == ["a"]
+    assert SINGLE_PROCESS.broadcast("a") == "a"
+    for method in (
+        SINGLE_PROCESS.all_reduce,
+        SINGLE_PROCESS.all_reduce_max,
+        SINGLE_PROCESS.all_gather,
+        SINGLE_PROCESS.gather,
+    ):
         torch.testing.assert_close(method(table(0)), table(0))
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7])
 def test_parts_are_all_things_once(size):
-    parts = [World(rank, size).part(10) for rank in range(size)]
+    parts = [Communicator(rank, size).shard_range(10) for rank in range(size)]
     assert [i for part in parts for i in range(10)[part]] == list(range(10))
     assert max(len(range(10)[part]) for part in parts) - min(len(range(10)[part]) for part in parts) <= 1
 
