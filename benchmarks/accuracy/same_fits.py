@@ -1,9 +1,9 @@
 """Fits every model from one checkout and writes digests of weights and lists: run by `benchmarks.accuracy.same`.
 
-It runs in a process whose PYTHONPATH is one of two checkouts, whose names differ. So it imports recvae alone, and takes
-options by the names that model files keep.
+It runs in a process whose PYTHONPATH is one of two checkouts, whose names may differ: it imports recvae alone, and
+takes options by the names that model files keep.
 
-    same_fits.py fit FOLDER     fit all cases there, save them, and leave a training that was stopped in its second epoch
+    same_fits.py fit FOLDER     fit all cases there, save them, and leave a training stopped in its second epoch
     same_fits.py load FOLDER    load what is there, written by the other side, and resume that training
     same_fits.py ranks          the same fit by the processes of a torchrun launch
 """
