@@ -30,8 +30,7 @@ from benchmarks.scale.large import run_large
 from benchmarks.scale.ranks import run_ranks
 from benchmarks.scale.ray import run_ray
 from benchmarks.scale.resume import run_resume
-from benchmarks.scale.scaling import run_scaling
-from benchmarks.scale.scaling.tables import check_table, laws_table
+from benchmarks.scale.scaling import check_table, laws_table, run_scaling
 from benchmarks.scale.service import run_service
 from benchmarks.scale.shards import run_shards, shards_table
 from benchmarks.scale.signals import COMMANDS as STOPPED

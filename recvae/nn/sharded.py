@@ -80,10 +80,10 @@ def shard(network: VAE, communicator: Communicator) -> VAE:
     return network
 
 
-def sharded_parameters(network: VAE) -> dict[str, ItemSlice]:
+def sharded_parameters(network: nn.Module) -> dict[str, ItemSlice]:
     """Names of the parameters of which a rank has some rows, and which rows; none where the network is not sharded."""
-    encoder: Any = network.encoder
-    return dict.fromkeys(SPLIT, encoder.bag.items) if isinstance(encoder.bag, ShardedBag) else {}
+    bag = getattr(getattr(network, "encoder", None), "bag", None)
+    return dict.fromkeys(SPLIT, bag.items) if isinstance(bag, ShardedBag) else {}
 
 
 def full_state_dict(network: VAE) -> dict[str, Tensor]:
