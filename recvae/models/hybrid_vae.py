@@ -19,13 +19,13 @@ from recvae.models.autoencoder.grow import wider_path
 from recvae.models.autoencoder.scoring import network_scores
 from recvae.models.autoencoder.variational import Scores
 from recvae.models.base import FitRun
-from recvae.models.base.model_file import scalar
+from recvae.models.base.file_tensors import scalar
 from recvae.models.base.params import check_params, fitted, hyper, parameters
 from recvae.models.base.spaces import log, uniform
 from recvae.models.base.state import reads
 from recvae.models.blending import Strangers, best_weight, climb, quality
+from recvae.models.closed_form import FORMS, WIDE, is_sparse
 from recvae.models.edlae import EDLAE
-from recvae.models.linear import WIDE, Form
 from recvae.models.rec_vae import RecVAE
 from recvae.nn.growing import ItemVectors
 from recvae.utils.progress import busy
@@ -39,7 +39,7 @@ LINEAR = "linear."  # what the names of the linear path's tensors begin with
 
 
 @parameters
-class HybridVAE(Form, RecVAE):
+class HybridVAE(RecVAE):
     """A VAE for what lies in few dimensions, and a linear path of full rank for what single items say of others.
 
         f(x) = W mu(x) + b + a x B,   diag(B) = 0
@@ -56,6 +56,13 @@ class HybridVAE(Form, RecVAE):
     learning_rate: float = hyper(
         1e-3, "of Adam: the join makes up for what slower steps would give", low=0, search=log(1e-4, 3e-3)
     )
+    form: str = hyper(
+        "auto",
+        'of the weights: "dense", items x items in memory; "sparse", each item predicted by its neighbours only; '
+        f'"auto" is sparse above {WIDE:,} items',
+        choices=FORMS,
+    )
+    neighbours: int = hyper(200, "items that may predict one, in the sparse form", low=1)
     l2: float | None = hyper(
         None,
         "ridge penalty lambda on the weights of the linear path; by default what ranks best for the users that `a` is "
@@ -94,14 +101,14 @@ class HybridVAE(Form, RecVAE):
         # the path first: where memory does not do for it, that is known before the network is trained
         chosen = self._chosen_path(rows, strangers, run.show_progress) if self.l2 is None else self._path(self.l2)
         linear = chosen if hasattr(chosen, "weights_") else chosen.fit(rows, run.show_progress)
-        linear._forget()
+        linear._drop_training_rows()
         fitted = super()._fit(rows, run)
         network = partial(network_scores, fitted["network_"])
         return fitted | {"linear_": linear, "weight_": best_weight(network, linear._score, strangers, rows)}
 
     def _beside(self, n_items: int, network_bytes: int) -> int:
         """The path's weights; while penalties are compared and there is no network yet, those of two."""
-        if self.form == "sparse" or (self.form == "auto" and n_items > WIDE):
+        if is_sparse(self.form, n_items):
             kept = 8 * n_items * min(self.neighbours, n_items)
             return max(kept, 3 * kept - network_bytes)  # they are put together from parts
         kept = 4 * n_items**2

@@ -14,7 +14,8 @@ from recvae.benchmark.grids import CANDIDATES, candidates
 from recvae.cli.main import main
 from recvae.datasets.sample import make_sample
 from recvae.errors import InvalidDataError, InvalidParameterError, InvalidTypeError, UnknownNameError
-from recvae.models.base.model_file import read_model, taken, write_model
+from recvae.models.base.file_tensors import taken
+from recvae.models.base.model_file import read_model, write_model
 from recvae.models.base.params import (
     check_params,
     config,

@@ -17,7 +17,7 @@ from recvae.errors import (
 )
 from recvae.models.autoencoder import variational
 from recvae.models.base import latent, ranking
-from recvae.models.base.latent import standardized
+from recvae.models.base.generative import standardized
 from recvae.nn import draw
 from recvae.nn.layers import initialize
 from recvae.nn.noise import Noise

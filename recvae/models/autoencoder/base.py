@@ -36,7 +36,7 @@ from recvae.models.autoencoder.tables import (
 )
 from recvae.models.base import FitRun
 from recvae.models.base.explain import by_leaving_out
-from recvae.models.base.model_file import fill
+from recvae.models.base.file_tensors import fill
 from recvae.models.base.params import fitted, flat_params, hyper, parameters
 from recvae.models.base.similar import cosines
 from recvae.models.base.spaces import log
@@ -156,7 +156,7 @@ class Autoencoder(Planned):
         whole = _settled(self._whole(state.network, rows.shape[1], strategy))
         return {"network_": whole, "history_": history, "plan_": found}
 
-    def _learn_on(self, rows: sparse.csr_matrix, epochs: int | None, run: FitRun) -> dict[str, Any]:
+    def _partial_fit(self, rows: sparse.csr_matrix, epochs: int | None, run: FitRun) -> dict[str, Any]:
         by_item = rows.T.tocsr().sign()  # (I + n, U)
         shares = alike(by_item[self.n_items_ :], by_item[: self.n_items_])
         vectors = by_neighbours(item_vectors(self.network_), shares, np.diff(by_item.indptr))
@@ -169,7 +169,7 @@ class Autoencoder(Planned):
             self._train(self._ready(grown["network_"], impl == "sampled"), rows, plan, run)
         return grown | {"network_": _settled(grown["network_"])}
 
-    def _place_items(self, features: sparse.csr_matrix) -> dict[str, Any]:
+    def _add_items(self, features: sparse.csr_matrix) -> dict[str, Any]:
         vectors = by_features(self.network_, features)
         grown = self._with_items(vectors, lambda: alike(features[self.n_items_ :], features[: self.n_items_]))
         return grown | {"network_": _settled(grown["network_"])}

@@ -113,7 +113,7 @@ class Planned(Recommender):
         raises NotEnoughMemoryError with that in the place of dying.
         """
         check_params(self)
-        rows, _ = self._readable(user_items)
+        rows, _ = self._rows_to_fit(user_items)
         valid = self._check_valid(valid, rows.shape[1], user_items)
         found = self._forecast(rows, valid is not None)
         if calibrate and found.fits:
