@@ -3,7 +3,7 @@
 from recvae.nn.bag import Bag
 from recvae.nn.encoder import CodeEncoder, DenselyConnectedEncoder, GatedTwoLevelEncoder, GaussianEncoder
 from recvae.nn.layers import Decoder
-from recvae.nn.likelihood import LIKELIHOODS, gaussian_nll, logistic_nll, multinomial_nll
+from recvae.nn.likelihood import FAMILIES, IMPLS, Likelihood, Options, nll
 from recvae.nn.noise import Noise
 from recvae.nn.posterior import Gaussian, Point, Posterior, TwoLevels, gaussian_kl, standard_normal_kl
 from recvae.nn.prior import Composite, Prior, StandardNormal, TwoLevelPrior, VampPrior
@@ -11,7 +11,8 @@ from recvae.nn.schedule import SCHEDULES, constant, cyclical, linear
 from recvae.nn.vae import VAE, Elbo
 
 __all__ = [
-    "LIKELIHOODS",
+    "FAMILIES",
+    "IMPLS",
     "SCHEDULES",
     "VAE",
     "Bag",
@@ -23,7 +24,9 @@ __all__ = [
     "GatedTwoLevelEncoder",
     "Gaussian",
     "GaussianEncoder",
+    "Likelihood",
     "Noise",
+    "Options",
     "Point",
     "Posterior",
     "Prior",
@@ -34,9 +37,7 @@ __all__ = [
     "constant",
     "cyclical",
     "gaussian_kl",
-    "gaussian_nll",
     "linear",
-    "logistic_nll",
-    "multinomial_nll",
+    "nll",
     "standard_normal_kl",
 ]

@@ -1,250 +1,380 @@
-"""Likelihoods of a user's row. They take the last hidden state and the output layer, never logits."""
+"""The negative log-likelihood of users' rows: one function, `nll`, for three families and in three implementations.
+
+It takes the decoder's last hidden state and the output layer, never logits, so that no (B, I) matrix has to exist. The
+file reads from the top: `nll`, the reference that says what is computed, the fused chunked implementation, and what
+each family does with a chunk of logits. The sampled softmax is in recvae.nn.sampled_softmax.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from recvae.data.batches import Batch
-from recvae.distributed.communicator import SINGLE_PROCESS, Communicator
-from recvae.errors import InvalidParameterError, UnknownNameError
-from recvae.nn.head import Block, Distribution, How, exact_nll
-from recvae.nn.sampled import sampled_nll
+from recvae.errors import InvalidParameterError, InvalidTypeError, UnknownNameError
+from recvae.nn.bfloat16 import Bfloat16Products
+from recvae.nn.products import in_bfloat16, linear
+from recvae.nn.sampled_softmax import check_sampled, sampled_with_gradients
+from recvae.nn.scratch import scratch
 from recvae.nn.slices import ItemSlice
 
-IMPLS = ("auto", "dense", "exact", "sampled")
-BLOCK_BYTES = 48 << 20  # about 1,250 users of 20,000 items in bfloat16
-LARGEST = 60.0  # of a logit that is taken to the exponential as it is: e^60 times any number of items is a float32
+FAMILIES = ("multinomial", "logistic", "gaussian")
+IMPLS = ("auto", "reference", "chunked", "sampled")
+CHUNK_BYTES = 48 << 20  # about 1,250 users of 20,000 items in bfloat16
+LARGEST = 60.0  # of a logit that exp takes as it is: e^60 times any number of items is a float32
 UNOBSERVED = 0.1  # confidence that an item without an event is a 0
 
+# of hidden states (B, H), weight (I, H) and bias (I,); None where no gradient is needed
+Gradients = tuple[Tensor | None, Tensor | None, Tensor | None]
 
-def multinomial_nll(
-    hidden: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    batch: Batch,
-    impl: str = "auto",
-    *,
-    precision: str = "float32",
-    block_bytes: int = BLOCK_BYTES,
-    items: ItemSlice | None = None,
-) -> Tensor:
-    """-log p(x | z) of each user under a multinomial over the items, without the constant of x alone.
 
-        log p(x | z) = sum_i x_i log softmax(h W^T + b)_i + const        (Liang et al. 2018, equation 2)
+class Likelihood(Protocol):
+    """-log p(x | z) of each user of a batch: `nll` with its family chosen, or a function of one's own."""
+
+    def __call__(self, hidden: Tensor, weight: Tensor, bias: Tensor, batch: Batch) -> Tensor:
+        """Hidden states (B, H), weight (I, H), bias (I,), B rows -> (B,)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a likelihood is computed, apart from its family and implementation.
 
     Parameters
     ----------
-    hidden : Tensor
-        (B, H).
-    weight : Tensor
-        (I, H).
-    bias : Tensor
-        (I,).
-    batch : Batch
-        The B rows x.
-    impl : str
-        "dense" is the textbook's, over all logits and a dense row: the reference. "exact" has the same value and
-        gradient from blocks of rows, and never more than one block of logits. "sampled" estimates the sum over items
-        from `batch.candidates`, in the precision of the weights: see recvae.nn.sampled. "auto" is "sampled" for a batch
-        with candidates, else "exact". On a GPU the gradient of both is for losses in which all users have one weight,
-        such as the mean; for others it is NaN.
-    precision : str
-        Of the products of "exact" with all items: "float32" (that of the weights), or "bfloat16", in which the block of
-        logits is kept too, while sums over items or users are in float32; "auto" takes bfloat16 where the hardware
+    precision
+        Of the products of "chunked" with all items: "float32" (that of the weights), or "bfloat16", in which the chunk
+        of logits is kept too, while sums over items or users are in float32; "auto" takes bfloat16 where the hardware
         computes in it.
-    block_bytes : int
-        How large a block of logits may be; it has at least one row.
-    items : ItemSlice or None
-        Which of a larger catalogue's items weight and bias are of, where each rank has a slice of them; hidden states
-        and the batch are of all, the same on each rank, and so are value and gradient of hidden states. For "exact", or
-        "auto" without candidates.
+    chunk_bytes
+        How large a chunk of logits may be; it has at least one row.
+    unobserved
+        Confidence of the Gaussian in items without an event, above 0, to 1 in items with one.
+    items
+        Which items of a larger catalogue weight and bias belong to, where each rank has a slice of them. Hidden states
+        and the batch are of all items and the same on each rank, and so are the value and the gradient of hidden
+        states. For "chunked", or "auto" without negatives.
 
-    Returns
-    -------
-    Tensor
-        (B,).
+    Raises
+    ------
+    InvalidParameterError
+        For an `unobserved` of 0 or below.
     """
-    return _nll(
-        Multinomial(_world(items)), hidden, weight, bias, batch, impl, _how(precision, block_bytes, items), items
-    )
+
+    precision: str = "float32"
+    chunk_bytes: int = CHUNK_BYTES
+    unobserved: float = UNOBSERVED
+    items: ItemSlice | None = None
+
+    def __post_init__(self) -> None:
+        if not self.unobserved > 0:
+            raise InvalidParameterError(
+                f"Expected a confidence in items without an event above 0, got {self.unobserved!r}."
+            )
 
 
-def logistic_nll(
+def nll(
     hidden: Tensor,
     weight: Tensor,
     bias: Tensor,
     batch: Batch,
+    family: str = "multinomial",
     impl: str = "auto",
-    *,
-    precision: str = "float32",
-    block_bytes: int = BLOCK_BYTES,
-    items: ItemSlice | None = None,
+    options: Options = Options(),
 ) -> Tensor:
-    """-log p(x | z) of each user where each item is a coin of its own, had or not.
+    r"""-log p(x | z) of each user, without the constant of x alone, from logits l = h W^T + b.
 
-        log p(x | z) = sum_{i: x_i > 0} x_i log sigmoid(l_i) + sum_{i: x_i = 0} log(1 - sigmoid(l_i)),  l = h W^T + b
+        multinomial   log p(x | z) = sum_i x_i log softmax(l)_i
+        logistic      log p(x | z) = sum_{i: x_i > 0} x_i log sigmoid(l_i) + sum_{i: x_i = 0} log(1 - sigmoid(l_i))
+        gaussian      log p(x | z) = -sum_i c_i / 2 (x_i - l_i)^2,  c_i = 1 where x_i > 0, else `options.unobserved`
 
-    On binary rows it is that of Liang et al. 2018, equation 4; an event of another value counts so many times. The rest
-    is as in `multinomial_nll`; a row has an item at most once.
+    In the logistic family each item is a coin of its own; an event of another value than 1 counts so many times. In the
+    gaussian one each value is normal around its logit, with confidence c_i. For both a row has an item at most once.
+
+    Parameters
+    ----------
+    hidden
+        (B, H), the decoder's last hidden state.
+    weight, bias
+        (I, H) and (I,), the output layer.
+    batch
+        The B rows x.
+    family
+        "multinomial", "logistic" or "gaussian".
+    impl
+        "reference" computes all logits and a dense row, as the formulas above are written. "chunked" has the same value
+        and gradient from chunks of users, and never more than one chunk of logits. "sampled" estimates the softmax's
+        sum over items from `batch.candidates`, for the multinomial alone: see `recvae.nn.sampled_softmax`. "auto" is
+        "sampled" for a batch with candidates, else "chunked".
+    options
+        Precision, chunk size, confidence, slice of items.
 
     Returns
     -------
     Tensor
-        (B,).
+        (B,). "chunked" and "sampled" are fused: gradients are computed in the forward pass, for a loss that is the mean
+        over users. On a CPU, for another loss, they are computed again in the backward pass; on a GPU, the gradient is
+        right for losses in which all users have one weight, and NaN for others.
+
+    Raises
+    ------
+    UnknownNameError
+        For another family, implementation or precision.
+    InvalidParameterError
+        Where the implementation does not know the family, the batch has no candidates, or items are sliced.
+    InvalidTypeError
+        For weights that are neither float32 nor float64.
+
+    References
+    ----------
+    Liang, Krishnan, Hoffman & Jebara, "Variational Autoencoders for Collaborative Filtering", WWW 2018, equations 2-4.
     """
-    return _nll(Logistic(_world(items)), hidden, weight, bias, batch, impl, _how(precision, block_bytes, items), items)
-
-
-def gaussian_nll(
-    hidden: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    batch: Batch,
-    impl: str = "auto",
-    *,
-    unobserved: float = UNOBSERVED,
-    precision: str = "float32",
-    block_bytes: int = BLOCK_BYTES,
-    items: ItemSlice | None = None,
-) -> Tensor:
-    """-log p(x | z) of each user where each item's value is normal around its logit, without constants.
-
-        log p(x | z) = -sum_i c_i / 2 (x_i - l_i)^2 + const,  l = h W^T + b        (Liang et al. 2018, equation 3)
-
-    with confidence c_i = 1 in items that have an event and c_i = `unobserved`, above 0, in the others. The rest is as
-    in `multinomial_nll`; a row has an item at most once.
-
-    Returns
-    -------
-    Tensor
-        (B,).
-    """
-    if not unobserved > 0:
-        raise InvalidParameterError(f"Expected a confidence in items without an event above 0, got {unobserved!r}.")
-    return _nll(
-        Normal(unobserved, _world(items)), hidden, weight, bias, batch, impl, _how(precision, block_bytes, items), items
-    )
-
-
-# name -> (hidden, weight, bias, batch, ...) -> (B,)
-LIKELIHOODS: dict[str, Callable[..., Tensor]] = {
-    "multinomial": multinomial_nll,
-    "logistic": logistic_nll,
-    "gaussian": gaussian_nll,
-}
-
-
-def _nll(
-    distribution: Distribution,
-    hidden: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    batch: Batch,
-    impl: str,
-    how: How,
-    items: ItemSlice | None,
-) -> Tensor:
+    if family not in FAMILIES:
+        raise UnknownNameError.among("family of likelihoods", family, FAMILIES)
     if impl not in IMPLS:
         raise UnknownNameError.among("impl of a likelihood", impl, IMPLS)
     sampled = impl == "sampled" or (impl == "auto" and batch.candidates is not None)
-    if items is not None:
-        if sampled or impl == "dense":
+    if options.items is not None:
+        if sampled or impl == "reference":
             raise InvalidParameterError(
-                f'Expected impl="exact" where ranks have slices of the items, got impl={impl!r}'
+                f'Expected impl="chunked" where ranks have slices of the items, got impl={impl!r}'
                 f"{' and a batch with candidates' if impl == 'auto' else ''}; take that, or do not shard the items."
             )
-        hidden, batch = items.broadcast(hidden), items.local(batch).batch
+        hidden, batch = options.items.broadcast(hidden), options.items.local(batch).batch
+    if impl == "reference":
+        return _reference(hidden, weight, bias, batch, family, options)
     if sampled:
-        if not isinstance(distribution, Multinomial):
-            raise InvalidParameterError(
-                f'Expected the multinomial likelihood for impl="sampled", got {type(distribution).__name__.lower()}; '
-                'take impl="exact".'
-            )
-        return sampled_nll(hidden, weight, bias, batch)
-    if impl != "dense":
-        return exact_nll(distribution, hidden, weight, bias, batch, how)
+        check_sampled(family, weight, bias, batch)
+        compute = partial(sampled_with_gradients, batch)
+    else:
+        compute = partial(_chunked, batch, family, options)
+    hidden = hidden.to(weight.dtype)  # under autocast, the layers before may have left it in bfloat16
+    if not len(hidden):
+        return hidden.sum(1)  # (0,), with a gradient
+    if torch.is_grad_enabled() and any(part.requires_grad for part in (hidden, weight, bias)):
+        fused: Tensor = _Fused.apply(compute, hidden, weight, bias)  # type: ignore[no-untyped-call]
+        return fused
+    return compute(hidden, weight, bias, None)[0]
+
+
+def with_options(likelihood: Likelihood, **changes: Any) -> Likelihood:
+    """The same likelihood with some `Options` changed; a function of one's own, which has none, stays as it is."""
+    if likelihood is nll:
+        likelihood = partial(nll)
+    if not (isinstance(likelihood, partial) and likelihood.func is nll):
+        return likelihood
+    options = replace(likelihood.keywords.get("options", Options()), **changes)
+    return partial(likelihood, options=options)
+
+
+# the reference --------------------------------------------------------------------------------------------------------
+
+
+def _reference(hidden: Tensor, weight: Tensor, bias: Tensor, batch: Batch, family: str, options: Options) -> Tensor:
+    """The formulas of `nll`, word for word: what the other implementations are tested against."""
     logits = F.linear(hidden, weight, bias)  # (B, I)
-    x = torch.zeros_like(logits).index_put_((batch.rows, batch.items), batch.values.to(logits.dtype), True)
-    return distribution.dense(logits, x)
-
-
-def _world(items: ItemSlice | None) -> Communicator:
-    return SINGLE_PROCESS if items is None else items.communicator
-
-
-def _how(precision: str, block_bytes: int, items: ItemSlice | None) -> How:
-    return How(precision, block_bytes, 0 if items is None else items.max_size)
-
-
-@dataclass(frozen=True)
-class Multinomial:
-    """n logsumexp(l) - sum_i x_i l_i, where n = sum_i x_i. Its gradient is n softmax(l) - x."""
-
-    communicator: Communicator = SINGLE_PROCESS  # the ranks over whose slices of items the sums are
-
-    def dense(self, logits: Tensor, x: Tensor) -> Tensor:
+    x = torch.zeros_like(logits).index_put_((batch.rows, batch.items), batch.values.to(logits.dtype), True)  # (B, I)
+    if family == "multinomial":
         return -(x * F.log_softmax(logits, dim=1)).sum(1)
-
-    def block(self, block: Block) -> tuple[Tensor, Tensor]:
-        p, x, n = block.logits, block.values, block.sum(block.values)
-        observed = block.sum(x * block.observed())  # sum_i x_i l_i
-        top = self.communicator.all_reduce_max(p.amax(1, keepdim=True))
-        excess = top - top.clamp(-LARGEST, LARGEST)  # mostly 0: no logit is rounded a second time
-        if p.device.type != "cpu" or excess.any():
-            p.sub_(excess)
-        p.exp_()  # softmax, but for the factor 1 / sums
-        sums = block.with_items.sums(p)
-        if self.communicator.size > 1:
-            sums, n, observed = self.communicator.all_reduce(torch.stack([sums.to(n.dtype), n, observed]))
-        less = x * (sums / n.clamp(min=torch.finfo(n.dtype).tiny))[block.rows]
-        p.view(-1).index_add_(0, block.cells, less.to(p.dtype), alpha=-1)  # n softmax(l) - x, but for n / sums
-        return n * (sums.log() + excess[:, 0]) - observed, n / sums
+    if family == "logistic":
+        return -torch.where(x > 0, x * F.logsigmoid(logits), F.logsigmoid(-logits)).sum(1)
+    errors = (x - logits).square()
+    return 0.5 * torch.where(x > 0, errors, options.unobserved * errors).sum(1)
 
 
-@dataclass(frozen=True)
-class Logistic:
+# the fused implementation ---------------------------------------------------------------------------------------------
+
+
+class Compute(Protocol):
+    """Value and, if `users` is given, gradients of a likelihood of some rows."""
+
+    def __call__(
+        self, hidden: Tensor, weight: Tensor, bias: Tensor, users: Tensor | None
+    ) -> tuple[Tensor, Gradients | None]:
+        """nll (B,), and the gradients of the loss in which user u weighs `users`[u]. -> (B,), gradients"""
+        ...
+
+
+class _Fused(torch.autograd.Function):
+    """Computes the gradients in the forward pass, while the logits of a chunk are in the cache.
+
+    The gradient of a user's nll is known then only if the loss is known: it is taken to be the mean over users. Where
+    it turns out to be another one, or backward is called a second time, backward computes the gradients again.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, compute: Compute, hidden: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        mean = hidden.new_full((len(hidden),), 1 / len(hidden))  # (B,)
+        value, ctx.gradients = compute(hidden, weight, bias, mean)
+        ctx.save_for_backward(hidden, weight, bias, mean)
+        ctx.compute = compute
+        return value
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        hidden, weight, bias, mean = ctx.saved_tensors
+        gradients, ctx.gradients = ctx.gradients, None  # handed out, not kept: autograd may change them in place
+        if gradients is not None and grad.device.type != "cpu":
+            # to look at the users' weights would halt the device: where they are not all alike, the gradients are NaN
+            scale = torch.where((grad == grad[:1]).all(), grad[0] / mean[0], torch.nan)
+            for part in gradients:
+                if part is not None:
+                    (part.values() if part.is_sparse else part).mul_(scale)
+        elif gradients is None or not torch.equal(grad, mean):
+            _, gradients = ctx.compute(hidden, weight, bias, grad)
+        return None, *gradients
+
+
+class Float32Products:
+    """The three products of a chunk of users with all items, on which training spends its time.
+
+    In the precision of the weights; `recvae.nn.bfloat16.Bfloat16Products` has the same methods.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor):
+        self.weight, self.dtype = weight, weight.dtype
+        self.logits = partial(linear, weight=weight, bias=bias)  # (R, H) -> (R, I)
+
+    def sums(self, p: Tensor) -> Tensor:
+        """Sum of each row. (R, I) -> (R,)"""
+        return p.sum(1)
+
+    def sums_of_squares(self, p: Tensor) -> Tensor:
+        """Sum of the squares of each row. (R, I) -> (R,)"""
+        return torch.linalg.vector_norm(p, dim=1).square()
+
+    def backward(self, p: Tensor, hidden: Tensor, scale: Tensor, rows: slice, into: Gradients) -> None:
+        """Gradients by the gradient p * scale[:, None] in the logits of `rows`; the first chunk writes, others add."""
+        of_hidden, of_weight, of_bias = into
+        beta = 0 if rows.start == 0 else 1
+        if of_hidden is not None:
+            torch.mm(p, self.weight, out=of_hidden[rows]).mul_(scale[:, None])
+        if of_weight is not None and of_bias is not None:
+            of_weight.addmm_(p.T, hidden * scale[:, None], beta=beta)
+            of_bias.addmv_(p.T, scale, beta=beta)
+
+
+class Chunk(NamedTuple):
+    """Logits of R users, to be overwritten, and the users' events."""
+
+    logits: Tensor  # (R, I), in the precision of the products
+    rows: Tensor  # (E,) user of each event, from 0 to R - 1
+    cells: Tensor  # (E,) index of each event in logits.view(-1)
+    values: Tensor  # (E,)
+    products: Float32Products | Bfloat16Products
+    options: Options
+
+    def observed(self) -> Tensor:
+        """Logits of the events. -> (E,)"""
+        return self.logits.view(-1)[self.cells].to(self.values.dtype)
+
+    def sum(self, events: Tensor) -> Tensor:
+        """Sum of one number for each event (E,) by user. -> (R,)"""
+        return events.new_zeros(len(self.logits)).index_add_(0, self.rows, events)
+
+
+@torch.no_grad()
+def _chunked(
+    batch: Batch, family: str, options: Options, hidden: Tensor, weight: Tensor, bias: Tensor, users: Tensor | None
+) -> tuple[Tensor, Gradients | None]:
+    """As `Compute`, with one chunk of logits at a time."""
+    values, value = batch.values.to(hidden.dtype), hidden.new_empty(len(hidden))
+    gradients = None if users is None else _room(hidden, weight, bias)
+    products = _products(options.precision, weight, bias)
+    n_users, n_items = len(hidden), len(weight)
+    # where ranks have slices of the items, all cut users by the largest slice, so that they cut them alike
+    row_bytes = products.dtype.itemsize * max(1, n_items if options.items is None else options.items.max_size)
+    n_chunks = -(-n_users // max(1, options.chunk_bytes // row_bytes))
+    step = -(-n_users // max(1, n_chunks))  # all chunks of about one size
+    for start in range(0, n_users, step):
+        rows = slice(start, min(start + step, n_users))
+        events = batch.events(rows)
+        row_of_event = batch.rows[events] - start  # (E,)
+        cells = row_of_event * n_items + batch.items[events]
+        with torch.autocast(hidden.device.type, enabled=False):  # the precision is chosen by `options`
+            logits = products.logits(hidden[rows])  # (R, I)
+        chunk = Chunk(logits, row_of_event, cells, values[events], products, options)
+        value[rows], factor = CHUNKS[family](chunk)  # which leaves the gradient in `logits`, but for the factor
+        if users is not None and gradients is not None:
+            products.backward(logits, hidden[rows], users[rows] * factor, rows, gradients)
+    return value, gradients
+
+
+def _room(hidden: Tensor, weight: Tensor, bias: Tensor) -> Gradients:
+    """Uninitialised memory for the gradients that are needed."""
+    of_weight = of_bias = None
+    if weight.requires_grad or bias.requires_grad:
+        name = "gradient of the output layer"
+        of_weight = scratch(name, weight.shape, weight.dtype, weight.device, for_step=True)
+        of_bias = torch.empty_like(bias)
+    return torch.empty_like(hidden) if hidden.requires_grad else None, of_weight, of_bias
+
+
+def _products(precision: str, weight: Tensor, bias: Tensor) -> Float32Products | Bfloat16Products:
+    """The products in a precision; float64 stays as it is under "auto"."""
+    if weight.dtype not in (torch.float32, torch.float64):
+        raise InvalidTypeError(
+            f"Expected weights in float32 or float64, got {weight.dtype}; precision says what products are computed in."
+        )
+    keep = precision == "auto" and weight.dtype == torch.float64
+    return (Bfloat16Products if not keep and in_bfloat16(precision, weight.device) else Float32Products)(weight, bias)
+
+
+# a chunk of logits, by family: -> nll (R,), and the factor of the gradient that is left in the logits -----------------
+
+
+def _multinomial(chunk: Chunk) -> tuple[Tensor, Tensor | float]:
+    """n logsumexp(l) - sum_i x_i l_i, where n = sum_i x_i. Its gradient is n softmax(l) - x."""
+    p, x, n, items = chunk.logits, chunk.values, chunk.sum(chunk.values), chunk.options.items
+    observed = chunk.sum(x * chunk.observed())  # sum_i x_i l_i
+    largest = p.amax(1, keepdim=True)
+    if items is not None:
+        largest = items.communicator.all_reduce_max(largest)
+    excess = largest - largest.clamp(-LARGEST, LARGEST)  # mostly 0: no logit is rounded a second time
+    if p.device.type != "cpu" or excess.any():
+        p.sub_(excess)
+    p.exp_()  # softmax, but for the factor 1 / sums
+    sums = chunk.products.sums(p)
+    if items is not None and items.communicator.size > 1:
+        sums, n, observed = items.communicator.all_reduce(torch.stack([sums.to(n.dtype), n, observed]))
+    less = x * (sums / n.clamp(min=torch.finfo(n.dtype).tiny))[chunk.rows]
+    p.view(-1).index_add_(0, chunk.cells, less.to(p.dtype), alpha=-1)  # n softmax(l) - x, but for n / sums
+    return n * (sums.log() + excess[:, 0]) - observed, n / sums
+
+
+def _logistic(chunk: Chunk) -> tuple[Tensor, Tensor | float]:
     """sum_i log(1 + e^l_i) where x_i = 0, x_i log(1 + e^-l_i) elsewhere. Its gradient: sigmoid(l), -x sigmoid(-l).
 
     As log(1 + e^-l) = log(1 + e^l) - l, the sum is over all items at first, and what events change is a sparse term.
     """
-
-    communicator: Communicator = SINGLE_PROCESS
-
-    def dense(self, logits: Tensor, x: Tensor) -> Tensor:
-        return -torch.where(x > 0, x * F.logsigmoid(logits), F.logsigmoid(-logits)).sum(1)
-
-    def block(self, block: Block) -> tuple[Tensor, float]:
-        p, x, observed = block.logits, block.values, block.observed()
-        torch.logaddexp(p, p.new_zeros(()), out=p)  # log(1 + e^l)
-        nll = block.with_items.sums(p) + block.sum((x - 1) * _softplus(observed) - x * observed)
-        p.neg_().expm1_()  # -sigmoid(l), from 1 - sigmoid(l) = e^-log(1 + e^l)
-        p.view(-1)[block.cells] = (x * torch.sigmoid(-observed)).to(p.dtype)
-        return self.communicator.all_reduce(nll), -1.0
+    p, x, observed = chunk.logits, chunk.values, chunk.observed()
+    torch.logaddexp(p, p.new_zeros(()), out=p)  # softplus(l) = log(1 + e^l)
+    softplus = torch.logaddexp(observed, observed.new_zeros(()))
+    value = chunk.products.sums(p) + chunk.sum((x - 1) * softplus - x * observed)
+    p.neg_().expm1_()  # -sigmoid(l), from 1 - sigmoid(l) = e^-log(1 + e^l)
+    p.view(-1)[chunk.cells] = (x * torch.sigmoid(-observed)).to(p.dtype)
+    return value if chunk.options.items is None else chunk.options.items.communicator.all_reduce(value), -1.0
 
 
-@dataclass(frozen=True)
-class Normal:
+def _gaussian(chunk: Chunk) -> tuple[Tensor, Tensor | float]:
     """sum_i c_i / 2 (x_i - l_i)^2, where c_i is 1 in items with an event. Its gradient is c_i (l_i - x_i)."""
-
-    unobserved: float  # c_i in the others
-    communicator: Communicator = SINGLE_PROCESS
-
-    def dense(self, logits: Tensor, x: Tensor) -> Tensor:
-        misses = (x - logits).square()
-        return 0.5 * torch.where(x > 0, misses, self.unobserved * misses).sum(1)
-
-    def block(self, block: Block) -> tuple[Tensor, float]:
-        logits, x, observed = block.logits, block.values, block.observed()
-        misses = (x - observed).square() - self.unobserved * observed.square()
-        nll = 0.5 * (self.unobserved * block.with_items.squares(logits) + block.sum(misses))
-        logits.view(-1)[block.cells] = ((observed - x) / self.unobserved).to(logits.dtype)
-        return self.communicator.all_reduce(nll), self.unobserved
+    logits, x, observed, unobserved = chunk.logits, chunk.values, chunk.observed(), chunk.options.unobserved
+    difference = (x - observed).square() - unobserved * observed.square()
+    value = 0.5 * (unobserved * chunk.products.sums_of_squares(logits) + chunk.sum(difference))
+    logits.view(-1)[chunk.cells] = ((observed - x) / unobserved).to(logits.dtype)
+    return value if chunk.options.items is None else chunk.options.items.communicator.all_reduce(value), unobserved
 
 
-def _softplus(logits: Tensor) -> Tensor:
-    return torch.logaddexp(logits, logits.new_zeros(()))
+CHUNKS: dict[str, Callable[[Chunk], tuple[Tensor, Tensor | float]]] = {
+    "multinomial": _multinomial,
+    "logistic": _logistic,
+    "gaussian": _gaussian,
+}

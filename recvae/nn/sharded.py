@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
 
 from recvae.data.batches import Batch
 from recvae.distributed.communicator import Communicator
+from recvae.errors import NotSupportedError
 from recvae.nn.encoder import NoisyBag
 from recvae.nn.layers import Decoder, initialize_rows
+from recvae.nn.likelihood import with_options
 from recvae.nn.slices import ItemSlice
 from recvae.nn.vae import VAE
 
@@ -49,7 +50,7 @@ def shard(network: VAE, communicator: Communicator) -> VAE:
 
     All ranks then train it on the same batches of all users, with the same noise, and need not exchange gradients:
     those of slices are each rank's own, the others come out the same on all. `network.scores` gives scores of all
-    items, on each rank; `network.decoder.output` is the slice's. Its likelihood is one of recvae.nn.LIKELIHOODS, exact.
+    items, on each rank; `network.decoder.output` is the slice's. Its likelihood is `recvae.nn.nll`, chunked.
 
     Returns
     -------
@@ -60,16 +61,22 @@ def shard(network: VAE, communicator: Communicator) -> VAE:
     ------
     InvalidParameterError
         For fewer items than ranks.
+    NotSupportedError
+        For a likelihood of one's own.
     """
     encoder: Any = network.encoder
-    likelihood: Any = network.likelihood
     bag, decoder = encoder.bag, network.decoder
     items = ItemSlice(communicator, len(decoder.bias))
     weight = _slice(decoder.weight, items)
     first = weight if bag.weight is decoder.weight else _slice(bag.weight, items)  # one table stays one
     encoder.bag = ShardedBag(bag, items, first)
     network.decoder = ShardedDecoder(decoder, items, weight, _slice(decoder.bias, items))
-    network.likelihood = partial(likelihood, items=items)
+    likelihood = with_options(network.likelihood, items=items)
+    if likelihood is network.likelihood:
+        raise NotSupportedError(
+            "Expected the likelihood recvae.nn.nll where ranks have slices of the items, got another."
+        )
+    network.likelihood = likelihood
     return network
 
 

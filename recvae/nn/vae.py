@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,12 +11,10 @@ from torch import Tensor, nn
 from recvae.data.batches import Batch
 from recvae.errors import NotSupportedError
 from recvae.nn.layers import Decoder
+from recvae.nn.likelihood import Likelihood
 from recvae.nn.noise import Noise
 from recvae.nn.posterior import Posterior
 from recvae.nn.prior import Prior
-
-# (hidden, weight, bias, batch) -> (B,)
-Likelihood = Callable[[Tensor, Tensor, Tensor, Batch], Tensor]
 
 
 class Elbo(NamedTuple):

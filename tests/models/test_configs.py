@@ -209,7 +209,7 @@ def test_files_have_flat_keys(data, tmp_path):
         {"decay": 1.0},
     ):
         write_model(tmp_path / "odd", tensors, description | {"parameters": kept | changes})
-        with pytest.raises(InvalidDataError, match="cannot make again"):
+        with pytest.raises(InvalidDataError, match="cannot restore"):
             recvae.load(tmp_path / "odd")
     write_model(tmp_path / "few", tensors, description | {"parameters": {"impl": "exact"}})
     assert recvae.load(tmp_path / "few").training == Training(impl="chunked", decay=0.25)

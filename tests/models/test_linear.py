@@ -174,7 +174,7 @@ def test_weights_that_point_outside_are_a_damaged_file(split):
     stream = io.BytesIO()
     model.save(stream)
     stream.seek(0)
-    with pytest.raises(InvalidDataError, match="cannot make again"):
+    with pytest.raises(InvalidDataError, match="cannot restore"):
         recvae.load(stream)
 
 

@@ -11,7 +11,7 @@ from torch.distributions import Bernoulli, Multinomial, Normal, kl_divergence
 from recvae import nn
 from recvae.data.batches import DeviceRows
 from recvae.errors import InvalidParameterError, InvalidTypeError, UnknownNameError
-from recvae.nn import products
+from recvae.nn import likelihood, products
 from recvae.nn.layers import dropout, initialize, normalized
 from recvae.nn.noise import Noise
 from recvae.nn.scratch import reused, scratch
@@ -64,10 +64,11 @@ def test_the_sample_has_a_gradient_in_mean_and_variance():
 
 # likelihoods ---------------------------------------------------------------------------------------------------------
 
-every_likelihood = pytest.mark.parametrize("nll", nn.LIKELIHOODS.values(), ids=nn.LIKELIHOODS)
+every_family = pytest.mark.parametrize("family", nn.FAMILIES)
+FLOAT32 = nn.Options(precision="float32")
 
 
-@pytest.mark.parametrize("impl", ["dense", "exact", "auto"])
+@pytest.mark.parametrize("impl", ["reference", "chunked", "auto"])
 def test_the_likelihood_equals_torch_distributions(impl):
     batch = random_batch()
     hidden, weight, bias = torch.randn(7, 5), torch.randn(13, 5), torch.randn(13)
@@ -79,24 +80,24 @@ def test_the_likelihood_equals_torch_distributions(impl):
         distribution = Multinomial(int(counts.sum()), logits=F.linear(hidden[user], weight, bias))
         constant = math.lgamma(counts.sum() + 1) - torch.lgamma(counts + 1).sum()
         expected = -(distribution.log_prob(counts) - constant)
-        found = nn.multinomial_nll(hidden, weight, bias, batch, impl)[user]
+        found = nn.nll(hidden, weight, bias, batch, impl=impl)[user]
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("impl", ["dense", "exact"])
+@pytest.mark.parametrize("impl", ["reference", "chunked"])
 def test_items_that_are_had_or_not_are_coins(impl):
     batch = batch_of(dense(random_batch()) > 0)
     hidden, weight, bias = torch.randn(7, 5), torch.randn(13, 5), torch.randn(13)
     coins = Bernoulli(logits=F.linear(hidden, weight, bias))
     expected = -coins.log_prob(dense(batch)).sum(1)
-    torch.testing.assert_close(nn.logistic_nll(hidden, weight, bias, batch, impl), expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(nn.nll(hidden, weight, bias, batch, "logistic", impl), expected, rtol=1e-4, atol=1e-4)
     thrice = replace(batch, values=3 * batch.values)  # an event three times as heavy, as if there were three of it
-    found = nn.logistic_nll(hidden, weight, bias, thrice, impl)
+    found = nn.nll(hidden, weight, bias, thrice, "logistic", impl)
     expected -= 2 * (dense(batch) * coins.probs.log()).sum(1)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("impl", ["dense", "exact"])
+@pytest.mark.parametrize("impl", ["reference", "chunked"])
 @pytest.mark.parametrize("unobserved", [0.05, 1.0])
 def test_values_are_normal_around_their_logits_with_a_confidence(impl, unobserved):
     batch = random_batch()
@@ -105,34 +106,32 @@ def test_values_are_normal_around_their_logits_with_a_confidence(impl, unobserve
     normal = Normal(F.linear(hidden, weight, bias), confidence.rsqrt())
     constant = (0.5 * confidence.log() - 0.5 * math.log(2 * math.pi)).sum(1)
     expected = constant - normal.log_prob(dense(batch)).sum(1)
-    found = nn.gaussian_nll(hidden, weight, bias, batch, impl, unobserved=unobserved)
+    found = nn.nll(hidden, weight, bias, batch, "gaussian", impl, nn.Options(unobserved=unobserved))
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_a_confidence_above_zero_is_needed():
     for unobserved in (0.0, -1.0, math.nan):
         with pytest.raises(InvalidParameterError, match="Expected a confidence in items without an event above 0, got"):
-            nn.gaussian_nll(
-                torch.randn(7, 5), torch.randn(13, 5), torch.zeros(13), random_batch(), unobserved=unobserved
-            )
+            nn.Options(unobserved=unobserved)
 
 
 @pytest.mark.parametrize("scale", [1.0, 40.0])
-@every_likelihood
-def test_exact_has_the_value_and_gradients_of_dense(nll, scale):
+@every_family
+def test_chunked_has_the_value_and_gradients_of_the_reference(family, scale):
     batch = random_batch()
     results = []
-    for impl in ("dense", "exact"):
+    for impl in ("reference", "chunked"):
         torch.manual_seed(0)
         leaves = [(scale * torch.randn(shape, dtype=torch.float64)).requires_grad_() for shape in [(7, 5), (13, 5), 13]]
-        value = nll(*leaves, batch, impl, precision="float32")
+        value = nn.nll(*leaves, batch, family, impl, FLOAT32)
         (value * torch.arange(1.0, 8)).sum().backward()  # an own weight for each user
         results.append([value, *(leaf.grad for leaf in leaves)])
     for one, other in zip(*results, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
 
 
-def head(nll, impl, dtype=torch.float32, n_users=23, n_items=517, width=19, seed=0, users=None, **options):
+def head(family, impl, dtype=torch.float32, n_users=23, n_items=517, width=19, seed=0, users=None, **options):
     """Value and gradients of a likelihood, in float64, from leaves that every call with one seed shares."""
     drawn = torch.Generator().manual_seed(seed)
     lengths = torch.randint(0, 9, (n_users,), generator=drawn)
@@ -142,7 +141,7 @@ def head(nll, impl, dtype=torch.float32, n_users=23, n_items=517, width=19, seed
     batch = nn.vae.Batch(items, torch.rand(len(items), generator=drawn) + 0.5, offsets)
     shapes = [(n_users, width), (n_items, width), (n_items,)]
     leaves = [(0.5 * torch.randn(shape, generator=drawn)).to(dtype).requires_grad_() for shape in shapes]
-    value = nll(*leaves, batch, impl, **options)
+    value = nn.nll(*leaves, batch, family, impl, nn.Options(**options))
     (value.mean() if users is None else (value * users.to(dtype)).sum()).backward()
     return [part.detach().double() for part in (value, *(leaf.grad for leaf in leaves))]
 
@@ -151,47 +150,48 @@ def errors(found, expected):
     return [float((one - other).norm() / other.norm()) for one, other in zip(found, expected, strict=True)]
 
 
-BLOCKS = [1, 517 * 4 * 5, 1 << 30]  # less than a row, five rows, all
+CHUNKS = [1, 517 * 4 * 5, 1 << 30]  # less than a row, five rows, all
 
 
-@pytest.mark.parametrize("block_bytes", BLOCKS)
+@pytest.mark.parametrize("chunk_bytes", CHUNKS)
 @pytest.mark.parametrize("users", [None, torch.linspace(-1, 2, 23), torch.full((23,), 0.3)], ids=["mean", "own", "sum"])
-@every_likelihood
-def test_in_blocks_exact_is_dense(nll, users, block_bytes):
-    exact, dense = (
-        head(nll, impl, users=users, precision="float32", block_bytes=block_bytes) for impl in ("exact", "dense")
+@every_family
+def test_in_chunks_it_is_the_reference(family, users, chunk_bytes):
+    chunked, reference = (
+        head(family, impl, users=users, precision="float32", chunk_bytes=chunk_bytes)
+        for impl in ("chunked", "reference")
     )
-    assert max(errors(exact, dense)) < 1e-5
+    assert max(errors(chunked, reference)) < 1e-5
 
 
-@pytest.mark.parametrize("block_bytes", BLOCKS)
+@pytest.mark.parametrize("chunk_bytes", CHUNKS)
 @pytest.mark.parametrize("seed", range(3))
-@every_likelihood
-def test_in_bfloat16_it_is_no_further_from_float64_than_plain_code(nll, seed, block_bytes):
-    expected = head(nll, "dense", torch.float64, seed=seed)
-    found = errors(head(nll, "exact", precision="bfloat16", block_bytes=block_bytes, seed=seed), expected)
-    plain = errors(head(nll, "dense", torch.bfloat16, seed=seed), expected)
+@every_family
+def test_in_bfloat16_it_is_no_further_from_float64_than_plain_code(family, seed, chunk_bytes):
+    expected = head(family, "reference", torch.float64, seed=seed)
+    found = errors(head(family, "chunked", precision="bfloat16", chunk_bytes=chunk_bytes, seed=seed), expected)
+    plain = errors(head(family, "reference", torch.bfloat16, seed=seed), expected)
     assert all(one <= max(1.05 * other, 1e-3) for one, other in zip(found, plain, strict=True))
     assert found[0] < 1e-3
 
 
-@every_likelihood
-def test_there_is_never_more_than_one_block_of_logits(nll, monkeypatch):
-    blocks = []
-    logits = products.Plain.logits
-    monkeypatch.setattr(
-        products.Plain, "logits", lambda self, hidden: blocks.append(len(hidden)) or logits(self, hidden)
+@every_family
+def test_there_is_never_more_than_one_chunk_of_logits(family, monkeypatch):
+    chunks = []
+    chunk_of = likelihood.CHUNKS[family]
+    monkeypatch.setitem(
+        likelihood.CHUNKS, family, lambda chunk: chunks.append(tuple(chunk.logits.shape)) or chunk_of(chunk)
     )
     leaves = [torch.randn(shape).requires_grad_() for shape in [(7, 5), (13, 5), 13]]
-    nll(*leaves, random_batch(), block_bytes=3 * 13 * 4).mean().backward()
-    assert blocks == [3, 3, 1]
+    nn.nll(*leaves, random_batch(), family, options=nn.Options(chunk_bytes=3 * 13 * 4)).mean().backward()
+    assert chunks == [(3, 13), (3, 13), (1, 13)]
 
 
-@every_likelihood
-def test_without_gradients_there_is_only_the_value(nll):
+@every_family
+def test_without_gradients_there_is_only_the_value(family):
     with torch.no_grad():
         hidden, weight, bias = torch.randn(7, 5), torch.randn(13, 5), torch.randn(13)
-        one, other = (nll(hidden, weight, bias, random_batch(), impl) for impl in ("exact", "dense"))
+        one, other = (nn.nll(hidden, weight, bias, random_batch(), family, impl) for impl in ("chunked", "reference"))
     torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3)
 
 
@@ -200,15 +200,15 @@ def test_auto_takes_bfloat16_where_the_hardware_has_it(monkeypatch):
         monkeypatch.setattr(products, "_computes_bfloat16", lambda device, answer=supported: answer)
         for dtype in (torch.float32, torch.float64):
             leaves = [torch.zeros(shape, dtype=dtype) for shape in [(5, 3), 5]]
-            chosen = products.products("auto", *leaves)
+            chosen = likelihood._products("auto", *leaves)
             assert chosen.dtype == (expected if dtype == torch.float32 else dtype)
     with pytest.raises(UnknownNameError, match="did you mean bfloat16"):
-        products.products("bfloat", *leaves)
+        likelihood._products("bfloat", *leaves)
 
 
 def test_a_second_backward_pass_adds_the_same_gradients_again():
     batch, leaves = random_batch(), [torch.randn(shape).requires_grad_() for shape in [(7, 5), (13, 5), 13]]
-    loss = nn.multinomial_nll(*leaves, batch, precision="float32").mean()
+    loss = nn.nll(*leaves, batch, options=FLOAT32).mean()
     for times in (1, 2, 3):
         loss.backward(retain_graph=True)
         if times == 1:
@@ -217,21 +217,23 @@ def test_a_second_backward_pass_adds_the_same_gradients_again():
             torch.testing.assert_close(leaf.grad, times * first)
 
 
-@pytest.mark.parametrize("impl", ["exact", "dense"])
+@pytest.mark.parametrize("impl", ["chunked", "reference"])
 def test_logits_out_of_the_range_of_exponentials(impl):
     batch, hidden = batch_of([[1, 0, 0], [0, 2, 0]]), torch.ones(2, 1, requires_grad=True)
     for shift in (-300.0, 0.0, 300.0):
-        nll = nn.multinomial_nll(hidden, torch.zeros(3, 1), shift + torch.tensor([0.0, 1.0, 2.0]), batch, impl)
+        nll = nn.nll(hidden, torch.zeros(3, 1), shift + torch.tensor([0.0, 1.0, 2.0]), batch, impl=impl)
         expected = -torch.log_softmax(torch.tensor([0.0, 1.0, 2.0], dtype=torch.float64), 0)[:2] * torch.tensor([1, 2])
         torch.testing.assert_close(nll.detach().double(), expected, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("impl", ["exact", "dense"])
+@pytest.mark.parametrize("impl", ["chunked", "reference"])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_coins_that_are_certain(impl, precision):
     hidden = torch.ones(1, 1, requires_grad=True)
     bias = torch.tensor([-300.0, 300.0, -300.0, 300.0], requires_grad=True)
-    nll = nn.logistic_nll(hidden, torch.zeros(4, 1), bias, batch_of([[1, 1, 0, 0]]), impl, precision=precision)
+    nll = nn.nll(
+        hidden, torch.zeros(4, 1), bias, batch_of([[1, 1, 0, 0]]), "logistic", impl, nn.Options(precision=precision)
+    )
     nll.sum().backward()
     assert nll.item() == pytest.approx(600, rel=1e-2 if precision == "bfloat16" else 1e-6)
     assert bias.grad.tolist() == [-1, 0, 0, 1]
@@ -243,7 +245,7 @@ def test_within_reused_a_step_has_the_memory_of_the_last_and_the_same_gradients(
 
     def step():
         weight.grad = None
-        nn.multinomial_nll(hidden, weight, bias, batch, precision="float32").mean().backward()
+        nn.nll(hidden, weight, bias, batch, options=FLOAT32).mean().backward()
         return weight.grad
 
     fresh = step()
@@ -273,7 +275,7 @@ def test_two_likelihoods_and_two_bags_of_one_step_do_not_share_their_gradients(p
             leaf.grad = None
         for _ in range(2):  # and two batches whose gradients are added up
             for bag, head in zip(bags, heads, strict=True):
-                nn.multinomial_nll(bag(batch), *head, batch, precision=precision).mean().backward()
+                nn.nll(bag(batch), *head, batch, options=nn.Options(precision=precision)).mean().backward()
         return [leaf.grad.clone() for leaf in leaves]
 
     expected = gradients()
@@ -284,39 +286,39 @@ def test_two_likelihoods_and_two_bags_of_one_step_do_not_share_their_gradients(p
 
 
 def test_where_no_gradient_is_wanted_none_is_formed(monkeypatch):
-    monkeypatch.setattr(products.Plain, "backward", None)
+    monkeypatch.setattr(likelihood.Float32Products, "backward", None)
     leaves = [torch.randn(shape).requires_grad_() for shape in [(7, 5), (13, 5), 13]]
     with torch.no_grad():
-        assert nn.multinomial_nll(*leaves, random_batch(), precision="float32").grad_fn is None
+        assert nn.nll(*leaves, random_batch(), options=FLOAT32).grad_fn is None
         assert nn.Bag(13, 5)(random_batch()).grad_fn is None
 
 
 def test_under_autocast_the_precision_asked_for_is_kept(monkeypatch):
     monkeypatch.setattr(products, "ONEDNN", None)
     leaves = [torch.randn(shape).requires_grad_() for shape in [(7, 5), (13, 5), 13]]
-    expected = nn.multinomial_nll(*leaves, random_batch(), precision="float32")
+    expected = nn.nll(*leaves, random_batch(), options=FLOAT32)
     with torch.autocast("cpu", torch.bfloat16):
-        found = nn.multinomial_nll(*leaves, random_batch(), precision="float32")
+        found = nn.nll(*leaves, random_batch(), options=FLOAT32)
     torch.testing.assert_close(found, expected)
     found.mean().backward()
 
 
-@every_likelihood
-def test_a_batch_without_users(nll):
+@every_family
+def test_a_batch_without_users(family):
     batch = DeviceRows(sparse.csr_matrix((0, 13), dtype=np.float32), CPU).all()
     hidden = torch.zeros(0, 5, requires_grad=True)
-    value = nll(hidden, torch.randn(13, 5).requires_grad_(), torch.zeros(13), batch)
+    value = nn.nll(hidden, torch.randn(13, 5).requires_grad_(), torch.zeros(13), batch, family)
     assert value.shape == (0,)
     value.sum().backward()
 
 
-@every_likelihood
+@every_family
 @pytest.mark.parametrize("row", [[0], [1]])
-def test_a_catalogue_of_one_item(nll, row):
+def test_a_catalogue_of_one_item(family, row):
     results = []
-    for impl in ("exact", "dense"):
+    for impl in ("chunked", "reference"):
         leaves = [torch.full(shape, 0.7).requires_grad_() for shape in [(1, 2), (1, 2), (1,)]]
-        value = nll(*leaves, batch_of([row]), impl)
+        value = nn.nll(*leaves, batch_of([row]), family, impl)
         value.sum().backward()
         results.append([value, *(leaf.grad for leaf in leaves)])
     for one, other in zip(*results, strict=True):
@@ -328,27 +330,27 @@ def test_half_precision_is_refused_with_the_reason():
     with pytest.raises(
         InvalidTypeError, match=r"Expected weights in float32 or float64, got torch\.float16; precision"
     ):
-        nn.multinomial_nll(*leaves, random_batch())
+        nn.nll(*leaves, random_batch())
 
 
 def test_repeated_events_add_up_in_both():
     batch = nn.vae.Batch(torch.tensor([2, 2]), torch.ones(2), torch.tensor([0, 2]))
     hidden, weight, bias = torch.randn(1, 5), torch.randn(13, 5), torch.randn(13)
     doubled = batch_of([[0, 0, 2] + [0] * 10])
-    expected = nn.multinomial_nll(hidden, weight, bias, doubled, "dense")
-    for impl in ("dense", "exact"):
-        torch.testing.assert_close(nn.multinomial_nll(hidden, weight, bias, batch, impl), expected)
+    expected = nn.nll(hidden, weight, bias, doubled, impl="reference")
+    for impl in ("reference", "chunked"):
+        torch.testing.assert_close(nn.nll(hidden, weight, bias, batch, impl=impl), expected)
 
 
 def test_a_user_without_events_has_likelihood_one():
     batch = batch_of([[0, 0, 0]])
-    for impl in ("dense", "exact"):
-        assert nn.multinomial_nll(torch.randn(1, 2), torch.randn(3, 2), torch.zeros(3), batch, impl) == 0
+    for impl in ("reference", "chunked"):
+        assert nn.nll(torch.randn(1, 2), torch.randn(3, 2), torch.zeros(3), batch, impl=impl) == 0
 
 
 def test_an_unknown_impl():
-    with pytest.raises(UnknownNameError, match="did you mean exact"):
-        nn.multinomial_nll(torch.randn(1, 2), torch.randn(3, 2), torch.zeros(3), batch_of([[1, 0, 0]]), "exactly")
+    with pytest.raises(UnknownNameError, match="did you mean chunked"):
+        nn.nll(torch.randn(1, 2), torch.randn(3, 2), torch.zeros(3), batch_of([[1, 0, 0]]), impl="chunks")
 
 
 # layers --------------------------------------------------------------------------------------------------------------
@@ -426,7 +428,7 @@ def test_cosine_logits(hidden_dims):
     torch.testing.assert_close(decoder.logits(decoder(z)), expected)
     log_p = F.log_softmax(expected, dim=1)
     wanted = torch.autograd.grad(-(dense(batch) * log_p).sum(1).mean(), list(decoder.parameters()))
-    loss = nn.multinomial_nll(decoder(z), *decoder.output, batch).mean()
+    loss = nn.nll(decoder(z), *decoder.output, batch).mean()
     for one, other in zip(torch.autograd.grad(loss, list(decoder.parameters())), wanted, strict=True):
         torch.testing.assert_close(one, other)
 
@@ -451,7 +453,7 @@ def test_the_elbo_of_a_case_done_by_hand():
     decoder = nn.Decoder(1, (), 2)
     decoder.weight.data = torch.tensor([[1.0], [0.0]])
     decoder.bias.data = torch.zeros(2)
-    network = nn.VAE(Encoder(), decoder, nn.multinomial_nll, nn.StandardNormal())
+    network = nn.VAE(Encoder(), decoder, nn.nll, nn.StandardNormal())
     eps = noise(1, 5).normal(1).item()
     terms = network(batch_of([[1, 0]]), noise(1, 5))
     assert terms.nll.item() == pytest.approx(math.log(1 + math.exp(-(1 + eps))), rel=1e-5)
@@ -460,7 +462,7 @@ def test_the_elbo_of_a_case_done_by_hand():
 
 
 def test_scores_are_the_logits_at_the_mean_without_noise():
-    network = nn.VAE(nn.GaussianEncoder(13, (6,), 4, 0.5), nn.Decoder(4, (6,), 13), nn.multinomial_nll, None).eval()
+    network = nn.VAE(nn.GaussianEncoder(13, (6,), 4, 0.5), nn.Decoder(4, (6,), 13), nn.nll, None).eval()
     initialize(network, 0)
     batch = random_batch()
     mean = network.encoder(batch).mean

@@ -8,7 +8,7 @@ from scipy import sparse
 from recvae import MultVAE
 from recvae.errors import InvalidDataError
 from recvae.nn import products
-from recvae.nn.rough import RoughLogits
+from recvae.nn.bfloat16 import ScreenedLogits
 from recvae.utils.topk import PAD_SCORE, Allowed, rank
 
 
@@ -22,7 +22,7 @@ def layer(n_users=40, n_items=1500, width=24, seed=0, spread=1.0, bias=1.0):
 
 def ranked(hidden, weight, bias, N, seen=None, rough=True, **options):
     rows = sparse.csr_matrix((len(hidden), len(weight)), dtype=np.float32) if seen is None else seen
-    logits = RoughLogits(weight, bias) if rough else lambda h: h @ weight.T + bias
+    logits = ScreenedLogits(weight, bias) if rough else lambda h: h @ weight.T + bias
     return rank(lambda _, places: logits(hidden[places]), rows, N, **options)
 
 
@@ -82,7 +82,7 @@ def test_equal_items_come_in_order():
 def test_few_items_need_their_exact_score():
     hidden, weight, bias = layer(spread=0.3, n_items=5000)
     asked = []
-    rough = RoughLogits(weight, bias)(hidden)
+    rough = ScreenedLogits(weight, bias)(hidden)
     kept = rough._replace(exact=lambda rows, items: asked.append(len(rows)) or rough.exact(rows, items))
     rank(lambda _, places: kept, sparse.csr_matrix((40, 5000), dtype=np.float32), 50)
     assert 50 * 40 <= asked[0] < 150 * 40
@@ -92,7 +92,7 @@ def test_weights_that_are_no_numbers():
     _, weight, bias = layer()
     weight[3, 3] = torch.inf
     with pytest.raises(InvalidDataError, match="output layer is damaged"):
-        RoughLogits(weight, bias)
+        ScreenedLogits(weight, bias)
 
 
 @pytest.mark.parametrize("settings", [{}, {"logits": "cosine"}], ids=["dot", "cosine"])

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,10 +13,10 @@ from recvae.nn.candidates import SAMPLERS, sampler
 from recvae.nn.encoder import NoisyBag
 from recvae.nn.layers import Decoder, initialize
 from recvae.nn.rowwise_adam import RowwiseAdam
-from recvae.nn.sampled import sampled_nll
 from recvae.nn.scratch import reused
 
 CPU = torch.device("cpu")
+sampled_nll = partial(nn.nll, impl="sampled")
 B, I, H = 9, 30, 5  # noqa: E741
 
 
@@ -74,7 +75,7 @@ some_weights = [0.3, 2.0, 1.0, 7.5, 4.0, 1e-3, 40.0]
 @pytest.mark.parametrize("users", [None, torch.linspace(-0.3, 2, B, dtype=torch.float64)], ids=["mean", "weights"])
 def test_with_all_items_it_is_the_exact_likelihood(users):
     batch, tensors = with_candidates(a_batch(), range(I)), parts()
-    found, expected = (nn.multinomial_nll(*tensors, batch, impl) for impl in ("sampled", "dense"))
+    found, expected = (nn.nll(*tensors, batch, impl=impl) for impl in ("sampled", "reference"))
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
     assert found[4] == 0
     for one, other in zip(gradients(found, tensors, users), gradients(expected, tensors, users), strict=True):
@@ -226,7 +227,7 @@ def run_step(bag, decoder, optimizer, batch, draw, step):
     optimizer.zero_grad()
     batch = replace(batch, candidates=draw(batch, step))
     hidden = decoder(torch.tanh(bag.noisy(batch, nn.Noise.of(step, batch))))
-    nn.multinomial_nll(hidden, *decoder.output, batch, "sampled").mean().backward()
+    nn.nll(hidden, *decoder.output, batch, impl="sampled").mean().backward()
     optimizer.step()
 
 
@@ -259,7 +260,7 @@ def test_one_table_may_be_both_layers():
     batch = with_candidates(a_batch(), some, some_weights)
     bag, decoder = small_network(torch.float64)
     decoder.weight = bag.weight
-    nn.multinomial_nll(torch.tanh(bag(batch)), *decoder.output, batch, "sampled").mean().backward()
+    nn.nll(torch.tanh(bag(batch)), *decoder.output, batch, impl="sampled").mean().backward()
     table, bias, shift = (part.detach().clone().requires_grad_() for part in (bag.weight, bag.bias, decoder.bias))
     hidden = torch.tanh(dense_rows(batch) @ table + bias)
     by_definition(hidden, table, shift, batch).mean().backward()
@@ -275,13 +276,13 @@ def test_one_table_may_be_both_layers():
 
 def test_candidates_are_needed():
     with pytest.raises(InvalidParameterError, match="Expected a batch with candidates for a sampled likelihood, got"):
-        nn.multinomial_nll(*parts(), a_batch(), "sampled")
+        nn.nll(*parts(), a_batch(), impl="sampled")
 
 
-@pytest.mark.parametrize("nll", [nn.logistic_nll, nn.gaussian_nll])
-def test_only_the_multinomial_is_sampled(nll):
+@pytest.mark.parametrize("family", ["logistic", "gaussian"])
+def test_only_the_multinomial_is_sampled(family):
     with pytest.raises(InvalidParameterError, match='Expected the multinomial likelihood for impl="sampled", got'):
-        nll(*parts(), with_candidates(a_batch(), some), "sampled")
+        nn.nll(*parts(), with_candidates(a_batch(), some), family, "sampled")
 
 
 def test_a_weight_that_is_computed_is_refused():

@@ -65,8 +65,8 @@ def rows():
 
 
 def network(make, likelihood="multinomial", dtype=torch.float64, **options):
-    options = {"block_bytes": 3 * 8 * 7, "precision": "float32"} | options  # some blocks of a few users
-    made = make(partial(nn.LIKELIHOODS[likelihood], **options))
+    options = {"chunk_bytes": 3 * 8 * 7, "precision": "float32"} | options  # some chunks of a few users
+    made = make(partial(nn.nll, family=likelihood, options=nn.Options(**options)))
     initialize(made, seed=1)
     with torch.no_grad():
         made.decoder.weight.mul_(8)
@@ -144,7 +144,7 @@ def rounded(communicator):
 def began(communicator):
     """Slices begun by themselves from the meta device are those of the whole."""
     with torch.device("meta"):
-        cut = gaussian(nn.multinomial_nll)
+        cut = gaussian(nn.nll)
     cut = shard(cut, communicator).to_empty(device="cpu")
     initialize_sharded(cut, 1)
     return full_state_dict(cut)
@@ -162,7 +162,7 @@ def refused(communicator):
     batch = rows().all()
     candidates = Candidates(torch.arange(3), torch.ones(3))
     cut = shard(network(gaussian), communicator)
-    for options in ({"impl": "dense"}, {"impl": "sampled"}, {}):
+    for options in ({"impl": "reference"}, {"impl": "sampled"}, {}):
         each = batch if options else copy.copy(batch)
         if not options:
             object.__setattr__(each, "candidates", candidates)
@@ -185,9 +185,9 @@ def everything(communicator):
         found[f"{make.__name__} weighed"] = compared(communicator, make, weigh)
         found[f"{make.__name__} scored"] = scored(communicator, make)
         found[f"{make.__name__} kept"] = 0.0 if kept(communicator, make) else 1.0
-    for likelihood in nn.LIKELIHOODS:
-        found[f"{likelihood} of one block"] = compared(
-            communicator, gaussian, likelihood=likelihood, block_bytes=1 << 20
+    for likelihood in nn.FAMILIES:
+        found[f"{likelihood} of one chunk"] = compared(
+            communicator, gaussian, likelihood=likelihood, chunk_bytes=1 << 20
         )
         found[likelihood] = compared(communicator, gaussian, likelihood=likelihood)
     found["norm"], found["clipped"] = clipped(communicator)
@@ -218,17 +218,17 @@ def test_slices_can_be_computed_in_bfloat16(ranks):
 
 
 def test_slices_begin_as_those_of_the_whole(ranks):
-    whole = gaussian(nn.multinomial_nll)
+    whole = gaussian(nn.nll)
     initialize(whole, seed=1)
     assert all(torch.equal(ranks[0]["began"][name], each) for name, each in whole.state_dict().items())
 
 
 def test_what_slices_cannot_do_is_said(ranks):
     size = len(ranks)
-    expected = 'Expected impl="exact" where ranks have slices of the items, got impl='
+    expected = 'Expected impl="chunked" where ranks have slices of the items, got impl='
     for found in ranks:
-        dense, sampled, auto, few = found["refused"]
-        assert dense.startswith(f"{expected}'dense';")
+        reference, sampled, auto, few = found["refused"]
+        assert reference.startswith(f"{expected}'reference';")
         assert sampled.startswith(f"{expected}'sampled';")
         assert auto.startswith(f"{expected}'auto' and a batch with candidates;")
         assert few == f"Expected an item for each rank at least, got {size - 1} items on {size} ranks; start fewer."

@@ -10,10 +10,8 @@ from scipy import sparse
 from recvae import MultVAE
 from recvae.data.batches import Candidates, DeviceRows
 from recvae.errors import InvalidParameterError
-from recvae.nn import multinomial_nll
+from recvae.nn import nll
 from recvae.nn.candidates import SAMPLERS
-from recvae.nn.likelihood import gaussian_nll, logistic_nll
-from recvae.nn.sampled import sampled_nll
 
 B, ITEMS, WIDTH = 30, 80, 6
 
@@ -41,17 +39,17 @@ def layer():
 def test_candidates_decide_where_it_is_left_open():
     batch, leaves = batch_of(some_rows()), layer()
     few = with_candidates(batch, [1, 2, 3])
-    assert torch.equal(multinomial_nll(*leaves, few), sampled_nll(*leaves, few))
-    assert torch.equal(multinomial_nll(*leaves, batch), multinomial_nll(*leaves, batch, impl="exact"))
+    assert torch.equal(nll(*leaves, few), nll(*leaves, few, impl="sampled"))
+    assert torch.equal(nll(*leaves, batch), nll(*leaves, batch, impl="chunked"))
 
 
 def test_what_cannot_be_sampled_is_said():
     batch, leaves = batch_of(some_rows()), layer()
     with pytest.raises(InvalidParameterError, match="Expected a batch with candidates for a sampled likelihood"):
-        multinomial_nll(*leaves, batch, impl="sampled")
-    for nll in (logistic_nll, gaussian_nll):
+        nll(*leaves, batch, impl="sampled")
+    for family in ("logistic", "gaussian"):
         with pytest.raises(InvalidParameterError, match='Expected the multinomial likelihood for impl="sampled"'):
-            nll(*leaves, with_candidates(batch, [0]), impl="sampled")
+            nll(*leaves, with_candidates(batch, [0]), family, impl="sampled")
     for settings in ({"likelihood": "logistic"}, {"logits": "cosine"}):
         with pytest.raises(InvalidParameterError, match='Expected the multinomial likelihood and logits="dot"'):
             MultVAE(impl="sampled", **settings).fit(some_rows())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +17,7 @@ from recvae.models.autoencoder.base import Autoencoder
 from recvae.models.base.generative import Encoding
 from recvae.models.base.params import parameters
 from recvae.nn.draw import DRAWS, score_spread
+from recvae.nn.likelihood import with_options
 from recvae.nn.posterior import normals
 
 Scores = Callable[[sparse.csr_matrix, slice], Tensor]
@@ -90,8 +90,8 @@ class Variational(Autoencoder):
         batch, network = self._batch(scaled), self.network_
         with torch.no_grad():
             posterior = network.encoder(batch)
-            likelihood: Any = network.likelihood  # that of the fit
-            nll = likelihood(network.decoder(posterior.mean), *network.decoder.output, batch, precision="float32")
+            likelihood = with_options(network.likelihood, precision="float32")  # that of the fit
+            nll = likelihood(network.decoder(posterior.mean), *network.decoder.output, batch)
             terms = torch.stack([nll / torch.from_numpy(n).to(nll.device), network.divergence(posterior)], dim=1)
         return terms.cpu().numpy().astype(np.float64)
 

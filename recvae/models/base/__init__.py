@@ -3,8 +3,9 @@
 from typing import TYPE_CHECKING, Any
 
 from recvae.models.base.generative import Encoding, Explored
+from recvae.models.base.model import Callbacks, FitCallback, FitRun
 from recvae.models.base.recommend import UnknownItemsWarning
-from recvae.models.base.recommender import Callbacks, FitCallback, FitRun, Recommender
+from recvae.models.base.recommender import Recommender
 
 if TYPE_CHECKING:
     from recvae.models.base.model_file import load

@@ -13,8 +13,8 @@ from recvae.data.shards import Shards
 from recvae.data.splits import Holdout
 from recvae.distributed.communicator import current_communicator
 from recvae.errors import InvalidDataError, InvalidParameterError, InvalidTypeError, NotSupportedError
+from recvae.models.base.model import FitRun
 from recvae.models.base.params import check_params, flat_params, get_params
-from recvae.models.base.recommender import FitRun
 from recvae.models.base.state import become
 from recvae.training.callbacks import FitInfo, as_callbacks, dispatch
 from recvae.utils.paths import check_apart, output_path

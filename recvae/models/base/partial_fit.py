@@ -12,6 +12,7 @@ from recvae.data.ids import Ids, id_array, match_ids
 from recvae.data.rows import check_rows, transform_values
 from recvae.data.validation import checked_sparse
 from recvae.errors import InvalidDataError, InvalidTypeError
+from recvae.models.base.model import FitRun
 from recvae.models.base.params import check_params
 from recvae.models.base.state import become
 from recvae.utils.checks import check_integer
@@ -33,7 +34,6 @@ def partial_fit(
 ) -> None:
     """See `Recommender.partial_fit`. `names`: the new items' item_ids and titles."""
     from recvae.models.base.fit import fit_info
-    from recvae.models.base.recommender import FitRun
     from recvae.training.callbacks import as_callbacks, dispatch
 
     check_params(model)
