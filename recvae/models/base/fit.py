@@ -13,7 +13,7 @@ from recvae.data.shards import Shards
 from recvae.data.splits import Holdout
 from recvae.distributed.communicator import current_communicator
 from recvae.errors import InvalidDataError, InvalidParameterError, InvalidTypeError, NotSupportedError
-from recvae.models.base.model import FitRun
+from recvae.models.base.model import FitRun, Model
 from recvae.models.base.params import check_params, flat_params, get_params
 from recvae.models.base.state import become
 from recvae.training.callbacks import FitInfo, as_callbacks, dispatch
@@ -59,7 +59,7 @@ def fit(
     become(model, learned | state)  # at the end: a fit that fails leaves the model unchanged
 
 
-def rows_to_fit(model: Recommender, user_items: Any) -> tuple[sparse.csr_matrix | Shards, str]:
+def rows_to_fit(model: Model, user_items: Any) -> tuple[sparse.csr_matrix | Shards, str]:
     """What `fit` was given, checked, and how its values are read: rows with values read, or shards."""
     if isinstance(user_items, Shards):
         _check_shards(model, user_items)
@@ -110,7 +110,7 @@ def fit_info(model: Recommender, verb: str, rows: sparse.csr_matrix | Shards, ru
     )
 
 
-def _check_shards(model: Recommender, shards: Shards) -> None:
+def _check_shards(model: Model, shards: Shards) -> None:
     if not model.out_of_core:
         raise NotSupportedError(
             f"{type(model).__name__} needs all rows in memory, and shards are not: give it "

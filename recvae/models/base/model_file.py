@@ -9,7 +9,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from torch import Tensor
 
@@ -142,7 +142,7 @@ def _model_class(name: Any) -> type[Recommender]:
         known = {name: cls for name, cls in registry.items() if not inspect.isabstract(cls)}
         if not isinstance(name, str) or name not in known:
             raise UnknownNameError.among("model class", name, known)
-    return registry[name]
+    return cast("type[Recommender]", registry[name])
 
 
 def _params(model: type, values: dict[str, Any], n_tensors: int) -> dict[str, Any]:

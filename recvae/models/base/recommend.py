@@ -22,7 +22,7 @@ from recvae.utils.topk import BLOCK_BYTES, PAD_SCORE, Allowed, Ranking, Rough, S
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from recvae.data.histories import Unknown
+    from recvae.data.histories import UnknownItems
     from recvae.models.base import Recommender
 
 Items = Sequence[int] | NDArray[np.integer]
@@ -35,12 +35,12 @@ class UnknownItemsWarning(UserWarning):
 
     Parameters
     ----------
-    unknown : Unknown
+    unknown : UnknownItems
         How many events are on such items, and some of these. They are not part of the text, which is always the same:
         Python keeps each text that it has warned of as long as the process runs, and a service always meets new items.
     """
 
-    def __init__(self, unknown: Unknown):
+    def __init__(self, unknown: UnknownItems):
         super().__init__(
             "Some events are on items that the model does not know and were left out; read_histories counts them."
         )
@@ -161,7 +161,7 @@ def _known_indices(index: ItemIndex, name: str, ids: Sequence[Any] | None) -> ND
     """Indices of those raw ids that are known."""
     if ids is None:
         return None
-    indices = index.places(ids)
+    indices = index.positions(ids)
     indices = indices[indices >= 0]
     if name == "items" and not len(indices):
         raise InvalidParameterError("Expected items of which the model knows at least one, got none.")
