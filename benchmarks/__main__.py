@@ -16,6 +16,7 @@ from benchmarks.accuracy.growing import run_growing
 from benchmarks.accuracy.joins import run_joins
 from benchmarks.accuracy.reference import run_reference
 from benchmarks.accuracy.reproduce import reproduce_table, run_reproduce
+from benchmarks.accuracy.same import run_same
 from benchmarks.accuracy.sampled import run_sampled
 from benchmarks.latent.anomaly import run_anomaly
 from benchmarks.latent.elbo import run_elbo
@@ -159,6 +160,13 @@ def _paired(given: Given, save: Save) -> int:
     return 1 if results["slower"] or (given.same and not all(results["same"].values())) else 0
 
 
+def _same(given: Given, save: Save) -> int:
+    results = run_same(given.before, given.after, given.threads)
+    print(json.dumps(results, indent=1))
+    save(results)
+    return 1 if results["different"] else 0
+
+
 def _shards(given: Given, save: Save) -> None:
     print(shards_table(run_shards(given.rows, given.work, save)))
 
@@ -292,6 +300,15 @@ COMMANDS = {
             option("--same", False, "fail where anything is not the same bit for bit", action="store_true"),
         ),
     ),
+    "same": Command(
+        "two checkouts: whether every model's weights, lists and files are the same bit for bit",
+        _same,
+        (
+            option("--before", None, "folder of a checkout", type=Path, required=True),
+            option("--after", None, "folder of the other", type=Path, required=True),
+            option("--threads", 1),
+        ),
+    ),
     "bulk": Command(
         "lists for a million users, from Parquet to Parquet; a run that is killed and gone on with",
         _bulk,
@@ -357,7 +374,7 @@ COMMANDS = {
         ),
     ),
     "fractal": Command(
-        "real data expanded fractally to a large size, as Parquet files; goes on with what the folder has",
+        "real data expanded fractally to a large size, as Parquet files",
         _fractal,
         (
             DATASET,
@@ -366,7 +383,7 @@ COMMANDS = {
             option("--items", 1_000_000),
             option("--events", 50_000_000),
             option("--seed", 0),
-            option("--folder", None, "folder for the files of events", type=Path, required=True),
+            option("--folder", None, "empty folder for the files of events", type=Path, required=True),
         ),
     ),
     "ranks": Command(
