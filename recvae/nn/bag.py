@@ -24,8 +24,8 @@ class Bag(nn.Module):
     def __init__(self, n_items: int, out_dim: int):
         super().__init__()
         self.sparse = False
-        self.weight = nn.Parameter(torch.empty(n_items, out_dim))  # (I, H)
-        self.bias = nn.Parameter(torch.empty(out_dim))  # (H,)
+        self.weight = nn.Parameter(torch.full((n_items, out_dim), torch.nan))  # (I, H), for `initialize`
+        self.bias = nn.Parameter(torch.full((out_dim,), torch.nan))  # (H,)
 
     def forward(self, batch: Batch, values: Tensor | None = None) -> Tensor:
         """Of the batch's own values, or of others (E,) at the same places. -> (B, H)"""

@@ -45,8 +45,8 @@ class Decoder(nn.Module):
         self.hidden = gated_layers(dims) if gated else dense_layers(dims)
         self.activation = F.glu if gated else torch.tanh
         self.temperature = temperature
-        self.weight = nn.Parameter(torch.empty(n_items, dims[-1]))  # (I, H)
-        self.bias = nn.Parameter(torch.empty(n_items))  # (I,)
+        self.weight = nn.Parameter(torch.full((n_items, dims[-1]), torch.nan))  # (I, H), for `initialize`
+        self.bias = nn.Parameter(torch.full((n_items,), torch.nan))  # (I,)
 
     def forward(self, z: Tensor) -> Tensor:  # (B, K) -> (B, H)
         for layer in self.hidden:
@@ -115,8 +115,10 @@ def gated_layers(dims: Sequence[int]) -> nn.ModuleList:
 
 
 def _dense(width: int, out: int) -> Dense:
-    """Left uninitialised, for torch would draw from its global generator; on the device of the moment."""
+    """With weights of NaN, for `initialize`: torch would draw from its global generator. On the default device."""
     layer: Dense = nn.utils.skip_init(Dense, width, out, device=torch.get_default_device())
+    for parameter in layer.parameters():
+        nn.init.constant_(parameter, torch.nan)
     return layer
 
 
@@ -134,10 +136,17 @@ def dropout(values: Tensor, rate: float, batch: Batch, noise: Noise) -> Tensor:
     return values * noise.kept(batch, rate) / (1 - rate)
 
 
-def initialize(network: nn.Module, seed: int) -> None:
-    """Xavier-uniform weights, biases of N(0, .001^2), as Liang et al. 2018 do it; scales of a LayerNorm are 1."""
+def initialize(network: nn.Module, seed: int, only_missing: bool = False) -> None:
+    """Xavier-uniform weights, biases of N(0, .001^2), as Liang et al. 2018 do it; scales of a LayerNorm are 1.
+
+    Parameters
+    ----------
+    only_missing : bool
+        Leave parameters alone that have been initialised: those of the layers here are NaN before.
+    """
     for name, parameter in network.named_parameters():
-        initialize_rows(parameter, seed, name, tuple(parameter.shape))
+        if not only_missing or bool(parameter.detach().flatten()[:1].isnan().any()):
+            initialize_rows(parameter, seed, name, tuple(parameter.shape))
 
 
 @torch.no_grad()

@@ -145,7 +145,7 @@ class VampPrior(Prior):
 
     def __init__(self, n_components: int, width: int):
         super().__init__()
-        self.pseudo_inputs = nn.Parameter(torch.empty(n_components, width))  # (C, H)
+        self.pseudo_inputs = nn.Parameter(torch.full((n_components, width), torch.nan))  # (C, H), for `initialize`
 
     def forward(self, posterior: Gaussian, z: Tensor, batch: Batch, encoder: nn.Module) -> Tensor:
         return posterior.log_density(z).sum(1) - self.log_density(z, encoder)
