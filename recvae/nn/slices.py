@@ -17,7 +17,7 @@ from torch.autograd.function import once_differentiable
 from recvae.data.batches import Batch
 from recvae.distributed.communicator import Communicator
 from recvae.errors import InvalidParameterError
-from recvae.nn.csr import starts
+from recvae.nn.layers import group_offsets
 
 
 class LocalEvents(NamedTuple):
@@ -46,7 +46,7 @@ class ItemSlice:
         """What a batch of whole rows has of these items. That of the last batch is kept: both ends ask for it."""
         if self._last is None or self._last[0] is not batch:
             kept = ((batch.items >= self.start) & (batch.items < self.stop)).nonzero()[:, 0]
-            offsets = starts(batch.rows[kept], len(batch))
+            offsets = group_offsets(batch.rows[kept], len(batch))
             bounds = offsets.cpu().numpy()
             own = Batch(batch.items[kept] - self.start, batch.values[kept], offsets, bounds, batch.users)
             self._last = batch, LocalEvents(kept, own)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from recvae.data.batches import Batch, Rows
-from recvae.nn.candidates import Sampler
+from recvae.nn.negatives import Sampler
 from recvae.nn.noise import Noise, key_of
 from recvae.nn.products import in_bfloat16
 from recvae.nn.scratch import reused
@@ -288,7 +288,7 @@ def _step(state: State, batch: Batch, beta: float, how: How) -> Tensor:
     for optimizer in state.optimizers:
         optimizer.zero_grad()
     if how.sampler is not None:
-        batch = replace(batch, candidates=how.sampler.draw(batch, key_of(how.key, 0, state.done)))
+        batch = replace(batch, negatives=how.sampler.draw(batch, key_of(how.key, 0, state.done)))
     mine, sums = ranks.shard_batch(batch), torch.zeros(3, device=state.device)
     if len(mine):
         with how.precision:

@@ -7,7 +7,7 @@ import torch
 from scipy import sparse
 
 from recvae import nn
-from recvae.data.batches import Candidates, DeviceRows
+from recvae.data.batches import Negatives, DeviceRows
 from recvae.distributed.communicator import SINGLE_PROCESS, Communicator
 from recvae.errors import InvalidParameterError
 from recvae.nn.clipping import clip_grad_norm_
@@ -160,12 +160,12 @@ def kept(communicator, make):
 def refused(communicator):
     sentences = []
     batch = rows().all()
-    candidates = Candidates(torch.arange(3), torch.ones(3))
+    negatives = Negatives(torch.arange(3), torch.ones(3))
     cut = shard(network(gaussian), communicator)
     for options in ({"impl": "reference"}, {"impl": "sampled"}, {}):
         each = batch if options else copy.copy(batch)
         if not options:
-            object.__setattr__(each, "candidates", candidates)
+            object.__setattr__(each, "negatives", negatives)
         try:
             cut.likelihood(torch.zeros(8, 6), *cut.decoder.output, each, **options)
         except InvalidParameterError as error:
@@ -230,7 +230,7 @@ def test_what_slices_cannot_do_is_said(ranks):
         reference, sampled, auto, few = found["refused"]
         assert reference.startswith(f"{expected}'reference';")
         assert sampled.startswith(f"{expected}'sampled';")
-        assert auto.startswith(f"{expected}'auto' and a batch with candidates;")
+        assert auto.startswith(f"{expected}'auto' and a batch with negatives;")
         assert few == f"Expected an item for each rank at least, got {size - 1} items on {size} ranks; start fewer."
 
 

@@ -5,7 +5,7 @@ from scipy import sparse
 
 from recvae.data.batches import DeviceRows
 from recvae.errors import InvalidDataError, InvalidParameterError, UnknownNameError
-from recvae.nn.candidates import SAMPLERS, sampler
+from recvae.nn.negatives import SAMPLERS, sampler
 
 CPU = torch.device("cpu")
 N_USERS, N_ITEMS, BATCH = 40, 60, 8
@@ -142,7 +142,7 @@ def test_a_large_catalogue_is_drawn_from_evenly(kind):
 
 
 def test_bad_input_is_a_sentence():
-    with pytest.raises(UnknownNameError, match="There is no sampler of candidates called 'unifrm'; did you mean uni"):
+    with pytest.raises(UnknownNameError, match="There is no sampler of negatives called 'unifrm'; did you mean uni"):
         made("unifrm")
     for wrong in ({"budget": 0}, {"n_users": 0}, {"batch_size": -1}):
         with pytest.raises(InvalidParameterError, match=f"Expected {next(iter(wrong))} of 1 or more, got"):
