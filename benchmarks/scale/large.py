@@ -22,7 +22,7 @@ from benchmarks.speed import machine
 from recvae import MultVAE, evaluate
 from recvae.data.shards import Shards
 from recvae.evaluation.evaluate import evaluate_ranker
-from recvae.models.autoencoder.source import on_device
+from recvae.models.autoencoder.scoring import rows_on_device
 from recvae.nn.products import in_bfloat16
 from recvae.nn.scratch import reused
 from recvae.training.callbacks import Callback
@@ -130,7 +130,7 @@ def _stepper(folder: str) -> Callable[[int], None]:
     model = MultVAE(**SETTINGS)
     plan, state = model._plan(shards, 1, model._beta, "sampled"), model._untrained(shards.n_items, True)
     lower = torch.autocast("cpu", torch.bfloat16, enabled=in_bfloat16("auto", state.device))
-    batches = on_device(shards, state.device).batches_of(0, plan.batch_size)
+    batches = rows_on_device(shards, state.device).batches_of(0, plan.batch_size)
 
     def run(n: int) -> None:
         state.done = 0

@@ -1,4 +1,4 @@
-"""A few real users: what they have, what was hidden, what each model recommends, and where that came from."""
+"""Examples for a report: a few test users with what was hidden, what each model recommends, and why."""
 
 from __future__ import annotations
 
@@ -34,25 +34,25 @@ def user_examples(split: Split, models: Mapping[str, Recommender], n_users: int,
             "user": str(test.users[row]),
             "history": [names[item] for item in test.fold_in[row].indices],
             "held_out": [names[item] for item in test.held_out[row].indices],
-            "recommended": {name: [names[item] for item in ids[place] if item >= 0] for name, ids in ranked.items()},
+            "recommended": {name: [names[item] for item in ids[index] if item >= 0] for name, ids in ranked.items()},
             "why": {
-                name: _reasons(model, test.fold_in[row], ranked[name][place], names)
+                name: _reasons(model, test.fold_in[row], ranked[name][index], names)
                 for name, model in models.items()
                 if "explain" in model.abilities()
             },
         }
-        for place, row in enumerate(rows)
+        for index, row in enumerate(rows)
     ]
 
 
 def item_labels(split: Split) -> list[str]:
-    """What to call each item: title and genres, else the raw id."""
+    """The name of each item: title and genres where they are known, else the raw id."""
     titles, genres = split.train.titles, split.train.genres
     names = [str(name) for name in (split.items if titles is None else titles)]
     return names if genres is None else [f"{name} [{genre}]" for name, genre in zip(names, genres, strict=True)]
 
 
 def _reasons(model: Recommender, row: sparse.csr_matrix, ids: Any, names: list[str]) -> list[list[tuple[str, float]]]:
-    """For each of the first ids, which items of the row add most to its score; those that add nothing are no reason."""
-    found = [model.explain(0, row, int(item), N=REASONS)[1] for item in ids[:EXPLAINED] if item >= 0]
-    return [[(names[item], float(f"{adds:.3g}")) for item, adds in parts if adds > 0] for parts in found]
+    """For each of the first ids, the items of the row that add most to its score, and what they add (above zero)."""
+    explanations = [model.explain(0, row, int(item), N=REASONS)[1] for item in ids[:EXPLAINED] if item >= 0]
+    return [[(names[item], float(f"{adds:.3g}")) for item, adds in parts if adds > 0] for parts in explanations]

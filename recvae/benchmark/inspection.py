@@ -1,4 +1,4 @@
-"""What a fitted model looks like inside: which of its latent units say anything, and a map of its items."""
+"""Inspection of a fitted model: the active units of its latent space, and a map of its items."""
 
 from __future__ import annotations
 
@@ -14,23 +14,24 @@ from scipy import sparse
 from recvae.data.interactions import Interactions
 from recvae.models.base import Recommender
 
-ACTIVE = 0.01  # variance of a unit that is active
-ENOUGH_USERS = 10_000  # for variances
-MAPPED = 2000  # the most popular items alone: the vectors of others are mostly noise, and a map has little room
-DIMENSIONS = 50  # that t-SNE sees of a vector
+ACTIVE = 0.01  # a unit with a variance above this is active
+MEASURED_USERS = 10_000  # variances are those over the first of them
+MAPPED = 2000  # items, the most popular ones: the vectors of the others are mostly noise
+DIMENSIONS = 50  # principal components that t-SNE gets
 
 
 def active_units(model: Recommender, user_items: sparse.csr_matrix) -> dict[str, Any] | None:
     """The variance over users of each latent unit's posterior mean, largest first, and how many units are active.
 
-    A unit is active above .01 (Burda, Grosse & Salakhutdinov 2016, section 5.2): what it says depends on the user.
+    A unit is active above .01 (Burda, Grosse & Salakhutdinov 2016, section 5.2): its value depends on the user.
     None for models without a posterior.
     """
     if "encode" not in model.abilities():
         return None
-    mean = model.encode(user_items[:ENOUGH_USERS]).mean  # (B, K)
+    mean = model.encode(user_items[:MEASURED_USERS]).mean  # (B, K)
     variances = np.sort(mean.var(axis=0, dtype=np.float64))[::-1]
-    return {"variances": [float(f"{each:.4g}") for each in variances], "active": int((variances > ACTIVE).sum())}
+    rounded = [float(f"{variance:.4g}") for variance in variances]
+    return {"variances": rounded, "active": int((variances > ACTIVE).sum())}
 
 
 def item_map(name: str, model: Any, data: Interactions) -> dict[str, Any] | None:
@@ -47,14 +48,14 @@ def item_map(name: str, model: Any, data: Interactions) -> dict[str, Any] | None
         return None
     with torch.no_grad():
         vectors = model.network_.decoder.output[0][torch.from_numpy(items)].cpu().float().numpy()  # (n, W)
-    places, method = _project(vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12))
+    positions, method = _project(vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12))
     titles = data.item_ids if data.titles is None else data.titles
     return {
         "model": name,
         "method": method,
         "of": data.n_items,
-        "x": [round(float(x), 2) for x in places[:, 0]],
-        "y": [round(float(y), 2) for y in places[:, 1]],
+        "x": [round(float(x), 2) for x in positions[:, 0]],
+        "y": [round(float(y), 2) for y in positions[:, 1]],
         "title": [str(titles[item]) for item in items],
         "genres": None if data.genres is None else [str(data.genres[item]) for item in items],
         "users": counts[items].tolist(),
@@ -62,19 +63,19 @@ def item_map(name: str, model: Any, data: Interactions) -> dict[str, Any] | None
 
 
 def _project(vectors: NDArray[np.float32]) -> tuple[NDArray[np.float64], str]:
-    """-> places (n, 2), and what they were found by"""
+    """-> positions (n, 2), and the method"""
     components = _principal(vectors, min(DIMENSIONS, *vectors.shape))
     if importlib.util.find_spec("sklearn") is None or len(vectors) < 10:
         return _scaled(components[:, :2]), "PCA"
     from sklearn.manifold import TSNE
 
     perplexity = min(30.0, (len(vectors) - 1) / 3)
-    places = TSNE(2, perplexity=perplexity, init="pca", max_iter=500, random_state=0).fit_transform(components)
-    return _scaled(places), f"t-SNE (scikit-learn {importlib.metadata.version('scikit-learn')}), begun at PCA"
+    positions = TSNE(2, perplexity=perplexity, init="pca", max_iter=500, random_state=0).fit_transform(components)
+    return _scaled(positions), f"t-SNE (scikit-learn {importlib.metadata.version('scikit-learn')}), begun at PCA"
 
 
 def _principal(vectors: NDArray[np.float32], n: int) -> NDArray[np.float64]:
-    """The first principal components, each with its largest part above zero: no map is mirrored by chance."""
+    """The first principal components, each with its largest entry above zero, so that no map is mirrored."""
     centred = torch.from_numpy(vectors - vectors.mean(0)).double()
     left, strength, _ = torch.linalg.svd(centred, full_matrices=False)
     components: NDArray[np.float64] = (left[:, :n] * strength[:n]).numpy()
@@ -82,7 +83,7 @@ def _principal(vectors: NDArray[np.float32], n: int) -> NDArray[np.float64]:
     return components * np.where(components[largest, np.arange(n)] < 0, -1.0, 1.0)
 
 
-def _scaled(places: NDArray[Any]) -> NDArray[np.float64]:
-    """The same places from -100 to 100."""
-    places = np.pad(places, ((0, 0), (0, 2 - places.shape[1]))).astype(np.float64)
-    return (places - places.mean(0)) * (100 / max(1e-12, np.abs(places - places.mean(0)).max()))
+def _scaled(positions: NDArray[Any]) -> NDArray[np.float64]:
+    """Positions scaled to -100 ... 100."""
+    positions = np.pad(positions, ((0, 0), (0, 2 - positions.shape[1]))).astype(np.float64)
+    return (positions - positions.mean(0)) * (100 / max(1e-12, np.abs(positions - positions.mean(0)).max()))

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -22,7 +23,7 @@ from recvae.benchmark.inspection import active_units, item_map
 from recvae.benchmark.results import FORMAT
 from recvae.data.splits import SPLIT_SEED, Split
 from recvae.datasets.card import Protocol, load_card
-from recvae.datasets.load import load_split, plan_split
+from recvae.datasets.load import load_split, resolve_split
 from recvae.datasets.sample import make_sample
 from recvae.errors import MissingDependencyError, UnknownUsersError
 from recvae.evaluation.breakdown import Groups, break_down, make_groups
@@ -145,7 +146,7 @@ def run_benchmark(
     names = known_models(models)
     chosen = {name: candidates(name, params or {}) for name in names}
     card = load_card(dataset)
-    kind, told = plan_split(card.protocol, split, split_seed, split_options or {})
+    kind, told = resolve_split(card.protocol, split, split_seed, split_options or {})
     data = load_split(
         dataset, data_home, split=split, seed=split_seed, show_progress=show_progress, **(split_options or {})
     )
@@ -179,7 +180,7 @@ def run_benchmark(
         "models": _rows(runs, found, best, groups, task, dataset == "sample" and kind == "strong"),
         "groups": groups.about,
         "absent": absent,
-        "published": card.published if (kind, told) == plan_split(card.protocol, None, SPLIT_SEED, {}) else {},
+        "published": card.published if (kind, told) == resolve_split(card.protocol, None, SPLIT_SEED, {}) else {},
         "examples": user_examples(data, {name: done.model for name, done in runs.items()}, examples),
         "item_map": _item_map(runs, found, data) if examples else None,
     }
@@ -277,7 +278,7 @@ def _settings(task: Task, protocol: Protocol, kind: str, told: dict[str, Any]) -
     split = task.split
     trained = split.train if split.refit is None else split.refit
     return {
-        "protocol": asdict(protocol),
+        "protocol": msgspec.structs.asdict(protocol),
         "split": {"kind": kind} | told,
         "metrics": protocol.metrics,
         "seeds": list(task.seeds),

@@ -21,7 +21,7 @@ from recvae.data.interactions import Interactions
 from recvae.data.shards import Shards
 from recvae.data.splits import SPLIT_OPTIONS, Holdout, Split, check_split, make_split, split_options
 from recvae.data.tables.frames import read_table
-from recvae.datasets.load import load_dataset, load_split, load_touched, paths_of_dataset
+from recvae.datasets.load import load_dataset, load_split, load_unfiltered, paths_of_dataset
 from recvae.distributed.communicator import Communicator
 from recvae.errors import InvalidDataError, InvalidParameterError, shown
 from recvae.models.base import Recommender
@@ -138,7 +138,7 @@ def load_histories(arguments: argparse.Namespace, index: ItemIndex) -> Histories
         numbers = [] if value is None else [value]
         events, min_value = read_table(arguments.input, columns, numbers), arguments.min_value
     else:
-        events, min_value = load_touched(arguments.dataset, arguments.data_home, min_value=arguments.min_value)
+        events, min_value = load_unfiltered(arguments.dataset, arguments.data_home, min_value=arguments.min_value)
         value = "value" if "value" in events.column_names else None
     besides = load_seen(arguments)
     found = read_histories(events, index, user=user, item=item, value=value, min_value=min_value, seen=besides)

@@ -8,6 +8,7 @@ import time
 from dataclasses import asdict, astuple, replace
 from typing import Any
 
+import msgspec
 from rich.table import Table
 
 from recvae.benchmark.report import PAGE, check_page, print_results, write_page
@@ -35,7 +36,7 @@ from recvae.distributed.communicator import Communicator
 from recvae.distributed.launch import joined
 from recvae.errors import InvalidDataError, InvalidParameterError, NotSupportedError, escaped
 from recvae.evaluation.evaluate import evaluate as evaluate_model
-from recvae.models.autoencoder.planned import Planned
+from recvae.models.autoencoder.base import Autoencoder
 from recvae.models.base import Recommender, load
 from recvae.models.base.params import flat_params
 from recvae.training.callbacks import Callback
@@ -97,7 +98,7 @@ def report(arguments: argparse.Namespace) -> None:
 def plan(arguments: argparse.Namespace) -> None:
     """recvae plan"""
     model, shards = new_model(arguments), asked_shards(arguments)
-    if not isinstance(model, Planned):
+    if not isinstance(model, Autoencoder):
         raise InvalidParameterError(
             f"Expected a model that is trained step by step, such as MultVAE, got {type(model).__name__}: it is solved "
             f"in one go, and refuses by itself what would not fit."
@@ -156,7 +157,7 @@ def _train(
     if not communicator.is_main_process:
         return
     model.save(arguments.out)
-    if isinstance(model, Planned):
+    if isinstance(model, Autoencoder):
         say(f"{model.plan_.impl.capitalize()} likelihood: {model.plan_.why}")
     say(f"{type(model).__name__} written to {arguments.out}")
     if arguments.json:
@@ -167,7 +168,7 @@ def _train(
 
 def _parallelism(model: Recommender) -> str:
     """How the ranks train together, "data" or "tensor". Raises NotSupportedError where there are no training steps."""
-    if not isinstance(model, Planned):
+    if not isinstance(model, Autoencoder):
         raise NotSupportedError(
             f"{type(model).__name__} is solved in one go, by one process: start it without torchrun."
         )
@@ -224,7 +225,7 @@ def datasets(arguments: argparse.Namespace) -> None:
 
 def _facts(card: Card) -> dict[str, Any]:
     """What a script wants to know of a data set."""
-    counts = None if card.expected is None else asdict(card.expected)
+    counts = None if card.expected is None else msgspec.structs.asdict(card.expected)
     url = None if card.download is None else card.download.url
     facts = {"name": card.name, "title": card.title, "licence": card.licence, "homepage": card.homepage}
     return facts | {"expected": counts, "download": url, "split": card.protocol.split}

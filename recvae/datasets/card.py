@@ -4,63 +4,32 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import sys
 import tomllib
-from dataclasses import dataclass, field, replace
 from datetime import date
 from importlib.resources import as_file, files
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Annotated, Any
 
-from recvae.data.rows import Values
+import msgspec
+from msgspec import Meta, Struct
+from msgspec.structs import replace
+
+from recvae.data.rows import VALUES, Values
 from recvae.data.splits import SPLIT_OPTIONS
-from recvae.errors import InvalidDataError, InvalidTypeError, UnknownNameError, shown
+from recvae.datasets.parsers import LAYOUTS, TableSpec
+from recvae.errors import DataNotFoundError, InvalidDataError, InvalidTypeError, UnknownNameError, shown
 from recvae.evaluation.metrics import parse_metric
 from recvae.utils.paths import as_path, check_below, input_path, is_below, is_name
 
-LAYOUTS = ("columns", "adjacency", "blocks")
+# what 64 bits hold, and neither an infinity nor NaN
+Integer = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+Number = Integer | Annotated[float, Meta(ge=-sys.float_info.max, le=sys.float_info.max)]
 
 
-@dataclass(frozen=True)
-class Table:
-    """A file of the data set, or several by a pattern, Parquet or delimited text.
-
-    Attributes
-    ----------
-    columns : list[str]
-        Their names in order, "" for those that are not read.
-    layout : str
-        "columns", one event in each line; "adjacency", one user in each line, with all items; "blocks", a line "item:"
-        before the lines of its events.
-    quoted : bool
-        Whether a column in quotes may hold the delimiter; else the last column may.
-    genre_flags : list[str]
-        Names of the last columns, where each genre has one.
-    """
-
-    columns: list[str] = field(default_factory=list)
-    file: str = ""
-    layout: str = "columns"
-    delimiter: str = ","
-    header: bool = False
-    quoted: bool = True
-    encoding: str = "utf-8"
-    genre_flags: list[str] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        if not (self.delimiter and self.delimiter.isascii() and self.encoding):
-            raise TypeError("delimiter or encoding is empty, or the delimiter no ASCII")
-        if self.file and not is_below(self.file):
-            raise TypeError(f"file = {shown(self.file)} is no path below the folder of the data set")
-        if self.layout not in LAYOUTS:
-            raise TypeError(f"layout = {shown(self.layout)} is none of {', '.join(LAYOUTS)}")
-        if self.layout != "adjacency" and not self.columns:
-            raise TypeError("columns are missing")
-
-
-@dataclass(frozen=True)
-class Download:
+class Download(Struct, frozen=True, forbid_unknown_fields=True):
     """An archive, its checksum as its owners publish it, and the folder inside."""
 
     url: str
@@ -82,8 +51,7 @@ class Download:
         return self.url.rpartition("/")[2]
 
 
-@dataclass(frozen=True)
-class Protocol:
+class Protocol(Struct, frozen=True, forbid_unknown_fields=True):
     """How the data are used in published work: which events and users count, the split, what is measured.
 
     Attributes
@@ -97,38 +65,38 @@ class Protocol:
     """
 
     split: str = "strong"
-    heldout_users: int | None = None
+    heldout_users: Integer | None = None
     test_share: float | None = None
     valid_share: float | None = None
-    last: int | None = None
-    test_start: float | str | None = None
-    valid_start: float | str | None = None
-    min_value: float | None = None
-    min_item: int = 0
-    min_user: int = 5
+    last: Integer | None = None
+    test_start: Number | str | None = None
+    valid_start: Number | str | None = None
+    min_value: Integer | float | None = None
+    min_item: Integer = 0
+    min_user: Integer = 5
     values: Values = "binary"
-    metrics: list[str] = field(default_factory=lambda: ["recall@20", "recall@50", "ndcg@100"])
+    metrics: Annotated[list[str], Meta(min_length=1)] = msgspec.field(
+        default_factory=lambda: ["recall@20", "recall@50", "ndcg@100"]
+    )
 
     def __post_init__(self) -> None:
-        for metric in self.metrics or [""]:
+        for metric in self.metrics:
             parse_metric(metric)
 
     def split_options(self) -> dict[str, Any]:
-        """What the split is told."""
+        """The options of the split that the card names."""
         return {name: getattr(self, name) for name in SPLIT_OPTIONS if getattr(self, name) is not None}
 
 
-@dataclass(frozen=True)
-class Expected:
-    """Counts of the whole data set, before any filter."""
+class Expected(Struct, frozen=True, forbid_unknown_fields=True):
+    """Counts of all events in the files, before any filter."""
 
-    users: int
-    items: int
-    events: int
+    users: Integer
+    items: Integer
+    events: Integer
 
 
-@dataclass(frozen=True)
-class Card:
+class Card(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The description of a data set: where its files are, and how it is used in published work.
 
     Attributes
@@ -142,10 +110,10 @@ class Card:
     path : str
         For a card of your own: the file of events, relative to the card's folder.
     expected : Expected or None
-        Counts of the whole data set, which loading checks.
+        Counts of all events in the files, which loading checks.
     download : Download or None
         Archive and checksum.
-    events, test, items : Table or None
+    events, test, items : TableSpec or None
         Files of the events, of a test that comes with the data, and of titles and genres. Only the embedded sample,
         which is generated, has no files.
     published : dict[str, dict[str, float]]
@@ -161,69 +129,51 @@ class Card:
     path: str = ""
     expected: Expected | None = None
     download: Download | None = None
-    events: Table | None = None
-    test: Table | None = None  # the events of a test that the data come with
-    items: Table | None = None
-    published: dict[str, dict[str, float]] = field(default_factory=dict)
+    events: TableSpec | None = None
+    test: TableSpec | None = None  # the events of a test that the data come with
+    items: TableSpec | None = None
+    published: dict[str, dict[str, Number]] = {}
 
     def __post_init__(self) -> None:
         if not is_name(self.name):
             raise TypeError(f"name = {shown(self.name)} is no name of a folder")
-        for part, needed in (("events", "user item"), ("test", "user item"), ("items", "item title")):
-            table: Table | None = getattr(self, part)
-            if table is not None and table.layout != "adjacency":
-                wanted = needed.removesuffix(" item") if table.layout == "blocks" else needed
-                missing = set(wanted.split()) - set(table.columns)
-                if missing:
-                    raise TypeError(f"[{part}] has no column {' and '.join(sorted(missing))}")
-            if table is not None and not table.file and not (part == "events" and self.path):
-                raise TypeError(f"[{part}] has no file")
-        for who, figures in self.published.items():
-            if not isinstance(figures, dict) or not all(_is_number(n) for n in figures.values()):
-                raise TypeError(f"published {shown(who)} is no table of numbers")
-
-
-PARTS: dict[str, type] = {
-    "protocol": Protocol,
-    "expected": Expected,
-    "download": Download,
-    "events": Table,
-    "test": Table,
-    "items": Table,
-}
+        for key, table in (("events", self.events), ("test", self.test), ("items", self.items)):
+            if table is None:
+                continue
+            try:
+                table.check_columns(("item", "title") if key == "items" else LAYOUTS[table.layout].columns)
+            except TypeError as error:
+                raise TypeError(f"[{key}] {error}") from None
+            if not table.file and not (key == "events" and self.path):
+                raise TypeError(f"[{key}] has no file")
 
 
 def known_cards() -> list[str]:
-    """Names of the data sets that have a card."""
-    return sorted(card.name.removesuffix(".toml") for card in _folder().iterdir() if card.name.endswith(".toml"))
+    """Names of the data sets that have a card. Raises DataNotFoundError in a checkout without symbolic links."""
+    folder = _folder()
+    if not folder.is_dir():
+        raise DataNotFoundError(
+            f"Expected a folder of data set cards at {folder}, a link to datasets/ at the top of the checkout, got "
+            f"{'a file: this copy was made without symbolic links' if folder.is_file() else 'nothing'}; copy datasets/ "
+            f"to that path, or check the repository out again with git config core.symlinks true."
+        )
+    return sorted(card.name.removesuffix(".toml") for card in folder.iterdir() if card.name.endswith(".toml"))
 
 
 def is_own_card(name: str | os.PathLike[str]) -> bool:
-    """Whether this is the file of a card, and not the name of one of ours."""
+    """Whether this is the file of a card, and not the name of one that comes with the package."""
     if not isinstance(name, (str, os.PathLike)):
         raise InvalidTypeError(f"Expected the name of a data set, or the file of a card, got {type(name).__name__}.")
     return isinstance(name, os.PathLike) or name.endswith(".toml")
 
 
-def table_files(folder: Path, table: Table) -> list[Path]:
-    """The files of a table, in order. Raises InvalidDataError where one leads out of the folder, by dots or links."""
-    try:
-        found = [] if (folder / table.file).exists() else folder.glob(table.file)  # a name may look like a pattern
-        names = sorted(str(path.relative_to(folder)) for path in found) or [table.file]
-    except (ValueError, OSError) as error:
-        raise InvalidDataError(
-            f"Expected a file or a pattern in {folder}, got {shown(table.file)}: {error}."
-        ) from error
-    return [check_below(folder, name, "the files of a data set") for name in names]
-
-
-def load_card(name: str | os.PathLike[str]) -> Card:
+def load_card(name: str | os.PathLike[str] | Card) -> Card:
     """Load the card of a data set.
 
     Parameters
     ----------
-    name : str or Path
-        Name of a data set, or the .toml file of a card of your own.
+    name : str or Path or Card
+        Name of a data set, or the .toml file of a card of your own; a `Card` is returned as it is.
 
     Returns
     -------
@@ -237,6 +187,8 @@ def load_card(name: str | os.PathLike[str]) -> Card:
     InvalidDataError
         If the card cannot be read.
     """
+    if isinstance(name, Card):
+        return name
     if is_own_card(name):
         return read_card(as_path(name))
     if name not in known_cards():
@@ -247,11 +199,15 @@ def load_card(name: str | os.PathLike[str]) -> Card:
 
 def read_card(path: Path) -> Card:
     """Read a card from a TOML file. Raises InvalidDataError for broken TOML and for missing or unknown keys."""
+    content: dict[str, Any] = {}
     try:
         content = tomllib.loads(input_path(path).read_text(encoding="utf-8"))
-        parts = {key: _make(PARTS[key], content[key]) for key in PARTS if key in content}
-        card = _make(Card, content | parts)
+        card = msgspec.convert(_with_dates_as_text(content), Card)
         return _local(card, path.parent) if card.path else card
+    except msgspec.ValidationError as error:
+        raise InvalidDataError(
+            f"The card {path.name} cannot be read: {_explain(error, content)}; compare it with another card."
+        ) from error
     except RecursionError:
         raise InvalidDataError(f"The card {path.name} cannot be read: it is too deep.") from None
     except (OSError, ValueError, TypeError) as error:
@@ -261,7 +217,7 @@ def read_card(path: Path) -> Card:
 
 
 def _local(card: Card, folder: Path) -> Card:
-    """A card of one's own, with its files found from the card's folder."""
+    """A card of the user's own, with its files found from the card's folder."""
     if card.events is None:
         raise TypeError("[events] is missing")
     if not is_below(card.path):
@@ -270,38 +226,36 @@ def _local(card: Card, folder: Path) -> Card:
     return replace(card, path=str(path), events=replace(card.events, file=path.name))
 
 
-# type of a field -> what TOML may give for it; the others are checked where they are used
-ACCEPTED: dict[Any, tuple[Any, str]] = {
-    str: (str, "text"),
-    bool: (bool, "true or false"),
-    int: (int, "an integer"),
-    int | None: (int, "an integer"),
-    float | None: ((int, float), "a number"),
-    float | str | None: ((int, float, str, date), "a date or a number"),
-    list[str]: (list, "a list of texts"),
-    dict[str, dict[str, float]]: (dict, "a table"),
+def _with_dates_as_text(content: dict[str, Any]) -> dict[str, Any]:
+    """The same with `test_start = 2018-01-31` as the text of that date: TOML has a type for dates, a split has not."""
+    protocol = content.get("protocol")
+    if not isinstance(protocol, dict):
+        return content
+    starts = {key: str(value) for key, value in protocol.items() if key.endswith("_start") and isinstance(value, date)}
+    return content | {"protocol": protocol | starts}
+
+
+# what msgspec says, in the words of TOML
+WORDS = {
+    "Object contains unknown field": "there is no key",
+    "Object missing required field": "missing key",
+    "`object": "`table",
+    "Invalid enum value": f"Expected one of {', '.join(VALUES)}, got",  # of the one key with a fixed choice of words
 }
 
 
-def _make(kind: type, content: dict[str, Any]) -> Any:
-    """An object of `kind` from a table of TOML. Raises TypeError for unknown, missing and ill-typed keys."""
-    if not isinstance(content, dict):
-        raise TypeError(f"{shown(content)} is no table of a {kind.__name__.lower()}")
-    for name, hint in get_type_hints(kind).items():
-        value, (accepted, called) = content.get(name), ACCEPTED.get(hint, (object, ""))
-        texts = not isinstance(value, list) or all(isinstance(text, str) for text in value)
-        truth = isinstance(value, bool) and hint is not bool
-        if isinstance(value, int) and not -(2**63) <= value < 2**63:
-            raise TypeError(f"{name} is a number of {value.bit_length()} bits, where 63 are enough for all")
-        if name in content and (not isinstance(value, accepted) or truth or not texts):
-            raise TypeError(f"{name} = {shown(value)} is not {called}")
-    return kind(**{name: str(value) if isinstance(value, date) else value for name, value in content.items()})
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+def _explain(error: msgspec.ValidationError, content: Any) -> str:
+    """What msgspec expected and got, with the key as the card writes it, and the value there."""
+    reason, _, path = str(error).partition(" - at `$")
+    for said, plain in WORDS.items():
+        reason = reason.replace(said, plain)
+    key = path.strip(".`")
+    for step in re.findall(r"[^.\[\]]+", key):
+        content = content[int(step) if isinstance(content, list) else step]
+    value = "" if isinstance(content, dict) else f" = {shown(content)}"
+    return f"{key}{value}: {reason}" if key else reason
 
 
 def _folder() -> Traversable:
-    """Our cards: in a checkout a link to `datasets/` at its top, of which a wheel has a copy."""
+    """The cards of the package: in a checkout a link to `datasets/` at its top, of which a wheel has a copy."""
     return files("recvae.datasets") / "cards"

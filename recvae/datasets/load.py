@@ -9,32 +9,35 @@ from typing import Any
 
 import platformdirs
 import pyarrow as pa
+from msgspec.structs import astuple
 
 from recvae.data.interactions import Interactions
 from recvae.data.splits import SPLIT_SEED, Split, check_split, make_split, split_options
-from recvae.datasets.card import Card, Expected, Protocol, is_own_card, known_cards, load_card, table_files
+from recvae.datasets.card import Card, Expected, Protocol, is_own_card, known_cards, load_card
 from recvae.datasets.download import fetch
-from recvae.datasets.parsers import Items, concat_events, read_events, read_items
+from recvae.datasets.parsers import Items, concat_events, read_events, read_items, table_files
 from recvae.datasets.sample import make_sample
 from recvae.errors import InvalidDataError, InvalidParameterError
 from recvae.utils.paths import as_path, input_path
 
+CardOrName = str | os.PathLike[str] | Card
+
 
 def load_dataset(
-    name: str,
+    name: CardOrName,
     home: str | Path | None = None,
     *,
     min_value: float | None = None,
     min_user: int | None = None,
     show_progress: bool = True,
 ) -> Interactions:
-    """Load a data set by the name of its card, such as "ml-1m", or by the file of a card of your own (.toml).
+    """Load a data set by the name of its card, such as "ml-1m", or by a card of your own.
 
     Parameters
     ----------
-    name : str or Path
-        "sample" is generated in memory; the others are read from `home`. If the data come with a test of their own, its
-        events are included.
+    name : str or Path or Card
+        Name of a card, or a card of your own: its file (.toml) or a `Card`. "sample" is generated in memory; the others
+        are read from `home`. If the data come with a test of their own, its events are included.
     home : str or Path or None
         Folder of data sets; by default the environment variable RECVAE_DATA, otherwise the user's cache. If the data
         set's folder is there, it is used as it is; otherwise the data are downloaded, checked and unpacked.
@@ -62,34 +65,34 @@ def load_dataset(
     card = load_card(name)
     if card.events is None:
         return _sample(card, min_value, min_user)
-    files = _read(card, home, show_progress)
-    return _interactions(card, files, files.all_events(name), min_value, min_user)
+    tables = _read(card, home, show_progress)
+    return _interactions(card, tables, tables.all_events(card.name), min_value, min_user)
 
 
-def load_touched(
-    name: str, home: str | Path | None = None, *, min_value: float | None = None, show_progress: bool = True
+def load_unfiltered(
+    name: CardOrName, home: str | Path | None = None, *, min_value: float | None = None, show_progress: bool = True
 ) -> tuple[pa.Table, float | None]:
-    """All that users of a data set have touched, and the least value of what they liked, as its card has it.
+    """All events of a data set, unfiltered, and the least value of those that count.
 
     Parameters and errors as of `load_dataset`.
 
     Returns
     -------
     tuple[pa.Table, float | None]
-        A table of all events, those below `min_value` and those of users with few events among them, with columns
-        user, item and, where the data have them, value and time; and `min_value`, or that of the protocol.
+        A table of all events, including those below `min_value` and those of users with few events, with columns user,
+        item and, where the data have them, value and time; and `min_value`, or that of the card.
     """
     card = load_card(name)
     if card.events is None:
         data = _sample(card, min_value, 0)
         cells = data.matrix.tocoo()
         return pa.table({"user": data.user_ids[cells.row], "item": data.item_ids[cells.col]}), None
-    events = _read(card, home, show_progress).all_events(name)
+    events = _read(card, home, show_progress).all_events(card.name)
     return events, _min_value(card, events, min_value)
 
 
 def load_split(
-    name: str,
+    name: CardOrName,
     home: str | Path | None = None,
     *,
     split: str | None = None,
@@ -123,29 +126,31 @@ def load_split(
         As `load_dataset` and the split's own function.
     """
     card = load_card(name)
-    kind, told = plan_split(card.protocol, split, seed, options)
+    kind, settings = resolve_split(card.protocol, split, seed, options)
     if kind == "given" and card.test is None:
-        raise InvalidParameterError(f"Expected another split for {name}, whose card gives no test.")
+        raise InvalidParameterError(f"Expected another split for {card.name}, whose card gives no test.")
     if card.events is None or kind != "given":
-        data = load_dataset(name, home, min_value=min_value, min_user=min_user, show_progress=show_progress)
-        return make_split(data, kind, **told)
-    files = _read(card, home, show_progress)
-    train = _interactions(card, files, files.events, min_value, min_user)
-    test = _interactions(card, files, files.test, min_value, 0, 0)
-    return make_split(train, kind, test, **told)
+        data = load_dataset(card, home, min_value=min_value, min_user=min_user, show_progress=show_progress)
+        return make_split(data, kind, **settings)
+    tables = _read(card, home, show_progress)
+    train = _interactions(card, tables, tables.events, min_value, min_user)
+    test = _interactions(card, tables, tables.test, min_value, 0, 0)
+    return make_split(train, kind, test, **settings)
 
 
-def plan_split(protocol: Protocol, split: str | None, seed: int, options: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """The kind of split and all that it is told: the card's, unless another is asked for. Raises as `check_split`."""
+def resolve_split(
+    protocol: Protocol, split: str | None, seed: int, options: dict[str, Any]
+) -> tuple[str, dict[str, Any]]:
+    """The kind of split and all its options: the card's, unless another is asked for. Raises as `check_split`."""
     kind = protocol.split if split is None else split
-    told = protocol.split_options() if kind == protocol.split else {}
-    for part in ("test", "valid"):  # a share asked for takes the place of the card's start, and the other way round
+    settings = protocol.split_options() if kind == protocol.split else {}
+    for part in ("test", "valid"):  # a share that is asked for replaces the card's start, and the other way round
         for one, other in (("share", "start"), ("start", "share")):
             if f"{part}_{one}" in options:
-                told.pop(f"{part}_{other}", None)
-    told |= options | ({"seed": seed} if "seed" in split_options(kind) else {})
-    check_split(kind, told)
-    return kind, told
+                settings.pop(f"{part}_{other}", None)
+    settings |= options | ({"seed": seed} if "seed" in split_options(kind) else {})
+    check_split(kind, settings)
+    return kind, settings
 
 
 def data_home(home: str | Path | None = None) -> Path:
@@ -153,7 +158,7 @@ def data_home(home: str | Path | None = None) -> Path:
     return input_path(home or os.environ.get("RECVAE_DATA") or platformdirs.user_cache_dir("recvae"))
 
 
-def paths_of_dataset(name: str, home: str | Path | None = None) -> list[Path]:
+def paths_of_dataset(name: CardOrName, home: str | Path | None = None) -> list[Path]:
     """The files and folders that hold a data set, and the folders of all others that `home` may hold.
 
     Raises
@@ -162,26 +167,26 @@ def paths_of_dataset(name: str, home: str | Path | None = None) -> list[Path]:
         As `load_card`.
     """
     card, folder = load_card(name), data_home(home)
-    own = [as_path(name)] if is_own_card(name) else []
+    card_file = [as_path(name)] if not isinstance(name, Card) and is_own_card(name) else []
     if card.path:
         near = Path(card.path).parent
         tables = [table for table in (card.events, card.test, card.items) if table is not None]
-        return own + [path for table in tables for path in table_files(near, table)]
-    others = [] if card.events is None else [*known_cards(), card.name]
+        return card_file + [path for table in tables for path in table_files(near, table)]
+    folders = [] if card.events is None else [*known_cards(), card.name]
     download = [] if card.download is None else [card.download.folder, card.download.archive]
-    return own + [folder / other for other in [*others, *download]]
+    return card_file + [folder / other for other in [*folders, *download]]
 
 
 @dataclass(frozen=True)
-class _Files:
-    """What the files of a data set hold."""
+class _Tables:
+    """The tables in the files of a data set."""
 
     events: pa.Table
     test: pa.Table | None
     items: Items
 
     def all_events(self, name: str) -> pa.Table:
-        """Those of the test among the others."""
+        """Those for training and those of the test."""
         return self.events if self.test is None else concat_events([self.events, self.test], name)
 
 
@@ -193,7 +198,7 @@ def _sample(card: Card, min_value: float | None, min_user: int | None) -> Intera
     return make_sample().interactions.filter(min_user=card.protocol.min_user if min_user is None else min_user)
 
 
-def _read(card: Card, home: str | Path | None, show_progress: bool) -> _Files:
+def _read(card: Card, home: str | Path | None, show_progress: bool) -> _Tables:
     assert card.events is not None
     folder = Path(card.path).parent if card.path else fetch(card, data_home(home), show_progress)
     if card.items is not None:
@@ -201,14 +206,14 @@ def _read(card: Card, home: str | Path | None, show_progress: bool) -> _Files:
     events = read_events(folder, card.events)
     test = None if card.test is None else read_events(folder, card.test)
     if card.expected is not None:
-        whole = events if test is None else concat_events([events, test], card.name)
-        _check_counts(card, card.expected, whole, folder)
-    return _Files(events, test, read_items(folder, card.items) if card.items else Items())
+        everything = events if test is None else concat_events([events, test], card.name)
+        _check_counts(card, card.expected, everything, folder)
+    return _Tables(events, test, read_items(folder, card.items) if card.items else Items())
 
 
 def _interactions(
     card: Card,
-    files: _Files,
+    tables: _Tables,
     events: pa.Table,
     min_value: float | None,
     min_user: int | None,
@@ -223,11 +228,11 @@ def _interactions(
         min_value=min_value,
         min_user=protocol.min_user if min_user is None else min_user,
         min_item=protocol.min_item if min_item is None else min_item,
-        titles=files.items.titles or None,
-        genres=files.items.genres or None,
+        titles=tables.items.titles or None,
+        genres=tables.items.genres or None,
         values=protocol.values,
     )
-    return data if data.account is None else replace(data, account=data.account.noted(*files.items.notes()))
+    return data if data.account is None else replace(data, account=data.account.noted(*tables.items.notes()))
 
 
 def _min_value(card: Card, events: pa.Table, asked: float | None) -> float | None:
@@ -242,11 +247,11 @@ def _no_values(card: Card, min_value: float) -> InvalidParameterError:
     return InvalidParameterError(f"Expected no min_value for {card.name}, whose events have no value; got {min_value}.")
 
 
-def _check_counts(card: Card, counts: Expected, whole: pa.Table, folder: Path) -> None:
-    found = tuple(int(n) for n in (len(whole["user"].unique()), len(whole["item"].unique()), len(whole)))
-    expected = (counts.users, counts.items, counts.events)
-    if found != expected:
+def _check_counts(card: Card, expected: Expected, events: pa.Table, folder: Path) -> None:
+    counts = Expected(len(events["user"].unique()), len(events["item"].unique()), len(events))
+    if counts != expected:
         raise InvalidDataError(
-            f"Expected {expected} users, items and events in {folder}, as the card of {card.name} says, got {found}: "
-            f"the files are truncated or of another version; read another version with Interactions.from_frame."
+            f"Expected {astuple(expected)} users, items and events in {folder}, as the card of {card.name} says, got "
+            f"{astuple(counts)}: the files are truncated or of another version; read another version with "
+            f"Interactions.from_frame."
         )

@@ -1,26 +1,69 @@
-"""Files as data set cards describe them -> a table of events, and the titles and genres of items."""
+"""The file layouts that a data set card may name: how their files become a table of events, or titles and genres.
+
+A new layout is a function of a file and its `TableSpec`, and a line in `LAYOUTS`.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import pyarrow as pa
+from msgspec import Meta, Struct
 
 from recvae.data.tables.frames import read_table
 from recvae.data.tables.text import read_delimited
 from recvae.data.tables.text_columns import MISSING, checked_ids, encoded, number_texts
 from recvae.data.tables.text_file import Format, TextFile, check_bytes, open_text, said
-from recvae.datasets.card import Table, table_files
-from recvae.errors import DataNotFoundError, InvalidDataError
+from recvae.errors import DataNotFoundError, InvalidDataError, shown
+from recvae.utils.paths import check_below, is_below
 
 # item id -> text
 Texts = dict[int | str, str]
 EVENT_COLUMNS = ("user", "item", "value", "time")
+
+
+class TableSpec(Struct, frozen=True, forbid_unknown_fields=True):
+    """A table of a card: one file of the data set, or several by a pattern, Parquet or delimited text.
+
+    Attributes
+    ----------
+    columns : list[str]
+        Their names in order, "" for those that are not read.
+    layout : str
+        One of `LAYOUTS`: "columns", one event in each line; "adjacency", one user in each line, with all items;
+        "blocks", a line "item:" before the lines of its events.
+    quoted : bool
+        Whether a column in quotes may hold the delimiter; else the last column may.
+    genre_flags : list[str]
+        Names of the last columns, where each genre has one.
+    """
+
+    columns: list[str] = []
+    file: str = ""
+    layout: str = "columns"
+    delimiter: Annotated[str, Meta(min_length=1, pattern=r"^[\x00-\x7f]*$")] = ","
+    header: bool = False
+    quoted: bool = True
+    encoding: Annotated[str, Meta(min_length=1)] = "utf-8"
+    genre_flags: list[str] = []
+
+    def __post_init__(self) -> None:
+        if self.file and not is_below(self.file):
+            raise TypeError(f"file = {shown(self.file)} is no path below the folder of the data set")
+        if self.layout not in LAYOUTS:
+            raise TypeError(f"layout = {shown(self.layout)} is none of {', '.join(LAYOUTS)}")
+
+    def check_columns(self, required: Sequence[str]) -> None:
+        """Raise TypeError where the card does not name the `required` columns."""
+        missing = [name for name in required if name not in self.columns]
+        if missing:
+            raise TypeError(f"columns = {shown(self.columns)} lacks {' and '.join(missing)}")
 
 
 @dataclass(frozen=True)
@@ -33,12 +76,24 @@ class Items:
     repeated: int = 0
 
     def notes(self) -> list[str]:
-        """What is to be known of the file."""
-        said = [f"{self.without_id:,} rows of the items have no id"] if self.without_id else []
-        return said + ([f"{self.repeated:,} rows of the items repeat an id: the last stands"] if self.repeated else [])
+        """What a user should know of the file."""
+        notes = [f"{self.without_id:,} rows of the items have no id"] if self.without_id else []
+        return notes + ([f"{self.repeated:,} rows of the items repeat an id: the last stands"] if self.repeated else [])
 
 
-def read_events(folder: Path, table: Table) -> pa.Table:
+def table_files(folder: Path, table: TableSpec) -> list[Path]:
+    """The files of a table, in order. Raises InvalidDataError where one leads out of the folder, by dots or links."""
+    try:
+        matches = [] if (folder / table.file).exists() else folder.glob(table.file)  # a name may look like a pattern
+        names = sorted(str(path.relative_to(folder)) for path in matches) or [table.file]
+    except (ValueError, OSError) as error:
+        raise InvalidDataError(
+            f"Expected a file or a pattern in {folder}, got {shown(table.file)}: {error}."
+        ) from error
+    return [check_below(folder, name, "the files of a data set") for name in names]
+
+
+def read_events(folder: Path, table: TableSpec) -> pa.Table:
     """The events of a card's table: columns user, item and, where the files have them, value and time.
 
     Raises
@@ -50,7 +105,7 @@ def read_events(folder: Path, table: Table) -> pa.Table:
     for path in paths:
         if not path.exists():
             raise _missing(path)
-    read = {"columns": _read_columns, "adjacency": _read_adjacency, "blocks": _read_blocks}[table.layout]
+    read = LAYOUTS[table.layout].read
     return concat_events([read(path, table) for path in paths], str(folder / table.file))
 
 
@@ -63,16 +118,16 @@ def concat_events(tables: list[pa.Table], name: str) -> pa.Table:
                 for table in tables
             ]
     try:
-        whole: pa.Table = pa.concat_tables(tables, promote_options="permissive")
+        joined: pa.Table = pa.concat_tables(tables, promote_options="permissive")
     except pa.ArrowException as error:
         raise InvalidDataError(f"Expected the files of {name} to have columns of one kind, got: {error}") from error
-    absent = [column for column in whole.column_names if any(column not in part.column_names for part in tables)]
+    absent = [column for column in joined.column_names if any(column not in table.column_names for table in tables)]
     if absent:
         raise InvalidDataError(f"Expected {', '.join(absent)} in all files of {name}, or in none.")
-    return whole
+    return joined
 
 
-def read_items(folder: Path, table: Table) -> Items:
+def read_items(folder: Path, table: TableSpec) -> Items:
     """Titles and genres by item id, where the file has them. Raises as `read_events`."""
     path = folder / table.file
     columns = [*table.columns, *table.genre_flags]
@@ -92,14 +147,14 @@ def read_items(folder: Path, table: Table) -> Items:
 
 
 def _item_rows(text: TextFile, columns: Sequence[str]) -> list[dict[str, str]]:
-    found = list(text.records(strict=True))
-    head, body = found[: int(text.format.header)], found[int(text.format.header) :]
+    records = list(text.records(strict=True))
+    head, body = records[: int(text.format.header)], records[int(text.format.header) :]
     for line, fields in body:
         if len(fields) != len(columns):
             raise text.refused(line, f"expected {len(columns)} columns, got {len(fields)} in {fields}.")
-    place = list(columns).index("item")
-    numbers = [fields[place].isdecimal() for _, fields in body]
-    if head and all(numbers) and "".join(head[0][1][place : place + 1]).isdecimal():
+    item = list(columns).index("item")
+    numbers = [fields[item].isdecimal() for _, fields in body]
+    if head and all(numbers) and "".join(head[0][1][item : item + 1]).isdecimal():
         raise text.refused(head[0][0], f"expected names of columns, got {head[0][1]}; set header = false.")
     if not head and len(numbers) > 1 and not numbers[0] and all(numbers[1:]):
         raise text.refused(body[0][0], f"expected a row, got what looks like names: {body[0][1]}; set header = true.")
@@ -110,11 +165,11 @@ def _flagged(row: dict[str, str], flags: Sequence[str]) -> str:
     return "|".join(genre for genre in flags if row[genre] == "1")
 
 
-def _format(table: Table, columns: Sequence[str], spill: bool = False) -> Format:
+def _format(table: TableSpec, columns: Sequence[str], spill: bool = False) -> Format:
     return Format(table.delimiter, tuple(columns), table.header, table.encoding, table.quoted, spill)
 
 
-def _read_columns(path: Path, table: Table) -> pa.Table:
+def _read_columns(path: Path, table: TableSpec) -> pa.Table:
     """One event in each line, or a Parquet file."""
     wanted = [name for name in EVENT_COLUMNS if name in table.columns]
     if path.suffix == ".parquet":
@@ -123,7 +178,7 @@ def _read_columns(path: Path, table: Table) -> pa.Table:
     return read_delimited(path, _format(table, table.columns), wanted, numbers=numbers)
 
 
-def _read_adjacency(path: Path, table: Table) -> pa.Table:
+def _read_adjacency(path: Path, table: TableSpec) -> pa.Table:
     """One user in each line, with all of the user's items: "user item item ..."."""
     with said(path):
         text = open_text(path, Format(table.delimiter, None, table.header, table.encoding, quoted=False))
@@ -131,20 +186,20 @@ def _read_adjacency(path: Path, table: Table) -> pa.Table:
         lines = list(text.records(strict=True))[int(table.header) :]
     lines = [(line, fields[:-1] if fields[-1] == "" else fields) for line, fields in lines]
     for line, fields in lines:
-        shown = table.delimiter.join(fields)
-        if table.delimiter != "\t" and "\t" in shown:
-            raise text.refused(line, f"another delimiter than {table.delimiter!r}: {shown[:40]!r}.")
+        joined = table.delimiter.join(fields)
+        if table.delimiter != "\t" and "\t" in joined:
+            raise text.refused(line, f"another delimiter than {table.delimiter!r}: {joined[:40]!r}.")
         if fields[1:] and not (fields[0].strip() and all(item.strip() == item != "" for item in fields)):
-            raise text.refused(line, f"an empty or spaced id: {shown[:40]!r}.")
+            raise text.refused(line, f"an empty or spaced id: {joined[:40]!r}.")
     lines = [(line, fields) for line, fields in lines if len(fields) > 1]  # the others have no items
     _refuse_counts(text, lines)
     if lines and not any(map(str.isdecimal, lines[0][1])) and all(map(str.isdecimal, chain(*_fields(lines[1:])))):
         raise text.refused(lines[0][0], f"expected ids, got what looks like names: {lines[0][1]}; set header = true.")
-    at = np.repeat([line for line, _ in lines], [len(fields) - 1 for _, fields in lines])
+    line_of = np.repeat([line for line, _ in lines], [len(fields) - 1 for _, fields in lines])
     users = chain.from_iterable([fields[0]] * (len(fields) - 1) for fields in _fields(lines))
     items = chain.from_iterable(fields[1:] for fields in _fields(lines))
     ids = {"user": list(users), "item": list(items)}
-    return pa.table({name: checked_ids(text, encoded(texts), name, at.tolist()) for name, texts in ids.items()})
+    return pa.table({name: checked_ids(text, encoded(texts), name, line_of.tolist()) for name, texts in ids.items()})
 
 
 def _fields(lines: list[tuple[int, list[str]]]) -> Iterator[list[str]]:
@@ -153,9 +208,9 @@ def _fields(lines: list[tuple[int, list[str]]]) -> Iterator[list[str]]:
 
 def _refuse_counts(text: TextFile, lines: list[tuple[int, list[str]]]) -> None:
     """Refuse lines that say how many items they have where the user, or the first item, should be."""
-    for place, what in ((0, "in the place of a user"), (1, "after the user")):
-        counted = [fields[place : place + 1] == [str(len(fields) - place - 1)] for _, fields in lines]
-        if len(lines) > 1 + place and sum(counted) >= 0.9 * len(lines):
+    for position, what in ((0, "instead of a user"), (1, "after the user")):
+        counted = [fields[position : position + 1] == [str(len(fields) - position - 1)] for _, fields in lines]
+        if len(lines) > 1 + position and sum(counted) >= 0.9 * len(lines):
             line, fields = lines[counted.index(True)]
             raise text.refused(
                 line,
@@ -164,7 +219,7 @@ def _refuse_counts(text: TextFile, lines: list[tuple[int, list[str]]]) -> None:
             )
 
 
-def _read_blocks(path: Path, table: Table) -> pa.Table:
+def _read_blocks(path: Path, table: TableSpec) -> pa.Table:
     """A line "item:" before the lines of its events, as Netflix had them: "user,value,time"."""
     before, *parts = re.split(rb"(?m)^(\d+):[ \t]*\r?\n", path.read_bytes().rstrip() + b"\n")
     items, blocks = [item.decode() for item in parts[::2]], parts[1::2]
@@ -189,5 +244,24 @@ def _stands_as_text(ids: pa.ChunkedArray) -> bool:
 
 def _missing(path: Path) -> DataNotFoundError:
     return DataNotFoundError(
-        f"Expected the file {path.name} in {path.parent}, which is there without it; put it there."
+        f"Expected the file {path.name} in the folder {path.parent}, which lacks it; put it there."
     )
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the lines of a file become events.
+
+    read : file, table of the card -> the columns user, item and, where the file has them, value and time
+    columns : those that the card has to name
+    """
+
+    read: Callable[[Path, TableSpec], pa.Table]
+    columns: tuple[str, ...]
+
+
+LAYOUTS = {
+    "columns": Layout(_read_columns, ("user", "item")),
+    "adjacency": Layout(_read_adjacency, ()),
+    "blocks": Layout(_read_blocks, ("user",)),
+}

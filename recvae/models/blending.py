@@ -1,8 +1,9 @@
-"""How much a second voice counts beside a first, learned from users whom neither has seen."""
+"""The weight of a second scorer that is added to a first one, calibrated on users whom neither was trained on."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,77 +16,80 @@ from recvae.evaluation.metrics import find_hits, ndcg
 from recvae.utils.topk import rank
 
 K = 100  # of the NDCG@K by which the weight is chosen
-USERS = 500  # whose scores are held at a time
-SHARES = 2.0 ** np.arange(-4, 4.5, 0.5)  # of the first voice's spread that the second's may have
-EVEN = len(SHARES) // 2  # both spread alike
+USERS = 500  # whose scores are in memory at a time
+RATIOS = 2.0 ** np.arange(-4, 4.5, 0.5)  # of the standard deviations of the second scores, weighted, and of the first
+EQUAL = len(RATIOS) // 2  # index of the ratio 1
 
 # rows (B, I) -> their scores, (B, I)
-Voice = Callable[[sparse.csr_matrix], Tensor]
+ScoreFunction = Callable[[sparse.csr_matrix], Tensor]
 
 
-class Strangers(NamedTuple):
-    """Users whom no voice has learned from: what is seen of them, and what they are to be recommended."""
+class CalibrationUsers(NamedTuple):
+    """Users whom no scorer was trained on: what the scorers see of them, and what they should recommend to them."""
 
     fold_in: sparse.csr_matrix  # (U, I)
     held_out: sparse.csr_matrix  # (U, I)
 
     @classmethod
-    def hiding(cls, rows: sparse.csr_matrix, share: float, random: np.random.Generator) -> Strangers:
-        """With a share of their events hidden at random."""
-        hidden = random.random(rows.nnz) < share
-        return cls(select_cells(rows, ~hidden), select_cells(rows, hidden))
+    def holding_out(cls, rows: sparse.csr_matrix, share: float, random: np.random.Generator) -> CalibrationUsers:
+        """Hold out a share of the rows' events at random."""
+        held_out = random.random(rows.nnz) < share
+        return cls(select_cells(rows, ~held_out), select_cells(rows, held_out))
 
     def blocks(self) -> Iterator[tuple[sparse.csr_matrix, sparse.csr_matrix]]:
-        """Some users at a time."""
+        """`fold_in` and `held_out` of some users at a time."""
         for start in range(0, self.fold_in.shape[0], USERS):
             yield self.fold_in[start : start + USERS], self.held_out[start : start + USERS]
 
 
-def best_weight(first: Voice, second: Voice, strangers: Strangers, rows: sparse.csr_matrix) -> float:
-    """The weight w for which the ranking by first + w * second finds most of what is hidden: by NDCG@100.
+def best_weight(first: ScoreFunction, second: ScoreFunction, users: CalibrationUsers, rows: sparse.csr_matrix) -> float:
+    """The weight w for which the ranking by first + w * second has the best NDCG@100 for the calibration users.
 
-    Weights are tried on a grid of powers of two, in units of the ratio of both voices' standard deviations. A weight
-    counts with those beside it, so that few users do not decide by chance. Where there is no stranger to ask, both
-    spread alike over `rows`, those that the voices have learned from.
+    The grid is one of powers of two, in units of the ratio of the scores' standard deviations. A weight is judged
+    together with the two next to it on the grid, so that chance decides less where there are few users. Without
+    calibration users the scores get equal standard deviations over `rows`, the training rows.
     """
-    unit = _unit(first, second, strangers.fold_in if strangers.fold_in.nnz else rows)
-    found = np.zeros(len(SHARES))
-    for seen, wanted in strangers.blocks():
-        one = first(seen)
-        other = second(seen).to(one.device)
-        for place, share in enumerate(SHARES):
-            found[place] += _found(one + float(share) * unit * other, seen, wanted)
-    padded = np.pad(found, 1, mode="edge")
-    smooth = padded[:-2] + padded[1:-1] + padded[2:]
-    best = int(smooth.argmax()) if found.any() else EVEN
-    return float(SHARES[best]) * unit
+    unit = _ratio_of_deviations(first, second, users.fold_in if users.fold_in.nnz else rows)
+    totals = np.zeros(len(RATIOS))  # NDCG of each weight, summed over users
+    for fold_in, held_out in users.blocks():
+        first_scores = first(fold_in)
+        second_scores = second(fold_in).to(first_scores.device)
+        for i, ratio in enumerate(RATIOS):
+            totals[i] += _sum_of_ndcg(first_scores + float(ratio) * unit * second_scores, fold_in, held_out)
+    padded = np.pad(totals, 1, mode="edge")
+    smoothed = padded[:-2] + padded[1:-1] + padded[2:]
+    best = int(smoothed.argmax()) if totals.any() else EQUAL
+    return float(RATIOS[best]) * unit
 
 
-def quality(voice: Voice, strangers: Strangers) -> float:
-    """How much of what is hidden the ranking by one voice finds: NDCG@100, summed over users."""
-    return sum(_found(voice(rows), rows, wanted) for rows, wanted in strangers.blocks())
+def total_ndcg(score: ScoreFunction, users: CalibrationUsers) -> float:
+    """NDCG@100 of the ranking by one scorer, summed over the calibration users."""
+    return sum(_sum_of_ndcg(score(fold_in), fold_in, held_out) for fold_in, held_out in users.blocks())
 
 
-def _unit(first: Voice, second: Voice, rows: sparse.csr_matrix) -> float:
-    """The ratio of both voices' standard deviations over users who have something; 1 where the second has none."""
-    some = rows[np.flatnonzero(np.diff(rows.indptr))[:USERS]]
-    one, other = (float(voice(some).std(correction=0)) for voice in (first, second))
+def hill_climb(objective: Callable[[int], float], n: int) -> int:
+    """Climb from the middle of 0 ... n - 1, step by step, to an index whose neighbours are not better.
+
+    The objective is called at most once for each index.
+    """
+    objective, index = cache(objective), n // 2
+    while True:
+        best = max((i for i in (index, index - 1, index + 1) if 0 <= i < n), key=objective)
+        if best == index:
+            return index
+        index = best
+
+
+def _ratio_of_deviations(first: ScoreFunction, second: ScoreFunction, rows: sparse.csr_matrix) -> float:
+    """Of the scores of users who have events; 1 where the second scores are constant."""
+    active = rows[np.flatnonzero(np.diff(rows.indptr))[:USERS]]
+    one, other = (float(score(active).std(correction=0)) for score in (first, second))
     return one / other if other > 0 else 1.0
 
 
-def climb(height: Callable[[int], float], n: int) -> int:
-    """A place in 0 ... n - 1 whose neighbours are not higher, found by steps up from the middle."""
-    here = n // 2
-    while True:
-        best = max((place for place in (here, here - 1, here + 1) if 0 <= place < n), key=height)
-        if best == here:
-            return here
-        here = best
-
-
-def _found(scores: Tensor, rows: sparse.csr_matrix, wanted: sparse.csr_matrix) -> float:
-    """NDCG@K summed over the users who have something to be found."""
-    ids, _ = rank(lambda _, places: scores[places], rows, min(K, rows.shape[1]))
-    n_held: NDArray[Any] = np.diff(wanted.indptr)
-    some = n_held > 0
-    return float(ndcg(find_hits(ids, wanted)[some], n_held[some], K).sum())
+def _sum_of_ndcg(scores: Tensor, fold_in: sparse.csr_matrix, held_out: sparse.csr_matrix) -> float:
+    """NDCG@K summed over the users who have held-out items."""
+    ids, _ = rank(lambda _, users: scores[users], fold_in, min(K, fold_in.shape[1]))
+    n_held_out: NDArray[Any] = np.diff(held_out.indptr)
+    active = n_held_out > 0
+    return float(ndcg(find_hits(ids, held_out)[active], n_held_out[active], K).sum())

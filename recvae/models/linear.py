@@ -24,8 +24,12 @@ WIDE = 12_000  # items above which "auto" is sparse: .5 GiB of weights
 
 
 @parameters
-class Form:
-    """Which of the weights B there are: a part of every model with a linear path."""
+class Linear(Recommender):
+    """Base of models that score a row x by x B, with a zero diagonal in B: no item speaks for itself.
+
+    In values other than binary, an event weighs 1 in the mean of squares, so that their unit does not matter to the
+    penalty.
+    """
 
     form: str = hyper(
         "auto",
@@ -34,16 +38,6 @@ class Form:
         choices=FORMS,
     )
     neighbours: int = hyper(200, "items that may predict one, in the sparse form", low=1)
-
-
-@parameters
-class Linear(Form, Recommender):
-    """Base of models that score a row x by x B, with a zero diagonal in B: no item speaks for itself.
-
-    In values other than binary, an event weighs 1 in the mean of squares, so that their unit does not matter to the
-    penalty.
-    """
-
     user_power: float = hyper(
         0.0,
         "users weigh n_u to the power of minus this, so that the busiest do not speak for all",

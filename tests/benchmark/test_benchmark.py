@@ -1,6 +1,6 @@
-import dataclasses
 import json
 
+import msgspec
 import pytest
 
 from recvae import load_card
@@ -72,7 +72,7 @@ def test_models_of_known_users_run_where_users_are_known_and_are_absent_elsewher
 
 
 def test_published_figures_stand_beside_the_card_s_own_protocol_only(quick, monkeypatch):
-    card = dataclasses.replace(load_card("sample"), published={"Someone": {"ndcg@100": 0.5}})
+    card = msgspec.structs.replace(load_card("sample"), published={"Someone": {"ndcg@100": 0.5}})
     monkeypatch.setattr(benchmark, "load_card", lambda name: card)
     assert run_benchmark(models=["Popularity"])["published"] == card.published
     for other in ({"split": "per-user"}, {"split_seed": 1}, {"split_options": {"heldout_users": 300}}):

@@ -14,8 +14,7 @@ from recvae import Interactions
 from recvae.data.tables import quotes
 from recvae.data.tables.text import read_delimited
 from recvae.data.tables.text_file import Format, TextFile
-from recvae.datasets.card import Table
-from recvae.datasets.parsers import read_events
+from recvae.datasets.parsers import TableSpec, read_events
 from recvae.errors import InvalidDataError, RecvaeError
 
 
@@ -221,7 +220,7 @@ def test_a_first_row_that_is_asked_for_as_a_header(tmp_path):
 
 def events(folder, text, **options):
     (folder / "a.txt").write_bytes(text if isinstance(text, bytes) else text.encode())
-    found = read_events(folder, Table(**{"columns": ["user", "item", "value"], "file": "a.txt"} | options))
+    found = read_events(folder, TableSpec(**{"columns": ["user", "item", "value"], "file": "a.txt"} | options))
     return found["user"].to_pylist(), found["item"].to_pylist()
 
 

@@ -23,7 +23,9 @@ COLUMNS = "user,item,value,time\n" + "".join(
 LINES = "".join(f"{u} " + " ".join(str((u * k) % 11) for k in range(1, 6)) + "\n" for u in range(9))
 BLOCKS = "".join(f"{i}:\n" + "".join(f"{u},{1 + u % 5},2005-09-06\n" for u in range(i, i + 6)) for i in range(1, 7))
 TITLES = "".join(f"{i}|Film {i}|Drama\n" for i in range(12))
-FILES = {"events.csv": COLUMNS, "lists.txt": LINES, "blocks.txt": BLOCKS, "items.txt": TITLES}
+DATES = "1,20,3,2005-09-06\n"
+TEST = {"file": "dates.csv", "columns": ["user", "item", "value", "time"]}
+FILES = {"dates.csv": DATES, "events.csv": COLUMNS, "lists.txt": LINES, "blocks.txt": BLOCKS, "items.txt": TITLES}
 PROTOCOL: dict[str, Any] = {"heldout_users": 2, "min_user": 1, "metrics": ["ndcg@10"]}
 CARDS: dict[str, dict[str, Any]] = {
     "columns": {
@@ -102,8 +104,28 @@ class Cards(Kind):
             ("columns", "a path above the folder", lambda c: c.update(path="../events.csv")),
             ("columns", "a number of 65 bits", lambda c: c["protocol"].update(min_user=2**64)),
             ("columns", "a file above the folder", lambda c: c["items"].update(file="../outside.txt")),
+            ("columns", "items that are not there", lambda c: c["items"].update(file="nowhere.txt")),
+            ("columns", "titles with a header that is none", lambda c: c["items"].update(header=True)),
+            ("columns", "a test without values", lambda c: c.update(test=TEST | {"columns": ["user", "item", "", ""]})),
+            ("columns", "a test with dates", lambda c: c.update(test=TEST)),
         ]
         made += [self._card(card, name, change) for card, name, change in changes]
+        texts_of_files = [
+            ("columns", "items.txt", TITLES + "1|x\n"),
+            ("columns", "items.txt", "item|title|genres\n" + TITLES),
+            ("adjacency", "lists.txt", LINES + "0 1\t2\n"),
+            ("adjacency", "lists.txt", LINES + "0 1  2\n"),
+            ("adjacency", "lists.txt", "".join(f"2 {a} {a + 1}\n" for a in range(20, 29))),
+            ("adjacency", "lists.txt", "user item\n" + LINES),
+            ("blocks", "blocks.txt", "7,3,2005-09-06\n" + BLOCKS),
+            ("blocks", "blocks.txt", BLOCKS.replace("1:\n", "1:\n\n", 1)),
+        ]
+        for card, file, text in texts_of_files:
+            made.append(
+                lambda random, card=card, file=file, text=text: Mutant(
+                    f"{card}: another {file}", self._files(CARDS[card]) | {file: text.encode()}
+                )
+            )
         for folder in FOLDERS:
             made.append(
                 self._card("archive", f"the folder {folder!r}", lambda c, f=folder: c["download"].update(folder=f))

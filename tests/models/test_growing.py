@@ -16,8 +16,15 @@ from recvae.errors import (
     NotSupportedError,
     TrainingError,
 )
-from recvae.models.autoencoder.cold import PENALTIES, by_features, ridge
-from recvae.models.autoencoder.grow import NEIGHBOURS, alike, by_neighbours, wider_path
+from recvae.models.autoencoder.new_items import (
+    NEIGHBOURS,
+    PENALTIES,
+    extend_linear_weights,
+    neighbour_weights,
+    ridge,
+    vectors_from_features,
+    vectors_from_neighbours,
+)
 from recvae.nn.growing import ItemVectors, item_vectors
 from tests.models.test_contract import EVERY, SMALL
 
@@ -320,7 +327,7 @@ def test_shares_are_those_of_the_nearest_by_cosine():
     random = np.random.default_rng(0)
     old = sparse.csr_matrix(random.random((70, 9)) * (random.random((70, 9)) < 0.5))
     new = sparse.csr_matrix(random.random((300, 9)) - 0.3)  # more than are worked on at a time
-    shares = alike(new, old).toarray()
+    shares = neighbour_weights(new, old).toarray()
     unit = old.toarray() / np.maximum(np.linalg.norm(old.toarray(), axis=1, keepdims=True), 1e-30)
     cosines = new.toarray() @ unit.T
     for place in (0, 17, 299):
@@ -328,20 +335,22 @@ def test_shares_are_those_of_the_nearest_by_cosine():
         expected = np.zeros(70)
         expected[best] = np.maximum(cosines[place][best], 0)
         np.testing.assert_allclose(shares[place], expected / expected.sum(), atol=1e-6)
-    assert alike(new[:0], old).shape == (0, 70)
-    assert alike(sparse.csr_matrix((2, 9)), old).nnz == 0
+    assert neighbour_weights(new[:0], old).shape == (0, 70)
+    assert neighbour_weights(sparse.csr_matrix((2, 9)), old).nnz == 0
 
 
 def test_a_new_item_begins_as_the_mean_of_those_it_is_like_and_as_popular_as_its_users_say():
     old, shares = vectors(4), sparse.csr_matrix([[0, 0.25, 0.75, 0], [0, 0, 0, 0]], dtype=np.float32)
     old = old._replace(bias=2 * torch.log1p(torch.tensor([1.0, 2.0, 3.0, 9.0])) - 5)
-    new = by_neighbours(old, shares, np.array([1, 2, 3, 9, 5, 5]))
+    new = vectors_from_neighbours(old, shares, np.array([1, 2, 3, 9, 5, 5]))
     assert torch.allclose(new.first[0], 0.25 * old.first[1] + 0.75 * old.first[2])
     assert torch.allclose(new.last[0], 0.25 * old.last[1] + 0.75 * old.last[2])
     assert new.bias[0] == pytest.approx(2 * np.log(6) - 5, abs=1e-5)  # old ones lie on that line
     assert torch.allclose(new.last[1], old.last.mean(0))
     assert new.bias[1] == old.bias.min()
-    assert by_neighbours(old, shares, np.array([1, 2, 3, 9, 99, 0])).bias[0] == pytest.approx(old.bias.max().item())
+    assert vectors_from_neighbours(old, shares, np.array([1, 2, 3, 9, 99, 0])).bias[0] == pytest.approx(
+        old.bias.max().item()
+    )
 
 
 @pytest.mark.parametrize("n_features", [3, 40])
@@ -389,7 +398,7 @@ def test_the_bias_makes_up_for_what_a_mean_takes_from_high_scores(old_rows):
     """Where features say nothing, all new items are alike, and together they weigh what the old ones do in the mean."""
     model = quick(latent_dim=4).fit(old_rows)
     features = sparse.csr_matrix(np.ones((OLD + 2, 1)))
-    plain, raised = ridge(item_vectors(model.network_), features)[0], by_features(model.network_, features)
+    plain, raised = ridge(item_vectors(model.network_), features)[0], vectors_from_features(model.network_, features)
     model.add_items(features)
     scores = torch.from_numpy(model.score(sparse.csr_matrix(np.eye(OLD, OLD + 2)))).double()
     assert (scores[:, OLD] == scores[:, OLD + 1]).all()
@@ -406,12 +415,12 @@ def test_a_linear_path_gets_the_means_of_rows_and_columns():
     whole = np.vstack([np.eye(6, dtype=np.float32), shares.toarray()])
     expected = whole @ weights @ whole.T
     np.fill_diagonal(expected, 0)
-    dense = wider_path(torch.from_numpy(weights), shares, 3)
+    dense = extend_linear_weights(torch.from_numpy(weights), shares, 3)
     np.testing.assert_allclose(dense, expected, atol=1e-6)
     assert torch.equal(dense[:6, :6], torch.from_numpy(weights))
-    loose = wider_path(sparse.csr_matrix(weights), shares, 6)
+    loose = extend_linear_weights(sparse.csr_matrix(weights), shares, 6)
     np.testing.assert_allclose(loose.toarray(), expected, atol=1e-6)
-    kept = wider_path(sparse.csr_matrix(weights), shares, 2)
+    kept = extend_linear_weights(sparse.csr_matrix(weights), shares, 2)
     assert (kept[:6, :6].toarray() == weights).all()
     assert (np.diff(kept[:6, 6:].T.tocsr().indptr) <= 2).all()
     assert kept[0, 6] in (0, pytest.approx(expected[0, 6]))

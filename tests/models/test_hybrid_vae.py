@@ -1,4 +1,4 @@
-"""The join of a VAE and a linear path: what its weight is learned from, and what it finds."""
+"""HybridVAE: the calibration users, the weight of the linear path, the hill climb for its penalty, and files."""
 
 import numpy as np
 import pytest
@@ -8,8 +8,8 @@ from scipy import sparse
 from recvae import HybridVAE, fit_split, load, per_user_split, strong_split
 from recvae.datasets.sample import make_sample
 from recvae.models.base import FitRun
-from recvae.models.blending import Strangers, best_weight, climb, quality
-from recvae.models.hybrid_vae import LADDER
+from recvae.models.blending import CalibrationUsers, best_weight, hill_climb, total_ndcg
+from recvae.models.hybrid_vae import PENALTIES
 
 QUICK = {"epochs": 3, "latent_dim": 8, "hidden_dim": 16, "depth": 2, "random_state": 0}
 
@@ -20,13 +20,13 @@ def split():
 
 
 @pytest.fixture
-def strangers(split):
-    return Strangers(split.valid.fold_in, split.valid.held_out)
+def users(split):
+    return CalibrationUsers(split.valid.fold_in, split.valid.held_out)
 
 
-def oracle(strangers):
-    """A voice that knows what is hidden."""
-    hidden = torch.from_numpy(strangers.held_out.toarray())
+def oracle(users):
+    """A scorer that knows what is held out."""
+    hidden = torch.from_numpy(users.held_out.toarray())
     return lambda rows: hidden.clone()
 
 
@@ -34,34 +34,35 @@ def noise(rows):
     return torch.rand(rows.shape, generator=torch.Generator().manual_seed(0))
 
 
-def test_the_weight_goes_to_the_voice_that_knows(strangers):
-    """Noise is below 1, and what is hidden has 1: with such a weight it comes first."""
-    knows = oracle(strangers)
-    assert best_weight(noise, knows, strangers, strangers.fold_in) > 1
-    assert best_weight(knows, noise, strangers, strangers.fold_in) < 1
-    assert quality(knows, strangers) == pytest.approx((np.diff(strangers.held_out.indptr) > 0).sum())
+def test_the_weight_goes_to_the_scorer_that_knows(users):
+    """Noise is below 1, and what is held out has 1: with such a weight it comes first."""
+    knows = oracle(users)
+    assert best_weight(noise, knows, users, users.fold_in) > 1
+    assert best_weight(knows, noise, users, users.fold_in) < 1
+    assert total_ndcg(knows, users) == pytest.approx((np.diff(users.held_out.indptr) > 0).sum())
 
 
-def test_the_unit_of_a_voice_does_not_matter(strangers):
-    knows = oracle(strangers)
-    one = best_weight(noise, knows, strangers, strangers.fold_in)
-    other = best_weight(noise, lambda rows: 1000 * knows(rows), strangers, strangers.fold_in)
+def test_the_unit_of_scores_does_not_matter(users):
+    knows = oracle(users)
+    one = best_weight(noise, knows, users, users.fold_in)
+    other = best_weight(noise, lambda rows: 1000 * knows(rows), users, users.fold_in)
     assert other == pytest.approx(one / 1000)
 
 
-def test_without_strangers_both_voices_spread_alike():
-    nobody, rows = Strangers(sparse.csr_matrix((0, 9)), sparse.csr_matrix((0, 9))), sparse.csr_matrix(np.eye(9))
-    assert best_weight(noise, lambda rows: 4 * noise(rows), nobody, rows) == pytest.approx(0.25)
+def test_without_calibration_users_both_scores_have_equal_deviations():
+    no_one = CalibrationUsers(sparse.csr_matrix((0, 9)), sparse.csr_matrix((0, 9)))
+    rows = sparse.csr_matrix(np.eye(9))
+    assert best_weight(noise, lambda rows: 4 * noise(rows), no_one, rows) == pytest.approx(0.25)
 
 
-def test_a_voice_that_says_nothing_is_no_reason_to_shout(strangers):
-    silent = best_weight(noise, lambda rows: torch.zeros(rows.shape), strangers, strangers.fold_in)
+def test_constant_scores_get_no_extreme_weight(users):
+    silent = best_weight(noise, lambda rows: torch.zeros(rows.shape), users, users.fold_in)
     assert 0 < silent < 100
 
 
-def test_hiding_takes_each_event_once():
+def test_holding_out_takes_each_event_once():
     rows = sparse.random(50, 30, 0.4, format="csr", random_state=0)
-    fold_in, held_out = Strangers.hiding(rows, 0.2, np.random.default_rng(0))
+    fold_in, held_out = CalibrationUsers.holding_out(rows, 0.2, np.random.default_rng(0))
     assert ((fold_in + held_out) != rows).nnz == 0
     assert fold_in.multiply(held_out).nnz == 0
     assert 0.1 < held_out.nnz / rows.nnz < 0.3
@@ -70,12 +71,13 @@ def test_hiding_takes_each_event_once():
 @pytest.mark.parametrize("top", range(7))
 def test_a_climb_ends_at_the_top_of_a_hill(top):
     asked = []
-    assert climb(lambda place: asked.append(place) or -abs(place - top), 7) == top
+    assert hill_climb(lambda index: asked.append(index) or -abs(index - top), 7) == top
+    assert len(asked) == len(set(asked))
 
 
-def test_the_path_is_solved_without_those_whom_the_weight_is_learned_from(split, monkeypatch):
+def test_the_linear_path_is_solved_without_calibration_users(split, monkeypatch):
     seen = {}
-    original = HybridVAE._path
+    original = HybridVAE._linear
 
     def spy(self, l2):
         path = original(self, l2)
@@ -83,29 +85,29 @@ def test_the_path_is_solved_without_those_whom_the_weight_is_learned_from(split,
         path.fit = lambda rows, *args, **more: seen.setdefault("rows", rows) is None or fit(rows, *args, **more)
         return path
 
-    monkeypatch.setattr(HybridVAE, "_path", spy)
+    monkeypatch.setattr(HybridVAE, "_linear", spy)
     HybridVAE(l2=10.0, aside=0.25, **QUICK).fit(split.train)
     assert seen.pop("rows").shape[0] == split.train.n_users - int(0.25 * split.train.n_users)
     HybridVAE(l2=10.0, aside=0.25, **QUICK).fit(split.train, valid=split.valid)
-    assert seen["rows"].shape[0] == split.train.n_users  # validation users are strangers enough
+    assert seen["rows"].shape[0] == split.train.n_users  # validation users are not in training
 
 
 def test_where_users_are_known_the_choices_go_into_the_refit():
     split = per_user_split(make_sample(n_users=300, n_items=80).interactions, valid_share=0.2)
     model = fit_split(HybridVAE(**QUICK), split)
-    assert model.l2 in LADDER
+    assert model.l2 in PENALTIES
     assert model.stop_after in (1, 2, 3)
     assert model.trained_on_ == split.refit.fingerprint()
 
 
-def test_users_without_anything_to_hide_are_not_put_aside():
+def test_users_of_one_event_are_no_calibration_users():
     rows = sparse.csr_matrix((np.ones(3), ([4, 4, 7], [0, 1, 2])), shape=(20, 5))
-    learned, strangers = HybridVAE(aside=0.5, random_state=0)._apart(rows, FitRun("binary", False))
+    learned, users = HybridVAE(aside=0.5, random_state=0)._calibration_users(rows, FitRun("binary", False))
     assert learned.shape[0] == 20
-    assert strangers.fold_in.shape[0] == 0
+    assert users.fold_in.shape[0] == 0
 
 
-def test_scores_are_those_of_both_voices(split):
+def test_scores_are_those_of_both_parts(split):
     model = HybridVAE(**QUICK).fit(split.train, valid=split.valid)
     rows = split.test.fold_in[:5]
     both, path, weight = model._score(rows), model.linear_._score(rows), model.weight_

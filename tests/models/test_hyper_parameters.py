@@ -9,7 +9,7 @@ import torch
 from recvae import Interactions, Recommender, per_user_split
 from recvae.datasets.sample import make_sample
 from recvae.errors import InvalidParameterError
-from recvae.models.autoencoder.planned import Planned
+from recvae.models.autoencoder.base import Autoencoder
 from recvae.models.base.params import get_params, options, search_space, with_params
 from recvae.models.base.spaces import Range
 
@@ -47,7 +47,7 @@ VALIDATED = {"patience"}
 # declared for all models, nothing to those that see only which items somebody has
 IDLE = {("Popularity", "values"), ("BPR", "values")}
 # what a model cannot do, and the sentence that says so: the first layer of HVamp has gates
-REFUSED = {("HVamp", "tables"): "Expected both ends of the network of one width"}
+REFUSED = {("HVamp", "tables"): "Expected an input layer and an output layer of one width"}
 
 
 def walk(run_option):
@@ -125,7 +125,7 @@ def test_the_same_settings_give_the_same_scores(name, counts, scores):
     assert np.array_equal(scores(MODELS[name], settings, False), scores(MODELS[name], again, False))
 
 
-@pytest.mark.parametrize("name", [name for name, cls in MODELS.items() if issubclass(cls, Planned)])
+@pytest.mark.parametrize("name", [name for name, cls in MODELS.items() if issubclass(cls, Autoencoder)])
 def test_the_textbook_and_the_exact_likelihood_differ_by_rounding(name, scores):
     settings = settings_of(MODELS[name], "precision") | {"precision": "float32"}
     default, dense, exact = (

@@ -14,8 +14,8 @@ from recvae import EASE, HVamp, HybridVAE, MultDAE, MultVAE, RecVAE
 from recvae.cli.main import main
 from recvae.data.splits import Holdout
 from recvae.errors import InvalidDataError, InvalidParameterError, InvalidTypeError, NotEnoughMemoryError
-from recvae.models.autoencoder import forecast
-from recvae.models.autoencoder.footprint import Sizes, count
+from recvae.models.autoencoder import memory_plan
+from recvae.models.autoencoder.memory_estimate import DataSizes, estimate_memory
 from recvae.models.base.params import with_params
 from recvae.models.edlae import EDLAE
 
@@ -42,7 +42,7 @@ def n_bytes(tensors):
 @pytest.fixture
 def room(monkeypatch):
     """Sets how many bytes are available."""
-    return lambda size: monkeypatch.setattr(forecast, "available", lambda device: int(size))
+    return lambda size: monkeypatch.setattr(memory_plan, "available_bytes", lambda device: int(size))
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -128,11 +128,11 @@ def test_the_peak_is_about_what_a_process_takes(case):
 def test_ranks_that_share_out_users_have_the_touched_rows_of_all():
     network = MultVAE(hidden_dims=(6,), latent_dim=4)._built(10_000)
     middle = sum(p.numel() for p in network.parameters()) - 10_000 * (2 * 6 + 1)
-    sizes = Sizes(users=1000, items=10_000, events=10_000, batch=100, on_disk=False, validated=False)
+    sizes = DataSizes(users=1000, items=10_000, events=10_000, batch=100, on_disk=False, validated=False)
 
     def gradients(ranks):
         shared = replace(sizes, data_ranks=ranks)
-        return count(network, "sampled", shared, 50, "float32", torch.device("cpu")).gradients
+        return estimate_memory(network, "sampled", shared, 50, "float32", torch.device("cpu")).gradients
 
     own, of_all = 1000 // 4 + 50, 1000 + 50  # rows of a table: of a rank's events and the candidates
     gathered = 4 * own * (4 * 6 + 8)  # of one table, with their places
@@ -178,17 +178,17 @@ def held_out(n_items=80):
 
 def test_many_items_are_sampled(monkeypatch, room):
     model = MultVAE(hidden_dims=(8,), latent_dim=4)
-    monkeypatch.setattr(forecast, "WIDE", 79)
+    monkeypatch.setattr(memory_plan, "MANY_ITEMS", 79)
     found = model.plan(ROWS, calibrate=False)
     assert (found.impl, found.why) == (
         "sampled",
         "80 items are more than 79, and the exact one looks at all in each step",
     )
-    monkeypatch.setattr(forecast, "WIDE", 80)
+    monkeypatch.setattr(memory_plan, "MANY_ITEMS", 80)
     assert model.plan(ROWS, calibrate=False).impl == "exact"
     wide = MultVAE(candidates=500)
     exact, sampled = (changed(wide, impl=impl).plan(WIDE_ROWS, calibrate=False) for impl in ("exact", "sampled"))
-    monkeypatch.setattr(forecast, "WIDE", 10**6)
+    monkeypatch.setattr(memory_plan, "MANY_ITEMS", 10**6)
     room((exact.memory.peak + sampled.memory.peak) / 2)
     found = wide.plan(WIDE_ROWS, calibrate=False)
     assert found.fits
@@ -198,7 +198,7 @@ def test_many_items_are_sampled(monkeypatch, room):
 
 @pytest.mark.parametrize("settings", [{"likelihood": "logistic"}, {"likelihood": "gaussian"}, {"logits": "cosine"}])
 def test_what_cannot_be_sampled_is_exact_and_nobody_is_told_to_sample_it(settings, monkeypatch, room):
-    monkeypatch.setattr(forecast, "WIDE", 10)
+    monkeypatch.setattr(memory_plan, "MANY_ITEMS", 10)
     found = MultVAE(**settings).plan(ROWS, calibrate=False)
     assert found.impl == "exact"
     assert "the sampled one is of multinomial likelihoods with plain logits" in found.why
@@ -225,7 +225,7 @@ def test_a_fit_that_would_not_fit_is_refused(room, monkeypatch):
 
 def test_a_hybrid_is_refused_before_its_path_is_solved(room, monkeypatch):
     monkeypatch.setattr(EDLAE, "fit", lambda *_, **__: pytest.fail("the path was solved"))
-    with pytest.raises(InvalidParameterError, match="Expected both ends of the network of one width"):
+    with pytest.raises(InvalidParameterError, match="Expected an input layer and an output layer of one width"):
         HybridVAE(tables="tied", latent_dim=5, hidden_dim=6).fit(ROWS)
     room(1000)
     with pytest.raises(NotEnoughMemoryError, match="for HybridVAE on 300 users"):
@@ -279,7 +279,7 @@ def test_a_remedy_leads_to_the_number_it_states(model, share, room):
         assert peak < found.memory.peak
         if rows is None:
             sizes = replace(found.sizes, on_disk=True, batch=other._batch_size(found.sizes.users))
-            assert forecast.forecast(other, sizes, torch.device("cpu")).memory.peak == peak
+            assert memory_plan.plan_memory(other, sizes, torch.device("cpu")).memory.peak == peak
 
 
 def planned(capsys, *arguments):

@@ -12,7 +12,7 @@ from scipy import sparse
 
 from recvae import HVamp, HybridVAE, MultDAE, MultVAE, RecVAE, load
 from recvae.errors import InvalidDataError, InvalidParameterError
-from recvae.models.autoencoder.tables import FIRST, LAST, are_tied, of_one_table
+from recvae.models.autoencoder.embeddings import INPUT, OUTPUT, are_tied, tied_vectors
 from recvae.nn.growing import ItemVectors, item_vectors
 from recvae.training.loop import Phase
 
@@ -49,15 +49,15 @@ def scores(model):
 def test_training_keeps_them_one(model):
     assert are_tied(model.network_)
     names = [name for name, _ in model.network_.named_parameters()]
-    assert FIRST in names
-    assert LAST not in names
+    assert INPUT in names
+    assert OUTPUT not in names
 
 
 def test_a_file_has_the_table_once(model, tmp_path):
     model.save(tmp_path / "model")
     with safetensors.safe_open(tmp_path / "model", "np") as file:
         shapes = [tuple(file.get_slice(name).get_shape()) for name in file.keys()]  # noqa: SIM118 (it is no dictionary)
-        assert LAST in file.keys()  # noqa: SIM118
+        assert OUTPUT in file.keys()  # noqa: SIM118
     width = model.network_.decoder.weight.shape[1]
     assert shapes.count((ITEMS, width)) == 1
     again = load(tmp_path / "model")
@@ -70,7 +70,7 @@ def test_a_file_has_the_table_once(model, tmp_path):
 
 def test_a_file_without_the_table_is_refused(model):
     tensors = model._tensors()
-    del tensors[LAST]
+    del tensors[OUTPUT]
     with pytest.raises((InvalidDataError, KeyError, ValueError)):
         model._restore(tensors, ITEMS)
 
@@ -118,12 +118,11 @@ def saved(model):
     return stream.getvalue()
 
 
-def test_of_one_table_is_the_mean_of_both_ends():
+def test_tied_vectors_are_the_mean_of_both_layers():
     first, last, bias = torch.rand(3, 2), torch.rand(3, 2), torch.rand(3)
-    one = of_one_table(ItemVectors(first, last, bias), tied=True)
+    one = tied_vectors(ItemVectors(first, last, bias))
     assert torch.equal(one.first, (first + last) / 2)
     assert one.last is one.first
-    assert of_one_table(ItemVectors(first, last, bias), tied=False) == (first, last, bias)
 
 
 @pytest.mark.parametrize("learns", [("encoder",), ("decoder",), ("encoder", "decoder")])
@@ -148,7 +147,7 @@ def test_what_both_ends_share_learns_with_either(learns, fitted):
 )
 def test_ends_of_two_widths(model):
     with pytest.raises(
-        InvalidParameterError, match=r"Expected both ends of the network of one width .* got \d+ and \d"
+        InvalidParameterError, match=r"Expected an input layer and an output layer of one width .* got \d+ and \d"
     ):
         model.fit(ROWS)
 

@@ -22,7 +22,7 @@ from scipy import sparse
 import recvae
 from recvae import MultVAE
 from recvae.distributed.communicator import Communicator
-from recvae.models.autoencoder.source import on_device
+from recvae.models.autoencoder.scoring import rows_on_device
 from recvae.nn.products import in_bfloat16
 from recvae.nn.scratch import reused
 from recvae.training.loop import How, run_steps
@@ -89,7 +89,7 @@ def _figures(point: Point, communicator: Communicator) -> dict[str, Any]:
 def _steps(model: MultVAE, rows: sparse.csr_matrix) -> Callable[[], Times]:
     """A function that makes the next step, and says how long it took, its batch's reading among it."""
     state = model._untrained(rows.shape[1], model.impl == "sampled")
-    plan, source = model._plan(rows, model.epochs, model._beta, model.impl), on_device(rows, state.device)
+    plan, source = model._plan(rows, model.epochs, model._beta, model.impl), rows_on_device(rows, state.device)
     batches = itertools.chain.from_iterable(source.batches_of(key, plan.batch_size) for key in itertools.count())
     lower = torch.autocast(state.device.type, torch.bfloat16, enabled=in_bfloat16(plan.precision, state.device))
     hows = (How(lower, key=key, sampler=plan.sampler, strategy=model._strategy()) for key in itertools.count())

@@ -1,4 +1,4 @@
-"""Results of a benchmark -> what a person reads: a table on a terminal, a page to pass around."""
+"""Reports of a benchmark for people: a table on the terminal, and a page in HTML."""
 
 from recvae.benchmark.report.page import PAGE, check_page, write_page
 from recvae.benchmark.report.terminal import print_results

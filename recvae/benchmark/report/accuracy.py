@@ -1,4 +1,4 @@
-"""The charts of how good the models are: for whom, at which items, at what cost, and what fills their lists."""
+"""The charts of accuracy: for which users and items, at what cost; and of what the models recommend."""
 
 from __future__ import annotations
 
@@ -8,18 +8,26 @@ from typing import Any
 import altair as alt
 
 from recvae.benchmark.report import charts
-from recvae.benchmark.report.pieces import Chart, Table, interval, numbers
-from recvae.benchmark.report.view import ORACLE, AbsentError, Look, Summary, View, metric_name, seconds_text, summary
+from recvae.benchmark.report.view import (
+    ORACLE,
+    AbsentError,
+    Chart,
+    Interval,
+    Look,
+    Table,
+    View,
+    columns_of,
+    interval,
+    metric_name,
+    seconds_text,
+)
 from recvae.benchmark.results import number
 from recvae.evaluation.breakdown import TOP
 
 
 def accuracy(view: View) -> list[Chart]:
     """The means of the main metric with their intervals."""
-    looks = _all_looks(view)
-    rows: list[dict[str, Any]] = []
-    for name in view.rows:
-        rows.append({"name": name} | interval(view.mean(name)))
+    rows = [view.chart_row(name) for name in view.rows]
     title = metric_name(view.main)
     return [
         Chart(
@@ -29,8 +37,11 @@ def accuracy(view: View) -> list[Chart]:
             "interval, within which the mean over very many users is likely to lie.",
             f"{title} of {len(rows)} models, from {rows[0]['name']} with {rows[0]['mean']:.4f} down to "
             f"{rows[-1]['name']} with {rows[-1]['mean']:.4f}.",
-            charts.dots(rows, looks, title),
-            Table(["model", title, "95 % from", "to"], [[r["name"], *_texts(r)] for r in rows]),
+            charts.dots(rows, [view.looks[name] for name in view.rows], title),
+            Table(
+                ["model", title, "95 % from", "to"],
+                [[row["name"], *(f"{row[key]:.4f}" for key in ("mean", "low", "high"))] for row in rows],
+            ),
             [],
         )
     ]
@@ -38,44 +49,54 @@ def accuracy(view: View) -> list[Chart]:
 
 def costs(view: View) -> list[Chart]:
     """Accuracy against the seconds of training, and against the users ranked in a second."""
+    return [
+        _cost(
+            view,
+            "training",
+            "fit_seconds",
+            "Accuracy and time of training",
+            "seconds of training",
+            "Higher is more accurate, further left is trained sooner: the best place is the upper left corner.",
+            ("training", seconds_text),
+            alt.Tooltip("cost:Q", title="training, s", format=",.2f"),
+        ),
+        _cost(
+            view,
+            "throughput",
+            "users_ranked_per_second",
+            "Accuracy and speed of ranking",
+            "users ranked in a second",
+            "Higher is more accurate, further right is faster: the best place is the upper right corner.",
+            ("users/s", lambda speed: f"{speed:,.0f}"),
+            alt.Tooltip("cost:Q", title="users/s", format=",.0f"),
+        ),
+    ]
+
+
+def _cost(
+    view: View, name: str, key: str, heading: str, x: str, read: str, column: tuple[str, Any], tip: alt.Tooltip
+) -> Chart:
+    """Accuracy against a cost. column : its name in the table, and how a cost is written there"""
     title = metric_name(view.main)
-    least = 0.001  # seconds, or users: a scale of ratios has no zero
-    seconds = {name: max(least, cost) for name, cost in numbers(view, "fit_seconds").items()}
-    speed = {name: max(least, cost) for name, cost in numbers(view, "users_ranked_per_second").items()}
-    made = []
-    for name, heading, x, found, tip, said in (
-        ("training", "Accuracy and time of training", "seconds of training",
-         seconds, alt.Tooltip("cost:Q", title="training, s", format=",.2f"),
-         "Higher is more accurate, further left is trained sooner: the best place is the upper left corner."),
-        ("throughput", "Accuracy and speed of ranking", "users ranked in a second",
-         speed, alt.Tooltip("cost:Q", title="users/s", format=",.0f"),
-         "Higher is more accurate, further right is faster: the best place is the upper right corner."),
-    ):  # fmt: skip
-        rows: list[dict[str, Any]] = [
-            {"name": model, "cost": cost} | interval(view.mean(model)) for model, cost in found.items()
-        ]
-        looks = [view.looks[model] for model in found]
-        texts = [[r["name"], seconds_text(r["cost"]) if name == "training" else f"{r['cost']:,.0f}"] for r in rows]
-        made.append(
-            Chart(
-                name,
-                heading,
-                said,
-                f"{title} of each model against {x}; the table has the numbers.",
-                charts.against(rows, looks, x, title, tip),
-                Table(
-                    ["model", "training" if name == "training" else "users/s", title],
-                    [[*text, f"{r['mean']:.4f}"] for text, r in zip(texts, rows, strict=True)],
-                ),
-                looks,
-            )
-        )
-    return made
+    # a logarithmic scale has no zero
+    rows = [view.chart_row(model) | {"cost": max(0.001, cost)} for model, cost in view.numbers(key).items()]
+    looks = [view.looks[row["name"]] for row in rows]
+    return Chart(
+        name,
+        heading,
+        read,
+        f"{title} of each model against {x}; the table has the numbers.",
+        charts.against(rows, looks, x, title, tip),
+        Table(
+            ["model", column[0], title], [[row["name"], column[1](row["cost"]), f"{row['mean']:.4f}"] for row in rows]
+        ),
+        looks,
+    )
 
 
 def recall_curves(view: View) -> list[Chart]:
     """Recall by the length of the list."""
-    curves = {name: [summary(point) for point in curve] for name, curve in view.each("recall_curve").items()}
+    curves = {name: [interval(point) for point in curve] for name, curve in view.values("recall_curve").items()}
     looks = [view.looks[name] for name in curves]
     rows: list[dict[str, Any]] = [
         {"name": name, "x": k, "y": point.mean, "kept": False}
@@ -84,7 +105,7 @@ def recall_curves(view: View) -> list[Chart]:
         if point is not None
     ]
     ks = [k for k in (1, 5, 10, 20, 50, 100) if k <= max(row["x"] for row in rows)]
-    at = {(row["name"], row["x"]): f"{row['y']:.4f}" for row in rows}
+    texts = {(row["name"], row["x"]): f"{row['y']:.4f}" for row in rows}
     return [
         Chart(
             "recall",
@@ -93,7 +114,10 @@ def recall_curves(view: View) -> list[Chart]:
             "hold (so that a line may fall at first); higher is better, and hovering tells all values at one k.",
             f"Recall at k from 1 to {ks[-1]}, a line for each of {len(curves)} models.",
             charts.curves(rows, looks, "k, items in the list", "recall@k", ".4f", 360),
-            Table(["model", *(f"recall@{k}" for k in ks)], [[n, *(at.get((n, k), "") for k in ks)] for n in curves]),
+            Table(
+                ["model", *(f"recall@{k}" for k in ks)],
+                [[name, *(texts.get((name, k), "") for k in ks)] for name in curves],
+            ),
             looks,
         )
     ]
@@ -103,123 +127,126 @@ def by_activity(view: View) -> list[Chart]:
     """The main metric by how many items a user has."""
     groups = _groups(view, "activity")
     labels = _ranges(groups)
-    title = metric_name(view.main)
     sizes = [f"{group['users']:,} users" for group in groups]
     read = (
         "Users are grouped by how many items the model saw of them, about as many users in each group; within a group "
         "the highest mark wins, and where the lines overlap much the order may be chance."
     )
-    return [_grouped(view, "by_activity", "By users' activity", read, labels, sizes, "items that a user has", title)]
+    y = metric_name(view.main)
+    return [_by_group(view, "by_activity", "By users' activity", read, labels, sizes, "items that a user has", y)]
 
 
 def by_popularity(view: View) -> list[Chart]:
-    """What is found of popular and of rare items."""
+    """The share of held-out items that are found, by the popularity of the items."""
     groups = _groups(view, "popularity")
-    labels = _item_labels(groups)
-    title = f"share found in {TOP} places"
     sizes = [f"{group['items']:,} items, {group['held_out']:,} times hidden" for group in groups]
     read = (
         "Items are grouped from the most popular to the rarest, each group with about a fifth of all training events; "
         f"a mark says what share of a group's hidden items a list of {TOP} finds, and rare ones are harder to find."
     )
-    return [_grouped(view, "by_popularity", "By items' popularity", read, labels, sizes, "items, by popularity", title)]
+    x, y = "items, by popularity", f"share found in {TOP} places"
+    return [_by_group(view, "by_popularity", "By items' popularity", read, _item_labels(groups), sizes, x, y)]
 
 
-def listed(view: View) -> list[Chart]:
-    """What is recommended: coverage, and popularity of the items in the lists."""
-    made = []
-    if any(row.get("listed") for row in view.rows.values()):
-        made.append(_listed(view))
-    lists = {name: row.get("lists") or {} for name, row in view.rows.items()}
-    known = {name: value for name in lists if (value := number(lists[name].get("coverage"))) is not None}
-    if known:
-        rows = [{"name": name, "value": value} for name, value in known.items()]
-        texts = [[n, *(_text(number(lists[n].get(key))) for key in ("coverage", "novelty", "gini"))] for n in known]
-        made.append(
-            Chart(
-                "coverage",
-                "Coverage of the catalogue",
-                "The bar is the share of all items that stand in at least one test user's list; a long bar means that "
-                "more than the same few items are shown.",
-                "Share of the catalogue in at least one list: "
-                + ", ".join(f"{name} {value:.0%}" for name, value in known.items())
-                + ".",
-                charts.bars(rows, [view.looks[name] for name in known], "share of all items", ".0%"),
-                Table(["model", "coverage", "novelty, bits", "Gini index"], texts),
-                [],
-            )
-        )
-    if not made:
-        raise AbsentError("the results hold nothing about the lists.")
-    return made
-
-
-def _grouped(
+def _by_group(
     view: View, key: str, title: str, read: str, labels: Sequence[str], sizes: Sequence[str], x: str, y: str
 ) -> Chart:
-    found = {name: [summary(value) for value in values] for name, values in view.each(key).items()}
-    if any(len(values) != len(labels) for values in found.values()):
+    """A metric of each model in each group, and which model is best in each."""
+    by_model = {name: [interval(value) for value in values] for name, values in view.values(key).items()}
+    if any(len(intervals) != len(labels) for intervals in by_model.values()):
         raise AbsentError("the results hold other groups than they name.")
     rows = [
-        {"name": name, "group": label, "size": size} | interval(value)
-        for name, values in found.items()
-        for label, size, value in zip(labels, sizes, values, strict=True)
+        {"name": name, "group": label, "size": size} | columns_of(value)
+        for name, intervals in by_model.items()
+        for label, size, value in zip(labels, sizes, intervals, strict=True)
         if value is not None
     ]
-    looks = [view.looks[name] for name in found]
-    texts = [[name, *("" if v is None else f"{v.mean:.4f}" for v in values)] for name, values in found.items()]
-    wins = [_winner(found, place) for place in range(len(labels))]
-    best = "; ".join(f"{label}: {name}" for label, name in zip(labels, wins, strict=True) if name)
+    looks = [view.looks[name] for name in by_model]
+    texts = [[name, *("" if v is None else f"{v.mean:.4f}" for v in values)] for name, values in by_model.items()]
+    best = [_best_model(by_model, index) for index in range(len(labels))]
+    best_text = "; ".join(f"{label}: {name}" for label, name in zip(labels, best, strict=True) if name)
     return Chart(
         key.replace("_", "-"),
         title,
         read,
-        f"{y} of {len(found)} models in {len(labels)} groups ({x}). Highest in each: {best}.",
+        f"{y} of {len(by_model)} models in {len(labels)} groups ({x}). Highest in each: {best_text}.",
         charts.by_group(rows, labels, looks, x, y),
-        Table([f"{y}; {x}", *labels], [*texts, ["highest (but for the oracle)", *wins]]),
+        Table([f"{y}; {x}", *labels], [*texts, ["highest (but for the oracle)", *best]]),
         looks,
-        found=f"Highest in each group: {best}.",
+        caption=f"Highest in each group: {best_text}.",
     )
 
 
-def _winner(found: dict[str, list[Summary | None]], place: int) -> str:
-    means = {name: value.mean for name, values in found.items() if (value := values[place]) and name != ORACLE}
+def _best_model(by_model: dict[str, list[Interval | None]], index: int) -> str:
+    """The model with the highest mean in the group of this index, or nothing."""
+    means = {name: value.mean for name, values in by_model.items() if (value := values[index]) and name != ORACLE}
     return max(means, key=means.__getitem__) if means else ""
 
 
-def _listed(view: View) -> Chart:
+def recommended_items(view: View) -> list[Chart]:
+    """What is recommended: popularity of the items in the lists, and coverage."""
+    sections = []
+    if any(row.get("listed") for row in view.rows.values()):
+        sections.append(_popularity_of_lists(view))
+    lists = {name: row.get("lists") or {} for name, row in view.rows.items()}
+    coverage = {name: value for name in lists if (value := number(lists[name].get("coverage"))) is not None}
+    if coverage:
+        sections.append(_coverage(view, lists, coverage))
+    if not sections:
+        raise AbsentError("the results hold nothing about the lists.")
+    return sections
+
+
+def _popularity_of_lists(view: View) -> Chart:
     groups = _groups(view, "popularity")
     labels = _item_labels(groups)
-    held = sum(group["held_out"] for group in groups)
-    whole = {"hidden items": [group["held_out"] / held for group in groups]} | view.each("listed")
+    n_held_out = sum(group["held_out"] for group in groups)
+    by_name = {"hidden items": [group["held_out"] / n_held_out for group in groups]} | view.values("listed")
     rows = [
-        {"name": name, "group": label, "place": place, "share": share}
-        for name, shares in whole.items()
-        for place, (label, share) in enumerate(zip(labels, shares, strict=True))
+        {"name": name, "group": label, "place": index, "share": share}
+        for name, shares in by_name.items()
+        for index, (label, share) in enumerate(zip(labels, shares, strict=True))
     ]
-    looks = [Look(label, f"var(--g{place})", "square", (1, 0)) for place, label in enumerate(labels)]
+    looks = [Look(label, f"var(--g{index})", "square", (1, 0)) for index, label in enumerate(labels)]
     return Chart(
         "listed",
         f"Popularity of what fills the first {TOP} places",
         "Each bar divides a model's places among items from the most popular (left) to the rarest (right); the first "
         "bar is what users really went on to, and a model whose first part is longer than there plays safe.",
-        f"Share of the first {TOP} places by popularity of items, for {len(whole) - 1} models and the hidden items.",
-        charts.shares(rows, list(whole), looks),
-        Table(["model", *labels], [[name, *(f"{share:.1%}" for share in own)] for name, own in whole.items()]),
+        f"Share of the first {TOP} places by popularity of items, for {len(by_name) - 1} models and the hidden items.",
+        charts.shares(rows, list(by_name), looks),
+        Table(["model", *labels], [[name, *(f"{share:.1%}" for share in shares)] for name, shares in by_name.items()]),
         looks,
     )
 
 
-def _all_looks(view: View) -> list[Look]:
-    return [view.looks[name] for name in view.rows]
+def _coverage(view: View, lists: dict[str, dict[str, Any]], coverage: dict[str, float]) -> Chart:
+    def text(value: float | None) -> str:
+        return "" if value is None else f"{value:.3f}"
 
-
-def _texts(row: dict[str, Any]) -> list[str]:
-    return [f"{row[key]:.4f}" for key in ("mean", "low", "high")]
-
-
-def _text(value: float | None) -> str:
-    return "" if value is None else f"{value:.3f}"
+    return Chart(
+        "coverage",
+        "Coverage of the catalogue",
+        "The bar is the share of all items that stand in at least one test user's list; a long bar means that "
+        "more than the same few items are shown.",
+        "Share of the catalogue in at least one list: "
+        + ", ".join(f"{name} {value:.0%}" for name, value in coverage.items())
+        + ".",
+        charts.bars(
+            [{"name": name, "value": value} for name, value in coverage.items()],
+            [view.looks[name] for name in coverage],
+            "share of all items",
+            ".0%",
+        ),
+        Table(
+            ["model", "coverage", "novelty, bits", "Gini index"],
+            [
+                [name, *(text(number(lists[name].get(key))) for key in ("coverage", "novelty", "gini"))]
+                for name in coverage
+            ],
+        ),
+        [],
+    )
 
 
 def _groups(view: View, name: str) -> list[dict[str, int]]:
@@ -230,13 +257,13 @@ def _groups(view: View, name: str) -> list[dict[str, int]]:
 
 
 def _ranges(groups: Sequence[dict[str, int]]) -> list[str]:
-    """The sizes in each group, as labels: 5–12, 13–20, 21+"""
-    pairs = [(group["least"], group["most"]) for group in groups]
-    labels = [f"{least:,}" if least == most else f"{least:,}–{most:,}" for least, most in pairs]
-    return [*labels[:-1], f"{pairs[-1][0]:,}+"] if len(labels) > 1 else labels
+    """The ranges of the groups, as labels: 5–12, 13–20, 21+"""
+    ranges = [(group["least"], group["most"]) for group in groups]
+    labels = [f"{least:,}" if least == most else f"{least:,}–{most:,}" for least, most in ranges]
+    return [*labels[:-1], f"{ranges[-1][0]:,}+"] if len(labels) > 1 else labels
 
 
 def _item_labels(groups: Sequence[dict[str, int]]) -> list[str]:
     """How many items each group has, from the most popular."""
-    before = ["top", *["next"] * (len(groups) - 2), "last"][: len(groups)]
-    return [f"{where} {group['items']:,}" for where, group in zip(before, groups, strict=True)]
+    positions = ["top", *["next"] * (len(groups) - 2), "last"][: len(groups)]
+    return [f"{position} {group['items']:,}" for position, group in zip(positions, groups, strict=True)]

@@ -1,13 +1,13 @@
-"""Vega-Lite charts by Altair: colours and letters are the page's (CSS), widths those of their boxes."""
+"""The charts of the page in Vega-Lite, made by Altair. Colours and fonts come from the page's CSS."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import altair as alt
 
-from recvae.benchmark.report.axes import PLAIN, flat_axis, group_axis, room, steps, tight
 from recvae.benchmark.report.view import Look
 
 CONFIG: dict[str, Any] = {
@@ -34,6 +34,8 @@ CONFIG: dict[str, Any] = {
     "text": {"color": "currentColor", "fontSize": 13},
     "rule": {"color": "currentColor"},
 }
+# the label of a tick: no powers of ten, no prefixes
+PLAIN = "format(datum.value, datum.value >= 1 ? ',.0f' : '~g')"
 Rows = Sequence[dict[str, Any]]
 Spec = dict[str, Any]
 
@@ -56,12 +58,12 @@ def dots(rows: Rows, looks: Sequence[Look], title: str) -> Spec:
 
 
 def against(rows: Rows, looks: Sequence[Look], title: str, y_title: str, tip: alt.Tooltip) -> Spec:
-    """Accuracy against a cost, on a scale of ratios. rows : name, cost, mean, low, high"""
+    """Accuracy against a cost, on a logarithmic scale. rows : name, cost, mean, low, high"""
     base = alt.Chart(_data(rows)).encode(
         x=alt.X(
             "cost:Q",
             scale=alt.Scale(type="log", nice=False, padding=16),
-            axis=alt.Axis(title=title, values=steps([row["cost"] for row in rows]), labelExpr=PLAIN),
+            axis=alt.Axis(title=title, values=_ticks([row["cost"] for row in rows]), labelExpr=PLAIN),
         ),
         color=_colour(looks),
         tooltip=[alt.Tooltip("name:N", title="model"), tip, *_interval_tips(y_title)],
@@ -72,7 +74,7 @@ def against(rows: Rows, looks: Sequence[Look], title: str, y_title: str, tip: al
 
 
 def curves(rows: Rows, looks: Sequence[Look], x: str, y: str, y_format: str, height: int = 320) -> Spec:
-    """A line for each name; hover tells the values of all at one place.
+    """A line for each name; hovering shows the values of all at one x.
 
     Parameters
     ----------
@@ -81,11 +83,11 @@ def curves(rows: Rows, looks: Sequence[Look], x: str, y: str, y_format: str, hei
     """
     names = [look.name for look in looks]
     base = alt.Chart(_data(rows)).encode(
-        x=alt.X("x:Q", axis=alt.Axis(title=x, tickMinStep=1, tickCount=8), scale=tight())
+        x=alt.X("x:Q", axis=alt.Axis(title=x, tickMinStep=1, tickCount=8), scale=_tight_scale())
     )
     lines = base.mark_line(strokeWidth=2).encode(y=_y("y", y), color=_colour(looks), strokeDash=_dash(looks))
     nearest = alt.selection_point(nearest=True, on="pointerover", fields=["x"], empty=False, clear="pointerout")
-    at = (
+    values = (
         base.transform_pivot("name", value="y", groupby=["x"])
         .mark_rule(strokeWidth=1)
         .encode(
@@ -97,25 +99,25 @@ def curves(rows: Rows, looks: Sequence[Look], x: str, y: str, y_format: str, hei
         )
         .add_params(nearest)
     )
-    marked = [row for row in rows if row["kept"]]
-    if not marked:
-        return _spec(lines + at, height)
-    kept = (
-        alt.Chart(_data(marked))
+    kept = [row for row in rows if row["kept"]]
+    if not kept:
+        return _spec(lines + values, height)
+    marks = (
+        alt.Chart(_data(kept))
         .mark_point(size=90, filled=True, opacity=1)
         .encode(x=alt.X("x:Q", title=x), y=_y("y", y), color=_colour(looks), shape=_shape(looks))
     )
-    return _spec(lines + kept + at, height)
+    return _spec(lines + marks + values, height)
 
 
 def by_group(rows: Rows, groups: Sequence[str], looks: Sequence[Look], x: str, y: str) -> Spec:
-    """Means with intervals, the models side by side in each group. rows : name, group, size, mean, low, high"""
+    """Means with intervals, the models next to each other in each group. rows : name, group, size, mean, low, high"""
     base = alt.Chart(_data(rows)).encode(
         x=alt.X(
             "group:N",
             sort=list(groups),
             scale=alt.Scale(paddingInner=0, paddingOuter=0),
-            axis=group_axis(x),
+            axis=_group_axis(x),
         ),
         xOffset=alt.XOffset("name:N", sort=[look.name for look in looks], scale=alt.Scale(paddingOuter=1)),
         color=_colour(looks),
@@ -161,7 +163,7 @@ def shares(rows: Rows, names: Sequence[str], looks: Sequence[Look]) -> Spec:
 
 
 def bars(rows: Rows, looks: Sequence[Look], title: str, number_format: str) -> Spec:
-    """A number for each name, written beside its bar. rows : name, value"""
+    """A number for each name, written next to its bar. rows : name, value"""
     percent = {"format": "%"} if number_format.endswith("%") else {}
     names = [look.name for look in looks]
     largest = max(row["value"] for row in rows)
@@ -174,36 +176,40 @@ def bars(rows: Rows, looks: Sequence[Look], title: str, number_format: str) -> S
         ),
         tooltip=[alt.Tooltip("name:N", title="model"), alt.Tooltip("value:Q", title=title, format=number_format)],
     )
-    drawn = base.mark_bar(height={"band": 0.62}).encode(color=_colour(looks))
-    written = base.mark_text(align="left", dx=5).encode(text=alt.Text("value:Q", format=number_format))
-    return _spec(drawn + written, 32 * len(rows) + 10)
+    rectangles = base.mark_bar(height={"band": 0.62}).encode(color=_colour(looks))
+    numbers = base.mark_text(align="left", dx=5).encode(text=alt.Text("value:Q", format=number_format))
+    return _spec(rectangles + numbers, 32 * len(rows) + 10)
 
 
 def spectrum(rows: Rows, looks: Sequence[Look], threshold: float) -> Spec:
-    """Variances by rank, on a scale of ratios, and the line above which units are active. rows : name, x, y"""
+    """Variances by rank, on a logarithmic scale, and the line above which units are active. rows : name, x, y"""
     base = alt.Chart(_data(rows))
-    found = [threshold, *(row["y"] for row in rows)]
-    scale = alt.Scale(type="log", domain=[min(found) / 2, max(found) * 1.5], nice=False)
-    axis = flat_axis("variance of the unit over users", values=steps(found), labelExpr=PLAIN)
+    variances = [threshold, *(row["y"] for row in rows)]
+    scale = alt.Scale(type="log", domain=[min(variances) / 2, max(variances) * 1.5], nice=False)
+    axis = _flat_axis("variance of the unit over users", values=_ticks(variances), labelExpr=PLAIN)
     y = alt.Y("y:Q", scale=scale, axis=axis)
     lines = base.mark_line(strokeWidth=2.5, tooltip=True).encode(
-        x=alt.X("x:Q", axis=alt.Axis(title="latent units, the most active first"), scale=tight()),
+        x=alt.X("x:Q", axis=alt.Axis(title="latent units, the most active first"), scale=_tight_scale()),
         y=y,
         color=_colour(looks),
         strokeDash=_dash(looks),
         tooltip=[alt.Tooltip("name:N", title="model")],
     )
     limit = alt.Chart(_data([{"y": threshold}])).mark_rule(strokeDash=[3, 3], opacity=0.7).encode(y="y:Q")
-    said = (
+    label = (
         alt.Chart(_data([{"y": threshold, "text": "active above this line"}]))
         .mark_text(align="left", baseline="bottom", dx=6, dy=-3, x=0)
         .encode(y="y:Q", text="text:N")
     )
-    return _spec(lines + limit + said, 320)
+    return _spec(lines + limit + label, 320)
 
 
-def places(rows: Rows, looks: Sequence[Look], controls: str) -> Spec:
-    """A map. rows : x, y, title, genres, users, group. controls : CSS selector of where the choice of a group goes"""
+def points(rows: Rows, looks: Sequence[Look], controls: str) -> Spec:
+    """The map of the items.
+
+    rows : x, y, title, genres, users, group
+    controls : CSS selector of the element for the choice of a group
+    """
     names = [look.name for look in looks]
     group = alt.param(
         name="group",
@@ -211,7 +217,7 @@ def places(rows: Rows, looks: Sequence[Look], controls: str) -> Spec:
         bind=alt.binding_select(options=[None, *names], labels=["all", *names], name="Show ", element=controls),
     )
     axis = alt.Axis(labels=False, ticks=False, grid=False, domain=False, title=None)
-    x, y = (room([row[key] for row in rows]) for key in ("x", "y"))
+    x, y = (_padded_scale([row[key] for row in rows]) for key in ("x", "y"))
     points = (
         alt.Chart(_data(rows))
         .mark_point(filled=True, stroke="var(--page)", strokeWidth=0.5)
@@ -235,23 +241,53 @@ def places(rows: Rows, looks: Sequence[Look], controls: str) -> Spec:
     return _spec(points, 560)
 
 
+def _flat_axis(title: str, **more: Any) -> alt.Axis:
+    """A vertical axis with its title above it, where it takes no width."""
+    flat = {"titleAngle": 0, "titleAlign": "left", "titleAnchor": "end", "titleX": 0, "titleY": -14}
+    return alt.Axis(title=title, **(flat | {"tickCount": 6, "domain": False, "ticks": False} | more))
+
+
+def _group_axis(title: str) -> alt.Axis:
+    """A label in the middle of each group, one word below the other, so that all fit on a phone."""
+    bare = {"grid": False, "ticks": False, "labelAngle": 0, "labelOverlap": False, "labelPadding": 8}
+    return alt.Axis(title=title, bandPosition=0.5, labelExpr="split(datum.label, ' ')", **bare)
+
+
+def _ticks(values: Sequence[float]) -> list[float]:
+    """Ticks of a logarithmic scale: powers of ten and, where the values span few of these, numbers between."""
+    low, high = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)))
+    digits = (1.0,) if high - low > 3 else (1.0, 2.0, 5.0) if high - low < 3 else (1.0, 3.0)
+    return [float(f"{digit}e{power}") for power in range(low, high + 1) for digit in digits]
+
+
+def _padded_scale(values: Sequence[float]) -> alt.Scale:
+    """A scale from the least value to the largest, with a margin."""
+    margin = 0.03 * (max(values) - min(values) or 1.0)
+    return alt.Scale(domain=[min(values) - margin, max(values) + margin], nice=False)
+
+
+def _tight_scale() -> alt.Scale:
+    """A scale from the least value to the largest."""
+    return alt.Scale(zero=False, nice=False)
+
+
 def _data(rows: Rows) -> alt.Data:
     return alt.Data(values=list(rows))
 
 
 def _spec(chart: Any, height: int) -> Spec:
-    """A chart as wide as its box."""
+    """A chart as wide as its element of the page."""
     fit = alt.AutoSizeParams(type="fit-x", contains="padding")
     spec: Spec = chart.properties(width="container", height=height, autosize=fit).to_dict()
     return spec | {"config": CONFIG, "padding": {"left": 2, "right": 8, "top": 6, "bottom": 4}}
 
 
 def _y(field: str, title: str) -> alt.Y:
-    return alt.Y(f"{field}:Q", scale=alt.Scale(zero=False), axis=flat_axis(title))
+    return alt.Y(f"{field}:Q", scale=alt.Scale(zero=False), axis=_flat_axis(title))
 
 
 def _interval_tips(title: str) -> list[alt.Tooltip]:
-    """Mean and interval, as a tooltip has them."""
+    """Mean and interval in a tooltip."""
     return [
         alt.Tooltip("mean:Q", title=title, format=".4f"),
         alt.Tooltip("low:Q", title="95 % from", format=".4f"),
@@ -275,5 +311,5 @@ def _dash(looks: Sequence[Look]) -> alt.StrokeDash:
 
 
 def _escaped(name: str) -> str:
-    """A name as the name of a field, in which dots, brackets and colons have a meaning."""
+    """A name as a field of Vega-Lite, where dots, brackets and colons would have a meaning."""
     return "".join(f"\\{letter}" if letter in ".[]:\\'\"" else letter for letter in name)

@@ -5,20 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from recvae.benchmark.results import check_results
 from recvae.utils.files import check_writable, write_whole
 from recvae.utils.optional import require
 from recvae.utils.paths import output_path
 
+if TYPE_CHECKING:
+    from recvae.benchmark.report.view import View
+
 PAGE = "index.html"
-HERE = Path(__file__).parent
+FOLDER = Path(__file__).parent  # of the template, the styles and the script
 
 
 @dataclass(frozen=True)
-class Part:
-    """A part of the page: what is in it, or the sentence that says why there is nothing."""
+class Section:
+    """A section of the page: its content, or the sentence that says why it has none."""
 
     name: str
     title: str
@@ -28,21 +31,30 @@ class Part:
 
 
 def write_page(results: dict[str, Any], folder: Path) -> Path:
-    """Write the page of results (see `recvae.benchmark.results`) into a folder.
+    """Write the page of a benchmark's results.
 
-    A part that the results lack, or hold damaged, is left out, and the page says so in its place.
+    A section for which the results lack something, or hold it damaged, is replaced by a sentence that says so.
+
+    Parameters
+    ----------
+    results
+        See `recvae.benchmark.results`.
+    folder
+        Where index.html is written.
 
     Returns
     -------
     Path
-        Its path.
+        The path of the page.
 
     Raises
     ------
     InvalidDataError
-        For what is no results at all.
+        For something that is not the results of a benchmark.
     MissingDependencyError
+        Without the libraries of the extra `report`.
     OutputError
+        Where the page cannot be written.
     """
     check_page()
     check_results(results)
@@ -53,7 +65,7 @@ def write_page(results: dict[str, Any], folder: Path) -> Path:
 
 
 def check_page() -> None:
-    """Whether the libraries are here by which a page is made. Raises MissingDependencyError."""
+    """Raise MissingDependencyError where a library that makes the page is not installed."""
     for library in ("altair", "jinja2", "vl_convert"):
         require(library, extra="report", purpose="The page of results")
 
@@ -61,60 +73,60 @@ def check_page() -> None:
 def _html(results: dict[str, Any]) -> str:
     import jinja2
 
-    from recvae.benchmark.report import about
+    from recvae.benchmark.report import text
     from recvae.benchmark.report.view import View
 
     view = View(results)
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(HERE), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
+        loader=jinja2.FileSystemLoader(FOLDER), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
     )
     template = environment.get_template("page.html.jinja")
     return template.render(
-        heading=about.heading(view),
-        verdict=_part(view, "verdict", "", "", about.verdict),
-        facts=about.facts(view),
-        parts=_parts(view),
+        heading=text.heading(view),
+        verdict=_section(view, "verdict", "", text.verdict),
+        facts=text.facts(view),
+        sections=_sections(view),
         looks=view.looks,
-        css=(HERE / "page.css").read_text(encoding="utf-8"),
-        script=(HERE / "page.js").read_text(encoding="utf-8"),
+        css=(FOLDER / "page.css").read_text(encoding="utf-8"),
+        script=(FOLDER / "page.js").read_text(encoding="utf-8"),
         bundle=_bundle(),
     )
 
 
-def _parts(view: Any) -> list[Part]:
-    from recvae.benchmark.report import about, accuracy, people, training
+def _sections(view: View) -> list[Section]:
+    from recvae.benchmark.report import accuracy, examples, text, training
 
     elbo = (
         "A variational autoencoder maximises the ELBO: how well it restores a user, less how far its code is from the "
         "prior. Both terms are shown as they are minimised, in nats, without the weight."
     )
     return [
-        _part(view, "models", "Models", "", lambda v: (about.table(v), accuracy.accuracy(v))),
-        _part(view, "cost", "What accuracy costs", "", accuracy.costs),
-        _part(view, "length", "How long a list has to be", "", accuracy.recall_curves),
-        _part(view, "activity", "Which users are served best", "", accuracy.by_activity),
-        _part(view, "popularity", "Which items are found", "", accuracy.by_popularity),
-        _part(view, "lists", "What is recommended", "", accuracy.listed),
-        _part(view, "people", "A few users of the test", "", people.people),
-        _part(view, "items", "A map of the items", "", lambda v: [people.item_map(v)]),
-        _part(view, "learning", "How the models learned", elbo, training.learning),
-        _part(view, "latent", "How much of the latent space is used", "", training.latent_units),
-        _part(view, "memory", "Memory", "", training.memory),
-        _part(view, "made", "How this was made", "", about.made),
+        _section(view, "models", "Models", lambda v: (text.models(v), accuracy.accuracy(v))),
+        _section(view, "cost", "What accuracy costs", accuracy.costs),
+        _section(view, "length", "How long a list has to be", accuracy.recall_curves),
+        _section(view, "activity", "Which users are served best", accuracy.by_activity),
+        _section(view, "popularity", "Which items are found", accuracy.by_popularity),
+        _section(view, "lists", "What is recommended", accuracy.recommended_items),
+        _section(view, "people", "A few users of the test", examples.users),
+        _section(view, "items", "A map of the items", examples.item_map),
+        _section(view, "learning", "How the models learned", training.learning_curves, elbo),
+        _section(view, "latent", "How much of the latent space is used", training.latent_units),
+        _section(view, "memory", "Memory", training.memory),
+        _section(view, "made", "How this was made", text.provenance),
     ]
 
 
-def _part(view: Any, name: str, title: str, intro: str, make: Callable[[Any], Any]) -> Part:
-    """A part, or why it is not there."""
+def _section(view: View, name: str, title: str, make: Callable[[View], Any], intro: str = "") -> Section:
+    """A section, or the reason why it has no content."""
     from recvae.benchmark.report.view import AbsentError
 
     try:
-        return Part(name, title, intro, make(view))
+        return Section(name, title, intro, make(view))
     except AbsentError as why:
-        return Part(name, title, missing=f"Missing here: {why}")
+        return Section(name, title, missing=f"Missing here: {why}")
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError):
-        # the file came from anywhere: what is damaged in it costs its part of the page, not the page
-        return Part(name, title, missing="Missing here: what the results hold of this is damaged, or cut.")
+        # a file of results may come from anywhere: damage in it costs a section, not the page
+        return Section(name, title, missing="Missing here: what the results hold of this is damaged, or cut.")
 
 
 def _bundle() -> str:
@@ -123,6 +135,6 @@ def _bundle() -> str:
     import vl_convert
 
     version = ".".join(altair.SCHEMA_VERSION.removeprefix("v").split(".")[:2])
-    bundle: Any = vl_convert.javascript_bundle  # whose stub asks for a snippet of one's own
+    bundle: Any = vl_convert.javascript_bundle  # its stub wrongly requires a snippet
     source: str = bundle(vl_version=version)
     return source.replace("</script", "<\\/script")

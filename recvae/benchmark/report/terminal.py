@@ -1,7 +1,8 @@
-"""Results of a benchmark -> what a person reads on a terminal."""
+"""The results of a benchmark as tables on a terminal."""
 
 from __future__ import annotations
 
+from itertools import zip_longest
 from typing import Any
 
 from rich.console import Console
@@ -12,7 +13,7 @@ from recvae.errors import escaped
 
 
 def print_results(results: dict[str, Any], console: Console) -> None:
-    """The table of all models, then a few users with what was recommended to them."""
+    """Print the table of all models, then a few users with their recommendations."""
     console.print(_table(results))
     for note in _notes(results):
         console.print(_text(note, style="dim"))
@@ -23,7 +24,7 @@ def print_results(results: dict[str, Any], console: Console) -> None:
 
 def _table(results: dict[str, Any]) -> Table:
     settings = results["settings"]
-    *others, main = settings["metrics"]  # the main one comes last, and sorts the table
+    *others, main = settings["metrics"]  # the main metric comes last, and sorts the table
     among = "others" if settings["split"]["kind"] == "strong" else "users, these among them"
     title = (
         f"{results['dataset']}, {settings['split']['kind']} split: {settings['test_users']:,} test users, trained on "
@@ -41,7 +42,7 @@ def _table(results: dict[str, Any]) -> Table:
 
 
 def _text(text: str, style: str = "") -> Text:
-    """Text as it is: no markup, and nothing that steers the terminal."""
+    """Text without markup and without control characters."""
     return Text(escaped(text), style=style)
 
 
@@ -64,7 +65,7 @@ def _cost(row: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _notes(results: dict[str, Any]) -> list[str]:
-    """What a reader of the table has to know."""
+    """Explanations below the table."""
     main, rival = results["settings"]["metrics"][-1], results["best_baseline"]
     notes = [
         f"{main} ± its standard error over users; settings: how many were tried on validation users, and for how long; "
@@ -80,7 +81,7 @@ def _notes(results: dict[str, Any]) -> list[str]:
             chosen = ", ".join(f"{key}={value}" for key, value in row["parameters"].items() if value is not None)
             notes.append(f"{row['model']}: the best on validation users of {row['settings_tried']} settings, {chosen}.")
         if row["model"] == "oracle":
-            notes.append("oracle: ranking by the preferences that the sample was drawn from; nobody can do better.")
+            notes.append("oracle: ranking by the preferences that the sample was drawn from; no model can do better.")
     for name, figures in results["published"].items():
         measured = ", ".join(f"{metric} {figure:.4f}" for metric, figure in figures.items())
         notes.append(f"published on this protocol: {name}, {measured}.")
@@ -90,18 +91,15 @@ def _notes(results: dict[str, Any]) -> list[str]:
 def _example(example: dict[str, Any], n_history: int = 10) -> Table:
     history, held_out = example["history"], set(example["held_out"])
     name, titles = next(iter(example["recommended"].items()))
-    found = sum(title in held_out for title in titles)
+    hits = sum(title in held_out for title in titles)
     table = Table(
-        title=_text(f"User {example['user']}: {name} finds {found} of {len(held_out)} held-out items (*)"),
+        title=_text(f"User {example['user']}: {name} finds {hits} of {len(held_out)} held-out items (*)"),
         title_justify="left",
         box=None,
     )
     table.add_column(f"history ({min(n_history, len(history))} of {len(history)})", style="dim", min_width=44)
     table.add_column(f"top {len(titles)}")
-    for place in range(max(len(titles), min(n_history, len(history)))):
-        seen = history[place] if place < min(n_history, len(history)) else ""
-        title = titles[place] if place < len(titles) else ""
-        table.add_row(
-            _text(seen), _text(f"{place + 1:>2} {'*' if title in held_out else ' '} {title}" if title else "")
-        )
+    ranked = [f"{rank:>2} {'*' if title in held_out else ' '} {title}" for rank, title in enumerate(titles, 1)]
+    for seen, recommended in zip_longest(history[:n_history], ranked, fillvalue=""):
+        table.add_row(_text(seen), _text(recommended))
     return table

@@ -1,4 +1,4 @@
-"""Results as a page reads them: models in their order, each with a look of its own, and what is not there said."""
+"""Results as the page shows them: models in order, a look for each, and an error that says what the results lack."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from recvae.benchmark.grids import OURS
 from recvae.benchmark.results import number
 
-# colours are those of Okabe & Ito (2008), by CSS variables, so that a dark page has lighter ones; see page.css
+# the colours of Okabe & Ito (2008) as CSS variables, because the dark page has lighter ones; see page.css
 N_COLOURS = 8
 SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right", "triangle-left")
 DASHES = ((1, 0), (7, 3), (2, 2), (8, 3, 2, 3), (12, 4), (4, 2, 1, 2, 1, 2))
@@ -17,12 +17,12 @@ Z = 1.96  # standard errors to either side of a 95 % interval
 
 
 class AbsentError(Exception):
-    """A part of the page that these results do not have; the message says why."""
+    """The results lack what a section of the page needs; the message says what and why."""
 
 
 @dataclass(frozen=True)
 class Look:
-    """How a model, or a group, is drawn wherever it is drawn."""
+    """How a model, or a group, is drawn in all charts."""
 
     name: str
     colour: str
@@ -31,112 +31,167 @@ class Look:
 
 
 @dataclass(frozen=True)
-class Summary:
-    """A mean with its 95 % interval; low = high = mean where the error is not known."""
+class Interval:
+    """A mean with its 95 % interval; low = high = mean where the standard error is not known."""
 
     mean: float
     low: float
     high: float
 
 
+@dataclass(frozen=True)
+class Table:
+    """Columns and rows of text; the first column names the row."""
+
+    head: list[str]
+    rows: list[list[str]]
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A chart, the sentences around it, and its numbers as a table.
+
+    Attributes
+    ----------
+    read : str
+        One sentence on how to read it.
+    label : str
+        What it shows, for screen readers.
+    spec : dict[str, Any]
+        The chart in Vega-Lite.
+    looks : list[Look]
+        Its legend.
+    caption : str
+        The result that the chart shows, where words can say it.
+    controls : bool
+        Whether the page leaves room for a choice above the chart.
+    """
+
+    name: str
+    title: str
+    read: str
+    label: str
+    spec: dict[str, Any]
+    table: Table
+    looks: list[Look]
+    caption: str = ""
+    controls: bool = False
+
+
 class View:
-    """Checked results.
+    """Checked results, with what all sections ask of them.
 
     Attributes
     ----------
     main
         The metric that sorts the table.
     rows : dict[str, dict[str, Any]]
-        By name, the models that have it, best first.
+        The models that have it, best first, by name.
     models
-        Their names but for the oracle's, which is none.
+        Their names without the oracle.
+    looks
+        How each model is drawn, by name.
     """
 
     def __init__(self, results: dict[str, Any]):
         self.results = results
         self.metrics: list[str] = results["settings"]["metrics"]
         self.main = self.metrics[-1]
-        found = [row for row in results["models"] if isinstance(row, dict) and isinstance(row.get("model"), str)]
-        means = {row["model"]: _metric(row, self.main) for row in found}
-        known = [(mean, row) for row in found if (mean := means[row["model"]]) is not None]
+        named = [row for row in results["models"] if isinstance(row, dict) and isinstance(row.get("model"), str)]
+        measured = [(mean, row) for row in named if (mean := _interval_of(row, self.main)) is not None]
         self.rows: dict[str, dict[str, Any]] = {
-            row["model"]: row for _, row in sorted(known, key=lambda pair: -pair[0].mean)
+            row["model"]: row for _, row in sorted(measured, key=lambda pair: -pair[0].mean)
         }
         self.models = [name for name in self.rows if name != ORACLE]
-        self.looks = {name: look(name, place) for place, name in enumerate(self.models)}
+        self.looks = {name: look(name, index) for index, name in enumerate(self.models)}
         if ORACLE in self.rows:
             self.looks[ORACLE] = Look(ORACLE, "currentColor", "triangle-left", (1, 3))
-
-    def mean(self, name: str, metric: str | None = None) -> Summary | None:
-        """A metric of a model, by default the main one."""
-        return _metric(self.rows[name], metric or self.main)
-
-    def each(self, key: str) -> dict[str, Any]:
-        """What models have under a key. Raises AbsentError where none has it."""
-        found = {name: row[key] for name, row in self.rows.items() if row.get(key) is not None}
-        if not found:
-            raise AbsentError(f"the results hold no {key} of any model; they were made by an older version, or cut.")
-        return found
-
-    def test(self, name: str) -> tuple[str, dict[str, Any]] | None:
-        """The paired test of a model against the best model that is not ours. -> rival, test"""
-        row, rival = self.rows[name], self.results.get("best_baseline")
-        tests = row.get("paired_tests") or {}
-        old = row.get("paired_test") or {}  # format 2
-        if old:
-            rival, tests = old.get("against"), {old.get("against"): old}
-        test = tests.get(rival) if isinstance(tests, dict) else None
-        complete = isinstance(test, dict) and all(
-            number(test.get(key)) is not None for key in ("difference", "p_value")
-        )
-        return (str(rival), test) if complete and test is not None else None
 
     @property
     def ours(self) -> list[str]:
         """The models of this package that it is about, best first."""
         return [name for name in self.models if name in OURS]
 
+    def interval(self, name: str, metric: str | None = None) -> Interval | None:
+        """A metric of a model, by default the main one."""
+        return _interval_of(self.rows[name], metric or self.main)
 
-def look(name: str, place: int) -> Look:
-    """The look of the thing of this place; of the first 24, no two share colour and dashes, or colour and mark."""
+    def chart_row(self, name: str) -> dict[str, Any]:
+        """The main metric of a model as a row of a chart's data."""
+        return {"name": name} | columns_of(self.interval(name))
+
+    def values(self, key: str) -> dict[str, Any]:
+        """What the models have under a key, by model. Raises AbsentError where none has it."""
+        values = {name: row[key] for name, row in self.rows.items() if row.get(key) is not None}
+        if not values:
+            raise AbsentError(f"the results hold no {key} of any model; they were made by an older version, or cut.")
+        return values
+
+    def numbers(self, key: str) -> dict[str, float]:
+        """The finite numbers that the models have under a key, by model. Raises AbsentError where none has one."""
+        numbers = {name: value for name in self.models if (value := number(self.rows[name].get(key))) is not None}
+        if not numbers:
+            raise AbsentError(f"the results hold no {key} of any model.")
+        return numbers
+
+    def paired_test(self, name: str) -> tuple[str, dict[str, Any]] | None:
+        """The paired test of a model against the best baseline. -> baseline, test"""
+        row, rival = self.rows[name], self.results.get("best_baseline")
+        tests = row.get("paired_tests") or {}
+        only = row.get("paired_test") or {}  # format 2 has one test for each model
+        if only:
+            rival, tests = only.get("against"), {only.get("against"): only}
+        test = tests.get(rival) if isinstance(tests, dict) else None
+        if not isinstance(test, dict) or any(number(test.get(key)) is None for key in ("difference", "p_value")):
+            return None
+        return str(rival), test
+
+
+def look(name: str, index: int) -> Look:
+    """The look of the thing of this index; of the first 24, no two share colour and dashes, or colour and shape."""
     return Look(
         name,
-        f"var(--m{place % N_COLOURS})",
-        SHAPES[(place + 3 * (place // N_COLOURS)) % len(SHAPES)],  # a colour that comes again has another mark
-        DASHES[(place + 2 * (place // N_COLOURS)) % len(DASHES)],
+        f"var(--m{index % N_COLOURS})",
+        SHAPES[(index + 3 * (index // N_COLOURS)) % len(SHAPES)],  # a colour that is used again gets another shape
+        DASHES[(index + 2 * (index // N_COLOURS)) % len(DASHES)],
     )
 
 
-def _metric(row: dict[str, Any], name: str) -> Summary | None:
-    known = row.get("metrics")
-    return summary(known.get(name)) if isinstance(known, dict) else None
-
-
-def summary(found: Any) -> Summary | None:
-    """A mean and its error as a file has them, or None where the mean is no number."""
-    mean = number(found.get("mean")) if isinstance(found, dict) else None
+def interval(summary: Any) -> Interval | None:
+    """The interval of a mean and its standard error as the results hold them; None where the mean is not a number."""
+    mean = number(summary.get("mean")) if isinstance(summary, dict) else None
     if mean is None:
         return None
-    error = number(found.get("stderr")) or 0.0
-    return Summary(mean, mean - Z * error, mean + Z * error)
+    stderr = number(summary.get("stderr")) or 0.0
+    return Interval(mean, mean - Z * stderr, mean + Z * stderr)
+
+
+def columns_of(value: Interval | None) -> dict[str, float]:
+    """An interval as columns of a chart's data."""
+    return {} if value is None else {"mean": value.mean, "low": value.low, "high": value.high}
 
 
 def metric_name(metric: str) -> str:
-    """ "ndcg@100" as prose has it: "NDCG@100"."""
+    """The name of a metric in prose: "ndcg@100" is "NDCG@100"."""
     base, _, k = metric.partition("@")
-    called = {"ndcg": "NDCG", "map": "MAP", "mrr": "MRR", "recall_full": "Recall (of all)", "hit_rate": "Hit rate"}
-    return f"{called.get(base, base.capitalize())}@{k}"
+    names = {"ndcg": "NDCG", "map": "MAP", "mrr": "MRR", "recall_full": "Recall (of all)", "hit_rate": "Hit rate"}
+    return f"{names.get(base, base.capitalize())}@{k}"
 
 
 def p_text(p: float) -> str:
-    """A p-value to three digits."""
+    """A p-value with three digits."""
     return f"p = {p:.3f}" if p >= 0.001 else "p < .001"
 
 
 def seconds_text(seconds: float) -> str:
-    """A time as a person says it."""
+    """A duration in seconds, minutes or hours."""
     if seconds < 0.1:
         return f"{seconds:.1g} s"
     if seconds < 120:
         return f"{seconds:,.1f} s"
     return f"{seconds / 60:,.0f} min" if seconds < 7200 else f"{seconds / 3600:,.1f} h"
+
+
+def _interval_of(row: dict[str, Any], metric: str) -> Interval | None:
+    metrics = row.get("metrics")
+    return interval(metrics.get(metric)) if isinstance(metrics, dict) else None

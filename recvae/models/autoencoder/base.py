@@ -1,9 +1,14 @@
-"""What models trained by gradient share: a recipe for the network and the schedule, and the way through the loop."""
+"""The base of models that are one VAE network: hyper-parameters, training, files, scores.
+
+A model defines `_network` and, where they differ, `_beta` (the weight of the KL term) and `_phases` (the parts that
+are trained in an epoch).
+"""
 
 from __future__ import annotations
 
 import json
 import secrets
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache, partial
@@ -19,39 +24,48 @@ from recvae.data.batches import DeviceRows
 from recvae.data.shards import Shards
 from recvae.data.splits import Holdout
 from recvae.distributed.communicator import current_communicator
-from recvae.errors import InvalidParameterError, NotFittedError
-from recvae.models.autoencoder.cold import by_features
-from recvae.models.autoencoder.grow import alike, by_neighbours
-from recvae.models.autoencoder.planned import Planned
-from recvae.models.autoencoder.scoring import network_scorer, network_scores, validation
-from recvae.models.autoencoder.source import item_counts, on_device
-from recvae.models.autoencoder.tables import (
+from recvae.errors import InvalidParameterError, NotEnoughMemoryError, NotFittedError
+from recvae.models.autoencoder.embeddings import (
+    BIASES,
+    TABLES,
     are_tied,
-    by_popularity,
-    of_one_table,
+    init_biases_by_popularity,
     optimizers,
     tie,
-    with_twins,
-    without_twins,
+    tied_vectors,
+    with_duplicates,
+    without_duplicates,
 )
-from recvae.models.base import FitRun
+from recvae.models.autoencoder.memory_estimate import DataSizes
+from recvae.models.autoencoder.memory_plan import MemoryPlan, plan_memory, seconds_per_epoch
+from recvae.models.autoencoder.new_items import neighbour_weights, vectors_from_features, vectors_from_neighbours
+from recvae.models.autoencoder.scoring import (
+    item_counts,
+    network_scorer,
+    network_scores,
+    rows_on_device,
+    validation_score,
+)
+from recvae.models.base import FitRun, Recommender
 from recvae.models.base.explain import by_leaving_out
 from recvae.models.base.model_file import fill
-from recvae.models.base.params import fitted, flat_params, hyper, parameters
+from recvae.models.base.params import check_params, fitted, flat_params, hyper, parameters
 from recvae.models.base.similar import cosines
 from recvae.models.base.spaces import log
 from recvae.models.base.state import reads
 from recvae.nn import VAE
+from recvae.nn.candidates import SAMPLERS
 from recvae.nn.candidates import sampler as make_sampler
 from recvae.nn.growing import ItemVectors, enlarged, item_vectors
 from recvae.nn.layers import initialize
-from recvae.nn.likelihood import UNOBSERVED, Likelihood, Options, nll
+from recvae.nn.likelihood import FAMILIES, UNOBSERVED, Likelihood, Options, nll
+from recvae.nn.products import PRECISIONS
 from recvae.nn.sharded import full_state_dict, initialize_sharded, shard
 from recvae.training.callbacks import Callback, Epoch, as_callbacks
 from recvae.training.checkpoint import digest_rows, kept
 from recvae.training.checkpoint_state import Size
 from recvae.training.loop import WHOLE, Phase, Plan, State, best_epoch, train
-from recvae.training.parallel import ParallelStrategy
+from recvae.training.parallel import STRATEGIES, ParallelStrategy
 from recvae.training.progress import Live
 from recvae.utils.device import find_device
 from recvae.utils.topk import Scorer
@@ -59,9 +73,54 @@ from recvae.version import __version__
 
 
 @parameters
-class Autoencoder(Planned):
+class Autoencoder(Recommender):
     """Base of models that are one `VAE` network trained by Adam. `history_` (not saved) tells how it went."""
 
+    likelihood: str = hyper("multinomial", "distribution of a row, given z", choices=FAMILIES)
+    impl: str = hyper(
+        "auto",
+        'how the likelihood is computed: "exact" looks at all items in each step, "sampled" at some that stand for '
+        'them, "dense" is the textbook\'s; "auto" decides between the first two by the plan',
+        choices=("auto", "dense", "exact", "sampled"),
+    )
+    candidates: int = hyper(
+        4096, "items that a sampled likelihood looks at in a step, besides those of the batch's users", low=1
+    )
+    sampler: str = hyper("popularity", "where these come from", choices=tuple(SAMPLERS))
+    tables: str = hyper(
+        "separate",
+        'weights of the first layer and of the output layer, which have a row for each item: "tied" makes them one',
+        choices=TABLES,
+    )
+    item_biases: str = hyper(
+        "auto",
+        'what biases of the output layer begin with: "normal", N(0, .001^2) as in the paper; "popularity", the log of '
+        'how many users have each item, which is the best guess at a multinomial before any user is known; "auto" is '
+        "that where the likelihood is sampled",
+        choices=BIASES,
+    )
+    batch_size: int | None = hyper(
+        None,
+        "users in a step; by default a twentieth of the training users, at most 500, for enough steps on small data",
+        low=1,
+        kind=int,
+        optional=True,
+        search=[None, 50, 100, 200, 500],
+    )
+    parallel: str = hyper(
+        "data",
+        'how several processes train together: "data" parallel, each computes some users of every batch; "tensor" '
+        "parallel, each holds the rows of some items of the two embedding tables, which need not fit in one process",
+        choices=STRATEGIES,
+        run_option=True,
+    )
+    device: str = hyper("auto", 'torch device; "auto" takes a GPU if there is one', run_option=True)
+    precision: str = hyper(
+        "auto",
+        'of the matrix products in training; "bfloat16" is faster where the hardware has it, which "auto" finds out',
+        choices=PRECISIONS,
+        run_option=True,
+    )
     unobserved: float = hyper(
         UNOBSERVED,
         "of the Gaussian likelihood: confidence in items that a user does not have, to 1 in others",
@@ -92,10 +151,92 @@ class Autoencoder(Planned):
         None, "seed of weights, order, dropout, noise; None draws one", low=0, high=2**32 - 1, kind=int, optional=True
     )
     network_: VAE = fitted()
+    plan_: MemoryPlan = fitted()  # of the fit; not in files
     history_: list[Epoch] = fitted()
     resumable = True
     out_of_core = True
     validation_metric = "ndcg@100"
+
+    @abstractmethod
+    def _network(self, n_items: int) -> VAE:
+        """The network for `n_items`, its weights not yet initialised."""
+
+    def _built(self, n_items: int) -> VAE:
+        """The network with its embeddings tied, if they are to be."""
+        network = self._network(n_items)
+        if self.tables == "tied":
+            tie(network)
+        return network
+
+    @reads
+    def plan(self, user_items: Any, *, valid: Holdout | None = None, calibrate: bool = True) -> MemoryPlan:
+        """Plan what `fit` on these data would take, before it does.
+
+        Parameters
+        ----------
+        user_items, valid
+            As for `fit`.
+        calibrate : bool
+            Whether to measure a few steps, of a network that is discarded, to tell how long an epoch takes.
+
+        Returns
+        -------
+        MemoryPlan
+            To be printed: number of weights, memory by what it is for, which likelihood and why, and what to change
+            where it would not fit. `fit` raises NotEnoughMemoryError with that instead of running out of memory.
+
+        Raises
+        ------
+        RecvaeError
+            As `fit`.
+        """
+        check_params(self)
+        rows, _ = self._readable(user_items)
+        valid = self._check_valid(valid, rows.shape[1], user_items)
+        plan = self._memory_plan(rows, valid is not None)
+        if calibrate and plan.fits:
+            plan = replace(plan, seconds_per_epoch=seconds_per_epoch(self, rows, plan))
+        return plan
+
+    def _extra_bytes(self, n_items: int, network_bytes: int) -> int:
+        """Bytes of what the model has in addition to its network, whose training takes `network_bytes`."""
+        return 0
+
+    def _checked_plan(
+        self, rows: sparse.csr_matrix | Shards, validated: bool, extras_allocated: bool = True
+    ) -> MemoryPlan:
+        """The plan of a training that fits into memory. Raises NotEnoughMemoryError."""
+        plan = self._memory_plan(rows, validated, extras_allocated)
+        if not plan.fits:
+            raise NotEnoughMemoryError(plan.refusal())
+        return plan
+
+    def _memory_plan(
+        self, rows: sparse.csr_matrix | Shards, validated: bool, extras_allocated: bool = False
+    ) -> MemoryPlan:
+        n_users, n_items = rows.shape
+        strategy = self._strategy()
+        sizes = DataSizes(
+            users=n_users,
+            items=n_items,
+            events=rows.nnz,
+            batch=self._batch_size(n_users),
+            on_disk=isinstance(rows, Shards),
+            validated=validated,
+            tensor_ranks=strategy.communicator.size if strategy.tensor_parallel else 1,
+            data_ranks=strategy.data_parallel_group.size,
+            extras_allocated=extras_allocated,
+        )
+        plan: MemoryPlan = strategy.communicator.broadcast(plan_memory(self, sizes, find_device(self.device)))
+        return plan
+
+    def _strategy(self) -> ParallelStrategy:
+        """The ranks that train this model, in a `joined` block."""
+        communicator = current_communicator()
+        return ParallelStrategy(communicator, self.parallel == "tensor" and communicator.size > 1)
+
+    def _batch_size(self, n_users: int) -> int:
+        return int(self.batch_size or min(500, -(-n_users // 20)))
 
     def _likelihood(self) -> Likelihood:
         """The likelihood of a row, its products in the precision asked for."""
@@ -136,19 +277,19 @@ class Autoencoder(Planned):
         return (WHOLE,)
 
     def _fit(self, rows: sparse.csr_matrix | Shards, run: FitRun) -> dict[str, Any]:
-        strategy, found = self._strategy(), self._affordable(rows, run.valid is not None)
+        strategy, found = self._strategy(), self._checked_plan(rows, run.valid is not None)
         if strategy.tensor_parallel and found.impl != "exact":
             raise InvalidParameterError(
                 f'Expected impl="exact" in tensor parallel training, got {found.impl!r}: take that, or parallel="data".'
             )
         state = self._untrained(rows.shape[1], found.impl == "sampled")
         if self.item_biases == "popularity" or (self.item_biases == "auto" and found.impl == "sampled"):
-            by_popularity(state.network, item_counts(rows), self.likelihood)
+            init_biases_by_popularity(state.network, item_counts(rows), self.likelihood)
         plan = self._plan(rows, self.epochs, self._beta, found.impl)
         plan = replace(plan, stop_after=self.stop_after, patience=self.patience, part=run.part, strategy=strategy)
         if run.valid is not None:
             plan = replace(
-                plan, validate=partial(validation, state.network, run.valid, run.values, self.validation_metric)
+                plan, validate=partial(validation_score, state.network, run.valid, run.values, self.validation_metric)
             )
         history = self._train(state, rows, plan, run)
         whole = _settled(self._whole(state.network, rows.shape[1], strategy))
@@ -156,26 +297,28 @@ class Autoencoder(Planned):
 
     def _learn_on(self, rows: sparse.csr_matrix, epochs: int | None, run: FitRun) -> dict[str, Any]:
         by_item = rows.T.tocsr().sign()  # (I + n, U)
-        shares = alike(by_item[self.n_items_ :], by_item[: self.n_items_])
-        vectors = by_neighbours(item_vectors(self.network_), shares, np.diff(by_item.indptr))
+        shares = neighbour_weights(by_item[self.n_items_ :], by_item[: self.n_items_])
+        vectors = vectors_from_neighbours(item_vectors(self.network_), shares, np.diff(by_item.indptr))
         grown = self._with_items(vectors, lambda: shares)
         passes = -(-self.epochs // 10) if epochs is None else epochs
         if passes:
             beta = self._last_beta()
-            impl = self._forecast(rows, False).impl
+            impl = self._memory_plan(rows, False).impl
             plan = self._plan(rows, passes, lambda _: beta, impl)
             self._train(self._ready(grown["network_"], impl == "sampled"), rows, plan, run)
         return grown | {"network_": _settled(grown["network_"])}
 
     def _place_items(self, features: sparse.csr_matrix) -> dict[str, Any]:
-        vectors = by_features(self.network_, features)
-        grown = self._with_items(vectors, lambda: alike(features[self.n_items_ :], features[: self.n_items_]))
+        vectors = vectors_from_features(self.network_, features)
+        grown = self._with_items(
+            vectors, lambda: neighbour_weights(features[self.n_items_ :], features[: self.n_items_])
+        )
         return grown | {"network_": _settled(grown["network_"])}
 
     def _with_items(self, new: ItemVectors, shares: Callable[[], sparse.csr_matrix]) -> dict[str, Any]:
         """New items with their vectors; `shares` (n, I) are of those that they are alike. -> fitted attributes"""
         tied = self.params_["tables"] == "tied"
-        network = enlarged(self.network_, of_one_table(new, tied)).to(find_device(self.device))
+        network = enlarged(self.network_, tied_vectors(new) if tied else new).to(find_device(self.device))
         if tied:
             tie(network)
         return {"network_": network}
@@ -209,7 +352,7 @@ class Autoencoder(Planned):
             heard = [live, *_as_implicit(run), *run.callbacks] if strategy.communicator.is_main_process else []
             size = Size(n_users, plan.last, plan.steps(n_users))
             with kept(run.checkpoint, run.part, identity, state, strategy, size) as saver:
-                return train(state, on_device(rows, state.device), plan, heard, saver)
+                return train(state, rows_on_device(rows, state.device), plan, heard, saver)
 
     def _identity(self, rows: sparse.csr_matrix | Shards, plan: Plan, run: FitRun) -> dict[str, Any]:
         """All that a training follows from, as JSON can hold it."""
@@ -263,12 +406,12 @@ class Autoencoder(Planned):
         return State(network, optimizers(network, by_sampling, *rates), seed)
 
     def _tensors(self) -> dict[str, Tensor]:
-        return without_twins(dict(self.network_.state_dict()), are_tied(self.network_))
+        return without_duplicates(dict(self.network_.state_dict()), are_tied(self.network_))
 
     def _restore(self, tensors: dict[str, Tensor], n_items: int) -> dict[str, Any]:
         with torch.device("meta"):  # shapes alone: what a file claims costs nothing until its tensors are seen to fit
             network = self._built(n_items)
-        fill(network, with_twins(tensors, self.tables == "tied"))
+        fill(network, with_duplicates(tensors, self.tables == "tied"))
         if self.tables == "tied":
             tie(network)
         return {"network_": _settled(network.to(find_device(self.device))), "history_": []}

@@ -1,4 +1,4 @@
-"""How a network scores rows, ranks by its scores, and is held against validation users."""
+"""The rows that a network reads in training, the scores it gives, and its ranking of validation users."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from numpy.typing import NDArray
 from scipy import sparse
 from torch import Tensor
 
-from recvae.data.batches import DeviceRows
+from recvae.data.batches import DeviceRows, Rows
 from recvae.data.rows import transform_values
+from recvae.data.shards import Shards, ShuffledRows
 from recvae.data.splits import Holdout
 from recvae.evaluation.evaluate import evaluate_ranker
 from recvae.nn import VAE
@@ -18,23 +19,41 @@ from recvae.nn.products import in_bfloat16
 from recvae.nn.sharded import ShardedDecoder
 from recvae.utils.topk import Rough, Scorer, rank
 
-MANY = 256  # users from which on it pays to prepare the output layer for rough scores
+SCREENING_USERS = 256  # from so many on, screening in bfloat16 is worth the preparation of the output layer
+
+
+def rows_on_device(rows: sparse.csr_matrix | Shards, device: torch.device) -> Rows:
+    """Training rows, scaled to a mean value of 1: with counts, the likelihood would outgrow the KL term.
+
+    The encoder reads rows at unit norm, so that scoring needs no scale.
+    """
+    if isinstance(rows, Shards):
+        return ShuffledRows(rows, device, scale=1 / rows.mean_value())
+    return DeviceRows(rows * np.float32(1 / rows.data.mean(dtype=np.float64)), device)
+
+
+def item_counts(rows: sparse.csr_matrix | Shards) -> NDArray[np.int64]:
+    """The number of users of each item. -> (I,)"""
+    return rows.item_counts if isinstance(rows, Shards) else np.bincount(rows.indices, minlength=rows.shape[1])
 
 
 def network_scores(network: VAE, rows: sparse.csr_matrix) -> Tensor:
-    """Scores of all items for rows, on the network's device. -> (B, I)"""
+    """Scores of all items, on the network's device. (B, I) -> (B, I)"""
     device = network.decoder.weight.device
     with torch.no_grad():
         return network.scores(DeviceRows(rows, device).all())
 
 
 def network_scorer(network: VAE, n_users: int) -> Scorer:
-    """What ranks by the network's scores: for many users roughly at first, where that is faster."""
-    if isinstance(network.decoder, ShardedDecoder):  # whose output layer is not all there
+    """The function by which `rank` scores rows.
+
+    For many users it screens the items in bfloat16 first, where that is faster; the lists are the same.
+    """
+    if isinstance(network.decoder, ShardedDecoder):  # this rank has some rows of the output layer only
         return lambda rows, _: network_scores(network, rows)
     weight, bias = (part.detach() for part in network.decoder.output)
-    # on a CPU alone: a GPU may sum in bfloat16 too, which the bound does not know of
-    if n_users < MANY or weight.device.type != "cpu" or not in_bfloat16("auto", weight.device):
+    # on a CPU only: a GPU may also accumulate in bfloat16, which the error bound does not cover
+    if n_users < SCREENING_USERS or weight.device.type != "cpu" or not in_bfloat16("auto", weight.device):
         return lambda rows, _: network_scores(network, rows)
     logits = ScreenedLogits(weight, bias)
 
@@ -45,8 +64,8 @@ def network_scorer(network: VAE, n_users: int) -> Scorer:
     return score
 
 
-def validation(network: VAE, valid: Holdout, values: str, metric: str) -> float:
-    """The mean of a metric on validation users."""
+def validation_score(network: VAE, valid: Holdout, values: str, metric: str) -> float:
+    """The mean of a metric over validation users. values : how values are read, as in training"""
 
     def ranker(_: NDArray[np.int64], rows: sparse.csr_matrix, N: int) -> NDArray[np.int32]:
         return rank(network_scorer(network, rows.shape[0]), transform_values(rows, values), N)[0]

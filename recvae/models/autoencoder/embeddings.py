@@ -1,0 +1,113 @@
+"""The item embeddings of a network: the weights (I, H) of its input layer and of its output layer, separate or tied.
+
+How they are stored in files, how the item biases are initialised, and which optimizer updates them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from recvae.errors import InvalidParameterError
+from recvae.nn import VAE
+from recvae.nn.growing import ItemVectors
+from recvae.nn.rowwise_adam import RowwiseAdam
+from recvae.nn.sharded import sharded_parameters
+
+TABLES = ("separate", "tied")
+BIASES = ("auto", "normal", "popularity")
+INPUT = "encoder.bag.weight"  # name of the parameter that files leave out where it is the output layer's
+OUTPUT = "decoder.weight"
+
+
+def tie(network: VAE) -> None:
+    """Make the weights (I, H) of the input layer and of the output layer one parameter.
+
+    Raises
+    ------
+    InvalidParameterError
+        For layers of different widths.
+    """
+    encoder: Any = network.encoder
+    first, last = encoder.bag, network.decoder
+    if first.weight.shape != last.weight.shape:
+        raise InvalidParameterError(
+            f'Expected an input layer and an output layer of one width for tables="tied", got '
+            f"{first.weight.shape[1]} and {last.weight.shape[1]}; make them equal, or leave the tables separate."
+        )
+    first.weight = last.weight
+
+
+def are_tied(network: VAE) -> bool:
+    """Whether the input layer and the output layer have one parameter."""
+    encoder: Any = network.encoder
+    return encoder.bag.weight is network.decoder.weight
+
+
+def without_duplicates(tensors: dict[str, Tensor], tied: bool) -> dict[str, Tensor]:
+    """The tensors of a network as a file has them: tied embeddings once."""
+    return {name: tensor for name, tensor in tensors.items() if not (tied and name == INPUT)}
+
+
+def with_duplicates(tensors: dict[str, Tensor], tied: bool) -> dict[str, Tensor]:
+    """The inverse of `without_duplicates`."""
+    return tensors | {INPUT: tensors[OUTPUT]} if tied and OUTPUT in tensors else tensors
+
+
+def tied_vectors(vectors: ItemVectors) -> ItemVectors:
+    """Vectors of new items for tied embeddings: the mean of what the two layers would get."""
+    mean = (vectors.first + vectors.last) / 2
+    return ItemVectors(mean, mean, vectors.bias)
+
+
+def init_biases_by_popularity(network: VAE, counts: NDArray[np.int64], likelihood: str) -> None:
+    """Initialise the item biases to log(1 + users of the item), less the mean.
+
+    Their softmax is the distribution of all users' items together. Training starts from there rather than from equal
+    items: of millions, a step touches too few for an epoch to learn which ones are popular.
+
+    Parameters
+    ----------
+    network : VAE
+    counts : ndarray of shape (I,)
+        The number of users of each item.
+    likelihood : str
+
+    Raises
+    ------
+    InvalidParameterError
+        For another likelihood than the multinomial.
+    """
+    if likelihood != "multinomial":
+        raise InvalidParameterError(
+            f'Expected the multinomial likelihood for item_biases="popularity", got {likelihood!r}; take "normal".'
+        )
+    biases, shard = np.log1p(counts), sharded_parameters(network).get("decoder.bias")
+    rows_of_rank = slice(None) if shard is None else slice(shard.start, shard.stop)
+    with torch.no_grad():
+        network.decoder.bias.copy_(torch.from_numpy(biases - biases.mean())[rows_of_rank])
+
+
+def optimizers(
+    network: VAE, sparse: bool, learning_rate: float, weight_decay: float, embedding_lr: float
+) -> list[torch.optim.Optimizer]:
+    """Adam for all parameters; with `sparse` gradients of the embeddings, a row-wise Adam for these.
+
+    embedding_lr : learning rate of the row-wise Adam, as a multiple of `learning_rate`
+    """
+    encoder: Any = network.encoder
+    encoder.bag.sparse = sparse
+    if not sparse:
+        return [torch.optim.AdamW(network.parameters(), lr=learning_rate, weight_decay=weight_decay, fused=True)]
+    # by identity, as tied embeddings are one parameter
+    embeddings = list({id(p): p for p in (encoder.bag.weight, network.decoder.weight, network.decoder.bias)}.values())
+    embedding_ids = {id(p) for p in embeddings}
+    others = [p for p in network.parameters() if id(p) not in embedding_ids]
+    return [
+        torch.optim.AdamW(others, lr=learning_rate, weight_decay=weight_decay, fused=True),
+        RowwiseAdam(embeddings, lr=embedding_lr * learning_rate, weight_decay=weight_decay),
+    ]

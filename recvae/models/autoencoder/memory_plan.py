@@ -1,0 +1,270 @@
+"""Plans a training before it begins: which likelihood, how much memory, how long, and what to change.
+
+`plan_memory` counts bytes (`memory_estimate`), `seconds_per_epoch` measures a few steps.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from typing import Any
+
+import psutil
+import torch
+from scipy import sparse
+
+from recvae.data.batches import Batch
+from recvae.data.shards import Shards
+from recvae.errors import InvalidParameterError
+from recvae.models.autoencoder.memory_estimate import DataSizes, MemoryEstimate, estimate_memory
+from recvae.models.autoencoder.scoring import rows_on_device
+from recvae.models.base.params import get_params
+from recvae.nn import VAE
+from recvae.nn.products import in_bfloat16
+from recvae.nn.scratch import reused
+from recvae.training.loop import How, State, run_steps
+
+MANY_ITEMS = 200_000  # above which impl="auto" takes a sampled likelihood
+CALIBRATION_STEPS = 5  # of each phase; the first one is a warm-up and not counted
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """What a training would take; `print` shows it.
+
+    Parameters
+    ----------
+    model : str
+        Name of the class.
+    sizes : DataSizes
+        Of the data.
+    impl, why : str
+        How the likelihood is computed, and the reason for that choice.
+    parameters : int
+        Number of weights.
+    memory : MemoryEstimate
+        Bytes by what they are for, and `memory.peak`.
+    available : int
+        Bytes of memory that are free.
+    seconds_per_epoch : float or None
+        Measured by a few steps on this machine; None where the training would not fit, or without calibration.
+    remedies : list of (str, int)
+        Changes that would make it fit, and the peak in bytes that each leads to.
+    """
+
+    model: str
+    sizes: DataSizes
+    impl: str
+    why: str
+    parameters: int
+    memory: MemoryEstimate
+    available: int
+    seconds_per_epoch: float | None = None
+    remedies: list[tuple[str, int]] = field(default_factory=list)
+
+    @property
+    def fits(self) -> bool:
+        """Whether the peak is no more than what is available."""
+        return self.memory.peak <= self.available
+
+    def __str__(self) -> str:
+        sizes, memory = self.sizes, self.memory
+        lines = [
+            f"{self.model} on {sizes.users:,} users x {sizes.items:,} items, {sizes.events:,} events"
+            + (", read from disk" if sizes.on_disk else ""),
+            f"  {self.impl} likelihood: {self.why}",
+            f"  {self.parameters:,} parameters: weights {_gib(memory.weights)}, optimizer {_gib(memory.optimizer)}, "
+            f"gradients {_gib(memory.gradients)}",
+            f"  a step of {sizes.batch:,} users {_gib(memory.step)}, rows {_gib(memory.rows)}"
+            + (f", best weights so far {_gib(memory.best)}" if memory.best else "")
+            + (f", linear path {_gib(memory.path)}" if memory.path else ""),
+            f"  peak {_gib(memory.peak)}, {_gib(self.available)} available: "
+            + ("it fits" if self.fits else "it does not fit"),
+        ]
+        if self.seconds_per_epoch is not None:
+            lines.append(f"  an epoch takes about {_duration(self.seconds_per_epoch)} here")
+        lines += [f"  with {change}: {_gib(peak)}" for change, peak in self.remedies]
+        return "\n".join(lines)
+
+    def refusal(self) -> str:
+        """The sentence with which `fit` refuses a training that does not fit into memory."""
+        text = (
+            f"Expected {_gib(self.memory.peak)} of memory for {self.model} on {self.sizes.users:,} users x "
+            f"{self.sizes.items:,} items ({self.impl} likelihood), got {_gib(self.available)} available"
+        )
+        changes = [f"{change} ({_gib(peak)})" for change, peak in self.remedies]
+        return f"{text}; " + (f"take {', or '.join(changes)}." if changes else "take fewer items or smaller layers.")
+
+
+def plan_memory(model: Any, sizes: DataSizes, device: torch.device) -> MemoryPlan:
+    """Plan the memory of training an autoencoder on data of these sizes, with remedies where it does not fit.
+
+    Raises
+    ------
+    InvalidParameterError
+        For options that exclude each other.
+    """
+    plan = _plan_without_remedies(model, sizes, device, available_bytes(device))
+    return plan if plan.fits else replace(plan, remedies=_remedies(model, plan, device))
+
+
+def _plan_without_remedies(model: Any, sizes: DataSizes, device: torch.device, available: int) -> MemoryPlan:
+    with torch.device("meta"):  # shapes without memory
+        network: VAE = model._built(sizes.items)
+
+    def estimate(impl: str) -> MemoryEstimate:
+        memory = estimate_memory(network, impl, sizes, model.candidates, model.precision, device)
+        return memory if sizes.extras_allocated else replace(memory, path=model._extra_bytes(sizes.items, memory.peak))
+
+    exact, plain_logits = estimate("exact"), network.decoder.temperature is None
+    impl, why = choose_impl(model.impl, model.likelihood, plain_logits, sizes.items, exact, available)
+    if impl == "sampled" and (model.likelihood != "multinomial" or not plain_logits):
+        raise InvalidParameterError(
+            f'Expected the multinomial likelihood and logits="dot" for impl="sampled", got {model.likelihood} and '
+            f'{"dot" if plain_logits else "cosine"}; take impl="exact".'
+        )
+    n_parameters = sum(p.numel() for p in network.parameters())
+    memory = exact if impl == "exact" else estimate(impl)
+    return MemoryPlan(type(model).__name__, sizes, impl, why, n_parameters, memory, available)
+
+
+def choose_impl(
+    impl: str, likelihood: str, plain_logits: bool, n_items: int, exact: MemoryEstimate, available: int
+) -> tuple[str, str]:
+    """Choose how the likelihood is computed where `impl` is "auto".
+
+    Parameters
+    ----------
+    impl, likelihood : str
+        As the model has them.
+    plain_logits : bool
+        Whether logits are inner products, as the sampled likelihood needs them.
+    n_items : int
+    exact : MemoryEstimate
+        What the exact likelihood would take.
+    available : int
+        Bytes of memory that are free.
+
+    Returns
+    -------
+    (str, str)
+        The choice, and the reason in words.
+    """
+    if impl != "auto":
+        return impl, "as asked for"
+    if likelihood != "multinomial" or not plain_logits:
+        return "exact", f"the sampled one is of multinomial likelihoods with plain logits ({likelihood} here)"
+    if n_items > MANY_ITEMS:
+        return "sampled", f"{n_items:,} items are more than {MANY_ITEMS:,}, and the exact one looks at all in each step"
+    if exact.peak > available:
+        return "sampled", f"the exact one would take {_gib(exact.peak)}, and {_gib(available)} are available"
+    return "exact", f"{n_items:,} items are no more than {MANY_ITEMS:,}, and it fits into memory"
+
+
+def available_bytes(device: torch.device) -> int:
+    """Free memory of the device."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return int(psutil.virtual_memory().available)
+
+
+def _remedies(model: Any, plan: MemoryPlan, device: torch.device) -> list[tuple[str, int]]:
+    """Up to three changes that make the training fit, simplest first; else the two that save the most memory."""
+    params, remedies = get_params(model), []
+    all_changes, smallest = params, plan.sizes
+    for text, change, sizes in _possible_changes(model, plan):
+        with suppress(InvalidParameterError):  # such as tied embeddings of layers of different widths
+            changed = type(model)(**params | change)
+            peak = _plan_without_remedies(changed, sizes, device, plan.available).memory.peak
+            remedies.append((text, peak))
+            all_changes = all_changes | change
+            smallest = replace(smallest, batch=min(smallest.batch, sizes.batch), on_disk=sizes.on_disk)
+    if len(remedies) > 1:
+        changed = type(model)(**all_changes)
+        peak = _plan_without_remedies(changed, smallest, device, plan.available).memory.peak
+        remedies.append((" with ".join(text for text, _ in remedies), peak))
+    fitting = [(text, peak) for text, peak in remedies if peak <= plan.available]
+    return fitting[:3] or sorted(remedies, key=lambda remedy: remedy[1])[:2]
+
+
+def _possible_changes(model: Any, plan: MemoryPlan) -> list[tuple[str, dict[str, Any], DataSizes]]:
+    """Each change in words, as hyper-parameters, and as sizes of the data; some of them may turn out to be invalid."""
+    sizes, params = plan.sizes, get_params(model)
+    changes: list[tuple[str, dict[str, Any], DataSizes]] = []
+    if plan.impl == "dense":
+        changes.append(('impl="exact"', {"impl": "exact"}, sizes))
+    elif plan.impl == "exact" and sizes.tensor_ranks == 1:
+        changes.append(('impl="sampled"', {"impl": "sampled"}, sizes))
+    if params["tables"] == "separate":
+        changes.append(('tables="tied"', {"tables": "tied"}, sizes))
+    if sizes.batch > 100:
+        changes.append(("batch_size=100", {"batch_size": 100}, replace(sizes, batch=100)))
+    if params.get("form", "sparse") != "sparse":
+        changes.append(('form="sparse"', {"form": "sparse"}, sizes))
+    widths = {name: params[name] for name in ("hidden_dims", "hidden_dim", "latent_dim") if params.get(name)}
+    half = {name: _half(width) for name, width in widths.items()}
+    changes.append((", ".join(f"{name}={width}" for name, width in half.items()), half, sizes))
+    if type(model).out_of_core and not sizes.on_disk:
+        changes.append(("shards on disk (recvae shard)", {}, replace(sizes, on_disk=True)))
+    return changes
+
+
+def _half(width: Any) -> Any:
+    return tuple(max(1, w // 2) for w in width) if isinstance(width, tuple) else max(1, width // 2)
+
+
+def seconds_per_epoch(model: Any, rows: sparse.csr_matrix | Shards, plan: MemoryPlan) -> float:
+    """Measure a few steps of a network that is then discarded.
+
+    Parameters
+    ----------
+    model : Autoencoder
+        Left as it is.
+    rows : csr_matrix or Shards
+        The training rows.
+    plan : MemoryPlan
+        Says how the likelihood is computed.
+
+    Returns
+    -------
+    float
+        Seconds of an epoch of training alone, without validation.
+    """
+    schedule = model._plan(rows, model.epochs, model._beta, plan.impl)
+    state = model._untrained(rows.shape[1], plan.impl == "sampled")
+    source = rows_on_device(rows, state.device)
+    batches = list(islice(source.batches_of(0, schedule.batch_size), CALIBRATION_STEPS))
+    lower = torch.autocast(state.device.type, torch.bfloat16, enabled=in_bfloat16(schedule.precision, state.device))
+    if state.network.prior is not None:
+        state.network.prior.renew(state.network.encoder, source)
+    steps_per_pass = schedule.steps(len(source)) / len(schedule.passes)
+    total = 0.0
+    with reused():  # as in an epoch, whose steps reuse their memory
+        for phase in schedule.phases:
+            how = How(lower, schedule.max_grad_norm, phase, sampler=schedule.sampler)
+            seconds = [_timed_step(state, batch, schedule.beta(0.5), how) for batch in batches]
+            total += steps_per_pass * phase.passes * statistics.median(seconds[1:] or seconds)
+    return total
+
+
+def _timed_step(state: State, batch: Batch, beta: float, how: How) -> float:
+    started = time.perf_counter()
+    state.done = 0
+    state.make_room(1)
+    run_steps(state, [batch], [beta], how)
+    state.steps.cpu()  # waits until a GPU is done
+    return time.perf_counter() - started
+
+
+def _gib(n_bytes: int) -> str:
+    return f"{n_bytes / GIB:,.1f} GiB" if n_bytes >= GIB / 10 else f"{n_bytes / 2**20:,.0f} MiB"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.0f} minutes" if seconds < 7200 else f"{seconds / 3600:.1f} hours"
