@@ -16,8 +16,7 @@ from benchmarks.accuracy.textbook import TextbookMultVAE
 from benchmarks.accuracy.textbook_recvae import TextbookRecVAE
 from recvae import MultVAE, RecVAE
 from recvae.data.batches import DeviceRows
-from recvae.nn.products import in_bfloat16
-from recvae.nn.scratch import reused
+from recvae.nn.layers import in_bfloat16, reuse_workspace
 from recvae.training.loop import How, run_steps
 
 Work = Callable[..., object]
@@ -45,7 +44,7 @@ def training(matrix: sparse.csr_matrix, engine: str, batch_size: int, device: st
         state.make_room(n)
         run_steps(state, itertools.islice(batches, n), [0.1] * n, how)
 
-    with reused():
+    with reuse_workspace():
         yield step
 
 

@@ -13,7 +13,6 @@ from scipy import sparse
 from torch import Tensor
 
 
-
 def shuffle(n: int, key: int, stream: int) -> NDArray[np.int64]:
     """An order of n things: that of random 64-bit numbers. What a bit generator of numpy draws stays the same."""
     bits = np.random.Philox(key=np.array([key, stream], dtype=np.uint64)).random_raw(n)

@@ -16,7 +16,7 @@ from recvae.models.base.model_file import csr_from, csr_tensors, taken
 from recvae.models.base.params import fitted, hyper, parameters
 from recvae.models.base.spaces import uniform
 from recvae.models.closed_form import dense_weights, gram, gram_diagonal, sparse_weights
-from recvae.nn.bag import weighted_sums
+from recvae.nn.layers import weighted_sums
 from recvae.utils.finite import check_fitted
 
 FORMS = ("auto", "dense", "sparse")

@@ -100,7 +100,7 @@ def score_std(network: VAE, output: Tensor, batch: Batch, items: Tensor, draws: 
     return torch.stack(logits).std(0)
 
 
-def _rows(items: NDArray[np.int64], sizes: Sizes, n_items: int) -> sparse.csr_matrix:
+def _rows(items: NDArray[np.int64], sizes: NDArray[np.int64], n_items: int) -> sparse.csr_matrix:
     """Rows of ones from the items of one after the other."""
     indptr = np.concatenate([[0], np.cumsum(sizes)])
     rows = sparse.csr_matrix((np.ones(len(items), np.float32), items, indptr), shape=(len(sizes), n_items))

@@ -132,9 +132,7 @@ class _SparseEmbeddingBag(torch.autograd.Function):
         if ctx.sparse:
             touched, groups = items.unique_consecutive(return_inverse=True)
             n_rows = len(touched)
-        out = workspace(
-            "gradient of the first layer", (n_rows, grad.shape[1]), grad.dtype, grad.device, for_step=True
-        )
+        out = workspace("gradient of the first layer", (n_rows, grad.shape[1]), grad.dtype, grad.device, for_step=True)
         sums = grouped_sums(grad, groups, rows, values, out)
         return row_sparse(touched, sums, ctx.shape) if ctx.sparse else sums, None, None, None
 
@@ -254,7 +252,7 @@ def group_offsets(groups: Tensor, n_groups: int) -> Tensor:
     return torch.searchsorted(groups, torch.arange(n_groups + 1, dtype=groups.dtype, device=groups.device))
 
 
-# the workspace: on a CPU, a fresh page of memory costs about as much as the arithmetic done on it ------------------------
+# the workspace: on a CPU, a fresh page of memory costs about as much as the arithmetic done on it ---------------------
 
 
 class Workspace:

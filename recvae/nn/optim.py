@@ -165,8 +165,8 @@ def clip_grad_norm_(
 ) -> Tensor:
     """Scale all gradients by one factor so that their joint norm is `max_norm` at most.
 
-    As torch.nn.utils.clip_grad_norm_ does it on dense gradients. Of a sparse one, rows of one index are summed first. Of
-    parameters that are `cut`, each rank of the `communicator` has some rows.
+    As torch.nn.utils.clip_grad_norm_ does it on dense gradients. Of a sparse one, rows of one index are summed first.
+    Of parameters that are `cut`, each rank of the `communicator` has some rows.
 
     Returns
     -------
@@ -207,7 +207,7 @@ def _dense_part(parameter: nn.Parameter) -> Tensor | None:
 
 
 def coalesced_rows(grad: Tensor) -> tuple[Tensor, Tensor]:
-    """Indices (T,) of a sparse gradient's rows, distinct and ascending, and the rows (T, ...), those of one index summed.
+    """Indices (T,) of a sparse gradient's rows, distinct and ascending, and the rows (T, ...), equal indices summed.
 
     Gradients come out of autograd without the mark that they are coalesced, and torch coalesces in one thread. Of such
     a tensor torch has no public name for indices and values.

@@ -61,9 +61,7 @@ class BasePrior(nn.Module):
 
     def log_density(self, z: Tensor, encoder: Encoder) -> Tensor:
         """log p(z), summed over dimensions. (B, K) -> (B,)"""
-        raise NotSupportedError(
-            f"Expected {type(self).__name__} to define log_density, or divergence, by which anomaly_score goes."
-        )
+        raise NotSupportedError(f"Expected {type(self).__name__} to define log_density, or forward.")
 
     def sample(self, shape: tuple[int, int], generator: np.random.Generator, encoder: Encoder) -> Tensor:
         """Draws of z from p(z). -> `shape`, (n, K)"""
@@ -75,6 +73,10 @@ class BasePrior(nn.Module):
 
     def divergence(self, posterior: Posterior, encoder: Encoder) -> Tensor:
         """KL(q || p) by Monte Carlo, with draws that are the same for all users and in each call. -> (B,)"""
+        if type(self).log_density is BasePrior.log_density:
+            raise NotSupportedError(
+                f"Expected {type(self).__name__} to define divergence, by which anomaly_score goes, or log_density."
+            )
         shape = DRAWS, posterior.mean.shape[1]
         draws = standard_normals(np.random.default_rng(0), shape, posterior.mean.device)
         estimates = []

@@ -106,7 +106,9 @@ class ByPopularity:
 
     def draw(self, batch: Batch, key: int) -> Negatives:
         points = (np.arange(self.budget) + _random(key).random(self.budget)) * (self.bounds[-1] / self.budget)
-        positions = torch.searchsorted(torch.from_numpy(self.bounds), torch.from_numpy(points), right=True)  # by all cores
+        positions = torch.searchsorted(
+            torch.from_numpy(self.bounds), torch.from_numpy(points), right=True
+        )  # by all cores
         drawn = positions.numpy().clip(max=len(self.bounds) - 1)
         items, times = _distinct(drawn)
         return _negatives(items, times / self.expected[items], batch.items)

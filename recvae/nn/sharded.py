@@ -64,7 +64,9 @@ def shard(network: VAE, communicator: Communicator) -> VAE:
     """
     encoder, bag, decoder = network.encoder, input_layer(network.encoder), network.decoder
     if not isinstance(decoder, MLPDecoder):
-        raise NotSupportedError(f"Expected an MLPDecoder where ranks have slices of items, got {type(decoder).__name__}.")
+        raise NotSupportedError(
+            f"Expected an MLPDecoder where ranks have slices of items, got {type(decoder).__name__}."
+        )
     items = ItemSlice(communicator, len(decoder.bias))
     weight = _slice(decoder.weight, items)
     first = weight if bag.weight is decoder.weight else _slice(bag.weight, items)  # one table stays one

@@ -30,6 +30,7 @@ class Decoder(Protocol):
     latent_dim: int  # K
     weight: nn.Parameter  # (I, H), a row for each item
     bias: nn.Parameter  # (I,)
+    temperature: float | None  # of cosine logits; None where `output` is weight and bias as they are
 
     def __call__(self, z: Tensor) -> Tensor:
         """The last hidden state. (B, K) -> (B, H)"""

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from recvae.errors import InvalidDataError
-from recvae.nn.rowwise_adam import RowwiseAdam
+from recvae.nn.optim import RowwiseAdam
 from recvae.nn.sharded import sharded_parameters
 from recvae.training.callbacks import Epoch
 from recvae.training.loop import State
@@ -72,7 +72,7 @@ def tensors_of(state: State, strategy: ParallelStrategy) -> dict[str, Tensor]:
             for moment, tensor in moments.items():
                 add(f"optimizer.{number}.{index}.{moment}", tensor, names[index])
     if state.done and state.network.prior is not None:
-        found |= {f"prior.{name}": tensor.contiguous() for name, tensor in state.network.prior.renewed().items()}
+        found |= {f"prior.{name}": tensor.contiguous() for name, tensor in state.network.prior.epoch_state().items()}
     return found | {"steps": strategy.reduce_losses(state.steps[: state.done])}
 
 
@@ -234,6 +234,6 @@ def _fill(state: State, tensors: dict[str, Tensor], strategy: ParallelStrategy) 
             moments[int(optimizer)].setdefault(int(index), {})[moment] = tensor
     state.best_weights = groups["best"]
     if state.network.prior is not None:
-        state.network.prior.take_renewed(groups["prior"])
+        state.network.prior.load_epoch_state(groups["prior"])
     for each, found in zip(state.optimizers, moments.values(), strict=True):
         each.load_state_dict(each.state_dict() | {"state": found})

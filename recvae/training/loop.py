@@ -10,10 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from recvae.data.batches import Batch, Rows
-from recvae.nn.negatives import Sampler
-from recvae.nn.noise import Noise, key_of
-from recvae.nn.products import in_bfloat16
-from recvae.nn.scratch import reused
+from recvae.nn.layers import in_bfloat16, reuse_workspace
+from recvae.nn.rng import CounterRNG, fold_in
+from recvae.nn.samplers import Sampler
 from recvae.nn.vae import VAE
 from recvae.training.callbacks import Callback, Epoch
 from recvae.training.finite import check_losses, check_metric, check_weights
@@ -155,7 +154,7 @@ class State:
             optimizer.state.clear()
         self.network.requires_grad_(True)
         if self.network.prior is not None:
-            self.network.prior.forget()
+            self.network.prior.reset()
         if self.best_weights:
             self.network.load_state_dict(self.best_weights, strict=False)  # what is one parameter is there once
         self.best_weights = {}
@@ -219,7 +218,7 @@ def run_epoch(state: State, rows: Rows, plan: Plan, callbacks: Sequence[Callback
     n_steps = plan.steps(len(rows))
     betas = [plan.beta((epochs + step / n_steps) / plan.epochs) for step in range(n_steps)]
     if state.done == 0 and network.prior is not None:
-        network.prior.renew(network.encoder, rows)
+        network.prior.update(network.encoder, rows)
     state.make_room(n_steps)
     how = How(
         torch.autocast(device.type, torch.bfloat16, enabled=in_bfloat16(plan.precision, device)),
@@ -231,8 +230,8 @@ def run_epoch(state: State, rows: Rows, plan: Plan, callbacks: Sequence[Callback
     for number, phase in enumerate(plan.passes):
         end = each * (number + 1)
         if state.done < end:
-            key = key_of(state.seed, epochs, number)
-            batches = rows.batches_of(key_of(key), plan.batch_size, state.done - (end - each))
+            key = fold_in(state.seed, epochs, number)
+            batches = rows.batches_of(fold_in(key), plan.batch_size, state.done - (end - each))
             watched = _watched(batches, callbacks, state, saver)
             run_steps(state, watched, betas[state.done : end], replace(how, phase=phase, key=key))
     state.steps = plan.strategy.reduce_losses(state.steps.cpu())  # what the host learns of the epoch, once
@@ -273,7 +272,7 @@ class How:
 def run_steps(state: State, batches: Iterable[Batch], betas: Sequence[float], how: How) -> None:
     """One step for each batch, noted in `state`, which has room for them."""
     how.phase.begin(state.network)
-    with reused() as memory:
+    with reuse_workspace() as memory:
         for batch, beta in zip(batches, betas, strict=True):
             memory.begin_step()
             state.steps[state.done] = _step(state, batch, beta, how)
@@ -288,11 +287,11 @@ def _step(state: State, batch: Batch, beta: float, how: How) -> Tensor:
     for optimizer in state.optimizers:
         optimizer.zero_grad()
     if how.sampler is not None:
-        batch = replace(batch, negatives=how.sampler.draw(batch, key_of(how.key, 0, state.done)))
+        batch = replace(batch, negatives=how.sampler.draw(batch, fold_in(how.key, 0, state.done)))
     mine, sums = ranks.shard_batch(batch), torch.zeros(3, device=state.device)
     if len(mine):
         with how.precision:
-            terms = network(mine, Noise.of(how.key, mine))
+            terms = network(mine, CounterRNG.for_batch(how.key, mine))
         loss = terms.loss(beta)
         loss.backward()
         sums = torch.stack([terms.nll.sum(), terms.kl.sum(), loss * len(mine)]).detach()

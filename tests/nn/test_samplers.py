@@ -5,7 +5,7 @@ from scipy import sparse
 
 from recvae.data.batches import DeviceRows
 from recvae.errors import InvalidDataError, InvalidParameterError, UnknownNameError
-from recvae.nn.negatives import SAMPLERS, sampler
+from recvae.nn.samplers import SAMPLERS, make_sampler
 
 CPU = torch.device("cpu")
 N_USERS, N_ITEMS, BATCH = 40, 60, 8
@@ -26,7 +26,7 @@ COUNTS = np.asarray((MATRIX > 0).sum(0)).ravel().astype(np.int64)
 
 
 def made(kind, budget=20, counts=COUNTS, n_users=N_USERS, batch_size=BATCH):
-    return sampler(kind, budget, counts, n_users, batch_size)
+    return make_sampler(kind, budget, counts, n_users, batch_size)
 
 
 def a_batch(users=range(BATCH)):

@@ -8,7 +8,7 @@ import torch
 from scipy import sparse
 
 from recvae import MultVAE
-from recvae.data.batches import Negatives, DeviceRows
+from recvae.data.batches import DeviceRows, Negatives
 from recvae.errors import InvalidParameterError
 from recvae.nn import nll
 from recvae.nn.samplers import SAMPLERS

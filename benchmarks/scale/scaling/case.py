@@ -23,8 +23,7 @@ import recvae
 from recvae import MultVAE
 from recvae.distributed.communicator import Communicator
 from recvae.models.autoencoder.scoring import rows_on_device
-from recvae.nn.products import in_bfloat16
-from recvae.nn.scratch import reused
+from recvae.nn.layers import in_bfloat16, reuse_workspace
 from recvae.training.loop import How, run_steps
 from recvae.utils.memory import PeakMemory
 
@@ -80,7 +79,7 @@ def _figures(point: Point, communicator: Communicator) -> dict[str, Any]:
     }
     if not plan.fits:
         return found | {"refused": plan.refusal()}
-    with PeakMemory() as peak, reused():
+    with PeakMemory() as peak, reuse_workspace():
         times = _times(_steps(model, rows), point["budget"], communicator)
     found |= {"seconds": [wall for wall, _ in times], "cpu_seconds": [own for _, own in times]}
     return found | {"peak_mib": peak.mib - before / 2**20}

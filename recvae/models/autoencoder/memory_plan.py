@@ -23,8 +23,7 @@ from recvae.models.autoencoder.memory_estimate import DataSizes, MemoryEstimate,
 from recvae.models.autoencoder.scoring import rows_on_device
 from recvae.models.base.params import get_params
 from recvae.nn import VAE
-from recvae.nn.products import in_bfloat16
-from recvae.nn.scratch import reused
+from recvae.nn.layers import in_bfloat16, reuse_workspace
 from recvae.training.loop import How, State, run_steps
 
 MANY_ITEMS = 200_000  # above which impl="auto" takes a sampled likelihood
@@ -240,10 +239,10 @@ def seconds_per_epoch(model: Any, rows: sparse.csr_matrix | Shards, plan: Memory
     batches = list(islice(source.batches_of(0, schedule.batch_size), CALIBRATION_STEPS))
     lower = torch.autocast(state.device.type, torch.bfloat16, enabled=in_bfloat16(schedule.precision, state.device))
     if state.network.prior is not None:
-        state.network.prior.renew(state.network.encoder, source)
+        state.network.prior.update(state.network.encoder, source)
     steps_per_pass = schedule.steps(len(source)) / len(schedule.passes)
     total = 0.0
-    with reused():  # as in an epoch, whose steps reuse their memory
+    with reuse_workspace():  # as in an epoch, whose steps reuse their memory
         for phase in schedule.phases:
             how = How(lower, schedule.max_grad_norm, phase, sampler=schedule.sampler)
             seconds = [_timed_step(state, batch, schedule.beta(0.5), how) for batch in batches]

@@ -7,13 +7,13 @@ import torch
 from scipy import sparse
 
 from recvae import nn
-from recvae.data.batches import Negatives, DeviceRows
+from recvae.data.batches import DeviceRows, Negatives
 from recvae.errors import InvalidParameterError
-from recvae.nn.negatives import SAMPLERS, sampler
-from recvae.nn.encoder import NoisyBag
-from recvae.nn.layers import Decoder, initialize
-from recvae.nn.rowwise_adam import RowwiseAdam
-from recvae.nn.scratch import reused
+from recvae.nn.layers import InputLayer, reuse_workspace
+from recvae.nn.optim import RowwiseAdam
+from recvae.nn.rng import initialize
+from recvae.nn.samplers import SAMPLERS, make_sampler
+from recvae.nn.vae import MLPDecoder
 
 CPU = torch.device("cpu")
 sampled_nll = partial(nn.nll, impl="sampled")
@@ -186,7 +186,7 @@ def test_under_autocast_it_is_in_the_precision_of_the_weights():
 @pytest.mark.parametrize("kind", ["uniform", "popularity"])
 def test_the_normaliser_is_estimated_without_bias(kind):
     batch, tensors = a_batch(), [part.detach() for part in parts(scale=0.5)]
-    draw = sampler(kind, 10, np.asarray(dense_rows(batch).gt(0).sum(0)), B, B).draw
+    draw = make_sampler(kind, 10, np.asarray(dense_rows(batch).gt(0).sum(0)), B, B).draw
     has = dense_rows(batch).sum(1) > 0
     x, n = dense_rows(batch), dense_rows(batch).sum(1)[has]
     observed = (x * (tensors[0] @ tensors[1].T + tensors[2])).sum(1)[has]
@@ -201,12 +201,12 @@ def test_the_normaliser_is_estimated_without_bias(kind):
 
 @pytest.mark.parametrize("kind", SAMPLERS)
 def test_memory_that_is_used_again_makes_no_difference(kind):
-    draw = sampler(kind, 10, np.full(I, 3), 50, B).draw
+    draw = make_sampler(kind, 10, np.full(I, 3), 50, B).draw
     networks = []
     for again in (False, True):
         bag, decoder = small_network()
         optimizer = RowwiseAdam([*bag.parameters(), *decoder.parameters()], lr=0.05)
-        with reused() as memory:
+        with reuse_workspace() as memory:
             for step in range(5):
                 memory.begin_step() if again else memory.buffers.clear()
                 run_step(bag, decoder, optimizer, a_batch(step), draw, step)
@@ -215,7 +215,7 @@ def test_memory_that_is_used_again_makes_no_difference(kind):
 
 
 def small_network(dtype=torch.float32):
-    bag, decoder = NoisyBag(I, H, 0.5), Decoder(H, (), I)
+    bag, decoder = InputLayer(I, H, 0.5), MLPDecoder(H, (), I)
     for part in (bag, decoder):
         initialize(part, 0)
         part.to(dtype)
@@ -226,7 +226,7 @@ def small_network(dtype=torch.float32):
 def run_step(bag, decoder, optimizer, batch, draw, step):
     optimizer.zero_grad()
     batch = replace(batch, negatives=draw(batch, step))
-    hidden = decoder(torch.tanh(bag.noisy(batch, nn.Noise.of(step, batch))))
+    hidden = decoder(torch.tanh(bag(batch, nn.CounterRNG.for_batch(step, batch))))
     nn.nll(hidden, *decoder.output, batch, impl="sampled").mean().backward()
     optimizer.step()
 
@@ -237,10 +237,10 @@ def run_step(bag, decoder, optimizer, batch, draw, step):
 def test_the_sparse_gradient_of_the_first_layer_is_the_dense_one():
     batch, found = a_batch(), []
     for is_sparse in (False, True):
-        bag = NoisyBag(I, H, 0.5)
+        bag = InputLayer(I, H, 0.5)
         initialize(bag, 0)
         bag.sparse = is_sparse
-        bag.noisy(batch, nn.Noise.of(1, batch)).square().sum().backward()
+        bag(batch, nn.CounterRNG.for_batch(1, batch)).square().sum().backward()
         assert bag.weight.grad.is_sparse == is_sparse
         found.append(bag.weight.grad)
     torch.testing.assert_close(found[1].to_dense(), found[0])
@@ -260,7 +260,7 @@ def test_one_table_may_be_both_layers():
     batch = with_negatives(a_batch(), some, some_weights)
     bag, decoder = small_network(torch.float64)
     decoder.weight = bag.weight
-    nn.nll(torch.tanh(bag(batch)), *decoder.output, batch, impl="sampled").mean().backward()
+    nn.nll(torch.tanh(bag.weighted(batch, batch.values)), *decoder.output, batch, impl="sampled").mean().backward()
     table, bias, shift = (part.detach().clone().requires_grad_() for part in (bag.weight, bag.bias, decoder.bias))
     hidden = torch.tanh(dense_rows(batch) @ table + bias)
     by_definition(hidden, table, shift, batch).mean().backward()
