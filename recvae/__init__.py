@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from recvae.datasets.card import Card, load_card
     from recvae.datasets.load import load_dataset, load_split
     from recvae.distributed.launch import joined
-    from recvae.evaluation.evaluate import Evaluation, Metric, PairedTest, evaluate, holm, paired_bootstrap
+    from recvae.evaluation.evaluate import Evaluation, Metric, evaluate
+    from recvae.evaluation.significance import PairedTest, holm, paired_bootstrap
     from recvae.models import EASE, EDLAE, HVamp, HybridVAE, MultDAE, MultVAE, RecVAE
     from recvae.models import baselines as baselines
     from recvae.models.base import Recommender, load
@@ -77,7 +78,8 @@ _NAMES = {
     "recvae.datasets.card": ["Card", "load_card"],
     "recvae.datasets.load": ["load_dataset", "load_split"],
     "recvae.distributed.launch": ["joined"],
-    "recvae.evaluation.evaluate": ["Evaluation", "Metric", "PairedTest", "evaluate", "holm", "paired_bootstrap"],
+    "recvae.evaluation.evaluate": ["Evaluation", "Metric", "evaluate"],
+    "recvae.evaluation.significance": ["PairedTest", "holm", "paired_bootstrap"],
     "recvae.models.base": ["Recommender", "load"],
     "recvae.models.baselines": ["baselines"],
     "recvae.models.ease": ["EASE"],

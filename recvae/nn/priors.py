@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import glu
 
-from recvae.data.batches import Batch, Rows
+from recvae.data.batches import Batch, RowSource
 from recvae.errors import InvalidDataError, InvalidTypeError, NotSupportedError
 from recvae.nn.encoders import LOG_2PI, Encoder, Gaussian, Posterior, TwoLevels
 from recvae.nn.layers import dense_layers, gated_layers
@@ -39,7 +39,7 @@ class Prior(Protocol):
         """Draws of z from p(z). -> `shape`, (n, K)"""
         ...
 
-    def update(self, encoder: Encoder, rows: Rows) -> None:
+    def update(self, encoder: Encoder, rows: RowSource) -> None:
         """Called before each epoch, with the rows that will be trained on."""
         ...
 
@@ -85,7 +85,7 @@ class BasePrior(nn.Module):
             estimates.append(posterior.log_density(z).sum(1) - self.log_density(z, encoder))
         return torch.stack(estimates).mean(0)
 
-    def update(self, encoder: Encoder, rows: Rows) -> None:
+    def update(self, encoder: Encoder, rows: RowSource) -> None:
         """Called before each epoch, with the rows that will be trained on."""
 
     def epoch_state(self) -> dict[str, Tensor]:
@@ -136,7 +136,7 @@ class Composite(StandardNormal):
         super().__init__()
         self.old: Gaussian | None = None  # (U, K) each
 
-    def update(self, encoder: Encoder, rows: Rows) -> None:
+    def update(self, encoder: Encoder, rows: RowSource) -> None:
         encoder.eval()
         with torch.no_grad():
             parts = [encoder(batch) for batch in rows.batches(torch.arange(len(rows)), USERS_AT_A_TIME)]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor, nn
 
-from recvae.data.batches import Batch, Rows
+from recvae.data.batches import Batch, RowSource
 from recvae.nn.layers import in_bfloat16, reuse_workspace
 from recvae.nn.rng import CounterRNG, fold_in
 from recvae.nn.samplers import Sampler
@@ -174,7 +174,7 @@ class Saver:
 
 
 def train(
-    state: State, rows: Rows, plan: Plan, callbacks: Sequence[Callback] = (), saver: Saver | None = None
+    state: State, rows: RowSource, plan: Plan, callbacks: Sequence[Callback] = (), saver: Saver | None = None
 ) -> list[Epoch]:
     """Minimise nll + beta * kl; with `plan.validate`, stop early and keep the weights that it liked best.
 
@@ -212,7 +212,7 @@ def best_epoch(history: Sequence[Epoch]) -> Epoch:
     return max(history, key=lambda epoch: epoch.epoch if epoch.valid is None else epoch.valid)
 
 
-def run_epoch(state: State, rows: Rows, plan: Plan, callbacks: Sequence[Callback], saver: Saver) -> float:
+def run_epoch(state: State, rows: RowSource, plan: Plan, callbacks: Sequence[Callback], saver: Saver) -> float:
     """All passes of the next epoch, or what is left of them. -> the last step's beta"""
     network, device, epochs = state.network, state.device, len(state.history)
     n_steps = plan.steps(len(rows))

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 from torch import Tensor
 
-from recvae.data.batches import DeviceRows, Rows
+from recvae.data.batches import DeviceRows, RowSource
 from recvae.data.rows import transform_values
 from recvae.data.shards import Shards, ShuffledRows
 from recvae.data.splits import Holdout
@@ -22,7 +22,7 @@ from recvae.utils.topk import Rough, Scorer, rank
 SCREENING_USERS = 256  # from so many on, screening in bfloat16 is worth the preparation of the output layer
 
 
-def rows_on_device(rows: sparse.csr_matrix | Shards, device: torch.device) -> Rows:
+def rows_on_device(rows: sparse.csr_matrix | Shards, device: torch.device) -> RowSource:
     """Training rows, scaled to a mean value of 1: with counts, the likelihood would outgrow the KL term.
 
     The encoder reads rows at unit norm, so that scoring needs no scale.
