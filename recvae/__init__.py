@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from recvae.models import baselines as baselines
     from recvae.models.base import Recommender, load
     from recvae.training.checkpoint import Checkpoint
+    from recvae.training.state import TrainConfig
+    from recvae.training.trainer import Trainer
     from recvae.tuning.search import tune
     from recvae.tuning.selection import fit_split
 
@@ -45,6 +47,8 @@ __all__ = [
     "RecVAE",
     "Recommender",
     "Split",
+    "TrainConfig",
+    "Trainer",
     "baselines",
     "evaluate",
     "fit_split",
@@ -90,6 +94,8 @@ _NAMES = {
     "recvae.models.mult_vae": ["MultVAE"],
     "recvae.models.rec_vae": ["RecVAE"],
     "recvae.training.checkpoint": ["Checkpoint"],
+    "recvae.training.state": ["TrainConfig"],
+    "recvae.training.trainer": ["Trainer"],
     "recvae.tuning.search": ["tune"],
     "recvae.tuning.selection": ["fit_split"],
 }

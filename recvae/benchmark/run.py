@@ -31,7 +31,7 @@ from recvae.evaluation.evaluate import Evaluation, Metric, evaluate, evaluate_ra
 from recvae.evaluation.significance import holm, paired_bootstrap
 from recvae.models.base import Recommender
 from recvae.models.base.params import flat_params
-from recvae.training.loop import best_epoch
+from recvae.training.state import best_epoch
 from recvae.tuning.selection import Choice, choose, fit_split
 from recvae.utils.memory import PeakMemory
 from recvae.utils.topk import rank

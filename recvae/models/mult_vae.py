@@ -17,7 +17,7 @@ from recvae.models.base.spaces import uniform, whole
 from recvae.models.base.state import reads
 from recvae.nn import SCHEDULES, VAE, GaussianEncoder, MLPDecoder, StandardNormal
 from recvae.nn.schedules import linear_schedule
-from recvae.training.loop import best_epoch
+from recvae.training.state import best_epoch
 
 
 @parameters

@@ -82,9 +82,9 @@ def shard(network: VAE, communicator: Communicator) -> VAE:
     return network
 
 
-def sharded_parameters(network: VAE) -> dict[str, ItemSlice]:
+def sharded_parameters(network: nn.Module) -> dict[str, ItemSlice]:
     """Names of the parameters of which a rank has some rows, and which rows; none where the network is not sharded."""
-    bag = getattr(network.encoder, "bag", None)
+    bag = getattr(getattr(network, "encoder", None), "bag", None)
     return dict.fromkeys(SPLIT, bag.items) if isinstance(bag, ShardedInputLayer) else {}
 
 

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from recvae.distributed.communicator import SINGLE_PROCESS, Communicator
-from recvae.nn import VAE
 from recvae.nn.optim import clip_grad_norm_
 from recvae.nn.sharded import sharded_parameters
 
@@ -34,7 +33,7 @@ class ParallelStrategy:
         """The ranks that divide the users of a batch: this one alone in tensor parallel training."""
         return SINGLE_PROCESS if self.tensor_parallel else self.communicator
 
-    def clip_grad_norm(self, network: VAE, max_norm: float) -> None:
+    def clip_grad_norm(self, network: nn.Module, max_norm: float) -> None:
         """Scale the summed gradients down to a norm, the same on each rank."""
         sharded: list[nn.Parameter] = []
         if self.tensor_parallel:
