@@ -200,9 +200,12 @@ def _computes_bfloat16(device: torch.device) -> bool:
     """Whether the hardware multiplies bfloat16, rather than turning it into float32 first."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    return device.type == "cpu" and (
-        torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()  # no public name for these
-    )
+    if device.type != "cpu":
+        return False
+    if not hasattr(torch.cpu, "get_capabilities"):  # torch 2.6 has no public name for it
+        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_tile"))
 
 
 # sparse products ------------------------------------------------------------------------------------------------------
