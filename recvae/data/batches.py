@@ -29,7 +29,23 @@ class Negatives(NamedTuple):
 
 @dataclass(frozen=True)
 class Batch:
-    """Events of B users, one after the other: user b has items[offsets[b] : offsets[b + 1]]."""
+    """Events of B users, one user after the other: user b has items[offsets[b] : offsets[b + 1]].
+
+    Attributes
+    ----------
+    items : Tensor
+        (E,) integers, the column of each event.
+    values : Tensor
+        (E,) float32.
+    offsets : Tensor
+        (B + 1,) int64.
+    bounds : numpy.ndarray or None
+        The offsets on the host, if they are known there.
+    users : Tensor or None
+        (B,) int64, the rows that the batch was gathered from.
+    candidates : Candidates or None
+        Sampled items, for a sampled likelihood.
+    """
 
     items: Tensor  # (E,) integers, column of each event
     values: Tensor  # (E,) float32
@@ -76,7 +92,15 @@ class RowSource(Protocol):
 
 
 class DeviceRows:
-    """Rows (U, I) of a CSR matrix, moved to `device` once: columns as int32, and where rows begin on the host too."""
+    """Rows of a CSR matrix on a device, moved there once, and ragged batches of them.
+
+    Parameters
+    ----------
+    matrix : scipy.sparse.csr_matrix
+        (U, I). Columns are kept as int32; where rows begin is kept on the host too.
+    device : torch.device
+        Where the batches are.
+    """
 
     def __init__(self, matrix: sparse.csr_matrix, device: torch.device):
         self.device, self.indptr = device, matrix.indptr.astype(np.int64)

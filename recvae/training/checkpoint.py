@@ -37,23 +37,23 @@ KIND = "checkpoint of a training"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Where a fit keeps itself, and how often: `fit(..., checkpoint=Checkpoint("runs/films"))`.
+    """Where and how often `fit` saves its state: `fit(..., checkpoint=Checkpoint("runs/films"))`.
 
-    Attributes
+    Parameters
     ----------
     folder : str or Path
         Gets a folder for each run of the training loop, such as `network`, with the last state of that run and
-        `_manifest.json`, which says of what run it is. A fit of the same model on the same rows goes on from there.
+        `_manifest.json`, which says what run it is. A fit of the same model on the same rows resumes from there.
     minutes : float or None
-        After so many, at the next step; 0 for each step, None for never.
+        Save at the first step after this many minutes; 0 saves after each step, None never.
     epochs : int or None
-        After each so many epochs, None for never; the end of a run is always kept.
+        Save after every so many epochs, None never. The end of a run is always saved.
 
     Notes
     -----
-    A state is written beside the last one and takes its place when it is whole: a run that is killed at any moment
-    leaves one or the other. It holds weights, the optimizer's moments, the best weights, and the place in the run;
-    order, dropout and noise follow from the seed and that place.
+    A state is written to a new file, which then replaces the last one: a run that is killed at any moment leaves one of
+    the two, complete. It contains the weights, the optimizer's moments, the best weights, and the position in the run;
+    order, dropout and noise follow from the seed and this position.
     """
 
     folder: str | Path

@@ -7,7 +7,9 @@ import torch
 
 import recvae
 
-PRIVATE = re.compile(r"torch\.ops\.\w+(?:, \"\w+\"|\.\w+)|torch\.(?:\w+\.)*_[a-z]\w*|distributed_c10d\._\w+|\.(?:_indices|_values)\(")
+PRIVATE = re.compile(
+    r"torch\.ops\.\w+(?:, \"\w+\"|\.\w+)|torch\.(?:\w+\.)*_[a-z]\w*|distributed_c10d\._\w+|\.(?:_indices|_values)\("
+)
 # why each is used: no public name does it
 REASONS = {
     'torch.ops.mkldnn, "_linear_pointwise"': "the oneDNN product that torch.compile generates; F.linear without it",
@@ -27,10 +29,12 @@ def test_these_and_no_others_are_used():
 def test_the_installed_torch_has_them():
     if torch.backends.mkldnn.is_available():
         assert callable(torch.ops.mkldnn._linear_pointwise)
-    assert callable(torch.cpu._is_avx512_bf16_supported) and callable(torch.cpu._is_amx_tile_supported)
+    assert callable(torch.cpu._is_avx512_bf16_supported)
+    assert callable(torch.cpu._is_amx_tile_supported)
     assert callable(torch.distributed.distributed_c10d._get_default_store)
     rows = torch.sparse_coo_tensor([[1, 1]], torch.ones(2, 3), (4, 3))
-    assert rows._indices().tolist() == [[1, 1]] and rows._values().shape == (2, 3)
+    assert rows._indices().tolist() == [[1, 1]]
+    assert rows._values().shape == (2, 3)
 
 
 def test_what_the_hardware_computes_in_is_said_by_either_name():
