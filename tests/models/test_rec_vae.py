@@ -69,10 +69,10 @@ def test_the_prior_follows_the_users_of_a_batch_and_not_the_batch():
     assert torch.allclose(found, (posterior.log_density(z) - with_users).sum(1), atol=1e-5)
 
 
-def test_a_prior_that_was_not_renewed_says_so():
+def test_a_prior_that_was_not_updated_says_so():
     network, _, rows = setup()
     network.prior.old = None
-    with pytest.raises(InvalidDataError, match="call renew"):
+    with pytest.raises(InvalidDataError, match="call update"):
         network(rows.all(), CounterRNG.for_batch(0, rows.all()))
 
 
