@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from recvae.errors import InvalidParameterError
 from recvae.models.base.params import hyper, parameters
-from recvae.models.base.spaces import whole
+from recvae.models.base.spaces import integers
 from recvae.models.mult_vae import MultVAE
 from recvae.nn import VAE, GatedTwoLevelEncoder, MLPDecoder, TwoLevelPrior, VampPrior
 
@@ -23,14 +23,14 @@ class HVamp(MultVAE):
     are learned, as what the encoder's first layer would make of them. Items are scored by f at the means.
     """
 
-    latent_dim: int = hyper(200, "dimension of z1 and of z2", low=1, search=whole(32, 400))
+    latent_dim: int = hyper(200, "dimension of z1 and of z2", low=1, search=integers(32, 400))
     hidden_dims: tuple[int, ...] = hyper(
         (600,),
         "widths of the encoder's gated layers, at least one; the decoder mirrors them",
         low=1,
         search=[(200,), (600,), (600, 600)],
     )
-    n_components: int = hyper(1000, "pseudo-inputs C of the prior", low=1, search=whole(100, 2000))
+    n_components: int = hyper(1000, "pseudo-inputs C of the prior", low=1, search=integers(100, 2000))
 
     def _network(self, n_items: int) -> VAE:
         if not self.hidden_dims:

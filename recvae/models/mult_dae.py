@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from recvae.models.autoencoder.base import Autoencoder
 from recvae.models.base.params import hyper, parameters
+<<<<<<< HEAD
 from recvae.models.base.spaces import uniform, whole
 from recvae.nn import VAE, CodeEncoder, MLPDecoder
+=======
+from recvae.models.base.spaces import integers, uniform
+from recvae.nn import VAE, CodeEncoder, Decoder
+>>>>>>> main
 
 
 @parameters
@@ -17,7 +22,7 @@ class MultDAE(Autoencoder):
     where dropout on x makes it denoising. A point z in the place of Mult-VAE's Gaussian, and so no KL term.
     """
 
-    latent_dim: int = hyper(200, "dimension of the code z", low=1, search=whole(32, 512))
+    latent_dim: int = hyper(200, "dimension of the code z", low=1, search=integers(32, 512))
     hidden_dims: tuple[int, ...] = hyper(
         (),
         "widths of the encoder's hidden layers; the decoder mirrors them",

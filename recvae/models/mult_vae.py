@@ -13,7 +13,7 @@ from recvae.models.autoencoder.variational import Variational
 from recvae.models.base import FitRun
 from recvae.models.base.file_tensors import scalar
 from recvae.models.base.params import check_params, fitted, get_params, hyper, parameters
-from recvae.models.base.spaces import uniform, whole
+from recvae.models.base.spaces import integers, uniform
 from recvae.models.base.state import reads
 from recvae.nn import SCHEDULES, VAE, GaussianEncoder, MLPDecoder, StandardNormal
 from recvae.nn.schedules import linear_schedule
@@ -36,7 +36,7 @@ class MultVAE(Variational):
     `fit` without `valid` then raises InvalidParameterError. Callbacks hear of both runs, of the first as part "kl_cap".
     """
 
-    latent_dim: int = hyper(200, "dimension of z", low=1, search=whole(32, 512))
+    latent_dim: int = hyper(200, "dimension of z", low=1, search=integers(32, 512))
     hidden_dims: tuple[int, ...] = hyper(
         (600,),
         "widths of the encoder's hidden layers; the decoder mirrors them",

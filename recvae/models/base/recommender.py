@@ -721,7 +721,11 @@ class Recommender(Model):
     @classmethod
     def abilities(cls) -> frozenset[str]:
         """The methods beyond fit, recommend, score and save that models of this class have."""
-        return frozenset(name for name, (methods, _) in NEEDS.items() if any(map(cls._defines, methods)))
+        return frozenset(name for name in NEEDS if cls._is_able(name))
+
+    @classmethod
+    def _is_able(cls, verb: str) -> bool:
+        return any(cls._defines(method) for method in NEEDS[verb][0])
 
     def _snapshot(self) -> Self:
         """The model as it is now, for callers that use it more than once."""
@@ -729,7 +733,7 @@ class Recommender(Model):
 
     def _check_able(self, verb: str) -> None:
         """Raise NotSupportedError unless the model has this method, NotFittedError unless it is fitted."""
-        if verb not in self.abilities():
+        if not self._is_able(verb):
             able = ", ".join(["fit", "recommend", "score", *sorted(self.abilities())])
             raise NotSupportedError(f"{type(self).__name__} has no {verb}: it has no {NEEDS[verb][1]}. It has {able}.")
         self._check_fitted()
