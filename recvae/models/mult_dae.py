@@ -4,13 +4,8 @@ from __future__ import annotations
 
 from recvae.models.autoencoder.base import Autoencoder
 from recvae.models.base.params import hyper, parameters
-<<<<<<< HEAD
-from recvae.models.base.spaces import uniform, whole
-from recvae.nn import VAE, CodeEncoder, MLPDecoder
-=======
 from recvae.models.base.spaces import integers, uniform
-from recvae.nn import VAE, CodeEncoder, Decoder
->>>>>>> main
+from recvae.nn import VAE, CodeEncoder, MLPDecoder
 
 
 @parameters

@@ -6,13 +6,8 @@ from collections.abc import Sequence
 
 from recvae.models.autoencoder.variational import Variational
 from recvae.models.base.params import hyper, parameters
-<<<<<<< HEAD
-from recvae.models.base.spaces import log, uniform, whole
-from recvae.nn import VAE, Composite, DenselyConnectedEncoder, MLPDecoder
-=======
 from recvae.models.base.spaces import integers, log, uniform
-from recvae.nn import VAE, Composite, Decoder, DenselyConnectedEncoder
->>>>>>> main
+from recvae.nn import VAE, Composite, DenselyConnectedEncoder, MLPDecoder
 from recvae.training.state import Phase
 
 

@@ -44,14 +44,14 @@ class SparseEmbeddingBag(nn.Module):
     Parameters
     ----------
     n_items, out_dim
-        Rows and columns of W. Weights are left uninitialised.
+        Rows and columns of W. Weights are NaN, for `initialize`.
     """
 
     def __init__(self, n_items: int, out_dim: int):
         super().__init__()
         self.sparse = False
-        self.weight = nn.Parameter(torch.empty(n_items, out_dim))  # (I, H)
-        self.bias = nn.Parameter(torch.empty(out_dim))  # (H,)
+        self.weight = nn.Parameter(torch.full((n_items, out_dim), torch.nan))  # (I, H), for `initialize`
+        self.bias = nn.Parameter(torch.full((out_dim,), torch.nan))  # (H,)
 
     def forward(self, batch: Batch) -> Tensor:
         """Of the batch's own values. -> (B, H)"""
@@ -163,8 +163,10 @@ def gated_layers(dims: Sequence[int]) -> nn.ModuleList:
 
 
 def _dense(width: int, out: int) -> Dense:
-    """Left uninitialised, for torch would draw from its global generator; on the default device."""
+    """With weights of NaN, for `initialize`: torch would draw from its global generator. On the default device."""
     layer: Dense = nn.utils.skip_init(Dense, width, out, device=torch.get_default_device())
+    for parameter in layer.parameters():
+        nn.init.constant_(parameter, torch.nan)
     return layer
 
 

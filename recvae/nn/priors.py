@@ -188,7 +188,7 @@ class VampPrior(BasePrior):
 
     def __init__(self, n_components: int, width: int):
         super().__init__()
-        self.pseudo_inputs = nn.Parameter(torch.empty(n_components, width))  # (C, H)
+        self.pseudo_inputs = nn.Parameter(torch.full((n_components, width), torch.nan))  # (C, H), for `initialize`
 
     def log_density(self, z: Tensor, encoder: Encoder) -> Tensor:
         return mixture_log_density(z, self._components(encoder))

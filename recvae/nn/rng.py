@@ -99,7 +99,7 @@ def standard_normals(generator: np.random.Generator, shape: tuple[int, int], dev
     return torch.from_numpy(generator.standard_normal(shape, dtype=np.float32)).to(device)
 
 
-def initialize(network: nn.Module, seed: int) -> None:
+def initialize(network: nn.Module, seed: int, only_missing: bool = False) -> None:
     """Xavier-uniform weights, biases of N(0, .001^2), scales of a LayerNorm of 1.
 
     Parameters
@@ -108,13 +108,16 @@ def initialize(network: nn.Module, seed: int) -> None:
         Its parameters are overwritten; each one's numbers follow from the seed and its name.
     seed
         From 0 to 2^64 - 1.
+    only_missing
+        Leave parameters alone that have been initialised: those of the layers of recvae.nn are NaN before.
 
     References
     ----------
     Liang et al. 2018, whose authors' code does it so.
     """
     for name, parameter in network.named_parameters():
-        initialize_rows(parameter, seed, name, tuple(parameter.shape))
+        if not only_missing or bool(parameter.detach().flatten()[:1].isnan().any()):
+            initialize_rows(parameter, seed, name, tuple(parameter.shape))
 
 
 @torch.no_grad()

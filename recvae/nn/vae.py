@@ -156,8 +156,8 @@ class MLPDecoder(nn.Module):
         self.hidden = gated_layers(dims) if gated else dense_layers(dims)
         self.activation = F.glu if gated else torch.tanh
         self.temperature = temperature
-        self.weight = nn.Parameter(torch.empty(n_items, dims[-1]))  # (I, H)
-        self.bias = nn.Parameter(torch.empty(n_items))  # (I,)
+        self.weight = nn.Parameter(torch.full((n_items, dims[-1]), torch.nan))  # (I, H), for `initialize`
+        self.bias = nn.Parameter(torch.full((n_items,), torch.nan))  # (I,)
 
     def forward(self, z: Tensor) -> Tensor:  # (B, K) -> (B, H)
         for layer in self.hidden:

@@ -23,7 +23,7 @@ from recvae.data.rows import LARGEST, check_rows
 from recvae.data.shards import Shards, ShuffledRows
 from recvae.errors import TrainingError
 from recvae.nn.layers import Workspace, in_bfloat16, reuse_workspace
-from recvae.nn.rng import CounterRNG, fold_in
+from recvae.nn.rng import CounterRNG, fold_in, initialize
 from recvae.nn.samplers import Sampler
 from recvae.nn.vae import Elbo
 from recvae.training.callbacks import Callback, Epoch, FitInfo, as_callbacks, dispatch
@@ -31,7 +31,7 @@ from recvae.training.checkpoint import Checkpoint, as_checkpoint, digest_rows, r
 from recvae.training.checkpoint_state import Size
 from recvae.training.parallel import ParallelStrategy
 from recvae.training.progress import Live
-from recvae.training.state import TrainConfig, TrainState
+from recvae.training.state import TrainConfig, TrainState, best_epoch
 from recvae.utils.finite import all_finite
 from recvae.version import __version__
 
@@ -52,8 +52,8 @@ class Trainer:
     ----------
     network : nn.Module
         On its device already. `network(batch, rng)` returns an `Elbo`: the terms nll and kl of B users, each (B,).
-        `recvae.nn.VAE` is one. Its children "encoder", "decoder" and "prior" are what phases speak of; a `prior` is
-        renewed before each epoch.
+        `recvae.nn.VAE` is one. Weights that the layers of `recvae.nn` leave to be initialised are. Its children
+        "encoder", "decoder" and "prior" are what phases speak of; a `prior` is renewed before each epoch.
     config : TrainConfig
     loss : callable
         (what the network returned, beta) -> scalar to be minimised, a mean over users.
@@ -87,6 +87,7 @@ class Trainer:
         self.network, self.config, self.loss, self.sampler = network, config or TrainConfig(), loss, sampler
         self.strategy = strategy or ParallelStrategy()
         self.title, self.part = title or type(network).__name__, part
+        initialize(network, self.config.seed, only_missing=True)
         if optimizers is None:
             rate, decay = self.config.learning_rate, self.config.weight_decay
             optimizers = [torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=decay, fused=True)]
@@ -230,6 +231,8 @@ class Trainer:
         is_main = strategy.communicator.is_main_process
         users = size.users * len(config.passes)
         live = Live(self.title, size.epochs, size.steps, users, metric, show_progress and is_main)
+        lasting = "%d epochs of %d steps, %d users in a step, on %s, seed %d"
+        self._log(lasting, size.epochs, size.steps, config.users_per_step(size.users), self._device, state.seed)
         with live, resumed(checkpoint, self.part, identity, state, strategy, size) as writer:
             listening = ([live, *callbacks] if is_main else []) + ([writer] if writer else [])
             while not state.is_over(config):
@@ -244,10 +247,12 @@ class Trainer:
                 epoch = Epoch(state.epoch + 1, nll, kl, loss, beta, valid, seconds, best, speed, self.part)
                 state.history.append(epoch)
                 state.losses = []
+                self._log("%s", epoch)
                 for callback in listening:
                     callback.on_epoch_end(epoch)
             if writer:
                 writer.write()
+        self._log("done: weights of epoch %d of %d", best_epoch(state.history).epoch, state.epoch)
         self._finish()
         return state.history
 
@@ -322,6 +327,11 @@ class Trainer:
                 f"{wrong[0] if wrong else 'the part of another rank'}; {ADVICE}."
             )
         return losses
+
+    def _log(self, message: str, *values: object) -> None:
+        """From one process alone."""
+        if self.strategy.communicator.is_main_process:
+            logger.info(f"{self.title}: {message}", *values)
 
     def _finish(self) -> None:
         self.state.finish()

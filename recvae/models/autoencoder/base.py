@@ -291,7 +291,9 @@ class Autoencoder(Recommender):
 
     def _fit(self, rows: sparse.csr_matrix | Shards, run: FitRun) -> dict[str, Any]:
         strategy, found = self._strategy(), self._checked_plan(rows, run.valid is not None)
-        logger.info("%s: %s likelihood, %s", type(self).__name__, found.impl, found.why)
+        about = "%s: %d users x %d items, %d events; %s likelihood, %s"
+        if strategy.communicator.is_main_process:
+            logger.info(about, type(self).__name__, *rows.shape, rows.nnz, found.impl, found.why)
         if strategy.tensor_parallel and found.impl != "exact":
             raise InvalidParameterError(
                 f'Expected impl="exact" in tensor parallel training, got {found.impl!r}: take that, or parallel="data".'
