@@ -213,14 +213,21 @@ class Trainer:
         checkpoint: Checkpoint | None = None,
         show_progress: bool = False,
     ) -> list[Epoch]:
-        """The loop of `fit` alone, within a fit that has begun: a model may need several. Parameters as in `fit`.
+        """The loop of `fit` without its start and end: a model may need several runs in one fit.
 
         Parameters
         ----------
         rows : RowSource
             On the network's device.
         identity : callable
-            () -> all that the run follows from, as JSON can hold it: a checkpoint of another run is refused.
+            () -> everything that determines the run, as JSON can hold it: a checkpoint of another run is refused.
+        validate, metric, callbacks, checkpoint, show_progress
+            As in `fit`.
+
+        Returns
+        -------
+        list[Epoch]
+            The record of each epoch.
         """
         config, state, strategy = self.config, self.state, self.strategy
         size = Size(len(rows), config.last_epoch, config.steps_per_epoch(len(rows)))
