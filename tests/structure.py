@@ -68,12 +68,12 @@ def statements() -> dict[str, int]:
 
 
 class Calls:
-    """The functions of ours that are called within a `with` block: in which files, and how deep."""
+    """The functions of ours that are called within a `with` block: in which files, and on which way to a target."""
 
-    def __init__(self) -> None:
+    def __init__(self, target: str = "") -> None:
         self.files: set[str] = set()
-        self.deepest: list[str] = []
-        self._stack: list[str] = []
+        self.way: list[str] = []
+        self._target, self._stack = target, list[str]()
 
     def __enter__(self) -> Calls:
         sys.setprofile(self._note)
@@ -93,8 +93,8 @@ class Calls:
         path = str(Path(code.co_filename).relative_to(PACKAGE))
         self.files.add(path)
         self._stack.append(f"{path}: {code.co_qualname}")
-        if len(self._stack) > len(self.deepest):
-            self.deepest = list(self._stack)
+        if code.co_name == self._target:
+            self.way = self._stack[1:]
 
 
 def step_calls() -> Calls:
@@ -113,7 +113,7 @@ def step_calls() -> Calls:
 
 
 def likelihood_calls() -> Calls:
-    """The chunked likelihood of a batch with its gradients: what lies between `nll` and the arithmetic."""
+    """The chunked likelihood of a batch with its gradients: the calls from `nll` to the multinomial's arithmetic."""
     import torch
 
     import recvae
@@ -124,7 +124,7 @@ def likelihood_calls() -> Calls:
     batch = DeviceRows(rows, torch.device("cpu")).all()
     hidden, weight = (torch.randn(n, 8, requires_grad=True) for n in rows.shape)
     bias = torch.zeros(rows.shape[1], requires_grad=True)
-    with Calls() as calls:
+    with Calls("_multinomial") as calls:
         nll(hidden, weight, bias, batch)
     return calls
 
@@ -174,8 +174,8 @@ def figures() -> dict[str, tuple[Callable[[], Any], str]]:
     return {
         "top": (top_level_entries, "modules and packages at the top of recvae/"),
         "step": (lambda: sorted(step_calls().files), "files that one training step of MultVAE runs through"),
-        "hops": (lambda: likelihood_calls().deepest, "calls from the likelihood to its arithmetic"),
-        "likelihood": (lambda: sorted(likelihood_calls().files), "files of the likelihood"),
+        "hops": (lambda: likelihood_calls().way, "calls from the likelihood to its arithmetic"),
+        "likelihood": (lambda: sorted(likelihood_calls().files - {"data/batches.py"}), "files of the likelihood"),
         "mult-vae": (lambda: own_bases("MultVAE"), "classes of ours in the MRO of MultVAE"),
         "ease": (lambda: own_bases("EASE"), "classes of ours in the MRO of EASE"),
         "loaded": (modules_after_ease, "modules of ours loaded once recvae.EASE has been touched"),
