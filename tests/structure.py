@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -149,15 +150,10 @@ def steps_of_their_own() -> list[str]:
 
 
 def _private_parts() -> set[str]:
-    """Private methods of the trainer, and those of models that make one."""
-    trees = [PACKAGE / "training" / "trainer.py", PACKAGE / "models" / "autoencoder" / "base.py"]
-    methods = {
-        node.name
-        for path in trees
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(node, ast.FunctionDef) and node.name.startswith("_") and not node.name.startswith("__")
-    }
-    return {"_trainer", "_untrained"} | {name for name in methods if "step" in name or "epoch" in name}
+    """Private methods of the trainer, and that of models which makes one."""
+    tree = ast.parse((PACKAGE / "training" / "trainer.py").read_text(encoding="utf-8"))
+    methods = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+    return {"_trainer"} | {name for name in methods if re.match(r"_[a-z]\w*(step|epoch|loss)", name)}
 
 
 def _trees(folder: Path) -> Iterator[tuple[Path, ast.Module]]:
