@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -31,6 +32,8 @@ from recvae.utils.folder import (
     read_manifest,
 )
 from recvae.utils.paths import output_path
+
+logger = logging.getLogger(__name__)
 
 KIND = "checkpoint of a training"
 
@@ -122,6 +125,8 @@ def resumed(
         manifest = read_manifest(folder, KIND, Written, identity())
         if manifest.parts:
             restore(state, folder, manifest, strategy, size)
+            if strategy.communicator.is_main_process:
+                logger.info("resumed from %s: %d epochs and %d steps are done", folder, state.epoch, state.step)
         yield CheckpointWriter(checkpoint, folder, manifest, state, strategy)
 
 
@@ -181,6 +186,7 @@ class CheckpointWriter(Callback):
             if old.file != written.file:
                 (self._folder / old.file).unlink(missing_ok=True)
         self._written = time.monotonic()
+        logger.info("checkpoint written: %s", path)
 
 
 def digest_rows(*matrices: Any) -> str:

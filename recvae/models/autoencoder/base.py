@@ -52,13 +52,12 @@ from recvae.models.base.params import check_params, fitted, flat_params, hyper, 
 from recvae.models.base.similar import cosines
 from recvae.models.base.spaces import log
 from recvae.models.base.state import reads
-from recvae.nn import VAE
-from recvae.nn.candidates import SAMPLERS
-from recvae.nn.candidates import sampler as make_sampler
-from recvae.nn.growing import ItemVectors, enlarged, item_vectors
-from recvae.nn.layers import initialize
+from recvae.nn import VAE, MLPDecoder
+from recvae.nn.item_vectors import ItemVectors, add_items, item_vectors
+from recvae.nn.layers import PRECISIONS
 from recvae.nn.likelihood import FAMILIES, UNOBSERVED, Likelihood, Options, nll
-from recvae.nn.products import PRECISIONS
+from recvae.nn.rng import initialize
+from recvae.nn.samplers import SAMPLERS, make_sampler
 from recvae.nn.sharded import full_state_dict, initialize_sharded, shard
 from recvae.training.callbacks import Callback, Epoch, as_callbacks
 from recvae.training.checkpoint import digest_rows
@@ -292,7 +291,9 @@ class Autoencoder(Recommender):
 
     def _fit(self, rows: sparse.csr_matrix | Shards, run: FitRun) -> dict[str, Any]:
         strategy, found = self._strategy(), self._checked_plan(rows, run.valid is not None)
-        logger.info("%s: %s likelihood, %s", type(self).__name__, found.impl, found.why)
+        about = "%s: %d users x %d items, %d events; %s likelihood, %s"
+        if strategy.communicator.is_main_process:
+            logger.info(about, type(self).__name__, *rows.shape, rows.nnz, found.impl, found.why)
         if strategy.tensor_parallel and found.impl != "exact":
             raise InvalidParameterError(
                 f'Expected impl="exact" in tensor parallel training, got {found.impl!r}: take that, or parallel="data".'
@@ -332,7 +333,7 @@ class Autoencoder(Recommender):
     def _with_items(self, new: ItemVectors, shares: Callable[[], sparse.csr_matrix]) -> dict[str, Any]:
         """New items with their vectors; `shares` (n, I) are of those that they are alike. -> fitted attributes"""
         tied = self.params_["tables"] == "tied"
-        network = enlarged(self.network_, tied_vectors(new) if tied else new).to(find_device(self.device))
+        network = add_items(self.network_, tied_vectors(new) if tied else new).to(find_device(self.device))
         if tied:
             tie(network)
         return {"network_": network}
@@ -484,8 +485,8 @@ class Autoencoder(Recommender):
 
 def _settled(network: VAE) -> VAE:
     """A network that is done with training, ready to score."""
-    if not are_tied(network):
-        network.decoder.settle()
+    if isinstance(network.decoder, MLPDecoder) and not are_tied(network):
+        network.decoder.prepare_for_inference()
     return network.eval()
 
 

@@ -713,7 +713,25 @@ class Recommender(Model):
 
     @classmethod
     def load(cls, fileobj_or_path: File, device: str | None = None) -> Recommender:
-        """`recvae.load`, as implicit's models have it; raises InvalidDataError for a model of another class too."""
+        """Read a model of this class, as implicit's `load`; see `recvae.load`, which reads models of any class.
+
+        Parameters
+        ----------
+        fileobj_or_path : str or Path or file object
+            What `save` wrote.
+        device : str or None
+            As in `recvae.load`.
+
+        Returns
+        -------
+        Recommender
+            A fitted model.
+
+        Raises
+        ------
+        InvalidDataError
+            If the file is of a model of another class, and as `recvae.load`.
+        """
         from recvae.models.base import model_file
 
         return model_file.load_class(cls, fileobj_or_path, device)
