@@ -31,7 +31,7 @@ def precision(hits: Hits, held: Counts, k: int) -> Values:
 
 
 def hit_rate(hits: Hits, held: Counts, k: int) -> Values:
-    """1 where there is a hit at all."""
+    """1 if there is a hit, otherwise 0."""
     return hits.any(1).astype(float)
 
 
@@ -107,14 +107,28 @@ def times_listed(ranked: NDArray[np.integer], n_items: int) -> Counts:
 
 
 def coverage(listed: Counts) -> float:
-    """Share of the catalogue that stands in at least one list."""
+    """Share of the catalogue that is in at least one list."""
     return float((listed > 0).mean())
 
 
 def novelty(listed: Counts, item_counts: Counts, n_users: int) -> float:
-    """Mean of -log2(share of training users who have the item), in bits: 0 if all lists hold what everybody has.
+    """Mean of -log2(share of training users who have the item) over listed items, in bits.
 
-    An item that nobody has counts as if one user had it. NaN where nothing is listed.
+    It is 0 if all lists contain only items that all users have. An item without users counts as if one user had it.
+
+    Parameters
+    ----------
+    listed : numpy.ndarray
+        (I,), in how many lists each item is.
+    item_counts : numpy.ndarray
+        (I,), how many training users have each item.
+    n_users : int
+        How many training users there are.
+
+    Returns
+    -------
+    float
+        NaN if nothing is listed.
     """
     bits = -np.log2(np.maximum(item_counts, 1) / n_users)
     return float(listed @ bits / listed.sum()) if listed.any() else float("nan")
