@@ -123,10 +123,11 @@ class InBatch:
         P_i = 1 - C(U - 1 - c_i, B - 1) / C(U - 1, B - 1)
 
     So over batches the sum of f(i) / P_i, over the items of the batch that the user does not have, is in expectation
-    the sum of f over all items that the user does not have: the estimator of Horvitz & Thompson 1952. With -log P_i added to
-    logits it is the correction of Bengio & Senecal 2008 and, in batches, of Yi et al. 2019, "Sampling-Bias-Corrected
-    Neural Modeling for Large Corpus Item Recommendations", here exact. An item that no user has never occurs: of it
-    nothing is learnt. If there are more distinct items than the budget, they are drawn from as by `Uniform`.
+    the sum of f over all items that the user does not have: the estimator of Horvitz & Thompson 1952. With -log P_i
+    added to logits it is the correction of Bengio & Senecal 2008 and, in batches, of Yi et al. 2019, "Sampling-Bias-
+    Corrected Neural Modeling for Large Corpus Item Recommendations", here exact. An item that no user has never
+    occurs: of it nothing is learnt. If there are more distinct items than the budget, they are drawn from as by
+    `Uniform`.
     """
 
     def __init__(self, budget: int, item_counts: Ints, n_users: int, batch_size: int):
