@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from recvae.evaluation.evaluate import Evaluation, Metric, PairedTest, evaluate, holm, paired_bootstrap
     from recvae.models import EASE, EDLAE, HVamp, HybridVAE, MultDAE, MultVAE, RecVAE
     from recvae.models import baselines as baselines
+    from recvae.models.autoencoder.config import OutputConfig, TrainingConfig
     from recvae.models.base import Recommender, load
     from recvae.training.checkpoint import Checkpoint
     from recvae.tuning.search import tune
@@ -40,10 +41,12 @@ __all__ = [
     "Metric",
     "MultDAE",
     "MultVAE",
+    "OutputConfig",
     "PairedTest",
     "RecVAE",
     "Recommender",
     "Split",
+    "TrainingConfig",
     "baselines",
     "evaluate",
     "fit_split",
@@ -78,6 +81,7 @@ _NAMES = {
     "recvae.datasets.load": ["load_dataset", "load_split"],
     "recvae.distributed.launch": ["joined"],
     "recvae.evaluation.evaluate": ["Evaluation", "Metric", "PairedTest", "evaluate", "holm", "paired_bootstrap"],
+    "recvae.models.autoencoder.config": ["OutputConfig", "TrainingConfig"],
     "recvae.models.base": ["Recommender", "load"],
     "recvae.models.baselines": ["baselines"],
     "recvae.models.ease": ["EASE"],

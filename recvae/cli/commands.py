@@ -172,7 +172,7 @@ def _parallelism(model: Recommender) -> str:
         raise NotSupportedError(
             f"{type(model).__name__} is solved in one go, by one process: start it without torchrun."
         )
-    return str(model.parallel)
+    return str(model.training.parallel)
 
 
 def evaluate(arguments: argparse.Namespace) -> None:

@@ -16,7 +16,7 @@ from benchmarks.scale.scaling.check import fit, foretold
 from benchmarks.scale.scaling.costs import ADAM, Counts, Machine, Shape, distinct, memory, rows_of_a_rank, step, total
 from benchmarks.scale.scaling.simulation import GB, GPU_BYTES, MODES, simulated, widest
 from benchmarks.scale.scaling.tables import check_table, laws_table, model_table, rates_table
-from recvae import MultVAE
+from recvae import MultVAE, TrainingConfig
 from recvae.distributed.communicator import SINGLE_PROCESS
 
 TINY = Shape(users=8, items=20, length=3, batch=4, hidden=2, latent=1, skew=0)  # 12 events, of which 6 are kept
@@ -92,8 +92,12 @@ def test_distinct_items_are_those_of_drawn_data(items, events, candidates):
 @pytest.mark.parametrize("candidates", [None, 256])
 def test_memory_is_about_that_of_the_plan(candidates):
     rows = zipf(2000, 20_000, 30)
-    impl = "exact" if candidates is None else "sampled"
-    model = MultVAE(hidden_dims=(64,), latent_dim=64, impl=impl, candidates=candidates or 1, precision="bfloat16")
+    impl = "chunked" if candidates is None else "sampled"
+    model = MultVAE(
+        hidden_dims=(64,),
+        latent_dim=64,
+        training=TrainingConfig(impl=impl, num_negatives=candidates or 1, precision="bfloat16"),
+    )
     plan = model.plan(rows, calibrate=False)
     shape = Shape(2000, 20_000, rows.nnz / 2000, plan.sizes.batch, 64, 64, candidates)
     found = memory(shape)

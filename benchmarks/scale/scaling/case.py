@@ -20,7 +20,7 @@ import torch
 from scipy import sparse
 
 import recvae
-from recvae import MultVAE
+from recvae import MultVAE, TrainingConfig
 from recvae.distributed.communicator import Communicator
 from recvae.models.autoencoder.scoring import rows_on_device
 from recvae.nn.products import in_bfloat16
@@ -63,12 +63,14 @@ def _figures(point: Point, communicator: Communicator) -> dict[str, Any]:
     model = MultVAE(
         hidden_dims=(point["width"],),
         latent_dim=point["width"],
-        impl="exact" if point["candidates"] is None else "sampled",
-        candidates=point["candidates"] or 1,
         batch_size=point["batch"],
-        parallel={"users": "data", "items": "tensor"}[point.get("share", "users")],
         random_state=0,
         device="cpu",
+        training=TrainingConfig(
+            impl="chunked" if point["candidates"] is None else "sampled",
+            num_negatives=point["candidates"] or 1,
+            parallel={"users": "data", "items": "tensor"}[point.get("share", "users")],
+        ),
     )
     before = psutil.Process().memory_info().rss
     rows = zipf(point["users"], point["items"], point["length"])
@@ -88,8 +90,8 @@ def _figures(point: Point, communicator: Communicator) -> dict[str, Any]:
 
 def _steps(model: MultVAE, rows: sparse.csr_matrix) -> Callable[[], Times]:
     """A function that makes the next step, and says how long it took, its batch's reading among it."""
-    state = model._untrained(rows.shape[1], model.impl == "sampled")
-    plan, source = model._plan(rows, model.epochs, model._beta, model.impl), rows_on_device(rows, state.device)
+    state = model._untrained(rows.shape[1], model.training.impl == "sampled")
+    plan, source = model._plan(rows, model.epochs, model._beta, model.training.impl), rows_on_device(rows, state.device)
     batches = itertools.chain.from_iterable(source.batches_of(key, plan.batch_size) for key in itertools.count())
     lower = torch.autocast(state.device.type, torch.bfloat16, enabled=in_bfloat16(plan.precision, state.device))
     hows = (How(lower, key=key, sampler=plan.sampler, strategy=model._strategy()) for key in itertools.count())

@@ -25,9 +25,8 @@ from recvae.data.shards import Shards
 from recvae.data.splits import Holdout
 from recvae.distributed.communicator import current_communicator
 from recvae.errors import InvalidParameterError, NotEnoughMemoryError, NotFittedError
+from recvae.models.autoencoder.config import OutputConfig, TrainingConfig
 from recvae.models.autoencoder.embeddings import (
-    BIASES,
-    TABLES,
     are_tied,
     init_biases_by_popularity,
     optimizers,
@@ -49,23 +48,21 @@ from recvae.models.autoencoder.scoring import (
 from recvae.models.base import FitRun, Recommender
 from recvae.models.base.explain import by_leaving_out
 from recvae.models.base.model_file import fill
-from recvae.models.base.params import check_params, fitted, flat_params, hyper, parameters
+from recvae.models.base.params import check_params, config, fitted, flat_params, hyper, parameters
 from recvae.models.base.similar import cosines
 from recvae.models.base.spaces import log
 from recvae.models.base.state import reads
 from recvae.nn import VAE
-from recvae.nn.candidates import SAMPLERS
 from recvae.nn.candidates import sampler as make_sampler
 from recvae.nn.growing import ItemVectors, enlarged, item_vectors
 from recvae.nn.layers import initialize
-from recvae.nn.likelihood import FAMILIES, UNOBSERVED, Likelihood, Options, nll
-from recvae.nn.products import PRECISIONS
+from recvae.nn.likelihood import FAMILIES, Likelihood, Options, nll
 from recvae.nn.sharded import full_state_dict, initialize_sharded, shard
 from recvae.training.callbacks import Callback, Epoch, as_callbacks
 from recvae.training.checkpoint import digest_rows, kept
 from recvae.training.checkpoint_state import Size
 from recvae.training.loop import WHOLE, Phase, Plan, State, best_epoch, train
-from recvae.training.parallel import STRATEGIES, ParallelStrategy
+from recvae.training.parallel import ParallelStrategy
 from recvae.training.progress import Live
 from recvae.utils.device import find_device
 from recvae.utils.topk import Scorer
@@ -77,28 +74,7 @@ class Autoencoder(Recommender):
     """Base of models that are one `VAE` network trained by Adam. `history_` (not saved) tells how it went."""
 
     likelihood: str = hyper("multinomial", "distribution of a row, given z", choices=FAMILIES)
-    impl: str = hyper(
-        "auto",
-        'how the likelihood is computed: "exact" looks at all items in each step, "sampled" at some that stand for '
-        'them, "dense" is the textbook\'s; "auto" decides between the first two by the plan',
-        choices=("auto", "dense", "exact", "sampled"),
-    )
-    candidates: int = hyper(
-        4096, "items that a sampled likelihood looks at in a step, besides those of the batch's users", low=1
-    )
-    sampler: str = hyper("popularity", "where these come from", choices=tuple(SAMPLERS))
-    tables: str = hyper(
-        "separate",
-        'weights of the first layer and of the output layer, which have a row for each item: "tied" makes them one',
-        choices=TABLES,
-    )
-    item_biases: str = hyper(
-        "auto",
-        'what biases of the output layer begin with: "normal", N(0, .001^2) as in the paper; "popularity", the log of '
-        'how many users have each item, which is the best guess at a multinomial before any user is known; "auto" is '
-        "that where the likelihood is sampled",
-        choices=BIASES,
-    )
+    epochs: int = hyper(50, "passes over the training users; schedules stretch with them", low=1)
     batch_size: int | None = hyper(
         None,
         "users in a step; by default a twentieth of the training users, at most 500, for enough steps on small data",
@@ -107,39 +83,7 @@ class Autoencoder(Recommender):
         optional=True,
         search=[None, 50, 100, 200, 500],
     )
-    parallel: str = hyper(
-        "data",
-        'how several processes train together: "data" parallel, each computes some users of every batch; "tensor" '
-        "parallel, each holds the rows of some items of the two embedding tables, which need not fit in one process",
-        choices=STRATEGIES,
-        run_option=True,
-    )
-    device: str = hyper("auto", 'torch device; "auto" takes a GPU if there is one', run_option=True)
-    precision: str = hyper(
-        "auto",
-        'of the matrix products in training; "bfloat16" is faster where the hardware has it, which "auto" finds out',
-        choices=PRECISIONS,
-        run_option=True,
-    )
-    unobserved: float = hyper(
-        UNOBSERVED,
-        "of the Gaussian likelihood: confidence in items that a user does not have, to 1 in others",
-        low=1e-6,
-    )
-    epochs: int = hyper(50, "passes over the training users; schedules stretch with them", low=1)
     learning_rate: float = hyper(1e-3, "of Adam, as in the paper", low=0, search=log(1e-4, 1e-2))
-    weight_decay: float = hyper(0.0, "decoupled, as in AdamW, on all weights", low=0, search=[0.0, 0.001, 0.01, 0.1])
-    table_rate: float = hyper(3.0, "of a sampled likelihood: times the learning rate, for the tables", low=0)
-    max_grad_norm: float | None = hyper(
-        None, "scale the gradient of a step down to this norm where it is longer", low=0, kind=float, optional=True
-    )
-    stop_after: int | None = hyper(
-        None,
-        "stop after so many of the `epochs`, schedules unchanged: where the best epoch is known from another fit",
-        low=1,
-        kind=int,
-        optional=True,
-    )
     patience: int | None = hyper(
         None,
         "stop after so many epochs without a better NDCG@100 on validation users, which `fit` then needs",
@@ -150,6 +94,10 @@ class Autoencoder(Recommender):
     random_state: int | None = hyper(
         None, "seed of weights, order, dropout, noise; None draws one", low=0, high=2**32 - 1, kind=int, optional=True
     )
+    device: str = hyper("auto", 'torch device; "auto" takes a GPU if there is one', run_option=True)
+    output: OutputConfig = config(OutputConfig, "options of the output layer", without=("logits", "temperature"))
+    training: TrainingConfig = config(TrainingConfig, "options of the training run")
+
     network_: VAE = fitted()
     plan_: MemoryPlan = fitted()  # of the fit; not in files
     history_: list[Epoch] = fitted()
@@ -164,7 +112,7 @@ class Autoencoder(Recommender):
     def _built(self, n_items: int) -> VAE:
         """The network with its embeddings tied, if they are to be."""
         network = self._network(n_items)
-        if self.tables == "tied":
+        if self.output.tied_embeddings:
             tie(network)
         return network
 
@@ -233,15 +181,15 @@ class Autoencoder(Recommender):
     def _strategy(self) -> ParallelStrategy:
         """The ranks that train this model, in a `joined` block."""
         communicator = current_communicator()
-        return ParallelStrategy(communicator, self.parallel == "tensor" and communicator.size > 1)
+        return ParallelStrategy(communicator, self.training.parallel == "tensor" and communicator.size > 1)
 
     def _batch_size(self, n_users: int) -> int:
         return int(self.batch_size or min(500, -(-n_users // 20)))
 
     def _likelihood(self) -> Likelihood:
         """The likelihood of a row, its products in the precision asked for."""
-        impl = "reference" if self.impl == "dense" else "auto"  # "sampled" for batches with candidates
-        options = Options(precision=self.precision, unobserved=self.unobserved)
+        impl = "reference" if self.training.impl == "reference" else "auto"  # "sampled" for batches with negatives
+        options = Options(precision=self.training.precision, unobserved=self.output.unobserved)
         return partial(nll, family=self.likelihood, impl=impl, options=options)
 
     @property
@@ -253,8 +201,11 @@ class Autoencoder(Recommender):
 
     @reads
     def chosen_params(self) -> dict[str, Any]:
-        """As for every model, with the number of epochs that was best, and no patience."""
-        return super().chosen_params() | {"stop_after": self.best_epoch_, "patience": None}
+        """As for every model, with the best epoch as the last one, and no patience."""
+        return super().chosen_params() | {
+            "training": replace(self.training, stop_epoch=self.best_epoch_),
+            "patience": None,
+        }
 
     def _check_valid(self, valid: Any, n_items: int, user_items: Any) -> Holdout | None:
         if valid is None and self.patience is not None:
@@ -278,15 +229,18 @@ class Autoencoder(Recommender):
 
     def _fit(self, rows: sparse.csr_matrix | Shards, run: FitRun) -> dict[str, Any]:
         strategy, found = self._strategy(), self._checked_plan(rows, run.valid is not None)
-        if strategy.tensor_parallel and found.impl != "exact":
+        if strategy.tensor_parallel and found.impl != "chunked":
             raise InvalidParameterError(
-                f'Expected impl="exact" in tensor parallel training, got {found.impl!r}: take that, or parallel="data".'
+                f'Expected training__impl="chunked" in tensor parallel training, got {found.impl!r}: take that, or '
+                f'training__parallel="data".'
             )
         state = self._untrained(rows.shape[1], found.impl == "sampled")
-        if self.item_biases == "popularity" or (self.item_biases == "auto" and found.impl == "sampled"):
+        if self.output.item_biases == "popularity" or (self.output.item_biases == "auto" and found.impl == "sampled"):
             init_biases_by_popularity(state.network, item_counts(rows), self.likelihood)
         plan = self._plan(rows, self.epochs, self._beta, found.impl)
-        plan = replace(plan, stop_after=self.stop_after, patience=self.patience, part=run.part, strategy=strategy)
+        plan = replace(
+            plan, stop_after=self.training.stop_epoch, patience=self.patience, part=run.part, strategy=strategy
+        )
         if run.valid is not None:
             plan = replace(
                 plan, validate=partial(validation_score, state.network, run.valid, run.values, self.validation_metric)
@@ -317,7 +271,7 @@ class Autoencoder(Recommender):
 
     def _with_items(self, new: ItemVectors, shares: Callable[[], sparse.csr_matrix]) -> dict[str, Any]:
         """New items with their vectors; `shares` (n, I) are of those that they are alike. -> fitted attributes"""
-        tied = self.params_["tables"] == "tied"
+        tied = self.params_["output"].tied_embeddings
         network = enlarged(self.network_, tied_vectors(new) if tied else new).to(find_device(self.device))
         if tied:
             tie(network)
@@ -328,14 +282,16 @@ class Autoencoder(Recommender):
         n_users, batch_size = rows.shape[0], self._batch_size(rows.shape[0])
         drawn = None
         if impl == "sampled":
-            drawn = make_sampler(self.sampler, self.candidates, item_counts(rows), n_users, batch_size)
+            drawn = make_sampler(
+                self.training.sampler, self.training.num_negatives, item_counts(rows), n_users, batch_size
+            )
         return Plan(
             epochs=epochs,
             batch_size=batch_size,
             beta=beta,
             phases=self._phases(),
-            max_grad_norm=self.max_grad_norm,
-            precision=self.precision,
+            max_grad_norm=self.training.max_grad_norm,
+            precision=self.training.precision,
             sampler=drawn,
         )
 
@@ -362,7 +318,7 @@ class Autoencoder(Recommender):
             "recvae": __version__,
             "model": type(self).__name__,
             "parameters": {name: list(value) if isinstance(value, tuple) else value for name, value in params.items()},
-            "impl": "sampled" if plan.sampler is not None else "exact",
+            "impl": "sampled" if plan.sampler is not None else "exact",  # as the first version called it
             "rows": rows.fingerprint() if isinstance(rows, Shards) else digest_rows(rows),
             "validation users": valid,
             "part": run.part,
@@ -377,7 +333,7 @@ class Autoencoder(Recommender):
             return state
         with torch.device("meta"):  # no rank has to hold the whole
             network = shard(self._built(n_items), strategy.communicator).to_empty(device=device)
-        if self.tables == "tied":
+        if self.output.tied_embeddings:
             tie(network)
         state = self._ready(network, by_sampling)
         initialize_sharded(network, state.seed)
@@ -391,7 +347,7 @@ class Autoencoder(Recommender):
         with torch.device("meta"):
             whole = self._built(n_items)
         whole.load_state_dict(tensors, assign=True)
-        if self.tables == "tied":
+        if self.output.tied_embeddings:
             tie(whole)
         return whole
 
@@ -402,7 +358,7 @@ class Autoencoder(Recommender):
             if self.random_state is None
             else int(self.random_state)
         )
-        rates = self.learning_rate, self.weight_decay, self.table_rate
+        rates = self.learning_rate, self.training.weight_decay, self.training.embedding_lr
         return State(network, optimizers(network, by_sampling, *rates), seed)
 
     def _tensors(self) -> dict[str, Tensor]:
@@ -411,8 +367,8 @@ class Autoencoder(Recommender):
     def _restore(self, tensors: dict[str, Tensor], n_items: int) -> dict[str, Any]:
         with torch.device("meta"):  # shapes alone: what a file claims costs nothing until its tensors are seen to fit
             network = self._built(n_items)
-        fill(network, with_duplicates(tensors, self.tables == "tied"))
-        if self.tables == "tied":
+        fill(network, with_duplicates(tensors, self.output.tied_embeddings))
+        if self.output.tied_embeddings:
             tie(network)
         return {"network_": _settled(network.to(find_device(self.device))), "history_": []}
 

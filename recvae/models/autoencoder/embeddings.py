@@ -18,8 +18,6 @@ from recvae.nn.growing import ItemVectors
 from recvae.nn.rowwise_adam import RowwiseAdam
 from recvae.nn.sharded import sharded_parameters
 
-TABLES = ("separate", "tied")
-BIASES = ("auto", "normal", "popularity")
 INPUT = "encoder.bag.weight"  # name of the parameter that files leave out where it is the output layer's
 OUTPUT = "decoder.weight"
 
@@ -36,8 +34,8 @@ def tie(network: VAE) -> None:
     first, last = encoder.bag, network.decoder
     if first.weight.shape != last.weight.shape:
         raise InvalidParameterError(
-            f'Expected an input layer and an output layer of one width for tables="tied", got '
-            f"{first.weight.shape[1]} and {last.weight.shape[1]}; make them equal, or leave the tables separate."
+            f"Expected an input layer and an output layer of one width for output__tied_embeddings=True, got "
+            f"{first.weight.shape[1]} and {last.weight.shape[1]}; make them equal, or leave the embeddings separate."
         )
     first.weight = last.weight
 
@@ -84,7 +82,8 @@ def init_biases_by_popularity(network: VAE, counts: NDArray[np.int64], likelihoo
     """
     if likelihood != "multinomial":
         raise InvalidParameterError(
-            f'Expected the multinomial likelihood for item_biases="popularity", got {likelihood!r}; take "normal".'
+            f'Expected the multinomial likelihood for output__item_biases="popularity", got {likelihood!r}; take '
+            f'"normal".'
         )
     biases, shard = np.log1p(counts), sharded_parameters(network).get("decoder.bias")
     rows_of_rank = slice(None) if shard is None else slice(shard.start, shard.stop)

@@ -78,7 +78,7 @@ class Variational(Autoencoder):
             hidden = network.hidden_from_prior(n, places) if eps is None else network.hidden(self._batch(rows), eps)
             logits = network.decoder.logits(hidden)
         return DRAWS[self.params_["likelihood"]](
-            logits, np.diff(rows.indptr), items, temperature, self.params_["unobserved"]
+            logits, np.diff(rows.indptr), items, temperature, self.params_["output"].unobserved
         )
 
     def _elbo_terms(self, rows: sparse.csr_matrix) -> NDArray[np.float64]:
