@@ -19,12 +19,15 @@ if TYPE_CHECKING:
     from recvae.datasets.card import Card, load_card
     from recvae.datasets.load import load_dataset, load_split
     from recvae.distributed.launch import joined
-    from recvae.evaluation.evaluate import Evaluation, Metric, PairedTest, evaluate, holm, paired_bootstrap
+    from recvae.evaluation.evaluate import Evaluation, Metric, evaluate
+    from recvae.evaluation.significance import PairedTest, holm, paired_bootstrap
     from recvae.models import EASE, EDLAE, HVamp, HybridVAE, MultDAE, MultVAE, RecVAE
     from recvae.models import baselines as baselines
     from recvae.models.autoencoder.config import OutputConfig, TrainingConfig
     from recvae.models.base import Recommender, load
     from recvae.training.checkpoint import Checkpoint
+    from recvae.training.state import TrainConfig
+    from recvae.training.trainer import Trainer
     from recvae.tuning.search import tune
     from recvae.tuning.selection import fit_split
 
@@ -46,6 +49,8 @@ __all__ = [
     "RecVAE",
     "Recommender",
     "Split",
+    "TrainConfig",
+    "Trainer",
     "TrainingConfig",
     "baselines",
     "evaluate",
@@ -80,7 +85,8 @@ _NAMES = {
     "recvae.datasets.card": ["Card", "load_card"],
     "recvae.datasets.load": ["load_dataset", "load_split"],
     "recvae.distributed.launch": ["joined"],
-    "recvae.evaluation.evaluate": ["Evaluation", "Metric", "PairedTest", "evaluate", "holm", "paired_bootstrap"],
+    "recvae.evaluation.evaluate": ["Evaluation", "Metric", "evaluate"],
+    "recvae.evaluation.significance": ["PairedTest", "holm", "paired_bootstrap"],
     "recvae.models.autoencoder.config": ["OutputConfig", "TrainingConfig"],
     "recvae.models.base": ["Recommender", "load"],
     "recvae.models.baselines": ["baselines"],
@@ -92,6 +98,8 @@ _NAMES = {
     "recvae.models.mult_vae": ["MultVAE"],
     "recvae.models.rec_vae": ["RecVAE"],
     "recvae.training.checkpoint": ["Checkpoint"],
+    "recvae.training.state": ["TrainConfig"],
+    "recvae.training.trainer": ["Trainer"],
     "recvae.tuning.search": ["tune"],
     "recvae.tuning.selection": ["fit_split"],
 }

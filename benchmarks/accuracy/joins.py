@@ -22,7 +22,7 @@ from recvae.data.rows import transform_values
 from recvae.evaluation.evaluate import evaluate_ranker
 from recvae.models.baselines import ALS
 from recvae.nn import VAE
-from recvae.training.loop import State
+from recvae.training.trainer import Trainer
 from recvae.utils.topk import rank
 
 METRIC = "ndcg@100"
@@ -129,10 +129,10 @@ class _Joined(MultDAE):
         network.likelihood = self._nll
         return network
 
-    def _untrained(self, n_items: int, by_sampling: bool = False) -> State:
-        state = super()._untrained(n_items, by_sampling)
-        state.optimizers[0].add_param_group({"params": [self.log_a]})
-        return state
+    def _trainer(self, *arguments: Any, **options: Any) -> Trainer:
+        trainer = super()._trainer(*arguments, **options)
+        trainer.state.optimizers[0].add_param_group({"params": [self.log_a]})
+        return trainer
 
     def _nll(self, hidden: Tensor, weight: Tensor, bias: Tensor, batch: Batch) -> Tensor:
         logits = F.linear(hidden, weight, bias) + self.log_a.exp() * self.scores[batch.users]

@@ -22,11 +22,9 @@ from benchmarks.speed import machine
 from recvae import MultVAE, TrainingConfig, evaluate
 from recvae.data.shards import Shards
 from recvae.evaluation.evaluate import evaluate_ranker
-from recvae.models.autoencoder.scoring import rows_on_device
-from recvae.nn.products import in_bfloat16
 from recvae.nn.scratch import reused
 from recvae.training.callbacks import Callback
-from recvae.training.loop import How, run_steps
+from recvae.training.trainer import rows_on_device
 from recvae.utils.memory import PeakMemory
 from recvae.utils.topk import rank
 
@@ -128,14 +126,13 @@ def _textbook_steps(shards: Shards, widths: tuple[int, int]) -> None:
 def _stepper(folder: str) -> Callable[[int], None]:
     shards = Shards(folder)
     model = MultVAE(**SETTINGS, training=SAMPLED)
-    plan, state = model._plan(shards, 1, model._beta, "sampled"), model._untrained(shards.n_items, True)
-    lower = torch.autocast("cpu", torch.bfloat16, enabled=in_bfloat16("auto", state.device))
-    batches = rows_on_device(shards, state.device).batches_of(0, plan.batch_size)
+    trainer = model.trainer(shards)
+    batches = rows_on_device(shards, trainer.state.device).batches_of(0, SETTINGS["batch_size"])
 
     def run(n: int) -> None:
-        state.done = 0
-        state.make_room(n)
-        run_steps(state, islice(batches, n), [0.1] * n, How(lower, sampler=plan.sampler))
+        with trainer.in_pass():
+            for batch in islice(batches, n):
+                trainer.step(batch, 0.1)
 
     return run
 

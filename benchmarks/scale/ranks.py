@@ -17,8 +17,8 @@ import recvae
 from benchmarks.pages.markdown import markdown
 from benchmarks.speed import machine
 from recvae.models.base.params import parameters, with_params
+from recvae.nn import VAE
 from recvae.training.callbacks import Callback
-from recvae.training.loop import State
 
 SETTINGS: dict[str, Any] = {"hidden_dims": (128,), "latent_dim": 64, "batch_size": 500, "random_state": 0}
 LONG, SHORT = 5, 2  # epochs of ten steps, in float64 and in float32
@@ -35,10 +35,8 @@ CASES: dict[str, dict[str, Any]] = {
 class Precise(recvae.MultVAE):
     """A Mult-VAE in float64."""
 
-    def _untrained(self, n_items: int, by_sampling: bool = False) -> State:
-        state = super()._untrained(n_items, by_sampling)
-        state.network.double()
-        return state
+    def _untrained(self, n_items: int, seed: int) -> VAE:
+        return super()._untrained(n_items, seed).double()
 
 
 class StopError(Exception):

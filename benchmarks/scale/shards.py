@@ -34,7 +34,7 @@ with PeakMemory() as peak:
 seconds = time.perf_counter() - opened
 users, events = map(sum, zip(*sizes))
 assert (users, events) == (shards.n_users, shards.n_events)
-print(json.dumps({"users": users, "items": shards.n_items, "events": events, "shards": len(shards.pieces),
+print(json.dumps({"users": users, "items": shards.n_items, "events": events, "shards": len(shards.shard_files),
     "open_seconds": opened - started, "seconds": seconds, "users_per_second": users / seconds,
     "events_per_second": events / seconds, "peak_mib": peak.mib}))
 """

@@ -9,16 +9,12 @@ from contextlib import contextmanager
 from functools import partial
 
 import numpy as np
-import torch
 from scipy import sparse
 
 from benchmarks.accuracy.textbook import TextbookMultVAE
 from benchmarks.accuracy.textbook_recvae import TextbookRecVAE
 from recvae import MultVAE, RecVAE, TrainingConfig
 from recvae.data.batches import DeviceRows
-from recvae.nn.products import in_bfloat16
-from recvae.nn.scratch import reused
-from recvae.training.loop import How, run_steps
 
 Work = Callable[..., object]
 ENGINES = ("textbook", "textbook-autocast", "float32", "bfloat16")  # the latter two are recvae's precisions
@@ -35,17 +31,15 @@ def training(matrix: sparse.csr_matrix, engine: str, batch_size: int, device: st
         yield _textbook_step(matrix, batch_size, autocast=engine.endswith("autocast"))
         return
     model = MultVAE(random_state=0, device=device, training=TrainingConfig(precision=engine))
-    state = model._untrained(matrix.shape[1])
-    rows = DeviceRows(matrix, state.device)
+    trainer = model.trainer(matrix)
+    rows = DeviceRows(matrix, trainer.state.device)
     batches = itertools.chain.from_iterable(rows.batches_of(key, batch_size) for key in itertools.count())
-    how = How(torch.autocast(device, torch.bfloat16, enabled=in_bfloat16(engine, state.device)))
 
     def step(n: int = 1) -> None:
-        state.done = 0
-        state.make_room(n)
-        run_steps(state, itertools.islice(batches, n), [0.1] * n, how)
+        for batch in itertools.islice(batches, n):
+            trainer.step(batch, 0.1)
 
-    with reused():
+    with trainer.in_pass():
         yield step
 
 

@@ -27,10 +27,11 @@ from recvae.datasets.load import load_split, resolve_split
 from recvae.datasets.sample import make_sample
 from recvae.errors import MissingDependencyError, UnknownUsersError
 from recvae.evaluation.breakdown import Groups, break_down, make_groups
-from recvae.evaluation.evaluate import Evaluation, Metric, evaluate, evaluate_ranker, holm, paired_bootstrap
+from recvae.evaluation.evaluate import Evaluation, Metric, evaluate, evaluate_ranker
+from recvae.evaluation.significance import holm, paired_bootstrap
 from recvae.models.base import Recommender
 from recvae.models.base.params import flat_params
-from recvae.training.loop import best_epoch
+from recvae.training.state import best_epoch
 from recvae.tuning.selection import Choice, choose, fit_split
 from recvae.utils.memory import PeakMemory
 from recvae.utils.topk import rank

@@ -18,6 +18,6 @@ def run(arguments: argparse.Namespace) -> None:
     shards = write_shards(arguments.input, arguments.out, min_user=arguments.min_user or 0, **options)
     say(f"{shards.n_events:,} events of {shards.n_users:,} users on {shards.n_items:,} items are in {arguments.out}")
     if arguments.json:
-        done = {"folder": str(arguments.out), "shards": len(shards.pieces), "users": shards.n_users}
+        done = {"folder": str(arguments.out), "shards": len(shards.shard_files), "users": shards.n_users}
         rest = {"items": shards.n_items, "events": shards.n_events, "fingerprint": shards.fingerprint()}
         put(json_bytes(done | rest).decode())

@@ -60,7 +60,7 @@ class Batch:
         return events.new_zeros(len(self)).index_add_(0, self.rows, events)
 
 
-class Rows(Protocol):
+class RowSource(Protocol):
     """Rows (U, I) to train on, wherever they are, as ragged batches on a device."""
 
     def __len__(self) -> int: ...

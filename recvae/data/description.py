@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from recvae.data.events import Account
-from recvae.data.tables.times import DATES
+from recvae.data.tables.frames import DATES
 
 
 def describe(

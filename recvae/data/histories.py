@@ -27,14 +27,14 @@ Places = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Unknown:
+class UnknownItems:
     """Events on items that a model does not know: how many, and the first of these items, in order of their ids."""
 
     events: int = 0
     examples: tuple[Any, ...] = ()
 
-    def __add__(self, other: Unknown) -> Unknown:
-        return Unknown(self.events + other.events, _examples((*self.examples, *other.examples)))
+    def __add__(self, other: UnknownItems) -> UnknownItems:
+        return UnknownItems(self.events + other.events, _examples((*self.examples, *other.examples)))
 
     def __str__(self) -> str:
         such = f", such as {', '.join(map(repr, self.examples))}," if self.examples else ""
@@ -51,7 +51,7 @@ class Histories:
         (U,) raw ids of the rows.
     rows : scipy.sparse.csr_matrix
         (U, I) float32, canonical: what users liked. A row is empty if none of the user's items is known.
-    unknown : Unknown
+    unknown : UnknownItems
         The events that are not in `rows` because the model does not know their items.
     seen : scipy.sparse.csr_matrix or None
         (U, I), canonical: what users touched without liking it, to be left out of their lists; None if there is
@@ -60,7 +60,7 @@ class Histories:
 
     users: Ids
     rows: sparse.csr_matrix
-    unknown: Unknown
+    unknown: UnknownItems
     seen: sparse.csr_matrix | None = None
 
 
@@ -207,7 +207,7 @@ def _read(
 
 def _with_seen(found: Histories, touched: Histories, ascending: bool) -> Histories:
     """Histories with what else was touched, as the rows of other histories have it, and with their users."""
-    row_of = ItemIndex(found.users).places(touched.users)
+    row_of = ItemIndex(found.users).positions(touched.users)
     others = np.flatnonzero(row_of < 0)
     row_of[others] = len(found.users) + np.arange(len(others))
     users, order = found.users, np.arange(len(found.users))
@@ -247,9 +247,11 @@ def _from_lists(said: str, users: Ids, lists: Iterable[Any], index: ItemIndex) -
         names += mine
         lengths.append(len(mine))
     rows = np.repeat(np.arange(len(lengths)), lengths)
-    places = index.places(names)
+    places = index.positions(names)
     strange = np.flatnonzero(places < 0)
-    unknown = Unknown(len(strange), _examples(names[place] for place in strange)) if len(strange) else Unknown()
+    unknown = (
+        UnknownItems(len(strange), _examples(names[place] for place in strange)) if len(strange) else UnknownItems()
+    )
     return Histories(users, _matrix(rows, places, None, (len(lengths), len(index))), unknown)
 
 
@@ -264,7 +266,7 @@ def _from_frame(
         rows = np.repeat(rows, pc.list_value_length(column).to_numpy())
         column = read_column(pa.table({item: pc.list_flatten(column)}), item)
     codes, items = number_ids(column, item)
-    places, shape, seen = index.places(items)[codes], (len(users), len(index)), None
+    places, shape, seen = index.positions(items)[codes], (len(users), len(index)), None
     values = None if value is None else read_numbers(read_column(frame, value), value)
     if values is not None:
         liked = _liked(values, min_value)
@@ -273,7 +275,7 @@ def _from_frame(
             seen = _only_seen(rows, places, liked, shape)
             rows, places, codes, values = rows[liked], places[liked], codes[liked], values[liked]
     unknown = places < 0
-    strange = Unknown(int(unknown.sum()), _examples(items[np.unique(codes[unknown])].tolist()))
+    strange = UnknownItems(int(unknown.sum()), _examples(items[np.unique(codes[unknown])].tolist()))
     return Histories(users, _matrix(rows, places, values, shape), strange, seen)
 
 

@@ -47,7 +47,7 @@ class ItemIndex:
         """The ids in the order of their places."""
         return iter(self._places)
 
-    def places(self, ids: Sequence[Any] | Ids) -> NDArray[np.int64]:
+    def positions(self, ids: Sequence[Any] | Ids) -> NDArray[np.int64]:
         """The place of each id, -1 where it is not known.
 
         Returns
@@ -120,7 +120,7 @@ def id_array(ids: list[Any], what: str) -> Ids:
 
 def match_ids(ids: Ids, known: Ids) -> NDArray[np.int64]:
     """The position of each id among those known, -1 where it is not; read as `ItemIndex` reads them."""
-    return ItemIndex(known).places(ids)
+    return ItemIndex(known).positions(ids)
 
 
 def as_ids(ids: Sequence[Any] | Ids | None, expected: int, name: str) -> Ids:

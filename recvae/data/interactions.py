@@ -17,8 +17,7 @@ from recvae.data.events import Account, Duplicates, account_for, digest_events, 
 from recvae.data.ids import Ids as Ids
 from recvae.data.ids import as_ids, match_ids
 from recvae.data.rows import VALUES, Values
-from recvae.data.tables.frames import number_ids, read_column, read_numbers, read_table, write_table
-from recvae.data.tables.times import read_times
+from recvae.data.tables.frames import number_ids, read_column, read_numbers, read_table, read_times, write_table
 from recvae.data.validation import check_canonical, checked_sparse
 from recvae.errors import InvalidDataError, InvalidParameterError, InvalidTypeError, UnknownNameError
 

@@ -1,4 +1,4 @@
-"""Who trains together: the processes that `torchrun` starts, what they exchange, and what is said when one is lost."""
+"""The communicator: the ranks that train one model together, and the collective operations between them."""
 
 from __future__ import annotations
 
@@ -18,17 +18,26 @@ from recvae.distributed.heartbeat import Heartbeat
 from recvae.errors import InvalidParameterError, RecvaeError
 
 CPU = torch.device("cpu")
-BUCKET_BYTES = 25 << 20  # small gradients travel together, as one tensor of about this size
-NARROW = (torch.float16, torch.bfloat16)  # not every backend adds these up
-NONE, SPARSE, DENSE = range(3)  # kinds of gradient: of several ranks', the largest holds for all
+BUCKET_BYTES = 25 << 20  # small gradients are sent as one tensor of about this size, as DistributedDataParallel does
+HALF_PRECISION = (torch.float16, torch.bfloat16)  # not every backend can sum these
+NONE, SPARSE, DENSE = range(3)  # kinds of gradient; where ranks differ, the largest is taken on all
 
 
 class Communicator:
-    """The ranks 0 to size - 1, of which this process is one. All of them have to call each method, in one order.
+    """The ranks 0 to size - 1 that train together, of which this process is one.
 
-    Tensors may be on any device. Where an exchange fails, because another rank has ended or did not answer in time,
-    it raises LostRankError, which names the lost rank and the exchange; the training loop sets `current_step`, such as
-    "step 7 of epoch 2", for that sentence.
+    All ranks have to call each method, in one order. Tensors may be on any device. Where an operation fails because
+    another rank has ended or did not answer in time, it raises LostRankError, which names the rank and the operation;
+    the training loop sets `current_step`, such as "step 7 of epoch 2", for that sentence.
+
+    Parameters
+    ----------
+    rank, size : int
+        This rank, and how many there are.
+    device : torch.device
+        Through which tensors are exchanged: a GPU for NCCL, the CPU for gloo.
+    heartbeat : Heartbeat or None
+        Finds out which rank is lost; None for a single process.
     """
 
     current_step = ""
@@ -39,67 +48,70 @@ class Communicator:
 
     @property
     def is_main_process(self) -> bool:
-        """Whether it is this rank that writes files and to the terminal."""
+        """Whether this is the rank that writes files and to the terminal."""
         return self.rank == 0
 
     def all_reduce(self, tensor: Tensor) -> Tensor:
         """Sum over ranks, in place."""
-        return self._reduced(tensor, dist.ReduceOp.SUM, "a sum")
+        return self._all_reduce(tensor, dist.ReduceOp.SUM, "all_reduce")
 
     def all_reduce_max(self, tensor: Tensor) -> Tensor:
-        """Largest over ranks, in place."""
-        return self._reduced(tensor, dist.ReduceOp.MAX, "a maximum")
+        """Maximum over ranks, in place."""
+        return self._all_reduce(tensor, dist.ReduceOp.MAX, "all_reduce (maximum)")
 
     def all_gather(self, tensor: Tensor) -> Tensor:
-        """Rows of all ranks, one rank after the other; how many each has may differ. (n_r, ...) -> (sum n_r, ...)"""
+        """Rows of all ranks, in the order of ranks, which may have different numbers. (n_r, ...) -> (sum n_r, ...)"""
         if self.size == 1:
             return tensor
-        with self._exchange("a gathering of rows"), torch.no_grad():
-            sizes = self._gathered(torch.tensor([len(tensor)], device=self.device))
+        with self._operation("all_gather"), torch.no_grad():
+            sizes = self._all_gather_same_shape(torch.tensor([len(tensor)], device=self.device))
             lengths: list[int] = torch.cat(sizes).tolist()
             padded = tensor.new_zeros((max(lengths), *tensor.shape[1:]), device=self.device)
             padded[: len(tensor)] = tensor
-            parts = self._gathered(padded)
+            parts = self._all_gather_same_shape(padded)
             return torch.cat([part[:n] for part, n in zip(parts, lengths, strict=True)]).to(tensor.device)
 
     def gather(self, tensor: Tensor) -> Tensor | None:
-        """Rows of all ranks, in the host memory of the writer alone: they come rank by rank. -> None elsewhere"""
+        """Rows of all ranks, in host memory of the main process alone; None on the others.
+
+        They are sent one rank after the other, so that no GPU has to hold them all.
+        """
         if self.size == 1:
             return tensor.detach().cpu()
         lengths = self.all_gather_object(len(tensor))
-        with self._exchange("a collection of rows"), torch.no_grad():
+        with self._operation("gather"), torch.no_grad():
             if not self.is_main_process:
                 dist.send(tensor.detach().to(self.device).contiguous(), 0)
                 return None
-            whole = tensor.new_empty((sum(lengths), *tensor.shape[1:]), device=CPU)
-            parts = whole.split(lengths)
+            gathered = tensor.new_empty((sum(lengths), *tensor.shape[1:]), device=CPU)
+            parts = gathered.split(lengths)
             parts[0].copy_(tensor)
             for rank in range(1, self.size):
-                part = torch.empty_like(parts[rank], device=self.device)
-                dist.recv(part, rank)
-                parts[rank].copy_(part)
-            return whole
+                received = torch.empty_like(parts[rank], device=self.device)
+                dist.recv(received, rank)
+                parts[rank].copy_(received)
+            return gathered
 
     def broadcast(self, value: Any) -> Any:
-        """Rank 0's object."""
+        """The object of rank 0."""
         if self.size == 1:
             return value
-        box = [value]
-        with self._exchange("a broadcast"):
-            dist.broadcast_object_list(box, src=0, device=self.device)
-        return box[0]
+        values = [value]
+        with self._operation("broadcast"):
+            dist.broadcast_object_list(values, src=0, device=self.device)
+        return values[0]
 
     def all_gather_object(self, value: Any) -> list[Any]:
-        """Each rank's object."""
+        """The object of each rank."""
         if self.size == 1:
             return [value]
         values: list[Any] = [None] * self.size
-        with self._exchange("a gathering of objects"):
+        with self._operation("all_gather_object"):
             dist.all_gather_object(values, value)
         return values
 
     def barrier(self) -> None:
-        """Wait until all ranks are here."""
+        """Wait until all ranks have come here."""
         self.all_reduce(torch.zeros(1)).item()
 
     def assert_same_on_all_ranks(self, what: str, value: str | int) -> None:
@@ -113,11 +125,11 @@ class Communicator:
             )
 
     def shard_range(self, n: int) -> slice:
-        """This rank's of n things: parts of one size, or of one more."""
+        """The part of range(n) that is this rank's; the parts differ in length by one at most."""
         return slice(n * self.rank // self.size, n * (self.rank + 1) // self.size)
 
     def shard_batch(self, batch: Batch) -> Batch:
-        """This rank's users of a batch of all; none where there are fewer users than ranks."""
+        """This rank's users of a batch; none where there are fewer users than ranks."""
         if self.size == 1:
             return batch
         rows = self.shard_range(len(batch))
@@ -132,29 +144,32 @@ class Communicator:
             users=None if batch.users is None else batch.users[rows],
         )
 
-    def all_reduce_gradients(self, parameters: Iterable[Tensor], share: float) -> None:
-        """Make each gradient the sum over ranks of `share` * gradient, in place where it can be.
+    def all_reduce_gradients(self, parameters: Iterable[Tensor], weight: float) -> None:
+        """Make each gradient the sum over ranks of `weight` * gradient, in place where it can be.
+
+        Of sparse gradients, only the rows that some rank has are exchanged; their sum is coalesced.
 
         Parameters
         ----------
-        share : float
-            Of this rank's users among those of all. A rank that has no users has no gradients either: they count as
-            zeros. Of sparse gradients, only rows that some rank has are exchanged; the sum is coalesced.
+        parameters : Iterable[Tensor]
+            The same on all ranks. A rank without users has no gradients: they count as zeros.
+        weight : float
+            Users of this rank / users of all ranks, so that the sum is the gradient of the mean over all users.
         """
         if self.size == 1:
             return
-        learning = [parameter for parameter in parameters if parameter.requires_grad]
-        small: list[Tensor] = []
+        trainable = [parameter for parameter in parameters if parameter.requires_grad]
+        dense: list[Tensor] = []
         with torch.no_grad():
-            for parameter, kind in zip(learning, self._agreed_kinds(learning), strict=True):
+            for parameter, kind in zip(trainable, self._common_kinds(trainable), strict=True):
                 if kind == SPARSE:
-                    self._add_sparse(parameter, share)
+                    self._all_reduce_sparse(parameter, weight)
                 elif kind == DENSE:
-                    small.append(_dense_gradient(parameter).mul_(share))
-            self._add_dense(small)
+                    dense.append(_dense_gradient(parameter).mul_(weight))
+            self._all_reduce_dense(dense)
 
-    def _agreed_kinds(self, parameters: list[Tensor]) -> list[int]:
-        """The kind of each gradient. That of a parameter is found out together once: it stays as it is."""
+    def _common_kinds(self, parameters: list[Tensor]) -> list[int]:
+        """The kind of each gradient. Ranks exchange it once for a parameter, of which it does not change."""
         known = [self._kinds.get(parameter, NONE) for parameter in parameters]
         if NONE not in known:
             return known
@@ -163,52 +178,50 @@ class Communicator:
             self._kinds[parameter] = kind
         return kinds
 
-    def _add_sparse(self, parameter: Tensor, share: float) -> None:
-        rows, values = _touched(parameter)
-        rows, values = self.all_gather(rows), self.all_gather(values * share)
+    def _all_reduce_sparse(self, parameter: Tensor, weight: float) -> None:
+        rows, values = _gradient_rows(parameter)
+        rows, values = self.all_gather(rows), self.all_gather(values * weight)
         summed = torch.sparse_coo_tensor(rows[None], values, parameter.shape, check_invariants=False)
         parameter.grad = summed.coalesce()
 
-    def _add_dense(self, gradients: list[Tensor]) -> None:
-        with self._exchange("an addition of gradients"):
-            waiting = []
+    def _all_reduce_dense(self, gradients: list[Tensor]) -> None:
+        with self._operation("all_reduce of gradients"):
+            pending = []
             for bucket in _buckets(gradients):
                 flat = bucket[0] if len(bucket) == 1 else torch.cat([gradient.reshape(-1) for gradient in bucket])
-                there = flat.to(self.device).contiguous()
-                waiting.append((dist.all_reduce(there, async_op=True), there, bucket))
-            for work, there, bucket in waiting:
+                sent = flat.to(self.device).contiguous()
+                pending.append((dist.all_reduce(sent, async_op=True), sent, bucket))
+            for work, sums, bucket in pending:
                 work.wait()
-                parts = there.reshape(-1).split([gradient.numel() for gradient in bucket])
+                parts = sums.reshape(-1).split([gradient.numel() for gradient in bucket])
                 for gradient, part in zip(bucket, parts, strict=True):
                     if gradient.data_ptr() != part.data_ptr():
                         gradient.copy_(part.view(gradient.shape))
 
-    def _reduced(self, tensor: Tensor, op: Any, what: str) -> Tensor:
+    def _all_reduce(self, tensor: Tensor, op: Any, operation: str) -> Tensor:
         if self.size == 1:
             return tensor
-        with self._exchange(what), torch.no_grad():
-            there = (tensor.float() if tensor.dtype in NARROW else tensor).to(self.device).contiguous()
-            dist.all_reduce(there, op)
-            return tensor if there is tensor else tensor.copy_(there)
+        with self._operation(operation), torch.no_grad():
+            sent = (tensor.float() if tensor.dtype in HALF_PRECISION else tensor).to(self.device).contiguous()
+            dist.all_reduce(sent, op)
+            return tensor if sent is tensor else tensor.copy_(sent)
 
-    def _gathered(self, tensor: Tensor) -> list[Tensor]:
-        """Of all ranks, all of one shape."""
+    def _all_gather_same_shape(self, tensor: Tensor) -> list[Tensor]:
         parts = [torch.empty_like(tensor) for _ in range(self.size)]
         dist.all_gather(parts, tensor.contiguous())
         return parts
 
     @contextmanager
-    def _exchange(self, what: str) -> Iterator[None]:
-        """What fails within is another rank's absence."""
+    def _operation(self, name: str) -> Iterator[None]:
+        """Where torch fails within this because a rank is lost, raise a LostRankError that says which."""
         try:
             yield
         except (RecvaeError, torch.OutOfMemoryError):
             raise
         except RuntimeError as error:
-            late = "timed out" in str(error).lower()
-            lost = self.heartbeat and self.heartbeat.lost(
-                f"{what} in {self.current_step}" if self.current_step else what, late
-            )
+            operation = f"{name} in {self.current_step}" if self.current_step else name
+            timed_out = "timed out" in str(error).lower()
+            lost = self.heartbeat and self.heartbeat.lost_rank(operation, timed_out)
             if not lost:
                 raise
             raise lost from error
@@ -219,7 +232,7 @@ _current: ContextVar[Communicator] = ContextVar("communicator", default=SINGLE_P
 
 
 def current_communicator() -> Communicator:
-    """The communicator of the innermost `joined` that this runs in, else `SINGLE_PROCESS`."""
+    """The communicator of the innermost `joined` block that this runs in, else `SINGLE_PROCESS`."""
     return _current.get()
 
 
@@ -229,8 +242,8 @@ def _kind(parameter: Tensor) -> int:
     return SPARSE if parameter.grad.is_sparse else DENSE
 
 
-def _touched(parameter: Tensor) -> tuple[Tensor, Tensor]:
-    """The rows that a gradient has, and what it has there. -> (n,), (n, ...)"""
+def _gradient_rows(parameter: Tensor) -> tuple[Tensor, Tensor]:
+    """Numbers and values of the rows that a gradient has. -> (n,), (n, ...)"""
     grad = parameter.grad
     if grad is None:
         return parameter.new_zeros(0, dtype=torch.int64), parameter.new_zeros(0, *parameter.shape[1:])
@@ -241,7 +254,7 @@ def _touched(parameter: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _dense_gradient(parameter: Tensor) -> Tensor:
-    """The gradient, from here on a dense tensor."""
+    """The gradient, made a dense tensor."""
     if parameter.grad is None:
         parameter.grad = torch.zeros_like(parameter)
     elif parameter.grad.is_sparse:
@@ -250,10 +263,10 @@ def _dense_gradient(parameter: Tensor) -> Tensor:
 
 
 def _buckets(gradients: list[Tensor]) -> Iterator[list[Tensor]]:
-    """Gradients of one type that make up a bucket; a large one is a bucket of its own."""
+    """Gradients of one dtype, up to `BUCKET_BYTES` in sum; a larger one is alone."""
     bucket: list[Tensor] = []
     for gradient in sorted(gradients, key=lambda gradient: str(gradient.dtype)):
-        full = sum(each.nbytes for each in bucket) + gradient.nbytes > BUCKET_BYTES
+        full = sum(other.nbytes for other in bucket) + gradient.nbytes > BUCKET_BYTES
         if bucket and (full or bucket[0].dtype != gradient.dtype):
             yield bucket
             bucket = []

@@ -1,4 +1,9 @@
-"""Who of the ranks that train together is still there: so that a failed exchange can say which one is gone, and why."""
+"""Failure detection: each rank shows in a shared store that it is alive, and at last how it ended.
+
+torch says that an exchange failed, but not which rank is lost or why: gloo reports a closed connection, NCCL waits for
+its timeout, `monitored_barrier` needs a group in which no exchange has failed yet, and the table that torchrun prints
+is not there under other launchers. What these keys in torch's own store tell, every survivor can put into its error.
+"""
 
 from __future__ import annotations
 
@@ -7,122 +12,132 @@ import os
 import sys
 import threading
 import time
+from datetime import timedelta
 from typing import Any
 
 from recvae.errors import LostRankError
 
-BEAT = 0.25  # seconds between two signs of life
-SILENT = 1.5  # seconds without one, after which a rank counts as gone
-PATIENCE = 20.0  # seconds that a rank whose exchange cannot fail by itself is left to find out
-LINGER = 5.0  # seconds at most that the rank which keeps the register stays for the others to read it
+INTERVAL_S = 0.25  # between two heartbeats
+DEAD_AFTER_S = 1.5  # without a heartbeat
+ABORT_AFTER_S = 20.0  # a rank that is stuck in an exchange between GPUs, after another one has failed
+CLOSING_S = 5.0  # at most that rank 0 stays where the store is in it, so that the others can read how ranks ended
 REMEDY = "start all ranks again, from the last checkpoint where there is one."
 
 
 class Heartbeat:
-    """One rank's entries in the store that all ranks share: a counter that it raises, and how it ended.
+    """The heartbeat of one rank, and what it can learn of the others.
+
+    Keys in the store: `beat/RANK`, a counter that a thread of that rank raises; `end/RANK`, how the rank ended.
 
     Parameters
     ----------
-    keeper : bool
-        Whether the store lives in rank 0 and is gone with it, rather than in torchrun.
-    leave_by_force : bool
-        Whether an exchange may wait for ever for a rank that is gone, as those of a GPU do.
+    store : torch.distributed.Store
+        Shared by all ranks.
+    rank, size : int
+        This rank, and how many there are.
+    store_on_rank_0 : bool
+        Whether the store is in rank 0 and ends with it, rather than in torchrun.
+    abort_when_stuck : bool
+        End this process where another rank has failed and an exchange waits on. One between GPUs would until the
+        timeout of NCCL, which then names no rank; one between CPUs fails by itself.
     """
 
-    def __init__(self, store: Any, rank: int, size: int, *, keeper: bool, leave_by_force: bool = False):
+    def __init__(self, store: Any, rank: int, size: int, *, store_on_rank_0: bool, abort_when_stuck: bool = False):
         self.store, self.rank, self.size = store, rank, size
-        self.keeper, self.leave_by_force = keeper, leave_by_force
-        self.asked = False  # whether this rank is finding out who is gone
-        self.over = threading.Event()
-        self.thread = threading.Thread(target=self._beat, name="recvae-rollcall", daemon=True)
+        self.store_on_rank_0, self.abort_when_stuck = store_on_rank_0, abort_when_stuck
+        self.others = [other for other in range(size) if other != rank]
+        self.diagnosing = False  # whether an exchange has failed, so that an error about it is on the way
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="recvae-heartbeat", daemon=True)
 
-    def begin(self) -> None:
-        self.store.set(self._key("beat"), "0")
-        self.thread.start()
+    def start(self) -> None:
+        """Begin to show that this rank is alive."""
+        self._thread.start()
 
-    def end(self, error: BaseException | None) -> None:
-        """Say how this rank ended, and wait for those who still have to read the register."""
-        self.over.set()
-        why = None if error is None else f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": ")
+    def stop(self, error: BaseException | None) -> None:
+        """Tell the others how this rank ended, and give them time to read it."""
+        self._stopped.set()
+        reason = None if error is None else f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": ")
         try:
-            self.store.set(self._key("end"), json.dumps({"why": why, "lost": isinstance(error, LostRankError)}))
-            if self.keeper and self.rank == 0:
-                self._linger()
+            self.store.set(f"end/{self.rank}", json.dumps({"reason": reason, "lost": isinstance(error, LostRankError)}))
+            if self.store_on_rank_0 and self.rank == 0:
+                self.store.wait([f"end/{other}" for other in self.others], timedelta(seconds=CLOSING_S))
         except RuntimeError:
-            pass  # the store is gone, and with it all who could read
-        self.thread.join(2 * BEAT)
+            pass  # the store is gone, and with it all who could read; or some rank did not end in time
+        self._thread.join(2 * INTERVAL_S)
 
-    def lost(self, during: str, late: bool = False) -> LostRankError | None:
-        """The error of an exchange that failed, `late` where it waited too long; None where all ranks are there.
+    def lost_rank(self, operation: str, timed_out: bool = False) -> LostRankError | None:
+        """The error for an exchange that failed.
 
-        It takes `SILENT` seconds at most to find out who is gone.
+        It takes `DEAD_AFTER_S` seconds at most to find out which rank is lost.
+
+        Parameters
+        ----------
+        operation : str
+            What this rank was doing, for the sentence.
+        timed_out : bool
+            Whether the exchange waited too long, rather than failed at once.
+
+        Returns
+        -------
+        LostRankError or None
+            None where all ranks are alive and nothing timed out: the failure is of another kind.
         """
-        self.asked = True
+        self.diagnosing = True
         try:
-            culprits = self._culprits()
+            causes = self._causes()
         except RuntimeError:  # the store does not answer
-            keeper = "rank 0" if self.keeper else "torchrun"
-            culprits = [f"{keeper}, which keeps the register of ranks, ended without a word"]
-        who = f"Rank {self.rank} of {self.size}"
-        if culprits:
-            return LostRankError(f"{who} lost another rank in {during}: {', '.join(culprits)}; {REMEDY}")
-        if late:
+            host = "rank 0" if self.store_on_rank_0 else "torchrun"
+            causes = [f"{host}, which hosts the store of the ranks, stopped responding"]
+        this = f"Rank {self.rank} of {self.size}"
+        if causes:
+            return LostRankError(f"{this} lost another rank in {operation}: {', '.join(causes)}; {REMEDY}")
+        if timed_out:
             return LostRankError(
-                f"{who} waited too long in {during}, and all ranks are there; raise timeout_s where one can be slow, "
-                "or look whether all run the same program."
+                f"{this} waited too long in {operation}, and all ranks are alive; raise timeout_s where one can be "
+                "slow, or check that all run the same program."
             )
         return None
 
-    def _culprits(self) -> list[str]:
-        """Who ended with an error of their own; else who gives no sign of life."""
+    def _causes(self) -> list[str]:
+        """The ranks that ended with an error of their own; without such, those whose heartbeat has stopped."""
         before = self._beats()
-        until = time.monotonic() + SILENT
-        while not (found := self._ended()) and time.monotonic() < until:
-            time.sleep(BEAT / 2)
-        if found:
-            return found
+        deadline = time.monotonic() + DEAD_AFTER_S
+        while not (ended := self._ended()) and time.monotonic() < deadline:
+            time.sleep(INTERVAL_S / 2)
+        if ended:
+            return ended
         beats = self._beats()
-        silent = [rank for rank in self._others() if beats[rank] == before[rank] and not self._has("end", rank)]
-        return [f"rank {rank} ended without a word" for rank in silent]
+        silent = [rank for rank in self.others if beats[rank] == before[rank] and self._end_of(rank) is None]
+        return [f"rank {rank} stopped responding" for rank in silent]
 
     def _ended(self) -> list[str]:
-        ends = {rank: json.loads(self.store.get(self._key("end", rank))) for rank in self._others("end")}
-        found = [
-            f"rank {rank} ended with: {end['why']}" for rank, end in ends.items() if end["why"] and not end["lost"]
-        ]
-        return found + [f"rank {rank} was done and left" for rank, end in ends.items() if end["why"] is None]
+        ends = {rank: end for rank in self.others if (end := self._end_of(rank)) is not None}
+        failed = [f"rank {rank} ended with: {end['reason']}" for rank, end in ends.items() if _is_cause(end)]
+        return failed + [f"rank {rank} had finished" for rank, end in ends.items() if end["reason"] is None]
 
-    def _beats(self) -> dict[int, bytes]:
-        return {
-            rank: self.store.get(self._key("beat", rank)) if self._has("beat", rank) else b"" for rank in self._others()
-        }
+    def _end_of(self, rank: int) -> dict[str, Any] | None:
+        key = f"end/{rank}"
+        return json.loads(self.store.get(key)) if self.store.check([key]) else None  # `get` alone would wait for it
 
-    def _beat(self) -> None:
-        """The thread: signs of life, and the way out where an exchange would wait for ever."""
-        beats, seen = 0, 0.0
-        while not self.over.wait(BEAT):
-            beats += 1
+    def _beats(self) -> dict[int, int]:
+        return {rank: self.store.add(f"beat/{rank}", 0) for rank in self.others}
+
+    def _run(self) -> None:
+        """The thread: heartbeats, and the way out where an exchange would wait on."""
+        failed_since: float | None = None
+        while not self._stopped.wait(INTERVAL_S):
             try:
-                self.store.set(self._key("beat"), str(beats))
-                gone = self._ended() if self.leave_by_force else []
+                self.store.add(f"beat/{self.rank}", 1)
+                failed = self.abort_when_stuck and bool(self._ended())
             except RuntimeError:
                 return
-            seen = (seen or time.monotonic()) if gone else 0.0
-            if gone and time.monotonic() > seen + PATIENCE and not self.over.is_set():
-                print(f"recvae: {self.lost('an exchange between GPUs')}", file=sys.stderr, flush=True)
+            failed_since = (failed_since or time.monotonic()) if failed else None
+            if failed_since and time.monotonic() > failed_since + ABORT_AFTER_S and not self._stopped.is_set():
+                print(f"recvae: {self.lost_rank('an exchange between GPUs')}", file=sys.stderr, flush=True)
                 os._exit(1)
 
-    def _linger(self) -> None:
-        until = time.monotonic() + LINGER
-        while len(self._others("end")) < self.size - 1 and time.monotonic() < until:
-            time.sleep(BEAT / 5)
 
-    def _others(self, with_key: str | None = None) -> list[int]:
-        others = [rank for rank in range(self.size) if rank != self.rank]
-        return [rank for rank in others if with_key is None or self._has(with_key, rank)]
-
-    def _has(self, what: str, rank: int) -> bool:
-        return bool(self.store.check([self._key(what, rank)]))
-
-    def _key(self, what: str, rank: int | None = None) -> str:
-        return f"recvae/{what}/{self.rank if rank is None else rank}"
+def _is_cause(end: dict[str, Any]) -> bool:
+    """Whether a rank failed by itself, rather than because it lost another one."""
+    return end["reason"] is not None and not end["lost"]

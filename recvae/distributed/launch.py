@@ -1,4 +1,4 @@
-"""How processes come together: from the environment that `torchrun` makes for each of them, or not at all."""
+"""Launching: the process group of the ranks that torchrun started, and how the end of a rank is told to the others."""
 
 from __future__ import annotations
 
@@ -7,140 +7,146 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed
 
-from recvae.distributed.communicator import CPU, SINGLE_PROCESS, Communicator, _current, current_communicator
+from recvae.distributed.communicator import (
+    CPU,
+    SINGLE_PROCESS,
+    Communicator,
+    _current,
+    current_communicator,
+)
 from recvae.distributed.heartbeat import Heartbeat
 from recvae.errors import InvalidParameterError, LostRankError, RecvaeError
 from recvae.utils.signals import Stop
 
-dist: Any = torch.distributed  # whose stores have no types
+dist: Any = torch.distributed  # its stores have no types
 TIMEOUT_S = 600.0
-LONGEST_S = 10**6
-ADDRESS = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+MAX_TIMEOUT_S = 10**6
+ENVIRONMENT = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 DEVICES = ("auto", "cpu", "cuda")
-_joins = itertools.count()  # each has its own names in the store
+_block_numbers = itertools.count()  # each `joined` block has keys of its own in the store
 
 
 @contextmanager
 def joined(device: str = "auto", timeout_s: float = TIMEOUT_S) -> Iterator[Communicator]:
-    """Join the other processes of a training, and be the current communicator within this block.
+    """Train together with the other ranks that were launched, within this block.
 
         torchrun --nproc-per-node 4 train.py        # in which: with recvae.joined(): model.fit(rows)
 
-    The group is the one that is there already, or else that of the environment: RANK, WORLD_SIZE, LOCAL_RANK,
-    MASTER_ADDR and MASTER_PORT. Without such, the communicator is `SINGLE_PROCESS`. On GPUs, which is what "auto" means
-    where there are some, each rank has that of its LOCAL_RANK.
+    The process group is the one that exists already, or else one made from the environment: RANK, WORLD_SIZE,
+    LOCAL_RANK, MASTER_ADDR and MASTER_PORT, which torchrun sets. Without either, the communicator is `SINGLE_PROCESS`.
 
     Parameters
     ----------
+    device : str
+        "auto", "cpu" or "cuda". On GPUs, which "auto" takes where there are some, each rank has that of its LOCAL_RANK.
     timeout_s : float
         Seconds after which a rank no longer waits for the others in an exchange.
+
+    Returns
+    -------
+    Communicator
+        That of this block, as `with recvae.joined() as communicator`.
 
     Raises
     ------
     InvalidParameterError
-        Where the environment is not whole, or has more ranks than this machine has GPUs.
+        Where the environment is incomplete, or has more ranks than this machine has GPUs.
     LostRankError
         Where a rank does not come, or is lost within the block.
     """
-    with _member(device, timeout_s) as communicator:
-        token = _current.set(communicator)
-        try:
-            yield communicator
-        finally:
-            _current.reset(token)
-
-
-@contextmanager
-def _member(device: str, timeout_s: float) -> Iterator[Communicator]:
     if device not in DEVICES:
         raise InvalidParameterError(f"Expected a device of {', '.join(DEVICES)} for ranks, got {device!r}.")
-    if not 0 < timeout_s <= LONGEST_S:  # NaN is refused too
-        raise InvalidParameterError(f"Expected timeout_s above 0 and up to {LONGEST_S:,} seconds, got {timeout_s!r}.")
-    if current_communicator() is not SINGLE_PROCESS:
+    if not 0 < timeout_s <= MAX_TIMEOUT_S:  # NaN is refused too
+        raise InvalidParameterError(
+            f"Expected timeout_s above 0 and up to {MAX_TIMEOUT_S:,} seconds, got {timeout_s!r}."
+        )
+    if current_communicator() is not SINGLE_PROCESS or not _is_launched():
         yield current_communicator()
-    elif dist.is_available() and dist.is_initialized():
-        yield from _in_group(_own_device(device), dist.distributed_c10d._get_default_store(), keeper=True)
-    elif not dist.is_available() or not _has_address():
-        yield SINGLE_PROCESS
-    else:
-        own = _own_device(device)
-        store = _meet(own, timedelta(seconds=timeout_s))
-        try:
-            keeper = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
-            yield from _in_group(own, store, keeper)
-        finally:
-            if dist.is_initialized():
-                dist.destroy_process_group()
+        return
+    rank_device = _rank_device(device)
+    with _process_group(rank_device, timedelta(seconds=timeout_s)) as (store, store_on_rank_0):
+        heartbeat = Heartbeat(
+            dist.PrefixStore(f"recvae/{next(_block_numbers)}", store),
+            dist.get_rank(),
+            dist.get_world_size(),
+            store_on_rank_0=store_on_rank_0,
+            abort_when_stuck=rank_device.type == "cuda",
+        )
+        with _watched(heartbeat, rank_device):
+            communicator = Communicator(heartbeat.rank, heartbeat.size, rank_device, heartbeat)
+            token = _current.set(communicator)
+            try:
+                yield communicator
+            finally:
+                _current.reset(token)
 
 
-def _in_group(device: torch.device, store: Any, keeper: bool) -> Iterator[Communicator]:
-    """The communicator of the group that there is; on the way out, the others are told why."""
-    rank, size = dist.get_rank(), dist.get_world_size()
-    register = dist.PrefixStore(f"recvae/{next(_joins)}", store)
-    heartbeat = Heartbeat(register, rank, size, keeper=keeper, leave_by_force=device.type == "cuda")
-    heartbeat.begin()
-    error: BaseException | None = None
-    try:
-        with _asked_to_end(heartbeat):
-            yield Communicator(rank, size, device, heartbeat)
-    except BaseException as raised:
-        error = raised
-        raise
-    finally:
-        heartbeat.end(error)
-        if error is not None and device.type == "cuda" and dist.is_initialized():
-            dist.distributed_c10d._abort_process_group()  # what waits for a rank that is gone is not waited for
-
-
-def _has_address() -> bool:
-    """Whether the environment is that of a rank. Raises InvalidParameterError where a part of it is missing."""
-    missing = [name for name in ADDRESS if not os.environ.get(name)]
+def _is_launched() -> bool:
+    """Whether this process is one of several ranks. Raises InvalidParameterError for half an environment of one."""
+    if not dist.is_available():
+        return False
+    missing = [name for name in ENVIRONMENT if not os.environ.get(name)]
+    if dist.is_initialized() or not missing:
+        return True
     if {"RANK", "WORLD_SIZE"} <= set(missing):
         return False
-    if missing:
-        raise InvalidParameterError(
-            f"Expected {', '.join(ADDRESS)} in the environment of a rank, found no {', '.join(missing)}; start with "
-            "torchrun, which sets them all."
-        )
-    return True
+    raise InvalidParameterError(
+        f"Expected {', '.join(ENVIRONMENT)} in the environment of a rank, got no {', '.join(missing)}; start with "
+        "torchrun, which sets them all."
+    )
 
 
-def _own_device(device: str) -> torch.device:
-    """This rank's device, which is also the one that torch uses where none is named."""
+def _rank_device(device: str) -> torch.device:
+    """The device of this rank, which is also the one that torch uses where none is named."""
     n_gpus = torch.cuda.device_count()
     if device == "cpu" or (device == "auto" and not n_gpus):
         return CPU
-    local = _whole("LOCAL_RANK" if os.environ.get("LOCAL_RANK") else "RANK")
-    n_ranks = max(local + 1, _whole("LOCAL_WORLD_SIZE") if os.environ.get("LOCAL_WORLD_SIZE") else 0)
-    if n_ranks > n_gpus:
+    local_rank = _environment_integer("LOCAL_RANK" if os.environ.get("LOCAL_RANK") else "RANK")
+    n_local = max(local_rank + 1, _environment_integer("LOCAL_WORLD_SIZE"))
+    if n_local > n_gpus:
         raise InvalidParameterError(
-            f"Expected no more ranks than GPUs on a machine, got {n_ranks} ranks and {n_gpus} GPUs; start with "
+            f"Expected no more ranks than GPUs on a machine, got {n_local} ranks and {n_gpus} GPUs; start with "
             f'torchrun --nproc-per-node {max(n_gpus, 1)}, or train on device="cpu".'
         )
-    own = torch.device("cuda", local)
-    torch.cuda.set_device(own)
-    return own
+    rank_device = torch.device("cuda", local_rank)
+    torch.cuda.set_device(rank_device)
+    return rank_device
 
 
-def _meet(device: torch.device, timeout: timedelta) -> Any:
-    """Make the process group. -> the store that its ranks share"""
-    rank, size, port = _whole("RANK"), _whole("WORLD_SIZE"), _whole("MASTER_PORT")
+@contextmanager
+def _process_group(device: torch.device, timeout: timedelta) -> Iterator[tuple[Any, bool]]:
+    """The process group that exists, or one from the environment for this block. -> its store; whether rank 0 has it"""
+    if dist.is_initialized():
+        yield dist.distributed_c10d._get_default_store(), True
+        return
+    store = _init_process_group(device, timeout)
+    try:
+        yield store, os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+    finally:
+        if dist.is_initialized():  # it may have been aborted
+            dist.destroy_process_group()
+
+
+def _init_process_group(device: torch.device, timeout: timedelta) -> Any:
+    """Make the process group of the environment. -> the store that its ranks share"""
+    rank, size, port = (_environment_integer(name) for name in ("RANK", "WORLD_SIZE", "MASTER_PORT"))
     if not rank < size:
         raise InvalidParameterError(f"Expected RANK below WORLD_SIZE in the environment, got {rank} and {size}.")
     if not 0 < port < 2**16:
         raise InvalidParameterError(f"Expected MASTER_PORT in the environment from 1 to 65535, got {port}.")
     try:
-        store = next(dist.rendezvous(f"env://?rank={rank}&world_size={size}", timeout=timeout))[0]
-        _same_device(device, store, rank, size)
-        backend, within = "nccl" if device.type == "cuda" else "gloo", dist.PrefixStore("group", store)
-        dist.init_process_group(backend, store=within, rank=rank, world_size=size, timeout=timeout)
+        # the store first, rather than `init_process_group` alone: ranks that choose different backends would hang there
+        store, _, _ = next(dist.rendezvous("env://", timeout=timeout))
+        _check_same_device(device, store, rank, size)
+        backend, group_store = "nccl" if device.type == "cuda" else "gloo", dist.PrefixStore("group", store)
+        dist.init_process_group(backend, store=group_store, rank=rank, world_size=size, timeout=timeout)
     except (RuntimeError, ValueError, OSError) as error:
         if isinstance(error, RecvaeError):
             raise
@@ -152,41 +158,62 @@ def _meet(device: torch.device, timeout: timedelta) -> Any:
     return store
 
 
-def _whole(name: str) -> int:
-    text = os.environ.get(name, "0")
+def _check_same_device(device: torch.device, store: Any, rank: int, size: int) -> None:
+    """Raise InvalidParameterError, on all ranks, where some are on a GPU and some are not."""
+    devices = dist.PrefixStore(f"recvae/devices/{next(_block_numbers)}", store)
+    devices.set(str(rank), device.type)
+    types = [devices.get(str(other)).decode() for other in range(size)]
+    if len(set(types)) > 1:
+        listed = ", ".join(f"{kind} on rank {other}" for other, kind in enumerate(types))
+        raise InvalidParameterError(f"Expected ranks on one kind of device, got {listed}; name device= on all of them.")
+
+
+def _environment_integer(name: str) -> int:
+    text = os.environ.get(name) or "0"
     if not (text.isdecimal() and len(text) < 10):
         raise InvalidParameterError(f"Expected {name} in the environment as an integer, got {text!r}.")
     return int(text)
 
 
-def _same_device(device: torch.device, store: Any, rank: int, size: int) -> None:
-    """Raise InvalidParameterError, on all ranks, where some are on a GPU and some are not."""
-    register = dist.PrefixStore(f"recvae/devices/{next(_joins)}", store)
-    register.set(str(rank), device.type)
-    found = [register.get(str(each)).decode() for each in range(size)]
-    if len(set(found)) > 1:
-        listed = ", ".join(f"{kind} on rank {each}" for each, kind in enumerate(found))
-        raise InvalidParameterError(f"Expected ranks on one kind of device, got {listed}; name device= on all of them.")
+@contextmanager
+def _watched(heartbeat: Heartbeat, device: torch.device) -> Iterator[None]:
+    """Within this the heartbeat runs; after it the others, and torchrun, know how this rank ended."""
+    heartbeat.start()
+    error: BaseException | None = None
+    try:
+        with _sigterm_as_error(heartbeat):
+            yield
+    except BaseException as raised:
+        from torch.distributed.elastic.multiprocessing.errors import get_error_handler
+
+        error = raised
+        if not isinstance(raised, LostRankError):  # which is not the root cause
+            with suppress(OSError):
+                get_error_handler().record_exception(raised)  # for the table of failures that torchrun prints
+        raise
+    finally:
+        heartbeat.stop(error)
+        if error is not None and device.type == "cuda" and dist.is_initialized():
+            dist.distributed_c10d._abort_process_group()  # `destroy_process_group` would wait for the lost rank
 
 
 @contextmanager
-def _asked_to_end(heartbeat: Heartbeat) -> Iterator[None]:
-    """SIGTERM, by which torchrun ends the ranks where one has ended, as an error that says which one that was."""
-    before = signal.getsignal(signal.SIGTERM)
-    ours = before == signal.SIG_DFL or isinstance(getattr(before, "__self__", None), Stop)  # no one else's is replaced
-    if threading.current_thread() is not threading.main_thread() or not ours:
+def _sigterm_as_error(heartbeat: Heartbeat) -> Iterator[None]:
+    """SIGTERM, by which torchrun ends all ranks after one has failed, as an error that says which one that was."""
+    previous = signal.getsignal(signal.SIGTERM)
+    replaceable = previous == signal.SIG_DFL or isinstance(getattr(previous, "__self__", None), Stop)
+    if threading.current_thread() is not threading.main_thread() or not replaceable:  # a handler of the caller stays
         yield
         return
 
     def raise_lost(*_: object) -> None:
-        if heartbeat.asked:  # an exchange has failed, and its error is on the way
-            return
-        who = f"Rank {heartbeat.rank} of {heartbeat.size}"
-        lost = heartbeat.lost("training, and was asked to end (SIGTERM)")
-        raise lost or LostRankError(f"{who} was asked to end (SIGTERM), all others being there.")
+        if not heartbeat.diagnosing:
+            lost = heartbeat.lost_rank("training, and was asked to end (SIGTERM)")
+            rank = f"Rank {heartbeat.rank} of {heartbeat.size}"
+            raise lost or LostRankError(f"{rank} was asked to end (SIGTERM), while all others were alive.")
 
     signal.signal(signal.SIGTERM, raise_lost)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, previous)

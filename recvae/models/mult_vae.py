@@ -18,7 +18,7 @@ from recvae.models.base.spaces import uniform, whole
 from recvae.models.base.state import reads
 from recvae.nn import SCHEDULES, VAE, Decoder, GaussianEncoder, StandardNormal
 from recvae.nn.schedule import linear
-from recvae.training.loop import best_epoch
+from recvae.training.state import best_epoch
 
 
 @parameters

@@ -8,7 +8,7 @@ from recvae.models.autoencoder.variational import Variational
 from recvae.models.base.params import hyper, parameters
 from recvae.models.base.spaces import log, uniform, whole
 from recvae.nn import VAE, Composite, Decoder, DenselyConnectedEncoder
-from recvae.training.loop import Phase
+from recvae.training.state import Phase
 
 
 @parameters

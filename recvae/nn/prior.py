@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import glu
 
-from recvae.data.batches import Batch, Rows
+from recvae.data.batches import Batch, RowSource
 from recvae.errors import InvalidDataError, NotSupportedError
 from recvae.nn.layers import dense_layers, gated_layers
 from recvae.nn.posterior import LOG_2PI, Gaussian, TwoLevels, gaussian_kl, normals, standard_normal_kl
@@ -48,7 +48,7 @@ class Prior(nn.Module):
         """Places z of users of whom nothing is known. -> `shape`, (n, K). Raises NotSupportedError as well."""
         raise NotSupportedError(f"Expected {type(self).__name__} to define sample, by which sample_users draws.")
 
-    def renew(self, encoder: nn.Module, rows: Rows) -> None:
+    def renew(self, encoder: nn.Module, rows: RowSource) -> None:
         """Called before each epoch, with what will be trained on."""
 
     def renewed(self) -> dict[str, Tensor]:
@@ -96,7 +96,7 @@ class Composite(Prior):
         super().__init__()
         self.old: Gaussian | None = None
 
-    def renew(self, encoder: nn.Module, rows: Rows) -> None:
+    def renew(self, encoder: nn.Module, rows: RowSource) -> None:
         encoder.eval()
         with torch.no_grad():
             parts = [encoder(batch) for batch in rows.batches(torch.arange(len(rows)), RENEWED)]

@@ -1,4 +1,4 @@
-"""A network whose two tables are cut into slices of items, one for each rank, with the values and gradients of one."""
+"""Tensor parallel networks: both embedding tables are split by items over ranks; values and gradients stay the same."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from recvae.nn.likelihood import with_options
 from recvae.nn.slices import ItemSlice
 from recvae.nn.vae import VAE
 
-CUT = ("encoder.bag.weight", "decoder.weight", "decoder.bias")
+SPLIT = ("encoder.bag.weight", "decoder.weight", "decoder.bias")
 
 
 class ShardedBag(NoisyBag):
-    """The first layer with the weight's rows of a slice of items. Norms and dropout are those of whole rows."""
+    """The input layer, with the rows of a slice of items. Norms and dropout are those of all events of a user."""
 
     def __init__(self, bag: NoisyBag, items: ItemSlice, weight: nn.Parameter):
         nn.Module.__init__(self)
@@ -27,13 +27,13 @@ class ShardedBag(NoisyBag):
         self.weight, self.bias = weight, bag.bias  # (stop - start, H), (H,)
 
     def forward(self, batch: Batch, values: Tensor | None = None) -> Tensor:
-        kept, own = self.items.local(batch)
+        events, local = self.items.local(batch)
         x = batch.values if values is None else values
-        return self.items.reduce(self.sums(own, x[kept])) + self.bias
+        return self.items.reduce(self.sums(local, x[events])) + self.bias
 
 
 class ShardedDecoder(Decoder):
-    """A decoder whose output layer has a slice of items. Its `logits` are those of all items, on each rank."""
+    """A decoder whose output layer has a slice of items. Its `logits` are of all items, on each rank."""
 
     def __init__(self, decoder: Decoder, items: ItemSlice, weight: nn.Parameter, bias: nn.Parameter):
         nn.Module.__init__(self)
@@ -46,11 +46,11 @@ class ShardedDecoder(Decoder):
 
 
 def shard(network: VAE, communicator: Communicator) -> VAE:
-    """Leave this rank's slice of items of a network, in memory or on the meta device.
+    """Reduce both embedding tables of a network to the rows of this rank's items, in memory or on the meta device.
 
-    All ranks then train it on the same batches of all users, with the same noise, and need not exchange gradients:
-    those of slices are each rank's own, the others come out the same on all. `network.scores` gives scores of all
-    items, on each rank; `network.decoder.output` is the slice's. Its likelihood is `recvae.nn.nll`, chunked.
+    All ranks then train it on the same batches, with the same noise, and need not exchange gradients: those of slices
+    are each rank's own, the others come out the same on all. `network.scores` gives scores of all items, on each rank;
+    `network.decoder.output` is that of the slice. Its likelihood has to be `recvae.nn.nll`, chunked.
 
     Returns
     -------
@@ -68,7 +68,7 @@ def shard(network: VAE, communicator: Communicator) -> VAE:
     bag, decoder = encoder.bag, network.decoder
     items = ItemSlice(communicator, len(decoder.bias))
     weight = _slice(decoder.weight, items)
-    first = weight if bag.weight is decoder.weight else _slice(bag.weight, items)  # one table stays one
+    first = weight if bag.weight is decoder.weight else _slice(bag.weight, items)  # tied embeddings stay tied
     encoder.bag = ShardedBag(bag, items, first)
     network.decoder = ShardedDecoder(decoder, items, weight, _slice(decoder.bias, items))
     likelihood = with_options(network.likelihood, items=items)
@@ -80,26 +80,26 @@ def shard(network: VAE, communicator: Communicator) -> VAE:
     return network
 
 
-def sharded_parameters(network: VAE) -> dict[str, ItemSlice]:
-    """The parameters of which a rank has some rows, by name, and which rows these are; none if it is not sharded."""
-    encoder: Any = network.encoder
-    return dict.fromkeys(CUT, encoder.bag.items) if isinstance(encoder.bag, ShardedBag) else {}
+def sharded_parameters(network: nn.Module) -> dict[str, ItemSlice]:
+    """Names of the parameters of which a rank has some rows, and which rows; none where the network is not sharded."""
+    bag = getattr(getattr(network, "encoder", None), "bag", None)
+    return dict.fromkeys(SPLIT, bag.items) if isinstance(bag, ShardedBag) else {}
 
 
 def full_state_dict(network: VAE) -> dict[str, Tensor]:
-    """All weights as before `shard`, in the memory of each rank's host."""
-    cut = sharded_parameters(network)
+    """All weights with the rows of all ranks, in the host memory of each rank."""
+    sharded = sharded_parameters(network)
     return {
-        name: (cut[name].communicator.all_gather(tensor) if name in cut else tensor.detach()).cpu()
+        name: (sharded[name].communicator.all_gather(tensor) if name in sharded else tensor.detach()).cpu()
         for name, tensor in network.state_dict().items()
     }
 
 
 def initialize_sharded(network: VAE, seed: int) -> None:
-    """Give each rank its rows of what `initialize` would give the whole network."""
-    cut = sharded_parameters(network)
+    """Initialise the rows of this rank as `initialize` would in a network that is not sharded."""
+    sharded = sharded_parameters(network)
     for name, parameter in network.named_parameters():
-        items = cut.get(name)
+        items = sharded.get(name)
         shape = tuple(parameter.shape) if items is None else (items.n_items, *parameter.shape[1:])
         initialize_rows(parameter, seed, name, shape, 0 if items is None else items.start)
 

@@ -1,8 +1,9 @@
-"""A rank's items, where tables are too large for one device: rows [start, stop) of both ends of a network.
+"""A rank's slice of the items in tensor parallel training: rows [start, stop) of both embedding tables.
 
-What lies between the tables is on every rank, and the same: all ranks see all users of a batch. So there are but two
-kinds of seam. Where parts come together, they are summed over ranks, and each part's gradient is that of the sum.
-Where a whole goes to all parts, nothing is done, and its gradient is the sum of what the parts give back.
+The layers between the tables are on every rank, with the same weights and the same input: all ranks see all users of a
+batch. So there are two operations where ranks meet, f and g of the source. `reduce` sums partial results over ranks,
+and passes the gradient of the sum to each; `broadcast` passes a tensor that is the same on all ranks to the slices, and
+sums their gradients over ranks.
 Source: Shoeybi et al. 2019, "Megatron-LM: Training Multi-Billion Parameter Language Models Using Model Parallelism".
 """
 
@@ -21,14 +22,17 @@ from recvae.nn.csr import starts
 
 
 class LocalEvents(NamedTuple):
-    """What a batch has of a slice's items."""
+    """The events of a batch whose items are in a slice."""
 
-    kept: Tensor  # (E',) which events these are
-    batch: Batch  # of all users, with items from 0 to stop - start - 1
+    indices: Tensor  # (E',) of these events among those of the batch
+    batch: Batch  # all users, items renumbered from 0 to stop - start - 1
 
 
 class ItemSlice:
-    """This rank's of `n_items` items. All ranks have to call its methods together, but for `local`."""
+    """The slice [start, stop) of `n_items` items that this rank has.
+
+    All ranks have to call its methods together, except `local`.
+    """
 
     def __init__(self, communicator: Communicator, n_items: int):
         if n_items < communicator.size:
@@ -37,40 +41,40 @@ class ItemSlice:
                 "fewer."
             )
         self.communicator, self.n_items = communicator, n_items
-        here = communicator.shard_range(n_items)
-        self.start, self.stop = here.start, here.stop
-        self.max_size = -(-n_items // communicator.size)  # of all slices
+        items = communicator.shard_range(n_items)
+        self.start, self.stop = items.start, items.stop
+        self.max_size = -(-n_items // communicator.size)  # of the slices of all ranks
         self._last: tuple[Batch, LocalEvents] | None = None
 
     def local(self, batch: Batch) -> LocalEvents:
-        """What a batch of whole rows has of these items. That of the last batch is kept: both ends ask for it."""
+        """The events of a batch in this slice. The last result is kept: encoder and likelihood ask for the same."""
         if self._last is None or self._last[0] is not batch:
-            kept = ((batch.items >= self.start) & (batch.items < self.stop)).nonzero()[:, 0]
-            offsets = starts(batch.rows[kept], len(batch))
+            indices = ((batch.items >= self.start) & (batch.items < self.stop)).nonzero()[:, 0]
+            offsets = starts(batch.rows[indices], len(batch))
             bounds = offsets.cpu().numpy()
-            own = Batch(batch.items[kept] - self.start, batch.values[kept], offsets, bounds, batch.users)
-            self._last = batch, LocalEvents(kept, own)
+            local = Batch(batch.items[indices] - self.start, batch.values[indices], offsets, bounds, batch.users)
+            self._last = batch, LocalEvents(indices, local)
         return self._last[1]
 
-    def reduce(self, part: Tensor) -> Tensor:
-        """The sum over ranks; the gradient of a part is that of the sum."""
-        whole: Tensor = _Reduce.apply(part, self.communicator)  # type: ignore[no-untyped-call]
-        return whole
+    def reduce(self, partial: Tensor) -> Tensor:
+        """Sum over ranks; the gradient of each summand is that of the sum."""
+        total: Tensor = _Reduce.apply(partial, self.communicator)  # type: ignore[no-untyped-call]
+        return total
 
-    def broadcast(self, whole: Tensor) -> Tensor:
-        """What is the same on all ranks, for the parts; its gradient is the sum over ranks."""
-        same: Tensor = _Broadcast.apply(whole, self.communicator)  # type: ignore[no-untyped-call]
+    def broadcast(self, tensor: Tensor) -> Tensor:
+        """A tensor that is the same on all ranks; its gradient is the sum over ranks."""
+        same: Tensor = _Broadcast.apply(tensor, self.communicator)  # type: ignore[no-untyped-call]
         return same
 
     def gather(self, columns: Tensor) -> Tensor:
-        """Columns of all ranks side by side. (B, stop - start) -> (B, I)"""
+        """Columns of all ranks, side by side. (B, stop - start) -> (B, I)"""
         return self.communicator.all_gather(columns.T.contiguous()).T
 
 
 class _Reduce(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, part: Tensor, communicator: Communicator) -> Tensor:
-        return communicator.all_reduce(part.clone())
+    def forward(ctx: Any, partial: Tensor, communicator: Communicator) -> Tensor:
+        return communicator.all_reduce(partial.clone())
 
     @staticmethod
     @once_differentiable
@@ -80,9 +84,9 @@ class _Reduce(torch.autograd.Function):
 
 class _Broadcast(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, whole: Tensor, communicator: Communicator) -> Tensor:
+    def forward(ctx: Any, tensor: Tensor, communicator: Communicator) -> Tensor:
         ctx.communicator = communicator
-        return whole.view_as(whole)
+        return tensor.view_as(tensor)
 
     @staticmethod
     @once_differentiable

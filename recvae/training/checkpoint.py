@@ -17,9 +17,10 @@ import safetensors
 import safetensors.torch
 
 from recvae.errors import InvalidParameterError, InvalidTypeError, OutputError
+from recvae.training.callbacks import Callback, Epoch
 from recvae.training.checkpoint_state import PATTERN, Size, facts_of, restore, tensors_of
-from recvae.training.loop import Saver, State
 from recvae.training.parallel import ParallelStrategy
+from recvae.training.state import TrainState
 from recvae.utils.checks import check_integer
 from recvae.utils.files import replacing
 from recvae.utils.folder import (
@@ -79,79 +80,88 @@ def as_checkpoint(checkpoint: Checkpoint | str | Path | None) -> Checkpoint | No
 
 
 @contextmanager
-def kept(
+def resumed(
     checkpoint: Checkpoint | None,
     part: str,
-    settings: Callable[[], dict[str, Any]],
-    state: State,
+    identity: Callable[[], dict[str, Any]],
+    state: TrainState,
     strategy: ParallelStrategy,
     size: Size,
-) -> Iterator[Saver]:
-    """Bring `state` to where the run of that part was, and keep it from there on.
+) -> Iterator[CheckpointWriter | None]:
+    """Bring `state` to where the run of that part was stopped, and give the writer of its next checkpoints.
 
     Parameters
     ----------
-    settings : Callable[[], dict[str, Any]]
-        All that determines the run, as JSON can hold it; asked for only if there is a checkpoint.
+    identity : callable
+        () -> all that determines the run, as JSON can hold it; called only if there is a checkpoint.
     strategy : ParallelStrategy
-        All its ranks call this, the writer writes, and all read; how many they are may change from run to run.
+        All ranks call this, rank 0 writes, and all read; how many they are may change from run to run.
     size : Size
         Of the run, which no state can go beyond.
 
     Raises
     ------
     InvalidParameterError
-        Where the folder was begun by another run.
+        Where the folder belongs to another run.
     InvalidDataError
-        Where what it holds is damaged.
+        Where its content is damaged.
     OutputError
-        Where it cannot be written or another process holds it.
+        Where it cannot be written, or another process holds it.
     """
     if checkpoint is None:
-        yield Saver()
+        yield None
         return
     folder = output_path(checkpoint.folder) / part
     with ExitStack() as stack:
         if strategy.communicator.is_main_process:
             stack.enter_context(claimed(folder, [PATTERN]))
-            manifest = read_manifest(folder, KIND, Written, settings())
+            manifest = read_manifest(folder, KIND, Written, identity())
             if not manifest.parts:
                 manifest.write(folder)
         strategy.communicator.barrier()  # from here on it is there to be read
-        manifest = read_manifest(folder, KIND, Written, settings())
+        manifest = read_manifest(folder, KIND, Written, identity())
         if manifest.parts:
             restore(state, folder, manifest, strategy, size)
-        yield _Keeper(checkpoint, folder, manifest, strategy)
+        yield CheckpointWriter(checkpoint, folder, manifest, state, strategy)
 
 
-class _Keeper(Saver):
-    """Writes the state into a claimed folder."""
+class CheckpointWriter(Callback):
+    """Writes the state of a run into a claimed folder. All ranks call it, for it may gather what each of them holds."""
 
-    def __init__(self, checkpoint: Checkpoint, folder: Path, manifest: Manifest[Written], strategy: ParallelStrategy):
-        self._checkpoint, self._folder, self._manifest, self._strategy = checkpoint, folder, manifest, strategy
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        folder: Path,
+        manifest: Manifest[Written],
+        state: TrainState,
+        strategy: ParallelStrategy,
+    ):
+        self._checkpoint, self._folder, self._manifest = checkpoint, folder, manifest
+        self._state, self._strategy = state, strategy
         self._written = time.monotonic()
 
-    def step(self, state: State) -> None:
+    def on_step_end(self, epoch: int, step: int) -> None:
         minutes = self._checkpoint.minutes
         if minutes is not None and self._strategy.due_on_main_process(time.monotonic() - self._written >= 60 * minutes):
-            self._write(state)
+            self.write()
 
-    def epoch(self, state: State) -> None:
+    def on_epoch_end(self, epoch: Epoch) -> None:
         epochs = self._checkpoint.epochs
-        if epochs is not None and len(state.history) % epochs == 0:
-            self._write(state)
+        if epochs is not None and epoch.epoch % epochs == 0:
+            self.write()
 
-    def end(self, state: State) -> None:
-        self._write(state)
-
-    def _write(self, state: State) -> None:
-        place = {"epoch": len(state.history), "step": state.done}
-        if self._manifest.parts and all(self._manifest.facts[name] == value for name, value in place.items()):
+    def write(self) -> None:
+        """Write the state, unless the folder has it already."""
+        state = self._state
+        position = {"epoch": state.epoch, "step": state.step}
+        if self._manifest.parts and all(self._manifest.facts[name] == value for name, value in position.items()):
             return
-        path = self._folder / f"step-{place['epoch']:05}-{place['step']:08}.safetensors"
+        path = self._folder / f"step-{position['epoch']:05}-{position['step']:08}.safetensors"
         tensors = tensors_of(state, self._strategy)  # of all ranks, which therefore all come here
         if not self._strategy.communicator.is_main_process:
-            self._manifest = replace(self._manifest, parts=[Written(file=path.name, bytes=0, sha256="")], facts=place)
+            self._manifest = replace(
+                self._manifest, parts=[Written(file=path.name, bytes=0, sha256="")], facts=position
+            )
             return
         with replacing(path) as part:
             try:
@@ -165,7 +175,7 @@ class _Keeper(Saver):
                 os.fsync(content.fileno())  # before its name is taken
             written = Written(file=path.name, bytes=part.stat().st_size, sha256=digest_of(part))
         before = self._manifest.parts
-        self._manifest = replace(self._manifest, parts=[written], facts=place | facts_of(state))
+        self._manifest = replace(self._manifest, parts=[written], facts=position | facts_of(state))
         self._manifest.write(self._folder)  # from here on it is this state that is gone on with
         for old in before:
             if old.file != written.file:

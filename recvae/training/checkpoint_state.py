@@ -11,14 +11,14 @@ from typing import Any
 import safetensors
 import safetensors.torch
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from recvae.errors import InvalidDataError
 from recvae.nn.rowwise_adam import RowwiseAdam
 from recvae.nn.sharded import sharded_parameters
 from recvae.training.callbacks import Epoch
-from recvae.training.loop import State
 from recvae.training.parallel import ParallelStrategy
+from recvae.training.state import TrainState
 from recvae.utils.folder import (
     MANIFEST,
     Manifest,
@@ -40,7 +40,7 @@ class Size:
     steps: int
 
 
-def facts_of(state: State) -> dict[str, Any]:
+def facts_of(state: TrainState) -> dict[str, Any]:
     """What of a state is no tensor."""
     return {
         "seed": state.seed,
@@ -50,7 +50,7 @@ def facts_of(state: State) -> dict[str, Any]:
     }
 
 
-def tensors_of(state: State, strategy: ParallelStrategy) -> dict[str, Tensor]:
+def tensors_of(state: TrainState, strategy: ParallelStrategy) -> dict[str, Tensor]:
     """The tensors of a state by name; where ranks have slices, whole ones, in the memory of the writer alone."""
     cut, named = sharded_parameters(state.network), dict(state.network.named_parameters())
     found: dict[str, Tensor] = {}
@@ -71,9 +71,10 @@ def tensors_of(state: State, strategy: ParallelStrategy) -> dict[str, Tensor]:
         for index, moments in optimizer.state_dict()["state"].items():
             for moment, tensor in moments.items():
                 add(f"optimizer.{number}.{index}.{moment}", tensor, names[index])
-    if state.done and state.network.prior is not None:
-        found |= {f"prior.{name}": tensor.contiguous() for name, tensor in state.network.prior.renewed().items()}
-    return found | {"steps": strategy.reduce_losses(state.steps[: state.done])}
+    prior = getattr(state.network, "prior", None)
+    if state.step and prior is not None:
+        found |= {f"prior.{name}": tensor.contiguous() for name, tensor in prior.renewed().items()}
+    return found | {"steps": strategy.reduce_losses(_stacked(state.losses, state.device))}
 
 
 def _names(optimizer: torch.optim.Optimizer, named: dict[str, Any]) -> list[str]:
@@ -82,7 +83,9 @@ def _names(optimizer: torch.optim.Optimizer, named: dict[str, Any]) -> list[str]
     return [by_parameter[id(parameter)] for group in optimizer.param_groups for parameter in group["params"]]
 
 
-def restore(state: State, folder: Path, manifest: Manifest[Written], strategy: ParallelStrategy, size: Size) -> None:
+def restore(
+    state: TrainState, folder: Path, manifest: Manifest[Written], strategy: ParallelStrategy, size: Size
+) -> None:
     """Bring a fresh state to the place that the folder holds."""
     with sound_manifest(folder):
         history = _check_facts(manifest, size)
@@ -98,7 +101,6 @@ def restore(state: State, folder: Path, manifest: Manifest[Written], strategy: P
         _fill(state, tensors, strategy)
         state.history = history
         state.seed, state.best, state.best_epoch = facts["seed"], facts["best"], facts["best_epoch"]
-        state.done = facts["step"]
     except (
         LookupError,
         TypeError,
@@ -142,7 +144,7 @@ def _check_facts(manifest: Manifest[Written], size: Size) -> list[Epoch]:
     return history
 
 
-def _check_tensors(state: State, tensors: dict[str, Tensor], done: int, size: Size) -> None:
+def _check_tensors(state: TrainState, tensors: dict[str, Tensor], done: int, size: Size) -> None:
     """Raise ValueError or KeyError for tensors that no such state has."""
     parameters = dict(state.network.named_parameters())
     groups: dict[str, set[str]] = {"network": set(), "best": set(), "prior": set()}
@@ -157,7 +159,7 @@ def _check_tensors(state: State, tensors: dict[str, Tensor], done: int, size: Si
             number, index, moment = _check_moment(full, tensor, state.optimizers, parameters)
             moments.setdefault((number, index), set()).add(moment)
         elif kind == "prior":
-            _check_shape(full, tensor, (size.users, state.network.decoder.latent_dim), torch.float32)
+            _check_shape(full, tensor, _prior_shape(state.network, tensor, size), torch.float32)
         elif full != "steps":
             raise ValueError(f"a tensor {full!r:.80}")
         if kind in groups:
@@ -196,7 +198,7 @@ def _check_shape(name: str, tensor: Tensor, shape: Sequence[int], dtype: torch.d
         raise ValueError(f"{name} of {tensor.dtype} {tuple(tensor.shape)}, not {dtype} {tuple(shape)}")
 
 
-def _read(path: Path, state: State) -> dict[str, Tensor]:
+def _read(path: Path, state: TrainState) -> dict[str, Tensor]:
     """What the file holds, and of tables that are cut this rank's rows."""
     cut, names = (
         sharded_parameters(state.network),
@@ -215,14 +217,13 @@ def _read(path: Path, state: State) -> dict[str, Tensor]:
     return found
 
 
-def _fill(state: State, tensors: dict[str, Tensor], strategy: ParallelStrategy) -> None:
+def _fill(state: TrainState, tensors: dict[str, Tensor], strategy: ParallelStrategy) -> None:
     with torch.no_grad():
         for name, parameter in state.network.named_parameters():
             parameter.copy_(tensors.pop(f"network.{name}"))
     steps = tensors.pop("steps")
-    state.steps = (
-        steps if strategy.data_parallel_group.is_main_process else torch.zeros_like(steps)
-    )  # they are summed over ranks
+    # they are summed over ranks
+    state.losses = list((steps if strategy.data_parallel_group.is_main_process else torch.zeros_like(steps)).unbind())
     groups: dict[str, dict[str, Tensor]] = {"best": {}, "prior": {}}
     moments: dict[int, dict[int, dict[str, Tensor]]] = {number: {} for number in range(len(state.optimizers))}
     for full, tensor in tensors.items():
@@ -233,7 +234,19 @@ def _fill(state: State, tensors: dict[str, Tensor], strategy: ParallelStrategy) 
             optimizer, index, moment = name.split(".", 2)
             moments[int(optimizer)].setdefault(int(index), {})[moment] = tensor
     state.best_weights = groups["best"]
-    if state.network.prior is not None:
-        state.network.prior.take_renewed(groups["prior"])
+    prior = getattr(state.network, "prior", None)
+    if prior is not None:
+        prior.take_renewed(groups["prior"])
     for each, found in zip(state.optimizers, moments.values(), strict=True):
         each.load_state_dict(each.state_dict() | {"state": found})
+
+
+def _stacked(losses: Sequence[Tensor], device: torch.device) -> Tensor:
+    """Of S steps. -> (S, 3)"""
+    return torch.stack([*losses]) if losses else torch.empty(0, 3, device=device)
+
+
+def _prior_shape(network: nn.Module, tensor: Tensor, size: Size) -> tuple[int, ...]:
+    """That of what a prior keeps of each user; of one's own network only the number of users is known."""
+    latent_dim = getattr(getattr(network, "decoder", None), "latent_dim", None)
+    return (size.users, *tensor.shape[1:]) if latent_dim is None else (size.users, int(latent_dim))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import recvae
 from recvae import EASE, Interactions
-from recvae.data.histories import Unknown, as_frame, ranking_table, read_histories
+from recvae.data.histories import UnknownItems, as_frame, ranking_table, read_histories
 from recvae.data.ids import ItemIndex
 from recvae.errors import InvalidDataError, InvalidParameterError, InvalidTypeError
 
@@ -39,7 +39,7 @@ def test_rows_are_those_of_interactions(events):
         assert found.users.tolist() == expected.user_ids.tolist()
         np.testing.assert_array_equal(found.rows.toarray(), expected.matrix.toarray())
         assert (found.rows.dtype, found.rows.has_canonical_format) == (np.float32, True)
-        assert found.unknown == Unknown()
+        assert found.unknown == UnknownItems()
         assert (found.rows.data > 0).all()
     lists = {user: [item for u, item in zip(users, items, strict=True) if u == user] for user in sorted(set(users))}
     counted = Interactions.from_frame(frame).align(known)[0].matrix.toarray()
@@ -52,7 +52,7 @@ def test_users_keep_their_order_and_their_row():
     found = read_histories({"zoe": ["x", "a", "a"], "ann": ["never", "y"], "bob": []}, ["a", "b"])
     assert found.users.tolist() == ["zoe", "ann", "bob"]
     assert found.rows.toarray().tolist() == [[2, 0], [0, 0], [0, 0]]
-    assert found.unknown == Unknown(3, ("never", "x", "y"))
+    assert found.unknown == UnknownItems(3, ("never", "x", "y"))
     assert str(found.unknown) == (
         "3 events are on items that the model does not know, such as 'never', 'x', 'y', and were left out."
     )
@@ -61,7 +61,7 @@ def test_users_keep_their_order_and_their_row():
 
 
 def test_unknown_items_add_up():
-    assert Unknown(2, (5, 9)) + Unknown(1, (1,)) + Unknown(4, (9, 7)) == Unknown(7, (1, 5, 7))
+    assert UnknownItems(2, (5, 9)) + UnknownItems(1, (1,)) + UnknownItems(4, (9, 7)) == UnknownItems(7, (1, 5, 7))
 
 
 @pytest.mark.parametrize("frame", FRAMES, ids=NAMES)
@@ -71,7 +71,7 @@ def test_frames_of_events_and_of_lists(frame):
     found = read_histories(events, [20, 10], user="who", item="what")
     assert found.users.tolist() == ["a", "b"]
     assert found.rows.toarray().tolist() == [[1, 0], [0, 2]]
-    assert found.unknown == Unknown(1, (99,))
+    assert found.unknown == UnknownItems(1, (99,))
     same = read_histories(lists, ItemIndex([20, 10]), user="who", item="what")
     assert same.users.tolist() == ["a", "b", "c"]
     assert same.rows.toarray().tolist() == [[1, 0], [0, 2], [0, 0]]

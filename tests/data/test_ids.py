@@ -20,7 +20,7 @@ from recvae.errors import InvalidDataError, InvalidTypeError
     ],
 )
 def test_places(known, ids, places):
-    found = ItemIndex(known).places(ids)
+    found = ItemIndex(known).positions(ids)
     assert found.dtype == np.int64
     assert found.tolist() == places
 
@@ -40,7 +40,7 @@ def test_places(known, ids, places):
 )
 @pytest.mark.parametrize(("known", "ids"), [([5, 4, 9], [9, 5]), (["e", "d", "i"], ["i", "e"])])
 def test_ids_come_as_any_column(column, known, ids):
-    assert sorted(ItemIndex(known).places(column(ids)).tolist()) == [0, 2]
+    assert sorted(ItemIndex(known).positions(column(ids)).tolist()) == [0, 2]
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_ids_come_as_any_column(column, known, ids):
 )
 def test_what_are_no_ids(ids, message):
     with pytest.raises(InvalidTypeError, match=message):
-        ItemIndex([1, 2]).places(ids)
+        ItemIndex([1, 2]).positions(ids)
 
 
 def test_known_ids_stand_once():

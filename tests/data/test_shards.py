@@ -40,7 +40,7 @@ pytest.importorskip("duckdb")
 
 from recvae.data.shards import Shards, write_shards
 from recvae.data.shards.cells import cut
-from recvae.data.shards.shard_file import Piece, shard_bytes
+from recvae.data.shards.files import ShardFile, shard_bytes
 from recvae.data.shards.write import STAGE
 from recvae.utils.folder import SCRATCH, Written, _checksum, digest_of, load_manifest
 
@@ -53,7 +53,7 @@ def small_blocks():
     with pytest.MonkeyPatch.context() as context:
         context.setattr("recvae.data.shards.cells.AT_A_TIME", 300)
         context.setattr("recvae.data.shards.cells.BLOCK", 200)
-        context.setattr("recvae.data.shards.ids_file.AT_A_TIME", 50)
+        context.setattr("recvae.data.shards.files.AT_A_TIME", 50)
         yield
 
 
@@ -187,7 +187,7 @@ def _whole(column):
 @settings(max_examples=40)
 def test_whatever_the_events_it_is_as_in_memory(data):
     table, n_parts, options, heldout, most_events = data
-    with tempfile.TemporaryDirectory() as place, patch("recvae.data.shards.pieces.EVENTS_PER_SHARD", most_events):
+    with tempfile.TemporaryDirectory() as place, patch("recvae.data.shards.write.EVENTS_PER_SHARD", most_events):
         path = Path(place) / "in"
         path.mkdir()
         size = -(-len(table) // n_parts)
@@ -329,9 +329,9 @@ def test_a_run_that_stopped_is_gone_on_with(name, folder, tmp_path, unbroken):
 
 KILLED = """
 import os, pathlib, signal, sys
-import recvae.data.shards.ids_file
+import recvae.data.shards.files
 from recvae.data.shards import write_shards
-recvae.data.shards.ids_file.AT_A_TIME = 50
+recvae.data.shards.files.AT_A_TIME = 50
 method = sys.argv[3]
 before = getattr(pathlib.Path, method)
 
@@ -490,7 +490,7 @@ def test_a_disk_that_is_full_in_the_sort_is_a_sentence(folder, tmp_path):
 
     full = duckdb.IOException('IO Error: Could not write file "x.tmp": No space left on device')
     with (
-        patch("recvae.data.shards.numbered.NumberedEvents._single", side_effect=full),
+        patch("recvae.data.shards.cells.NumberedEvents._single", side_effect=full),
         pytest.raises(OutputError, match=r"Expected room on the disk of the output to sort in, got: .* No space left"),
     ):
         write_shards(folder, tmp_path / "out", **NAMES, **QUIET)
@@ -586,7 +586,7 @@ def test_the_command(folder, tmp_path, capsys):
         (["--user", "who", "--item", "film"], "Expected out for recvae shard"),
         (
             ["--user", "who", "--item", "film", "--users-per-shard", "0", "--out", "OUT"],
-            "users_per_shard to be a whole",
+            "users_per_shard to be an integer",
         ),
         (["--user", "who", "--item", "film", "--min-value", "1", "--out", "OUT"], "the column of values for min_value"),
         (
@@ -637,7 +637,7 @@ def lying(tmp_path):
 
     def change(name, content):
         (out / name).write_bytes(content)
-        manifest = load_manifest(out, "shards", Piece)
+        manifest = load_manifest(out, "shards", ShardFile)
         digest = hashlib.sha256(content).hexdigest()
         parts = [
             replace(part, bytes=len(content), sha256=digest) if part.file == name else part for part in manifest.parts
@@ -909,7 +909,7 @@ def test_ctrl_c_while_duckdb_works(error, folder, tmp_path, capsys):
     kind = getattr(duckdb, error, RuntimeError)
     words = "INTERRUPT Error: Interrupted!" if error != "RuntimeError" else "Query interrupted"
     command = ["shard", "--input", str(folder), "--user", "who", "--item", "film", "--out", str(tmp_path / "out")]
-    with patch("recvae.data.shards.numbered.NumberedEvents._single", side_effect=kind(words)):
+    with patch("recvae.data.shards.cells.NumberedEvents._single", side_effect=kind(words)):
         assert main(command) == 130
     assert capsys.readouterr().err.count("\n") == 1
     assert names(tmp_path) == []

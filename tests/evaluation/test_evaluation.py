@@ -8,7 +8,8 @@ from scipy import sparse, stats
 import recvae
 from recvae import Holdout, Metric, evaluate, paired_bootstrap
 from recvae.errors import InvalidDataError, InvalidParameterError, InvalidTypeError, UnknownNameError
-from recvae.evaluation.evaluate import evaluate_ranker, holm
+from recvae.evaluation.evaluate import evaluate_ranker
+from recvae.evaluation.significance import holm
 from recvae.models.baselines import ALS, ItemKNN
 
 

@@ -108,7 +108,7 @@ class CellManifests(Folders):
     def judge_folder(self, original: str, here: Path) -> str:
         shards = self._write(self.folder / f"{original}.parquet", here, original == "values")
         shards.check(deep=True)
-        for number in range(len(shards.pieces)):
+        for number in range(len(shards.shard_files)):
             piece = shards.shard(number)
             if not (np.isfinite(piece.data) & (piece.data > 0)).all():
                 raise WrongError(f"values that are none are in shards; {piece.data}")

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from recvae.data import rows, validation
-from recvae.data.shards import shard_file
+from recvae.data.shards import files as shard_files
 from tests.fuzz.judging import Verdict
 from tests.fuzz.kinds import KINDS
 from tests.fuzz.running import run_kind
@@ -39,7 +39,7 @@ def _structure() -> None:
 
 def _bound() -> None:
     """Items of a shard may be as many as there are, which is one too many."""
-    sound = shard_file.is_sound
+    sound = shard_files.is_sound
     everywhere(sound, lambda read, rows, events, n_items: sound(read, rows, events, n_items + 1))
 
 

@@ -43,7 +43,7 @@ EXCEPTED = {
     "data/shards/read.py _holdout": "users who were not kept out when the shards were written",
     "training/checkpoint.py check": "the intervals of a Checkpoint",
     "models/base/model_file.py write_model": "ids and titles that are too long to be written",
-    "data/shards/choice.py choose": "filters that leave nothing",
+    "data/shards/assignment.py assign": "filters that leave nothing",
     "data/shards/write.py _settings": "the name of a transform of values",
     **dict.fromkeys(
         [

@@ -122,7 +122,7 @@ class ShardFolders(Folders):
 
     def judge_folder(self, original: str, here: Path) -> str:
         shards = Shards(here)
-        if np.random.default_rng(len(shards.pieces)).random() < 0.5:
+        if np.random.default_rng(len(shards.shard_files)).random() < 0.5:
             repr(shards)
         found = _whole(shards)
         matrix = found["matrix"]
@@ -148,7 +148,7 @@ class ShardFolders(Folders):
     def _compare(self, shards: Shards, here: Path, matrix: Any) -> None:
         """The shards against what pyarrow reads in them, as Python objects."""
         rows: list[dict[int, float]] = []
-        for piece in shards.pieces:
+        for piece in shards.shard_files:
             try:
                 with pa.OSFile(str(here / piece.file)) as file:
                     batch = pa.ipc.open_file(file).get_batch(0)
@@ -177,8 +177,8 @@ def _file(manifest: Any, name: str) -> Any:
 
 def _whole(shards: Shards) -> dict[str, Any]:
     """All that shards can be asked for."""
-    lengths = [shards.lengths(number) for number in range(len(shards.pieces))]
-    pieces = [shards.shard(number) for number in range(len(shards.pieces))]
+    lengths = [shards.lengths(number) for number in range(len(shards.shard_files))]
+    pieces = [shards.shard(number) for number in range(len(shards.shard_files))]
     if any((np.diff(piece.indptr) != length).any() for piece, length in zip(pieces, lengths, strict=True)):
         raise WrongError(f"lengths of others; {lengths}")
     matrix = sparse.vstack(pieces, format="csr") if pieces else sparse.csr_matrix(shards.shape)

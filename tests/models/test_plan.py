@@ -69,8 +69,14 @@ def test_weights_and_optimizer_are_counted_to_the_byte(name, impl, tied):
 
 def states_of(model):
     """A list that gets the states that the model trains."""
-    held, untrained = [], model._untrained
-    model._untrained = lambda *given: held.append(untrained(*given)) or held[-1]
+    held, trainer_of = [], model._trainer
+
+    def recorded(*arguments, **options):
+        trainer = trainer_of(*arguments, **options)
+        held.append(trainer.state)
+        return trainer
+
+    model._trainer = recorded
     return held
 
 

@@ -10,7 +10,7 @@ from recvae import RecVAE, nn
 from recvae.data.batches import DeviceRows
 from recvae.errors import InvalidDataError
 from recvae.nn.noise import Noise
-from recvae.training.loop import Phase
+from recvae.training.state import Phase
 
 ROWS = sparse.random(40, 20, 0.3, format="csr", random_state=0, dtype=np.float32)
 ROWS.data[:] = 1
@@ -18,7 +18,7 @@ ROWS.data[:] = 1
 
 def setup(**params):
     model = RecVAE(latent_dim=3, hidden_dim=7, depth=3, random_state=0, **params)
-    state = model._untrained(20)
+    state = model.trainer(ROWS).state
     network, (optimizer,) = state.network, state.optimizers
     rows = DeviceRows(ROWS, torch.device("cpu"))
     network.prior.renew(network.encoder, rows)
@@ -80,7 +80,7 @@ def test_a_prior_that_was_not_renewed_says_so():
 def test_in_a_phase_one_part_learns_and_the_other_rests(learns, rests):
     network, optimizer, rows = setup()
     before = {name: weight.detach().clone() for name, weight in network.named_parameters()}
-    Phase((learns,)).begin(network)
+    Phase((learns,)).apply(network)
     assert getattr(network, learns).training
     assert not getattr(network, rests).training
     network(rows.all(), Noise.of(0, rows.all())).loss(0.005).backward()

@@ -15,7 +15,7 @@ from recvae.errors import InvalidDataError, InvalidParameterError
 from recvae.models.autoencoder.embeddings import INPUT, OUTPUT, are_tied, tied_vectors
 from recvae.models.base.params import with_params
 from recvae.nn.growing import ItemVectors, item_vectors
-from recvae.training.loop import Phase
+from recvae.training.state import Phase
 
 ITEMS = 30
 ROWS = sparse.random(120, ITEMS, 0.2, format="csr", random_state=0, dtype=np.float32)
@@ -135,7 +135,7 @@ def test_tied_vectors_are_the_mean_of_both_layers():
 def test_what_both_ends_share_learns_with_either(learns, fitted):
     """RecVAE's encoder and decoder learn in turns: the table learns in both."""
     network = fitted("RecVAE").network_
-    Phase(learns).begin(network)
+    Phase(learns).apply(network)
     assert network.decoder.weight.requires_grad
     assert network.decoder.bias.requires_grad == ("decoder" in learns)
     assert all(layer.weight.requires_grad == ("encoder" in learns) for layer in network.encoder.layers)

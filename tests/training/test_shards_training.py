@@ -94,7 +94,7 @@ def test_a_fit_on_shards_goes_on_in_the_middle_of_a_window(many, tmp_path, monke
             if (epoch, step) == (2, 4):
                 raise StopError
 
-    monkeypatch.setattr("recvae.models.autoencoder.scoring.ShuffledRows", partial(ShuffledRows, window_bytes=9000))
+    monkeypatch.setattr("recvae.training.trainer.ShuffledRows", partial(ShuffledRows, window_bytes=9000))
     whole, keep = MultVAE(**SMALL).fit(many), Checkpoint(tmp_path, minutes=0)
     with pytest.raises(StopError):
         MultVAE(**SMALL).fit(many, callbacks=[StopAt()], checkpoint=keep)

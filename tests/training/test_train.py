@@ -1,3 +1,5 @@
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -8,17 +10,18 @@ from recvae.data.batches import DeviceRows
 from recvae.errors import TrainingError
 from recvae.models import MultDAE
 from recvae.nn.layers import initialize
-from recvae.training.callbacks import as_callbacks
-from recvae.training.loop import How, Plan, State, run_steps, train
+from recvae.training.state import TrainConfig
+from recvae.training.trainer import Trainer
 
 ROWS = sparse.random(40, 20, 0.3, format="csr", random_state=0, dtype=np.float32)
 
 
-def setup(seed=0):
+def trainer_of(epochs, batch_size, beta=0.1, *, optimizer=None, **config):
     network = MultVAE(latent_dim=3, hidden_dims=(5,))._network(20)
-    initialize(network, seed)
-    optimizer = torch.optim.Adam(network.parameters(), lr=0.01)
-    return State(network, [optimizer], seed), DeviceRows(ROWS, torch.device("cpu"))
+    initialize(network, 0)
+    optimizers = [(optimizer or partial(torch.optim.Adam, lr=0.01))(network.parameters())]
+    settings = TrainConfig(epochs, batch_size, beta=beta, precision="float32", **config)
+    return Trainer(network, settings, optimizers=optimizers)
 
 
 def weights(network):
@@ -26,8 +29,8 @@ def weights(network):
 
 
 def test_the_best_weights_are_restored_and_patience_ends_the_run():
-    state, rows = setup()
-    network = state.network
+    trainer = trainer_of(6, 16, patience=3)
+    network = trainer.network
     scores = iter([0.1, 0.3, 0.2, 0.2, 0.2, 0.9])
     seen = []
 
@@ -36,13 +39,13 @@ def test_the_best_weights_are_restored_and_patience_ends_the_run():
         assert not network.training
         return next(scores)
 
-    history = train(state, rows, Plan(6, 16, lambda progress: 0.1, validate=validate, patience=3))
+    history = trainer.fit(ROWS, validate=validate)
     assert [epoch.valid for epoch in history] == [0.1, 0.3, 0.2, 0.2, 0.2]
     assert torch.equal(weights(network), seen[1])
 
 
 def test_without_validation_the_last_weights_stay():
-    history = train(*setup(), Plan(2, 16, lambda progress: 0.1))
+    history = trainer_of(2, 16).fit(ROWS)
     assert [epoch.valid for epoch in history] == [None, None]
     assert history[-1].loss == pytest.approx(history[-1].nll + 0.1 * history[-1].kl, rel=1e-5)
     assert history[-1].elbo == pytest.approx(-history[-1].nll - history[-1].kl)
@@ -50,36 +53,32 @@ def test_without_validation_the_last_weights_stay():
 
 def test_beta_is_asked_for_shares_of_the_run():
     asked = []
-    train(*setup(), Plan(2, 16, lambda progress: asked.append(progress) or 0.0))
+    trainer_of(2, 16, lambda progress: asked.append(progress) or 0.0).fit(ROWS)
     assert asked == pytest.approx([0, 1 / 6, 2 / 6, 3 / 6, 4 / 6, 5 / 6])
 
 
 def test_callbacks_get_each_epoch():
     got = []
-    history = train(*setup(), Plan(3, 50, lambda progress: 0.0), as_callbacks([got.append]))
+    history = trainer_of(3, 50, 0.0).fit(ROWS, callbacks=[got.append])
     assert got == history
     assert [epoch.epoch for epoch in got] == [1, 2, 3]
     assert all(epoch.seconds > 0 for epoch in got)
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_with_advice():
-    state, rows = setup()
-    state.optimizers = [torch.optim.SGD(state.network.parameters(), lr=1e30)]
+    trainer = trainer_of(5, 16, 1.0, optimizer=partial(torch.optim.SGD, lr=1e30))
     with pytest.raises(
         TrainingError, match=r"Expected a finite loss, got (nan|inf) in step \d of 3 of epoch \d; lower learning_rate"
     ):
-        train(state, rows, Plan(5, 16, lambda progress: 1.0))
+        trainer.fit(ROWS)
 
 
 def test_the_step_at_which_a_loss_is_lost_is_named():
-    calls = []
-
     def beta(progress):
-        calls.append(progress)
-        return float("nan") if len(calls) == 5 else 0.1
+        return float("nan") if progress == pytest.approx((1 + 1 / 3) / 5) else 0.1
 
     with pytest.raises(TrainingError, match=r"got nan in step 2 of 3 of epoch 2; lower learning_rate, set max_grad"):
-        train(*setup(), Plan(5, 16, beta))
+        trainer_of(5, 16, beta).fit(ROWS)
 
 
 @pytest.mark.parametrize("learning_rate", [1e20, 1e30, 1e38])
@@ -95,25 +94,23 @@ def test_a_last_step_that_blows_up_is_no_fit(model, learning_rate):
 
 
 def test_weights_are_looked_at_before_they_are_validated():
-    state, rows = setup()
-    state.optimizers = [torch.optim.SGD(state.network.parameters(), lr=1e30)]
+    trainer = trainer_of(1, 40, optimizer=partial(torch.optim.SGD, lr=1e30))
     with pytest.raises(TrainingError, match=r"finite weights of at most 1e\+15 after epoch 1, got others in \w+"):
-        train(state, rows, Plan(1, 40, lambda progress: 0.1, validate=pytest.fail))
+        trainer.fit(ROWS, validate=pytest.fail)
 
 
 def test_a_metric_that_is_no_number_ends_the_run():
     with pytest.raises(TrainingError, match="finite metric on validation users, got nan after epoch 1"):
-        train(*setup(), Plan(2, 40, lambda progress: 0.1, validate=lambda: float("nan")))
+        trainer_of(2, 40).fit(ROWS, validate=lambda: float("nan"))
 
 
 def test_gradients_are_clipped_to_their_norm():
     moved = []
     for limit in (0.01, None):
-        state, rows = setup()
-        before = weights(state.network)
-        state.optimizers = [torch.optim.SGD(state.network.parameters(), lr=1.0)]
-        train(state, rows, Plan(1, 40, lambda _: 0.1, max_grad_norm=limit))
-        moved.append((weights(state.network) - before).norm().item())
+        trainer = trainer_of(1, 40, max_grad_norm=limit, optimizer=partial(torch.optim.SGD, lr=1.0))
+        before = weights(trainer.network)
+        trainer.fit(ROWS)
+        moved.append((weights(trainer.network) - before).norm().item())
     assert moved[0] == pytest.approx(0.01, rel=1e-3)
     assert moved[1] > 0.02
 
@@ -141,27 +138,21 @@ def test_in_bfloat16_the_loss_goes_the_same_way():
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_an_epoch_on_a_gpu_never_waits_for_it():
     device = torch.device("cuda")
-    network = MultVAE(latent_dim=3, hidden_dims=(5,))._network(20).to(device)
-    initialize(network, 0)
-    state = State(network, [torch.optim.AdamW(network.parameters(), fused=True)], 0)
-
-    def watched():
-        batches = DeviceRows(ROWS, device).batches_of(0, 16)
+    rows = DeviceRows(ROWS, device)
+    for precision in ("float32", "bfloat16"):
+        network = MultVAE(latent_dim=3, hidden_dims=(5,))._network(20).to(device)
+        initialize(network, 0)
+        trainer = Trainer(network, TrainConfig(1, 16, precision=precision, max_grad_norm=1.0))
+        batches = rows.batches_of(0, 16)
         first = next(batches)  # before it, the order comes to the host
-        torch.cuda.set_sync_debug_mode("error")
-        yield first
-        yield from batches
-        torch.cuda.set_sync_debug_mode("default")  # before the losses come to the host
-
-    try:
-        for precision in (False, True):
-            lower = torch.autocast("cuda", torch.bfloat16, enabled=precision)
-            state.done = 0
-            state.make_room(3)
-            run_steps(state, watched(), [0.1] * 3, How(lower, 1.0))
-            assert state.steps.isfinite().all()
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
+        try:
+            torch.cuda.set_sync_debug_mode("error")
+            with trainer.in_pass():
+                for batch in (first, *batches):
+                    trainer.step(batch)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")  # before the losses come to the host
+        assert torch.stack(trainer.state.losses).isfinite().all()
 
 
 def test_the_same_seed_gives_the_same_weights_twice_and_another_does_not():

@@ -25,10 +25,8 @@ def in_float64(kind):
     """The same model with weights in float64."""
 
     class Precise(kind):
-        def _untrained(self, n_items, by_sampling=False):
-            state = super()._untrained(n_items, by_sampling)
-            state.network.double()
-            return state
+        def _untrained(self, n_items, seed):
+            return super()._untrained(n_items, seed).double()
 
     return Precise
 

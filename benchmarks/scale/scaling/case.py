@@ -22,10 +22,9 @@ from scipy import sparse
 import recvae
 from recvae import MultVAE, TrainingConfig
 from recvae.distributed.communicator import Communicator
-from recvae.models.autoencoder.scoring import rows_on_device
 from recvae.nn.products import in_bfloat16
 from recvae.nn.scratch import reused
-from recvae.training.loop import How, run_steps
+from recvae.training.trainer import rows_on_device
 from recvae.utils.memory import PeakMemory
 
 Point = dict[str, Any]
@@ -90,18 +89,15 @@ def _figures(point: Point, communicator: Communicator) -> dict[str, Any]:
 
 def _steps(model: MultVAE, rows: sparse.csr_matrix) -> Callable[[], Times]:
     """A function that makes the next step, and says how long it took, its batch's reading among it."""
-    state = model._untrained(rows.shape[1], model.training.impl == "sampled")
-    plan, source = model._plan(rows, model.epochs, model._beta, model.training.impl), rows_on_device(rows, state.device)
-    batches = itertools.chain.from_iterable(source.batches_of(key, plan.batch_size) for key in itertools.count())
-    lower = torch.autocast(state.device.type, torch.bfloat16, enabled=in_bfloat16(plan.precision, state.device))
-    hows = (How(lower, key=key, sampler=plan.sampler, strategy=model._strategy()) for key in itertools.count())
+    trainer = model.trainer(rows)
+    source, batch_size = rows_on_device(rows, trainer.state.device), trainer.config.users_per_step(rows.shape[0])
+    batches = itertools.chain.from_iterable(source.batches_of(key, batch_size) for key in itertools.count())
     next(batches)  # the order of the pass is drawn
 
     def step() -> Times:
         started, own = time.perf_counter(), time.thread_time()
-        state.done = 0
-        state.make_room(1)
-        run_steps(state, [next(batches)], [0.1], next(hows))
+        with trainer.in_pass():
+            trainer.step(next(batches), 0.1)
         return time.perf_counter() - started, time.thread_time() - own
 
     return step

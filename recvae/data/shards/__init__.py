@@ -1,7 +1,7 @@
 """Events larger than memory: Parquet files -> shards on disk, whole users each, to be read in any order."""
 
+from recvae.data.shards.files import ShardFile as ShardFile
 from recvae.data.shards.read import Shards as Shards
-from recvae.data.shards.shard_file import Piece as Piece
 from recvae.data.shards.shuffled import WINDOW_BYTES as WINDOW_BYTES
 from recvae.data.shards.shuffled import ShuffledRows as ShuffledRows
 from recvae.data.shards.write import USERS_PER_SHARD as USERS_PER_SHARD

@@ -15,10 +15,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from recvae.data.parquet.stored import StoredEvents, exact_name
 from recvae.data.rows import check_content
-from recvae.data.shards.ids_file import read_ids, write_ids
-from recvae.data.shards.numbered import NumberedEvents
-from recvae.data.shards.shard_file import ITEMS, USERS, Rows, is_sound
+from recvae.data.shards.files import ITEMS, USERS, CsrRows, is_sound, read_ids, write_ids
 from recvae.errors import InvalidDataError
 from recvae.utils.files import writing
 from recvae.utils.folder import Manifest, Written, digest_of, load_manifest
@@ -78,7 +77,7 @@ class Cells:
             return False
         for users, items, values in self.blocks():
             bounds = self.starts[users.start : users.stop + 1] - self.starts[users.start]
-            if not is_sound(Rows(bounds, items, values), len(bounds) - 1, len(items), len(self.counts)):
+            if not is_sound(CsrRows(bounds, items, values), len(bounds) - 1, len(items), len(self.counts)):
                 return False
             found += np.bincount(items, minlength=len(found))
         return bool((found == self.counts).all())
@@ -199,3 +198,31 @@ class _Columns:
     def _open(self, name: str) -> BinaryIO:
         with writing(self._folder / name):
             return self._files.enter_context((self._folder / name).open("wb"))
+
+
+class NumberedEvents(StoredEvents):
+    """Stored events whose users and items have places in files of ids."""
+
+    def ids(self, column: str, rows: int) -> Iterator[pa.RecordBatch]:
+        """The distinct ids of "user" or "item" in ascending order, as a column `id`, so many rows at a time."""
+        with self._said():
+            found = self._single().select(f'"{column}" AS id').distinct().order("id")
+        return self._batches(found, rows)
+
+    def numbered(self, users: Path, items: Path, rows: int) -> Iterator[pa.RecordBatch]:
+        """Events by user, item and value: int32 columns user and item, places in files of `ids`, and value, if any."""
+        names = ["user", "item", *(["value"] if self._source.value is not None else [])]
+        with self._said():
+            found = self._single()
+            for name, path in (("user", users), ("item", items)):
+                ids = self._connection.read_parquet(exact_name(str(path.absolute())), file_row_number=True)
+                places = ids.select(f'id AS "{name} id", CAST(file_row_number AS INTEGER) AS "{name} place"')
+                found = found.join(places, f'"{name}" = "{name} id"')
+            chosen = ['"user place" AS "user"', '"item place" AS "item"', *names[2:]]
+            # values are added up, and sums of floats depend on the order
+            ordered = found.select(", ".join(chosen)).order(", ".join(f'"{name}"' for name in names))
+        return self._batches(ordered, rows)
+
+    def _single(self) -> Any:
+        """A row for each event, also where the source has one for each user."""
+        return self._events.select('"user", unnest(item) AS item') if self._source.lists else self._events

@@ -14,17 +14,18 @@ from scipy import sparse
 
 from recvae.data.ids import Ids
 from recvae.data.rows import LARGEST, VALUES, Values
-from recvae.data.shards.ids_file import read_counts, read_ids
-from recvae.data.shards.shard_file import (
+from recvae.data.shards.files import (
     ITEMS,
     KIND,
     REMEDY,
     USERS,
-    Piece,
-    Rows,
+    CsrRows,
+    ShardFile,
     heldout_names,
     is_shard,
     joined,
+    read_counts,
+    read_ids,
     read_lengths,
     read_shard,
     shard_name,
@@ -70,9 +71,9 @@ class Shards:
         with sound_manifest(self.folder):
             _check(manifest)
         self._settings, self._files = manifest.settings, {piece.file: piece for piece in manifest.parts}
-        self.pieces = [piece for piece in manifest.parts if is_shard(piece.file)]
-        self.bounds = np.cumsum([0, *(piece.rows for piece in self.pieces)])
-        self.n_users, self.n_events = int(self.bounds[-1]), sum(piece.events for piece in self.pieces)
+        self.shard_files = [piece for piece in manifest.parts if is_shard(piece.file)]
+        self.bounds = np.cumsum([0, *(piece.rows for piece in self.shard_files)])
+        self.n_users, self.n_events = int(self.bounds[-1]), sum(piece.events for piece in self.shard_files)
         self.values: Values = self._settings["values"]
         self.heldout_users: int | None = self._settings["heldout_users"]
         self.n_items, self._fingerprint = self._files[ITEMS].rows, str(manifest.facts["fingerprint"])
@@ -91,7 +92,7 @@ class Shards:
     def __repr__(self) -> str:
         return (
             f"Shards({self.n_users:,} users x {self.n_items:,} items, {self.n_events:,} events, values="
-            f"{self.values!r}, {len(self.pieces):,} shards in {self.folder})"
+            f"{self.values!r}, {len(self.shard_files):,} shards in {self.folder})"
         )
 
     def check(self, deep: bool = False) -> None:
@@ -134,13 +135,13 @@ class Shards:
 
     def mean_value(self) -> float:
         """The mean of the events' values, as `values` reads them."""
-        return sum(piece.total for piece in self.pieces) / self.n_events
+        return sum(piece.total for piece in self.shard_files) / self.n_events
 
     def fingerprint(self) -> str:
         """The digest that `Interactions.fingerprint` gives for the same users, items and events."""
         return self._fingerprint
 
-    def stored(self, number: int) -> Rows:
+    def stored(self, number: int) -> CsrRows:
         """The arrays of a shard, not to be written to. Raises as `shard`."""
         return read_shard(self.folder, self._piece(number), self.n_items)
 
@@ -191,7 +192,7 @@ class Shards:
             return sparse.csr_matrix((0, self.n_items), dtype=np.float32)
         return self.stored_rows(wanted).matrix(self.n_items)
 
-    def stored_rows(self, wanted: NDArray[Any]) -> Rows:
+    def stored_rows(self, wanted: NDArray[Any]) -> CsrRows:
         """The arrays of what `take` gives."""
         if wanted.dtype.kind not in "iu" or wanted.ndim != 1:
             raise InvalidTypeError(f"Expected a list of integers as rows, got {wanted.dtype} {wanted.shape}.")
@@ -204,12 +205,12 @@ class Shards:
         back[by_shard] = np.arange(len(back))
         return found.take(back)
 
-    def _piece(self, number: int) -> Piece:
-        if not 0 <= number < len(self.pieces):
-            raise OutOfRangeError(f"Expected a shard from 0 to {len(self.pieces) - 1}, got {number}.")
-        return self.pieces[number]
+    def _piece(self, number: int) -> ShardFile:
+        if not 0 <= number < len(self.shard_files):
+            raise OutOfRangeError(f"Expected a shard from 0 to {len(self.shard_files) - 1}, got {number}.")
+        return self.shard_files[number]
 
-    def _taken(self, wanted: NDArray[np.int64]) -> Iterator[Rows]:
+    def _taken(self, wanted: NDArray[np.int64]) -> Iterator[CsrRows]:
         """Rows in ascending order, shard by shard."""
         numbers = np.searchsorted(self.bounds, wanted, side="right") - 1
         for number in np.unique(numbers):
@@ -228,7 +229,7 @@ class Shards:
         return hold_out(matrix, users, share, seed, purpose, **training)
 
 
-def _check(manifest: Manifest[Piece]) -> None:
+def _check(manifest: Manifest[ShardFile]) -> None:
     """Raise ValueError or KeyError where the parts, settings and facts do not fit each other."""
     settings, facts = manifest.settings, manifest.facts
     if settings["values"] not in VALUES:
@@ -262,8 +263,8 @@ def _check(manifest: Manifest[Piece]) -> None:
         raise ValueError(f"expected a fingerprint, got {facts['fingerprint']!r:.80}")
 
 
-def _finished(folder: Path) -> Manifest[Piece]:
-    manifest = load_manifest(folder, KIND, Piece)
+def _finished(folder: Path) -> Manifest[ShardFile]:
+    manifest = load_manifest(folder, KIND, ShardFile)
     if manifest is None:
         raise DataNotFoundError(
             f"Expected a folder of shards, as recvae shard writes it, got {folder} without {MANIFEST}."

@@ -138,8 +138,8 @@ class ShuffledRows:
 
     def _windows(self, key: int) -> list[NDArray[np.int64]]:
         """The shards of each window, in their order."""
-        order = shuffle(len(self.shards.pieces), key, 0)
-        sizes = BYTES_OF_AN_EVENT * np.array([piece.events for piece in self.shards.pieces])[order]
+        order = shuffle(len(self.shards.shard_files), key, 0)
+        sizes = BYTES_OF_AN_EVENT * np.array([piece.events for piece in self.shards.shard_files])[order]
         return np.split(order, cut(sizes, len(order), self._window_bytes)[1:-1])
 
     def _users(self, key: int, number: int, chosen: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -151,7 +151,7 @@ class ShuffledRows:
     def _read_ahead(self, key: int, left_out: int) -> Iterator[Window]:
         """The windows of a pass without its first users; a thread reads the next one meanwhile."""
         windows = list(enumerate(self._windows(key)))
-        while windows and left_out >= (n_users := sum(self.shards.pieces[shard].rows for shard in windows[0][1])):
+        while windows and left_out >= (n_users := sum(self.shards.shard_files[shard].rows for shard in windows[0][1])):
             left_out -= n_users
             windows.pop(0)
         if not windows:

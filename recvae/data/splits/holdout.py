@@ -181,7 +181,7 @@ def item_order(own: Ids | None, wanted: Ids | None) -> NDArray[np.int64] | None:
     """
     if own is None or wanted is None or np.array_equal(own, np.asarray(wanted)):
         return None
-    places = ItemIndex(own).places(wanted)
+    places = ItemIndex(own).positions(wanted)
     common = int((places >= 0).sum())
     if len(own) != len(wanted) or common < len(wanted):
         raise InvalidDataError(

@@ -6,12 +6,12 @@ are trained in an epoch).
 
 from __future__ import annotations
 
-import json
+import logging
 import secrets
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -42,7 +42,6 @@ from recvae.models.autoencoder.scoring import (
     item_counts,
     network_scorer,
     network_scores,
-    rows_on_device,
     validation_score,
 )
 from recvae.models.base import FitRun, Recommender
@@ -59,14 +58,15 @@ from recvae.nn.layers import initialize
 from recvae.nn.likelihood import FAMILIES, Likelihood, Options, nll
 from recvae.nn.sharded import full_state_dict, initialize_sharded, shard
 from recvae.training.callbacks import Callback, Epoch, as_callbacks
-from recvae.training.checkpoint import digest_rows, kept
-from recvae.training.checkpoint_state import Size
-from recvae.training.loop import WHOLE, Phase, Plan, State, best_epoch, train
+from recvae.training.checkpoint import digest_rows
 from recvae.training.parallel import ParallelStrategy
-from recvae.training.progress import Live
+from recvae.training.state import Phase, TrainConfig, best_epoch
+from recvae.training.trainer import Trainer, rows_on_device
 from recvae.utils.device import find_device
 from recvae.utils.topk import Scorer
 from recvae.version import __version__
+
+logger = logging.getLogger(__name__)
 
 
 @parameters
@@ -225,28 +225,40 @@ class Autoencoder(Recommender):
 
     def _phases(self) -> Sequence[Phase]:
         """What an epoch is made of."""
-        return (WHOLE,)
+        return (Phase(),)
+
+    @reads
+    def trainer(self, user_items: Any) -> Trainer:
+        """The trainer with which `fit` would begin on these rows, its network untrained: to make steps by hand.
+
+        Parameters
+        ----------
+        user_items
+            As in `fit`, which raises the same errors.
+        """
+        check_params(self)
+        rows, _ = self._readable(user_items)
+        impl, seed = self._memory_plan(rows, False).impl, self._seed()
+        return self._trainer(self._untrained(rows.shape[1], seed), rows, impl, seed)
 
     def _fit(self, rows: sparse.csr_matrix | Shards, run: FitRun) -> dict[str, Any]:
         strategy, found = self._strategy(), self._checked_plan(rows, run.valid is not None)
+        logger.info("%s: %s likelihood, %s", type(self).__name__, found.impl, found.why)
         if strategy.tensor_parallel and found.impl != "chunked":
             raise InvalidParameterError(
                 f'Expected training__impl="chunked" in tensor parallel training, got {found.impl!r}: take that, or '
                 f'training__parallel="data".'
             )
-        state = self._untrained(rows.shape[1], found.impl == "sampled")
+        seed = self._seed()
+        network = self._untrained(rows.shape[1], seed)
         if self.output.item_biases == "popularity" or (self.output.item_biases == "auto" and found.impl == "sampled"):
-            init_biases_by_popularity(state.network, item_counts(rows), self.likelihood)
-        plan = self._plan(rows, self.epochs, self._beta, found.impl)
-        plan = replace(
-            plan, stop_after=self.training.stop_epoch, patience=self.patience, part=run.part, strategy=strategy
-        )
+            init_biases_by_popularity(network, item_counts(rows), self.likelihood)
+        trainer = self._trainer(network, rows, found.impl, seed, part=run.part)
+        validate = None
         if run.valid is not None:
-            plan = replace(
-                plan, validate=partial(validation_score, state.network, run.valid, run.values, self.validation_metric)
-            )
-        history = self._train(state, rows, plan, run)
-        whole = _settled(self._whole(state.network, rows.shape[1], strategy))
+            validate = partial(validation_score, network, run.valid, run.values, self.validation_metric)
+        history = self._train(trainer, rows, run, validate)
+        whole = _settled(self._whole(network, rows.shape[1], strategy))
         return {"network_": whole, "history_": history, "plan_": found}
 
     def _learn_on(self, rows: sparse.csr_matrix, epochs: int | None, run: FitRun) -> dict[str, Any]:
@@ -256,10 +268,10 @@ class Autoencoder(Recommender):
         grown = self._with_items(vectors, lambda: shares)
         passes = -(-self.epochs // 10) if epochs is None else epochs
         if passes:
-            beta = self._last_beta()
-            impl = self._memory_plan(rows, False).impl
-            plan = self._plan(rows, passes, lambda _: beta, impl)
-            self._train(self._ready(grown["network_"], impl == "sampled"), rows, plan, run)
+            impl, beta = self._memory_plan(rows, False).impl, self._last_beta()
+            changes: dict[str, Any] = {"epochs": passes, "beta": beta, "stop_epoch": None, "patience": None}
+            trainer = self._trainer(grown["network_"], rows, impl, self._seed(), ParallelStrategy(), **changes)
+            self._train(trainer, rows, run)
         return grown | {"network_": _settled(grown["network_"])}
 
     def _place_items(self, features: sparse.csr_matrix) -> dict[str, Any]:
@@ -277,40 +289,75 @@ class Autoencoder(Recommender):
             tie(network)
         return {"network_": network}
 
-    def _plan(self, rows: sparse.csr_matrix | Shards, epochs: int, beta: Callable[[float], float], impl: str) -> Plan:
-        """So many epochs over the rows, all of them."""
+    def _trainer(
+        self,
+        network: VAE,
+        rows: sparse.csr_matrix | Shards,
+        impl: str,
+        seed: int,
+        strategy: ParallelStrategy | None = None,
+        part: str = "network",
+        **changes: Any,
+    ) -> Trainer:
+        """What trains a network on rows by this model's parameters, and `changes` to the config.
+
+        Parameters
+        ----------
+        impl : str
+            How the likelihood is computed, not "auto".
+        strategy : ParallelStrategy, optional
+            By default that of the processes that this runs in.
+        part : str
+            Of the model, as records of epochs and checkpoints name it.
+        """
         n_users, batch_size = rows.shape[0], self._batch_size(rows.shape[0])
-        drawn = None
+        sampler = None
         if impl == "sampled":
-            drawn = make_sampler(
-                self.training.sampler, self.training.num_negatives, item_counts(rows), n_users, batch_size
-            )
-        return Plan(
-            epochs=epochs,
+            options = self.training.sampler, self.training.num_negatives
+            sampler = make_sampler(*options, item_counts(rows), n_users, batch_size)
+        config = TrainConfig(
+            epochs=self.epochs,
             batch_size=batch_size,
-            beta=beta,
+            learning_rate=self.learning_rate,
+            weight_decay=self.training.weight_decay,
+            beta=self._beta,
+            stop_epoch=self.training.stop_epoch,
+            patience=self.patience,
             phases=self._phases(),
             max_grad_norm=self.training.max_grad_norm,
             precision=self.training.precision,
-            sampler=drawn,
+            seed=seed,
+        )
+        rates = self.learning_rate, self.training.weight_decay, self.training.embedding_lr
+        return Trainer(
+            network,
+            replace(config, **changes),
+            optimizers=optimizers(network, impl == "sampled", *rates),
+            sampler=sampler,
+            strategy=strategy or self._strategy(),
+            title=type(self).__name__ + ("" if part == "network" else f" ({part})"),
+            part=part,
         )
 
-    def _train(self, state: State, rows: sparse.csr_matrix | Shards, plan: Plan, run: FitRun) -> list[Epoch]:
-        """Through the loop, for those who listen, from where it was if it was stopped."""
-        n_users, title = rows.shape[0], type(self).__name__ + ("" if run.part == "network" else f" ({run.part})")
-        users = n_users * len(plan.passes)
-        strategy, identity = plan.strategy, cache(partial(self._identity, rows, plan, run))
-        if strategy.communicator.size > 1:
-            for name, value in identity().items():
-                strategy.communicator.assert_same_on_all_ranks(name, json.dumps(value))
-        show = run.show_progress and strategy.communicator.is_main_process
-        with Live(title, plan.last, plan.steps(n_users), users, self.validation_metric, show) as live:
-            heard = [live, *_as_implicit(run), *run.callbacks] if strategy.communicator.is_main_process else []
-            size = Size(n_users, plan.last, plan.steps(n_users))
-            with kept(run.checkpoint, run.part, identity, state, strategy, size) as saver:
-                return train(state, rows_on_device(rows, state.device), plan, heard, saver)
+    def _train(
+        self,
+        trainer: Trainer,
+        rows: sparse.csr_matrix | Shards,
+        run: FitRun,
+        validate: Callable[[], float] | None = None,
+    ) -> list[Epoch]:
+        """Through the loop, from where it was if it was stopped."""
+        return trainer.run(
+            rows_on_device(rows, trainer.state.device),
+            identity=partial(self._identity, rows, trainer, run),
+            validate=validate,
+            metric=self.validation_metric,
+            callbacks=[*_as_implicit(run), *run.callbacks],
+            checkpoint=run.checkpoint,
+            show_progress=run.show_progress,
+        )
 
-    def _identity(self, rows: sparse.csr_matrix | Shards, plan: Plan, run: FitRun) -> dict[str, Any]:
+    def _identity(self, rows: sparse.csr_matrix | Shards, trainer: Trainer, run: FitRun) -> dict[str, Any]:
         """All that a training follows from, as JSON can hold it."""
         valid = None if run.valid is None else digest_rows(run.valid.fold_in, run.valid.held_out)
         params = flat_params(self, run_options=False)
@@ -318,26 +365,32 @@ class Autoencoder(Recommender):
             "recvae": __version__,
             "model": type(self).__name__,
             "parameters": {name: list(value) if isinstance(value, tuple) else value for name, value in params.items()},
-            "impl": "sampled" if plan.sampler is not None else "exact",  # as the first version called it
+            "impl": "sampled" if trainer.sampler is not None else "exact",  # the first version's name of "chunked"
             "rows": rows.fingerprint() if isinstance(rows, Shards) else digest_rows(rows),
             "validation users": valid,
             "part": run.part,
         }
 
-    def _untrained(self, n_items: int, by_sampling: bool = False) -> State:
-        """What training starts from, on the model's device."""
+    def _seed(self) -> int:
+        """`random_state`, or one that is drawn, the same on all ranks."""
+        if self.random_state is not None:
+            return int(self.random_state)
+        seed: int = current_communicator().broadcast(secrets.randbits(32))
+        return seed
+
+    def _untrained(self, n_items: int, seed: int) -> VAE:
+        """The network with fresh weights, on the model's device."""
         strategy, device = self._strategy(), find_device(self.device)
         if not strategy.tensor_parallel:
-            state = self._ready(self._built(n_items).to(device), by_sampling)
-            initialize(state.network, state.seed)
-            return state
+            network = self._built(n_items).to(device)
+            initialize(network, seed)
+            return network
         with torch.device("meta"):  # no rank has to hold the whole
             network = shard(self._built(n_items), strategy.communicator).to_empty(device=device)
         if self.output.tied_embeddings:
             tie(network)
-        state = self._ready(network, by_sampling)
-        initialize_sharded(network, state.seed)
-        return state
+        initialize_sharded(network, seed)
+        return network
 
     def _whole(self, network: VAE, n_items: int, strategy: ParallelStrategy) -> VAE:
         """The network with the rows of all ranks, on the host."""
@@ -350,16 +403,6 @@ class Autoencoder(Recommender):
         if self.output.tied_embeddings:
             tie(whole)
         return whole
-
-    def _ready(self, network: VAE, by_sampling: bool = False) -> State:
-        """A network with optimizers and a seed, fresh."""
-        seed = (
-            current_communicator().broadcast(secrets.randbits(32))
-            if self.random_state is None
-            else int(self.random_state)
-        )
-        rates = self.learning_rate, self.training.weight_decay, self.training.embedding_lr
-        return State(network, optimizers(network, by_sampling, *rates), seed)
 
     def _tensors(self) -> dict[str, Tensor]:
         return without_duplicates(dict(self.network_.state_dict()), are_tied(self.network_))

@@ -20,12 +20,9 @@ from recvae.data.batches import Batch
 from recvae.data.shards import Shards
 from recvae.errors import InvalidParameterError
 from recvae.models.autoencoder.memory_estimate import DataSizes, MemoryEstimate, estimate_memory
-from recvae.models.autoencoder.scoring import rows_on_device
 from recvae.models.base.params import get_params, with_params
 from recvae.nn import VAE
-from recvae.nn.products import in_bfloat16
-from recvae.nn.scratch import reused
-from recvae.training.loop import How, State, run_steps
+from recvae.training.trainer import Trainer, rows_on_device
 
 MANY_ITEMS = 200_000  # above which impl="auto" takes a sampled likelihood
 CALIBRATION_STEPS = 5  # of each phase; the first one is a warm-up and not counted
@@ -238,29 +235,23 @@ def seconds_per_epoch(model: Any, rows: sparse.csr_matrix | Shards, plan: Memory
     float
         Seconds of an epoch of training alone, without validation.
     """
-    schedule = model._plan(rows, model.epochs, model._beta, plan.impl)
-    state = model._untrained(rows.shape[1], plan.impl == "sampled")
-    source = rows_on_device(rows, state.device)
-    batches = list(islice(source.batches_of(0, schedule.batch_size), CALIBRATION_STEPS))
-    lower = torch.autocast(state.device.type, torch.bfloat16, enabled=in_bfloat16(schedule.precision, state.device))
-    if state.network.prior is not None:
-        state.network.prior.renew(state.network.encoder, source)
-    steps_per_pass = schedule.steps(len(source)) / len(schedule.passes)
-    total = 0.0
-    with reused():  # as in an epoch, whose steps reuse their memory
-        for phase in schedule.phases:
-            how = How(lower, schedule.max_grad_norm, phase, sampler=schedule.sampler)
-            seconds = [_timed_step(state, batch, schedule.beta(0.5), how) for batch in batches]
-            total += steps_per_pass * phase.passes * statistics.median(seconds[1:] or seconds)
+    trainer: Trainer = model._trainer(model._untrained(rows.shape[1], 0), rows, plan.impl, 0)
+    config, source = trainer.config, rows_on_device(rows, trainer.state.device)
+    batches = list(islice(source.batches_of(0, config.users_per_step(len(source))), CALIBRATION_STEPS))
+    trainer.start_epoch(source)
+    steps_per_pass = config.steps_per_epoch(len(source)) / len(config.passes)
+    total, pass_index = 0.0, 0
+    for phase in config.phases:
+        with trainer.in_pass(pass_index):
+            seconds = [_timed_step(trainer, batch) for batch in batches]
+        total += steps_per_pass * phase.passes * statistics.median(seconds[1:] or seconds)
+        pass_index += phase.passes
     return total
 
 
-def _timed_step(state: State, batch: Batch, beta: float, how: How) -> float:
+def _timed_step(trainer: Trainer, batch: Batch) -> float:
     started = time.perf_counter()
-    state.done = 0
-    state.make_room(1)
-    run_steps(state, [batch], [beta], how)
-    state.steps.cpu()  # waits until a GPU is done
+    trainer.step(batch, trainer.config.beta_at(0.5)).cpu()  # a GPU is done when the host has its losses
     return time.perf_counter() - started
 
 

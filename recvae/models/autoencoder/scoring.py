@@ -1,4 +1,4 @@
-"""The rows that a network reads in training, the scores it gives, and its ranking of validation users."""
+"""The scores that a network gives, and its ranking of validation users."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 from scipy import sparse
 from torch import Tensor
 
-from recvae.data.batches import DeviceRows, Rows
+from recvae.data.batches import DeviceRows
 from recvae.data.rows import transform_values
-from recvae.data.shards import Shards, ShuffledRows
+from recvae.data.shards import Shards
 from recvae.data.splits import Holdout
 from recvae.evaluation.evaluate import evaluate_ranker
 from recvae.nn import VAE
@@ -20,16 +20,6 @@ from recvae.nn.sharded import ShardedDecoder
 from recvae.utils.topk import Rough, Scorer, rank
 
 SCREENING_USERS = 256  # from so many on, screening in bfloat16 is worth the preparation of the output layer
-
-
-def rows_on_device(rows: sparse.csr_matrix | Shards, device: torch.device) -> Rows:
-    """Training rows, scaled to a mean value of 1: with counts, the likelihood would outgrow the KL term.
-
-    The encoder reads rows at unit norm, so that scoring needs no scale.
-    """
-    if isinstance(rows, Shards):
-        return ShuffledRows(rows, device, scale=1 / rows.mean_value())
-    return DeviceRows(rows * np.float32(1 / rows.data.mean(dtype=np.float64)), device)
 
 
 def item_counts(rows: sparse.csr_matrix | Shards) -> NDArray[np.int64]:

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from recvae.data.histories import Unknown, as_frame, ranking_table, read_histories
+from recvae.data.histories import UnknownItems, as_frame, ranking_table, read_histories
 from recvae.data.ids import Ids, ItemIndex
 from recvae.errors import InvalidDataError, InvalidParameterError
 from recvae.models.base.ranking import Ranks
@@ -23,12 +23,12 @@ class UnknownItemsWarning(UserWarning):
 
     Parameters
     ----------
-    unknown : Unknown
+    unknown : UnknownItems
         How many events are on such items, and some of these. The text is the same each time: Python keeps each text
         that it has warned of for as long as the process runs, and a service meets new items without end.
     """
 
-    def __init__(self, unknown: Unknown):
+    def __init__(self, unknown: UnknownItems):
         super().__init__(
             "Some events are on items that the model does not know and were left out; read_histories counts them."
         )
@@ -139,7 +139,7 @@ class Serves(Ranks):
         """Indices of those raw ids that are known."""
         if raw is None:
             return None
-        found = self.known_items().places(raw)
+        found = self.known_items().positions(raw)
         found = found[found >= 0]
         if name == "items" and not len(found):
             raise InvalidParameterError("Expected items of which the model knows at least one, got none.")

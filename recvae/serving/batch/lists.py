@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet
 
-from recvae.data.histories import Unknown
+from recvae.data.histories import UnknownItems
 from recvae.data.ids import ItemIndex
 from recvae.models.base import Recommender
 from recvae.serving.batch.touched import block_histories
@@ -69,7 +69,7 @@ class Lists:
 
     def part(self, blocks: Iterable[pa.Table], advance: Callable[[int], None]) -> tuple[Part, bytes] | None:
         """A part named by the content of its file, and that content; None where there are no blocks."""
-        sink, writer, unknown = pa.BufferOutputStream(), None, Unknown()
+        sink, writer, unknown = pa.BufferOutputStream(), None, UnknownItems()
         users: list[Any] = []  # the first and the last of each block
         n_users = n_rows = 0
         for block in blocks:

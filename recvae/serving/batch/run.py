@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from recvae.data.histories import Unknown
+from recvae.data.histories import UnknownItems
 from recvae.data.ids import ItemIndex
 from recvae.data.parquet.source import Source, find_source
 from recvae.data.parquet.stored import LEAST_MIB
@@ -45,7 +45,7 @@ class BulkResult:
         Totals over all parts.
     parts, made : int
         How many parts there are, and how many of them this run wrote.
-    unknown : Unknown
+    unknown : UnknownItems
         Events on items that the model does not know.
     """
 
@@ -53,7 +53,7 @@ class BulkResult:
     recommendations: int
     parts: int
     made: int
-    unknown: Unknown
+    unknown: UnknownItems
 
 
 def recommend_to_parquet(
@@ -222,5 +222,5 @@ def _settings(kind: type, content: bytes, source: Source, N: int, users_per_part
 
 def _result(manifest: Manifest[Part], made: int) -> BulkResult:
     parts = manifest.parts
-    unknown = sum((Unknown(part.unknown, tuple(part.examples)) for part in parts), Unknown())
+    unknown = sum((UnknownItems(part.unknown, tuple(part.examples)) for part in parts), UnknownItems())
     return BulkResult(sum(p.users for p in parts), sum(p.rows for p in parts), len(parts), made, unknown)

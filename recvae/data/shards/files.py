@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet
 from numpy.typing import NDArray
 from scipy import sparse
 
 from recvae.data.rows import LARGEST
 from recvae.errors import InvalidDataError
+from recvae.utils.files import writing
 from recvae.utils.folder import Written, check_integer, check_number
 
 KIND = "shards"
@@ -23,10 +27,11 @@ SCHEMAS = [pa.schema(LISTS[:1]), pa.schema(LISTS)]
 # what Arrow and numpy make of damaged files
 ODD = (OSError, pa.ArrowException, MemoryError, LookupError, TypeError, ValueError, OverflowError)
 REMEDY = "run the recvae shard command that wrote it once more, which makes anew what is damaged"
+AT_A_TIME = 1 << 18
 
 
 @dataclass(frozen=True, kw_only=True)
-class Piece(Written):
+class ShardFile(Written):
     """A file of the folder: a shard, or ids.
 
     Attributes
@@ -67,7 +72,7 @@ def is_shard(name: str) -> bool:
 
 
 @dataclass(frozen=True)
-class Rows:
+class CsrRows:
     """CSR arrays of some users; without `values` each is 1."""
 
     indptr: NDArray[Any]  # (users + 1,)
@@ -90,23 +95,23 @@ class Rows:
         """The same as a matrix, which shares the arrays."""
         return sparse.csr_matrix((self.data, self.items, self.indptr), shape=(len(self), n_items))
 
-    def take(self, places: NDArray[np.int64]) -> Rows:
+    def take(self, places: NDArray[np.int64]) -> CsrRows:
         """Some of the users, in any order, as copies."""
         starts, lengths = self.indptr[:-1][places].astype(np.int64), self.lengths[places]
         indptr = np.concatenate([[0], np.cumsum(lengths)])
         events = np.arange(indptr[-1]) + np.repeat(starts - indptr[:-1], lengths)
-        return Rows(indptr, self.items[events], None if self.values is None else self.values[events])
+        return CsrRows(indptr, self.items[events], None if self.values is None else self.values[events])
 
 
-def joined(parts: list[Rows]) -> Rows:
+def joined(parts: list[CsrRows]) -> CsrRows:
     """Users of several, one after the other, as copies."""
     lengths = np.concatenate([[0], *(part.lengths for part in parts)])
     with_values = any(part.values is not None for part in parts)
     values = np.concatenate([part.data for part in parts]) if with_values else None
-    return Rows(np.cumsum(lengths), np.concatenate([part.items for part in parts]), values)
+    return CsrRows(np.cumsum(lengths), np.concatenate([part.items for part in parts]), values)
 
 
-def shard_bytes(rows: Rows) -> bytes:
+def shard_bytes(rows: CsrRows) -> bytes:
     """The content of a shard's file: a row for each user, with a list of items and, where there are any, of values."""
     offsets = pa.array(rows.indptr.astype(np.int32))
     columns = {"items": rows.items} if rows.values is None else {"items": rows.items, "values": rows.values}
@@ -117,7 +122,7 @@ def shard_bytes(rows: Rows) -> bytes:
     return sink.getvalue().to_pybytes()
 
 
-def read_shard(folder: Path, piece: Piece, n_items: int) -> Rows:
+def read_shard(folder: Path, piece: ShardFile, n_items: int) -> CsrRows:
     """The users of a shard, not to be written to.
 
     Compiled code follows the arrays blindly, so each is looked at whenever it is read. It is read, not mapped: where a
@@ -138,7 +143,7 @@ def read_shard(folder: Path, piece: Piece, n_items: int) -> Rows:
     raise InvalidDataError(f"The file {path} is not as it was written; {REMEDY}.")
 
 
-def read_lengths(folder: Path, piece: Piece) -> NDArray[np.int64]:
+def read_lengths(folder: Path, piece: ShardFile) -> NDArray[np.int64]:
     """How many events each user of a shard has, of whose file little more is touched. Raises as `read_shard`."""
     path = folder / piece.file
     with suppress(*ODD):
@@ -150,7 +155,7 @@ def read_lengths(folder: Path, piece: Piece) -> NDArray[np.int64]:
     raise InvalidDataError(f"The file {path} is not as it was written; {REMEDY}.")
 
 
-def _rows(content: Any) -> Rows | None:
+def _rows(content: Any) -> CsrRows | None:
     """The arrays of an Arrow file; None for others than `shard_bytes` writes, and where they have gaps."""
     with pa.ipc.open_file(content) as file:
         if file.schema.remove_metadata() not in SCHEMAS or file.num_record_batches != 1:
@@ -161,14 +166,14 @@ def _rows(content: Any) -> Rows | None:
     if any(column.null_count or column.values.null_count for column in batch.columns):
         return None
     if batch.num_columns == 1:
-        return Rows(items.offsets.to_numpy(), items.values.to_numpy(), None)
+        return CsrRows(items.offsets.to_numpy(), items.values.to_numpy(), None)
     values = batch.column(1)
     if not items.offsets.equals(values.offsets):
         return None
-    return Rows(items.offsets.to_numpy(), items.values.to_numpy(), values.values.to_numpy())
+    return CsrRows(items.offsets.to_numpy(), items.values.to_numpy(), values.values.to_numpy())
 
 
-def is_sound(rows: Rows, n_rows: int, n_events: int, n_items: int) -> bool:
+def is_sound(rows: CsrRows, n_rows: int, n_events: int, n_items: int) -> bool:
     """Whether arrays are those of so many users: items in ascending order and known, values as `check_content`."""
     bounds, items, values = rows.indptr, rows.items, rows.values
     if (len(rows), len(items)) != (n_rows, n_events) or (values is not None and len(values) != n_events):
@@ -185,3 +190,64 @@ def is_sound(rows: Rows, n_rows: int, n_events: int, n_items: int) -> bool:
         return False
     # NaN is neither
     return values is None or bool(values.min() >= np.float32(1 / LARGEST) and values.max() <= LARGEST)
+
+
+def write_ids(path: Path, pieces: Iterator[pa.RecordBatch]) -> int:
+    """Tables of ids, as they come, to a file. -> how many. Raises OutputError."""
+    first = next(pieces)
+    n_ids = 0
+    with writing(path), pyarrow.parquet.ParquetWriter(path, first.schema) as file:
+        while first is not None:
+            file.write_batch(first)
+            n_ids, first = n_ids + len(first), next(pieces, None)
+    return n_ids
+
+
+def id_pieces(path: Path, column: int = 0) -> Iterator[pa.Array]:
+    """A column of the file, in pieces."""
+    with pyarrow.parquet.ParquetFile(path) as file:
+        for batch in file.iter_batches(AT_A_TIME):
+            yield batch.column(column)
+
+
+def read_ids(path: Path, n_ids: int) -> pa.ChunkedArray:
+    """The ids of the file, so many. Raises InvalidDataError for another content than was written."""
+    with _as_written(path):
+        ids = _column(path, 0, n_ids)
+        if not pa.types.is_integer(ids.type) and not pa.types.is_string(ids.type):
+            raise ValueError(f"ids are of type {ids.type}")
+        if len(ids) > 1 and not pc.all(pc.less(ids[:-1], ids[1:])).as_py():
+            raise ValueError("ids are not in ascending order")
+        return ids
+
+
+def read_counts(path: Path, n_ids: int, n_events: int) -> NDArray[np.int64]:
+    """How many users have each item, so many in all. Raises as `read_ids`."""
+    with _as_written(path):
+        counts = _column(path, 1, n_ids)
+        if counts.type != pa.int64():
+            raise ValueError(f"counts are of type {counts.type}")
+        found: NDArray[np.int64] = counts.to_numpy()
+        if found.min() < 1 or found.max() > n_events or found.sum() != n_events:
+            raise ValueError(f"counts do not add up to {n_events:,} events")
+        return found
+
+
+def _column(path: Path, number: int, n_ids: int) -> pa.ChunkedArray:
+    with pyarrow.parquet.ParquetFile(path) as file:
+        if file.metadata.num_rows != n_ids:
+            raise ValueError(f"expected {n_ids:,} rows, got {file.metadata.num_rows:,}")
+        column = file.read().column(number)
+    column.validate(full=True)
+    if len(column) != n_ids or column.null_count:
+        raise ValueError(f"expected {n_ids:,} values, got {len(column) - column.null_count:,}")
+    return column
+
+
+@contextmanager
+def _as_written(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, pa.ArrowException, IndexError, ValueError, MemoryError) as error:
+        reason = str(error).partition("\n")[0]
+        raise InvalidDataError(f"The file {path} is not as it was written ({reason}); {REMEDY}.") from error

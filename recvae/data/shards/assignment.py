@@ -11,17 +11,17 @@ from recvae.data.shards.cells import Cells
 from recvae.data.splits.strong import check_enough, draw_users
 from recvae.errors import InvalidDataError
 
-GONE, TRAIN, VALID, TEST = range(4)
+DROPPED, TRAIN, VALID, TEST = range(4)
 
 
 @dataclass(frozen=True)
-class Choice:
+class Assignment:
     """What becomes of the cells.
 
     Attributes
     ----------
     parts : NDArray[np.int8]
-        For each user of the cells GONE, TRAIN, VALID or TEST.
+        For each user of the cells DROPPED, TRAIN, VALID or TEST.
     columns : NDArray[np.int32]
         For each item of the cells its column, -1 where it is gone.
     counts : NDArray[np.int64]
@@ -36,9 +36,9 @@ class Choice:
     lengths: NDArray[np.int64]
 
 
-def choose(
+def assign(
     cells: Cells, min_user: int, min_item: int, heldout_users: int | None, seed: int, test_share: float
-) -> Choice:
+) -> Assignment:
     """As `Interactions.filter` and `strong_split` choose.
 
     Items with fewer than `min_item` cells go, users with fewer than `min_user` of those that remain, and items that
@@ -72,7 +72,7 @@ def choose(
         for purpose, part in (("validation", VALID), ("test", TEST)):
             check_enough(purpose, lengths_known[parts == part], test_share)
     columns = np.where(known, np.cumsum(known) - 1, -1).astype(np.int32)
-    return Choice(parts, columns, counts[known], lengths)
+    return Assignment(parts, columns, counts[known], lengths)
 
 
 def _lengths(cells: Cells, items: NDArray[np.bool_]) -> NDArray[np.int64]:

@@ -1,0 +1,112 @@
+"""Whether one model is better than another over the same users: a paired bootstrap, and Holm's adjustment."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from recvae.errors import InvalidDataError, InvalidParameterError
+from recvae.evaluation.evaluate import Metric
+
+
+@dataclass(frozen=True)
+class PairedTest:
+    """Result of a paired test.
+
+    Attributes
+    ----------
+    difference : float
+        Mean difference over users.
+    low, high : float
+        Its 95 % interval.
+    p_value : float
+        Two-sided, of no difference.
+    """
+
+    difference: float
+    low: float
+    high: float
+    p_value: float
+
+
+def paired_bootstrap(a: Metric, b: Metric, resamples: int = 10_000, seed: int = 0) -> PairedTest:
+    """Two-sided paired bootstrap of mean(a) - mean(b) over the same users.
+
+    The p-value is the share of resamples, centred on zero, whose mean differs at least as much as the one observed.
+
+    Parameters
+    ----------
+    a, b : Metric
+        The same metric of two models, over the same users.
+    resamples : int
+        Number of bootstrap resamples.
+    seed : int
+        Seed of the resampling.
+
+    Returns
+    -------
+    PairedTest
+        Difference, interval and p-value.
+
+    Raises
+    ------
+    InvalidDataError
+        If a and b are over different users, or there are fewer than two users.
+
+    References
+    ----------
+    Efron & Tibshirani 1993, "An Introduction to the Bootstrap", chapter 16.
+    """
+    known = a.users is not None and b.users is not None
+    if len(a.values) != len(b.values) or (known and not np.array_equal(a.users, b.users)):  # type: ignore[arg-type]
+        raise InvalidDataError(f"Expected results over the same users, got {len(a.values)} and {len(b.values)} others.")
+    differences = a.values - b.values
+    if len(differences) < 2 or not np.isfinite(differences).all():
+        raise InvalidDataError(f"Expected numbers for at least two users, got {differences}.")
+    mean = float(differences.mean())
+    if np.ptp(differences) == 0:  # nothing to resample
+        return PairedTest(mean, mean, mean, 1.0 if mean == 0 else 1 / (resamples + 1))
+    drawn = stats.bootstrap(
+        (differences,), np.mean, n_resamples=resamples, batch=256, method="percentile", rng=np.random.default_rng(seed)
+    )
+    # a hair of tolerance: resamples equal to the observed difference count, whatever the order of summation
+    extreme = np.abs(drawn.bootstrap_distribution - mean) >= abs(mean) * (1 - 1e-12)
+    p_value = float((extreme.sum() + 1) / (resamples + 1))
+    return PairedTest(mean, float(drawn.confidence_interval.low), float(drawn.confidence_interval.high), p_value)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Adjust the p-values of several tests, so that all of them below .05 may be claimed at once.
+
+    The smallest of m is multiplied by m, the next by m - 1 and so on; an adjusted value is never below that of a
+    smaller p-value, nor above 1.
+
+    Parameters
+    ----------
+    p_values : sequence of float
+        One for each test.
+
+    Returns
+    -------
+    list[float]
+        Adjusted, in the same order.
+
+    Raises
+    ------
+    InvalidParameterError
+        If one is not a number from 0 to 1.
+
+    References
+    ----------
+    Holm 1979, "A simple sequentially rejective multiple test procedure" (step-down).
+    """
+    p = np.asarray(p_values, dtype=np.float64)
+    if p.ndim != 1 or not ((p >= 0) & (p <= 1)).all():
+        raise InvalidParameterError(f"Expected p-values, numbers from 0 to 1, got {p_values!r}.")
+    order = np.argsort(p, kind="stable")
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.maximum.accumulate(np.minimum(p[order] * np.arange(len(p), 0, -1), 1.0))
+    return [float(value) for value in adjusted]

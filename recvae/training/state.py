@@ -1,0 +1,182 @@
+"""What a training is told (`TrainConfig`, `Phase`), and what one step of it leaves to the next (`TrainState`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from recvae.training.callbacks import Epoch
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Passes over the users in which some parts of the network are trained and the others are frozen.
+
+    Parameters
+    ----------
+    trainable : tuple of str
+        Names of the network's child modules that are trained. The others get no gradient, and no dropout.
+    passes : int
+        How many passes over all users in each epoch.
+    """
+
+    trainable: tuple[str, ...] = ("encoder", "decoder", "prior")
+    passes: int = 1
+
+    def apply(self, network: nn.Module) -> None:
+        """Put the trainable parts into training mode, and freeze the others."""
+        for trainable in (False, True):  # in this order: a weight that two parts share is trained with either
+            for name, part in network.named_children():
+                if (name in self.trainable) is trainable:
+                    part.train(trainable).requires_grad_(trainable)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How to train: what stays the same from the first step to the last.
+
+    Parameters
+    ----------
+    epochs : int
+        Length of the run by which `beta` goes.
+    batch_size : int, optional
+        Users in a step. By default a twentieth of the training users, at most 500: enough steps on small data.
+    learning_rate, weight_decay : float
+        Of AdamW. Not used where the trainer is given optimizers.
+    beta : float or callable
+        Weight of the KL term: a number, or a function of the share of the run that is done, in [0, 1).
+    stop_epoch : int, optional
+        End the run after this epoch, with `beta` as if it went on to `epochs`.
+    patience : int, optional
+        End the run after so many epochs in a row without a better validation metric. By default never.
+    phases : sequence of Phase
+        What an epoch is made of, one after the other. By default one pass that trains all parts.
+    max_grad_norm : float, optional
+        Scale the gradient of a step down to this norm where it is longer.
+    precision : {"auto", "float32", "bfloat16"}
+        Of the matrix products within the network; weights, noise and the KL term stay in float32. "auto" takes bfloat16
+        where the hardware computes in it.
+    seed : int
+        Of order, dropout and noise, which follow from it, the epoch, the pass and the user alone.
+    """
+
+    epochs: int = 50
+    batch_size: int | None = None
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.0
+    beta: float | Callable[[float], float] = 0.2
+    stop_epoch: int | None = None
+    patience: int | None = None
+    phases: Sequence[Phase] = (Phase(),)
+    max_grad_norm: float | None = None
+    precision: str = "auto"
+    seed: int = 0
+
+    @property
+    def last_epoch(self) -> int:
+        """The epoch after which the run is over, if patience does not end it before."""
+        return min(self.epochs, self.stop_epoch or self.epochs)
+
+    @property
+    def passes(self) -> list[Phase]:
+        """The phase of each pass of an epoch."""
+        return [phase for phase in self.phases for _ in range(phase.passes)]
+
+    def users_per_step(self, n_users: int) -> int:
+        """The batch size for so many users."""
+        return self.batch_size or default_batch_size(n_users)
+
+    def steps_per_epoch(self, n_users: int) -> int:
+        """Steps of all passes of an epoch."""
+        return -(-n_users // self.users_per_step(n_users)) * len(self.passes)
+
+    def beta_at(self, progress: float) -> float:
+        """Weight of the KL term after a share of the run."""
+        return self.beta(progress) if callable(self.beta) else self.beta
+
+
+def default_batch_size(n_users: int) -> int:
+    """A twentieth of the users, at most 500."""
+    return min(500, -(-n_users // 20))
+
+
+@dataclass
+class TrainState:
+    """All that one step leaves to the next: what a checkpoint holds.
+
+    Parameters
+    ----------
+    network : nn.Module
+    optimizers : sequence of torch.optim.Optimizer
+    seed : int
+        Of order, dropout and noise.
+    history : list of Epoch
+        Records of the epochs that are over.
+    losses : list of Tensor
+        Of each step of the current epoch (3,): sums over this rank's users of nll, kl and loss, on the device.
+    pass_index : int
+        The current pass of the epoch, from 0.
+    best, best_epoch, best_weights
+        Of the validations so far.
+    """
+
+    network: nn.Module
+    optimizers: Sequence[torch.optim.Optimizer]
+    seed: int
+    history: list[Epoch] = field(default_factory=list)
+    losses: list[Tensor] = field(default_factory=list)
+    pass_index: int = 0
+    best: float = float("-inf")
+    best_epoch: int = 1
+    best_weights: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def epoch(self) -> int:
+        """The current epoch, from 0."""
+        return len(self.history)
+
+    @property
+    def step(self) -> int:
+        """How many steps the current epoch has had."""
+        return len(self.losses)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return next(self.network.parameters()).device
+
+    def keep_best(self, metric: float) -> float:
+        """Copy the weights if `metric`, of the epoch that ends, is better than all before. -> the best so far"""
+        if metric > self.best:
+            self.best, self.best_epoch = metric, self.epoch + 1
+            for name, parameter in self.network.named_parameters():
+                if name in self.best_weights:  # in place: there may be no memory for a second copy
+                    self.best_weights[name].copy_(parameter.detach())
+                else:
+                    self.best_weights[name] = parameter.detach().clone()
+        return self.best
+
+    def is_over(self, config: TrainConfig) -> bool:
+        """Whether all epochs are done, or patience is at its end."""
+        validated = self.best > float("-inf")
+        if validated and config.patience is not None and self.epoch >= self.best_epoch + config.patience:
+            return True
+        return self.epoch >= config.last_epoch
+
+    def finish(self) -> None:
+        """Go back to the best weights, and release what training alone needs."""
+        for optimizer in self.optimizers:
+            optimizer.zero_grad()  # releases the last gradients
+            optimizer.state.clear()
+        self.network.requires_grad_(True)
+        if self.best_weights:
+            self.network.load_state_dict(self.best_weights, strict=False)  # a shared weight is in there once
+        self.best_weights = {}
+
+
+def best_epoch(history: Sequence[Epoch]) -> Epoch:
+    """The epoch whose weights a fit keeps: that of the best validation, or the last."""
+    return max(history, key=lambda epoch: epoch.epoch if epoch.valid is None else epoch.valid)

@@ -1,0 +1,367 @@
+"""Trains a VAE: one step, and the loop of epochs around it. It knows no models and no metrics."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import fields, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import sparse
+from torch import Tensor, nn
+
+from recvae.data.batches import Batch, DeviceRows, RowSource
+from recvae.data.rows import LARGEST, check_rows
+from recvae.data.shards import Shards, ShuffledRows
+from recvae.errors import TrainingError
+from recvae.nn.candidates import Sampler
+from recvae.nn.noise import Noise, key_of
+from recvae.nn.products import in_bfloat16
+from recvae.nn.scratch import Memory, reused
+from recvae.nn.vae import Elbo
+from recvae.training.callbacks import Callback, Epoch, FitInfo, as_callbacks, dispatch
+from recvae.training.checkpoint import Checkpoint, as_checkpoint, digest_rows, resumed
+from recvae.training.checkpoint_state import Size
+from recvae.training.parallel import ParallelStrategy
+from recvae.training.progress import Live
+from recvae.training.state import TrainConfig, TrainState
+from recvae.utils.finite import all_finite
+from recvae.version import __version__
+
+logger = logging.getLogger(__name__)
+
+ADVICE = 'lower learning_rate, set max_grad_norm, or look for huge values in the data (values="log1p" tames counts)'
+
+
+def elbo_loss(elbo: Elbo, beta: float) -> Tensor:
+    """The mean over users of nll + beta * kl_scale * kl, which is minus the ELBO at beta = 1. -> scalar"""
+    return (elbo.nll + beta * elbo.kl_scale * elbo.kl).mean()
+
+
+class Trainer:
+    """Trains a network by minimising `loss`, step by step.
+
+    Parameters
+    ----------
+    network : nn.Module
+        On its device already. `network(batch, noise)` returns an `Elbo`: the terms nll and kl of B users, each (B,).
+        `recvae.nn.VAE` is one. Its children "encoder", "decoder" and "prior" are what phases speak of; a `prior` is
+        renewed before each epoch.
+    config : TrainConfig
+    loss : callable
+        (what the network returned, beta) -> scalar to be minimised, a mean over users.
+    optimizers : sequence of torch.optim.Optimizer, optional
+        By default AdamW on all parameters.
+    sampler : Sampler, optional
+        Draws the items that a sampled likelihood looks at in a step.
+    strategy : ParallelStrategy
+        The processes that make each step together.
+    title, part : str
+        What is trained, for people; and as records of epochs and folders of checkpoints name it.
+
+    Examples
+    --------
+    >>> trainer = Trainer(network, TrainConfig(epochs=10))
+    >>> history = trainer.fit(rows)
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        config: TrainConfig | None = None,
+        *,
+        loss: Callable[[Elbo, float], Tensor] = elbo_loss,
+        optimizers: Sequence[torch.optim.Optimizer] | None = None,
+        sampler: Sampler | None = None,
+        strategy: ParallelStrategy | None = None,
+        title: str | None = None,
+        part: str = "network",
+    ):
+        self.network, self.config, self.loss, self.sampler = network, config or TrainConfig(), loss, sampler
+        self.strategy = strategy or ParallelStrategy()
+        self.title, self.part = title or type(network).__name__, part
+        if optimizers is None:
+            rate, decay = self.config.learning_rate, self.config.weight_decay
+            optimizers = [torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=decay, fused=True)]
+        self.state = TrainState(network, optimizers, self.config.seed)
+        self._device, self._ranks = self.state.device, self.strategy.data_parallel_group
+        in_16_bits = in_bfloat16(self.config.precision, self._device)
+        self._autocast = torch.autocast(self._device.type, torch.bfloat16, enabled=in_16_bits)
+        self._workspace = Memory()
+
+    def step(self, batch: Batch, beta: float | None = None) -> Tensor:
+        """Make one training step.
+
+        Parameters
+        ----------
+        batch : Batch
+            B users, of all ranks.
+        beta : float, optional
+            Weight of the KL term; by default that with which a run begins.
+
+        Returns
+        -------
+        Tensor
+            (3,), sums over this rank's users of nll, kl and loss. It stays on the device: no step waits for it.
+        """
+        network, state, ranks = self.network, self.state, self._ranks
+        epoch, step = len(state.history), len(state.losses)  # from 0
+        self._workspace.begin_step()  # buffers that the step before used may be overwritten
+        for optimizer in state.optimizers:
+            optimizer.zero_grad()
+        # all noise of a pass follows from this key and from who a user is, not from how batches are cut
+        key = key_of(state.seed, epoch, state.pass_index)
+        if self.sampler is not None:  # items that stand for the whole catalogue, the same for all users of the step
+            batch = replace(batch, candidates=self.sampler.draw(batch, key_of(key, 0, step)))
+        users = batch
+        if self.strategy.communicator.size > 1:
+            self.strategy.communicator.current_step = f"step {step + 1} of epoch {epoch + 1}"  # for errors
+            users = ranks.shard_batch(batch)  # this rank's, all of them in tensor parallel training
+        losses = torch.zeros(3, device=self._device)
+        if len(users):  # a rank may have none in a small batch
+            with self._autocast:  # matrix products may be in bfloat16, sums over items or users are not
+                elbo = network(users, Noise.of(key, users))  # nll (B,), kl (B,)
+            loss = self.loss(elbo, self.config.beta_at(0.0) if beta is None else beta)  # mean of nll + beta * kl
+            loss.backward()  # gradients of large tables may be sparse over rows
+            losses = torch.stack([elbo.nll.sum(), elbo.kl.sum(), loss * len(users)]).detach()
+        if ranks.size > 1:  # to the mean over all users: a rank weighs by how many it has
+            ranks.all_reduce_gradients(network.parameters(), len(users) / len(batch))
+        if self.config.max_grad_norm is not None:  # after the sum over ranks: it is the norm of the whole step
+            self.strategy.clip_grad_norm(network, self.config.max_grad_norm)
+        for optimizer in state.optimizers:
+            optimizer.step()
+        state.losses.append(losses)
+        return losses
+
+    def fit(
+        self,
+        rows: sparse.csr_matrix | Shards,
+        *,
+        validate: Callable[[], float] | None = None,
+        metric: str = "validation metric",
+        callbacks: Iterable[Callback | Callable[[Epoch], object]] = (),
+        checkpoint: Checkpoint | str | Path | None = None,
+        show_progress: bool = False,
+    ) -> list[Epoch]:
+        """Train for the epochs of the config, or until patience is at its end. Keeps the best weights.
+
+        Parameters
+        ----------
+        rows : csr_matrix of shape (users, items), or Shards
+            A matrix is moved to the network's device, its values divided by their mean.
+        validate : callable, optional
+            () -> a number that is better when higher; called after each epoch, with the network in eval mode.
+        metric : str
+            What `validate` measures, by name.
+        callbacks : iterable of Callback, or of functions of an Epoch
+        checkpoint : Checkpoint or path of a folder, optional
+            Where states are written, and resumed from by the same call after a stop.
+        show_progress : bool
+            Show how it goes, in a terminal or a notebook.
+
+        Returns
+        -------
+        list of Epoch
+            What each epoch gave.
+
+        Raises
+        ------
+        TrainingError
+            When a loss or a weight is not finite: at the end of the epoch, so that no step waits for the device.
+        """
+        if not isinstance(rows, Shards):
+            rows = check_rows(rows, convert=True)
+        source, heard = rows_on_device(rows, self.state.device), as_callbacks(callbacks)
+        info = FitInfo(
+            model=self.title,
+            verb="fit",
+            parameters=self._settings(),
+            values="raw",
+            users=len(source),
+            items=rows.shape[1],
+            events=rows.nnz,
+            valid_users=None,
+            metric=None if validate is None else metric,
+        )
+        with dispatch(heard, info):
+            return self.run(
+                source,
+                validate=validate,
+                metric=metric,
+                callbacks=heard,
+                checkpoint=as_checkpoint(checkpoint),
+                identity=lambda: self._identity(rows),
+                show_progress=show_progress,
+            )
+
+    def run(
+        self,
+        rows: RowSource,
+        *,
+        identity: Callable[[], dict[str, Any]],
+        validate: Callable[[], float] | None = None,
+        metric: str = "validation metric",
+        callbacks: Sequence[Callback] = (),
+        checkpoint: Checkpoint | None = None,
+        show_progress: bool = False,
+    ) -> list[Epoch]:
+        """The loop of `fit` alone, within a fit that has begun: a model may need several. Parameters as in `fit`.
+
+        Parameters
+        ----------
+        rows : RowSource
+            On the network's device.
+        identity : callable
+            () -> all that the run follows from, as JSON can hold it: a checkpoint of another run is refused.
+        """
+        config, state, strategy = self.config, self.state, self.strategy
+        size = Size(len(rows), config.last_epoch, config.steps_per_epoch(len(rows)))
+        identity = cache(identity)
+        if strategy.communicator.size > 1:
+            for name, value in identity().items():
+                strategy.communicator.assert_same_on_all_ranks(name, json.dumps(value))
+        is_main = strategy.communicator.is_main_process
+        users = size.users * len(config.passes)
+        live = Live(self.title, size.epochs, size.steps, users, metric, show_progress and is_main)
+        with live, resumed(checkpoint, self.part, identity, state, strategy, size) as writer:
+            listening = ([live, *callbacks] if is_main else []) + ([writer] if writer else [])
+            while not state.is_over(config):
+                started, steps_before = time.perf_counter(), state.step
+                beta = self._run_epoch(rows, listening)
+                speed = users * (1 - steps_before / size.steps) / (time.perf_counter() - started)
+                nll, kl, loss = (self._checked_losses().sum(0) / users).tolist()
+                valid = None if validate is None else strategy.validate(validate)
+                _check_metric(valid, state.epoch + 1)
+                best = None if valid is None else state.keep_best(valid)
+                seconds = time.perf_counter() - started
+                epoch = Epoch(state.epoch + 1, nll, kl, loss, beta, valid, seconds, best, speed, self.part)
+                state.history.append(epoch)
+                state.losses = []
+                for callback in listening:
+                    callback.on_epoch_end(epoch)
+            if writer:
+                writer.write()
+        self._finish()
+        return state.history
+
+    def _run_epoch(self, rows: RowSource, callbacks: Sequence[Callback]) -> float:
+        """All passes of the current epoch, or what is left of them. -> the last step's beta"""
+        config, state, n_users = self.config, self.state, len(rows)
+        n_steps, epoch, beta = config.steps_per_epoch(n_users), state.epoch, math.nan
+        steps_per_pass = n_steps // len(config.passes)
+        if state.step == 0:
+            self.start_epoch(rows)
+        if state.step == n_steps:  # resumed after the last step: only the epoch's end is left
+            beta = config.beta_at((epoch + (n_steps - 1) / n_steps) / config.epochs)
+        for index in range(len(config.passes)):
+            first = state.step - index * steps_per_pass  # of this pass: above 0 where a run is resumed within it
+            if first >= steps_per_pass:
+                continue
+            order = key_of(key_of(state.seed, epoch, index))
+            with self.in_pass(index):
+                for batch in rows.batches_of(order, config.users_per_step(n_users), first):
+                    beta = config.beta_at((epoch + state.step / n_steps) / config.epochs)  # by the share of the run
+                    self.step(batch, beta)
+                    for callback in callbacks:
+                        callback.on_step_end(epoch + 1, state.step)
+        return beta
+
+    def batches(self, rows: sparse.csr_matrix | Shards) -> Iterator[Batch]:
+        """Batches of a pass over all rows, for steps by hand."""
+        source = rows_on_device(rows, self.state.device)
+        key = key_of(self.state.seed, self.state.epoch, self.state.pass_index)
+        return source.batches_of(key_of(key), self.config.users_per_step(len(source)))
+
+    def start_epoch(self, rows: RowSource) -> None:
+        """Let the prior see all users, as they are encoded by now: one such as RecVAE's depends on that."""
+        prior = getattr(self.network, "prior", None)
+        if prior is not None:
+            prior.renew(self.network.encoder, rows)
+
+    @contextmanager
+    def in_pass(self, index: int = 0) -> Iterator[None]:
+        """Within this, steps are those of a pass of the epoch: what its phase names is trained, the rest is frozen.
+
+        Steps reuse the memory of the steps before. Afterwards the network is in eval mode.
+        """
+        self.state.pass_index = index
+        self.config.passes[index].apply(self.network)
+        try:
+            with reused() as self._workspace:
+                yield
+        finally:
+            self._workspace = Memory()  # releases the buffers
+        self.network.eval()
+
+    def _checked_losses(self) -> Tensor:
+        """What the host learns of the epoch, at once: sums over the users of all ranks. -> (S, 3)
+
+        Raises TrainingError, on all ranks alike, for losses that are not finite; and for weights that are not, or too
+        large to be squared: no loss has seen what the last step left.
+        """
+        epoch = self.state.epoch + 1
+        losses = self.strategy.reduce_losses(torch.stack(self.state.losses).cpu())
+        wrong_steps = (~losses[:, 2].isfinite()).nonzero()[:, 0].tolist()
+        if wrong_steps:
+            first = wrong_steps[0]
+            raise TrainingError(
+                f"Expected a finite loss, got {losses[first, 2].item()} in step {first + 1} of {len(losses)} of epoch "
+                f"{epoch}; {ADVICE}."
+            )
+        wrong = [name for name, weight in self.network.named_parameters() if not all_finite(weight, LARGEST)]
+        if self.strategy.communicator.all_reduce_max(torch.tensor([float(bool(wrong))])).item():
+            raise TrainingError(
+                f"Expected finite weights of at most {LARGEST:g} after epoch {epoch}, got others in "
+                f"{wrong[0] if wrong else 'the part of another rank'}; {ADVICE}."
+            )
+        return losses
+
+    def _finish(self) -> None:
+        self.state.finish()
+        prior = getattr(self.network, "prior", None)
+        if prior is not None:
+            prior.forget()  # what it knows of single users
+
+    def _settings(self) -> dict[str, Any]:
+        """The config as JSON can hold it: a function `beta` by its name."""
+        config = self.config
+        settings = {each.name: getattr(config, each.name) for each in fields(config)}
+        beta = getattr(config.beta, "__name__", "beta") if callable(config.beta) else config.beta
+        return settings | {"beta": beta, "phases": [[list(phase.trainable), phase.passes] for phase in config.phases]}
+
+    def _identity(self, rows: sparse.csr_matrix | Shards) -> dict[str, Any]:
+        """What a run of `fit` follows from: a function `beta` by its values."""
+        return {
+            "recvae": __version__,
+            "model": self.title,
+            "parameters": self._settings() | {"beta": [self.config.beta_at(tenth / 10) for tenth in range(11)]},
+            "rows": rows.fingerprint() if isinstance(rows, Shards) else digest_rows(rows),
+            "part": self.part,
+        }
+
+
+def _check_metric(metric: float | None, epoch: int) -> None:
+    """Raise TrainingError for a validation metric that is not a number."""
+    if metric is not None and not math.isfinite(metric):
+        raise TrainingError(
+            f"Expected a finite metric on validation users, got {metric} after epoch {epoch}; look for users without "
+            f"held-out items."
+        )
+
+
+def rows_on_device(rows: sparse.csr_matrix | Shards, device: torch.device) -> RowSource:
+    """Training rows, scaled to a mean value of 1: with counts, the likelihood would outgrow the KL term.
+
+    The encoder reads rows at unit norm, so that scoring needs no scale.
+    """
+    if isinstance(rows, Shards):
+        return ShuffledRows(rows, device, scale=1 / rows.mean_value())
+    return DeviceRows(rows * np.float32(1 / rows.data.mean(dtype=np.float64)), device)

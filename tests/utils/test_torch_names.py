@@ -1,0 +1,52 @@
+"""Names of torch without a promise of stability, and what is to be done when one vanishes or is no longer needed."""
+
+import ast
+import tomllib
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed
+import torch.utils.weak
+
+ROOT = Path(__file__).parents[2]
+
+# name -> what to use in its place
+NAMES = {
+    "torch.distributed.distributed_c10d._get_default_store": "ProcessGroup.get_group_store, which torch 2.6 lacks",
+    "torch.distributed.distributed_c10d._abort_process_group": "ProcessGroup.abort, which torch 2.6 lacks",
+    "torch.utils.weak.WeakIdKeyDictionary": "a dictionary by id, with a weakref.finalize for each key",
+    "torch.cpu._is_avx512_bf16_supported": "torch.cpu.get_capabilities, which torch 2.6 lacks",
+    "torch.cpu._is_amx_tile_supported": "torch.cpu.get_capabilities, which torch 2.6 lacks",
+}
+PACKAGES = {"dist": "torch.distributed", "F": "torch.nn.functional"}
+
+
+def private_names():
+    """Dotted names that begin with torch and have a part with an underscore, in the package."""
+    for path in sorted((ROOT / "recvae").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Attribute) and node.attr.startswith("_") and not node.attr.startswith("__"):
+                root, _, rest = ast.unparse(node).partition(".")
+                name = f"{PACKAGES.get(root, root)}.{rest}"
+                if name.startswith("torch."):
+                    yield name
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("torch"):
+                yield from (f"{node.module}.{alias.name}" for alias in node.names if alias.name.startswith("_"))
+
+
+def test_every_private_name_of_torch_is_listed():
+    assert set(private_names()) <= set(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_name_is_there(name):
+    found = torch
+    for part in name.split(".")[1:]:
+        assert hasattr(found, part), f"torch {torch.__version__} has no {name}: use {NAMES[name]}"
+        found = getattr(found, part)
+
+
+def test_the_lowest_torch_is_the_one_for_which_they_are_needed():
+    dependencies = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    assert "torch>=2.6" in dependencies, "replace the names that the list says torch 2.6 lacks an alternative to"
