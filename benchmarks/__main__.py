@@ -16,6 +16,7 @@ from benchmarks.accuracy.growing import run_growing
 from benchmarks.accuracy.joins import run_joins
 from benchmarks.accuracy.reference import run_reference
 from benchmarks.accuracy.reproduce import reproduce_table, run_reproduce
+from benchmarks.accuracy.same import run_same
 from benchmarks.accuracy.sampled import run_sampled
 from benchmarks.latent.anomaly import run_anomaly
 from benchmarks.latent.elbo import run_elbo
@@ -30,8 +31,7 @@ from benchmarks.scale.large import run_large
 from benchmarks.scale.ranks import run_ranks
 from benchmarks.scale.ray import run_ray
 from benchmarks.scale.resume import run_resume
-from benchmarks.scale.scaling import run_scaling
-from benchmarks.scale.scaling.tables import check_table, laws_table
+from benchmarks.scale.scaling import check_table, laws_table, run_scaling
 from benchmarks.scale.service import run_service
 from benchmarks.scale.shards import run_shards, shards_table
 from benchmarks.scale.signals import COMMANDS as STOPPED
@@ -158,6 +158,13 @@ def _paired(given: Given, save: Save) -> int:
     results = run_paired(given.before, given.after, given.rounds, given.threads, save, **sizes)
     print(paired_table(results))
     return 1 if results["slower"] or (given.same and not all(results["same"].values())) else 0
+
+
+def _same(given: Given, save: Save) -> int:
+    results = run_same(given.before, given.after, given.threads)
+    print(json.dumps(results, indent=1))
+    save(results)
+    return 1 if results["different"] else 0
 
 
 def _shards(given: Given, save: Save) -> None:
@@ -291,6 +298,15 @@ COMMANDS = {
             option("--epochs", 2, "of MultVAE"),
             option("--repeats", 3, "in a process, of which the least counts"),
             option("--same", False, "fail where anything is not the same bit for bit", action="store_true"),
+        ),
+    ),
+    "same": Command(
+        "two checkouts: whether every model's weights, lists and files are the same bit for bit",
+        _same,
+        (
+            option("--before", None, "folder of a checkout", type=Path, required=True),
+            option("--after", None, "folder of the other", type=Path, required=True),
+            option("--threads", 1),
         ),
     ),
     "bulk": Command(

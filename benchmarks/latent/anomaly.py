@@ -13,7 +13,7 @@ from scipy import sparse, stats
 from benchmarks.latent import MODELS, training_rows, whole_rows
 from recvae import load_split
 from recvae.models.autoencoder.variational import Variational
-from recvae.models.base.latent import standardized
+from recvae.models.base.generative import standardized
 
 SHARE = 0.01  # bots for each real user
 PLANTINGS = 100  # among held-out users; among training users there is one, with its fit

@@ -12,7 +12,7 @@ from scipy import sparse
 
 from benchmarks.latent import MODELS, training_rows, whole_rows
 from recvae import evaluate, load_split
-from recvae.models.base.latent import Latent
+from recvae.models.base.generative import Latent
 
 METRIC = "ndcg@100"
 TEMPERATURES = (1.0,)

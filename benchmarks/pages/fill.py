@@ -27,7 +27,7 @@ from benchmarks.scale.large import large_table
 from benchmarks.scale.ranks import ranks_table
 from benchmarks.scale.ray import ray_table
 from benchmarks.scale.resume import resume_table
-from benchmarks.scale.scaling.tables import check_table, laws_table, model_table, rates_table
+from benchmarks.scale.scaling import check_table, laws_table, rates_table
 from benchmarks.scale.shards import shards_table
 from benchmarks.speed.exports import exports_table
 from benchmarks.speed.serving import serving_table
@@ -93,7 +93,6 @@ TABLES: dict[str, Callable[[], str]] = {
     "scaling-laws": _of(laws_table, "scaling"),
     "scaling-rates": _of(rates_table, "scaling"),
     "scaling-check": _of(check_table, "scaling"),
-    "scaling-model": model_table,
     "ranking": partial(table.speed_table, 2),
     "growth": partial(table.speed_table, 3),
 }

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from recvae.errors import InvalidParameterError, UnknownNameError
 from recvae.models import EASE, EDLAE, HVamp, HybridVAE, MultDAE, MultVAE, RecVAE
@@ -54,19 +57,64 @@ CANDIDATES: dict[str, list[Recommender]] = {
 }
 
 
-def known_models(names: Sequence[str] | None) -> list[str]:
-    """The names as `CANDIDATES` has them; all of them for None or "all". Raises UnknownNameError."""
-    if names is None or [name.strip().lower() for name in names] == ["all"]:
+# what models of one's own are compared with, as this package's are
+BASELINES = tuple(name for name in CANDIDATES if name not in OURS)
+DEFAULTS = (*OURS, *BASELINES)
+
+
+def known_models(models: Sequence[str | type[Recommender]] | None) -> list[str]:
+    """The names of models as `CANDIDATES` has them; all of them for None or "all". Raises as `known_model`."""
+    names = [model.strip().lower() for model in models or () if isinstance(model, str)]
+    if models is None or (names == ["all"] and len(models) == 1):
         return list(CANDIDATES)
-    return [known_model(name) for name in names]
+    return [known_model(model) for model in models]
 
 
-def known_model(name: str) -> str:
-    """The name as `CANDIDATES` has it, whatever its capitals. Raises UnknownNameError."""
-    found = {known.lower(): known for known in CANDIDATES}.get(name.strip().lower())
-    if found is None:
-        raise UnknownNameError.among("model", name, CANDIDATES)
-    return found
+def known_model(model: str | type[Recommender]) -> str:
+    """The name of a model as `CANDIDATES` has it, where a class of one's own is added with its default settings.
+
+    Parameters
+    ----------
+    model : str or class
+        A name, in any capitals; or a class of one's own, also as text "module:Class", which imports the module, from
+        the working directory too.
+
+    Raises
+    ------
+    UnknownNameError
+        For a name that does not exist.
+    InvalidParameterError
+        For text that names no model class, and for a class with the name of another.
+    """
+    if isinstance(model, str) and ":" not in model:
+        name = {known.lower(): known for known in CANDIDATES}.get(model.strip().lower())
+        if name is None:
+            raise UnknownNameError.among("model", model, CANDIDATES)
+        return name
+    own = _imported(model.strip()) if isinstance(model, str) else model
+    if not (isinstance(own, type) and issubclass(own, Recommender)):
+        raise InvalidParameterError(f"Expected a model, a class derived from recvae.Recommender, got {model!r:.200}.")
+    if own.__name__ not in DEFAULTS:
+        CANDIDATES[own.__name__] = [own()]
+    elif own is not type(CANDIDATES[own.__name__][0]):
+        raise InvalidParameterError(f"Expected a class with a name of its own, got another {own.__name__}; rename it.")
+    return own.__name__
+
+
+def _imported(path: str) -> object:
+    """The object at "module:name"."""
+    module, _, name = path.partition(":")
+    folder = str(Path.cwd())
+    sys.path.insert(0, folder)  # as `python -m` has it: a console script does not look there
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InvalidParameterError(
+            f"Expected a model as module:Class, such as my_module:MyModel, got {path!r:.200}: {error}."
+        ) from error
+    finally:
+        if folder in sys.path:
+            sys.path.remove(folder)
 
 
 def candidates(name: str, params: dict[str, str]) -> list[Recommender]:

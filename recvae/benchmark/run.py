@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from recvae.benchmark.examples import user_examples
-from recvae.benchmark.grids import OURS, candidates, known_models
+from recvae.benchmark.grids import BASELINES, candidates, known_models
 from recvae.benchmark.inspection import active_units, item_map
 from recvae.benchmark.results import FORMAT
 from recvae.data.splits import SPLIT_SEED, Split
@@ -115,7 +115,7 @@ class Runs:
 def run_benchmark(
     dataset: str = "sample",
     data_home: str | Path | None = None,
-    models: Sequence[str] | None = None,
+    models: Sequence[str | type[Recommender]] | None = None,
     seeds: int = 1,
     first_seed: int = 0,
     split: str | None = None,
@@ -128,10 +128,11 @@ def run_benchmark(
 ) -> dict[str, Any]:
     """Fit and evaluate `models` on one split of `dataset`, each with as many random_states, from `first_seed` on.
 
-    `models` are names, or None or "all" for all of them. The split is that of the data set's card, or another one, as
+    `models` are names, classes of one's own, also as text "module:Class", or None or "all" for all that the package
+    has. The split is that of the data set's card, or another one, as
     in `load_split`. `params` are hyper-parameters, as text, for all settings of the models that have them. Metrics are
-    averaged over seeds for each user first: the standard error is that over users. Each of `OURS` is tested against
-    every other model, the baselines, with p-values adjusted for their number; a baseline against the best of them.
+    averaged over seeds for each user first: the standard error is that over users. Each model is tested against every
+    one of `BASELINES`, with p-values adjusted for their number; one of these against the best of them.
     Which is best the test says, with hindsight in the baselines' favour. Models of libraries that are not installed,
     and those that cannot score the split's users, are reported as absent. The histories and recommendations of
     `examples` test users and a map of items by title are part of the results; ask for 0 where the data may not be
@@ -228,13 +229,13 @@ def run_model(name: str, settings_to_try: list[Recommender], task: Task) -> Runs
 
 
 def best_baseline(metrics: Mapping[str, Metric]) -> str | None:
-    """The name of the highest mean among models that are not `OURS`, if there are such."""
-    means = {name: metric.mean for name, metric in metrics.items() if name not in OURS}
+    """The name of the highest mean among models of `BASELINES`, if there are such."""
+    means = {name: metric.mean for name, metric in metrics.items() if name in BASELINES}
     return max(means, key=means.__getitem__) if means else None
 
 
 def paired_tests(name: str, metrics: Mapping[str, Metric], best: str | None) -> dict[str, dict[str, float]]:
-    """One of `OURS` against every baseline, or a baseline against the `best`.
+    """A model against every one of `BASELINES`, or one of these against the `best` of them.
 
     `p_holm` is the p-value adjusted for the number of these tests.
 
@@ -243,7 +244,9 @@ def paired_tests(name: str, metrics: Mapping[str, Metric], best: str | None) -> 
     dict[str, dict[str, float]]
         Paired bootstrap by name, for JSON.
     """
-    rivals = [other for other in metrics if other not in OURS and other != name and (name in OURS or other == best)]
+    rivals = [other for other in metrics if other in BASELINES and other != name]
+    if name in BASELINES:
+        rivals = [other for other in rivals if other == best]
     tests = {other: asdict(paired_bootstrap(metrics[name], metrics[other])) for other in rivals}
     adjusted = holm([test["p_value"] for test in tests.values()])
     return {other: test | {"p_holm": p} for (other, test), p in zip(tests.items(), adjusted, strict=True)}
@@ -267,11 +270,11 @@ def _oracle(split: Split, metrics: Sequence[str]) -> Evaluation:
 
 
 def _item_map(runs: dict[str, Runs], metrics: dict[str, Metric], split: Split) -> dict[str, Any] | None:
-    """By the best of `OURS`."""
-    ours = [name for name in runs if name in OURS]
-    if not ours:
+    """By the best of the networks."""
+    networks = [name for name, done in runs.items() if hasattr(done.model, "network_")]
+    if not networks:
         return None
-    best = max(ours, key=lambda name: metrics[name].mean)
+    best = max(networks, key=lambda name: metrics[name].mean)
     return item_map(best, runs[best].model, split.train)
 
 

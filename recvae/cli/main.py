@@ -121,7 +121,10 @@ def _benchmark(parser: argparse.ArgumentParser) -> None:
     """
     add = parser.add_argument
     add_dataset(add, "sample", " (default: sample)")
-    add("--models", help=f"comma-separated, of {', '.join(CANDIDATES)}, or all (default: all)")
+    add(
+        "--models",
+        help=f"comma-separated, of {', '.join(CANDIDATES)}, classes of your own as module:Class, or all (default: all)",
+    )
     add("--seeds", type=int, default=1, help="train each model with this many seeds (default: 1)")
     add("--seed", type=int, default=0, help="the first of them (default: 0)")
     add_param(add, "a hyper-parameter for all models that have it, such as epochs=20")
@@ -154,7 +157,7 @@ def _tune(parser: argparse.ArgumentParser) -> None:
     """
     add = parser.add_argument
     add_events(parser)
-    add("--model", default="MultVAE", help=f"one of {', '.join(CANDIDATES)} (default: MultVAE)")
+    add("--model", default="MultVAE", help=f"one of {', '.join(CANDIDATES)}, or module:Class (default: MultVAE)")
     add("--trials", type=int, default=30, help="fits in all, with those that the study has (default: 30)")
     add("--metric", default="ndcg@100", help="of validation users (default: ndcg@100)")
     add_param(add, "a hyper-parameter that is not searched for but fixed, such as epochs=20")
@@ -179,7 +182,7 @@ def _plan(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add_events(parser)
     add_shards(add)
-    add("--model", default="MultVAE", help=f"one of {', '.join(CANDIDATES)} (default: MultVAE)")
+    add("--model", default="MultVAE", help=f"one of {', '.join(CANDIDATES)}, or module:Class (default: MultVAE)")
     add_param(add, "a hyper-parameter, such as latent_dim=64")
     add("--seed", type=int, default=0, help="seed of the model (default: 0)")
     add_split(parser, "none: train on everything", given=True)
@@ -193,7 +196,7 @@ def _train(parser: argparse.ArgumentParser) -> None:
     """
     add = parser.add_argument
     add_events(parser)
-    add("--model", default="MultVAE", help=f"one of {', '.join(CANDIDATES)} (default: MultVAE)")
+    add("--model", default="MultVAE", help=f"one of {', '.join(CANDIDATES)}, or module:Class (default: MultVAE)")
     add_param(add, "a hyper-parameter, such as latent_dim=64")
     add("--seed", type=int, default=0, help="seed of the model (default: 0)")
     add_split(parser, "none: train on everything", given=True)

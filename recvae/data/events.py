@@ -1,4 +1,8 @@
-"""Single events -> the canonical matrix: weak ones and zeros dropped, repeated pairs merged, nothing odd passed on."""
+"""Single events -> the canonical matrix: one cell for each (user, item) pair, and an account of the rows left out.
+
+The rules, for every way in: events below `min_value` and of value 0 do not count; the values of repeated pairs are
+summed in float64, or in the type that they came in, and stored as float32.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from recvae.data.rows import check_content
+from recvae.data.rows import canonical, check_content
 from recvae.errors import InvalidDataError, InvalidParameterError, UnknownNameError
 
 Duplicates = Literal["sum", "last"]
@@ -31,7 +35,7 @@ class Account:
     left_out : Mapping[str, int]
         How many of them are not an event of their own, by reason, such as {"of value 0": 400}.
     notes : tuple[str, ...]
-        What else is to be known of the reading.
+        Remarks on how the rows were read.
     """
 
     rows: int
@@ -43,7 +47,7 @@ class Account:
         return replace(self, left_out=dict(self.left_out) | {reason: self.left_out.get(reason, 0) + n}) if n else self
 
     def noted(self, *notes: str) -> Self:
-        """The account with more notes; empty ones are none."""
+        """The account with more notes; empty ones are skipped."""
         return replace(self, notes=(*self.notes, *filter(None, notes)))
 
     def __str__(self) -> str:
@@ -55,59 +59,95 @@ class Account:
 
 
 def account_for(values: NDArray[Any], min_value: float | None, duplicates: Duplicates, n_cells: int) -> Account:
-    """What became of rows with such values, of which `merge_events` made so many cells."""
-    weak = 0 if min_value is None else int((values < min_value).sum())
+    """The account of rows with these values, which `merge_events` merged into `n_cells` cells."""
+    below = 0 if min_value is None else int((values < min_value).sum())
     zeros = int((values == 0).sum()) if min_value is None or min_value <= 0 else 0
     repeated = "added to an earlier row of the same user and item" if duplicates == "sum" else "followed by a later row"
     return (
         Account(len(values))
-        .without(weak, "" if min_value is None else f"below {min_value:g}")
+        .without(below, "" if min_value is None else f"below {min_value:g}")
         .without(zeros, "of value 0")
-        .without(len(values) - weak - zeros - n_cells, repeated)
+        .without(len(values) - below - zeros - n_cells, repeated)
     )
 
 
 def merge_events(
     events: sparse.coo_matrix, min_value: float | None, duplicates: Duplicates, times: Times | None = None
 ) -> tuple[sparse.csr_matrix, sparse.csr_matrix | None]:
-    """One cell for each (user, item) pair that has an event.
+    """Merge events into one cell for each (user, item) pair.
 
     Parameters
     ----------
+    events : sparse.coo_matrix
+        (users, items), an entry for each event.
+    min_value : float or None
+        Events of a smaller value are dropped.
+    duplicates : Duplicates
+        "sum" adds up the values of a repeated pair, "last" keeps the last one.
     times : Times or None
-        (E,), when each event was, 0 where that is not known. The last of repeated events is then the latest by time,
-        not the last to come.
+        (E,), when each event was, 0 if that is not known. The last of repeated events is then the latest by time, not
+        the last in the table.
 
     Returns
     -------
     tuple[sparse.csr_matrix, sparse.csr_matrix | None]
-        Canonical float32 matrix, and the times of its cells in the same structure: of the first, where events repeat,
-        so that to a split by time a repetition is nothing new.
+        Canonical float32 matrix, and the times of its cells in the same structure: of repeated events the first, so
+        that to a split by time a repetition is nothing new.
     """
     if duplicates not in ("sum", "last"):
         raise UnknownNameError.among("rule for duplicates", duplicates, ("sum", "last"))
-    chosen: NDArray[Any] | None = None if min_value is None else _strong(events.data, min_value)
+    kept: NDArray[Any] | None = None
+    if min_value is not None:
+        check_min_value(min_value)
+        kept = at_least(events.data, min_value)
     if times is not None:
-        order = np.lexsort((times, times != 0))  # the unknown come first
-        chosen = order if chosen is None else order[chosen[order]]
-    if chosen is not None:
-        events, times = _select(events, chosen), None if times is None else times[chosen]
+        order = np.lexsort((times, times != 0))  # unknown times come first
+        kept = order if kept is None else order[kept[order]]
+    if kept is not None:
+        events, times = _select(events, kept), None if times is None else times[kept]
     check_content(events.data)
-    cells = sparse.csr_matrix(_last(events) if duplicates == "last" else events, dtype=np.float32)
-    cells.sum_duplicates()
-    cells.eliminate_zeros()
+    cells = canonical(_last(events) if duplicates == "last" else events)
     if cells.nnz == 0:
         floor = "" if min_value is None else f" with a value of at least {min_value:g}"
         raise InvalidDataError(f"Expected at least one event{floor}, got a matrix of {cells.shape} without any.")
     return cells, None if times is None else _first(cells, events, times)
 
 
+def at_least(values: NDArray[Any], min_value: float | None) -> NDArray[np.bool_]:
+    """Which values are not below `min_value`. NaN is not, so that it stays and is refused later."""
+    return np.ones(len(values), dtype=bool) if min_value is None else ~(values < min_value)
+
+
+def merge_sorted(
+    cells: NDArray[np.int64], values: NDArray[np.float64] | None
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Merge events that are sorted by cell: the rule of `merge_events` for requests and for events in blocks.
+
+    Parameters
+    ----------
+    cells : NDArray[np.int64]
+        (E,), ascending, one number for each (user, item) pair.
+    values : NDArray[np.float64] or None
+        (E,); without, each event counts 1.
+
+    Returns
+    -------
+    tuple[NDArray[np.int64], NDArray[np.float32]]
+        The index of the first event of each cell, and the sum of its values, added up in float64 in their order.
+    """
+    # where the events of each cell begin, and where the last end
+    bounds = np.flatnonzero(np.concatenate([[True], cells[1:] != cells[:-1], [True]])[: len(cells) + 1])
+    first = bounds[:-1]
+    sums = np.diff(bounds) if values is None else np.add.reduceat(values, first)
+    return first, sums.astype(np.float32)
+
+
 def digest_events(ids: Iterable[Iterable[Sequence[Any]]], arrays: Iterable[NDArray[Any]]) -> str:
     """The digest of users and items, each in pieces, and of the arrays of a CSR matrix (int64, int64, float32)."""
     digest = hashlib.blake2b(digest_size=16)
     for pieces in ids:
-        for place, piece in enumerate(pieces):
-            digest.update("\n".join([*[""] * (place > 0), *map(str, piece)]).encode())
+        for number, piece in enumerate(pieces):
+            digest.update("\n".join([*[""] * (number > 0), *map(str, piece)]).encode())
         digest.update(b"\n\n")
     for array in arrays:
         digest.update(array.tobytes())
@@ -121,33 +161,29 @@ def select_cells(cells: sparse.csr_matrix, chosen: NDArray[np.bool_]) -> sparse.
 
 
 def check_min_value(min_value: Any) -> None:
-    """Refuse what no value can be held against."""
+    """Raise InvalidParameterError for what values cannot be compared with."""
     if not isinstance(min_value, numbers.Real) or math.isnan(min_value):
         raise InvalidParameterError(f"Expected min_value to be a number, got {min_value!r}.")
 
 
-def _strong(data: NDArray[Any], min_value: float) -> NDArray[np.bool_]:
-    check_min_value(min_value)
-    return ~(data < min_value)  # NaN stays, to be refused
-
-
 def _last(events: sparse.coo_matrix) -> sparse.coo_matrix:
+    """The last event of each pair."""
     key = events.row.astype(np.int64) * events.shape[1] + events.col
     _, from_end = np.unique(key[::-1], return_index=True)
     return _select(events, len(key) - 1 - from_end)
 
 
 def _first(cells: sparse.csr_matrix, events: sparse.coo_matrix, times: Times) -> sparse.csr_matrix:
-    """The time of each cell's first event of known time, `events` being in the order of their times."""
+    """The time of each cell's first event of known time; `events` are in the order of their times."""
     row_of = np.repeat(np.arange(cells.shape[0]), np.diff(cells.indptr))
     keys = row_of * cells.shape[1] + cells.indices  # ascending: the cells are in order
-    wanted = events.row.astype(np.int64) * cells.shape[1] + events.col
-    place = np.minimum(np.searchsorted(keys, wanted), cells.nnz - 1)
-    there = np.flatnonzero((keys[place] == wanted) & (times != 0))[::-1]  # the others had a value of zero
-    found = np.zeros(cells.nnz)
-    found[place[there]] = times[there]  # where places repeat, the last assignment stands: that of the first event
-    return sparse.csr_matrix((found, cells.indices, cells.indptr), shape=cells.shape)
+    event_keys = events.row.astype(np.int64) * cells.shape[1] + events.col
+    index = np.minimum(np.searchsorted(keys, event_keys), cells.nnz - 1)
+    known = np.flatnonzero((keys[index] == event_keys) & (times != 0))[::-1]  # the others had a value of zero
+    first = np.zeros(cells.nnz)
+    first[index[known]] = times[known]  # of repeated indices the last assignment stands: that of the first event
+    return sparse.csr_matrix((first, cells.indices, cells.indptr), shape=cells.shape)
 
 
-def _select(events: sparse.coo_matrix, chosen: NDArray[Any]) -> sparse.coo_matrix:
-    return sparse.coo_matrix((events.data[chosen], (events.row[chosen], events.col[chosen])), events.shape)
+def _select(events: sparse.coo_matrix, kept: NDArray[Any]) -> sparse.coo_matrix:
+    return sparse.coo_matrix((events.data[kept], (events.row[kept], events.col[kept])), events.shape)

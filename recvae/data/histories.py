@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 from scipy import sparse
 
-from recvae.data.events import check_min_value
+from recvae.data.events import at_least, check_min_value, merge_sorted
 from recvae.data.ids import Ids, ItemIndex, id_array, listed
 from recvae.data.rows import check_content
 from recvae.data.tables.frames import number_ids, read_column, read_numbers
@@ -269,7 +269,7 @@ def _from_frame(
     places, shape, seen = index.positions(items)[codes], (len(users), len(index)), None
     values = None if value is None else read_numbers(read_column(frame, value), value)
     if values is not None:
-        liked = _liked(values, min_value)
+        liked = at_least(values, min_value) & (values != 0)  # NaN too, which is refused next
         check_content(values[liked])
         if not liked.all():
             seen = _only_seen(rows, places, liked, shape)
@@ -277,11 +277,6 @@ def _from_frame(
     unknown = places < 0
     strange = UnknownItems(int(unknown.sum()), _examples(items[np.unique(codes[unknown])].tolist()))
     return Histories(users, _matrix(rows, places, values, shape), strange, seen)
-
-
-def _liked(values: NDArray[np.float64], min_value: float | None) -> NDArray[np.bool_]:
-    """Which events say that an item was liked, by their values; NaN among them, to be refused."""
-    return (values != 0) if min_value is None else ~(values < min_value) & (values != 0)
 
 
 def _only_seen(
@@ -302,9 +297,9 @@ def is_listing(kind: pa.DataType) -> bool:
 def _matrix(
     rows: Places, places: Places, values: NDArray[np.float64] | None, shape: tuple[int, int]
 ) -> sparse.csr_matrix:
-    """Canonical rows of the events whose place is known, each of value 1 where there are no values.
+    """Canonical rows of the events on known items, each of value 1 where there are no values.
 
-    As `recvae.data.events.merge_events` makes them, in the time that a request has.
+    The result of `merge_events`, without the steps of scipy that take longer than a request has.
     """
     cells = rows * shape[1] + places
     if len(places) and places.min() < 0:
@@ -312,15 +307,11 @@ def _matrix(
         cells, values = cells[known], None if values is None else values[known]
     order = cells.argsort(kind="stable")
     cells = cells[order]
-    # where the events of each cell begin, and where the last end
-    bounds = np.flatnonzero(np.concatenate([[True], cells[1:] != cells[:-1], [True]])[: len(cells) + 1])
-    first, sums = bounds[:-1], bounds[1:] - bounds[:-1]
-    if values is not None:
-        sums = np.add.reduceat(values[order], first)
+    first, sums = merge_sorted(cells, None if values is None else values[order])
     row, column = np.divmod(cells[first], shape[1])
     indptr = row.searchsorted(np.arange(shape[0] + 1))
     index = np.int32 if max(*shape, len(cells)) < 2**31 else np.int64  # scipy's own choice, which takes it longer
-    return sparse.csr_matrix((sums.astype(np.float32), column.astype(index), indptr.astype(index)), shape=shape)
+    return sparse.csr_matrix((sums, column.astype(index), indptr.astype(index)), shape=shape)
 
 
 def _examples(names: Iterable[Any]) -> tuple[Any, ...]:

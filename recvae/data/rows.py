@@ -51,8 +51,15 @@ def check_rows(
         raise InvalidDataError(f"Expected {n_items} columns, one for each item, got {user_items.shape[-1]}.")
     rows = checked_sparse(user_items, name)
     check_content(rows.data)
-    if rows.format != "csr":
-        rows = rows.tocsr()
+    return canonical(rows)
+
+
+def canonical(matrix: sparse.spmatrix) -> sparse.csr_matrix:
+    """The same as float32 CSR with sorted indices, repeated entries summed and zeros dropped.
+
+    The argument, whose arrays and values have been checked, is not changed; arrays are shared where nothing is to do.
+    """
+    rows = matrix.tocsr()  # of other formats this sums repeated entries, in their type
     if rows.dtype != np.float32:
         rows = sparse.csr_matrix(rows, dtype=np.float32)
     if not _is_canonical(rows):

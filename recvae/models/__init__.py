@@ -1,11 +1,40 @@
-"""The models, one short file for each paper. A new one is a file and a line here."""
+"""The models, one short file for each paper. A new one is a file, and a line here and in `recvae/__init__.py`."""
 
-from recvae.models.ease import EASE
-from recvae.models.edlae import EDLAE
-from recvae.models.h_vamp import HVamp
-from recvae.models.hybrid_vae import HybridVAE
-from recvae.models.mult_dae import MultDAE
-from recvae.models.mult_vae import MultVAE
-from recvae.models.rec_vae import RecVAE
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["EASE", "EDLAE", "HVamp", "HybridVAE", "MultDAE", "MultVAE", "RecVAE"]
+if TYPE_CHECKING:
+    from recvae.models.ease import EASE
+    from recvae.models.edlae import EDLAE
+    from recvae.models.h_vamp import HVamp
+    from recvae.models.hybrid_vae import HybridVAE
+    from recvae.models.mult_dae import MultDAE
+    from recvae.models.mult_vae import MultVAE
+    from recvae.models.rec_vae import RecVAE
+
+__all__ = ["EASE", "EDLAE", "HVamp", "HybridVAE", "MultDAE", "MultVAE", "RecVAE", "load_all"]
+
+# name -> module, which is loaded when the name is used: closed forms need no networks
+_MODULES = {
+    "EASE": "ease",
+    "EDLAE": "edlae",
+    "HVamp": "h_vamp",
+    "HybridVAE": "hybrid_vae",
+    "MultDAE": "mult_dae",
+    "MultVAE": "mult_vae",
+    "RecVAE": "rec_vae",
+}
+
+
+def load_all() -> None:
+    """Load the classes of all models, baselines included, into `Recommender.registry`."""
+    for module in [*_MODULES.values(), "baselines"]:
+        import_module(f"recvae.models.{module}")
+
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any:
+        if name not in _MODULES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(import_module(f"recvae.models.{_MODULES[name]}"), name)

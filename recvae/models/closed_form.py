@@ -1,30 +1,257 @@
-"""Linear item-to-item models in closed form: the Gram matrix of the items, and the weights without a diagonal."""
+"""Linear item-to-item models in closed form: what EASE and EDLAE share.
+
+From top to bottom: the model, the weights in dense and in sparse form, and the Gram matrix that both need.
+"""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Any
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from scipy import sparse
 from scipy.linalg import lapack
+from torch import Tensor
 
 from recvae.errors import TrainingError
+from recvae.models.base import FitRun, Recommender
+from recvae.models.base.file_tensors import csr_from, csr_tensors, taken
+from recvae.models.base.params import fitted, hyper, parameters
+from recvae.models.base.spaces import uniform
+from recvae.utils.finite import check_fitted
 from recvae.utils.memory import require_memory
 from recvae.utils.progress import track
 
 Array = NDArray[np.float32]
-BLOCK = 512  # items whose part of an I x I matrix is worked on at a time
-RESOLVED = 1e-6  # the share of an item's size that has to be its own, for float32 to tell it from none
+FORMS = ("auto", "dense", "sparse")
+WIDE = 12_000  # items above which "auto" is sparse: .5 GiB of weights
+BLOCK = 512  # rows of an I x I matrix that are processed at a time
+RESOLVED = 1e-6  # share of an item's diagonal that must be left by the others, for float32 to tell it from zero
+
+
+@parameters
+class ClosedForm(Recommender):
+    """Base of models that score a row x by x B, with a zero diagonal in B: no item predicts itself.
+
+    In values other than binary, an event weighs 1 in the mean of squares, so that their unit does not matter to the
+    penalty.
+    """
+
+    form: str = hyper(
+        "auto",
+        'of the weights: "dense", items x items in memory; "sparse", each item predicted by its neighbours only; '
+        f'"auto" is sparse above {WIDE:,} items',
+        choices=FORMS,
+    )
+    neighbours: int = hyper(200, "items that may predict one, in the sparse form", low=1)
+    user_power: float = hyper(
+        0.0,
+        "users weigh n_u to the power of minus this, so that the busiest do not dominate",
+        low=0,
+        high=1,
+        search=uniform(0.0, 1.0),
+    )
+
+    weights_: Tensor | sparse.csr_matrix = (
+        fitted()
+    )  # B (I, I); column j: the weight of each item in the score of item j
+
+    @abstractmethod
+    def _penalty(self, counts: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The penalty on the weights of each item, from the diagonal of the Gram matrix. (I,) -> (I,)"""
+
+    def _fit(self, rows: sparse.csr_matrix, run: FitRun) -> dict[str, Any]:
+        # an event weighs 1 in the mean of squares: with values other than binary, their unit drops out
+        rows = rows * np.float32(1 / np.sqrt(np.mean(rows.data**2, dtype=np.float64)))  # X (U, I)
+        users = _user_weights(rows, self.user_power)  # (U,)
+        penalty = self._penalty(gram_diagonal(rows, users))  # (I,)
+        if is_sparse(self.form, rows.shape[1]):
+            weights = sparse_weights(rows, penalty, self.neighbours, users, run.show_progress)
+            check_fitted(torch.from_numpy(weights.data), "raise l2")
+            return {"weights_": weights}
+        dense = torch.from_numpy(dense_weights(gram(rows, users), penalty))
+        check_fitted(dense, "raise l2")
+        return {"weights_": dense}
+
+    def _score(self, rows: sparse.csr_matrix) -> Tensor:
+        """x B. (B, I) -> (B, I)"""
+        if not isinstance(self.weights_, Tensor):
+            return torch.from_numpy((rows @ self.weights_).toarray())
+        # dense: the weighted sum of the rows of B that belong to a user's items
+        items, offsets, values = (torch.from_numpy(part) for part in (rows.indices, rows.indptr, rows.data))
+        return F.embedding_bag(
+            items,
+            self.weights_,
+            offsets.to(items.dtype),
+            mode="sum",
+            per_sample_weights=values,
+            include_last_offset=True,
+        )
+
+    def _similarity(self, items: NDArray[np.int64]) -> Tensor:
+        """Cosines of the rows of I + B."""
+        if isinstance(self.weights_, Tensor):
+            norms = (1 + self.weights_.square().sum(1)).sqrt()  # (I,)
+            rows = self.weights_[items]
+            cosines = rows @ self.weights_.T + rows + self.weights_[:, items].T
+        else:
+            norms = torch.from_numpy(np.sqrt(1 + self.weights_.multiply(self.weights_).sum(1)).A1)
+            rows = self.weights_[items]
+            cosines = torch.from_numpy((rows @ self.weights_.T + rows + self.weights_[:, items].T).toarray())
+        cosines[torch.arange(len(items)), torch.from_numpy(items)] += 1
+        return cosines / (norms * norms[items, None])
+
+    def _contributions(self, row: sparse.csr_matrix, item: int) -> tuple[float, NDArray[np.float64]]:
+        """x_j B_ji of each item j of the row, which sum to the score."""
+        weights = self.weights_[:, item]  # (I,)
+        column = weights.numpy() if isinstance(weights, Tensor) else weights.toarray()[:, 0]
+        parts = row.data.astype(np.float64) * column[row.indices]
+        return float(parts.sum()), parts
+
+    def _tensors(self) -> dict[str, Tensor]:
+        if isinstance(self.weights_, Tensor):
+            return {"weights": self.weights_}
+        return csr_tensors(self.weights_)
+
+    def _restore(self, tensors: dict[str, Tensor], n_items: int) -> dict[str, Any]:
+        if "weights" in tensors:
+            return {"weights_": taken(tensors, "weights", (n_items, n_items))}
+        return {"weights_": csr_from(tensors, (n_items, n_items))}
+
+
+def is_sparse(form: str, n_items: int) -> bool:
+    """Whether weights of this form over so many items are sparse."""
+    return form == "sparse" or (form == "auto" and n_items > WIDE)
+
+
+def _user_weights(rows: sparse.csr_matrix, power: float) -> NDArray[np.float64]:
+    """n_u^-power, scaled to a mean of 1 over events: the penalty keeps its meaning. -> (U,)"""
+    n = np.diff(rows.indptr)
+    weights = np.maximum(n, 1.0) ** -power  # (U,)
+    return weights * n.sum() / (weights * n).sum()
+
+
+def dense_weights(gram: Array, diagonal: NDArray[Any] | float) -> Array:
+    """The weights B that minimise ||X - X B||^2 plus a ridge penalty, with diag(B) = 0.
+
+        P = (G + diag(diagonal))^-1,  B = I - P / diag(P)
+
+    (Steck, "Embarrassingly Shallow Autoencoders for Sparse Data", WWW 2019, equation 8), where the division is by
+    columns: column j weighs the other items in the score of item j.
+
+    Parameters
+    ----------
+    gram : Array
+        (I, I) float32, symmetric; overwritten if it is in C order, else copied.
+    diagonal : NDArray[Any] or float
+        (I,) or one number, the penalty on the weights of each item.
+
+    Returns
+    -------
+    Array
+        (I, I), in `gram`'s memory.
+
+    Raises
+    ------
+    TrainingError
+        If the matrix is not positive definite.
+    """
+    gram = np.ascontiguousarray(gram, dtype=np.float32)
+    np.einsum("ii->i", gram)[:] += diagonal  # G + diag(diagonal), in place
+    # P by Cholesky, in place. LAPACK is column-major: its lower triangle is the upper one here
+    sizes = gram.diagonal().copy()
+    _, failed = lapack.spotrf(gram.T, lower=1, clean=0, overwrite_a=1)
+    _check_definite(failed, gram.diagonal(), sizes)
+    lapack.spotri(gram.T, lower=1, overwrite_c=1)
+    _mirror(gram)
+    gram /= -gram.diagonal()  # -P / diag(P), column by column
+    np.fill_diagonal(gram, 0)  # that is I - P / diag(P), as its diagonal is zero
+    return gram
+
+
+def sparse_weights(
+    rows: sparse.csr_matrix,
+    diagonal: NDArray[Any] | float,
+    neighbours: int,
+    weights: NDArray[Any] | None = None,
+    show_progress: bool = False,
+) -> sparse.csr_matrix:
+    """As `dense_weights`, but each item is predicted by its nearest neighbours only: for catalogues too wide for I x I.
+
+        B_Nj = (G_NN + diag(diagonal)_NN)^-1 G_Nj
+
+    is the exact ridge regression of item j on its neighbours N, that is -P_Nj / P_jj where P is the inverse over N and
+    j. N are the items nearest to j by the cosine, G_ij / sqrt(G_ii G_jj). A sparse approximation in the spirit of
+    Steck, "Markov Random Fields for Collaborative Filtering", NeurIPS 2019, and of SANSA (Spisak et al., "Scalable
+    Approximate NonSymmetric Autoencoder for Collaborative Filtering", RecSys 2023).
+
+    Parameters
+    ----------
+    rows, weights
+        (U, I) and (U,) as in `gram`; G is kept sparse.
+    diagonal : NDArray[Any] or float
+        (I,) or one number, as in `dense_weights`.
+    neighbours : int
+        How many items may predict one; fewer if its users have no more.
+
+    Returns
+    -------
+    sparse.csr_matrix
+        (I, I).
+
+    Raises
+    ------
+    NotEnoughMemoryError
+    TrainingError
+    RecvaeError
+        As `dense_weights`.
+    """
+    gram = _sparse_gram(rows, weights)
+    n_items = rows.shape[1]
+    penalty = np.broadcast_to(np.float32(diagonal), n_items)
+    norms = np.sqrt(gram.diagonal())  # (I,)
+    columns = [
+        _ridge(gram, item, norms, penalty, neighbours)
+        for item in track(range(n_items), "solving for items", show_progress)
+    ]
+    starts = np.cumsum([0, *(len(chosen) for chosen, _ in columns)])
+    chosen, values = (np.concatenate(parts) for parts in zip(*columns, strict=True))
+    return sparse.csc_matrix((values, chosen, starts), shape=(n_items, n_items)).tocsr()
+
+
+def _ridge(
+    gram: sparse.csr_matrix, item: int, norms: Array, penalty: Array, neighbours: int
+) -> tuple[NDArray[np.int32], Array]:
+    """The neighbours N of an item, and their weights B_Nj in its score. -> (n,), (n,)"""
+    # its neighbours: the items with the largest cosines
+    cells = slice(gram.indptr[item], gram.indptr[item + 1])
+    chosen, shared = gram.indices[cells], gram.data[cells]
+    others = chosen != item
+    chosen, shared = chosen[others], shared[others]
+    if len(chosen) > neighbours:
+        best = np.argpartition(-shared / norms[chosen], neighbours)[:neighbours]
+        chosen, shared = chosen[best], shared[best]
+    if not len(chosen):
+        return chosen, shared
+    # solve (G_NN + diag) B_Nj = G_Nj
+    system = gram[chosen][:, chosen].toarray(order="F")
+    system[np.diag_indices_from(system)] += penalty[chosen]
+    sizes = system.diagonal().copy()
+    factor, solution, failed = lapack.sposv(system, shared, overwrite_a=1)
+    _check_definite(failed, factor.diagonal(), sizes)
+    return chosen, solution
 
 
 def gram(rows: sparse.csr_matrix, weights: NDArray[Any] | None = None) -> Array:
-    """X^T diag(weights) X of rows X (U, I), in the only I x I array that there is.
+    """The Gram matrix G = X^T diag(weights) X of rows X (U, I); no other I x I array is allocated.
 
     Parameters
     ----------
     weights : NDArray[Any] or None
-        (U,) one for each user; None for ones.
+        (U,), one for each user; None for ones.
 
     Returns
     -------
@@ -40,108 +267,20 @@ def gram(rows: sparse.csr_matrix, weights: NDArray[Any] | None = None) -> Array:
     require_memory(4 * n_items**2, f"the {n_items:,} x {n_items:,} weights of items on items", 'form="sparse"')
     rows = rows.astype(np.float32, copy=False)
     items = _weighted(rows, weights).T.tocsr()  # (I, U)
-    made = np.zeros((n_items, n_items), dtype=np.float32)
+    matrix = np.zeros((n_items, n_items), dtype=np.float32)
     for start in range(0, n_items, BLOCK):
         block = slice(start, start + BLOCK)
-        (items[block] @ rows).toarray(out=made[block])
-    return made
-
-
-def dense_weights(gram: Array, diagonal: NDArray[Any] | float) -> Array:
-    """The weights B of which X B is nearest to X, less a ridge penalty, with diag(B) = 0.
-
-        P = (G + diag(diagonal))^-1,  B = I - P / diag(P)
-
-    (Steck, "Embarrassingly Shallow Autoencoders for Sparse Data", WWW 2019, equation 8), where the division is by
-    columns: column j weighs the other items in the score of item j.
-
-    Parameters
-    ----------
-    gram : Array
-        (I, I) float32, symmetric; written over where it is in C order, else copied.
-    diagonal : NDArray[Any] or float
-        (I,) or one number, the penalty on the weights of each item.
-
-    Returns
-    -------
-    Array
-        (I, I), in `gram`'s memory.
-
-    Raises
-    ------
-    TrainingError
-        Where the matrix is not positive definite.
-    """
-    gram = np.ascontiguousarray(gram, dtype=np.float32)
-    np.einsum("ii->i", gram)[:] += diagonal
-    # LAPACK counts columns first, so that its lower triangle is the upper one here; with `overwrite` nothing is copied
-    sizes = gram.diagonal().copy()
-    _, failed = lapack.spotrf(gram.T, lower=1, clean=0, overwrite_a=1)
-    _check_definite(failed, gram.diagonal(), sizes)
-    lapack.spotri(gram.T, lower=1, overwrite_c=1)
-    _mirror(gram)
-    gram /= -gram.diagonal()
-    np.fill_diagonal(gram, 0)
-    return gram
-
-
-def sparse_weights(
-    rows: sparse.csr_matrix,
-    diagonal: NDArray[Any] | float,
-    neighbours: int,
-    weights: NDArray[Any] | None = None,
-    show_progress: bool = False,
-) -> sparse.csr_matrix:
-    """As `dense_weights`, where each item is predicted by its `neighbours` alone: for catalogues too wide for I x I.
-
-        B_Nj = (G_NN + diag(diagonal)_NN)^-1 G_Nj
-
-    is the exact ridge regression of item j on its neighbours N, that is -P_Nj / P_jj where P is the inverse over N and
-    j. N are the items nearest to j by the cosine, G_ij / sqrt(G_ii G_jj). A sparse approximation in the spirit of
-    Steck, "Markov Random Fields for Collaborative Filtering", NeurIPS 2019, and of SANSA (Spisak et al., "Scalable
-    Approximate NonSymmetric Autoencoder for Collaborative Filtering", RecSys 2023).
-
-    Parameters
-    ----------
-    rows, weights
-        (U, I) and (U,) as in `gram`; its G is held sparse.
-    diagonal : NDArray[Any] or float
-        (I,) or one number, as in `dense_weights`.
-    neighbours : int
-        How many items may predict one; with fewer that users of it have, these are all.
-
-    Returns
-    -------
-    sparse.csr_matrix
-        (I, I).
-
-    Raises
-    ------
-    NotEnoughMemoryError
-    TrainingError
-    RecvaeError
-        As `dense_weights`.
-    """
-    together = _sparse_gram(rows, weights)
-    n_items = rows.shape[1]
-    penalty = np.broadcast_to(np.float32(diagonal), n_items)
-    norms = np.sqrt(together.diagonal())  # (I,)
-    found = [
-        _ridge(together, item, norms, penalty, neighbours)
-        for item in track(range(n_items), "solving for items", show_progress)
-    ]
-    starts = np.cumsum([0, *(len(chosen) for chosen, _ in found)])
-    chosen, values = (np.concatenate(parts) for parts in zip(*found, strict=True))
-    return sparse.csc_matrix((values, chosen, starts), shape=(n_items, n_items)).tocsr()
+        (items[block] @ rows).toarray(out=matrix[block])
+    return matrix
 
 
 def gram_diagonal(rows: sparse.csr_matrix, weights: NDArray[Any] | None = None) -> Array:
-    """The diagonal of the Gram matrix alone: for binary rows without weights, in how many rows each item is. -> (I,)"""
+    """The diagonal of the Gram matrix: for binary rows without weights, the number of rows with each item. -> (I,)"""
     return np.asarray(_weighted(rows, weights).multiply(rows).sum(axis=0), dtype=np.float32).ravel()
 
 
 def _sparse_gram(rows: sparse.csr_matrix, weights: NDArray[Any] | None) -> sparse.csr_matrix:
-    """The Gram matrix as it is where most pairs of items have no user in common."""
+    """The Gram matrix as a sparse matrix: most pairs of items have no user in common. -> (I, I)"""
     items = _weighted(rows, weights).T.tocsr()  # (I, U)
     sample = items[:: max(1, items.shape[0] // BLOCK)]
     pairs = (sample @ rows).nnz * items.shape[0] // sample.shape[0]
@@ -151,27 +290,6 @@ def _sparse_gram(rows: sparse.csr_matrix, weights: NDArray[Any] | None) -> spars
         'fewer items, such as by min_item, or form="dense"',
     )
     return items @ rows
-
-
-def _ridge(
-    together: sparse.csr_matrix, item: int, norms: Array, penalty: Array, neighbours: int
-) -> tuple[NDArray[np.int32], Array]:
-    """The neighbours of an item and their weights in its score."""
-    cells = slice(together.indptr[item], together.indptr[item + 1])
-    chosen, shared = together.indices[cells], together.data[cells]
-    others = chosen != item
-    chosen, shared = chosen[others], shared[others]
-    if len(chosen) > neighbours:
-        best = np.argpartition(-shared / norms[chosen], neighbours)[:neighbours]
-        chosen, shared = chosen[best], shared[best]
-    if not len(chosen):
-        return chosen, shared
-    system = together[chosen][:, chosen].toarray(order="F")
-    system[np.diag_indices_from(system)] += penalty[chosen]
-    sizes = system.diagonal().copy()
-    factor, solution, failed = lapack.sposv(system, shared, overwrite_a=1)
-    _check_definite(failed, factor.diagonal(), sizes)
-    return chosen, solution
 
 
 def _weighted(rows: sparse.csr_matrix, weights: NDArray[Any] | None) -> sparse.csr_matrix:
@@ -191,7 +309,7 @@ def _mirror(square: Array) -> None:
 
 
 def _check_definite(failed: int, factor: Array, sizes: Array) -> None:
-    """Refuse a Cholesky decomposition that LAPACK gave up, or of which float32 left nothing but rounding errors.
+    """Refuse a Cholesky decomposition that failed, or that consists of rounding errors of float32.
 
     Parameters
     ----------

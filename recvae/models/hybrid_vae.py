@@ -19,13 +19,13 @@ from recvae.models.autoencoder.new_items import extend_linear_weights
 from recvae.models.autoencoder.scoring import network_scores
 from recvae.models.autoencoder.variational import Scores
 from recvae.models.base import FitRun
-from recvae.models.base.model_file import scalar
+from recvae.models.base.file_tensors import scalar
 from recvae.models.base.params import check_params, fitted, hyper, parameters
 from recvae.models.base.spaces import log, uniform
 from recvae.models.base.state import reads
 from recvae.models.blending import CalibrationUsers, best_weight, hill_climb, total_ndcg
+from recvae.models.closed_form import FORMS, WIDE, is_sparse
 from recvae.models.edlae import EDLAE
-from recvae.models.linear import FORMS, WIDE
 from recvae.models.rec_vae import RecVAE
 from recvae.nn.growing import ItemVectors
 from recvae.utils.progress import busy
@@ -99,7 +99,7 @@ class HybridVAE(RecVAE):
         linear = self._best_linear(rows, users, run.show_progress) if self.l2 is None else self._linear(self.l2)
         if not hasattr(linear, "weights_"):
             linear.fit(rows, run.show_progress)
-        linear._forget()
+        linear._drop_training_rows()
         # 3. the network, trained as RecVAE
         fitted = super()._fit(rows, run)
         # 4. the weight of the linear path in the sum of scores
@@ -183,7 +183,7 @@ class HybridVAE(RecVAE):
 
     def _extra_bytes(self, n_items: int, network_bytes: int) -> int:
         """The linear path's weights; before there is a network, a second copy while penalties are compared."""
-        if self.form == "sparse" or (self.form == "auto" and n_items > WIDE):
+        if is_sparse(self.form, n_items):
             weights = 8 * n_items * min(self.neighbours, n_items)
             return max(weights, 3 * weights - network_bytes)  # the sparse matrix is concatenated from parts
         weights = 4 * n_items**2

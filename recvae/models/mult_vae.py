@@ -12,7 +12,7 @@ from recvae.errors import InvalidParameterError, NotFittedError
 from recvae.models.autoencoder.config import OutputConfig
 from recvae.models.autoencoder.variational import Variational
 from recvae.models.base import FitRun
-from recvae.models.base.model_file import scalar
+from recvae.models.base.file_tensors import scalar
 from recvae.models.base.params import check_params, config, fitted, get_params, hyper, parameters
 from recvae.models.base.spaces import uniform, whole
 from recvae.models.base.state import reads

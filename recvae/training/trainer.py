@@ -131,7 +131,7 @@ class Trainer:
                 elbo = network(users, Noise.of(key, users))  # nll (B,), kl (B,)
             loss = self.loss(elbo, self.config.beta_at(0.0) if beta is None else beta)  # mean of nll + beta * kl
             loss.backward()  # gradients of large tables may be sparse over rows
-            losses = torch.stack([elbo.nll.sum(), elbo.kl.sum(), loss * len(users)]).detach()
+            losses = torch.stack([elbo.nll.sum(), elbo.kl.sum(), loss * len(users)]).detach().float()
         if ranks.size > 1:  # to the mean over all users: a rank weighs by how many it has
             ranks.all_reduce_gradients(network.parameters(), len(users) / len(batch))
         if self.config.max_grad_norm is not None:  # after the sum over ranks: it is the norm of the whole step

@@ -1,16 +1,17 @@
 import json
+import sys
 
 import msgspec
 import pytest
 
-from recvae import load_card
+from recvae import Recommender, load_card
 from recvae.benchmark import inspection
 from recvae.benchmark import run as benchmark
 from recvae.benchmark.grids import CANDIDATES, OURS, known_models
 from recvae.benchmark.results import FORMAT
 from recvae.benchmark.run import run_benchmark
 from recvae.datasets.sample import make_sample
-from recvae.errors import UnknownNameError, UnknownUsersError
+from recvae.errors import InvalidParameterError, UnknownNameError, UnknownUsersError
 from recvae.models import MultVAE
 from recvae.models.base.params import get_params
 from recvae.models.baselines import ItemKNN, Popularity
@@ -90,6 +91,46 @@ def test_baselines_have_equally_many_settings_to_choose_from():
 def test_all_is_every_model(quick):
     assert known_models(None) == known_models(["All"]) == ["MultVAE", "Popularity"]
     assert known_models(["popularity"]) == ["Popularity"]
+
+
+class Narrow(MultVAE):
+    """A model of one's own."""
+
+
+OWN = """
+from recvae import MultVAE
+
+
+class Wide(MultVAE):
+    pass
+"""
+
+
+def test_a_model_of_one_s_own_runs_next_to_the_package_s(quick, tmp_path, monkeypatch):
+    (tmp_path / "own_models.py").write_text(OWN)
+    monkeypatch.chdir(tmp_path)
+    path = list(sys.path)
+    small = {"epochs": "1", "latent_dim": "4", "hidden_dims": "8"}
+    results = run_benchmark(models=[Narrow, "own_models:Wide", "popularity"], params=small, examples=0)
+    rows = {row["model"]: row for row in results["models"]}
+    assert set(rows) == {"Narrow", "Wide", "Popularity", "oracle"}
+    assert results["best_baseline"] == "Popularity"
+    assert set(rows["Narrow"]["paired_tests"]) == set(rows["Wide"]["paired_tests"]) == {"Popularity"}
+    assert sys.path == path
+    del CANDIDATES["Narrow"], CANDIDATES["Wide"], Recommender.registry["Wide"]
+
+
+@pytest.mark.parametrize("model", ["own:Model", "json:loads", "json:nothing", ":Model", "json:", int])
+def test_what_is_no_model_of_one_s_own_is_refused_in_a_sentence(quick, model):
+    with pytest.raises(InvalidParameterError, match=r"^Expected a model"):
+        run_benchmark(models=[model])
+
+
+def test_a_model_of_one_s_own_has_a_name_of_its_own(quick):
+    assert known_models([MultVAE]) == ["MultVAE"]
+    with pytest.raises(InvalidParameterError, match="a name of its own, got another MultVAE; rename it"):
+        run_benchmark(models=[type("MultVAE", (Narrow,), {})])
+    Recommender.registry["MultVAE"] = MultVAE
 
 
 def test_ours_are_tested_against_every_baseline_and_baselines_against_the_best(quick, monkeypatch):

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 from recvae import Interactions
+from recvae.data.events import merge_events, merge_sorted
 from recvae.errors import InvalidDataError, InvalidParameterError, InvalidTypeError, UnknownNameError
 
 EVENTS = {
@@ -312,3 +313,18 @@ def test_made_by_hand_they_are_checked(matrix, message):
     damaged.indices[1] = 2**30
     with pytest.raises(InvalidDataError, match="damaged"):
         Interactions(damaged, np.arange(1), np.arange(2))
+
+
+def test_repeated_pairs_are_merged_by_one_rule():
+    random = np.random.default_rng(0)
+    users, items = random.integers(0, 20, 500), random.integers(0, 7, 500)
+    values = random.integers(1, 6, 500) / 4
+    cells, _ = merge_events(sparse.coo_matrix((values, (users, items)), shape=(20, 7)), None, "sum")
+    keys = users * 7 + items
+    order = keys.argsort(kind="stable")
+    first, sums = merge_sorted(keys[order], values[order])
+    assert np.array_equal(np.divmod(keys[order][first], 7), (cells.tocoo().row, cells.indices))
+    assert np.array_equal(sums, cells.data)
+    first, counts = merge_sorted(keys[order], None)
+    assert counts.sum() == 500
+    assert [len(part) for part in merge_sorted(keys[:0], None)] == [0, 0]

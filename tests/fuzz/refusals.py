@@ -10,7 +10,7 @@ from tests.fuzz.judging import PACKAGE
 LOADERS = [
     *(
         "models/base/model_file.py",
-        "models/base/files.py",
+        "models/base/file_tensors.py",
         "data/rows.py",
         "data/validation.py",
         "utils/folder.py",

@@ -14,7 +14,8 @@ from recvae.benchmark.grids import CANDIDATES, candidates
 from recvae.cli.main import main
 from recvae.datasets.sample import make_sample
 from recvae.errors import InvalidDataError, InvalidParameterError, InvalidTypeError, UnknownNameError
-from recvae.models.base.model_file import read_model, taken, write_model
+from recvae.models.base.file_tensors import taken
+from recvae.models.base.model_file import read_model, write_model
 from recvae.models.base.params import (
     check_params,
     config,
@@ -208,7 +209,7 @@ def test_files_have_flat_keys(data, tmp_path):
         {"decay": 1.0},
     ):
         write_model(tmp_path / "odd", tensors, description | {"parameters": kept | changes})
-        with pytest.raises(InvalidDataError, match="cannot make again"):
+        with pytest.raises(InvalidDataError, match="cannot restore"):
             recvae.load(tmp_path / "odd")
     write_model(tmp_path / "few", tensors, description | {"parameters": {"impl": "exact"}})
     assert recvae.load(tmp_path / "few").training == Training(impl="chunked", decay=0.25)

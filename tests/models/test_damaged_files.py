@@ -152,7 +152,7 @@ def test_what_a_file_claims_costs_nothing(path, huge):
         started = time.perf_counter()
         content = changed(path.read_bytes(), enlarge)
         if name in shapes:
-            with pytest.raises(InvalidDataError, match=r"^The file holds a .* cannot make again: [^\n]*$"):
+            with pytest.raises(InvalidDataError, match=r"^The file holds a .* cannot restore: [^\n]*$"):
                 load(content)
         else:
             with contextlib.suppress(InvalidDataError):
@@ -172,7 +172,7 @@ def test_claims_take_no_memory(name, little_memory):
         if "hidden_dims" in description["parameters"]:
             description["parameters"]["hidden_dims"] = [10**5, 10**5]
 
-    with pytest.raises(InvalidDataError, match="cannot make again"), little_memory:
+    with pytest.raises(InvalidDataError, match="cannot restore"), little_memory:
         load(changed(path.read_bytes(), enlarge))
 
 
@@ -196,7 +196,7 @@ def test_tensors_of_another_type_shape_or_name(path):
 
     for name in (name for name in names if name not in ("weight", "l2")):
         for spoil in (drop, lengthen, lambda tensors, name: tensors.update({name: tensors[name].to(torch.float16)})):
-            with pytest.raises(InvalidDataError, match="cannot make again"):
+            with pytest.raises(InvalidDataError, match="cannot restore"):
                 load(changed(path.read_bytes(), lambda tensors, _, name=name, spoil=spoil: spoil(tensors, name)))
 
 
@@ -234,7 +234,7 @@ def test_a_class_of_someone_else_s(file):
 @pytest.mark.parametrize("parameters", [{"latent_dim": 5}, {"no_such": 1}, {"hidden_dims": [8, 8]}])
 def test_parameters_that_do_not_fit_the_tensors(file, parameters):
     rewrite(file, parameters={"latent_dim": 4, "hidden_dims": [8]} | parameters)
-    with pytest.raises(InvalidDataError, match=r"that this version of recvae, .*, cannot make again"):
+    with pytest.raises(InvalidDataError, match=r"that this version of recvae, .*, cannot restore"):
         load(file)
 
 
@@ -257,7 +257,7 @@ def test_parameters_that_do_not_fit_the_tensors(file, parameters):
 )
 def test_descriptions_that_do_not_fit(file, changes):
     rewrite(file, **{"parameters": {"latent_dim": 4, "hidden_dims": [8]}} | changes)
-    with pytest.raises(InvalidDataError, match="cannot make again"):
+    with pytest.raises(InvalidDataError, match="cannot restore"):
         load(file)
 
 
@@ -291,7 +291,7 @@ def test_types_that_model_files_do_not_have(kind):
 @pytest.mark.parametrize("kind", [torch.bool, torch.float16, torch.float64, torch.int32])
 def test_types_that_a_model_does_not_take(kind):
     for stem in ("EASE", "BPR", "ALS", "ItemKNN", "Popularity"):
-        with pytest.raises(InvalidDataError, match=r"cannot make again: Expected .* of float32"):
+        with pytest.raises(InvalidDataError, match=r"cannot restore: Expected .* of float32"):
             load(spoiled(stem, lambda tensors, _: tensors.update({n: t.to(kind) for n, t in tensors.items()})))
 
 
@@ -307,7 +307,7 @@ def test_index_arrays_that_lie(stem):
     lies += [("indices", torch.full((size,), item, dtype=torch.int64)) for item in (-1, 8, 2**31, -(2**40))]
     lies += [("indptr", torch.linspace(0, size, 9)), ("data", torch.ones(size - 1))]
     for name, lie in lies:
-        with pytest.raises(InvalidDataError, match="cannot make again"):
+        with pytest.raises(InvalidDataError, match="cannot restore"):
             load(spoiled(stem, lambda tensors, _, name=name, lie=lie: tensors.update({path + name: lie})))
 
 
@@ -317,7 +317,7 @@ def test_items_that_no_tensor_proves(stem, n_items, little_memory):
     def claim(_, description):
         description.update(n_items=n_items, item_ids=None, titles=None)
 
-    with pytest.raises(InvalidDataError, match="cannot make again"), little_memory:
+    with pytest.raises(InvalidDataError, match="cannot restore"), little_memory:
         load(spoiled(stem, claim))
 
 
@@ -343,7 +343,7 @@ def test_items_that_no_tensor_proves(stem, n_items, little_memory):
     ids=str,
 )
 def test_hyper_parameters_are_those_of_a_constructor(stem, parameters, little_memory):
-    with pytest.raises(InvalidDataError, match="cannot make again"), little_memory:
+    with pytest.raises(InvalidDataError, match="cannot restore"), little_memory:
         load(spoiled(stem, lambda _, description: description["parameters"].update(parameters)))
 
 
@@ -355,7 +355,7 @@ def test_numbers_out_of_their_range(stem, name, number):
     def lower(tensors, _):
         tensors[name] = torch.full_like(tensors.get(name, torch.tensor(0.0, dtype=torch.float64)), number)
 
-    with pytest.raises(InvalidDataError, match=r"cannot make again: .*(zero or more|of at least 0)"):
+    with pytest.raises(InvalidDataError, match=r"cannot restore: .*(zero or more|of at least 0)"):
         load(spoiled(stem, lower))
 
 

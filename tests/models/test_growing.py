@@ -270,7 +270,7 @@ class TestIds:
                 grow(wide, item_ids=["a", "a", *"bcdefghi"])
             with pytest.raises(InvalidTypeError, match="integers or strings as item_ids"):
                 quick(epochs=1).fit(Interactions.from_matrix(old_rows)).add_items(parities()[:41], item_ids=[0.5])
-        with pytest.raises(InvalidDataError, match="beside a matrix alone"):
+        with pytest.raises(InvalidDataError, match="only with a matrix"):
             model.partial_fit(named(checkerboard), item_ids=["a"])
         model.partial_fit(checkerboard, item_ids=list("abcdefghij"), titles=list("ABCDEFGHIJ"), epochs=0)
         assert model.titles_[-1] == "J"

@@ -16,8 +16,8 @@ from recvae.errors import (
     UnknownNameError,
 )
 from recvae.models.autoencoder import variational
-from recvae.models.base import latent, ranking
-from recvae.models.base.latent import standardized
+from recvae.models.base import generative, recommend
+from recvae.models.base.generative import standardized
 from recvae.nn import draw
 from recvae.nn.layers import initialize
 from recvae.nn.noise import Noise
@@ -88,7 +88,7 @@ def test_places_of_users(name, models, checkerboard):
 def test_encoding_is_the_network_s_posterior_in_blocks_of_any_size(name, small, split, monkeypatch):
     rows = split.test.fold_in
     posterior = small[name].network_.encoder(DeviceRows(rows, torch.device("cpu")).all())
-    monkeypatch.setattr(latent, "BLOCK", 7)
+    monkeypatch.setattr(generative, "BLOCK", 7)
     mean, logvar = small[name].encode(sparse.csr_array(rows))
     np.testing.assert_allclose(mean, posterior.mean.detach(), rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(logvar, posterior.logvar.detach(), rtol=1e-4, atol=1e-6)
@@ -179,8 +179,8 @@ def test_a_draw_does_not_depend_on_blocks(name, small, split, monkeypatch):
     few = small[name].recommend(np.arange(9), rows[:9], N=80, explore=1.5, random_state=3)
     np.testing.assert_allclose(few.scores, whole.scores[:9], rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(few.spread, whole.spread[:9], rtol=1e-2, atol=1e-4)  # places of near equals may change
-    blocks = ranking.rank
-    monkeypatch.setattr(ranking, "rank", lambda *args, **more: blocks(*args, **more, block_bytes=4 * 80 * 7))
+    blocks = recommend.rank
+    monkeypatch.setattr(recommend, "rank", lambda *args, **more: blocks(*args, **more, block_bytes=4 * 80 * 7))
     monkeypatch.setattr(variational, "GATHERED", 4 * 80 * 8 * 5)
     small_blocks = small[name].recommend(np.arange(len(split.test.users)), rows, N=80, explore=1.5, random_state=3)
     np.testing.assert_allclose(small_blocks.scores, whole.scores, rtol=1e-4, atol=1e-4)
@@ -284,7 +284,7 @@ class TestSampleUsers:
             model.sample_users(2, which, user_items=checkerboard[:, :20])
         model.save(tmp_path / "m")
         again = load(tmp_path / "m")
-        with pytest.raises(NotFittedError, match=r"rows for sample_users, as user_items: .* hold no users"):
+        with pytest.raises(NotFittedError, match=r"rows for sample_users, as user_items: .* contain no users"):
             again.sample_users(2, which)
         same = again.sample_users(9, which, user_items=checkerboard, random_state=0)
         assert (same != model.sample_users(9, which, random_state=0)).nnz == 0
@@ -313,7 +313,7 @@ def test_histories_are_as_long_as_those_of_the_rows(name, which, small, split):
 
 def test_blocks_change_no_draw_from_posteriors(small, monkeypatch):
     whole = small["deep"].sample_users(40, "aggregate", random_state=0)
-    monkeypatch.setattr(latent, "BLOCK_BYTES", 4 * 80 * 7)
+    monkeypatch.setattr(generative, "BLOCK_BYTES", 4 * 80 * 7)
     assert (small["deep"].sample_users(40, "aggregate", random_state=0) != whole).nnz == 0
     assert small["HVamp"].sample_users(40, "prior", random_state=0).shape == (40, 80)
 
@@ -525,7 +525,7 @@ def test_reference_rows_that_are_all_alike_give_numbers():
 
 def test_enough_of_a_large_reference_is_taken(small, split, monkeypatch):
     seen = []
-    monkeypatch.setattr(latent, "MANY", 50)
+    monkeypatch.setattr(generative, "MAX_REFERENCE", 50)
     terms = small["deep"]._elbo_terms
     monkeypatch.setattr(small["deep"], "_elbo_terms", lambda rows: (seen.append(rows.shape[0]), terms(rows))[1])
     small["deep"].anomaly_score(split.test.fold_in[:4])

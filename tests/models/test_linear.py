@@ -148,7 +148,7 @@ def test_an_item_that_nothing_speaks_for_has_the_score_of_zero():
 
 def test_wide_catalogues_are_sparse_of_themselves(monkeypatch, split):
     assert not sparse.issparse(EASE().fit(split.train).weights_)
-    monkeypatch.setattr(recvae.models.linear, "WIDE", split.train.n_items - 1)
+    monkeypatch.setattr(recvae.models.closed_form, "WIDE", split.train.n_items - 1)
     assert sparse.issparse(EASE().fit(split.train).weights_)
     assert not sparse.issparse(EASE(form="dense").fit(split.train).weights_)
 
@@ -174,7 +174,7 @@ def test_weights_that_point_outside_are_a_damaged_file(split):
     stream = io.BytesIO()
     model.save(stream)
     stream.seek(0)
-    with pytest.raises(InvalidDataError, match="cannot make again"):
+    with pytest.raises(InvalidDataError, match="cannot restore"):
         recvae.load(stream)
 
 

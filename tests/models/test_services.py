@@ -18,9 +18,10 @@ import threadpoolctl
 import torch
 from scipy import sparse
 
-from recvae import EASE, Holdout, HybridVAE, Interactions, MultVAE, Recommender, RecVAE, evaluate, evaluation
+from recvae import EASE, Holdout, HybridVAE, Interactions, MultVAE, Recommender, RecVAE, evaluate
 from recvae.data.batches import Batch
 from recvae.errors import NotFittedError
+from recvae.evaluation import evaluate as evaluation
 from recvae.models.base import UnknownItemsWarning
 from recvae.models.base.state import changes, reads, snapshot
 from recvae.models.baselines import ALS, BPR, ItemKNN, peer

@@ -287,7 +287,7 @@ def test_tensors_that_do_not_fit(name, change, tmp_path):
 
 
 def test_what_is_no_network_has_nothing_to_go_on_with(tmp_path):
-    with pytest.raises(NotSupportedError, match="EASE has no training to go on with"):
+    with pytest.raises(NotSupportedError, match="EASE has no training to resume"):
         EASE().fit(ROWS, checkpoint=tmp_path)
 
 

@@ -103,7 +103,7 @@ def test_a_fit_on_shards_goes_on_in_the_middle_of_a_window(many, tmp_path, monke
 
 def test_what_needs_all_rows_at_once_says_so(one):
     for kind in (EASE, HybridVAE):
-        with pytest.raises(NotSupportedError, match=rf"{kind.__name__} needs all rows at once.*shards.rows\(0, "):
+        with pytest.raises(NotSupportedError, match=rf"{kind.__name__} needs all rows in memory.*shards.rows\(0, "):
             kind().fit(one)
 
 

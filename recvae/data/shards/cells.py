@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from recvae.data.events import merge_sorted
 from recvae.data.parquet.stored import StoredEvents, exact_name
 from recvae.data.rows import check_content
 from recvae.data.shards.files import ITEMS, USERS, CsrRows, is_sound, read_ids, write_ids
@@ -146,25 +147,18 @@ def merged(batches: Iterable[pa.RecordBatch]) -> Iterator[Cell]:
         table = pa.Table.from_batches([batch])
         table = table if held is None else pa.concat_tables([held, table])
         pairs = table["user"].to_numpy().astype(np.int64) << 32 | table["item"].to_numpy()
-        last = int(np.searchsorted(pairs, pairs[-1]))  # whether a pair is whole shows where the next one begins
+        last = int(np.searchsorted(pairs, pairs[-1]))  # only where the next pair begins is one known to be complete
         if last:
-            yield _sums(table[:last])
-        held = table[last:]
+            yield _merged(pairs[:last], table[:last])
+        held, pairs = table[last:], pairs[last:]
     if held is not None:
-        yield _sums(held)
+        yield _merged(pairs, held)
 
 
-def _sums(table: pa.Table) -> Cell:
-    users, items = table["user"].to_numpy(), table["item"].to_numpy()
-    new = (users[1:] != users[:-1]) | (items[1:] != items[:-1])
-    starts = np.flatnonzero(np.concatenate([[True], new]))
-    if "value" in table.column_names:
-        sums = np.add.reduceat(table["value"].to_numpy(), starts)
-    else:
-        sums = np.diff(np.append(starts, len(users)))
-    sums = sums.astype(np.float32)
-    check_content(sums)  # of values that were within the limits
-    return users[starts], items[starts], sums
+def _merged(pairs: NDArray[np.int64], table: pa.Table) -> Cell:
+    first, sums = merge_sorted(pairs, table["value"].to_numpy() if "value" in table.column_names else None)
+    check_content(sums)  # each value was within the limits; is their sum?
+    return table["user"].to_numpy()[first], table["item"].to_numpy()[first], sums
 
 
 class _Columns:

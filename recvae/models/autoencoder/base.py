@@ -46,7 +46,7 @@ from recvae.models.autoencoder.scoring import (
 )
 from recvae.models.base import FitRun, Recommender
 from recvae.models.base.explain import by_leaving_out
-from recvae.models.base.model_file import fill
+from recvae.models.base.file_tensors import fill
 from recvae.models.base.params import check_params, config, fitted, flat_params, hyper, parameters
 from recvae.models.base.similar import cosines
 from recvae.models.base.spaces import log
@@ -139,7 +139,7 @@ class Autoencoder(Recommender):
             As `fit`.
         """
         check_params(self)
-        rows, _ = self._readable(user_items)
+        rows, _ = self._rows_to_fit(user_items)
         valid = self._check_valid(valid, rows.shape[1], user_items)
         plan = self._memory_plan(rows, valid is not None)
         if calibrate and plan.fits:
@@ -237,7 +237,7 @@ class Autoencoder(Recommender):
             As in `fit`, which raises the same errors.
         """
         check_params(self)
-        rows, _ = self._readable(user_items)
+        rows, _ = self._rows_to_fit(user_items)
         impl, seed = self._memory_plan(rows, False).impl, self._seed()
         return self._trainer(self._untrained(rows.shape[1], seed), rows, impl, seed)
 
@@ -261,7 +261,7 @@ class Autoencoder(Recommender):
         whole = _settled(self._whole(network, rows.shape[1], strategy))
         return {"network_": whole, "history_": history, "plan_": found}
 
-    def _learn_on(self, rows: sparse.csr_matrix, epochs: int | None, run: FitRun) -> dict[str, Any]:
+    def _partial_fit(self, rows: sparse.csr_matrix, epochs: int | None, run: FitRun) -> dict[str, Any]:
         by_item = rows.T.tocsr().sign()  # (I + n, U)
         shares = neighbour_weights(by_item[self.n_items_ :], by_item[: self.n_items_])
         vectors = vectors_from_neighbours(item_vectors(self.network_), shares, np.diff(by_item.indptr))
@@ -274,7 +274,7 @@ class Autoencoder(Recommender):
             self._train(trainer, rows, run)
         return grown | {"network_": _settled(grown["network_"])}
 
-    def _place_items(self, features: sparse.csr_matrix) -> dict[str, Any]:
+    def _add_items(self, features: sparse.csr_matrix) -> dict[str, Any]:
         vectors = vectors_from_features(self.network_, features)
         grown = self._with_items(
             vectors, lambda: neighbour_weights(features[self.n_items_ :], features[: self.n_items_])

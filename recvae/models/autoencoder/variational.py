@@ -14,7 +14,7 @@ from torch import Tensor
 from recvae.data.batches import Batch, DeviceRows
 from recvae.errors import InvalidParameterError
 from recvae.models.autoencoder.base import Autoencoder
-from recvae.models.base.latent import Encoding
+from recvae.models.base.generative import Encoding
 from recvae.models.base.params import parameters
 from recvae.nn.draw import DRAWS, score_spread
 from recvae.nn.likelihood import with_options
@@ -64,7 +64,7 @@ class Variational(Autoencoder):
         spread[ids < 0] = 0
         return spread
 
-    def _drawn(
+    def _sample(
         self,
         rows: sparse.csr_matrix,
         latent: str,

@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import io
 import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
-import torch
-from scipy import sparse
-from torch import Tensor, nn
+from torch import Tensor
 
-from recvae.data.validation import check_arrays
-from recvae.errors import DataNotFoundError, InvalidDataError, InvalidTypeError, OutputError, shown
+import recvae.models
+from recvae.data.ids import id_array
+from recvae.data.rows import VALUES
+from recvae.errors import (
+    DataNotFoundError,
+    InvalidDataError,
+    InvalidTypeError,
+    OutputError,
+    UnknownNameError,
+    shown,
+)
+from recvae.models.base.file_tensors import describe_tensor
+from recvae.models.base.params import check_params, get_params, params_for_file, params_from_file
+from recvae.utils.checks import check_integer
+from recvae.utils.device import find_device
 from recvae.utils.files import write_whole
 from recvae.utils.finite import all_finite
 from recvae.utils.memory import require_memory
@@ -30,10 +42,137 @@ from recvae.utils.tensor_file import (
     refuse_constant,
     tensor_entries,
 )
+from recvae.version import __version__
+
+if TYPE_CHECKING:
+    from recvae.models.base import Recommender
 
 FORMAT = 1
 HEADER = 100_000_000  # bytes of text in a safetensors file, at most
 File = str | os.PathLike[str] | BinaryIO
+MAX_ITEMS = 2**31 - 1  # lists of items are int32
+
+
+def save(model: Recommender, file: File) -> None:
+    """See `Recommender.save`."""
+    model._check_fitted()
+    description = {
+        "class": type(model).__name__,
+        "parameters": params_for_file(model, model.params_),
+        "values": model.values_,
+        "n_items": model.n_items_,
+        "item_ids": None if model.item_ids_ is None else model.item_ids_.tolist(),
+        "titles": None if model.titles_ is None else model.titles_.tolist(),
+        "trained_on": model.trained_on_,
+        "version": __version__,
+    }
+    write_model(file, model._tensors(), description)
+
+
+def load(file: File, device: str | None = None) -> Recommender:
+    """Read a model that `save` wrote, with its hyper-parameters, ids and titles.
+
+    Parameters
+    ----------
+    file : str, Path or binary file
+        A path, or an open binary file.
+    device : str, optional
+        Torch device for models that have a network, such as "cpu"; by default a GPU if there is one, wherever the model
+        was fitted. Other models are on the CPU.
+
+    Returns
+    -------
+    Recommender
+        The fitted model. A class of your own is found once its module has been imported.
+
+    Raises
+    ------
+    DataNotFoundError
+    InvalidDataError
+        For a damaged or foreign file.
+    NotEnoughMemoryError
+        For a file that is larger than the available memory.
+    UnknownNameError
+        For a model class that is not known in this process.
+    InvalidParameterError
+        For a device that does not exist.
+
+    Notes
+    -----
+    A file is data; nothing in it is executed. What it claims is compared with its content before memory is allocated.
+    It can only set finite numbers, and hyper-parameters within their ranges; the device is not among these.
+    """
+    if device is not None:
+        find_device(device)
+    tensors, description = read_model(file)
+    name = description.get("class")
+    cls = _model_class(name)
+    try:
+        model: Any = cls(**_params(cls, description["parameters"], len(tensors)))
+        if device is not None and hasattr(model, "device"):
+            model.device = device
+        check_params(model)
+        state = _state(description)
+        state |= model._restore(tensors, state["n_items_"]) | {"params_": get_params(model)}
+    except (TypeError, LookupError, ValueError, AttributeError, RuntimeError, ArithmeticError, MemoryError) as error:
+        raise InvalidDataError(
+            f"The file holds a {name} that this version of recvae, {__version__}, cannot restore: {error}"
+        ) from error
+    model.__dict__.update(state)
+    return model
+
+
+def load_class(cls: type[Recommender], file: File, device: str | None) -> Recommender:
+    """As `load`; raises InvalidDataError for a model of another class too."""
+    model = load(file, device)
+    if not isinstance(model, cls):
+        raise InvalidDataError(
+            f"Expected a file of a {cls.__name__}, got one of a {type(model).__name__}; recvae.load reads any."
+        )
+    return model
+
+
+def _model_class(name: Any) -> type[Recommender]:
+    """The class of this name, the user's own ones first. Raises UnknownNameError."""
+    from recvae.models.base import Recommender
+
+    registry = Recommender.registry
+    if not isinstance(name, str) or name not in registry or inspect.isabstract(registry[name]):
+        recvae.models.load_all()  # all classes of this package, for the error to list them if need be
+        known = {name: cls for name, cls in registry.items() if not inspect.isabstract(cls)}
+        if not isinstance(name, str) or name not in known:
+            raise UnknownNameError.among("model class", name, known)
+    return cast("type[Recommender]", registry[name])
+
+
+def _params(model: type, values: dict[str, Any], n_tensors: int) -> dict[str, Any]:
+    """Hyper-parameters of a file: no run options, and no list (of widths) longer than `n_tensors`."""
+    if any(isinstance(value, list) and len(value) > n_tensors for value in values.values()):
+        raise ValueError(f"there are more layers than its {n_tensors} tensors make")
+    values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+    return params_from_file(model, values)
+
+
+def _state(description: dict[str, Any]) -> dict[str, Any]:
+    """The attributes that `fit` sets in any model, from a file. Raises ValueError or KeyError for invalid ones."""
+    n_items = check_integer("n_items", description["n_items"], 1, MAX_ITEMS)
+    values, trained_on = description["values"], description["trained_on"]
+    if values not in VALUES or not isinstance(trained_on, str | None):
+        raise ValueError(f"values are read as {shown(values)}, trained on {shown(trained_on)}")
+    state: dict[str, Any] = {"n_items_": n_items, "values_": values, "trained_on_": trained_on}
+    for name in ("item_ids", "titles"):
+        texts = description[name]
+        if texts is not None and (not isinstance(texts, list) or len(texts) != n_items):
+            raise ValueError(f"there are {name} for another number of items than {n_items}")
+        state[f"{name}_"] = None if texts is None else id_array(texts, name)
+    ids = description["item_ids"]
+    if (ids is not None and len(set(ids)) != n_items) or not _all_text(description["titles"] or []):
+        raise ValueError("there are item_ids that are not distinct, or titles that are no text")
+    return state
+
+
+def _all_text(values: list[Any]) -> bool:
+    return all(isinstance(value, str) for value in values)
 
 
 def write_model(file: File, tensors: Mapping[str, Tensor], description: dict[str, Any]) -> None:
@@ -157,56 +296,11 @@ def content_checksum(content: bytes) -> str:
 
 def check_numbers(tensor: Tensor, name: str) -> None:
     """Refuse a tensor of a type that model files do not have, or with numbers that are not finite: InvalidDataError."""
+    kind = describe_tensor(tensor)
     if tensor.dtype not in NAMES:
-        raise InvalidDataError(f"Expected {name} of one of the types {', '.join(DTYPES)}, got {_kind(tensor)}.")
+        raise InvalidDataError(f"Expected {name} of one of the types {', '.join(DTYPES)}, got {kind}.")
     if not all_finite(tensor):
-        raise InvalidDataError(f"Expected finite numbers as {name}, got NaN or an infinity in {_kind(tensor)}.")
-
-
-def taken(tensors: Mapping[str, Tensor], name: str, shape: tuple[int | None, ...]) -> Tensor:
-    """The tensor of a file by its name: of float32, and of that shape, None for any size. Raises InvalidDataError."""
-    tensor = tensors.get(name)
-    if tensor is None or tensor.dtype != torch.float32 or not _fits(tensor, shape):
-        raise InvalidDataError(f"Expected {name} of float32 and shape {shape}, got {_kind(tensor)}.")
-    return tensor
-
-
-def fill(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Give a network without memory of its own, on the meta device, the tensors of a file for weights.
-
-    Raises
-    ------
-    InvalidDataError
-        Before anything is allocated, where names, shapes or types differ.
-    """
-    wanted = network.state_dict()
-    for name in sorted(wanted.keys() | tensors.keys()):
-        here, there = tensors.get(name), wanted.get(name)
-        if here is None or there is None or here.shape != there.shape or here.dtype != there.dtype:
-            raise InvalidDataError(f"Expected {_kind(there)} as {name}, got {_kind(here)}.")
-    network.load_state_dict(tensors, assign=True)
-
-
-def csr_tensors(matrix: sparse.csr_matrix) -> dict[str, Tensor]:
-    """A sparse matrix as tensors of a file."""
-    return {name: torch.from_numpy(getattr(matrix, name)) for name in ("data", "indices", "indptr")}
-
-
-def csr_from(tensors: Mapping[str, Tensor], shape: tuple[int, int]) -> sparse.csr_matrix:
-    """The inverse of `csr_tensors`. Raises InvalidDataError where indices point outside of the matrix."""
-    data = taken(tensors, "data", (None,))
-    indices, indptr = (tensors.get(name, torch.empty(0)) for name in ("indices", "indptr"))
-    arrays = data.numpy(), indices.numpy(), indptr.numpy()
-    check_arrays(*arrays, shape, "the sparse matrix of the file")
-    return sparse.csr_matrix(arrays, shape=shape)
-
-
-def scalar(tensors: Mapping[str, Tensor], name: str) -> float:
-    """The number of a file by its name: a tensor of float64 without dimensions. Raises InvalidDataError."""
-    tensor = tensors.get(name)
-    if tensor is None or tensor.dtype != torch.float64 or tensor.dim():
-        raise InvalidDataError(f"Expected {name} as one number of float64, got {_kind(tensor)}.")
-    return float(tensor)
+        raise InvalidDataError(f"Expected finite numbers as {name}, got NaN or an infinity in {kind}.")
 
 
 def _content(stream: BinaryIO, name: str, size: int | None = None) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -238,15 +332,6 @@ def _header(stream: BinaryIO, name: str) -> dict[str, Any]:
 
 def _foreign(name: str, error: Exception) -> InvalidDataError:
     return InvalidDataError(f"Expected a model file of recvae, got {name}, which is damaged or another: {error}.")
-
-
-def _fits(tensor: Tensor, shape: tuple[int | None, ...]) -> bool:
-    return tensor.dim() == len(shape) and all(n in (None, m) for n, m in zip(shape, tensor.shape, strict=True))
-
-
-def _kind(tensor: Tensor | None) -> str:
-    """What a tensor is, in words."""
-    return "nothing" if tensor is None else f"{str(tensor.dtype).removeprefix('torch.')} of shape {tuple(tensor.shape)}"
 
 
 def _checksum(tensors: Mapping[str, Tensor], text: str) -> str:

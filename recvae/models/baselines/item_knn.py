@@ -11,7 +11,7 @@ from scipy import sparse
 from torch import Tensor
 
 from recvae.models.base import FitRun, Recommender
-from recvae.models.base.model_file import csr_from, csr_tensors
+from recvae.models.base.file_tensors import csr_from, csr_tensors
 from recvae.models.base.params import fitted, hyper, parameters
 from recvae.models.base.spaces import whole
 from recvae.models.baselines.peer import implicit_library

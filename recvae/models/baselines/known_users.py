@@ -13,7 +13,7 @@ from torch import Tensor
 
 from recvae.errors import OutOfRangeError, TrainingError, UnknownUsersError
 from recvae.models.base import FitRun, Recommender
-from recvae.models.base.model_file import taken
+from recvae.models.base.file_tensors import taken
 from recvae.models.base.params import fitted, get_params, hyper, parameters
 from recvae.models.base.similar import cosines, unit
 from recvae.models.base.spaces import log, whole

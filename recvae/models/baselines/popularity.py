@@ -11,7 +11,7 @@ from torch import Tensor
 
 from recvae.errors import InvalidDataError
 from recvae.models.base import FitRun, Recommender
-from recvae.models.base.model_file import taken
+from recvae.models.base.file_tensors import taken
 from recvae.models.base.params import fitted, parameters
 
 

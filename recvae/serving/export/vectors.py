@@ -12,7 +12,7 @@ from recvae.data.batches import DeviceRows
 from recvae.data.rows import check_rows, transform_values
 from recvae.errors import NotSupportedError
 from recvae.models.autoencoder.base import Autoencoder
-from recvae.models.base.similar import ENCODED
+from recvae.models.base.similar import ENCODE_ROWS
 from recvae.models.hybrid_vae import HybridVAE
 from recvae.serving.export.program import check_network, check_scores
 
@@ -72,8 +72,8 @@ def user_vectors(model: Any, user_items: Any) -> NDArray[np.float32]:
     rows = transform_values(check_rows(user_items, fitted.n_items_), fitted.values_)
     network = fitted.network_
     vectors = np.ones((rows.shape[0], network.decoder.weight.shape[1] + 1), dtype=np.float32)
-    for start in range(0, len(vectors), ENCODED):
-        users = slice(start, start + ENCODED)
+    for start in range(0, len(vectors), ENCODE_ROWS):
+        users = slice(start, start + ENCODE_ROWS)
         with torch.no_grad():
             hidden = network.hidden(DeviceRows(rows[users], network.decoder.weight.device).all())
         vectors[users, :-1] = hidden.cpu().numpy()

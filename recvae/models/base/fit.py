@@ -1,0 +1,138 @@
+"""`fit` of all models: the input is checked, the model learns, and its state is replaced at the end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from scipy import sparse
+
+from recvae.data.interactions import Interactions
+from recvae.data.rows import check_rows, transform_values
+from recvae.data.shards import Shards
+from recvae.data.splits import Holdout
+from recvae.distributed.communicator import current_communicator
+from recvae.errors import InvalidDataError, InvalidParameterError, InvalidTypeError, NotSupportedError
+from recvae.models.base.model import FitRun, Model
+from recvae.models.base.params import check_params, flat_params, get_params
+from recvae.models.base.state import become
+from recvae.training.callbacks import FitInfo, as_callbacks, dispatch
+from recvae.utils.paths import check_apart, output_path
+
+if TYPE_CHECKING:
+    from recvae.models.base import Callbacks, FitCallback, Recommender
+    from recvae.training.checkpoint import Checkpoint
+
+
+def fit(
+    model: Recommender,
+    user_items: Any,
+    show_progress: bool,
+    callback: FitCallback | None,
+    *,
+    valid: Holdout | None,
+    callbacks: Callbacks,
+    checkpoint: Checkpoint | str | Path | None,
+) -> None:
+    """See `Recommender.fit`."""
+    check_params(model)
+    kept = _check_checkpoint(model, checkpoint, user_items)
+    rows, values = model._rows_to_fit(user_items)
+    valid = model._check_valid(valid, rows.shape[1], user_items)
+    called = as_callbacks(callbacks)
+    called = called if current_communicator().is_main_process else []
+    run = FitRun(values, show_progress, callback, valid, called, kept)
+    with dispatch(run.callbacks, fit_info(model, "fit", rows, run)):
+        learned = model._fit(rows, run)
+    state = {
+        "values_": values,
+        "n_items_": rows.shape[1],
+        "item_ids_": getattr(user_items, "item_ids", None),
+        "titles_": getattr(user_items, "titles", None),
+        "trained_on_": None if sparse.issparse(user_items) else user_items.fingerprint(),
+        "params_": get_params(model),
+        # for `similar_users` and others; a copy, as the owner of the rows may change them
+        "_trained": rows.copy() if not isinstance(rows, Shards) and model._defines("_user_vectors") else None,
+        "_index": None,
+        "_index_given": False,
+    }
+    become(model, learned | state)  # at the end: a fit that fails leaves the model unchanged
+
+
+def rows_to_fit(model: Model, user_items: Any) -> tuple[sparse.csr_matrix | Shards, str]:
+    """What `fit` was given, checked, and how its values are read: rows with values read, or shards."""
+    if isinstance(user_items, Shards):
+        _check_shards(model, user_items)
+        return user_items, user_items.values
+    data = user_items if isinstance(user_items, Interactions) else None
+    rows = check_rows(user_items if data is None else data.matrix, convert=True)
+    if rows.nnz == 0:
+        raise InvalidDataError(f"Expected at least one event to learn from, got a matrix of {rows.shape} without any.")
+    values = model.values or ("binary" if data is None else data.values)
+    return transform_values(rows, values), values
+
+
+def check_valid(valid: Any, n_items: int, user_items: Any) -> Holdout | None:
+    """The validation users that `fit` was given, checked, with the columns of the training data.
+
+    Raises
+    ------
+    InvalidTypeError
+    InvalidDataError
+    """
+    if valid is None:
+        return None
+    if not isinstance(valid, Holdout):
+        raise InvalidTypeError(f"Expected valid to be a Holdout such as split.valid, got {type(valid).__name__}.")
+    if valid.fold_in.shape[1] != n_items:
+        raise InvalidDataError(
+            f"Expected validation rows over {n_items} items as in training, got {valid.fold_in.shape[1]}."
+        )
+    checked = valid.over(None if valid.item_ids is None else getattr(user_items, "item_ids", None))
+    if not checked.held_out.nnz:
+        raise InvalidDataError("Expected validation users with held-out items, got none; give others, or no valid.")
+    return checked
+
+
+def fit_info(model: Recommender, verb: str, rows: sparse.csr_matrix | Shards, run: FitRun) -> FitInfo:
+    """What callbacks are told before a fit."""
+    valid = run.valid if model.validation_metric else None
+    return FitInfo(
+        model=type(model).__name__,
+        verb=verb,
+        parameters=flat_params(model),
+        values=run.values,
+        users=rows.shape[0],
+        items=rows.shape[1],
+        events=rows.nnz,
+        valid_users=None if valid is None else valid.fold_in.shape[0],
+        metric=None if valid is None else model.validation_metric,
+    )
+
+
+def _check_shards(model: Model, shards: Shards) -> None:
+    if not model.out_of_core:
+        raise NotSupportedError(
+            f"{type(model).__name__} needs all rows in memory, and shards are not: give it "
+            f"shards.rows(0, shards.n_users) if these fit into memory."
+        )
+    if model.values not in (None, shards.values):
+        raise InvalidParameterError(
+            f"Expected values={shards.values!r} as the shards in {shards.folder} were written, or None, got "
+            f"{model.values!r}."
+        )
+
+
+def _check_checkpoint(
+    model: Recommender, checkpoint: Checkpoint | str | Path | None, user_items: Any
+) -> Checkpoint | None:
+    if checkpoint is None:
+        return None
+    if not model.resumable:
+        raise NotSupportedError(f"{type(model).__name__} has no training to resume; expected checkpoint=None.")
+    from recvae.training.checkpoint import as_checkpoint
+
+    checked = as_checkpoint(checkpoint)
+    if checked is not None and isinstance(user_items, Shards):
+        check_apart({"the checkpoint": output_path(checked.folder)}, [user_items.folder])
+    return checked

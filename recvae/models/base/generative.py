@@ -1,0 +1,173 @@
+"""What a distribution over a latent space allows: posteriors, exploring lists, synthetic users, anomaly scores."""
+
+from __future__ import annotations
+
+import numbers
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from recvae.errors import InvalidDataError, InvalidParameterError, NotSupportedError, UnknownNameError
+from recvae.utils.checks import check_integer
+from recvae.utils.topk import BLOCK_BYTES
+
+if TYPE_CHECKING:
+    from recvae.models.base import Recommender
+
+Latent = Literal["prior", "aggregate"]
+LATENTS: tuple[str, ...] = get_args(Latent)
+MIN_TEMPERATURE = 1e-3
+MAX_NUMBER = 1e6  # of a temperature or a strength of exploration
+BLOCK = 2048  # rows encoded at a time
+MAX_REFERENCE = 10_000  # reference rows of `anomaly_score` that are enough
+NEAREST = 200  # reference rows with about as many items as a row
+MIN_UNIT = 1e-3  # nats; the smallest unit of a term, if reference rows are all alike
+
+
+class Encoding(NamedTuple):
+    """q(z | x) = N(mean, diag(exp(logvar))) of B users; of two levels, z1 and z2 side by side, z2 at its mean."""
+
+    mean: NDArray[np.float32]  # (B, K)
+    logvar: NDArray[np.float32]  # (B, K)
+
+
+class Explored(NamedTuple):
+    """Lists as `recommend` gives them, and how unsure the model is of each score.
+
+    Attributes
+    ----------
+    spread : NDArray[np.float32]
+        The standard deviation of a score over the posterior q(z | x) in full, whatever the strength of the draw; 0
+        where the list is padded. Exact where logits are linear in z (RecVAE, HybridVAE, MultVAE without hidden layers),
+        else that of 32 draws.
+    """
+
+    ids: NDArray[np.int32]  # (N,) or (B, N)
+    scores: NDArray[np.float32]
+    spread: NDArray[np.float32]
+
+
+class Exploration(NamedTuple):
+    """How far from the posterior's mean lists are ranked, and the generators of the noise."""
+
+    strength: float
+    of_users: np.random.Generator
+    of_spread: np.random.Generator
+
+
+def encode(model: Recommender, user_items: Any) -> Encoding:
+    """See `Recommender.encode`."""
+    rows = model._rows(user_items)
+    blocks = [model._posterior(rows[start : start + BLOCK]) for start in range(0, max(1, rows.shape[0]), BLOCK)]
+    return Encoding(*(np.concatenate(parts) for parts in zip(*blocks, strict=True)))
+
+
+def exploration(model: Recommender, explore: Any, random_state: Any) -> Exploration | None:
+    """What `recommend` was asked for; None for the plain lists. Raises NotSupportedError, InvalidParameterError."""
+    if explore is None:
+        return None
+    random = generator(random_state)
+    if not model._defines("_explorer"):
+        raise NotSupportedError(
+            f"{type(model).__name__} cannot explore: it has no distribution over a latent space; expected "
+            f"explore=None, got {explore!r}."
+        )
+    return Exploration(check_number("explore", explore, 0), *random.spawn(2))
+
+
+def sample_users(
+    model: Recommender, n: int, latent: str, user_items: Any, temperature: float, random_state: int | None
+) -> sparse.csr_matrix:
+    """See `Recommender.sample_users`."""
+    n, temperature = check_integer("n", n, 1), check_number("temperature", temperature, MIN_TEMPERATURE)
+    if latent not in LATENTS:
+        raise UnknownNameError.among("latent", latent, LATENTS)
+    of_rows, of_users, of_items = generator(random_state).spawn(3)
+    rows, active = _active_rows(model, "user_items", user_items, "sample_users")
+    users = active[of_rows.integers(len(active), size=n)]
+    step = max(1, BLOCK_BYTES // (4 * model.n_items_))
+    blocks = [
+        model._sample(rows[users[start : start + step]], latent, temperature, of_users, of_items)
+        for start in range(0, n, step)
+    ]
+    return sparse.vstack(blocks, format="csr")
+
+
+def anomaly_score(model: Recommender, user_items: Any, reference: Any) -> NDArray[np.float64]:
+    """See `Recommender.anomaly_score`."""
+    rows = model._rows(user_items)
+    others, active = _active_rows(model, "reference", reference, "anomaly_score")
+    others = others[active[:: -(-len(active) // MAX_REFERENCE)]]
+    sizes, scores = np.diff(rows.indptr), np.zeros(rows.shape[0])
+    some = np.flatnonzero(sizes)
+    terms, usual = elbo_terms(model, rows[some]), elbo_terms(model, others)  # (B, 2), (U, 2)
+    deviations = standardized(terms, usual, sizes[some], np.diff(others.indptr))
+    deviations[:, 0] = np.maximum(deviations[:, 0], 0)  # a reconstruction better than usual is no anomaly
+    scores[some] = np.sqrt((deviations**2).sum(1))
+    return scores
+
+
+def elbo_terms(model: Recommender, rows: sparse.csr_matrix) -> NDArray[np.float64]:
+    """The two terms of the ELBO of rows with events, block by block. -> (B, 2)"""
+    starts = range(0, rows.shape[0], BLOCK)
+    return np.concatenate([np.zeros((0, 2)), *(model._elbo_terms(rows[start : start + BLOCK]) for start in starts)])
+
+
+def _active_rows(
+    model: Recommender, name: str, user_items: Any, verb: str
+) -> tuple[sparse.csr_matrix, NDArray[np.int64]]:
+    """The rows that were given, or those of the fit, and which of them have events."""
+    rows = model._training_rows(f"{verb}, as {name}") if user_items is None else model._rows(user_items)
+    active = np.flatnonzero(np.diff(rows.indptr))
+    if not len(active):
+        raise InvalidDataError(f"Expected rows with events as {name}, got {rows.shape[0]} without any.")
+    return rows, active
+
+
+def standardized(
+    values: NDArray[np.float64], others: NDArray[np.float64], sizes: NDArray[Any], sizes_of_others: NDArray[Any]
+) -> NDArray[np.float64]:
+    """Values minus the medians of the `NEAREST` others nearest in size, divided by 1.4826 times their MAD.
+
+    Parameters
+    ----------
+    values : NDArray[np.float64]
+        (B, T).
+    others : NDArray[np.float64]
+        (U, T) with U >= 1.
+    sizes : NDArray[Any]
+        (B,).
+    sizes_of_others : NDArray[Any]
+        (U,).
+
+    Returns
+    -------
+    NDArray[np.float64]
+        (B, T).
+    """
+    order = np.argsort(sizes_of_others, kind="stable")
+    others, sorted_sizes = others[order], sizes_of_others[order]
+    kinds, kind_of = np.unique(sizes, return_inverse=True)
+    middle = (np.searchsorted(sorted_sizes, kinds) + np.searchsorted(sorted_sizes, kinds, side="right")) // 2
+    starts = np.clip(middle - NEAREST // 2, 0, max(0, len(others) - NEAREST))
+    medians, units = (np.empty((len(kinds), values.shape[1])) for _ in range(2))
+    for row, start in enumerate(starts):
+        near = others[start : start + NEAREST]
+        medians[row] = np.median(near, axis=0)
+        units[row] = 1.4826 * np.median(np.abs(near - medians[row]), axis=0)
+    return (values - medians[kind_of]) / np.maximum(units, MIN_UNIT)[kind_of]
+
+
+def check_number(name: str, value: Any, low: float) -> float:
+    """`value` as a float, of no less than `low` and no more than MAX_NUMBER. Raises InvalidParameterError."""
+    if not isinstance(value, numbers.Real) or isinstance(value, bool) or not low <= float(value) <= MAX_NUMBER:
+        raise InvalidParameterError(f"Expected {name} to be a number from {low:g} to {MAX_NUMBER:,.0f}, got {value!r}.")
+    return float(value)
+
+
+def generator(random_state: Any) -> np.random.Generator:
+    """A generator from a seed; None draws a seed. Raises InvalidParameterError."""
+    seed = None if random_state is None else check_integer("random_state", random_state, 0, 2**32 - 1)
+    return np.random.default_rng(seed)
