@@ -12,7 +12,7 @@ from scipy import sparse
 
 from recvae import HVamp, HybridVAE, MultDAE, MultVAE, OutputConfig, RecVAE, TrainingConfig, load
 from recvae.errors import InvalidDataError, InvalidParameterError
-from recvae.models.autoencoder.embeddings import INPUT, OUTPUT, are_tied, tied_vectors
+from recvae.models.autoencoder.network import INPUT, OUTPUT, are_tied, tied_vectors
 from recvae.models.base.params import with_params
 from recvae.nn.growing import ItemVectors, item_vectors
 from recvae.training.state import Phase

@@ -26,17 +26,18 @@ from recvae.data.splits import Holdout
 from recvae.distributed.communicator import current_communicator
 from recvae.errors import InvalidParameterError, NotEnoughMemoryError, NotFittedError
 from recvae.models.autoencoder.config import OutputConfig, TrainingConfig
-from recvae.models.autoencoder.embeddings import (
-    are_tied,
+from recvae.models.autoencoder.memory_plan import MemoryPlan, plan_training, seconds_per_epoch
+from recvae.models.autoencoder.network import (
+    from_file,
+    gathered,
     init_biases_by_popularity,
     optimizers,
+    ready_to_score,
     tie,
     tied_vectors,
-    with_duplicates,
-    without_duplicates,
+    to_file,
+    untrained_network,
 )
-from recvae.models.autoencoder.memory_estimate import DataSizes
-from recvae.models.autoencoder.memory_plan import MemoryPlan, plan_memory, seconds_per_epoch
 from recvae.models.autoencoder.new_items import neighbour_weights, vectors_from_features, vectors_from_neighbours
 from recvae.models.autoencoder.scoring import (
     item_counts,
@@ -46,7 +47,6 @@ from recvae.models.autoencoder.scoring import (
 )
 from recvae.models.base import FitRun, Recommender
 from recvae.models.base.explain import by_leaving_out
-from recvae.models.base.file_tensors import fill
 from recvae.models.base.params import check_params, config, fitted, flat_params, hyper, parameters
 from recvae.models.base.similar import cosines
 from recvae.models.base.spaces import log
@@ -54,9 +54,7 @@ from recvae.models.base.state import reads
 from recvae.nn import VAE
 from recvae.nn.candidates import sampler as make_sampler
 from recvae.nn.growing import ItemVectors, enlarged, item_vectors
-from recvae.nn.layers import initialize
 from recvae.nn.likelihood import FAMILIES, Likelihood, Options, nll
-from recvae.nn.sharded import full_state_dict, initialize_sharded, shard
 from recvae.training.callbacks import Callback, Epoch, as_callbacks
 from recvae.training.checkpoint import digest_rows
 from recvae.training.parallel import ParallelStrategy
@@ -141,7 +139,7 @@ class Autoencoder(Recommender):
         check_params(self)
         rows, _ = self._rows_to_fit(user_items)
         valid = self._check_valid(valid, rows.shape[1], user_items)
-        plan = self._memory_plan(rows, valid is not None)
+        plan = plan_training(self, rows, valid is not None)
         if calibrate and plan.fits:
             plan = replace(plan, seconds_per_epoch=seconds_per_epoch(self, rows, plan))
         return plan
@@ -154,28 +152,9 @@ class Autoencoder(Recommender):
         self, rows: sparse.csr_matrix | Shards, validated: bool, extras_allocated: bool = True
     ) -> MemoryPlan:
         """The plan of a training that fits into memory. Raises NotEnoughMemoryError."""
-        plan = self._memory_plan(rows, validated, extras_allocated)
+        plan = plan_training(self, rows, validated, extras_allocated)
         if not plan.fits:
             raise NotEnoughMemoryError(plan.refusal())
-        return plan
-
-    def _memory_plan(
-        self, rows: sparse.csr_matrix | Shards, validated: bool, extras_allocated: bool = False
-    ) -> MemoryPlan:
-        n_users, n_items = rows.shape
-        strategy = self._strategy()
-        sizes = DataSizes(
-            users=n_users,
-            items=n_items,
-            events=rows.nnz,
-            batch=self._batch_size(n_users),
-            on_disk=isinstance(rows, Shards),
-            validated=validated,
-            tensor_ranks=strategy.communicator.size if strategy.tensor_parallel else 1,
-            data_ranks=strategy.data_parallel_group.size,
-            extras_allocated=extras_allocated,
-        )
-        plan: MemoryPlan = strategy.communicator.broadcast(plan_memory(self, sizes, find_device(self.device)))
         return plan
 
     def _strategy(self) -> ParallelStrategy:
@@ -238,28 +217,28 @@ class Autoencoder(Recommender):
         """
         check_params(self)
         rows, _ = self._rows_to_fit(user_items)
-        impl, seed = self._memory_plan(rows, False).impl, self._seed()
+        impl, seed = plan_training(self, rows, False).impl, self._seed()
         return self._trainer(self._untrained(rows.shape[1], seed), rows, impl, seed)
 
     def _fit(self, rows: sparse.csr_matrix | Shards, run: FitRun) -> dict[str, Any]:
-        strategy, found = self._strategy(), self._checked_plan(rows, run.valid is not None)
-        logger.info("%s: %s likelihood, %s", type(self).__name__, found.impl, found.why)
-        if strategy.tensor_parallel and found.impl != "chunked":
+        strategy, plan = self._strategy(), self._checked_plan(rows, run.valid is not None)
+        logger.info("%s: %s likelihood, %s", type(self).__name__, plan.impl, plan.why)
+        if strategy.tensor_parallel and plan.impl != "chunked":
             raise InvalidParameterError(
-                f'Expected training__impl="chunked" in tensor parallel training, got {found.impl!r}: take that, or '
+                f'Expected training__impl="chunked" in tensor parallel training, got {plan.impl!r}: take that, or '
                 f'training__parallel="data".'
             )
         seed = self._seed()
         network = self._untrained(rows.shape[1], seed)
-        if self.output.item_biases == "popularity" or (self.output.item_biases == "auto" and found.impl == "sampled"):
+        if self.output.item_biases == "popularity" or (self.output.item_biases == "auto" and plan.impl == "sampled"):
             init_biases_by_popularity(network, item_counts(rows), self.likelihood)
-        trainer = self._trainer(network, rows, found.impl, seed, part=run.part)
+        trainer = self._trainer(network, rows, plan.impl, seed, part=run.part)
         validate = None
         if run.valid is not None:
             validate = partial(validation_score, network, run.valid, run.values, self.validation_metric)
         history = self._train(trainer, rows, run, validate)
-        whole = _settled(self._whole(network, rows.shape[1], strategy))
-        return {"network_": whole, "history_": history, "plan_": found}
+        network = gathered(network, partial(self._built, rows.shape[1]), strategy)
+        return {"network_": network, "history_": history, "plan_": plan}
 
     def _partial_fit(self, rows: sparse.csr_matrix, epochs: int | None, run: FitRun) -> dict[str, Any]:
         by_item = rows.T.tocsr().sign()  # (I + n, U)
@@ -268,18 +247,18 @@ class Autoencoder(Recommender):
         grown = self._with_items(vectors, lambda: shares)
         passes = -(-self.epochs // 10) if epochs is None else epochs
         if passes:
-            impl, beta = self._memory_plan(rows, False).impl, self._last_beta()
+            impl, beta = plan_training(self, rows, False).impl, self._last_beta()
             changes: dict[str, Any] = {"epochs": passes, "beta": beta, "stop_epoch": None, "patience": None}
             trainer = self._trainer(grown["network_"], rows, impl, self._seed(), ParallelStrategy(), **changes)
             self._train(trainer, rows, run)
-        return grown | {"network_": _settled(grown["network_"])}
+        return grown | {"network_": ready_to_score(grown["network_"])}
 
     def _add_items(self, features: sparse.csr_matrix) -> dict[str, Any]:
         vectors = vectors_from_features(self.network_, features)
         grown = self._with_items(
             vectors, lambda: neighbour_weights(features[self.n_items_ :], features[: self.n_items_])
         )
-        return grown | {"network_": _settled(grown["network_"])}
+        return grown | {"network_": ready_to_score(grown["network_"])}
 
     def _with_items(self, new: ItemVectors, shares: Callable[[], sparse.csr_matrix]) -> dict[str, Any]:
         """New items with their vectors; `shares` (n, I) are of those that they are alike. -> fitted attributes"""
@@ -379,41 +358,16 @@ class Autoencoder(Recommender):
         return seed
 
     def _untrained(self, n_items: int, seed: int) -> VAE:
-        """The network with fresh weights, on the model's device."""
-        strategy, device = self._strategy(), find_device(self.device)
-        if not strategy.tensor_parallel:
-            network = self._built(n_items).to(device)
-            initialize(network, seed)
-            return network
-        with torch.device("meta"):  # no rank has to hold the whole
-            network = shard(self._built(n_items), strategy.communicator).to_empty(device=device)
-        if self.output.tied_embeddings:
-            tie(network)
-        initialize_sharded(network, seed)
-        return network
-
-    def _whole(self, network: VAE, n_items: int, strategy: ParallelStrategy) -> VAE:
-        """The network with the rows of all ranks, on the host."""
-        if not strategy.tensor_parallel:
-            return network
-        tensors = full_state_dict(network)
-        with torch.device("meta"):
-            whole = self._built(n_items)
-        whole.load_state_dict(tensors, assign=True)
-        if self.output.tied_embeddings:
-            tie(whole)
-        return whole
+        """The network with initial weights, on the model's device."""
+        device, tied = find_device(self.device), self.output.tied_embeddings
+        return untrained_network(partial(self._built, n_items), seed, self._strategy(), device, tied)
 
     def _tensors(self) -> dict[str, Tensor]:
-        return without_duplicates(dict(self.network_.state_dict()), are_tied(self.network_))
+        return to_file(self.network_)
 
     def _restore(self, tensors: dict[str, Tensor], n_items: int) -> dict[str, Any]:
-        with torch.device("meta"):  # shapes alone: what a file claims costs nothing until its tensors are seen to fit
-            network = self._built(n_items)
-        fill(network, with_duplicates(tensors, self.output.tied_embeddings))
-        if self.output.tied_embeddings:
-            tie(network)
-        return {"network_": _settled(network.to(find_device(self.device))), "history_": []}
+        network = from_file(partial(self._built, n_items), tensors, find_device(self.device))
+        return {"network_": network, "history_": []}
 
     def _score(self, rows: sparse.csr_matrix) -> Tensor:
         return network_scores(self.network_, rows)
@@ -433,13 +387,6 @@ class Autoencoder(Recommender):
 
     def _scorer(self, users: NDArray[Any], recalculate: bool) -> Scorer:
         return network_scorer(self.network_, len(users))
-
-
-def _settled(network: VAE) -> VAE:
-    """A network that is done with training, ready to score."""
-    if not are_tied(network):
-        network.decoder.settle()
-    return network.eval()
 
 
 def _as_implicit(run: FitRun) -> list[Callback]:

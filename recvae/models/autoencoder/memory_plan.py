@@ -23,6 +23,7 @@ from recvae.models.autoencoder.memory_estimate import DataSizes, MemoryEstimate,
 from recvae.models.base.params import get_params, with_params
 from recvae.nn import VAE
 from recvae.training.trainer import Trainer, rows_on_device
+from recvae.utils.device import find_device
 
 MANY_ITEMS = 200_000  # above which impl="auto" takes a sampled likelihood
 CALIBRATION_STEPS = 5  # of each phase; the first one is a warm-up and not counted
@@ -95,6 +96,37 @@ class MemoryPlan:
         )
         changes = [f"{change} ({_gib(peak)})" for change, peak in self.remedies]
         return f"{text}; " + (f"take {', or '.join(changes)}." if changes else "take fewer items or smaller layers.")
+
+
+def plan_training(
+    model: Any, rows: sparse.csr_matrix | Shards, validated: bool, extras_allocated: bool = False
+) -> MemoryPlan:
+    """Plan the training of an autoencoder on rows; all ranks get the plan of the main process.
+
+    Parameters
+    ----------
+    model : Autoencoder
+    rows : csr_matrix or Shards
+    validated : bool
+        Whether there are validation users.
+    extras_allocated : bool
+        Whether what the model has in addition to its network is in memory already.
+    """
+    n_users, n_items = rows.shape
+    strategy = model._strategy()
+    sizes = DataSizes(
+        users=n_users,
+        items=n_items,
+        events=rows.nnz,
+        batch=model._batch_size(n_users),
+        on_disk=isinstance(rows, Shards),
+        validated=validated,
+        tensor_ranks=strategy.communicator.size if strategy.tensor_parallel else 1,
+        data_ranks=strategy.data_parallel_group.size,
+        extras_allocated=extras_allocated,
+    )
+    plan: MemoryPlan = strategy.communicator.broadcast(plan_memory(model, sizes, find_device(model.device)))
+    return plan
 
 
 def plan_memory(model: Any, sizes: DataSizes, device: torch.device) -> MemoryPlan:

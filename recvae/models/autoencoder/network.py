@@ -1,10 +1,12 @@
-"""The item embeddings of a network: the weights (I, H) of its input layer and of its output layer, separate or tied.
+"""The network of an autoencoder apart from its layers: tied embeddings, initial weights, sharding, files, optimizers.
 
-How they are stored in files, how the item biases are initialised, and which optimizer updates them.
+Item embeddings are the weights (I, H) of the input layer and of the output layer, which have a row for each item. They
+are separate, or tied to one parameter.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,10 +15,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from recvae.errors import InvalidParameterError
+from recvae.models.base.file_tensors import fill
 from recvae.nn import VAE
 from recvae.nn.growing import ItemVectors
+from recvae.nn.layers import initialize
 from recvae.nn.rowwise_adam import RowwiseAdam
-from recvae.nn.sharded import sharded_parameters
+from recvae.nn.sharded import full_state_dict, initialize_sharded, shard, sharded_parameters
+from recvae.training.parallel import ParallelStrategy
 
 INPUT = "encoder.bag.weight"  # name of the parameter that files leave out where it is the output layer's
 OUTPUT = "decoder.weight"
@@ -46,20 +51,20 @@ def are_tied(network: VAE) -> bool:
     return encoder.bag.weight is network.decoder.weight
 
 
-def without_duplicates(tensors: dict[str, Tensor], tied: bool) -> dict[str, Tensor]:
-    """The tensors of a network as a file has them: tied embeddings once."""
-    return {name: tensor for name, tensor in tensors.items() if not (tied and name == INPUT)}
-
-
-def with_duplicates(tensors: dict[str, Tensor], tied: bool) -> dict[str, Tensor]:
-    """The inverse of `without_duplicates`."""
-    return tensors | {INPUT: tensors[OUTPUT]} if tied and OUTPUT in tensors else tensors
-
-
-def tied_vectors(vectors: ItemVectors) -> ItemVectors:
-    """Vectors of new items for tied embeddings: the mean of what the two layers would get."""
-    mean = (vectors.first + vectors.last) / 2
-    return ItemVectors(mean, mean, vectors.bias)
+def untrained_network(
+    build: Callable[[], VAE], seed: int, strategy: ParallelStrategy, device: torch.device, tied: bool
+) -> VAE:
+    """A network with initial weights; in tensor-parallel training this rank's rows of the embeddings alone."""
+    if not strategy.tensor_parallel:
+        network = build().to(device)
+        initialize(network, seed)
+        return network
+    with torch.device("meta"):  # no rank has memory for all rows
+        network = shard(build(), strategy.communicator).to_empty(device=device)
+    if tied:  # `shard` has made two parameters of one
+        tie(network)
+    initialize_sharded(network, seed)
+    return network
 
 
 def init_biases_by_popularity(network: VAE, counts: NDArray[np.int64], likelihood: str) -> None:
@@ -110,3 +115,52 @@ def optimizers(
         torch.optim.AdamW(others, lr=learning_rate, weight_decay=weight_decay, fused=True),
         RowwiseAdam(embeddings, lr=embedding_lr * learning_rate, weight_decay=weight_decay),
     ]
+
+
+def gathered(network: VAE, build: Callable[[], VAE], strategy: ParallelStrategy) -> VAE:
+    """The trained network with the rows of all ranks, ready to score."""
+    if strategy.tensor_parallel:
+        tensors = full_state_dict(network)
+        with torch.device("meta"):
+            network = build()
+        tied = are_tied(network)
+        network.load_state_dict(tensors, assign=True)
+        if tied:  # `assign` has made two parameters of one
+            tie(network)
+    return ready_to_score(network)
+
+
+def ready_to_score(network: VAE) -> VAE:
+    """A network that is no longer trained, with its output layer laid out for scoring."""
+    if not are_tied(network):
+        network.decoder.settle()
+    return network.eval()
+
+
+def to_file(network: VAE) -> dict[str, Tensor]:
+    """The tensors of a network as a file has them: tied embeddings once."""
+    tensors = dict(network.state_dict())
+    return {name: tensor for name, tensor in tensors.items() if not (are_tied(network) and name == INPUT)}
+
+
+def from_file(build: Callable[[], VAE], tensors: dict[str, Tensor], device: torch.device) -> VAE:
+    """The network of a file, ready to score.
+
+    Raises
+    ------
+    InvalidDataError
+        For tensors of other names, shapes or types than the network's, before anything is allocated.
+    """
+    with torch.device("meta"):  # shapes without memory: what a file claims is compared first
+        network = build()
+    tied = are_tied(network)
+    fill(network, tensors | {INPUT: tensors[OUTPUT]} if tied and OUTPUT in tensors else tensors)
+    if tied:
+        tie(network)
+    return ready_to_score(network.to(device))
+
+
+def tied_vectors(vectors: ItemVectors) -> ItemVectors:
+    """Vectors of new items for tied embeddings: the mean of what the two layers would get."""
+    mean = (vectors.first + vectors.last) / 2
+    return ItemVectors(mean, mean, vectors.bias)
