@@ -374,7 +374,7 @@ COMMANDS = {
         ),
     ),
     "fractal": Command(
-        "real data expanded fractally to a large size, as Parquet files; goes on with what the folder has",
+        "real data expanded fractally to a large size, as Parquet files",
         _fractal,
         (
             DATASET,
@@ -383,7 +383,7 @@ COMMANDS = {
             option("--items", 1_000_000),
             option("--events", 50_000_000),
             option("--seed", 0),
-            option("--folder", None, "folder for the files of events", type=Path, required=True),
+            option("--folder", None, "empty folder for the files of events", type=Path, required=True),
         ),
     ),
     "ranks": Command(

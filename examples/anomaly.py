@@ -1,4 +1,4 @@
-"""Odd histories: bots among real users, found by how badly the model can explain what they have.
+"""Anomalous histories: bots among real users, found by how badly the model explains their histories.
 
 python examples/anomaly.py [--dataset ml-1m --data-home DIR]
 """
@@ -12,7 +12,7 @@ import recvae
 
 
 def random_baskets(rows: sparse.csr_matrix, n: int, random: np.random.Generator) -> sparse.csr_matrix:
-    """Bots: as many items as some real user has, any items."""
+    """Bots: random items, as many as a random real user has."""
     sizes = random.choice(np.diff(rows.indptr), size=n)
     items = [random.choice(rows.shape[1], size=size, replace=False) for size in sizes]
     indptr = np.concatenate([[0], np.cumsum(sizes)])
@@ -20,7 +20,7 @@ def random_baskets(rows: sparse.csr_matrix, n: int, random: np.random.Generator)
 
 
 def main():
-    """Plant bots among users whom the model does not know, and look for them."""
+    """Plant bots among users that the model was not trained on, and look for them."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--dataset", default="sample")
     parser.add_argument("--data-home")
@@ -35,14 +35,14 @@ def main():
     n_bots = 15
     rows = sparse.vstack([real, random_baskets(train, n_bots, random)], format="csr")
     is_bot = np.arange(rows.shape[0]) >= real.shape[0]
-    odd = model.anomaly_score(rows)  # 0 is as usual among training users of like activity; higher is odder
+    odd = model.anomaly_score(rows)  # 0 is usual for training users of similar activity; higher is more anomalous
 
     above = (odd[is_bot][:, None] > odd[~is_bot]).mean()
     print(
-        f"{n_bots} bots among {real.shape[0]} real users; a bot is odder than a real user in {above:.0%} of all pairs"
+        f"{n_bots} bots among {real.shape[0]} real users; a bot scores higher than a user in {above:.0%} of all pairs"
     )
-    print(f"of the {n_bots} oddest, {is_bot[np.argsort(-odd)[:n_bots]].sum()} are bots\n")
-    print("oddest first:")
+    print(f"of the {n_bots} highest scores, {is_bot[np.argsort(-odd)[:n_bots]].sum()} are bots\n")
+    print("highest scores first:")
     for user in np.argsort(-odd)[:8]:
         kind = "bot" if is_bot[user] else "real user"
         print(f"    score {odd[user]:5.1f}   {np.diff(rows.indptr)[user]:4d} items   {kind}")

@@ -1,4 +1,4 @@
-"""Lists that explore: draws from what the model holds possible, in the place of the one best guess.
+"""Exploration: lists ranked by a draw from the posterior instead of its mean.
 
 python examples/exploration.py [--dataset ml-1m --data-home DIR]
 """
@@ -11,7 +11,7 @@ import recvae
 
 
 def main():
-    """What exploring costs in hits, what it wins in variety; and which scores the model is unsure of."""
+    """Print the cost of exploring in hits, its gain in variety, and the uncertainty of some scores."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--dataset", default="sample")
     parser.add_argument("--data-home")
@@ -31,7 +31,7 @@ def main():
 
     names = split.train.item_ids if split.train.titles is None else split.train.titles
     ids, scores, spread = model.recommend(0, rows[0], N=5, explore=1.0, random_state=0)
-    print("\none list, drawn for one user, and how sure the model is of each score:")
+    print("\na list drawn for one user, with the standard deviation of each score:")
     for item, score, deviation in zip(ids, scores, spread, strict=True):
         print(f"    {score:6.2f} ± {deviation:.2f}  {names[item]}")
 

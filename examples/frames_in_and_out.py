@@ -10,7 +10,7 @@ import recvae
 
 
 def event_frame() -> pd.DataFrame:
-    """Events as a log has them: who did what, by names; here from the sample."""
+    """Events as in a log, with names for users and items; here from the sample."""
     sample = recvae.load_dataset("sample")
     cells = sample.matrix.tocoo()
     people = [f"person-{number:04d}" for number in sample.user_ids]
@@ -20,7 +20,7 @@ def event_frame() -> pd.DataFrame:
 
 
 def main():
-    """Fit on a pandas frame, recommend to some people of it, then to strangers in a polars frame."""
+    """Fit on a pandas frame, recommend to some of its users, then to new users in a polars frame."""
     events = event_frame()
     print(f"{len(events):,} events of {events['person'].nunique():,} people:\n{events.head(3)}\n")
 
@@ -31,8 +31,8 @@ def main():
     lists = model.recommend_for(some, N=3, user="person", item="film")
     print(f"from pandas to {type(lists).__module__}:\n{lists}\n")
 
-    strangers = pl.DataFrame({"who": ["ann", "ann", "bob"], "what": events["film"].unique()[:3].tolist()})
-    lists = model.recommend_for(strangers, N=3, user="who", item="what")
+    new_users = pl.DataFrame({"who": ["ann", "ann", "bob"], "what": events["film"].unique()[:3].tolist()})
+    lists = model.recommend_for(new_users, N=3, user="who", item="what")
     best = lists.group_by("user", maintain_order=True).agg(pl.col("item").alias("next films"))
     print(f"from polars to {type(lists).__module__}:\n{best}")
 

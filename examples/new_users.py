@@ -1,4 +1,4 @@
-"""Users who were not there at training: their history is all that is needed, and nothing is trained again.
+"""New users: their history is all that is needed, and nothing is trained again.
 
 python examples/new_users.py [--dataset ml-1m --data-home DIR]
 """
@@ -11,7 +11,7 @@ import recvae
 
 
 def main():
-    """Train on some users, save; elsewhere, load and recommend to somebody else, while the history grows."""
+    """Train on some users and save; load the model and recommend to another user as the history grows."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--dataset", default="sample")
     parser.add_argument("--data-home")
@@ -22,13 +22,13 @@ def main():
     trained = recvae.MultVAE(epochs=10, random_state=0).fit(split.train, valid=split.valid)
     with tempfile.TemporaryDirectory() as folder:
         trained.save(Path(folder) / "films.recvae")
-        model = recvae.load(Path(folder) / "films.recvae")  # no users in it
+        model = recvae.load(Path(folder) / "films.recvae")  # contains no users
 
     result = recvae.evaluate(model, split.test, ["recall@20"])
-    print(f"trained on {split.train.n_users:,} users; for {len(result['recall@20'].values)} others, whom it never saw:")
+    print(f"trained on {split.train.n_users:,} users; on {len(result['recall@20'].values)} other users:")
     print(f"    recall@20 {result['recall@20']}\n")
 
-    # somebody comes, and watches one thing after the other of what a held-out user liked
+    # a new user watches, one after the other, the films that a held-out user liked
     liked = model.item_ids_[split.test.fold_in[0].indices].tolist()
     titles = dict(zip(model.item_ids_.tolist(), data.item_ids if model.titles_ is None else model.titles_, strict=True))
     for length in (0, 1, 3, 5):

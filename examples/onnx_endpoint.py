@@ -1,4 +1,4 @@
-"""A model behind HTTP: what serves needs onnxruntime and numpy, neither torch nor recvae.
+"""A model behind HTTP: the server needs onnxruntime and numpy, but neither torch nor recvae.
 
 python examples/onnx_endpoint.py --port 8000 --out films      needs: pip install "recvae[onnx]" onnxruntime
 curl -d '{"history": [17, 42], "N": 5}' http://127.0.0.1:8000/
@@ -14,16 +14,16 @@ import onnxruntime
 
 
 def answer_by(path):
-    """A handler of requests {"history": raw ids, "N": how many}, by the ONNX file at `path`."""
+    """A request handler for {"history": raw ids, "N": length of the list}, with the ONNX file at `path`."""
     session = onnxruntime.InferenceSession(str(path))
     raw_ids = json.loads(session.get_modelmeta().custom_metadata_map["recvae"])["item_ids"]
-    places = {raw: place for place, raw in enumerate(raw_ids)}
+    index_of = {raw_id: index for index, raw_id in enumerate(raw_ids)}
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self):
             try:
                 request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                items = sorted({places[raw] for raw in request["history"] if raw in places})
+                items = sorted({index_of[raw_id] for raw_id in request["history"] if raw_id in index_of})
                 events = {"items": np.array(items, np.int64), "offsets": np.array([0, len(items)])}
                 (ids,), (scores,) = session.run(None, events | {"N": np.array(min(max(request["N"], 1), 1000))})
             except (TypeError, ValueError, KeyError) as error:
@@ -45,7 +45,7 @@ if __name__ == "__main__":
     parser.add_argument("--port", type=int, default=8000, help="0 finds a free one")
     parser.add_argument("--out", type=Path, default=Path("films"), help="folder of the two model files")
     arguments = parser.parse_args()
-    import recvae  # to train: elsewhere, on another day
+    import recvae  # only to train, which is usually done elsewhere
     from recvae.serving.export import export_onnx
 
     model = recvae.MultVAE(epochs=10, random_state=0).fit(recvae.load_dataset("sample"))

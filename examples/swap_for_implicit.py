@@ -1,4 +1,4 @@
-"""A pipeline that was written for implicit's ALS, with a VAE in its place: one line changes.
+"""A pipeline that was written for implicit's ALS, with a VAE instead: one line changes.
 
 python examples/swap_for_implicit.py [--dataset ml-1m --data-home DIR]     needs: pip install "recvae[benchmark]"
 """
@@ -12,7 +12,7 @@ import recvae
 
 
 def pipeline(model, user_items, new_rows):
-    """Calls as implicit has them: fit on a CSR matrix, lists for users, items that are alike."""
+    """Calls as in implicit: fit on a CSR matrix, lists for users, similar items."""
     model.fit(user_items, show_progress=False)
     ids, _ = model.recommend(range(new_rows.shape[0]), new_rows, N=5, recalculate_user=True)
     alike, _ = model.similar_items(int(ids[0, 0]), N=4)
@@ -20,7 +20,7 @@ def pipeline(model, user_items, new_rows):
 
 
 def main():
-    """Run the pipeline with both, and show what comes out beside each other."""
+    """Run the pipeline with both models, and print the results."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--dataset", default="sample")
     parser.add_argument("--data-home")
@@ -28,19 +28,19 @@ def main():
 
     split = recvae.strong_split(recvae.load_dataset(arguments.dataset, arguments.data_home), heldout_users=300)
     titles = split.train.item_ids if split.train.titles is None else split.train.titles
-    models = [
-        AlternatingLeastSquares(factors=64, regularization=30.0, alpha=3.0, random_state=0),
-        recvae.MultVAE(epochs=10, random_state=0),  # the line that changes
-    ]
-    for model in models:
-        name = type(model).__name__
-        with threadpool_limits(1, "blas"):  # as implicit asks for
+    with threadpool_limits(1, "blas"):  # as implicit requires
+        models = [
+            AlternatingLeastSquares(factors=64, regularization=30.0, alpha=3.0, random_state=0),
+            recvae.MultVAE(epochs=10, random_state=0),  # the line that changes
+        ]
+        for model in models:
             ids, alike = pipeline(model, split.train.matrix, split.test.fold_in[:3])
             result = recvae.evaluate(model, split.test, ["ndcg@100"])
-        print(f"{name}: NDCG@100 {result['ndcg@100'].mean:.3f} on users who were not there at training")
-        for row in ids:
-            print("   ", "; ".join(str(title) for title in titles[row][:3]))
-        print(f"    like {titles[alike[0]]}: {'; '.join(str(title) for title in titles[alike[1:]])}")
+            name = type(model).__name__
+            print(f"{name}: NDCG@100 {result['ndcg@100'].mean:.3f} on users who are not in the training data")
+            for row in ids:
+                print("   ", "; ".join(str(title) for title in titles[row][:3]))
+            print(f"    like {titles[alike[0]]}: {'; '.join(str(title) for title in titles[alike[1:]])}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The search for better hyper-parameters, on validation users; the test is looked at once, at the end.
+"""A search for hyper-parameters on validation users; the test users are used once, at the end.
 
 python examples/tuning.py [--trials 30 --epochs 50 --dataset ml-1m --data-home DIR]    needs: pip install "recvae[tune]"
 """
@@ -9,7 +9,7 @@ import recvae
 
 
 def main():
-    """Search, show what was tried, and hold the best settings against the defaults."""
+    """Search, print the trials, and compare the best settings with the defaults."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--dataset", default="sample")
     parser.add_argument("--data-home")

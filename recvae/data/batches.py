@@ -12,8 +12,6 @@ from numpy.typing import NDArray
 from scipy import sparse
 from torch import Tensor
 
-from recvae.utils.threads import lazy
-
 
 def shuffle(n: int, key: int, stream: int) -> NDArray[np.int64]:
     """An order of n things: that of random 64-bit numbers. What a bit generator of numpy draws stays the same."""
@@ -21,7 +19,7 @@ def shuffle(n: int, key: int, stream: int) -> NDArray[np.int64]:
     return np.argsort(bits, kind="stable")
 
 
-class Candidates(NamedTuple):
+class Negatives(NamedTuple):
     """Items that stand for all that a user does not have: sum_c weights[c] f(items[c]), over those that the user does
     not have, estimates the sum of f over them without bias."""
 
@@ -31,24 +29,43 @@ class Candidates(NamedTuple):
 
 @dataclass(frozen=True)
 class Batch:
-    """Events of B users, one after the other: user b has items[offsets[b] : offsets[b + 1]]."""
+    """Events of B users, one user after the other: user b has items[offsets[b] : offsets[b + 1]].
+
+    Attributes
+    ----------
+    items : Tensor
+        (E,) integers, the column of each event.
+    values : Tensor
+        (E,) float32.
+    offsets : Tensor
+        (B + 1,) int64.
+    bounds : numpy.ndarray or None
+        The offsets on the host, if they are known there.
+    users : Tensor or None
+        (B,) int64, the rows that the batch was gathered from.
+    candidates : Candidates or None
+        Sampled items, for a sampled likelihood.
+    """
 
     items: Tensor  # (E,) integers, column of each event
     values: Tensor  # (E,) float32
     offsets: Tensor  # (B + 1,) int64
     bounds: NDArray[np.int64] | None = None  # the offsets once more, where the host knows them
     users: Tensor | None = None  # (B,) int64, their rows in what the batch was gathered from
-    candidates: Candidates | None = None  # what a sampled likelihood looks at in the place of all items
+    negatives: Negatives | None = None  # what a sampled likelihood looks at instead of all items
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
-    @lazy
+    @property
     def rows(self) -> Tensor:
-        """Row of each event. -> (E,) int64"""
-        lengths = self.offsets.diff()
-        users = torch.arange(len(self), device=lengths.device)
-        return torch.repeat_interleave(users, lengths, output_size=len(self.items))
+        """Row of each event, computed once. -> (E,) int64"""
+        if "_rows" not in self.__dict__:
+            lengths = self.offsets.diff()
+            users = torch.arange(len(self), device=lengths.device)
+            self.__dict__["_rows"] = torch.repeat_interleave(users, lengths, output_size=len(self.items))
+        rows: Tensor = self.__dict__["_rows"]
+        return rows
 
     def events(self, rows: slice) -> slice:
         """Where the events of some rows are. Without `bounds`, this waits for the device."""
@@ -75,7 +92,15 @@ class RowSource(Protocol):
 
 
 class DeviceRows:
-    """Rows (U, I) of a CSR matrix, moved to `device` once: columns as int32, and where rows begin on the host too."""
+    """Rows of a CSR matrix on a device, moved there once, and ragged batches of them.
+
+    Parameters
+    ----------
+    matrix : scipy.sparse.csr_matrix
+        (U, I). Columns are kept as int32; where rows begin is kept on the host too.
+    device : torch.device
+        Where the batches are.
+    """
 
     def __init__(self, matrix: sparse.csr_matrix, device: torch.device):
         self.device, self.indptr = device, matrix.indptr.astype(np.int64)

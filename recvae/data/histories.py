@@ -176,7 +176,20 @@ def ranking_table(
 
 
 def as_frame(table: pa.Table, like: Any) -> Any:
-    """The table as the kind of frame that `like` is: pandas, polars, else a pyarrow table."""
+    """Convert a table to the kind of frame that another object is.
+
+    Parameters
+    ----------
+    table : pyarrow.Table
+        Such as one from `ranking_table`.
+    like : Any
+        A frame of pandas or polars, or anything else.
+
+    Returns
+    -------
+    pandas.DataFrame or polars.DataFrame or pyarrow.Table
+        The same rows; a pyarrow table if `like` is neither of pandas nor of polars.
+    """
     libraries = {kind.__module__.partition(".")[0] for kind in type(like).__mro__}
     if "pandas" in libraries:
         return table.to_pandas()

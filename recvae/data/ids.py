@@ -48,17 +48,22 @@ class ItemIndex:
         return iter(self._places)
 
     def positions(self, ids: Sequence[Any] | Ids) -> NDArray[np.int64]:
-        """The place of each id, -1 where it is not known.
+        """The index of each id, -1 for unknown ids.
+
+        Parameters
+        ----------
+        ids : sequence
+            Integers or strings, all of one type.
 
         Returns
         -------
-        NDArray[np.int64]
-            (len(ids),).
+        numpy.ndarray
+            (len(ids),) int64.
 
         Raises
         ------
         InvalidTypeError
-            For anything but integers or strings, all of one kind.
+            If they are not integers or strings, or are of both types.
         """
         names = listed(ids, "items")
         kind = id_kind(names, "items")

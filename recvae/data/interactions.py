@@ -293,11 +293,33 @@ class Interactions:
         return replace(kept, account=account.without(of_users, f"of users with fewer than {min_user} events"))
 
     def select_users(self, rows: NDArray[Any]) -> Interactions:
-        """The given rows (indices or mask), all items kept."""
+        """The given rows, with all items.
+
+        Parameters
+        ----------
+        rows : numpy.ndarray
+            Indices or a mask.
+
+        Returns
+        -------
+        Interactions
+            A copy.
+        """
         return replace(self, user_ids=self.user_ids[rows], **self._cells(lambda cells: cells[rows]))
 
     def select_items(self, columns: NDArray[Any]) -> Interactions:
-        """The given columns (indices or mask), all users kept."""
+        """The given columns, with all users.
+
+        Parameters
+        ----------
+        columns : numpy.ndarray
+            Indices or a mask.
+
+        Returns
+        -------
+        Interactions
+            A copy.
+        """
 
         def choose(cells: sparse.csr_matrix) -> sparse.csr_matrix:
             chosen = cells[:, columns]
@@ -313,7 +335,18 @@ class Interactions:
         )
 
     def select_events(self, chosen: NDArray[np.bool_]) -> Interactions:
-        """The events that a mask over `matrix.data` chooses, all users and items kept."""
+        """The events that a mask selects, with all users and items.
+
+        Parameters
+        ----------
+        chosen : numpy.ndarray
+            Mask over `matrix.data`.
+
+        Returns
+        -------
+        Interactions
+            A copy.
+        """
         return replace(self, **self._cells(lambda cells: select_cells(cells, chosen)))
 
     def align(self, item_ids: Ids) -> tuple[Interactions, int]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from recvae.errors import InvalidParameterError
 from recvae.models.base.params import hyper, parameters
-from recvae.models.base.spaces import whole
+from recvae.models.base.spaces import integers
 from recvae.models.mult_vae import MultVAE
-from recvae.nn import VAE, Decoder, GatedTwoLevelEncoder, TwoLevelPrior, VampPrior
+from recvae.nn import VAE, GatedTwoLevelEncoder, MLPDecoder, TwoLevelPrior, VampPrior
 
 
 @parameters
@@ -23,21 +23,21 @@ class HVamp(MultVAE):
     are learned, as what the encoder's first layer would make of them. Items are scored by f at the means.
     """
 
-    latent_dim: int = hyper(200, "dimension of z1 and of z2", low=1, search=whole(32, 400))
+    latent_dim: int = hyper(200, "dimension of z1 and of z2", low=1, search=integers(32, 400))
     hidden_dims: tuple[int, ...] = hyper(
         (600,),
         "widths of the encoder's gated layers, at least one; the decoder mirrors them",
         low=1,
         search=[(200,), (600,), (600, 600)],
     )
-    n_components: int = hyper(1000, "pseudo-inputs C of the prior", low=1, search=whole(100, 2000))
+    n_components: int = hyper(1000, "pseudo-inputs C of the prior", low=1, search=integers(100, 2000))
 
     def _network(self, n_items: int) -> VAE:
         if not self.hidden_dims:
             raise InvalidParameterError("Expected at least one hidden layer in hidden_dims of HVamp, such as (600,).")
         first, width = self.hidden_dims[0], self.hidden_dims[-1]
         encoder = GatedTwoLevelEncoder(n_items, self.hidden_dims, self.latent_dim, self.dropout)
-        decoder = Decoder(
+        decoder = MLPDecoder(
             2 * self.latent_dim, self.hidden_dims[::-1], n_items, gated=True, temperature=self._temperature()
         )
         prior = TwoLevelPrior(VampPrior(self.n_components, 2 * first), self.latent_dim, width)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from recvae.models.autoencoder.base import Autoencoder
 from recvae.models.base.params import hyper, parameters
-from recvae.models.base.spaces import uniform, whole
-from recvae.nn import VAE, CodeEncoder, Decoder
+from recvae.models.base.spaces import integers, uniform
+from recvae.nn import VAE, CodeEncoder, MLPDecoder
 
 
 @parameters
@@ -17,7 +17,7 @@ class MultDAE(Autoencoder):
     where dropout on x makes it denoising. A point z in the place of Mult-VAE's Gaussian, and so no KL term.
     """
 
-    latent_dim: int = hyper(200, "dimension of the code z", low=1, search=whole(32, 512))
+    latent_dim: int = hyper(200, "dimension of the code z", low=1, search=integers(32, 512))
     hidden_dims: tuple[int, ...] = hyper(
         (),
         "widths of the encoder's hidden layers; the decoder mirrors them",
@@ -30,4 +30,4 @@ class MultDAE(Autoencoder):
 
     def _network(self, n_items: int) -> VAE:
         encoder = CodeEncoder(n_items, self.hidden_dims, self.latent_dim, self.dropout)
-        return VAE(encoder, Decoder(self.latent_dim, self.hidden_dims[::-1], n_items), self._likelihood(), None)
+        return VAE(encoder, MLPDecoder(self.latent_dim, self.hidden_dims[::-1], n_items), self._likelihood(), None)

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from recvae.models.autoencoder.variational import Variational
 from recvae.models.base.params import hyper, parameters
-from recvae.models.base.spaces import log, uniform, whole
-from recvae.nn import VAE, Composite, Decoder, DenselyConnectedEncoder
+from recvae.models.base.spaces import integers, log, uniform
+from recvae.nn import VAE, Composite, DenselyConnectedEncoder, MLPDecoder
 from recvae.training.state import Phase
 
 
@@ -27,9 +27,9 @@ class RecVAE(Variational):
 
     epochs: int = hyper(40, "rounds of passes over the training users", low=1)
     learning_rate: float = hyper(5e-4, "of Adam, as in the paper", low=0, search=log(1e-4, 3e-3))
-    latent_dim: int = hyper(200, "dimension of z", low=1, search=whole(50, 400))
-    hidden_dim: int = hyper(600, "width of the encoder's layers", low=1, search=whole(100, 1000))
-    depth: int = hyper(5, "number of the encoder's layers", low=1, high=1000, search=whole(2, 6))
+    latent_dim: int = hyper(200, "dimension of z", low=1, search=integers(50, 400))
+    hidden_dim: int = hyper(600, "width of the encoder's layers", low=1, search=integers(100, 1000))
+    depth: int = hyper(5, "number of the encoder's layers", low=1, high=1000, search=integers(2, 6))
     dropout: float = hyper(
         0.5,
         "share of a user's events hidden from the encoder while it learns",
@@ -43,7 +43,9 @@ class RecVAE(Variational):
 
     def _network(self, n_items: int) -> VAE:
         encoder = DenselyConnectedEncoder(n_items, self.hidden_dim, self.depth, self.latent_dim, self.dropout)
-        return VAE(encoder, Decoder(self.latent_dim, (), n_items), self._likelihood(), Composite(), kl_by_events=True)
+        return VAE(
+            encoder, MLPDecoder(self.latent_dim, (), n_items), self._likelihood(), Composite(), kl_by_events=True
+        )
 
     def _beta(self, progress: float) -> float:
         return self.gamma

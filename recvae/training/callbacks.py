@@ -26,12 +26,26 @@ from recvae.version import __version__
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one epoch gave, per user in the mean, and how many seconds it took, validation included.
+    """The record of one epoch: means over users.
 
-    An epoch is one pass of each of its phases, or more. loss is what was minimised, nll + beta * kl with each step's
-    own beta; `beta` is that of the last step. `valid` is the metric on validation users, `best` its best value so far.
-    `users_per_second` counts each pass over a user, without validation. `part` says what was trained: "network", the
-    model's; or "kl_cap", the run by which a MultVAE finds its cap.
+    Attributes
+    ----------
+    epoch : int
+        From 1. An epoch is one pass of each of its phases, or more.
+    nll, kl : float
+        The terms of the ELBO: -log p(x | z), and KL(q(z | x) || p(z)).
+    loss : float
+        What was minimised, nll + beta * kl with each step's own beta.
+    beta : float
+        Weight of the KL term in the last step.
+    valid, best : float or None
+        The metric on validation users, and its best value so far.
+    seconds : float
+        Time of the epoch, validation included.
+    users_per_second : float or None
+        Each pass over a user counts; without validation.
+    part : str
+        What was trained: "network", the model's own network, or "kl_cap", the run in which a MultVAE finds its cap.
     """
 
     epoch: int

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -32,28 +33,30 @@ from recvae.utils.folder import (
 )
 from recvae.utils.paths import output_path
 
+logger = logging.getLogger(__name__)
+
 KIND = "checkpoint of a training"
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Where a fit keeps itself, and how often: `fit(..., checkpoint=Checkpoint("runs/films"))`.
+    """Where and how often `fit` saves its state: `fit(..., checkpoint=Checkpoint("runs/films"))`.
 
-    Attributes
+    Parameters
     ----------
     folder : str or Path
         Gets a folder for each run of the training loop, such as `network`, with the last state of that run and
-        `_manifest.json`, which says of what run it is. A fit of the same model on the same rows goes on from there.
+        `_manifest.json`, which says what run it is. A fit of the same model on the same rows resumes from there.
     minutes : float or None
-        After so many, at the next step; 0 for each step, None for never.
+        Save at the first step after this many minutes; 0 saves after each step, None never.
     epochs : int or None
-        After each so many epochs, None for never; the end of a run is always kept.
+        Save after every so many epochs, None never. The end of a run is always saved.
 
     Notes
     -----
-    A state is written beside the last one and takes its place when it is whole: a run that is killed at any moment
-    leaves one or the other. It holds weights, the optimizer's moments, the best weights, and the place in the run;
-    order, dropout and noise follow from the seed and that place.
+    A state is written to a new file, which then replaces the last one: a run that is killed at any moment leaves one of
+    the two, complete. It contains the weights, the optimizer's moments, the best weights, and the position in the run;
+    order, dropout and noise follow from the seed and this position.
     """
 
     folder: str | Path
@@ -122,6 +125,8 @@ def resumed(
         manifest = read_manifest(folder, KIND, Written, identity())
         if manifest.parts:
             restore(state, folder, manifest, strategy, size)
+            if strategy.communicator.is_main_process:
+                logger.info("resumed from %s: %d epochs and %d steps are done", folder, state.epoch, state.step)
         yield CheckpointWriter(checkpoint, folder, manifest, state, strategy)
 
 
@@ -181,6 +186,7 @@ class CheckpointWriter(Callback):
             if old.file != written.file:
                 (self._folder / old.file).unlink(missing_ok=True)
         self._written = time.monotonic()
+        logger.info("checkpoint written: %s", path)
 
 
 def digest_rows(*matrices: Any) -> str:

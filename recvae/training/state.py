@@ -60,7 +60,8 @@ class TrainConfig:
         Of the matrix products within the network; weights, noise and the KL term stay in float32. "auto" takes bfloat16
         where the hardware computes in it.
     seed : int
-        Of order, dropout and noise, which follow from it, the epoch, the pass and the user alone.
+        Of weights that are yet to be initialised, and of order, dropout and noise, which follow from it, the epoch, the
+        pass and the user alone.
     """
 
     epochs: int = 50

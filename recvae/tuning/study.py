@@ -291,9 +291,9 @@ def _distribution(space: Space) -> Any:
 
     if not isinstance(space, Range):
         return CategoricalDistribution([param_text(choice) for choice in space])
-    if space.whole:
-        return IntDistribution(int(space.low), int(space.high), log=space.by_ratio)
-    return FloatDistribution(space.low, space.high, log=space.by_ratio)
+    if space.integer:
+        return IntDistribution(int(space.low), int(space.high), log=space.log_scale)
+    return FloatDistribution(space.low, space.high, log=space.log_scale)
 
 
 def _told(space: Space, value: Any) -> Any:
@@ -305,7 +305,7 @@ def _value(space: Space, told: Any) -> Any:
     """The inverse of `_told`. Fractions have three digits: more of them would be noise, and hard to read."""
     if not isinstance(space, Range):
         return {param_text(choice): choice for choice in space}[told]
-    return int(told) if space.whole else float(f"{told:.3g}")
+    return int(told) if space.integer else float(f"{told:.3g}")
 
 
 def _is_number(value: Any) -> bool:

@@ -26,7 +26,7 @@ from recvae.models.base import UnknownItemsWarning
 from recvae.models.base.state import changes, reads, snapshot
 from recvae.models.baselines import ALS, BPR, ItemKNN, peer
 from recvae.models.baselines.peer import one_blas_thread
-from recvae.nn.scratch import reused, scratch
+from recvae.nn.layers import reuse_workspace, workspace
 from recvae.utils.threads import lazy
 
 SMALL = {"latent_dim": 8, "epochs": 1, "batch_size": 350, "random_state": 0}
@@ -413,13 +413,13 @@ def test_threads_get_the_lists_of_one_thread(name, data):
 
 
 def test_a_copied_context_does_not_share_the_memory_of_steps():
-    with reused():
-        mine = scratch("x", (4,), torch.float32, torch.device("cpu"))
-        again = scratch("x", (4,), torch.float32, torch.device("cpu"))
+    with reuse_workspace():
+        mine = workspace("x", (4,), torch.float32, torch.device("cpu"))
+        again = workspace("x", (4,), torch.float32, torch.device("cpu"))
         assert mine.data_ptr() == again.data_ptr()
         found, context = [], contextvars.copy_context()
         thread = threading.Thread(
-            target=lambda: found.append(context.run(scratch, "x", (4,), torch.float32, torch.device("cpu")))
+            target=lambda: found.append(context.run(workspace, "x", (4,), torch.float32, torch.device("cpu")))
         )
         thread.start()
         thread.join()

@@ -12,7 +12,7 @@ from recvae.models.base.params import (
     search_space,
     with_params,
 )
-from recvae.models.base.spaces import Range, log, uniform, whole
+from recvae.models.base.spaces import Range, integers, log, uniform
 
 KNOWN = {name: cls for name, cls in Recommender.registry.items() if cls.__module__.startswith("recvae.")}
 
@@ -35,7 +35,7 @@ def test_what_a_space_must_be():
         with pytest.raises(InvalidParameterError, match=r"default 0\.2 included"):
             hyper(0.2, "a share", low=0, high=1, search=wrong)
     with pytest.raises(InvalidParameterError, match="default None included"):
-        hyper(None, "a width", kind=int, optional=True, search=whole(1, 5))
+        hyper(None, "a width", kind=int, optional=True, search=integers(1, 5))
 
 
 def test_a_subclass_narrows_a_space():
@@ -46,3 +46,8 @@ def test_a_subclass_narrows_a_space():
     del Recommender.registry["Narrow"]
     assert search_space(Narrow) == search_space(MultVAE) | {"dropout": uniform(0.2, 0.4)}
     assert get_params(Narrow())["dropout"] == 0.3
+
+
+def test_a_study_knows_a_space_by_a_text_that_stays():
+    assert str(log(1e-4, 1e-2)) == "Range(low=0.0001, high=0.01, by_ratio=True, whole=False)"
+    assert str(integers(1, 5)) == "Range(low=1, high=5, by_ratio=True, whole=True)"

@@ -14,7 +14,7 @@ from recvae import HVamp, HybridVAE, MultDAE, MultVAE, OutputConfig, RecVAE, Tra
 from recvae.errors import InvalidDataError, InvalidParameterError
 from recvae.models.autoencoder.network import INPUT, OUTPUT, are_tied, tied_vectors
 from recvae.models.base.params import with_params
-from recvae.nn.growing import ItemVectors, item_vectors
+from recvae.nn.item_vectors import ItemVectors, item_vectors
 from recvae.training.state import Phase
 
 ITEMS = 30

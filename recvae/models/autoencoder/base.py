@@ -52,9 +52,9 @@ from recvae.models.base.similar import cosines
 from recvae.models.base.spaces import log
 from recvae.models.base.state import reads
 from recvae.nn import VAE
-from recvae.nn.candidates import sampler as make_sampler
-from recvae.nn.growing import ItemVectors, enlarged, item_vectors
+from recvae.nn.item_vectors import ItemVectors, add_items, item_vectors
 from recvae.nn.likelihood import FAMILIES, Likelihood, Options, nll
+from recvae.nn.samplers import make_sampler
 from recvae.training.callbacks import Callback, Epoch, as_callbacks
 from recvae.training.checkpoint import digest_rows
 from recvae.training.parallel import ParallelStrategy
@@ -222,7 +222,9 @@ class Autoencoder(Recommender):
 
     def _fit(self, rows: sparse.csr_matrix | Shards, run: FitRun) -> dict[str, Any]:
         strategy, plan = self._strategy(), self._checked_plan(rows, run.valid is not None)
-        logger.info("%s: %s likelihood, %s", type(self).__name__, plan.impl, plan.why)
+        about = "%s: %d users x %d items, %d events; %s likelihood, %s"
+        if strategy.communicator.is_main_process:
+            logger.info(about, type(self).__name__, *rows.shape, rows.nnz, plan.impl, plan.why)
         if strategy.tensor_parallel and plan.impl != "chunked":
             raise InvalidParameterError(
                 f'Expected training__impl="chunked" in tensor parallel training, got {plan.impl!r}: take that, or '
@@ -263,7 +265,7 @@ class Autoencoder(Recommender):
     def _with_items(self, new: ItemVectors, shares: Callable[[], sparse.csr_matrix]) -> dict[str, Any]:
         """New items with their vectors; `shares` (n, I) are of those that they are alike. -> fitted attributes"""
         tied = self.params_["output"].tied_embeddings
-        network = enlarged(self.network_, tied_vectors(new) if tied else new).to(find_device(self.device))
+        network = add_items(self.network_, tied_vectors(new) if tied else new).to(find_device(self.device))
         if tied:
             tie(network)
         return {"network_": network}

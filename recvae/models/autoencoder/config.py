@@ -6,9 +6,9 @@ Model files and checkpoints have the options under the keys and values of `file_
 from __future__ import annotations
 
 from recvae.models.base.params import frozen_parameters, hyper
-from recvae.nn.candidates import SAMPLERS
+from recvae.nn.layers import PRECISIONS
 from recvae.nn.likelihood import IMPLS, UNOBSERVED
-from recvae.nn.products import PRECISIONS
+from recvae.nn.samplers import SAMPLERS
 from recvae.training.parallel import STRATEGIES
 
 

@@ -7,7 +7,6 @@ are separate, or tied to one parameter.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,10 +15,12 @@ from torch import Tensor
 
 from recvae.errors import InvalidParameterError
 from recvae.models.base.file_tensors import fill
-from recvae.nn import VAE
-from recvae.nn.growing import ItemVectors
-from recvae.nn.layers import initialize
-from recvae.nn.rowwise_adam import RowwiseAdam
+from recvae.nn import VAE, MLPDecoder
+from recvae.nn.encoders import input_layer
+from recvae.nn.item_vectors import ItemVectors
+from recvae.nn.layers import InputLayer, SparseEmbeddingBag
+from recvae.nn.optim import RowwiseAdam
+from recvae.nn.rng import initialize
 from recvae.nn.sharded import full_state_dict, initialize_sharded, shard, sharded_parameters
 from recvae.training.parallel import ParallelStrategy
 
@@ -35,8 +36,7 @@ def tie(network: VAE) -> None:
     InvalidParameterError
         For layers of different widths.
     """
-    encoder: Any = network.encoder
-    first, last = encoder.bag, network.decoder
+    first, last = input_layer(network.encoder), network.decoder
     if first.weight.shape != last.weight.shape:
         raise InvalidParameterError(
             f"Expected an input layer and an output layer of one width for output__tied_embeddings=True, got "
@@ -47,8 +47,8 @@ def tie(network: VAE) -> None:
 
 def are_tied(network: VAE) -> bool:
     """Whether the input layer and the output layer have one parameter."""
-    encoder: Any = network.encoder
-    return encoder.bag.weight is network.decoder.weight
+    bag = getattr(network.encoder, "bag", None)
+    return isinstance(bag, InputLayer) and bag.weight is network.decoder.weight
 
 
 def untrained_network(
@@ -103,12 +103,14 @@ def optimizers(
 
     embedding_lr : learning rate of the row-wise Adam, as a multiple of `learning_rate`
     """
-    encoder: Any = network.encoder
-    encoder.bag.sparse = sparse
+    for layer in network.modules():
+        if isinstance(layer, SparseEmbeddingBag):
+            layer.sparse = sparse
     if not sparse:
         return [torch.optim.AdamW(network.parameters(), lr=learning_rate, weight_decay=weight_decay, fused=True)]
     # by identity, as tied embeddings are one parameter
-    embeddings = list({id(p): p for p in (encoder.bag.weight, network.decoder.weight, network.decoder.bias)}.values())
+    first = input_layer(network.encoder).weight
+    embeddings = list({id(p): p for p in (first, network.decoder.weight, network.decoder.bias)}.values())
     embedding_ids = {id(p) for p in embeddings}
     others = [p for p in network.parameters() if id(p) not in embedding_ids]
     return [
@@ -132,8 +134,8 @@ def gathered(network: VAE, build: Callable[[], VAE], strategy: ParallelStrategy)
 
 def ready_to_score(network: VAE) -> VAE:
     """A network that is no longer trained, with its output layer laid out for scoring."""
-    if not are_tied(network):
-        network.decoder.settle()
+    if isinstance(network.decoder, MLPDecoder) and not are_tied(network):
+        network.decoder.prepare_for_inference()
     return network.eval()
 
 

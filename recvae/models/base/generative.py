@@ -34,14 +34,18 @@ class Encoding(NamedTuple):
 
 
 class Explored(NamedTuple):
-    """Lists as `recommend` gives them, and how unsure the model is of each score.
+    """Lists as `recommend` gives them, with the uncertainty of each score.
 
     Attributes
     ----------
-    spread : NDArray[np.float32]
-        The standard deviation of a score over the posterior q(z | x) in full, whatever the strength of the draw; 0
-        where the list is padded. Exact where logits are linear in z (RecVAE, HybridVAE, MultVAE without hidden layers),
-        else that of 32 draws.
+    ids : numpy.ndarray
+        int32, of the items, padded with -1.
+    scores : numpy.ndarray
+        float32, at the draw z.
+    spread : numpy.ndarray
+        float32, the standard deviation of each score over the posterior q(z | x), whatever the value of `explore`; 0
+        for padding. Exact if logits are linear in z (RecVAE, HybridVAE, MultVAE without hidden layers), otherwise over
+        32 draws.
     """
 
     ids: NDArray[np.int32]  # (N,) or (B, N)

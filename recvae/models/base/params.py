@@ -94,8 +94,8 @@ def hyper(
     run_option : bool
         Marks what belongs to the machine rather than to the model, and is not saved with it.
     search : Range or list, optional
-        Where `recvae.tune` looks for a better value: `log`, `uniform` or `whole` of `recvae.models.base.spaces`, or a
-        list.
+        Where `recvae.tune` looks for a better value: `log`, `uniform` or `integers` of `recvae.models.base.spaces`, or
+        a list.
     file_key : str, optional
         Name in model files, results and studies, where it differs from the name in the code.
     file_values : mapping, optional

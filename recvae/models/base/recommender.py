@@ -713,7 +713,25 @@ class Recommender(Model):
 
     @classmethod
     def load(cls, fileobj_or_path: File, device: str | None = None) -> Recommender:
-        """`recvae.load`, as implicit's models have it; raises InvalidDataError for a model of another class too."""
+        """Read a model of this class, as implicit's `load`; see `recvae.load`, which reads models of any class.
+
+        Parameters
+        ----------
+        fileobj_or_path : str or Path or file object
+            What `save` wrote.
+        device : str or None
+            As in `recvae.load`.
+
+        Returns
+        -------
+        Recommender
+            A fitted model.
+
+        Raises
+        ------
+        InvalidDataError
+            If the file is of a model of another class, and as `recvae.load`.
+        """
         from recvae.models.base import model_file
 
         return model_file.load_class(cls, fileobj_or_path, device)
@@ -721,7 +739,11 @@ class Recommender(Model):
     @classmethod
     def abilities(cls) -> frozenset[str]:
         """The methods beyond fit, recommend, score and save that models of this class have."""
-        return frozenset(name for name, (methods, _) in NEEDS.items() if any(map(cls._defines, methods)))
+        return frozenset(name for name in NEEDS if cls._is_able(name))
+
+    @classmethod
+    def _is_able(cls, verb: str) -> bool:
+        return any(cls._defines(method) for method in NEEDS[verb][0])
 
     def _snapshot(self) -> Self:
         """The model as it is now, for callers that use it more than once."""
@@ -729,7 +751,7 @@ class Recommender(Model):
 
     def _check_able(self, verb: str) -> None:
         """Raise NotSupportedError unless the model has this method, NotFittedError unless it is fitted."""
-        if verb not in self.abilities():
+        if not self._is_able(verb):
             able = ", ".join(["fit", "recommend", "score", *sorted(self.abilities())])
             raise NotSupportedError(f"{type(self).__name__} has no {verb}: it has no {NEEDS[verb][1]}. It has {able}.")
         self._check_fitted()

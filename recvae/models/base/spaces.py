@@ -1,4 +1,4 @@
-"""Where a search looks for a hyper-parameter: declared beside it, as in `hyper(..., search=log(1e-4, 1e-2))`."""
+"""Search spaces, declared with a hyper-parameter, as in `hyper(..., search=log(1e-4, 1e-2))`."""
 
 from __future__ import annotations
 
@@ -11,43 +11,47 @@ from recvae.errors import InvalidParameterError
 
 @dataclass(frozen=True)
 class Range:
-    """The numbers from low to high, both among them: evenly, or by ratio, that is evenly in their logarithm."""
+    """The numbers from low to high, both included; uniformly, or uniformly in their logarithm."""
 
     low: float
     high: float
-    by_ratio: bool = False
-    whole: bool = False
+    log_scale: bool = False
+    integer: bool = False
+
+    def __str__(self) -> str:
+        """The text by which a study recognises a search; changed, it would refuse all studies written before."""
+        return f"Range(low={self.low!r}, high={self.high!r}, by_ratio={self.log_scale}, whole={self.integer})"
 
 
-# a range, or a list of values of any kind, None among them where it is one
+# a range, or a list of values of any kind, which may include None
 Space = Range | list[Any]
 
 
 def uniform(low: float, high: float) -> Range:
-    """Numbers from low to high, any as likely: for shares."""
+    """Numbers from low to high, uniformly: for shares."""
     return Range(low, high)
 
 
 def log(low: float, high: float) -> Range:
-    """Numbers from low > 0 to high by ratio, .001 to .01 as likely as .01 to .1: for rates and penalties."""
-    return Range(low, high, by_ratio=True)
+    """Numbers from low > 0 to high, uniformly in their logarithm: for rates and penalties."""
+    return Range(low, high, log_scale=True)
 
 
-def whole(low: int, high: int) -> Range:
-    """Integers from low >= 1 to high by ratio, 32 to 64 as likely as 256 to 512: for widths and counts."""
-    return Range(low, high, by_ratio=True, whole=True)
+def integers(low: int, high: int) -> Range:
+    """Integers from low >= 1 to high, uniformly in their logarithm: for widths and counts."""
+    return Range(low, high, log_scale=True, integer=True)
 
 
 def check_space(space: Space, default: Any, low: float | None, high: float | None) -> None:
-    """Raise InvalidParameterError unless the space holds the default and lies within the allowed range."""
+    """Raise InvalidParameterError unless the space contains the default and lies within the allowed range."""
     if not isinstance(space, Range):
-        found = default in space
+        valid = default in space
     else:
         allowed = (float("-inf") if low is None else low, float("inf") if high is None else high)
-        within = allowed[0] <= space.low < space.high <= allowed[1] and (space.low > 0 or not space.by_ratio)
-        within = within and math.isfinite(space.low) and math.isfinite(space.high)
-        found = within and default is not None and space.low <= default <= space.high
-    if not found:
+        within = allowed[0] <= space.low < space.high <= allowed[1] and (space.low > 0 or not space.log_scale)
+        finite = math.isfinite(space.low) and math.isfinite(space.high)
+        valid = within and finite and default is not None and space.low <= default <= space.high
+    if not valid:
         raise InvalidParameterError(
             f"Expected a search space in the range of its hyper-parameter, default {default!r} included, got {space}."
         )

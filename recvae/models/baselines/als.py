@@ -16,7 +16,7 @@ from recvae.models.base.explain import by_leaving_out
 from recvae.models.base.file_tensors import taken
 from recvae.models.base.params import fitted, hyper, parameters
 from recvae.models.base.similar import cosines
-from recvae.models.base.spaces import log, whole
+from recvae.models.base.spaces import integers, log
 from recvae.models.baselines.peer import implicit_library, one_blas_thread, writable
 from recvae.utils.finite import check_fitted
 from recvae.utils.memory import require_memory
@@ -30,7 +30,7 @@ class ALS(Recommender):
     As implicit with `recalculate_user=True`. BLAS is held to one thread around it, as implicit asks for.
     """
 
-    factors: int = hyper(128, "dimension of the user and item factors", low=1, search=whole(16, 512))
+    factors: int = hyper(128, "dimension of the user and item factors", low=1, search=integers(16, 512))
     regularization: float = hyper(
         30.0, "L2 penalty on the factors; far above implicit's .01, which overfits", low=0, search=log(0.1, 1000)
     )

@@ -13,7 +13,7 @@ from torch import Tensor
 from recvae.models.base import FitRun, Recommender
 from recvae.models.base.file_tensors import csr_from, csr_tensors
 from recvae.models.base.params import fitted, hyper, parameters
-from recvae.models.base.spaces import whole
+from recvae.models.base.spaces import integers
 from recvae.models.baselines.peer import implicit_library
 from recvae.utils.finite import check_fitted
 
@@ -31,7 +31,7 @@ class ItemKNN(Recommender):
         choices=("cosine", "tfidf", "bm25"),
         search=["cosine", "tfidf", "bm25"],
     )
-    K: int = hyper(100, "neighbours kept for each item", low=1, search=whole(5, 500))
+    K: int = hyper(100, "neighbours kept for each item", low=1, search=integers(5, 500))
     similarity_: sparse.csr_matrix = fitted()  # (I, I), row i: the neighbours of item i
 
     def _fit(self, rows: sparse.csr_matrix, run: FitRun) -> dict[str, Any]:

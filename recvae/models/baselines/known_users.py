@@ -16,7 +16,7 @@ from recvae.models.base import FitRun, Recommender
 from recvae.models.base.file_tensors import taken
 from recvae.models.base.params import fitted, get_params, hyper, parameters
 from recvae.models.base.similar import cosines, unit
-from recvae.models.base.spaces import log, whole
+from recvae.models.base.spaces import integers, log
 from recvae.models.baselines.peer import implicit_library, writable
 from recvae.utils.finite import check_fitted
 from recvae.utils.memory import require_memory
@@ -32,7 +32,7 @@ class KnownUsers(Recommender):
     a fit with validation users who are not training users, they raise UnknownUsersError.
     """
 
-    factors: int = hyper(64, "dimension of the user and item factors", low=1, search=whole(8, 256))
+    factors: int = hyper(64, "dimension of the user and item factors", low=1, search=integers(8, 256))
     random_state: int | None = hyper(
         None, "seed of factors and draws; None draws one", low=0, high=2**32 - 1, kind=int, optional=True
     )
@@ -122,7 +122,7 @@ class LMF(KnownUsers):
     learning_rate: float = hyper(1.0, "of Adagrad", low=0, search=log(0.1, 3))
     regularization: float = hyper(0.6, "L2 penalty on the factors", low=0, search=log(0.01, 20))
     iterations: int = hyper(30, "passes over the events", low=1)
-    neg_prop: int = hyper(30, "absent items drawn for each event", low=1, search=whole(1, 60))
+    neg_prop: int = hyper(30, "absent items drawn for each event", low=1, search=integers(1, 60))
 
     def _model(self) -> Any:
         return implicit_library().cpu.lmf.LogisticMatrixFactorization(**_without_values(self), num_threads=1)

@@ -11,9 +11,8 @@ from torch.distributions import Categorical, Independent, MixtureSameFamily, Nor
 from recvae import HVamp, nn
 from recvae.data.batches import DeviceRows
 from recvae.errors import InvalidParameterError, NotSupportedError
-from recvae.nn.layers import initialize
-from recvae.nn.noise import Noise
-from recvae.nn.prior import mixture_log_density
+from recvae.nn.priors import mixture_log_density
+from recvae.nn.rng import CounterRNG, initialize
 
 ENCODERS = {
     "plain": (lambda: nn.GaussianEncoder(13, (6,), 4, dropout=0.5), 6),
@@ -69,17 +68,17 @@ def test_pseudo_inputs_are_rows_behind_the_first_layer(encoder_and_width):
     encoder, width = encoder_and_width
     users, z = rows(5), torch.randn(20, 4)
     prior = nn.VampPrior(5, width)
-    prior.pseudo_inputs.data = encoder.bag.noisy(users, None)
+    prior.pseudo_inputs.data = encoder.bag(users, None)
     torch.testing.assert_close(prior.log_density(z, encoder), brute_force(z, upper(encoder(users))))
 
 
 def test_a_user_who_is_the_one_pseudo_input_has_no_divergence_whatever_the_draw(encoder_and_width):
     encoder, width = encoder_and_width
     user, prior = rows(1), nn.VampPrior(1, width)
-    prior.pseudo_inputs.data = encoder.bag.noisy(user, None)
+    prior.pseudo_inputs.data = encoder.bag(user, None)
     posterior = upper(encoder(user))
     for seed in range(5):
-        kl = prior(posterior, posterior.sample(Noise.of(seed, user)), user, encoder)
+        kl = prior(posterior, posterior.sample(CounterRNG.for_batch(seed, user)), user, encoder)
         assert kl.item() == pytest.approx(0, abs=1e-4)
 
 
@@ -87,9 +86,9 @@ def test_with_one_pseudo_input_the_divergence_is_in_the_mean_that_of_two_gaussia
     encoder, width = encoder_and_width
     user, other = upper(encoder(rows(1))), rows(1, seed=1)
     prior = nn.VampPrior(1, width)
-    prior.pseudo_inputs.data = encoder.bag.noisy(other, None)
+    prior.pseudo_inputs.data = encoder.bag(other, None)
     draws = nn.Gaussian(*(part.expand(20_000, -1) for part in user))
-    found = prior(draws, draws.sample(Noise(0, torch.arange(20_000))), other, encoder)
+    found = prior(draws, draws.sample(CounterRNG(0, torch.arange(20_000))), other, encoder)
     expected = nn.gaussian_kl(user, upper(encoder(other)))
     assert expected > 0.1
     assert found.mean().item() == pytest.approx(expected.item(), abs=4 * found.std().item() / math.sqrt(20_000))
@@ -119,8 +118,8 @@ def test_z_is_both_levels_and_without_noise_their_means():
     encoder.eval()
     plain = encoder(users)
     assert torch.equal(plain.mean, torch.cat([plain.lower.mean, plain.upper.mean], dim=1))
-    drawn = encoder(users, Noise.of(0, users))
-    z1, z2 = drawn.sample(Noise.of(1, users)).chunk(2, dim=1)
+    drawn = encoder(users, CounterRNG.for_batch(0, users))
+    z1, z2 = drawn.sample(CounterRNG.for_batch(1, users)).chunk(2, dim=1)
     assert torch.equal(z2, drawn.z2)
     for z, level in ((z1, drawn.lower), (z2, drawn.upper)):  # noise of standard deviation 1, at both
         eps = (z - level.mean) / (0.5 * level.logvar).exp()
@@ -132,7 +131,7 @@ def test_the_terms_of_two_levels_by_hand():
     prior = nn.TwoLevelPrior(nn.StandardNormal(), 4, 6)
     initialize(prior, 0)
     users = rows(20)
-    posterior = nn.TwoLevels(gaussian(20, 4), torch.randn(20, 4), gaussian(20, 4, seed=1))
+    posterior = nn.TwoLevels(gaussian(20, 4), torch.randn(20, 4), gaussian(20, 4, seed=1), None)
     W, V = prior.hidden.weight.chunk(2)
     b, c = prior.hidden.bias.chunk(2)
     h = (posterior.z2 @ W.T + b) * torch.sigmoid(posterior.z2 @ V.T + c)
@@ -141,12 +140,14 @@ def test_the_terms_of_two_levels_by_hand():
         Normal(level.mean, (0.5 * level.logvar).exp()) for level in (posterior.lower, nn.Gaussian(mean, logvar))
     )
     expected = nn.standard_normal_kl(posterior.upper) + kl_divergence(lower, below).sum(1)
-    torch.testing.assert_close(prior(posterior, posterior.sample(Noise.of(0, users)), users, None), expected)
+    torch.testing.assert_close(
+        prior(posterior, posterior.sample(CounterRNG.for_batch(0, users)), users, None), expected
+    )
 
 
 @pytest.mark.parametrize("verb", ["divergence", "sample"])
 def test_what_a_prior_of_one_s_own_lacks_is_named(verb):
-    class Mine(nn.Prior):
+    class Mine(nn.BasePrior):
         pass
 
     with pytest.raises(NotSupportedError, match=f"Expected Mine to define {verb}, by which"):

@@ -1,0 +1,154 @@
+"""The trainer alone, on networks of one's own, as a researcher uses it."""
+
+import logging
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from scipy import sparse
+from torch import nn
+
+import recvae
+from recvae import TrainConfig, Trainer
+from recvae.nn import VAE, Elbo, GaussianEncoder, MLPDecoder, StandardNormal
+from recvae.nn.likelihood import nll
+from recvae.training.callbacks import Callback
+
+ROWS = sparse.random(90, 20, 0.3, format="csr", random_state=0, dtype=np.float32)
+ROWS.data[:] = 1
+
+
+def a_vae():
+    return VAE(
+        GaussianEncoder(20, (8,), 4, 0.5), MLPDecoder(4, (8,), 20), partial(nll, family="multinomial"), StandardNormal()
+    )
+
+
+def weights(network):
+    return torch.cat([parameter.detach().flatten() for parameter in network.parameters()])
+
+
+class Linear(nn.Module):
+    """The least that a trainer trains: terms of the loss, from a batch."""
+
+    def __init__(self):
+        super().__init__()
+        self.logits = nn.Parameter(torch.zeros(20))
+
+    def forward(self, batch, noise):
+        nll = -batch.sum(batch.values * self.logits.log_softmax(0)[batch.items.long()])
+        return Elbo(nll, torch.zeros_like(nll))
+
+
+def test_a_network_and_rows_are_enough():
+    trainer = Trainer(a_vae(), TrainConfig(epochs=20, learning_rate=0.01))
+    history = trainer.fit(ROWS)
+    assert len(history) == 20
+    assert history[-1].loss < history[0].loss
+    assert not trainer.network.training
+    assert trainer.state.history == history
+
+
+def test_it_is_the_training_of_mult_vae():
+    model = recvae.MultVAE(latent_dim=4, hidden_dims=(8,), epochs=3, random_state=5, values="raw").fit(ROWS)
+    by_hand = model.trainer(ROWS)
+    by_hand.fit(ROWS)
+    own = a_vae()
+    Trainer(own, TrainConfig(epochs=3, beta=model._beta, seed=5)).fit(ROWS)
+    assert torch.equal(weights(own), weights(model.network_))
+    assert torch.equal(weights(by_hand.network), weights(model.network_))
+
+
+def test_any_module_that_gives_both_terms_is_trained():
+    network = Linear()
+    Trainer(network, TrainConfig(epochs=200, learning_rate=0.1)).fit(ROWS)
+    shares = np.asarray(ROWS.sum(0)).ravel() / ROWS.sum()
+    np.testing.assert_allclose(network.logits.detach().softmax(0), shares, atol=0.01)
+
+
+def test_a_loss_of_one_s_own():
+    def twice(elbo, beta):
+        return 2 * elbo.nll.mean()
+
+    network = Linear()
+    history = Trainer(network, TrainConfig(epochs=1), loss=twice).fit(ROWS)
+    assert history[0].loss == pytest.approx(2 * history[0].nll, rel=1e-6)
+
+
+def test_steps_by_hand_are_those_of_fit():
+    config = TrainConfig(epochs=1, batch_size=30, beta=0.2)
+    fitted, by_hand = Trainer(a_vae(), config), Trainer(a_vae(), config)
+    fitted.fit(ROWS)
+    with by_hand.in_pass():
+        losses = [by_hand.step(batch) for batch in by_hand.batches(ROWS)]
+    assert [tuple(each.shape) for each in losses] == [(3,)] * 3
+    assert torch.equal(weights(fitted.network), weights(by_hand.network))
+
+
+def test_weights_that_are_there_are_kept():
+    network = a_vae()
+    Trainer(network, TrainConfig(seed=3))
+    before = weights(network)
+    assert before.isfinite().all()
+    Trainer(network, TrainConfig(seed=4))
+    assert torch.equal(weights(network), before)
+
+
+def test_a_stopped_run_is_resumed(tmp_path):
+    class CutError(Exception):
+        pass
+
+    def cut(epoch):
+        if epoch.epoch == 2:
+            raise CutError
+
+    def trainer(**changes):
+        return Trainer(a_vae(), TrainConfig(epochs=4, beta=lambda progress: 0.2 * progress, **changes))
+
+    whole, resumed = trainer(), trainer()
+    whole.fit(ROWS)
+    with pytest.raises(CutError):
+        trainer().fit(ROWS, callbacks=[cut], checkpoint=tmp_path / "kept")
+    resumed.fit(ROWS, checkpoint=tmp_path / "kept")
+    assert torch.equal(weights(whole.network), weights(resumed.network))
+    with pytest.raises(recvae.errors.InvalidParameterError, match="learning_rate"):
+        trainer(learning_rate=0.1).fit(ROWS, checkpoint=tmp_path / "kept")
+
+
+def test_callbacks_and_validation():
+    events = []
+
+    class Diary(Callback):
+        def on_fit_start(self, info):
+            events.append((info.model, info.users, info.items, info.metric))
+
+        def on_fit_end(self, error):
+            events.append(error)
+
+    scores = iter([0.1, 0.3, 0.2, 0.2])
+    trainer = Trainer(Linear(), TrainConfig(epochs=9, patience=2))
+    history = trainer.fit(ROWS, validate=lambda: next(scores), metric="luck", callbacks=[Diary()])
+    assert events == [("Linear", 90, 20, "luck"), None]
+    assert [epoch.valid for epoch in history] == [0.1, 0.3, 0.2, 0.2]
+
+
+def test_a_long_run_says_what_it_does(tmp_path, caplog, capsys):
+    with caplog.at_level(logging.INFO, logger="recvae"):
+        model = recvae.MultVAE(epochs=2, latent_dim=4, hidden_dims=(8,), random_state=0)
+        model.fit(ROWS, checkpoint=tmp_path / "kept", show_progress=False)
+        model.set_params(epochs=2).fit(ROWS, checkpoint=tmp_path / "kept", show_progress=False)
+    text = caplog.text
+    assert "MultVAE: 90 users x 20 items" in text
+    assert "likelihood, 20 items are no more than" in text
+    assert "epoch 2: loss" in text
+    assert "checkpoint written" in text
+    assert "resumed from" in text
+    assert {record.name.split(".")[0] for record in caplog.records} == {"recvae"}
+    assert capsys.readouterr() == ("", "")
+
+
+def test_nothing_is_printed_by_default(capsys):
+    Trainer(a_vae(), TrainConfig(epochs=1)).fit(ROWS)
+    assert capsys.readouterr() == ("", "")
+    assert any(isinstance(handler, logging.NullHandler) for handler in logging.getLogger("recvae").handlers)
