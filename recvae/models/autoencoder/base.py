@@ -173,7 +173,9 @@ class Autoencoder(Recommender):
 
         Parameters
         ----------
-        user_items, valid
+        user_items
+            As for `fit`.
+        valid
             As for `fit`.
         calibrate : bool
             Whether to measure a few steps, of a network that is discarded, to tell how long an epoch takes.

@@ -384,7 +384,8 @@ def _type_text(field: dataclasses.Field[Any]) -> str:
         return str(field.metadata["config"].__name__)
     option: Option = field.metadata["option"]
     if option.choices is not None:
-        return "{" + ", ".join(map(repr, [*option.choices, *([None] if option.optional else [])])) + "}"
+        # not numpydoc's {"a", "b"}: mkdocstrings takes the first of these for the default
+        return " or ".join(map(repr, [*option.choices, *([None] if option.optional else [])]))
     return ("tuple of int" if option.kind is tuple else option.kind.__name__) + (" or None" if option.optional else "")
 
 
