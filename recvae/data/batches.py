@@ -43,7 +43,7 @@ class Batch:
         The offsets on the host, if they are known there.
     users : Tensor or None
         (B,) int64, the rows that the batch was gathered from.
-    candidates : Candidates or None
+    negatives : Negatives or None
         Sampled items, for a sampled likelihood.
     """
 
@@ -127,8 +127,8 @@ class DeviceRows:
         offsets = torch.from_numpy(bounds).to(self.starts.device)
         order = order.to(self.starts.device)
         for start in range(0, len(order), batch_size):
-            here = slice(start, start + batch_size + 1)
-            yield self._gather(order[here][:batch_size], offsets[here] - offsets[start], bounds[here] - bounds[start])
+            span = slice(start, start + batch_size + 1)
+            yield self._gather(order[span][:batch_size], offsets[span] - offsets[start], bounds[span] - bounds[start])
 
     def batches_of(self, key: int, batch_size: int, start: int = 0) -> Iterator[Batch]:
         """All rows once in batches, in the order of `key`, from 0 to 2^64 - 1; from the batch `start` on.

@@ -51,8 +51,8 @@ def ndcg(hits: Hits, held: Counts, k: int) -> Values:
     best = np.concatenate([[0.0], discounts.cumsum()])
     users, ranks = np.nonzero(hits)
     # added up one after the other as in `best`, so that a perfect list has 1 exactly, and none has more
-    found = np.bincount(users, weights=discounts[ranks], minlength=len(hits))
-    return found / best[np.minimum(k, held)]
+    gained = np.bincount(users, weights=discounts[ranks], minlength=len(hits))
+    return gained / best[np.minimum(k, held)]
 
 
 METRICS: dict[str, Callable[[Hits, Counts, int], Values]] = {
@@ -97,8 +97,8 @@ def find_hits(ranked: NDArray[np.integer], held_out: sparse.csr_matrix) -> Hits:
     if (held[1:] < held[:-1]).any():
         held = np.sort(held)
     wanted = np.arange(n_users)[:, None] * n_items + ranked
-    place = np.minimum(np.searchsorted(held, wanted), max(len(held) - 1, 0))
-    return (held[place] == wanted) & (ranked >= 0) if len(held) else np.zeros(ranked.shape, dtype=bool)
+    index = np.minimum(np.searchsorted(held, wanted), max(len(held) - 1, 0))
+    return (held[index] == wanted) & (ranked >= 0) if len(held) else np.zeros(ranked.shape, dtype=bool)
 
 
 def times_listed(ranked: NDArray[np.integer], n_items: int) -> Counts:

@@ -115,18 +115,19 @@ class ByPopularity:
 
 
 class InBatch:
-    """The items of the batch's own events, each weighed by how seldom it is there.
+    """The items of the batch's own events, each weighed by how seldom it occurs.
 
     Batches are random: of a user's B - 1 companions, out of the U - 1 other users, one or more have an item, which the
     user does not have and c_i others do, with probability
 
         P_i = 1 - C(U - 1 - c_i, B - 1) / C(U - 1, B - 1)
 
-    So over batches the sum of f(i) / P_i, over the items there that the user does not have, is in expectation the sum
-    of f over all items that the user does not have: the estimator of Horvitz & Thompson 1952. With -log P_i added to
-    logits it is the correction of Bengio & Senecal 2008 and, in batches, of Yi et al. 2019, "Sampling-Bias-Corrected
-    Neural Modeling for Large Corpus Item Recommendations", here exact. An item that no user has is never there: of it
-    nothing is learnt. If there are more distinct items than the budget, they are drawn from as by `Uniform`.
+    So over batches the sum of f(i) / P_i, over the items of the batch that the user does not have, is in expectation
+    the sum of f over all items that the user does not have: the estimator of Horvitz & Thompson 1952. With -log P_i
+    added to logits it is the correction of Bengio & Senecal 2008 and, in batches, of Yi et al. 2019, "Sampling-Bias-
+    Corrected Neural Modeling for Large Corpus Item Recommendations", here exact. An item that no user has never
+    occurs: of it nothing is learnt. If there are more distinct items than the budget, they are drawn from as by
+    `Uniform`.
     """
 
     def __init__(self, budget: int, item_counts: Ints, n_users: int, batch_size: int):
@@ -138,7 +139,7 @@ class InBatch:
         items = batch.items.unique().cpu().numpy().astype(np.int64)
         if not len(items):
             return _negatives(items, np.ones(0), batch.items)
-        # an item that is there has someone, whatever was counted; one that only the user has is that user's own
+        # an item of the batch has a user, whatever was counted; one that has no other user is that user's own
         weights = 1 / self.chances(len(batch))[self.counts[items].clip(min=1)]
         if len(items) > self.budget:
             kept, times = _spread(len(items), self.budget, _random(key))
@@ -157,7 +158,7 @@ class InBatch:
         """
         others, companions = self.n_users - 1, min(batch_size, self.n_users) - 1
         if not companions:
-            return np.ones(max(2, self.counts.max() + 1))  # no other user's items: what is there is the user's own
+            return np.ones(max(2, self.counts.max() + 1))  # no other user: all items of the batch are the user's own
         left = others - np.arange(max(1, self.counts.max()), dtype=np.float64)
         with np.errstate(divide="ignore"):
             of_none = np.log1p(-companions / left.clip(min=companions)).cumsum()  # log of the product

@@ -24,7 +24,7 @@ class Decoder(Protocol):
     """A torch module z -> hidden state, and the output layer that turns hidden states into a logit for each item.
 
     Likelihoods take the hidden state and the output layer's weight and bias, so that no B x I matrix of logits has to
-    exist as a whole.
+    exist at once.
     """
 
     latent_dim: int  # K

@@ -291,7 +291,7 @@ def test_little_memory_of_python(tmp_path):
     assert peak < numbers + 2_000_000 < 8 * 3 * shards.n_events
 
 
-# stopped and gone on with --------------------------------------------------------------------------------------------
+# stopped and resumed ------------------------------------------------------------------------------------------------
 
 
 class StopError(Exception):
@@ -335,7 +335,7 @@ recvae.data.shards.files.AT_A_TIME = 50
 method = sys.argv[3]
 before = getattr(pathlib.Path, method)
 
-def last(self, target):  # in the middle: the files are written, and not in their place
+def last(self, target):  # in the middle: the files are written, and not at their path
     if pathlib.Path(target).name == sys.argv[4]:
         os.kill(os.getpid(), signal.SIGKILL)
     return before(self, target)
@@ -364,7 +364,7 @@ def test_a_run_that_was_killed_is_gone_on_with_and_cleaned_up(method, name, fold
 
 
 @pytest.mark.parametrize("damage", ["cut", "changed"])
-def test_a_damaged_stage_is_made_anew(damage, folder, tmp_path, unbroken):
+def test_a_damaged_stage_is_written_again(damage, folder, tmp_path, unbroken):
     out = tmp_path / "out"
     with pytest.raises(StopError):
         write_shards(folder, out, **NAMES, heldout_users=40, on_part=stop_at("users.parquet"), **QUIET)

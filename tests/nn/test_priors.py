@@ -10,7 +10,8 @@ from torch.distributions import Categorical, Independent, MixtureSameFamily, Nor
 
 from recvae import HVamp, nn
 from recvae.data.batches import DeviceRows
-from recvae.errors import InvalidParameterError, NotSupportedError
+from recvae.errors import InvalidParameterError, InvalidTypeError, NotSupportedError
+from recvae.nn.encoders import input_layer
 from recvae.nn.priors import mixture_log_density
 from recvae.nn.rng import CounterRNG, initialize
 
@@ -162,3 +163,85 @@ def test_hvamp_learns_its_prior_and_needs_a_layer():
         assert not torch.equal(parameter, after.get_parameter(name)), name
     with pytest.raises(InvalidParameterError, match=r"at least one hidden layer in hidden_dims of HVamp, such as"):
         HVamp(hidden_dims=()).fit(matrix)
+
+
+# priors and encoders of one's own -------------------------------------------------------------------------------------
+
+
+class ByDensity(nn.BasePrior):
+    """N(0, I), of which only the density is known."""
+
+    def log_density(self, z, encoder):
+        return Independent(Normal(torch.zeros_like(z), torch.ones_like(z)), 1).log_prob(z)
+
+
+def test_without_a_closed_form_the_divergence_is_estimated_the_same_in_each_call_and_for_each_user():
+    posterior, prior = gaussian(30, 4, torch.float64), ByDensity()
+    found = prior.divergence(posterior, None)
+    assert torch.equal(found, prior.divergence(posterior, None))
+    torch.testing.assert_close(
+        found[:10], prior.divergence(nn.Gaussian(posterior.mean[:10], posterior.logvar[:10]), None)
+    )
+    expected = nn.standard_normal_kl(posterior)
+    assert ((found - expected).abs() < 0.4 * expected.clamp(min=1)).all()  # of 64 draws
+    assert (found - expected).mean().abs() < 0.1 * expected.mean()
+
+
+def test_in_training_it_is_estimated_from_the_draw():
+    posterior, users = gaussian(5, 4), rows(5)
+    z = posterior.sample(CounterRNG.for_batch(0, users))
+    expected = posterior.log_density(z).sum(1) - nn.StandardNormal().log_density(z, None)
+    torch.testing.assert_close(ByDensity()(posterior, z, users, None), expected)
+
+
+def test_the_density_of_two_levels_is_that_of_each_in_turn():
+    encoder = ENCODERS["gated"][0]()
+    prior = nn.TwoLevelPrior(nn.StandardNormal(), 4, 6)
+    for part in (encoder, prior):
+        initialize(part, 0)
+    with torch.no_grad():
+        z, posterior = torch.randn(3, 8, generator=generator()), encoder(rows(3))
+        lower = prior._lower_at(z[:, 4:])
+        expected = brute_force(z[:, 4:], nn.Gaussian(torch.zeros(1, 4), torch.zeros(1, 4)))
+        expected += Independent(Normal(lower.mean, (0.5 * lower.logvar).exp()), 1).log_prob(z[:, :4])
+        torch.testing.assert_close(prior.log_density(z, encoder), expected)
+        at_z2 = posterior.lower_at(z[:, 4:]).log_density(z[:, :4])
+        torch.testing.assert_close(
+            posterior.log_density(z), torch.cat([at_z2, posterior.upper.log_density(z[:, 4:])], 1)
+        )
+
+
+class Own(torch.nn.Module):
+    """An encoder by its signature alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(13, 8)
+
+    def forward(self, batch, rng=None):
+        x = torch.zeros(len(batch), 13).index_put((batch.rows, batch.items), batch.values)
+        return nn.Gaussian.split(self.layer(x))
+
+
+@pytest.mark.parametrize("prior", [nn.StandardNormal, nn.Composite, ByDensity], ids=lambda kind: kind.__name__)
+def test_an_encoder_of_one_s_own_needs_nothing_but_its_signature(prior):
+    network = nn.VAE(Own(), nn.MLPDecoder(4, (), 13), nn.nll, prior())
+    initialize(network, 0)
+    users = rows(6)
+    matrix = sparse.csr_matrix((users.values.numpy(), users.items.numpy(), users.offsets.numpy()), shape=(6, 13))
+    network.prior.update(network.encoder, DeviceRows(matrix, torch.device("cpu")))
+    network(users, CounterRNG.for_batch(0, users)).loss(0.2).backward()
+    assert all(parameter.grad.isfinite().all() for parameter in network.parameters())
+    assert network.scores(users).shape == (6, 13)
+
+
+def test_what_an_encoder_of_one_s_own_lacks_is_named():
+    with pytest.raises(NotSupportedError, match="Expected an encoder whose first layer is an InputLayer called bag"):
+        input_layer(Own())
+    vamp = nn.VampPrior(3, 6)
+    with pytest.raises(NotSupportedError, match="Expected an encoder with a method head"):
+        vamp.log_density(torch.zeros(2, 4), Own())
+    with pytest.raises(InvalidTypeError, match="Expected an encoder of two levels, such as GatedTwoLevelEncoder"):
+        nn.TwoLevelPrior(vamp, 4, 6).divergence(gaussian(2, 4), Own())
+    with pytest.raises(NotSupportedError, match="Expected an encoder that gives a distribution"):
+        ByDensity().divergence(nn.Point(torch.zeros(2, 4)), Own())
