@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from recvae.errors import InvalidDataError
-from recvae.nn.rowwise_adam import RowwiseAdam
+from recvae.nn.optim import RowwiseAdam
 from recvae.nn.sharded import sharded_parameters
 from recvae.training.callbacks import Epoch
 from recvae.training.parallel import ParallelStrategy
@@ -73,7 +73,7 @@ def tensors_of(state: TrainState, strategy: ParallelStrategy) -> dict[str, Tenso
                 add(f"optimizer.{number}.{index}.{moment}", tensor, names[index])
     prior = getattr(state.network, "prior", None)
     if state.step and prior is not None:
-        found |= {f"prior.{name}": tensor.contiguous() for name, tensor in prior.renewed().items()}
+        found |= {f"prior.{name}": tensor.contiguous() for name, tensor in prior.epoch_state().items()}
     return found | {"steps": strategy.reduce_losses(_stacked(state.losses, state.device))}
 
 
@@ -236,7 +236,7 @@ def _fill(state: TrainState, tensors: dict[str, Tensor], strategy: ParallelStrat
     state.best_weights = groups["best"]
     prior = getattr(state.network, "prior", None)
     if prior is not None:
-        prior.take_renewed(groups["prior"])
+        prior.load_epoch_state(groups["prior"])
     for each, found in zip(state.optimizers, moments.values(), strict=True):
         each.load_state_dict(each.state_dict() | {"state": found})
 

@@ -27,7 +27,15 @@ MIN_UNIT = 1e-3  # nats; the smallest unit of a term, if reference rows are all 
 
 
 class Encoding(NamedTuple):
-    """q(z | x) = N(mean, diag(exp(logvar))) of B users; of two levels, z1 and z2 side by side, z2 at its mean."""
+    """q(z | x) = N(mean, diag(exp(logvar))) of B users.
+
+    For a model with two latent levels, z1 and z2 are concatenated, and z2 is at its mean.
+
+    Attributes
+    ----------
+    mean, logvar : numpy.ndarray
+        (B, K) float32.
+    """
 
     mean: NDArray[np.float32]  # (B, K)
     logvar: NDArray[np.float32]  # (B, K)

@@ -35,7 +35,7 @@ if TYPE_CHECKING:  # loaded by the methods that need them: a closed-form model h
 
 # public method -> the methods of which a model has to define one, and what it lacks without them
 _POSTERIOR = "distribution over a latent space"
-_USER_VECTORS = "a place for users, by their events alone, in a space"
+_USER_VECTORS = "vectors of users, computed from their events"
 NEEDS: dict[str, tuple[tuple[str, ...], str]] = {
     "similar_items": (("_similarity",), "vectors of its items"),
     "similar_users": (("_user_vectors", "_known_users"), _USER_VECTORS),

@@ -89,7 +89,7 @@ class Cluster:
         """
         folder = folder.resolve()
         write_whole(folder / MODEL, content)
-        with self._connected(), self._own_errors():
+        with self._connected(), self._translating_errors():
             n_parts = -(-n_users // maker.users_per_part)
             # two steps: actors that wait for the shuffle would hold the CPUs that it needs
             users = self._grouped_by_user(source, n_parts, seen_rows)
@@ -181,7 +181,7 @@ class Cluster:
             ) from error
 
     @contextmanager
-    def _own_errors(self) -> Iterator[None]:
+    def _translating_errors(self) -> Iterator[None]:
         """Within the `with` block, an error of recvae in an actor is that error, and any other one an EngineError."""
         try:
             yield

@@ -24,7 +24,7 @@ from recvae.models.base.model_file import File, check_file, write_bytes
 from recvae.models.base.state import snapshot
 from recvae.models.hybrid_vae import HybridVAE
 from recvae.nn import VAE
-from recvae.nn.encoder import NoisyBag
+from recvae.nn.encoders import input_layer
 from recvae.serving.export.numpy_scorer import FORMAT, OPERATORS, Scorer
 from recvae.version import __version__
 
@@ -53,7 +53,7 @@ def program(model: Any) -> Program:
     """A fitted model as a program, tried on a user. Raises as `check_network` does."""
     fitted = check_network(model)
     steps, hidden, arrays = _trace(fitted)
-    bag: Any = fitted.network_.encoder.bag
+    bag = input_layer(fitted.network_.encoder)
     ends = (bag.weight, bag.bias, *fitted.network_.decoder.output)
     arrays |= {name: _array(tensor) for name, tensor in zip(ENDS, ends, strict=True)}
     about = describe(fitted) | {"format": FORMAT, "steps": steps, "hidden": hidden, "path_weight": None}
@@ -125,23 +125,24 @@ def check_scores(model: Recommender, ranking: Callable[[sparse.csr_matrix], tupl
 
 
 def export_numpy(model: Any, file: File) -> None:
-    """Write a fitted network as an .npz file for `recvae.serving.export.numpy_scorer`, which needs numpy alone.
+    """Write a fitted network as an .npz file for `recvae.serving.export.numpy_scorer`, which needs only numpy.
 
     Parameters
     ----------
-    model
-        MultVAE, MultDAE, RecVAE, HVamp or HybridVAE.
-    file : File
-        A path, which is written atomically, or an open binary file; it will hold arrays and JSON, no code, and the raw
-        ids of the items where the model has them.
+    model : Recommender
+        A fitted MultVAE, MultDAE, RecVAE, HVamp or HybridVAE.
+    file : str or Path or file object
+        A path, which is written atomically, or an open binary file. The file contains arrays and JSON, no code, and the
+        raw ids of the items if the model has them.
 
     Raises
     ------
-    NotFittedError
+    NotFittedError, InvalidTypeError
+        If it is not a fitted model.
     NotSupportedError
-        For a model without a network.
-    InvalidTypeError
+        If the model is not a network.
     OutputError
+        If the file cannot be written.
     """
     check_file(file, "write")
     description, weights = program(model)
@@ -155,7 +156,7 @@ def export_numpy(model: Any, file: File) -> None:
 class _PassThrough(nn.Module):
     """Replaces the first layer: the input is its output."""
 
-    def noisy(self, h: Tensor, noise: object) -> Tensor:
+    def forward(self, h: Tensor, rng: object) -> Tensor:
         return h
 
 
@@ -169,7 +170,8 @@ class _AfterFirstLayer(nn.Module):
         super().__init__()
         shared = {id(p): nn.Parameter(p.detach().cpu(), requires_grad=False) for p in network.parameters()}
         self.network = deepcopy(network, shared)
-        self.network.encoder.bag = _PassThrough()
+        assert isinstance(self.network.encoder, nn.Module)
+        self.network.encoder.register_module("bag", _PassThrough())
 
     def forward(self, h: Tensor) -> Tensor:
         hidden: Tensor = self.network.hidden(h)  # type: ignore[arg-type]
@@ -186,12 +188,7 @@ def _trace(model: Autoencoder) -> tuple[list[list[Any]], str, dict[str, Array]]:
     tuple[list[list[Any]], str, dict[str, Array]]
         Steps [name, operator, arguments], the last's name, arrays.
     """
-    bag = getattr(model.network_.encoder, "bag", None)
-    if not isinstance(bag, NoisyBag):
-        raise NotSupportedError(
-            f"Expected an encoder whose first layer is a NoisyBag called bag, got {type(bag).__name__}."
-        )
-    example = torch.zeros(2, bag.weight.shape[1])
+    example = torch.zeros(2, input_layer(model.network_.encoder).weight.shape[1])
     with torch.enable_grad():  # without gradients, products would be oneDNN's operators
         exported = torch.export.export(
             _AfterFirstLayer(model.network_), (example,), dynamic_shapes=({0: torch.export.Dim("B")},), strict=False
