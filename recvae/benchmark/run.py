@@ -262,7 +262,7 @@ def paired_tests(name: str, metrics: Mapping[str, Metric], best: str | None) -> 
 
 
 def _summary(metrics: dict[str, Metric]) -> dict[str, dict[str, float]]:
-    return {name: {"mean": metric.mean, "stderr": metric.stderr} for name, metric in metrics.items()}
+    return {name: metric.summary() for name, metric in metrics.items()}
 
 
 def _oracle(split: Split, metrics: Sequence[str]) -> Evaluation:

@@ -64,7 +64,9 @@ def fit_split(
         With its hyper-parameters.
     split : Split
         Its test users are not looked at.
-    show_progress, callback : bool, FitCallback or None
+    show_progress : bool, FitCallback or None
+        As in `fit`.
+    callback : bool, FitCallback or None
         As in `fit`.
     callbacks : sequence
         As in `fit`; they are called in both fits.

@@ -335,7 +335,7 @@ recvae.data.shards.files.AT_A_TIME = 50
 method = sys.argv[3]
 before = getattr(pathlib.Path, method)
 
-def last(self, target):  # in the middle: the files are written, and not in their place
+def last(self, target):  # in the middle: the files are written, and not at their path
     if pathlib.Path(target).name == sys.argv[4]:
         os.kill(os.getpid(), signal.SIGKILL)
     return before(self, target)

@@ -88,8 +88,10 @@ def recommend_to_parquet(
         with `users_per_part` users in ascending order, and _manifest.json, which records what it was made from.
     N : int
         Length of the lists.
-    user, item : str
-        Columns of raw ids.
+    user : str
+        Column of raw ids of users, integers or strings.
+    item : str
+        Column of raw ids of items, integers or strings.
     value : str or None
         Column of values.
     min_value : float or None
