@@ -52,7 +52,7 @@ from recvae.models.base.params import check_params, fitted, flat_params, hyper, 
 from recvae.models.base.similar import cosines
 from recvae.models.base.spaces import log
 from recvae.models.base.state import reads
-from recvae.nn import VAE
+from recvae.nn import VAE, Elbo
 from recvae.nn.candidates import SAMPLERS
 from recvae.nn.candidates import sampler as make_sampler
 from recvae.nn.growing import ItemVectors, enlarged, item_vectors
@@ -156,6 +156,7 @@ class Autoencoder(Recommender):
     resumable = True
     out_of_core = True
     validation_metric = "ndcg@100"
+    _loss = staticmethod(Elbo.loss)  # (terms of the ELBO, beta) -> what is minimised
 
     @abstractmethod
     def _network(self, n_items: int) -> VAE:
@@ -381,6 +382,7 @@ class Autoencoder(Recommender):
         return Trainer(
             network,
             replace(config, **changes),
+            loss=self._loss,
             optimizers=optimizers(network, impl == "sampled", *rates),
             sampler=sampler,
             strategy=strategy or self._strategy(),
