@@ -1,6 +1,8 @@
 """What makes the site of the guide: formulas as MathML, each public name on an API page."""
 
 import importlib.util
+import inspect
+import pkgutil
 import re
 from pathlib import Path
 
@@ -41,3 +43,50 @@ def test_formulas_become_mathml():
     assert 'display="block"' in made
     assert "arithmatex" not in made
     assert made.startswith("<p>a <math")
+
+
+def documented():
+    """The functions, classes and methods of the API pages, by their names."""
+    found = {}
+    for page in sorted((DOCS / "api").glob("*.md")):
+        for path in re.findall(r"^::: ([\w.]+)$", page.read_text(), re.M):
+            value = pkgutil.resolve_name(path)
+            values = [value]
+            if inspect.ismodule(value):
+                values = [getattr(value, name) for name in getattr(value, "__all__", dir(value)) if name[0] != "_"]
+            for value in values:
+                if inspect.isclass(value) and not issubclass(value, BaseException):
+                    members = [inspect.getattr_static(value, name) for name in dir(value) if name[0] != "_"]
+                    values = [*values, *(getattr(member, "__func__", member) for member in members)]
+            for value in values:
+                if inspect.isfunction(value) or (inspect.isclass(value) and not issubclass(value, BaseException)):
+                    found[f"{value.__module__}.{value.__qualname__}"] = value
+    return {name: value for name, value in found.items() if name.startswith("recvae")}
+
+
+def described(value, *sections):
+    """The names in sections of a numpydoc docstring, in their order."""
+    text, names = inspect.getdoc(value) or "", []
+    for section in sections:
+        found = re.search(rf"^{section}\n-+\n(.*?)(?=^\S[^\n]*\n---|\Z)", text, re.S | re.M)
+        for line in re.findall(r"^\S.*$", found[1], re.M) if found else []:
+            names += line.split(" : ")[0].split(", ")
+    return names
+
+
+def test_docstrings_have_the_parameters_of_the_signature():
+    wrong = {}
+    public = {getattr(value, "__qualname__", "") for value in (getattr(recvae, name) for name in recvae.__all__)}
+    for name, value in documented().items():
+        given = described(value, "Parameters", *["Attributes"] * inspect.isclass(value))
+        required = value.__qualname__.split(".")[0] in public
+        stars = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}
+        parameters = [p for p in inspect.signature(value).parameters.values() if p.name not in ("self", "cls")]
+        taken = [stars.get(p.kind, "") + p.name for p in parameters]
+        if inspect.isclass(value):  # it may have more attributes, in another order
+            given, taken = sorted(one for one in given if one in taken), sorted(taken)
+        elif len(taken) < 2:  # a sentence may do
+            required = False
+        if (given or required) and given != taken:
+            wrong[name] = f"docstring {given}, signature {taken}"
+    assert not wrong, wrong

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.pages.markdown import markdown
-from recvae.benchmark.grids import CANDIDATES, known_model
+from recvae.benchmark.grids import GRIDS, model_name
 from recvae.benchmark.run import run_benchmark
 from recvae.datasets.card import Card, load_card
 from recvae.errors import InvalidParameterError
@@ -18,7 +18,7 @@ STANDARD_ERRORS = 2.0  # a figure that is no further from the paper's is reprodu
 
 def published_models(card: Card) -> dict[str, str]:
     """Model -> its row in the card's published figures: "Mult-VAE (Liang et al. 2018)" is a row of MultVAE."""
-    names = {name.lower(): name for name in CANDIDATES}
+    names = {name.lower(): name for name in GRIDS}
     labels = {
         re.split(r"[ ,(]", label)[0].translate(str.maketrans("", "", "-+")).lower(): label for label in card.published
     }
@@ -42,7 +42,7 @@ def run_reproduce(
     """
     card = load_card(dataset)
     known = published_models(card)
-    names = list(known) if models is None else [known_model(name) for name in models]
+    names = list(known) if models is None else [model_name(name) for name in models]
     missing = [name for name in names if name not in known]
     if missing or not names:
         raise InvalidParameterError(

@@ -16,7 +16,7 @@ from benchmarks.latent import training_rows, whole_rows
 from benchmarks.latent.generation import LATENTS, nearest
 from recvae import MultVAE, Split, evaluate, load_dataset, load_split
 from recvae.data.batches import Batch, DeviceRows
-from recvae.nn import Noise
+from recvae.nn import CounterRNG
 
 CAPS = (0.2, 0.0, 1.0, 0.5, 0.1)  # of beta
 PLANE_CAPS = (0.0, 0.2, 1.0)  # of models with two latent dimensions
@@ -64,7 +64,7 @@ def of_cap(cap: float, split: Split, genres: NDArray[np.bool_]) -> dict[str, Any
     model = MultVAE(kl_cap=cap, **OPTIONS).fit(train, show_progress=False)
     batch = batch_of(rows)
     with torch.no_grad():
-        terms = model.network_(batch, Noise.of(0, batch))
+        terms = model.network_(batch, CounterRNG.for_batch(0, batch))
     found: dict[str, Any] = {
         "training": {name: [getattr(e, name) for e in model.history_] for name in ("nll", "kl", "beta")},
         "distortion": float(terms.nll.mean()),

@@ -22,7 +22,7 @@ from benchmarks.speed import machine
 from recvae import MultVAE, evaluate
 from recvae.data.shards import Shards
 from recvae.evaluation.evaluate import evaluate_ranker
-from recvae.nn.scratch import reused
+from recvae.nn.layers import reuse_workspace
 from recvae.training.callbacks import Callback
 from recvae.training.trainer import rows_on_device
 from recvae.utils.memory import PeakMemory
@@ -85,7 +85,7 @@ def turns(*folders: str) -> dict[str, Any]:
     """Steps at each size in turns, so that what else the machine does meets all alike."""
     runs = [_stepper(folder) for folder in folders]
     seconds: list[list[float]] = [[] for _ in runs]
-    with reused():  # as in an epoch, whose steps have memory that is warm
+    with reuse_workspace():  # as in an epoch, whose steps have memory that is warm
         for round_ in range(ROUNDS + 2):
             for run, found in zip(runs, seconds, strict=True):
                 started = time.perf_counter()

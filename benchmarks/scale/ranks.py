@@ -22,7 +22,7 @@ from recvae.training.callbacks import Callback
 
 SETTINGS: dict[str, Any] = {"hidden_dims": (128,), "latent_dim": 64, "batch_size": 500, "random_state": 0}
 LONG, SHORT = 5, 2  # epochs of ten steps, in float64 and in float32
-# how the likelihood is computed and what ranks share out
+# how the likelihood is computed, and how ranks train together
 CASES: dict[str, dict[str, Any]] = {
     "reference": {"impl": "dense"},
     "chunked": {"impl": "exact"},

@@ -29,7 +29,7 @@ from benchmarks.speed import Save, machine
 from recvae import MultVAE
 from recvae.distributed.communicator import Communicator
 from recvae.errors import NotEnoughMemoryError
-from recvae.nn.products import in_bfloat16
+from recvae.nn.layers import in_bfloat16
 from recvae.training.callbacks import Callback
 from recvae.utils.memory import PeakMemory
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from recvae.benchmark.examples import user_examples
-from recvae.benchmark.grids import BASELINES, candidates, known_models
+from recvae.benchmark.grids import BASELINES, model_names, models_to_try
 from recvae.benchmark.inspection import active_units, item_map
 from recvae.benchmark.results import FORMAT
 from recvae.data.splits import SPLIT_SEED, Split
@@ -145,12 +145,12 @@ def run_benchmark(
     RecvaeError
         What loading and fitting raise.
     """
-    names = known_models(models)
-    chosen = {name: candidates(name, params or {}) for name in names}
+    names = model_names(models)
+    chosen = {name: models_to_try(name, params or {}) for name in names}
     card = load_card(dataset)
     kind, told = resolve_split(card.protocol, split, split_seed, split_options or {})
     data = load_split(
-        dataset, data_home, split=split, seed=split_seed, show_progress=show_progress, **(split_options or {})
+        card, data_home, split=split, seed=split_seed, show_progress=show_progress, **(split_options or {})
     )
     metrics = list(dict.fromkeys([*METRICS, *card.protocol.metrics]))
     main_metric, seed_range = card.protocol.metrics[-1], range(first_seed, first_seed + seeds)

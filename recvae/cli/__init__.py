@@ -1,1 +1,1 @@
-"""The command line: a parser, what its arguments ask for, and one file for each group of commands."""
+"""The command line: the parser, inputs and outputs that commands share, and a module for each group of commands."""

@@ -1,48 +1,81 @@
-"""What `recvae recommend` does: the top N of each user, in one table, or in parts where users are very many."""
+"""recvae recommend: the top N of each user, in one table, or as a folder of parts where users are very many."""
 
 from __future__ import annotations
 
 import argparse
 import os
+from typing import TYPE_CHECKING
 
-import numpy as np
-import pyarrow as pa
-
-from recvae.cli.arguments import check_out, load_histories, load_seen, say
-from recvae.data.histories import Histories
-from recvae.data.tables.frames import check_table, text_of, write_table
+from recvae.cli.inputs import NEEDED, add_events, load_histories, load_seen, path
+from recvae.cli.output import check_outputs, say
 from recvae.errors import InvalidParameterError
-from recvae.models.base import Recommender, load
-from recvae.serving.batch import USERS_PER_PART, recommend_to_parquet
 from recvae.utils.checks import check_integer
 from recvae.utils.paths import as_path
 from recvae.utils.streams import put
 
-BLOCK = 4096  # users whose lists are made at a time
-OF_PARTS = ("--users-per-part", "--engine", "--actors", "--ray-address")
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from recvae.data.histories import Histories
+    from recvae.models.base import Recommender
+
+BLOCK = 4096  # users that are ranked at a time
+FOLDER_FLAGS = ("--users-per-part", "--engine", "--actors", "--ray-address")
 
 
-def run(arguments: argparse.Namespace) -> None:
-    """recvae recommend"""
+def recommend_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of recvae recommend."""
+    from recvae.serving.batch import ENGINES, USERS_PER_PART
+
+    add = parser.add_argument
+    add("model_file", type=path, nargs="?", default=NEEDED, help="what recvae train wrote")
+    add_events(
+        parser,
+        "the least value of what was liked, which the model reads; the rest was seen, and is not recommended either; "
+        "users who liked nothing get a list too",
+    )
+    add("--seen", type=path, help="a file of other items that users have seen, columns as --input: not recommended")
+    add("-N", type=int, default=10, dest="N", help="items for each user (default: 10)")
+    add("--out", help="a .csv, .tsv, .parquet or .jsonl file (default: CSV on standard output), or DIR/, see below")
+    add("--json", action="store_true", help="print JSON, one line for each recommendation, instead of CSV")
+    parts = parser.add_argument_group(
+        "a folder of parts",
+        "With --out DIR/ (a / at its end, or a folder that exists), events may be more than memory holds: --input is "
+        "a Parquet file or a folder of such, by event or by user with a list of items. DIR gets Parquet files of some "
+        "users each. The same command resumes a run that was stopped.",
+    )
+    parts.add_argument("--users-per-part", type=int, help=f"users in a file (default: {USERS_PER_PART})")
+    parts.add_argument("--engine", choices=ENGINES, help="what makes the parts: this process, or Ray (default: local)")
+    parts.add_argument("--actors", type=int, help="ray: processes that score (default: one for each CPU)")
+    parts.add_argument("--ray-address", help="ray: of a cluster, such as auto (default: RAY_ADDRESS, else a new one)")
+
+
+def recommend(arguments: argparse.Namespace) -> None:
+    """Run recvae recommend."""
+    from recvae.data.tables.frames import check_table
+
     N = check_integer("-N", arguments.N, 1)
     name, arguments.out = arguments.out, None if arguments.out is None else as_path(arguments.out)
     if arguments.out is not None:
-        check_out(arguments)
+        check_outputs(arguments)
         if name.endswith(("/", os.sep)) or arguments.out.is_dir():
-            _in_parts(arguments, N)
+            _to_folder(arguments, N)
             return
         check_table(arguments.out)
-    for flag in OF_PARTS:
+    for flag in FOLDER_FLAGS:
         if getattr(arguments, flag.strip("-").replace("-", "_")) is not None:
             raise InvalidParameterError(f"Expected {flag} with a folder only, as in --out top10/.")
-    _in_one(arguments, N)
+    _to_table(arguments, N)
 
 
-def _in_one(arguments: argparse.Namespace, N: int) -> None:
+def _to_table(arguments: argparse.Namespace, N: int) -> None:
+    from recvae.data.tables.frames import text_of, write_table
+    from recvae.models.base import load
+
     model = load(arguments.model_file)
     histories = load_histories(arguments, model.known_items())
-    _say_of(histories)
-    table = _top(model, histories, N)
+    _say_unread(histories)
+    table = _ranked(model, histories, N)
     if arguments.out is None:
         put(text_of(table, "jsonl" if arguments.json else "csv"))
     else:
@@ -50,7 +83,10 @@ def _in_one(arguments: argparse.Namespace, N: int) -> None:
         say(f"{len(table):,} recommendations for {len(histories.users):,} users written to {arguments.out}")
 
 
-def _in_parts(arguments: argparse.Namespace, N: int) -> None:
+def _to_folder(arguments: argparse.Namespace, N: int) -> None:
+    from recvae.models.base import load
+    from recvae.serving.batch import USERS_PER_PART, recommend_to_parquet
+
     if arguments.input is None or any((arguments.dataset, arguments.time, arguments.min_user)):
         raise InvalidParameterError(
             "Expected --input, a Parquet file or a folder of such, for a folder of parts, and neither --dataset nor "
@@ -79,22 +115,26 @@ def _in_parts(arguments: argparse.Namespace, N: int) -> None:
     )
 
 
-def _say_of(histories: Histories) -> None:
-    """Say what of the events the model does not read."""
+def _say_unread(histories: Histories) -> None:
+    """Say which of the events the model does not read."""
+    import numpy as np
+
     if histories.unknown.events:
         say(str(histories.unknown))
     if histories.seen is not None:
         say(f"{histories.seen.nnz:,} pairs of a user and an item were seen and not liked: they are not recommended.")
-    nothing = int((np.diff(histories.rows.indptr) == 0).sum())
-    if nothing:
+    n_empty = int((np.diff(histories.rows.indptr) == 0).sum())
+    if n_empty:
         say(
-            f"{nothing:,} of {len(histories.users):,} users liked nothing that the model knows: they get what it "
+            f"{n_empty:,} of {len(histories.users):,} users liked nothing that the model knows: they get what it "
             f"recommends to someone without a history."
         )
 
 
-def _top(model: Recommender, histories: Histories, N: int) -> pa.Table:
-    """The lists of all users, in blocks."""
+def _ranked(model: Recommender, histories: Histories, N: int) -> pa.Table:
+    """The lists of all users, ranked in blocks."""
+    import pyarrow as pa
+
     users, rows, seen = histories.users, histories.rows, histories.seen
     blocks = [slice(start, start + BLOCK) for start in range(0, max(1, len(users)), BLOCK)]
     return pa.concat_tables(

@@ -12,8 +12,6 @@ from numpy.typing import NDArray
 from scipy import sparse
 from torch import Tensor
 
-from recvae.utils.threads import lazy
-
 
 def shuffle(n: int, key: int, stream: int) -> NDArray[np.int64]:
     """An order of n things: that of random 64-bit numbers. What a bit generator of numpy draws stays the same."""
@@ -21,7 +19,7 @@ def shuffle(n: int, key: int, stream: int) -> NDArray[np.int64]:
     return np.argsort(bits, kind="stable")
 
 
-class Candidates(NamedTuple):
+class Negatives(NamedTuple):
     """Items that stand for all that a user does not have: sum_c weights[c] f(items[c]), over those that the user does
     not have, estimates the sum of f over them without bias."""
 
@@ -54,17 +52,20 @@ class Batch:
     offsets: Tensor  # (B + 1,) int64
     bounds: NDArray[np.int64] | None = None  # the offsets once more, where the host knows them
     users: Tensor | None = None  # (B,) int64, their rows in what the batch was gathered from
-    candidates: Candidates | None = None  # what a sampled likelihood looks at in the place of all items
+    negatives: Negatives | None = None  # what a sampled likelihood looks at instead of all items
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
-    @lazy
+    @property
     def rows(self) -> Tensor:
-        """Row of each event. -> (E,) int64"""
-        lengths = self.offsets.diff()
-        users = torch.arange(len(self), device=lengths.device)
-        return torch.repeat_interleave(users, lengths, output_size=len(self.items))
+        """Row of each event, computed once. -> (E,) int64"""
+        if "_rows" not in self.__dict__:
+            lengths = self.offsets.diff()
+            users = torch.arange(len(self), device=lengths.device)
+            self.__dict__["_rows"] = torch.repeat_interleave(users, lengths, output_size=len(self.items))
+        rows: Tensor = self.__dict__["_rows"]
+        return rows
 
     def events(self, rows: slice) -> slice:
         """Where the events of some rows are. Without `bounds`, this waits for the device."""
@@ -126,8 +127,8 @@ class DeviceRows:
         offsets = torch.from_numpy(bounds).to(self.starts.device)
         order = order.to(self.starts.device)
         for start in range(0, len(order), batch_size):
-            here = slice(start, start + batch_size + 1)
-            yield self._gather(order[here][:batch_size], offsets[here] - offsets[start], bounds[here] - bounds[start])
+            span = slice(start, start + batch_size + 1)
+            yield self._gather(order[span][:batch_size], offsets[span] - offsets[start], bounds[span] - bounds[start])
 
     def batches_of(self, key: int, batch_size: int, start: int = 0) -> Iterator[Batch]:
         """All rows once in batches, in the order of `key`, from 0 to 2^64 - 1; from the batch `start` on.

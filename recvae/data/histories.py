@@ -1,4 +1,4 @@
-"""What users did, in raw ids -> rows over a model's items; and ranked places back to a table of raw ids.
+"""What users did, in raw ids -> rows over a model's items; and ranked indices back to a table of raw ids.
 
 This is the way in and out of a model that serves: `read_histories`, `model.recommend`, `ranking_table`.
 """
@@ -23,7 +23,7 @@ from recvae.data.rows import check_content
 from recvae.data.tables.frames import number_ids, read_column, read_numbers
 from recvae.errors import InvalidDataError, InvalidParameterError, InvalidTypeError
 
-Places = NDArray[np.int64]
+Indices = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Histories:
     unknown : UnknownItems
         The events that are not in `rows` because the model does not know their items.
     seen : scipy.sparse.csr_matrix or None
-        (U, I), canonical: what users touched without liking it, to be left out of their lists; None if there is
+        (U, I), canonical: what users have seen without liking it, to be left out of their lists; None if there is
         nothing.
     """
 
@@ -92,7 +92,7 @@ def read_histories(
         Least `value` of an event that was liked. The items of the others, and of values of 0, were seen, unless another
         event of the user says that they were liked.
     seen : dict or list or frame or None
-        What users have touched besides, in one of the forms of `histories`; with named users, a dict or a frame. Users
+        What users have also seen, in one of the forms of `histories`; with named users, a dict or a frame. Users
         who appear only here get an empty row, after the others or, with a frame, in ascending order among them.
 
     Returns
@@ -122,15 +122,15 @@ def read_histories(
         check_min_value(min_value)
         if value is None:
             raise InvalidParameterError(f"Expected the column of values for min_value={min_value}, got value=None.")
-    found = _read(("histories", "the history of user"), histories, index, user, item, value, min_value)
+    liked = _read(("histories", "the history of user"), histories, index, user, item, value, min_value)
     if seen is None:
-        return found
+        return liked
     if isinstance(seen, (list, tuple)) and not isinstance(histories, (list, tuple)):
         raise InvalidTypeError(
             f"Expected seen as a dict or a frame, which name its users as the histories do, got {type(seen).__name__}."
         )
-    touched = _read(("seen", "what was seen by user"), seen, index, user, item, None, None)
-    return _with_seen(found, touched, ascending=not isinstance(histories, (Mapping, list, tuple)))
+    seen_only = _read(("seen", "what was seen by user"), seen, index, user, item, None, None)
+    return _with_seen(liked, seen_only, ascending=not isinstance(histories, (Mapping, list, tuple)))
 
 
 def ranking_table(
@@ -162,13 +162,13 @@ def ranking_table(
         raise InvalidDataError(
             f"Expected ids and scores with a row for each of {len(users)} users, got {ids.shape} and {scores.shape}."
         )
-    row, place = np.nonzero(ids >= 0)
-    items = ids[row, place]
+    row, position = np.nonzero(ids >= 0)
+    items = ids[row, position]
     columns = {
         "user": _take(users, row),
-        "rank": pa.array(place + 1),
+        "rank": pa.array(position + 1),
         "item": _take(item_ids, items),
-        "score": pa.array(scores[row, place]),
+        "score": pa.array(scores[row, position]),
     }
     if titles is not None:
         columns["title"] = _take(titles, items)
@@ -197,7 +197,7 @@ def as_frame(table: pa.Table, like: Any) -> Any:
 
 
 def _read(
-    said: tuple[str, str],
+    names: tuple[str, str],
     events: Any,
     index: ItemIndex,
     user: str,
@@ -205,12 +205,12 @@ def _read(
     value: str | None,
     min_value: float | None,
 ) -> Histories:
-    """Events in any of their forms. said : how errors name them all, and those of a user"""
-    what, mine = said
+    """Events in any of their forms. names : how errors call all of them, and those of one user"""
+    what, of_user = names
     if isinstance(events, Mapping):
-        return _from_lists(mine, id_array(list(events), "users"), events.values(), index)
+        return _from_lists(of_user, id_array(list(events), "users"), events.values(), index)
     if isinstance(events, (list, tuple)):
-        return _from_lists(mine, np.arange(len(events)), events, index)
+        return _from_lists(of_user, np.arange(len(events)), events, index)
     if not any(hasattr(type(events), name) for name in ("columns", "column_names")):
         raise InvalidTypeError(
             f"Expected {what} as a dict {{user: [item, ...]}}, a list of lists or a frame, got {type(events).__name__}."
@@ -218,54 +218,55 @@ def _read(
     return _from_frame(events, index, user, item, value, min_value)
 
 
-def _with_seen(found: Histories, touched: Histories, ascending: bool) -> Histories:
-    """Histories with what else was touched, as the rows of other histories have it, and with their users."""
-    row_of = ItemIndex(found.users).positions(touched.users)
+def _with_seen(liked: Histories, seen_only: Histories, ascending: bool) -> Histories:
+    """Add what users have also seen, the rows of `seen_only`, and the users who are there alone."""
+    row_of = ItemIndex(liked.users).positions(seen_only.users)
     others = np.flatnonzero(row_of < 0)
-    row_of[others] = len(found.users) + np.arange(len(others))
-    users, order = found.users, np.arange(len(found.users))
+    row_of[others] = len(liked.users) + np.arange(len(others))
+    users, order = liked.users, np.arange(len(liked.users))
     if len(others):
-        users = _joined(users, touched.users[others])
+        users = _joined(users, seen_only.users[others])
         order = np.argsort(users, kind="stable") if ascending else np.arange(len(users))
-    place_of = np.empty(len(users), dtype=np.int64)
-    place_of[order] = np.arange(len(users))
-    shape = (len(users), found.rows.shape[1])
-    seen = [(row_of, touched.rows)] + ([] if found.seen is None else [(np.arange(len(found.users)), found.seen)])
+    new_row = np.empty(len(users), dtype=np.int64)
+    new_row[order] = np.arange(len(users))
+    shape = (len(users), liked.rows.shape[1])
+    seen = [(row_of, seen_only.rows)] + ([] if liked.seen is None else [(np.arange(len(liked.users)), liked.seen)])
     rows, columns = (
         np.concatenate(parts)
-        for parts in zip(*((place_of[of[_row_of_each(cells)]], cells.indices) for of, cells in seen), strict=True)
+        for parts in zip(*((new_row[of[_row_of_each(cells)]], cells.indices) for of, cells in seen), strict=True)
     )
-    liked = found.rows
+    rows_liked = liked.rows
     if len(others):
-        liked = _matrix(place_of[_row_of_each(liked)], liked.indices, liked.data.astype(np.float64), shape)
-    return Histories(users[order], liked, found.unknown, _matrix(rows, columns, None, shape))
+        values = rows_liked.data.astype(np.float64)
+        rows_liked = _matrix(new_row[_row_of_each(rows_liked)], rows_liked.indices, values, shape)
+    return Histories(users[order], rows_liked, liked.unknown, _matrix(rows, columns, None, shape))
 
 
 def _joined(users: Ids, others: Ids) -> Ids:
-    """Ids and others after them, of the type that they have where that is one."""
+    """Ids and others after them, of their common type if they have one."""
     if not len(users) or users.dtype == others.dtype:
         return np.concatenate([users, others]) if len(users) else others
     return id_array([*users.tolist(), *others.tolist()], "users of histories and of seen")
 
 
-def _row_of_each(cells: sparse.csr_matrix) -> Places:
+def _row_of_each(cells: sparse.csr_matrix) -> Indices:
     return np.repeat(np.arange(cells.shape[0]), np.diff(cells.indptr))
 
 
-def _from_lists(said: str, users: Ids, lists: Iterable[Any], index: ItemIndex) -> Histories:
+def _from_lists(of_user: str, users: Ids, lists: Iterable[Any], index: ItemIndex) -> Histories:
     names: list[Any] = []
     lengths = []
     for user, items in zip(users.tolist(), lists, strict=True):
-        mine = listed(items, f"{said} {user!r}")
-        names += mine
-        lengths.append(len(mine))
+        history = listed(items, f"{of_user} {user!r}")
+        names += history
+        lengths.append(len(history))
     rows = np.repeat(np.arange(len(lengths)), lengths)
-    places = index.positions(names)
-    strange = np.flatnonzero(places < 0)
-    unknown = (
-        UnknownItems(len(strange), _examples(names[place] for place in strange)) if len(strange) else UnknownItems()
-    )
-    return Histories(users, _matrix(rows, places, None, (len(lengths), len(index))), unknown)
+    columns = index.positions(names)
+    of_unknown = np.flatnonzero(columns < 0)
+    unknown = UnknownItems()
+    if len(of_unknown):
+        unknown = UnknownItems(len(of_unknown), _examples(names[position] for position in of_unknown))
+    return Histories(users, _matrix(rows, columns, None, (len(lengths), len(index))), unknown)
 
 
 def _from_frame(
@@ -275,31 +276,31 @@ def _from_frame(
     column = read_column(frame, item)
     if is_listing(column.type):
         if value is not None:
-            raise InvalidParameterError(f"Expected no column of values beside lists of items, got value={value!r}.")
+            raise InvalidParameterError(f"Expected no column of values next to lists of items, got value={value!r}.")
         rows = np.repeat(rows, pc.list_value_length(column).to_numpy())
         column = read_column(pa.table({item: pc.list_flatten(column)}), item)
     codes, items = number_ids(column, item)
-    places, shape, seen = index.positions(items)[codes], (len(users), len(index)), None
+    columns, shape, seen = index.positions(items)[codes], (len(users), len(index)), None
     values = None if value is None else read_numbers(read_column(frame, value), value)
     if values is not None:
         liked = at_least(values, min_value) & (values != 0)  # NaN too, which is refused next
         check_content(values[liked])
         if not liked.all():
-            seen = _only_seen(rows, places, liked, shape)
-            rows, places, codes, values = rows[liked], places[liked], codes[liked], values[liked]
-    unknown = places < 0
-    strange = UnknownItems(int(unknown.sum()), _examples(items[np.unique(codes[unknown])].tolist()))
-    return Histories(users, _matrix(rows, places, values, shape), strange, seen)
+            seen = _only_seen(rows, columns, liked, shape)
+            rows, columns, codes, values = rows[liked], columns[liked], codes[liked], values[liked]
+    of_unknown = columns < 0
+    unknown = UnknownItems(int(of_unknown.sum()), _examples(items[np.unique(codes[of_unknown])].tolist()))
+    return Histories(users, _matrix(rows, columns, values, shape), unknown, seen)
 
 
 def _only_seen(
-    rows: Places, places: Places, liked: NDArray[np.bool_], shape: tuple[int, int]
+    rows: Indices, columns: Indices, liked: NDArray[np.bool_], shape: tuple[int, int]
 ) -> sparse.csr_matrix | None:
-    """The known items that users touched and none of whose events says that they were liked; None without such."""
-    cells = rows * shape[1] + places
-    touched = ~liked & (places >= 0)
-    touched[touched] = ~np.isin(cells[touched], cells[liked & (places >= 0)])
-    return _matrix(rows[touched], places[touched], None, shape) if touched.any() else None
+    """The known items that a user has seen and that no event says were liked; None if there are none."""
+    cells = rows * shape[1] + columns
+    seen_only = ~liked & (columns >= 0)
+    seen_only[seen_only] = ~np.isin(cells[seen_only], cells[liked & (columns >= 0)])
+    return _matrix(rows[seen_only], columns[seen_only], None, shape) if seen_only.any() else None
 
 
 def is_listing(kind: pa.DataType) -> bool:
@@ -308,15 +309,15 @@ def is_listing(kind: pa.DataType) -> bool:
 
 
 def _matrix(
-    rows: Places, places: Places, values: NDArray[np.float64] | None, shape: tuple[int, int]
+    rows: Indices, columns: Indices, values: NDArray[np.float64] | None, shape: tuple[int, int]
 ) -> sparse.csr_matrix:
     """Canonical rows of the events on known items, each of value 1 where there are no values.
 
     The result of `merge_events`, without the steps of scipy that take longer than a request has.
     """
-    cells = rows * shape[1] + places
-    if len(places) and places.min() < 0:
-        known = places >= 0
+    cells = rows * shape[1] + columns
+    if len(columns) and columns.min() < 0:
+        known = columns >= 0
         cells, values = cells[known], None if values is None else values[known]
     order = cells.argsort(kind="stable")
     cells = cells[order]
@@ -332,7 +333,7 @@ def _examples(names: Iterable[Any]) -> tuple[Any, ...]:
     return tuple(nsmallest(3, set(names)))
 
 
-def _take(values: Any, places: NDArray[Any]) -> pa.Array:
+def _take(values: Any, indices: NDArray[Any]) -> pa.Array:
     """Some of `values`, of the type that all of them have: texts are objects."""
     values = np.asarray(values)
-    return pa.array(values[places], pa.string() if values.dtype == object else None)
+    return pa.array(values[indices], pa.string() if values.dtype == object else None)

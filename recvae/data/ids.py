@@ -1,4 +1,4 @@
-"""Raw ids and their places: which column an id means, be it a number or text. Built once, asked often."""
+"""Raw ids and their positions: which column an id means, be it a number or text. Built once, asked often."""
 
 from __future__ import annotations
 
@@ -36,16 +36,18 @@ class ItemIndex:
     def __init__(self, item_ids: Sequence[Any] | Ids):
         ids = listed(item_ids, "known ids")
         self._kind = id_kind(ids, "known ids")
-        self._places = {name: place for place, name in enumerate(ids)}
-        if len(self._places) < len(ids):
-            raise InvalidDataError(f"Expected ids without repetition, got {len(self._places)} distinct of {len(ids)}.")
+        self._positions = {name: position for position, name in enumerate(ids)}
+        if len(self._positions) < len(ids):
+            raise InvalidDataError(
+                f"Expected ids without repetition, got {len(self._positions)} distinct of {len(ids)}."
+            )
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._positions)
 
     def __iter__(self) -> Iterator[Any]:
-        """The ids in the order of their places."""
-        return iter(self._places)
+        """The ids in the order of their positions."""
+        return iter(self._positions)
 
     def positions(self, ids: Sequence[Any] | Ids) -> NDArray[np.int64]:
         """The index of each id, -1 for unknown ids.
@@ -70,15 +72,15 @@ class ItemIndex:
         if kind is str and self._kind is int:
             find = self._written.get
         else:
-            find = self._places.get
+            find = self._positions.get
             if kind is int and self._kind is str:
                 names = [str(name) for name in names]
         return np.array([find(name, -1) for name in names], dtype=np.int64)
 
     @lazy
     def _written(self) -> dict[str, int]:
-        """The places of numbers by how these are written."""
-        return {str(name): place for name, place in self._places.items()}
+        """The positions of numbers by how these are written."""
+        return {str(name): position for name, position in self._positions.items()}
 
 
 def listed(ids: Any, what: str) -> list[Any]:
@@ -94,11 +96,11 @@ def listed(ids: Any, what: str) -> list[Any]:
     if isinstance(ids, (tuple, set, frozenset, range)):
         return list(ids)
     listing = next((getattr(ids, name) for name in LISTING if hasattr(ids, name)), None)
-    found = None if listing is None else listing()
-    if not isinstance(found, list):
+    as_list = None if listing is None else listing()
+    if not isinstance(as_list, list):
         shown = f" {ids!r}" if isinstance(ids, str) else ""
         raise InvalidTypeError(f"Expected a list of ids as {what}, got {type(ids).__name__}{shown}.")
-    return found
+    return as_list
 
 
 def id_kind(ids: list[Any], what: str) -> type | None:
@@ -107,8 +109,8 @@ def id_kind(ids: list[Any], what: str) -> type | None:
     if len(kinds) > 1 or not kinds <= {int, str}:  # numpy's are kin of these
         kinds = {_kin(kind) for kind in kinds}
     if len(kinds) > 1 or not kinds <= {int, str}:
-        odd = [name for name in ids if _kin(type(name)) not in (int, str)]
-        got = f"{type(odd[0]).__name__} {odd[0]!r:.40}" if odd else "both"
+        others = [name for name in ids if _kin(type(name)) not in (int, str)]
+        got = f"{type(others[0]).__name__} {others[0]!r:.40}" if others else "both"
         raise InvalidTypeError(f"Expected integers or strings as {what}, all of one kind, got {got}.")
     return next(iter(kinds), None)
 
@@ -129,21 +131,21 @@ def match_ids(ids: Ids, known: Ids) -> NDArray[np.int64]:
 
 
 def as_ids(ids: Sequence[Any] | Ids | None, expected: int, name: str) -> Ids:
-    """So many raw ids as an array, 0, 1, 2, ... where none are given. Raises InvalidDataError."""
-    made = np.arange(expected) if ids is None else np.asarray(ids)
-    if made.dtype.kind == "f":  # numpy has no integers for a list like [1, 2**63]
-        made = np.asarray(ids, dtype=object)
-    if made.shape != (expected,):
-        raise InvalidDataError(f"Expected {expected} {name}, one for each row or column, got shape {made.shape}.")
-    kinds = set(map(type, made.tolist()))
+    """The `expected` number of raw ids as an array, 0, 1, 2, ... for None. Raises InvalidDataError."""
+    array = np.arange(expected) if ids is None else np.asarray(ids)
+    if array.dtype.kind == "f":  # numpy has no integers for a list like [1, 2**63]
+        array = np.asarray(ids, dtype=object)
+    if array.shape != (expected,):
+        raise InvalidDataError(f"Expected {expected} {name}, one for each row or column, got shape {array.shape}.")
+    kinds = set(map(type, array.tolist()))
     if len(kinds) > 1 or not kinds <= {int, str}:
         raise InvalidDataError(
             f"Expected {name} to be all integers or all strings, got {sorted(kind.__name__ for kind in kinds)}."
         )
-    n_distinct = len(set(made.tolist()))
+    n_distinct = len(set(array.tolist()))
     if n_distinct != expected:
         raise InvalidDataError(f"Expected {name} without repetition, got {n_distinct} distinct of {expected}.")
-    return id_array(made.tolist(), name) if made.dtype == object else made
+    return id_array(array.tolist(), name) if array.dtype == object else array
 
 
 def _kin(kind: type) -> type:

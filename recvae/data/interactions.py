@@ -373,7 +373,7 @@ class Interactions:
         if not known.any():
             raise InvalidDataError(
                 f"Expected events on some of the {len(item_ids)} items, such as {item_ids.tolist()[0]!r}, got none: "
-                f"the items here are such as {self.item_ids.tolist()[0]!r}."
+                f"the items of these data are such as {self.item_ids.tolist()[0]!r}."
             )
         matrix = sparse.csr_matrix((cells.data[known], (cells.row[known], column[known])), shape, dtype=np.float32)
         matrix.sort_indices()

@@ -1,4 +1,4 @@
-"""The rows that a model is given: what a valid users x items matrix is, and how its numbers are read."""
+"""The rows that a model takes: what a valid users x items matrix is, and how its values are read."""
 
 from __future__ import annotations
 
@@ -80,10 +80,11 @@ def check_content(data: NDArray[Any]) -> None:
         raise InvalidDataError(
             f"Expected values of zero or more, got {data.min():g}; drop such events first, with min_value for instance."
         )
-    odd = (data > LARGEST) | ((data < 1 / LARGEST) & (data != 0))
-    if odd.any():
+    unusable = (data > LARGEST) | ((data < 1 / LARGEST) & (data != 0))
+    if unusable.any():
         raise InvalidDataError(
-            f"Expected values of zero or from {1 / LARGEST:g} to {LARGEST:g}, got {data[odd][0]:g}; scale them first."
+            f"Expected values of zero or from {1 / LARGEST:g} to {LARGEST:g}, got {data[unusable][0]:g}; scale them "
+            f"first."
         )
 
 

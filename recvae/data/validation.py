@@ -103,10 +103,10 @@ def row_of(matrix: Any, row: int, name: str = "user_items") -> sparse.csr_matrix
     start, stop = int(indptr[row]), int(indptr[row + 1])
     if not 0 <= start <= stop <= min(len(indices), len(data)):
         raise _damaged(name, f"row {row} goes from {start} to {stop} in {len(indices)} entries")
-    made = sparse.csr_matrix((1, matrix.shape[1]), dtype=np.float32)
-    made.data, made.indices = data[start:stop], indices[start:stop]
-    made.indptr = np.array([0, stop - start], dtype=np.int64)
-    return made
+    one_row = sparse.csr_matrix((1, matrix.shape[1]), dtype=np.float32)
+    one_row.data, one_row.indices = data[start:stop], indices[start:stop]
+    one_row.indptr = np.array([0, stop - start], dtype=np.int64)
+    return one_row
 
 
 def _shape(matrix: Any, name: str) -> tuple[int, int]:

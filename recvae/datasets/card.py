@@ -247,8 +247,8 @@ WORDS = {
 def _explain(error: msgspec.ValidationError, content: Any) -> str:
     """What msgspec expected and got, with the key as the card writes it, and the value there."""
     reason, _, path = str(error).partition(" - at `$")
-    for said, plain in WORDS.items():
-        reason = reason.replace(said, plain)
+    for words, plain in WORDS.items():
+        reason = reason.replace(words, plain)
     key = path.strip(".`")
     for step in re.findall(r"[^.\[\]]+", key):
         content = content[int(step) if isinstance(content, list) else step]

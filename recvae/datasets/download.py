@@ -32,8 +32,8 @@ DAMAGED = (zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError, struct.erro
 def fetch(card: Card, home: Path, show_progress: bool = True) -> Path:
     """The folder of the data set below `home`; downloaded and unpacked if it is not there.
 
-    A folder that is there is used as it is, and so is the archive if somebody has put it there. All work happens in
-    a temporary folder beside the final place and one rename ends it.
+    A folder that is there is used as it is, and so is the archive if someone has put it there. All work happens in
+    a temporary folder next to the final path, and one rename ends it.
 
     Raises
     ------
@@ -87,10 +87,10 @@ def _check(archive: Path, source: Download) -> None:
     algorithm, _, expected = source.checksum.partition(":")
     if not archive.is_file():
         raise InvalidDataError(f"Expected the archive of the data set at {archive}, got no file.")
-    found = pooch.file_hash(str(archive), alg=algorithm)
-    if found != expected:
+    digest = pooch.file_hash(str(archive), alg=algorithm)
+    if digest != expected:
         raise InvalidDataError(
-            f"Expected {algorithm} {expected} of {archive.name}, got {found} ({archive.stat().st_size:,} bytes): the "
+            f"Expected {algorithm} {expected} of {archive.name}, got {digest} ({archive.stat().st_size:,} bytes): the "
             f"file is truncated or another one; delete it if it is there, and load again."
         )
 
@@ -146,7 +146,7 @@ def _check_members(members: list[zipfile.ZipInfo], archive: Path, scratch: Path)
 
 
 def _unpack_member(content: zipfile.ZipFile, member: zipfile.ZipInfo, top: Path) -> None:
-    """Write one file, of no more bytes than the archive has said."""
+    """Write one file, of no more bytes than the archive claims."""
     target = check_below(top, member.filename, "a file of an archive")
     target.parent.mkdir(parents=True, exist_ok=True)
     written = 0

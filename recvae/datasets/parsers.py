@@ -19,7 +19,7 @@ from msgspec import Meta, Struct
 from recvae.data.tables.frames import read_table
 from recvae.data.tables.text import read_delimited
 from recvae.data.tables.text_columns import MISSING, checked_ids, encoded, number_texts
-from recvae.data.tables.text_file import Format, TextFile, check_bytes, open_text, said
+from recvae.data.tables.text_file import Format, TextFile, check_bytes, open_text, reading
 from recvae.errors import DataNotFoundError, InvalidDataError, shown
 from recvae.utils.paths import check_below, is_below
 
@@ -133,7 +133,7 @@ def read_items(folder: Path, table: TableSpec) -> Items:
     columns = [*table.columns, *table.genre_flags]
     if not path.exists():
         raise _missing(path)
-    with said(path):
+    with reading(path):
         text = open_text(path, _format(table, columns, spill=True))
         check_bytes(text, columns, [columns.index("item")])
         rows = _item_rows(text, columns)
@@ -180,7 +180,7 @@ def _read_columns(path: Path, table: TableSpec) -> pa.Table:
 
 def _read_adjacency(path: Path, table: TableSpec) -> pa.Table:
     """One user in each line, with all of the user's items: "user item item ..."."""
-    with said(path):
+    with reading(path):
         text = open_text(path, Format(table.delimiter, None, table.header, table.encoding, quoted=False))
         check_bytes(text, (), ())
         lines = list(text.records(strict=True))[int(table.header) :]

@@ -8,7 +8,7 @@ The model, all from one seed:
     weight      w_ui = fame_i * exp(t_u . v_i): the true preference
     history     n_u different films, drawn one after the other with probability proportional to w_u
 
-Whoever knows w_u ranks films by it, and nobody can do better in the mean: that is the oracle of the benchmark.
+Ranking films by w_u is the best possible in the mean: that is the oracle of the benchmark.
 """
 
 from __future__ import annotations
@@ -66,8 +66,8 @@ def make_sample(n_users: int = 3000, n_items: int = 600, seed: int = 0) -> Sampl
     activity = np.minimum(5 + random.lognormal(3.1, 0.9, n_users), n_items // 3).astype(int)
     # the n_u largest of log w + Gumbel noise are a draw without replacement (Yellott 1977)
     noisy = log_weights + random.gumbel(size=log_weights.shape)
-    place = np.argsort(np.argsort(-noisy, axis=1), axis=1)
-    matrix = sparse.csr_matrix((place < activity[:, None]).astype(np.float32))
+    rank = np.argsort(np.argsort(-noisy, axis=1), axis=1)
+    matrix = sparse.csr_matrix((rank < activity[:, None]).astype(np.float32))
     titles = _titles(genres, years, random)
     labels = ["|".join(GENRES[g] for g in np.flatnonzero(row)) for row in genres]
     item_ids = np.arange(1, n_items + 1)

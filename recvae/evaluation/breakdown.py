@@ -17,8 +17,8 @@ from recvae.evaluation.evaluate import Evaluation
 from recvae.evaluation.metrics import find_hits, recall
 
 N_GROUPS = 5
-LONGEST = 100  # places of a list, for the curve
-TOP = 20  # places of a list, for what is found and what is listed
+LONGEST = 100  # ranks, of the curve
+TOP = 20  # ranks, for what is found and what is listed
 
 
 @dataclass(frozen=True)
@@ -107,16 +107,16 @@ def break_down(evaluations: Sequence[Evaluation], groups: Groups, metric: str) -
     curve = [np.mean([recall(hit[:, :k], n_held, k) for hit in hits], axis=0) for k in lengths]
     values = np.mean([each[metric].values for each in evaluations], axis=0)
     by_activity = [values[groups.activity == group] for group in range(groups.activity.max() + 1)]
-    found = np.mean(
+    hits_by_group = np.mean(
         [_by_group(ranked, hit, groups.popularity) for ranked, hit in zip(lists, hits, strict=True)], axis=0
     )
     of_users = np.arange(len(n_held)).repeat(n_held)
-    wanted = _counts(of_users, groups.popularity[groups.held_out.indices], found.shape)
+    wanted = _counts(of_users, groups.popularity[groups.held_out.indices], hits_by_group.shape)
     listed = np.mean([_by_group(ranked, ranked >= 0, groups.popularity).sum(0) for ranked in lists], axis=0)
     return {
         "recall_curve": _means(curve),
         "by_activity": _means(by_activity),
-        "by_popularity": _ratios(found, wanted),
+        "by_popularity": _ratios(hits_by_group, wanted),
         "listed": (listed / max(1.0, listed.sum())).tolist(),
     }
 
@@ -130,9 +130,9 @@ def _described(group: NDArray[np.int64], sizes: NDArray[np.int64]) -> list[tuple
 def _by_group(
     ranked: NDArray[np.int32], chosen: NDArray[np.bool_], popularity: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    """How many of the chosen among the first `TOP` places are of each group of items. -> (U, G)"""
-    users, places = np.nonzero(chosen[:, :TOP])
-    return _counts(users, popularity[ranked[users, places]], (len(ranked), int(popularity.max()) + 1))
+    """How many of the chosen among the first `TOP` ranks are of each group of items. -> (U, G)"""
+    users, ranks = np.nonzero(chosen[:, :TOP])
+    return _counts(users, popularity[ranked[users, ranks]], (len(ranked), int(popularity.max()) + 1))
 
 
 def _counts(users: NDArray[np.int64], groups: NDArray[np.int64], shape: tuple[int, ...]) -> NDArray[np.float64]:
@@ -151,14 +151,14 @@ def _means(values: Sequence[NDArray[np.float64]]) -> list[dict[str, float]]:
     ]
 
 
-def _ratios(found: NDArray[np.float64], wanted: NDArray[np.float64]) -> list[dict[str, float]]:
+def _ratios(hits_by_group: NDArray[np.float64], wanted: NDArray[np.float64]) -> list[dict[str, float]]:
     """Ratio of the sums over users, and its error by the delta method (Cochran 1977, section 2.11). (U, G) each
 
     NaN for a group of which nothing is held out.
     """
-    n, total = len(found), np.where(wanted.any(0), wanted.sum(0), np.nan)
-    ratio = found.sum(0) / total
-    errors = np.sqrt(((found - ratio * wanted) ** 2).sum(0) * n / max(1, n - 1)) / total
+    n, total = len(hits_by_group), np.where(wanted.any(0), wanted.sum(0), np.nan)
+    ratio = hits_by_group.sum(0) / total
+    errors = np.sqrt(((hits_by_group - ratio * wanted) ** 2).sum(0) * n / max(1, n - 1)) / total
     return [
         {"mean": float(mean), "stderr": float(error) if n > 1 else float("nan")}
         for mean, error in zip(ratio, errors, strict=True)

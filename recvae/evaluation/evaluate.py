@@ -157,13 +157,13 @@ def evaluate(
         If the holdout is over other items than the model's, or no user has anything held out.
     """
     _check_holdout(holdout)
-    if hasattr(model, "_snapshot"):  # one of ours: all users get lists of one state, whatever other threads do
+    if hasattr(model, "_snapshot"):  # of this package: one state for all users, whatever other threads do
         model = model._snapshot()
     known, order = holdout.train_rows, item_order(holdout.item_ids, getattr(model, "item_ids_", None))
     fold_in = {"recalculate_user": True} if "recalculate_user" in inspect.signature(model.recommend).parameters else {}
 
-    def ranker(places: NDArray[np.int64], rows: sparse.csr_matrix, N: int) -> NDArray[np.integer]:
-        users = places if known is None else known[places]
+    def ranker(indices: NDArray[np.int64], rows: sparse.csr_matrix, N: int) -> NDArray[np.integer]:
+        users = indices if known is None else known[indices]
         rows = rows if order is None else check_rows(rows[:, order])
         try:
             ids, scores = model.recommend(users, rows, N=N, **fold_in)

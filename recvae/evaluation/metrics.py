@@ -31,7 +31,7 @@ def precision(hits: Hits, held: Counts, k: int) -> Values:
 
 
 def hit_rate(hits: Hits, held: Counts, k: int) -> Values:
-    """1 where there is a hit at all."""
+    """1 if there is a hit, otherwise 0."""
     return hits.any(1).astype(float)
 
 
@@ -51,8 +51,8 @@ def ndcg(hits: Hits, held: Counts, k: int) -> Values:
     best = np.concatenate([[0.0], discounts.cumsum()])
     users, ranks = np.nonzero(hits)
     # added up one after the other as in `best`, so that a perfect list has 1 exactly, and none has more
-    found = np.bincount(users, weights=discounts[ranks], minlength=len(hits))
-    return found / best[np.minimum(k, held)]
+    gained = np.bincount(users, weights=discounts[ranks], minlength=len(hits))
+    return gained / best[np.minimum(k, held)]
 
 
 METRICS: dict[str, Callable[[Hits, Counts, int], Values]] = {
@@ -97,8 +97,8 @@ def find_hits(ranked: NDArray[np.integer], held_out: sparse.csr_matrix) -> Hits:
     if (held[1:] < held[:-1]).any():
         held = np.sort(held)
     wanted = np.arange(n_users)[:, None] * n_items + ranked
-    place = np.minimum(np.searchsorted(held, wanted), max(len(held) - 1, 0))
-    return (held[place] == wanted) & (ranked >= 0) if len(held) else np.zeros(ranked.shape, dtype=bool)
+    index = np.minimum(np.searchsorted(held, wanted), max(len(held) - 1, 0))
+    return (held[index] == wanted) & (ranked >= 0) if len(held) else np.zeros(ranked.shape, dtype=bool)
 
 
 def times_listed(ranked: NDArray[np.integer], n_items: int) -> Counts:
@@ -107,14 +107,28 @@ def times_listed(ranked: NDArray[np.integer], n_items: int) -> Counts:
 
 
 def coverage(listed: Counts) -> float:
-    """Share of the catalogue that stands in at least one list."""
+    """Share of the catalogue that is in at least one list."""
     return float((listed > 0).mean())
 
 
 def novelty(listed: Counts, item_counts: Counts, n_users: int) -> float:
-    """Mean of -log2(share of training users who have the item), in bits: 0 if all lists hold what everybody has.
+    """Mean of -log2(share of training users who have the item) over listed items, in bits.
 
-    An item that nobody has counts as if one user had it. NaN where nothing is listed.
+    It is 0 if all lists contain only items that all users have. An item without users counts as if one user had it.
+
+    Parameters
+    ----------
+    listed : numpy.ndarray
+        (I,), in how many lists each item is.
+    item_counts : numpy.ndarray
+        (I,), how many training users have each item.
+    n_users : int
+        How many training users there are.
+
+    Returns
+    -------
+    float
+        NaN if nothing is listed.
     """
     bits = -np.log2(np.maximum(item_counts, 1) / n_users)
     return float(listed @ bits / listed.sum()) if listed.any() else float("nan")

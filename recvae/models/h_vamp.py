@@ -6,7 +6,7 @@ from recvae.errors import InvalidParameterError
 from recvae.models.base.params import hyper, parameters
 from recvae.models.base.spaces import integers
 from recvae.models.mult_vae import MultVAE
-from recvae.nn import VAE, Decoder, GatedTwoLevelEncoder, TwoLevelPrior, VampPrior
+from recvae.nn import VAE, GatedTwoLevelEncoder, MLPDecoder, TwoLevelPrior, VampPrior
 
 
 @parameters
@@ -37,7 +37,7 @@ class HVamp(MultVAE):
             raise InvalidParameterError("Expected at least one hidden layer in hidden_dims of HVamp, such as (600,).")
         first, width = self.hidden_dims[0], self.hidden_dims[-1]
         encoder = GatedTwoLevelEncoder(n_items, self.hidden_dims, self.latent_dim, self.dropout)
-        decoder = Decoder(
+        decoder = MLPDecoder(
             2 * self.latent_dim, self.hidden_dims[::-1], n_items, gated=True, temperature=self._temperature()
         )
         prior = TwoLevelPrior(VampPrior(self.n_components, 2 * first), self.latent_dim, width)

@@ -27,7 +27,7 @@ from recvae.models.blending import CalibrationUsers, best_weight, hill_climb, to
 from recvae.models.closed_form import FORMS, WIDE, is_sparse
 from recvae.models.edlae import EDLAE
 from recvae.models.rec_vae import RecVAE
-from recvae.nn.growing import ItemVectors
+from recvae.nn.item_vectors import ItemVectors
 from recvae.utils.progress import busy
 from recvae.utils.topk import Scorer
 

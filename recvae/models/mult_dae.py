@@ -5,7 +5,7 @@ from __future__ import annotations
 from recvae.models.autoencoder.base import Autoencoder
 from recvae.models.base.params import hyper, parameters
 from recvae.models.base.spaces import integers, uniform
-from recvae.nn import VAE, CodeEncoder, Decoder
+from recvae.nn import VAE, CodeEncoder, MLPDecoder
 
 
 @parameters
@@ -30,4 +30,4 @@ class MultDAE(Autoencoder):
 
     def _network(self, n_items: int) -> VAE:
         encoder = CodeEncoder(n_items, self.hidden_dims, self.latent_dim, self.dropout)
-        return VAE(encoder, Decoder(self.latent_dim, self.hidden_dims[::-1], n_items), self._likelihood(), None)
+        return VAE(encoder, MLPDecoder(self.latent_dim, self.hidden_dims[::-1], n_items), self._likelihood(), None)

@@ -15,8 +15,8 @@ from recvae.models.base.file_tensors import scalar
 from recvae.models.base.params import check_params, fitted, get_params, hyper, parameters
 from recvae.models.base.spaces import integers, uniform
 from recvae.models.base.state import reads
-from recvae.nn import SCHEDULES, VAE, Decoder, GaussianEncoder, StandardNormal
-from recvae.nn.schedule import linear
+from recvae.nn import SCHEDULES, VAE, GaussianEncoder, MLPDecoder, StandardNormal
+from recvae.nn.schedules import linear_schedule
 from recvae.training.state import best_epoch
 
 
@@ -106,7 +106,7 @@ class MultVAE(Variational):
 
     def _network(self, n_items: int) -> VAE:
         encoder = GaussianEncoder(n_items, self.hidden_dims, self.latent_dim, self.dropout)
-        decoder = Decoder(self.latent_dim, self.hidden_dims[::-1], n_items, temperature=self._temperature())
+        decoder = MLPDecoder(self.latent_dim, self.hidden_dims[::-1], n_items, temperature=self._temperature())
         return VAE(encoder, decoder, self._likelihood(), StandardNormal())
 
     def _temperature(self) -> float | None:
@@ -115,5 +115,5 @@ class MultVAE(Variational):
 
     def _beta(self, progress: float) -> float:
         if self.kl_cap is None:  # the run that finds it
-            return linear(progress, 1.0, self.kl_anneal)
+            return linear_schedule(progress, 1.0, self.kl_anneal)
         return SCHEDULES[self.kl_schedule](progress, self.kl_cap, self.kl_anneal)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from recvae.models.autoencoder.variational import Variational
 from recvae.models.base.params import hyper, parameters
 from recvae.models.base.spaces import integers, log, uniform
-from recvae.nn import VAE, Composite, Decoder, DenselyConnectedEncoder
+from recvae.nn import VAE, Composite, DenselyConnectedEncoder, MLPDecoder
 from recvae.training.state import Phase
 
 
@@ -43,7 +43,9 @@ class RecVAE(Variational):
 
     def _network(self, n_items: int) -> VAE:
         encoder = DenselyConnectedEncoder(n_items, self.hidden_dim, self.depth, self.latent_dim, self.dropout)
-        return VAE(encoder, Decoder(self.latent_dim, (), n_items), self._likelihood(), Composite(), kl_by_events=True)
+        return VAE(
+            encoder, MLPDecoder(self.latent_dim, (), n_items), self._likelihood(), Composite(), kl_by_events=True
+        )
 
     def _beta(self, progress: float) -> float:
         return self.gamma

@@ -1,43 +1,66 @@
 """The parts of a variational autoencoder for sparse rows, each to be used alone."""
 
-from recvae.nn.bag import Bag
-from recvae.nn.encoder import CodeEncoder, DenselyConnectedEncoder, GatedTwoLevelEncoder, GaussianEncoder
-from recvae.nn.layers import Decoder
+from recvae.nn.encoders import (
+    CodeEncoder,
+    DenselyConnectedEncoder,
+    Encoder,
+    GatedTwoLevelEncoder,
+    Gaussian,
+    GaussianEncoder,
+    Point,
+    Posterior,
+    TwoLevels,
+)
+from recvae.nn.layers import InputLayer, SparseEmbeddingBag
 from recvae.nn.likelihood import FAMILIES, IMPLS, Likelihood, Options, nll
-from recvae.nn.noise import Noise
-from recvae.nn.posterior import Gaussian, Point, Posterior, TwoLevels, gaussian_kl, standard_normal_kl
-from recvae.nn.prior import Composite, Prior, StandardNormal, TwoLevelPrior, VampPrior
-from recvae.nn.schedule import SCHEDULES, constant, cyclical, linear
-from recvae.nn.vae import VAE, Elbo
+from recvae.nn.priors import (
+    BasePrior,
+    Composite,
+    Prior,
+    StandardNormal,
+    TwoLevelPrior,
+    VampPrior,
+    gaussian_kl,
+    standard_normal_kl,
+)
+from recvae.nn.rng import CounterRNG, fold_in, initialize
+from recvae.nn.schedules import SCHEDULES, constant_schedule, cyclical_schedule, linear_schedule
+from recvae.nn.vae import VAE, Decoder, Elbo, MLPDecoder
 
 __all__ = [
     "FAMILIES",
     "IMPLS",
     "SCHEDULES",
     "VAE",
-    "Bag",
+    "BasePrior",
     "CodeEncoder",
     "Composite",
+    "CounterRNG",
     "Decoder",
     "DenselyConnectedEncoder",
     "Elbo",
+    "Encoder",
     "GatedTwoLevelEncoder",
     "Gaussian",
     "GaussianEncoder",
+    "InputLayer",
     "Likelihood",
-    "Noise",
+    "MLPDecoder",
     "Options",
     "Point",
     "Posterior",
     "Prior",
+    "SparseEmbeddingBag",
     "StandardNormal",
     "TwoLevelPrior",
     "TwoLevels",
     "VampPrior",
-    "constant",
-    "cyclical",
+    "constant_schedule",
+    "cyclical_schedule",
+    "fold_in",
     "gaussian_kl",
-    "linear",
+    "initialize",
+    "linear_schedule",
     "nll",
     "standard_normal_kl",
 ]

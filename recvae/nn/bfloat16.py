@@ -6,8 +6,7 @@ import torch
 from torch import Tensor
 
 from recvae.errors import InvalidDataError
-from recvae.nn.csr import products_at
-from recvae.nn.scratch import scratch
+from recvae.nn.layers import products_at, workspace
 from recvae.utils.threads import lazy
 from recvae.utils.topk import Rough
 
@@ -29,7 +28,7 @@ class Bfloat16Products:
     def __init__(self, weight: Tensor, bias: Tensor):
         n_items, self.width = weight.shape
         padded = -(-(self.width + 2) // 32) * 32  # full cache lines
-        self.weight = scratch("output layer in bfloat16", (n_items, padded), self.dtype, weight.device)
+        self.weight = workspace("output layer in bfloat16", (n_items, padded), self.dtype, weight.device)
         self.weight[:, : self.width] = weight
         self.weight[:, self.width :] = 0
         self.weight[:, self.width] = bias
@@ -37,7 +36,7 @@ class Bfloat16Products:
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(R, H) -> (R, I)"""
-        out = scratch("block of logits", (len(hidden), len(self.weight)), self.dtype, hidden.device)
+        out = workspace("block of logits", (len(hidden), len(self.weight)), self.dtype, hidden.device)
         return torch.mm(self._widened(hidden, 1), self.weight.T, out=out)
 
     def sums(self, p: Tensor) -> Tensor:
@@ -79,7 +78,7 @@ class Bfloat16Products:
 
     def _widened(self, hidden: Tensor, ones: Tensor | float) -> Tensor:
         """(R, H) with the two columns that meet the bias. -> (R, columns of the weight)"""
-        wide = scratch("hidden state in bfloat16", (len(hidden), self.weight.shape[1]), self.dtype, hidden.device)
+        wide = workspace("hidden state in bfloat16", (len(hidden), self.weight.shape[1]), self.dtype, hidden.device)
         wide[:, : self.width] = hidden
         wide[:, self.width :] = ones if isinstance(ones, float | int) else ones[:, None]
         return wide

@@ -1,104 +1,147 @@
-"""What stands around the first layer: normalised rows, dropout by given noise, the decoder; and how weights begin."""
+"""The layers of networks on sparse rows, and the kernels below them: products with dense and sparse weights, memory.
+
+From the top: the input layer, whose weight has a row for each item; dense layers; dense products; sparse products; the
+workspace that a training step uses again and again.
+"""
 
 from __future__ import annotations
 
 import itertools
-import math
-from collections.abc import Sequence
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from threading import get_ident
 from typing import Any
-from zlib import crc32
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from recvae.data.batches import Batch
-from recvae.nn.noise import Noise
-from recvae.nn.products import by_columns, linear
-from recvae.nn.scratch import scratch
+from recvae.errors import UnknownNameError
+from recvae.nn.rng import CounterRNG
 
-DRAWN_ROWS = 4096  # of a parameter, from one stream
+PRECISIONS = ("auto", "float32", "bfloat16")
+ONEDNN = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch.backends.mkldnn.is_available() else None
+
+with warnings.catch_warnings():  # torch says once that CSR tensors are in beta
+    warnings.simplefilter("ignore", UserWarning)
+    torch.sparse_csr_tensor([0], [], [], (0, 1), check_invariants=False)
 
 
-class Decoder(nn.Module):
-    """z -> hidden state, by tanh or `gated` layers; and the output layer that turns it into one logit for each item.
+# the input layer ------------------------------------------------------------------------------------------------------
 
-    Likelihoods take the hidden state and the `output` layer's weight (I, H) and bias (I,), so that no B x I matrix of
-    logits h W^T + b has to exist as a whole. With a `temperature` t they are cos(h, W_i) / t + b_i: hidden states and
-    weights are at unit norm, those of 1 / t.
+
+class SparseEmbeddingBag(nn.Module):
+    """x W + b for sparse rows x: the weighted sum of the rows of W that belong to a user's items.
+
+    With `sparse` set, the gradient of W is a sparse tensor over the rows of the batch's items, whose cost does not grow
+    with the number of items; it is for an optimizer that takes such, as `RowwiseAdam`.
+
+    Parameters
+    ----------
+    n_items, out_dim
+        Rows and columns of W. Weights are NaN, for `initialize`.
     """
 
-    def __init__(
-        self,
-        latent_dim: int,
-        hidden_dims: Sequence[int],
-        n_items: int,
-        *,
-        gated: bool = False,
-        temperature: float | None = None,
-    ):
+    def __init__(self, n_items: int, out_dim: int):
         super().__init__()
-        dims = [latent_dim, *hidden_dims]
-        self.latent_dim = latent_dim
-        self.hidden = gated_layers(dims) if gated else dense_layers(dims)
-        self.activation = F.glu if gated else torch.tanh
-        self.temperature = temperature
-        self.weight = nn.Parameter(torch.full((n_items, dims[-1]), torch.nan))  # (I, H), for `initialize`
-        self.bias = nn.Parameter(torch.full((n_items,), torch.nan))  # (I,)
+        self.sparse = False
+        self.weight = nn.Parameter(torch.full((n_items, out_dim), torch.nan))  # (I, H), for `initialize`
+        self.bias = nn.Parameter(torch.full((out_dim,), torch.nan))  # (H,)
 
-    def forward(self, z: Tensor) -> Tensor:  # (B, K) -> (B, H)
-        for layer in self.hidden:
-            z = self.activation(layer(z))
-        return z if self.temperature is None else F.normalize(z) / self.temperature
+    def forward(self, batch: Batch) -> Tensor:
+        """Of the batch's own values. -> (B, H)"""
+        return self.weighted(batch, batch.values)
 
-    @property
-    def output(self) -> tuple[Tensor, Tensor]:
-        """Weight (I, H) and bias (I,) that turn hidden states into logits."""
-        return self.weight if self.temperature is None else unit_rows(self.weight), self.bias
+    def weighted(self, batch: Batch, values: Tensor) -> Tensor:
+        """Of other values (E,) of the same events. -> (B, H)"""
+        return self.sums(batch, values) + self.bias
 
-    @property
-    def linear(self) -> bool:
-        """Whether logits are z W^T + b."""
-        return not len(self.hidden) and self.temperature is None
-
-    def settle(self) -> None:
-        """Lay the output layer out for scoring, for those who will not train it."""
-        self.weight = nn.Parameter(by_columns(self.weight.detach()))
-
-    def logits(self, hidden: Tensor) -> Tensor:  # (B, H) -> (B, I)
-        return linear(hidden, *self.output)
+    def sums(self, batch: Batch, values: Tensor) -> Tensor:
+        """x W. (E,) -> (B, H)"""
+        x = values.to(self.weight.dtype)
+        if not (torch.is_grad_enabled() and self.weight.requires_grad):
+            return weighted_sums(self.weight, batch.items, batch.offsets, x)
+        sums: Tensor = _SparseEmbeddingBag.apply(self.weight, batch, x, self.sparse)  # type: ignore[no-untyped-call]
+        return sums
 
 
-def unit_rows(weight: Tensor) -> Tensor:
-    """Each row (I, H) divided by its Euclidean norm, a row of zeros left as it is."""
-    unit: Tensor = _UnitRows.apply(weight)  # type: ignore[no-untyped-call]
-    return unit
+class InputLayer(SparseEmbeddingBag):
+    """The first layer of every encoder: row of unit norm -> dropout in training -> weighted sum of rows of W.
+
+    Parameters
+    ----------
+    n_items, out_dim
+        Rows and columns of W.
+    dropout
+        Share of a user's events that is dropped in training.
+    """
+
+    def __init__(self, n_items: int, out_dim: int, dropout: float):
+        super().__init__(n_items, out_dim)
+        self.dropout = dropout
+
+    def forward(self, batch: Batch, rng: CounterRNG | None = None) -> Tensor:
+        """-> (B, H). Without random numbers nothing is dropped."""
+        values = normalized(batch)
+        if self.training and self.dropout and rng is not None:
+            values = dropout(values, self.dropout, batch, rng)
+        return self.weighted(batch, values)
 
 
-class _UnitRows(torch.autograd.Function):
-    """F.normalize with one pass over the table each way: what autograd makes of it costs as much as a training step."""
+def normalized(batch: Batch) -> Tensor:
+    """Each user's values divided by their Euclidean norm. -> (E,)"""
+    norms = batch.sum(batch.values.square()).sqrt()
+    return batch.values / norms[batch.rows]
+
+
+def dropout(values: Tensor, rate: float, batch: Batch, rng: CounterRNG) -> Tensor:
+    """Drop each event's value (E,) with probability `rate`, scale the others by 1 / (1 - rate).
+
+    On the events of sparse rows this is dropout on the dense row: where nothing is, nothing can be dropped.
+    """
+    return values * rng.keep_mask(batch, rate) / (1 - rate)
+
+
+class _SparseEmbeddingBag(torch.autograd.Function):
+    """x W, without a gradient in x."""
 
     @staticmethod
-    def forward(ctx: Any, weight: Tensor) -> Tensor:
-        norms = torch.linalg.vector_norm(weight, dim=1, keepdim=True).clamp(min=1e-12)
-        unit = weight / norms
-        ctx.save_for_backward(unit, norms)
-        return unit
+    def forward(ctx: Any, weight: Tensor, batch: Batch, values: Tensor, sparse: bool) -> Tensor:
+        items, rows, offsets = batch.items, batch.rows, batch.offsets
+        if values.device.type == "cpu":  # what dropout left; to count them, other devices would halt
+            kept = values.nonzero()[:, 0]
+            items, rows, values = items[kept], rows[kept], values[kept]
+            offsets = group_offsets(rows, len(batch))
+        ctx.shape, ctx.sparse = weight.shape, sparse
+        ctx.save_for_backward(items, rows, values)
+        return weighted_sums(weight, items, offsets, values)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        """What of the gradient is not along the row, divided by its norm."""
-        unit, norms = ctx.saved_tensors
-        along = torch.bmm(grad[:, None], unit[:, :, None])[:, :, 0]  # (I, 1)
-        room = scratch("gradient of weights of any norm", grad.shape, grad.dtype, grad.device, for_step=True)
-        return torch.addcmul(grad, unit, along, value=-1, out=room).div_(norms)
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """x^T grad, from the events in the order of their items."""
+        items, rows, values = ctx.saved_tensors
+        items, order = items.sort(stable=True)
+        rows, values = rows[order], values[order]
+        groups, n_rows = items, ctx.shape[0]
+        if ctx.sparse:
+            touched, groups = items.unique_consecutive(return_inverse=True)
+            n_rows = len(touched)
+        out = workspace("gradient of the first layer", (n_rows, grad.shape[1]), grad.dtype, grad.device, for_step=True)
+        sums = grouped_sums(grad, groups, rows, values, out)
+        return row_sparse(touched, sums, ctx.shape) if ctx.sparse else sums, None, None, None
+
+
+# dense layers ---------------------------------------------------------------------------------------------------------
 
 
 class Dense(nn.Linear):
-    """A linear layer of which only the product may be in a lower precision (under autocast), never what it gives."""
+    """A linear layer of which only the product may be in a lower precision (under autocast), never its output."""
 
     def forward(self, x: Tensor) -> Tensor:
         return linear(x, self.weight, self.bias).to(x.dtype)
@@ -110,7 +153,12 @@ def dense_layers(dims: Sequence[int]) -> nn.ModuleList:
 
 
 def gated_layers(dims: Sequence[int]) -> nn.ModuleList:
-    """Layers for `glu`, which halves them: h -> (W h + b) * sigmoid(V h + c). Source: Dauphin et al. 2017."""
+    """Layers for `glu`, which halves them: h -> (W h + b) * sigmoid(V h + c).
+
+    References
+    ----------
+    Dauphin et al. 2017.
+    """
     return nn.ModuleList(_dense(a, 2 * b) for a, b in itertools.pairwise(dims))
 
 
@@ -122,49 +170,150 @@ def _dense(width: int, out: int) -> Dense:
     return layer
 
 
-def normalized(batch: Batch) -> Tensor:
-    """Each user's values divided by their Euclidean norm. -> (E,)"""
-    norms = batch.sum(batch.values.square()).sqrt()
-    return batch.values / norms[batch.rows]
+# dense products -------------------------------------------------------------------------------------------------------
 
 
-def dropout(values: Tensor, rate: float, batch: Batch, noise: Noise) -> Tensor:
-    """Drop each event's value (E,) with probability `rate`, scale the others by 1 / (1 - rate).
+def linear(hidden: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """h W^T + b.
 
-    On the events of sparse rows this is dropout on the dense row: where nothing is, nothing can be dropped.
+    On a CPU, where no gradient is wanted, by oneDNN, as torch.compile does it: on some CPUs it needs half the time of
+    the BLAS behind F.linear, but for one row and a weight that lies `by_columns`.
     """
-    return values * noise.kept(batch, rate) / (1 - rate)
+    if ONEDNN is None or hidden.device.type != "cpu" or hidden.dtype != torch.float32 or torch.is_grad_enabled():
+        return F.linear(hidden, weight, bias)
+    if len(hidden) == 1 and weight.T.is_contiguous():
+        return torch.addmm(bias, hidden, weight.T)
+    return ONEDNN(hidden, weight, bias, "none", [], "")
 
 
-def initialize(network: nn.Module, seed: int, only_missing: bool = False) -> None:
-    """Xavier-uniform weights, biases of N(0, .001^2), as Liang et al. 2018 do it; scales of a LayerNorm are 1.
+def by_columns(weight: Tensor) -> Tensor:
+    """The same weight (I, H), in memory (H, I): for few rows, products with it take down to half the time."""
+    return weight.T.contiguous().T
 
-    Parameters
-    ----------
-    only_missing : bool
-        Leave parameters alone that have been initialised: those of the layers here are NaN before.
+
+def in_bfloat16(precision: str, device: torch.device) -> bool:
+    """Whether products are computed in bfloat16; "auto" is where the hardware computes in it."""
+    if precision not in PRECISIONS:
+        raise UnknownNameError.among("precision", precision, PRECISIONS)
+    return precision == "bfloat16" or (precision == "auto" and _computes_bfloat16(device))
+
+
+def _computes_bfloat16(device: torch.device) -> bool:
+    """Whether the hardware multiplies bfloat16, rather than turning it into float32 first."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type != "cpu":
+        return False
+    if not hasattr(torch.cpu, "get_capabilities"):  # torch 2.6 has no public name for it
+        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_tile"))
+
+
+# sparse products ------------------------------------------------------------------------------------------------------
+
+
+def weighted_sums(table: Tensor, indices: Tensor, offsets: Tensor, values: Tensor) -> Tensor:
+    """Weighted sums of rows of a table: one for each of the bags that begin at `offsets`."""
+    return F.embedding_bag(
+        indices, table, offsets.to(indices.dtype), mode="sum", per_sample_weights=values, include_last_offset=True
+    )
+
+
+def grouped_sums(table: Tensor, groups: Tensor, indices: Tensor, values: Tensor, out: Tensor) -> Tensor:
+    """Weighted sums of rows of a table (B, H) by group, given the groups (E,) of these in order. -> (groups, H)
+
+    On a CPU it is written into `out`, whose length is the number of groups.
     """
-    for name, parameter in network.named_parameters():
-        if not only_missing or bool(parameter.detach().flatten()[:1].isnan().any()):
-            initialize_rows(parameter, seed, name, tuple(parameter.shape))
+    if table.device.type != "cpu":
+        return weighted_sums(table, indices, group_offsets(groups, len(out)), values)
+    sums = csr(groups, indices, values, (len(out), len(table)))
+    return torch.addmm(out, sums, table, beta=0, out=out)
 
 
-@torch.no_grad()
-def initialize_rows(rows: Tensor, seed: int, name: str, shape: tuple[int, ...], start: int = 0) -> None:
-    """What `initialize` gives the rows from `start` on of the parameter of that name and whole shape.
+def products_at(rows: Tensor, columns: Tensor, left: Tensor, right: Tensor) -> Tensor:
+    """Cells (E,), in the order of their rows, of the product (B, H) (I, H)^T, whose others are never computed.
 
-    A row's numbers follow from the seed, the name and its place, whoever holds it.
+    `right` by rows: of one by columns torch would copy all.
     """
-    key = np.array([seed, crc32(name.encode())], dtype=np.uint64)
-    bound = math.sqrt(6 / sum(shape))
-    if len(shape) == 1 and not name.endswith("bias"):
-        rows.fill_(1)
-        return
-    for block in range(start // DRAWN_ROWS, -(-(start + len(rows)) // DRAWN_ROWS)):
-        first = block * DRAWN_ROWS
-        random = np.random.Generator(np.random.Philox(key=key, counter=[0, 0, 0, block]))
-        size = (min(DRAWN_ROWS, shape[0] - first), *shape[1:])
-        drawn = random.standard_normal(size, np.float32) if len(shape) == 1 else random.random(size, np.float32)
-        drawn = drawn * np.float32(0.001) if len(shape) == 1 else (2 * drawn - 1) * np.float32(bound)
-        here = slice(max(start, first), min(start + len(rows), first + DRAWN_ROWS))
-        rows[here.start - start : here.stop - start] = torch.from_numpy(drawn[here.start - first : here.stop - first])
+    cells = csr(rows, columns, left.new_zeros(len(rows)), (len(left), len(right)))
+    return torch.sparse.sampled_addmm(cells, left, right.T, beta=0).values()
+
+
+def csr(rows: Tensor, columns: Tensor, values: Tensor, shape: Sequence[int]) -> Tensor:
+    """A CSR tensor from cells (E,) that are in the order of their rows. Indices are int32, with which it is faster."""
+    return torch.sparse_csr_tensor(
+        group_offsets(rows, shape[0]).int(), columns.int(), values, tuple(shape), check_invariants=False
+    )
+
+
+def row_sparse(rows: Tensor, values: Tensor, shape: Sequence[int]) -> Tensor:
+    """A tensor that is zero but in some rows (T,), distinct and ascending, which have these values (T, ...)."""
+    return torch.sparse_coo_tensor(rows.long()[None], values, tuple(shape), check_invariants=False, is_coalesced=True)
+
+
+def group_offsets(groups: Tensor, n_groups: int) -> Tensor:
+    """Where each group begins in a list of members, given the groups of these in order. -> (n_groups + 1,)"""
+    return torch.searchsorted(groups, torch.arange(n_groups + 1, dtype=groups.dtype, device=groups.device))
+
+
+# the workspace: on a CPU, a fresh page of memory costs about as much as the arithmetic done on it ---------------------
+
+
+class Workspace:
+    """Buffers of one thread, by name and by how often the name was asked for in a step."""
+
+    def __init__(self) -> None:
+        self.thread = get_ident()
+        self.buffers: dict[tuple[str, int], Tensor] = {}
+        self.turns: Counter[str] = Counter()
+
+    def begin_step(self) -> None:
+        """From here on, the buffers of the last step may be overwritten."""
+        self.turns.clear()
+
+    def buffer(self, name: str, turn: int, size: int, dtype: torch.dtype) -> Tensor:
+        """A buffer of that size, uninitialised. -> (size,)"""
+        held = self.buffers.get((name, turn))
+        if held is None or held.dtype != dtype or len(held) < size:
+            held = self.buffers[name, turn] = torch.empty(size, dtype=dtype)
+        return held[:size]
+
+
+_workspace: ContextVar[Workspace | None] = ContextVar("workspace", default=None)
+
+
+@contextmanager
+def reuse_workspace() -> Iterator[Workspace]:
+    """Within this context, the buffers of a step, those of gradients among them, are used again by the next.
+
+    So it is for a loop, in one thread, that is done with a step's gradients when it calls `begin_step`. A context
+    within another one uses the outer one's buffers.
+    """
+    current = _of_this_thread() or Workspace()
+    token = _workspace.set(current)
+    try:
+        yield current
+    finally:
+        _workspace.reset(token)
+
+
+def workspace(
+    name: str, shape: Sequence[int], dtype: torch.dtype, device: torch.device, *, for_step: bool = False
+) -> Tensor:
+    """An uninitialised tensor, to be used until the same name is asked for again; or `for_step`, until the next step.
+
+    Other devices than the CPU have an allocator that keeps memory by itself.
+    """
+    current = _of_this_thread()
+    if current is None or device.type != "cpu":
+        return torch.empty(shape, dtype=dtype, device=device)
+    turn = current.turns[name]
+    current.turns[name] += for_step
+    return current.buffer(name, turn, torch.Size(shape).numel(), dtype).view(shape)
+
+
+def _of_this_thread() -> Workspace | None:
+    """The workspace of the context that this thread is in; a context may have been copied from another thread's."""
+    current = _workspace.get()
+    return current if current is not None and current.thread == get_ident() else None

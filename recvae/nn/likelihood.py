@@ -20,9 +20,8 @@ from torch.autograd.function import once_differentiable
 from recvae.data.batches import Batch
 from recvae.errors import InvalidParameterError, InvalidTypeError, UnknownNameError
 from recvae.nn.bfloat16 import Bfloat16Products
-from recvae.nn.products import in_bfloat16, linear
+from recvae.nn.layers import in_bfloat16, linear, workspace
 from recvae.nn.sampled_softmax import check_sampled, sampled_with_gradients
-from recvae.nn.scratch import scratch
 from recvae.nn.slices import ItemSlice
 
 FAMILIES = ("multinomial", "logistic", "gaussian")
@@ -111,8 +110,8 @@ def nll(
     impl
         "reference" computes all logits and a dense row, as the formulas above are written. "chunked" has the same value
         and gradient from chunks of users, and never more than one chunk of logits. "sampled" estimates the softmax's
-        sum over items from `batch.candidates`, for the multinomial alone: see `recvae.nn.sampled_softmax`. "auto" is
-        "sampled" for a batch with candidates, else "chunked".
+        sum over items from `batch.negatives`, for the multinomial alone: see `recvae.nn.sampled_softmax`. "auto" is
+        "sampled" for a batch with negatives, else "chunked".
     options
         Precision, chunk size, confidence, slice of items.
 
@@ -128,7 +127,7 @@ def nll(
     UnknownNameError
         For another family, implementation or precision.
     InvalidParameterError
-        Where the implementation does not know the family, the batch has no candidates, or items are sliced.
+        Where the implementation does not know the family, the batch has no negatives, or items are sliced.
     InvalidTypeError
         For weights that are neither float32 nor float64.
 
@@ -140,12 +139,12 @@ def nll(
         raise UnknownNameError.among("family of likelihoods", family, FAMILIES)
     if impl not in IMPLS:
         raise UnknownNameError.among("impl of a likelihood", impl, IMPLS)
-    sampled = impl == "sampled" or (impl == "auto" and batch.candidates is not None)
+    sampled = impl == "sampled" or (impl == "auto" and batch.negatives is not None)
     if options.items is not None:
         if sampled or impl == "reference":
             raise InvalidParameterError(
                 f'Expected impl="chunked" where ranks have slices of the items, got impl={impl!r}'
-                f"{' and a batch with candidates' if impl == 'auto' else ''}; take that, or do not shard the items."
+                f"{' and a batch with negatives' if impl == 'auto' else ''}; take that, or do not shard the items."
             )
         hidden, batch = options.items.broadcast(hidden), options.items.local(batch).batch
     if impl == "reference":
@@ -313,7 +312,7 @@ def _room(hidden: Tensor, weight: Tensor, bias: Tensor) -> Gradients:
     of_weight = of_bias = None
     if weight.requires_grad or bias.requires_grad:
         name = "gradient of the output layer"
-        of_weight = scratch(name, weight.shape, weight.dtype, weight.device, for_step=True)
+        of_weight = workspace(name, weight.shape, weight.dtype, weight.device, for_step=True)
         of_bias = torch.empty_like(bias)
     return torch.empty_like(hidden) if hidden.requires_grad else None, of_weight, of_bias
 

@@ -1,13 +1,13 @@
-"""The sampled softmax: of a catalogue of millions, a step computes the logits of its users' items and of candidates.
+"""The sampled softmax: of a catalogue of millions, a step computes the logits of its users' items and of negatives.
 
 The sum over items in -log p(x | z) is, for each user, exact over the items that the user has, and estimated over the
-others from the batch's `Candidates`. Neither the logits nor the gradients of all items exist anywhere.
+others from the batch's `Negatives`. Neither the logits nor the gradients of all items exist anywhere.
 
     n log Z - sum_i x_i l_i,  n = sum_i x_i,  l = h W^T + b
-    Z = sum of e^l_i over the user's items i + sum of w_c e^l_c over the candidates c that the user does not have
+    Z = sum of e^l_i over the user's items i + sum of w_c e^l_c over the negatives c that the user does not have
 
 In expectation Z is that of all items; log Z is below it by about half the relative variance of Z. With all items as
-candidates of weight 1 the value is exact. Gradients of weight and bias are sparse over the rows of the candidates and
+negatives of weight 1 the value is exact. Gradients of weight and bias are sparse over the rows of the negatives and
 of the batch's items. All is in the precision of the weights, the output layer's parameters themselves.
 
 Source: Bengio & Senecal 2008, "Adaptive Importance Sampling to Accelerate Training of a Neural Probabilistic Language
@@ -21,11 +21,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from recvae.data.batches import Batch, Candidates
+from recvae.data.batches import Batch, Negatives
 from recvae.errors import InvalidParameterError
-from recvae.nn.bag import grouped_sums, weighted_sums
-from recvae.nn.csr import products_at, row_sparse
-from recvae.nn.scratch import scratch
+from recvae.nn.layers import grouped_sums, products_at, row_sparse, weighted_sums, workspace
 
 
 def check_sampled(family: str, weight: Tensor, bias: Tensor, batch: Batch) -> None:
@@ -34,10 +32,10 @@ def check_sampled(family: str, weight: Tensor, bias: Tensor, batch: Batch) -> No
         raise InvalidParameterError(
             f'Expected the multinomial likelihood for impl="sampled", got {family}; take impl="chunked".'
         )
-    if batch.candidates is None:
+    if batch.negatives is None:
         raise InvalidParameterError(
-            "Expected a batch with candidates for a sampled likelihood, got one without; "
-            "draw them by a sampler of recvae.nn.candidates."
+            "Expected a batch with negatives for a sampled likelihood, got one without; "
+            "draw them by a sampler of recvae.nn.samplers."
         )
     if torch.is_grad_enabled() and (weight.grad_fn is not None or bias.grad_fn is not None):
         raise InvalidParameterError(
@@ -51,12 +49,12 @@ def sampled_with_gradients(
     batch: Batch, hidden: Tensor, weight: Tensor, bias: Tensor, users: Tensor | None
 ) -> tuple[Tensor, tuple[Tensor | None, Tensor | None, Tensor | None] | None]:
     """nll (B,) and, if `users` (B,) weighs the users of a loss, its gradients in hidden states, weight and bias."""
-    assert batch.candidates is not None
+    assert batch.negatives is not None
     with torch.autocast(hidden.device.type, enabled=False):
-        candidates, index = batch.candidates, Index.of(batch, batch.candidates)
-        shared = _rows_of(weight, candidates.items)  # (C, H)
+        negatives, index = batch.negatives, Index.of(batch, batch.negatives)
+        shared = _rows_of(weight, negatives.items)  # (C, H)
         observed = products_at(batch.rows, batch.items, hidden, weight) + bias[batch.items]  # (E,)
-        logits = _candidate_logits(hidden, shared, bias[candidates.items], candidates, index)  # (B, C)
+        logits = _negative_logits(hidden, shared, bias[negatives.items], negatives, index)  # (B, C)
         values = batch.values.to(hidden.dtype)
         below, terms = _terms(observed, logits, batch)
         n = batch.sum(values)
@@ -66,50 +64,50 @@ def sampled_with_gradients(
         scale = users * n / terms.sums.clamp(min=torch.finfo(n.dtype).tiny)
         of_events = scale[batch.rows] * terms.of_events - users[batch.rows] * values
         layer = weight, bias
-        return nll, _gradients(hidden, layer, shared, batch, index, of_events, terms.of_candidates, scale)
+        return nll, _gradients(hidden, layer, shared, batch, index, of_events, terms.of_negatives, scale)
 
 
 class Index(NamedTuple):
-    """Positions of a batch's events and candidates among the rows of the output layer that the batch touches."""
+    """Positions of a batch's events and negatives among the rows of the output layer that the batch touches."""
 
     touched: Tensor  # (T,) distinct items, ascending
     events: Tensor  # (E,) from 0 to T - 1
-    candidates: Tensor  # (C,) from 0 to T - 1
+    negatives: Tensor  # (C,) from 0 to T - 1
     by_item: Tensor  # (E,) the events in the order of their items
     had: Tensor  # cells of (B, C), flat, in which the user has the candidate
 
     @classmethod
-    def of(cls, batch: Batch, candidates: Candidates) -> Index:
-        n_events, n_candidates = len(batch.items), len(candidates.items)
-        items = torch.cat([batch.items, candidates.items.to(batch.items.dtype)])
+    def of(cls, batch: Batch, negatives: Negatives) -> Index:
+        n_events, n_negatives = len(batch.items), len(negatives.items)
+        items = torch.cat([batch.items, negatives.items.to(batch.items.dtype)])
         items, order = items.sort(stable=True)
         touched, in_order = items.unique_consecutive(return_inverse=True)
         positions = torch.empty_like(in_order).index_copy_(0, order, in_order)
-        events, of_candidates = positions[:n_events], positions[n_events:]
+        events, of_negatives = positions[:n_events], positions[n_events:]
         column = torch.full_like(touched, -1, dtype=torch.int64)  # (T,)
-        column[of_candidates] = torch.arange(n_candidates, device=column.device)
+        column[of_negatives] = torch.arange(n_negatives, device=column.device)
         columns = column[events]
-        had = (batch.rows * n_candidates + columns)[columns >= 0]
-        return cls(touched, events, of_candidates, order[order < n_events], had)
+        had = (batch.rows * n_negatives + columns)[columns >= 0]
+        return cls(touched, events, of_negatives, order[order < n_events], had)
 
 
 class Terms(NamedTuple):
     """Terms of Z_u, each divided by e^largest of the user, and their sum."""
 
     of_events: Tensor  # (E,)
-    of_candidates: Tensor  # (B, C), 0 in items that the user has
+    of_negatives: Tensor  # (B, C), 0 in items that the user has
     sums: Tensor  # (B,)
 
 
 def _rows_of(weight: Tensor, items: Tensor) -> Tensor:
-    out = scratch("rows of candidates", (len(items), weight.shape[1]), weight.dtype, weight.device)
+    out = workspace("rows of negatives", (len(items), weight.shape[1]), weight.dtype, weight.device)
     return torch.index_select(weight, 0, items, out=out)
 
 
-def _candidate_logits(hidden: Tensor, rows: Tensor, biases: Tensor, candidates: Candidates, index: Index) -> Tensor:
-    """log w + l of the candidates, -inf in items that the user has. (B, H), (C, H), (C,) -> (B, C)"""
-    shift = biases + candidates.weights.to(biases.dtype).log()
-    out = scratch("logits of candidates", (len(hidden), len(rows)), hidden.dtype, hidden.device)
+def _negative_logits(hidden: Tensor, rows: Tensor, biases: Tensor, negatives: Negatives, index: Index) -> Tensor:
+    """log w + l of the negatives, -inf in items that the user has. (B, H), (C, H), (C,) -> (B, C)"""
+    shift = biases + negatives.weights.to(biases.dtype).log()
+    out = workspace("logits of negatives", (len(hidden), len(rows)), hidden.dtype, hidden.device)
     torch.addmm(shift, hidden, rows.T, out=out)
     out.view(-1)[index.had] = -torch.inf
     return out
@@ -122,9 +120,9 @@ def _terms(observed: Tensor, logits: Tensor, batch: Batch) -> tuple[Tensor, Term
         largest = torch.maximum(largest, logits.amax(1))
     largest = largest.masked_fill_(largest == -torch.inf, 0)  # nothing to sum
     below = observed - largest[batch.rows]
-    of_candidates = logits.sub_(largest[:, None]).exp_()
+    of_negatives = logits.sub_(largest[:, None]).exp_()
     of_events = below.exp()
-    return below, Terms(of_events, of_candidates, of_candidates.sum(1) + batch.sum(of_events))
+    return below, Terms(of_events, of_negatives, of_negatives.sum(1) + batch.sum(of_events))
 
 
 def _gradients(
@@ -134,26 +132,26 @@ def _gradients(
     batch: Batch,
     index: Index,
     of_events: Tensor,
-    of_candidates: Tensor,
+    of_negatives: Tensor,
     scale: Tensor,
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """From the gradients in the logits of events (E,), and in those of candidates (B, C), times scale (B,)."""
+    """From the gradients in the logits of events (E,), and in those of negatives (B, C), times scale (B,)."""
     weight, bias = layer
     of_hidden = of_weight = of_bias = None
     n_touched, width = len(index.touched), weight.shape[1]
     if hidden.requires_grad:
-        of_hidden = torch.mm(of_candidates, shared).mul_(scale[:, None])
+        of_hidden = torch.mm(of_negatives, shared).mul_(scale[:, None])
         of_hidden += weighted_sums(weight, batch.items, batch.offsets, of_events)
     if weight.requires_grad:
         order = index.by_item
         name = "gradient of the output layer"
-        out = scratch(name, (n_touched, width), weight.dtype, weight.device, for_step=True)
+        out = workspace(name, (n_touched, width), weight.dtype, weight.device, for_step=True)
         rows = grouped_sums(hidden, index.events[order], batch.rows[order], of_events[order], out)
-        out = scratch("gradient of candidates", shared.shape, weight.dtype, weight.device)
-        rows.index_add_(0, index.candidates, torch.mm(of_candidates.T, hidden * scale[:, None], out=out))
+        out = workspace("gradient of negatives", shared.shape, weight.dtype, weight.device)
+        rows.index_add_(0, index.negatives, torch.mm(of_negatives.T, hidden * scale[:, None], out=out))
         of_weight = row_sparse(index.touched, rows, weight.shape)
     if bias.requires_grad:
         rows = of_events.new_zeros(n_touched).index_add_(0, index.events, of_events)
-        rows.index_add_(0, index.candidates, of_candidates.T @ scale)
+        rows.index_add_(0, index.negatives, of_negatives.T @ scale)
         of_bias = row_sparse(index.touched, rows, bias.shape)
     return of_hidden, of_weight, of_bias

@@ -2,40 +2,38 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import Tensor, nn
 
 from recvae.data.batches import Batch
 from recvae.distributed.communicator import Communicator
 from recvae.errors import NotSupportedError
-from recvae.nn.encoder import NoisyBag
-from recvae.nn.layers import Decoder, initialize_rows
+from recvae.nn.encoders import input_layer
+from recvae.nn.layers import InputLayer
 from recvae.nn.likelihood import with_options
+from recvae.nn.rng import initialize_rows
 from recvae.nn.slices import ItemSlice
-from recvae.nn.vae import VAE
+from recvae.nn.vae import VAE, MLPDecoder
 
 SPLIT = ("encoder.bag.weight", "decoder.weight", "decoder.bias")
 
 
-class ShardedBag(NoisyBag):
+class ShardedInputLayer(InputLayer):
     """The input layer, with the rows of a slice of items. Norms and dropout are those of all events of a user."""
 
-    def __init__(self, bag: NoisyBag, items: ItemSlice, weight: nn.Parameter):
+    def __init__(self, bag: InputLayer, items: ItemSlice, weight: nn.Parameter):
         nn.Module.__init__(self)
         self.items, self.dropout, self.sparse = items, bag.dropout, bag.sparse
         self.weight, self.bias = weight, bag.bias  # (stop - start, H), (H,)
 
-    def forward(self, batch: Batch, values: Tensor | None = None) -> Tensor:
+    def weighted(self, batch: Batch, values: Tensor) -> Tensor:
         events, local = self.items.local(batch)
-        x = batch.values if values is None else values
-        return self.items.reduce(self.sums(local, x[events])) + self.bias
+        return self.items.reduce(self.sums(local, values[events])) + self.bias
 
 
-class ShardedDecoder(Decoder):
+class ShardedDecoder(MLPDecoder):
     """A decoder whose output layer has a slice of items. Its `logits` are of all items, on each rank."""
 
-    def __init__(self, decoder: Decoder, items: ItemSlice, weight: nn.Parameter, bias: nn.Parameter):
+    def __init__(self, decoder: MLPDecoder, items: ItemSlice, weight: nn.Parameter, bias: nn.Parameter):
         nn.Module.__init__(self)
         self.items, self.latent_dim, self.temperature = items, decoder.latent_dim, decoder.temperature
         self.hidden, self.activation = decoder.hidden, decoder.activation
@@ -62,14 +60,18 @@ def shard(network: VAE, communicator: Communicator) -> VAE:
     InvalidParameterError
         For fewer items than ranks.
     NotSupportedError
-        For a likelihood of one's own.
+        For a likelihood or a decoder of one's own.
     """
-    encoder: Any = network.encoder
-    bag, decoder = encoder.bag, network.decoder
+    encoder, bag, decoder = network.encoder, input_layer(network.encoder), network.decoder
+    if not isinstance(decoder, MLPDecoder):
+        raise NotSupportedError(
+            f"Expected an MLPDecoder where ranks have slices of items, got {type(decoder).__name__}."
+        )
     items = ItemSlice(communicator, len(decoder.bias))
     weight = _slice(decoder.weight, items)
     first = weight if bag.weight is decoder.weight else _slice(bag.weight, items)  # tied embeddings stay tied
-    encoder.bag = ShardedBag(bag, items, first)
+    assert isinstance(encoder, nn.Module)
+    encoder.register_module("bag", ShardedInputLayer(bag, items, first))
     network.decoder = ShardedDecoder(decoder, items, weight, _slice(decoder.bias, items))
     likelihood = with_options(network.likelihood, items=items)
     if likelihood is network.likelihood:
@@ -83,7 +85,7 @@ def shard(network: VAE, communicator: Communicator) -> VAE:
 def sharded_parameters(network: nn.Module) -> dict[str, ItemSlice]:
     """Names of the parameters of which a rank has some rows, and which rows; none where the network is not sharded."""
     bag = getattr(getattr(network, "encoder", None), "bag", None)
-    return dict.fromkeys(SPLIT, bag.items) if isinstance(bag, ShardedBag) else {}
+    return dict.fromkeys(SPLIT, bag.items) if isinstance(bag, ShardedInputLayer) else {}
 
 
 def full_state_dict(network: VAE) -> dict[str, Tensor]:

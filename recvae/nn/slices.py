@@ -18,7 +18,7 @@ from torch.autograd.function import once_differentiable
 from recvae.data.batches import Batch
 from recvae.distributed.communicator import Communicator
 from recvae.errors import InvalidParameterError
-from recvae.nn.csr import starts
+from recvae.nn.layers import group_offsets
 
 
 class LocalEvents(NamedTuple):
@@ -50,7 +50,7 @@ class ItemSlice:
         """The events of a batch in this slice. The last result is kept: encoder and likelihood ask for the same."""
         if self._last is None or self._last[0] is not batch:
             indices = ((batch.items >= self.start) & (batch.items < self.stop)).nonzero()[:, 0]
-            offsets = starts(batch.rows[indices], len(batch))
+            offsets = group_offsets(batch.rows[indices], len(batch))
             bounds = offsets.cpu().numpy()
             local = Batch(batch.items[indices] - self.start, batch.values[indices], offsets, bounds, batch.users)
             self._last = batch, LocalEvents(indices, local)

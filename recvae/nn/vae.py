@@ -2,19 +2,48 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from recvae.data.batches import Batch
 from recvae.errors import NotSupportedError
-from recvae.nn.layers import Decoder
+from recvae.nn.encoders import Encoder, Posterior
+from recvae.nn.layers import by_columns, dense_layers, gated_layers, linear, workspace
 from recvae.nn.likelihood import Likelihood
-from recvae.nn.noise import Noise
-from recvae.nn.posterior import Posterior
-from recvae.nn.prior import Prior
+from recvae.nn.priors import Prior
+from recvae.nn.rng import CounterRNG
+
+
+class Decoder(Protocol):
+    """A torch module z -> hidden state, and the output layer that turns hidden states into a logit for each item.
+
+    Likelihoods take the hidden state and the output layer's weight and bias, so that no B x I matrix of logits has to
+    exist at once.
+    """
+
+    latent_dim: int  # K
+    weight: nn.Parameter  # (I, H), a row for each item
+    bias: nn.Parameter  # (I,)
+    temperature: float | None  # of cosine logits; None where `output` is weight and bias as they are
+
+    def __call__(self, z: Tensor) -> Tensor:
+        """The last hidden state. (B, K) -> (B, H)"""
+        ...
+
+    @property
+    def output(self) -> tuple[Tensor, Tensor]:
+        """Weight (I, H) and bias (I,) of logits h W^T + b."""
+        ...
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Logits of all items. (B, H) -> (B, I)"""
+        ...
 
 
 class Elbo(NamedTuple):
@@ -32,13 +61,24 @@ class Elbo(NamedTuple):
 class VAE(nn.Module):
     """An encoder, a decoder, a likelihood of rows and a prior.
 
-    A deterministic autoencoder is the case whose encoder gives points and which has no prior (None). With
-    `kl_by_events` beta weighs a user's KL term times n_u, the sum of the row.
+    Parameters
+    ----------
+    encoder
+        q(z | x): `GaussianEncoder`, or any module with its signature.
+    decoder
+        z -> hidden state, with an output layer: `MLPDecoder`, or any module with its attributes.
+    likelihood
+        -log p(x | z) from hidden state and output layer: `nll`, `partial(nll, family="logistic")`, or a function of
+        your own.
+    prior
+        p(z). None for a deterministic autoencoder, whose encoder gives points.
+    kl_by_events
+        Let beta weigh a user's KL term times n_u, the sum of the row.
     """
 
     def __init__(
         self,
-        encoder: nn.Module,
+        encoder: Encoder,
         decoder: Decoder,
         likelihood: Likelihood,
         prior: Prior | None,
@@ -51,13 +91,13 @@ class VAE(nn.Module):
         self.prior = prior
         self.kl_by_events = kl_by_events
 
-    def forward(self, batch: Batch, noise: Noise) -> Elbo:
+    def forward(self, batch: Batch, rng: CounterRNG) -> Elbo:
         """The ELBO's terms for rows x: z ~ q(z | x), then log p(x | z) and KL(q(z | x) || p(z))."""
-        posterior: Posterior = self.encoder(batch, noise)
-        z = posterior.sample(noise)  # (B, K)
+        posterior = self.encoder(batch, rng)
+        z = posterior.sample(rng)  # (B, K)
         hidden = self.decoder(z)  # (B, H)
-        nll = self.likelihood(hidden, *self.decoder.output, batch)
-        kl = torch.zeros_like(nll) if self.prior is None else self.prior(posterior, z, batch, self.encoder)
+        nll = self.likelihood(hidden, *self.decoder.output, batch)  # (B,)
+        kl = torch.zeros_like(nll) if self.prior is None else self.prior(posterior, z, batch, self.encoder)  # (B,)
         return Elbo(nll, kl, batch.sum(batch.values) if self.kl_by_events else 1.0)
 
     def scores(self, batch: Batch) -> Tensor:
@@ -66,20 +106,104 @@ class VAE(nn.Module):
 
     def hidden(self, batch: Batch, eps: Tensor | None = None) -> Tensor:
         """The decoder's last hidden state, from the posterior's mean or from mu + sigma * eps (B, K). -> (B, H)"""
-        encoder: Any = self.encoder
-        hidden: Tensor = self.decoder(encoder(batch).mean if eps is None else encoder.at(batch, eps))
-        return hidden
+        posterior = self.encoder(batch)
+        return self.decoder(posterior.mean if eps is None else posterior.reparameterize(eps))
 
-    def hidden_from_prior(self, n: int, random: np.random.Generator) -> Tensor:
+    def hidden_from_prior(self, n: int, generator: np.random.Generator) -> Tensor:
         """The decoder's last hidden state at n draws from the prior. -> (n, H)"""
-        hidden: Tensor = self.decoder(self._known_prior().sample((n, self.decoder.latent_dim), random, self.encoder))
-        return hidden
+        shape = n, self.decoder.latent_dim
+        return self.decoder(self._required_prior().sample(shape, generator, self.encoder))
 
     def divergence(self, posterior: Posterior) -> Tensor:
         """KL(q(z | x) || p(z)) as the prior knows it without a draw. -> (B,)"""
-        return self._known_prior().divergence(posterior, self.encoder)
+        return self._required_prior().divergence(posterior, self.encoder)
 
-    def _known_prior(self) -> Prior:
+    def _required_prior(self) -> Prior:
         if self.prior is None:
             raise NotSupportedError("Expected a network with a prior, got a deterministic autoencoder.")
         return self.prior
+
+
+class MLPDecoder(nn.Module):
+    """z -> hidden state, by tanh or `gated` layers; and the output layer that turns it into one logit for each item.
+
+    Parameters
+    ----------
+    latent_dim
+        K.
+    hidden_dims
+        Widths of the hidden layers; without any, logits are linear in z.
+    n_items
+        I.
+    gated
+        Gated layers h -> (W h + b) * sigmoid(V h + c) instead of tanh ones.
+    temperature
+        With one, t, logits are cos(h, W_i) / t + b_i: weights are at unit norm, hidden states at 1 / t.
+    """
+
+    def __init__(
+        self,
+        latent_dim: int,
+        hidden_dims: Sequence[int],
+        n_items: int,
+        *,
+        gated: bool = False,
+        temperature: float | None = None,
+    ):
+        super().__init__()
+        dims = [latent_dim, *hidden_dims]
+        self.latent_dim = latent_dim
+        self.hidden = gated_layers(dims) if gated else dense_layers(dims)
+        self.activation = F.glu if gated else torch.tanh
+        self.temperature = temperature
+        self.weight = nn.Parameter(torch.full((n_items, dims[-1]), torch.nan))  # (I, H), for `initialize`
+        self.bias = nn.Parameter(torch.full((n_items,), torch.nan))  # (I,)
+
+    def forward(self, z: Tensor) -> Tensor:  # (B, K) -> (B, H)
+        for layer in self.hidden:
+            z = self.activation(layer(z))
+        return z if self.temperature is None else F.normalize(z) / self.temperature
+
+    @property
+    def output(self) -> tuple[Tensor, Tensor]:
+        """Weight (I, H) and bias (I,) that turn hidden states into logits."""
+        return self.weight if self.temperature is None else unit_rows(self.weight), self.bias
+
+    @property
+    def linear(self) -> bool:
+        """Whether logits are z W^T + b."""
+        return not len(self.hidden) and self.temperature is None
+
+    def prepare_for_inference(self) -> None:
+        """Lay the output layer out for scoring; it is not to be trained after that."""
+        self.weight = nn.Parameter(by_columns(self.weight.detach()))
+
+    def logits(self, hidden: Tensor) -> Tensor:  # (B, H) -> (B, I)
+        """h W^T + b."""
+        return linear(hidden, *self.output)
+
+
+def unit_rows(weight: Tensor) -> Tensor:
+    """Each row (I, H) divided by its Euclidean norm, a row of zeros left as it is."""
+    unit: Tensor = _UnitRows.apply(weight)  # type: ignore[no-untyped-call]
+    return unit
+
+
+class _UnitRows(torch.autograd.Function):
+    """F.normalize with one pass over the table each way: what autograd makes of it costs as much as a training step."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor) -> Tensor:
+        norms = torch.linalg.vector_norm(weight, dim=1, keepdim=True).clamp(min=1e-12)
+        unit = weight / norms
+        ctx.save_for_backward(unit, norms)
+        return unit
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        """What of the gradient is not along the row, divided by its norm."""
+        unit, norms = ctx.saved_tensors
+        along = torch.bmm(grad[:, None], unit[:, :, None])[:, :, 0]  # (I, 1)
+        out = workspace("gradient of weights of any norm", grad.shape, grad.dtype, grad.device, for_step=True)
+        return torch.addcmul(grad, unit, along, value=-1, out=out).div_(norms)

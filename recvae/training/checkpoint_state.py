@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from recvae.errors import InvalidDataError
-from recvae.nn.rowwise_adam import RowwiseAdam
+from recvae.nn.optim import RowwiseAdam
 from recvae.nn.sharded import sharded_parameters
 from recvae.training.callbacks import Epoch
 from recvae.training.parallel import ParallelStrategy
@@ -80,7 +80,7 @@ def tensors_of(state: TrainState, strategy: ParallelStrategy) -> dict[str, Tenso
                     add(f"optimizer.{number}.{index}.{moment}", tensor, names[index])
     prior = getattr(state.network, "prior", None)
     if state.step and prior is not None:
-        tensors |= {f"prior.{name}": tensor.contiguous() for name, tensor in prior.renewed().items()}
+        tensors |= {f"prior.{name}": tensor.contiguous() for name, tensor in prior.epoch_state().items()}
     losses = torch.stack(state.losses) if state.losses else torch.empty(0, 3, device=state.device)
     return tensors | {"steps": strategy.reduce_losses(losses)}
 
@@ -241,7 +241,7 @@ def _fill(state: TrainState, tensors: dict[str, Tensor], strategy: ParallelStrat
     state.best_weights = groups["best"]
     prior = getattr(state.network, "prior", None)
     if prior is not None:
-        prior.take_renewed(groups["prior"])
+        prior.load_epoch_state(groups["prior"])
     for optimizer, of_parameters in zip(state.optimizers, moments.values(), strict=True):
         optimizer.load_state_dict(optimizer.state_dict() | {"state": of_parameters})
 

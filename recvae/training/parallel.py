@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from recvae.distributed.communicator import SINGLE_PROCESS, Communicator
-from recvae.nn.clipping import clip_grad_norm_
+from recvae.nn.optim import clip_grad_norm_
 from recvae.nn.sharded import sharded_parameters
 
 STRATEGIES = ("data", "tensor")

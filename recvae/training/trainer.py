@@ -22,11 +22,9 @@ from recvae.data.batches import Batch, DeviceRows, RowSource
 from recvae.data.rows import LARGEST, check_rows
 from recvae.data.shards import Shards, ShuffledRows
 from recvae.errors import TrainingError
-from recvae.nn.candidates import Sampler
-from recvae.nn.layers import initialize
-from recvae.nn.noise import Noise, key_of
-from recvae.nn.products import in_bfloat16
-from recvae.nn.scratch import Memory, reused
+from recvae.nn.layers import Workspace, in_bfloat16, reuse_workspace
+from recvae.nn.rng import CounterRNG, fold_in, initialize
+from recvae.nn.samplers import Sampler
 from recvae.nn.vae import Elbo
 from recvae.training.callbacks import Callback, Epoch, FitInfo, as_callbacks, dispatch
 from recvae.training.checkpoint import Checkpoint, as_checkpoint, digest_rows, resumed
@@ -48,7 +46,7 @@ class Trainer:
     Parameters
     ----------
     network : nn.Module
-        On its device already. `network(batch, noise)` returns an `Elbo`: the terms nll and kl of B users, each (B,).
+        On its device already. `network(batch, rng)` returns an `Elbo`: the terms nll and kl of B users, each (B,).
         `recvae.nn.VAE` is one. Weights that the layers of `recvae.nn` leave to be initialised are. Its children
         "encoder", "decoder" and "prior" are what phases speak of; a `prior` is renewed before each epoch.
     config : TrainConfig
@@ -92,7 +90,7 @@ class Trainer:
         self._device, self._ranks = self.state.device, self.strategy.data_parallel_group
         in_16_bits = in_bfloat16(self.config.precision, self._device)
         self._autocast = torch.autocast(self._device.type, torch.bfloat16, enabled=in_16_bits)
-        self._workspace = Memory()
+        self._workspace = Workspace()
 
     def step(self, batch: Batch, beta: float | None = None) -> Tensor:
         """Make one training step.
@@ -115,9 +113,9 @@ class Trainer:
         for optimizer in state.optimizers:
             optimizer.zero_grad()
         # all noise of a pass follows from this key and from who a user is, not from how batches are cut
-        key = key_of(state.seed, epoch, state.pass_index)
+        key = fold_in(state.seed, epoch, state.pass_index)
         if self.sampler is not None:  # items that stand for the whole catalogue, the same for all users of the step
-            batch = replace(batch, candidates=self.sampler.draw(batch, key_of(key, 0, step)))
+            batch = replace(batch, negatives=self.sampler.draw(batch, fold_in(key, 0, step)))
         users = batch
         if self.strategy.communicator.size > 1:
             self.strategy.communicator.current_step = f"step {step + 1} of epoch {epoch + 1}"  # for errors
@@ -125,7 +123,7 @@ class Trainer:
         losses = torch.zeros(3, device=self._device)
         if len(users):  # a rank may have none in a small batch
             with self._autocast:  # matrix products may be in bfloat16, sums over items or users are not
-                elbo = network(users, Noise.of(key, users))  # nll (B,), kl (B,)
+                elbo = network(users, CounterRNG.for_batch(key, users))  # nll (B,), kl (B,)
             loss = self.loss(elbo, self.config.beta_at(0.0) if beta is None else beta)  # mean of nll + beta * kl
             loss.backward()  # gradients of large tables may be sparse over rows
             losses = torch.stack([elbo.nll.sum(), elbo.kl.sum(), loss * len(users)]).detach().float()
@@ -210,14 +208,21 @@ class Trainer:
         checkpoint: Checkpoint | None = None,
         show_progress: bool = False,
     ) -> list[Epoch]:
-        """The loop of `fit` alone, within a fit that has begun: a model may need several. Parameters as in `fit`.
+        """The loop of `fit` without its start and end: a model may need several runs in one fit.
 
         Parameters
         ----------
         rows : RowSource
             On the network's device.
         identity : callable
-            () -> all that the run follows from, as JSON can hold it: a checkpoint of another run is refused.
+            () -> everything that determines the run, as JSON can hold it: a checkpoint of another run is refused.
+        validate, metric, callbacks, checkpoint, show_progress
+            As in `fit`.
+
+        Returns
+        -------
+        list[Epoch]
+            The record of each epoch.
         """
         config, state, strategy = self.config, self.state, self.strategy
         size = Size(len(rows), config.last_epoch, config.steps_per_epoch(len(rows)))
@@ -266,7 +271,7 @@ class Trainer:
             first = state.step - index * steps_per_pass  # of this pass: above 0 where a run is resumed within it
             if first >= steps_per_pass:
                 continue
-            order = key_of(key_of(state.seed, epoch, index))
+            order = fold_in(fold_in(state.seed, epoch, index))
             with self.in_pass(index):
                 for batch in rows.batches_of(order, config.users_per_step(n_users), first):
                     beta = config.beta_at((epoch + state.step / n_steps) / config.epochs)  # by the share of the run
@@ -278,14 +283,14 @@ class Trainer:
     def batches(self, rows: sparse.csr_matrix | Shards) -> Iterator[Batch]:
         """Batches of a pass over all rows, for steps by hand."""
         source = rows_on_device(rows, self.state.device)
-        key = key_of(self.state.seed, self.state.epoch, self.state.pass_index)
-        return source.batches_of(key_of(key), self.config.users_per_step(len(source)))
+        key = fold_in(self.state.seed, self.state.epoch, self.state.pass_index)
+        return source.batches_of(fold_in(key), self.config.users_per_step(len(source)))
 
     def start_epoch(self, rows: RowSource) -> None:
         """Let the prior see all users, as they are encoded by now: one such as RecVAE's depends on that."""
         prior = getattr(self.network, "prior", None)
         if prior is not None:
-            prior.renew(self.network.encoder, rows)
+            prior.update(self.network.encoder, rows)
 
     @contextmanager
     def in_pass(self, index: int = 0) -> Iterator[None]:
@@ -296,10 +301,10 @@ class Trainer:
         self.state.pass_index = index
         self.config.passes[index].apply(self.network)
         try:
-            with reused() as self._workspace:
+            with reuse_workspace() as self._workspace:
                 yield
         finally:
-            self._workspace = Memory()  # releases the buffers
+            self._workspace = Workspace()  # releases the buffers
         self.network.eval()
 
     def _checked_losses(self) -> Tensor:
@@ -334,7 +339,7 @@ class Trainer:
         self.state.finish()
         prior = getattr(self.network, "prior", None)
         if prior is not None:
-            prior.forget()  # what it knows of single users
+            prior.reset()  # what it knows of single users
 
     def _settings(self) -> dict[str, Any]:
         """The config as JSON can hold it: a function `beta` by its name."""

@@ -7,14 +7,14 @@ import pytest
 from recvae import Recommender, load_card
 from recvae.benchmark import inspection
 from recvae.benchmark import run as benchmark
-from recvae.benchmark.grids import CANDIDATES, OURS, known_models
+from recvae.benchmark.grids import GRIDS, OURS, OWN_MODELS, model_names, models_to_try
 from recvae.benchmark.results import FORMAT
 from recvae.benchmark.run import run_benchmark
+from recvae.datasets.card import read_card
 from recvae.datasets.sample import make_sample
 from recvae.errors import InvalidParameterError, UnknownNameError, UnknownUsersError
 from recvae.models import MultVAE
 from recvae.models.base.params import get_params
-from recvae.models.baselines import ItemKNN, Popularity
 from recvae.utils.memory import PeakMemory
 
 
@@ -22,10 +22,10 @@ from recvae.utils.memory import PeakMemory
 def quick(monkeypatch):
     """Two models that train in no time, and a small map."""
     monkeypatch.setattr(inspection, "MAPPED", 40)
-    for name in list(CANDIDATES):
-        monkeypatch.delitem(CANDIDATES, name)
-    monkeypatch.setitem(CANDIDATES, "MultVAE", [MultVAE(epochs=2, latent_dim=8, hidden_dims=(16,))])
-    monkeypatch.setitem(CANDIDATES, "Popularity", [Popularity()])
+    for name in list(GRIDS):
+        monkeypatch.delitem(GRIDS, name)
+    monkeypatch.setitem(GRIDS, "MultVAE", [{"epochs": 2, "latent_dim": 8, "hidden_dims": (16,)}])
+    monkeypatch.setitem(GRIDS, "Popularity", [{}])
 
 
 def test_seeds_are_averaged_by_user(quick):
@@ -80,17 +80,27 @@ def test_published_figures_stand_beside_the_card_s_own_protocol_only(quick, monk
         assert run_benchmark(models=["Popularity"], **other)["published"] == {}
 
 
+@pytest.mark.parametrize("split", [None, "per-user"])
+def test_the_card_is_read_once(quick, monkeypatch, split):
+    names = []
+    monkeypatch.setattr("recvae.datasets.card.read_card", lambda path: names.append(path.name) or read_card(path))
+    run_benchmark(models=["Popularity"], split=split)
+    assert names == ["sample.toml"]
+
+
 def test_baselines_have_equally_many_settings_to_choose_from():
-    tried = {name: len(settings) for name, settings in CANDIDATES.items() if name not in OURS}
+    tried = {name: len(settings) for name, settings in GRIDS.items() if name not in OURS}
     assert tried.pop("Popularity") == 1  # it has nothing to choose
     assert set(tried.values()) == {12}
-    for settings in CANDIDATES.values():
-        assert all(get_params(a) != get_params(b) for i, a in enumerate(settings) for b in settings[:i])
+    for name in GRIDS:
+        models = models_to_try(name, {})
+        assert len(models) == len(GRIDS[name])
+        assert all(get_params(a) != get_params(b) for i, a in enumerate(models) for b in models[:i])
 
 
 def test_all_is_every_model(quick):
-    assert known_models(None) == known_models(["All"]) == ["MultVAE", "Popularity"]
-    assert known_models(["popularity"]) == ["Popularity"]
+    assert model_names(None) == model_names(["All"]) == ["MultVAE", "Popularity"]
+    assert model_names(["popularity"]) == ["Popularity"]
 
 
 class Narrow(MultVAE):
@@ -117,7 +127,7 @@ def test_a_model_of_one_s_own_runs_next_to_the_package_s(quick, tmp_path, monkey
     assert results["best_baseline"] == "Popularity"
     assert set(rows["Narrow"]["paired_tests"]) == set(rows["Wide"]["paired_tests"]) == {"Popularity"}
     assert sys.path == path
-    del CANDIDATES["Narrow"], CANDIDATES["Wide"], Recommender.registry["Wide"]
+    del OWN_MODELS["Narrow"], OWN_MODELS["Wide"], Recommender.registry["Wide"]
 
 
 @pytest.mark.parametrize("model", ["own:Model", "json:loads", "json:nothing", ":Model", "json:", int])
@@ -127,14 +137,14 @@ def test_what_is_no_model_of_one_s_own_is_refused_in_a_sentence(quick, model):
 
 
 def test_a_model_of_one_s_own_has_a_name_of_its_own(quick):
-    assert known_models([MultVAE]) == ["MultVAE"]
+    assert model_names([MultVAE]) == ["MultVAE"]
     with pytest.raises(InvalidParameterError, match="a name of its own, got another MultVAE; rename it"):
         run_benchmark(models=[type("MultVAE", (Narrow,), {})])
     Recommender.registry["MultVAE"] = MultVAE
 
 
 def test_ours_are_tested_against_every_baseline_and_baselines_against_the_best(quick, monkeypatch):
-    monkeypatch.setitem(CANDIDATES, "ItemKNN", [ItemKNN(K=20), ItemKNN(K=1)])
+    monkeypatch.setitem(GRIDS, "ItemKNN", [{"K": 20}, {"K": 1}])
     results = run_benchmark()
     rows = {row["model"]: row for row in results["models"]}
     tests = rows["MultVAE"]["paired_tests"]

@@ -13,7 +13,7 @@ from benchmarks.accuracy.family import Family, case, ials, models_of, run_family
 from benchmarks.accuracy.family.pool import Result, by_user, pool
 from benchmarks.pages.tables import family_table
 from recvae import evaluate, per_user_split
-from recvae.benchmark.grids import CANDIDATES
+from recvae.benchmark.grids import GRIDS
 from recvae.datasets.sample import make_sample
 from recvae.errors import InvalidDataError, InvalidParameterError, TrainingError, UnknownNameError
 from recvae.models.baselines import Popularity
@@ -111,7 +111,7 @@ def test_what_is_finished_is_never_run_again_unless_told_so(card, here, tmp_path
     assert len(here) == 4
     run_family(job, again=True)
     assert len(here) == 8
-    monkeypatch.setitem(CANDIDATES, "Popularity", [Popularity(values="raw")])
+    monkeypatch.setitem(GRIDS, "Popularity", [{"values": "raw"}])
     with pytest.raises(
         InvalidParameterError, match=r"chosen from today's settings, got others in .*; run with --again"
     ):
@@ -199,7 +199,7 @@ def test_ials_is_absent_without_an_environment(card, here, tmp_path):
 
 
 def test_names_and_seeds():
-    assert models_of("all") == [*CANDIDATES, "iALS"]
+    assert models_of("all") == [*GRIDS, "iALS"]
     assert models_of("multvae, ials,MultVAE") == ["MultVAE", "iALS"]
     with pytest.raises(UnknownNameError, match="did you mean"):
         models_of("MultVEA")

@@ -6,8 +6,8 @@ import pytest
 
 from benchmarks.__main__ import main
 from benchmarks.accuracy.reproduce import published_models, run_reproduce
-from recvae import MultVAE, load_card
-from recvae.benchmark.grids import CANDIDATES
+from recvae import load_card
+from recvae.benchmark.grids import GRIDS
 from recvae.datasets.sample import make_sample
 from recvae.errors import InvalidParameterError
 
@@ -29,7 +29,7 @@ heldout_users = 40
 @pytest.fixture
 def card(tmp_path, monkeypatch):
     """The file of a card whose published figures are to be filled in."""
-    monkeypatch.setitem(CANDIDATES, "MultVAE", [MultVAE(epochs=3, latent_dim=8, hidden_dims=(16,))])
+    monkeypatch.setitem(GRIDS, "MultVAE", [{"epochs": 3, "latent_dim": 8, "hidden_dims": (16,)}])
     cells = make_sample(n_users=300, n_items=60).interactions.matrix.tocoo()
     rows = zip(cells.row, cells.col, strict=True)
     (tmp_path / "events.csv").write_text("user,item\n" + "".join(f"{user},{item}\n" for user, item in rows))

@@ -80,7 +80,7 @@ def test_importing_is_silent_and_leaves_global_state_alone():
     code = (
         "import signal, sys; kept = [signal.getsignal(n) for n in (2, 15)]; import recvae; assert 'torch' not in "
         "sys.modules; import torch, numpy; a = torch.random.get_rng_state(); b = numpy.random.get_state()[1].copy(); "
-        "recvae.EASE; recvae.models.baselines.ALS; assert kept == [signal.getsignal(n) for n in (2, 15)]; "
+        "recvae.EASE; recvae.baselines.ALS; assert kept == [signal.getsignal(n) for n in (2, 15)]; "
         "assert set(recvae.__all__) <= set(dir(recvae)); "
         "assert torch.equal(a, torch.random.get_rng_state()); assert (b == numpy.random.get_state()[1]).all()"
     )
@@ -454,7 +454,7 @@ def test_bad_requests_are_one_sentence_and_leave_nothing(
 def place(tmp_path, monkeypatch):
     """A folder to be in, with events of every kind, a model, a card, shards and a home of data sets."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("recvae.cli.tune.check_study", lambda path: path)
+    monkeypatch.setattr("recvae.tuning.study.check_study", lambda path: path)
     data = make_sample(60, 20).interactions
     for folder in ("in", "home/films", "home/ml-1m"):
         Path(folder).mkdir(parents=True)

@@ -364,7 +364,7 @@ def test_a_run_that_was_killed_is_gone_on_with_and_cleaned_up(method, name, fold
 
 
 @pytest.mark.parametrize("damage", ["cut", "changed"])
-def test_a_damaged_stage_is_made_anew(damage, folder, tmp_path, unbroken):
+def test_a_damaged_stage_is_written_again(damage, folder, tmp_path, unbroken):
     out = tmp_path / "out"
     with pytest.raises(StopError):
         write_shards(folder, out, **NAMES, heldout_users=40, on_part=stop_at("users.parquet"), **QUIET)

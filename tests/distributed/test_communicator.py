@@ -73,9 +73,9 @@ def everything(communicator):
     found["broadcast"] = communicator.broadcast({"rank": rank})
     found["all"] = communicator.all_gather_object(("rank", rank))
     communicator.barrier()
-    found["writer"] = communicator.is_main_process
-    shares = [communicator.shard_batch(batch(n)) for n in (5, 1)]
-    found["shares"] = [(s.items, s.values, s.offsets, s.bounds, s.users, s.rows) for s in shares]
+    found["main"] = communicator.is_main_process
+    shards = [communicator.shard_batch(batch(n)) for n in (5, 1)]
+    found["shards"] = [(s.items, s.values, s.offsets, s.bounds, s.users, s.rows) for s in shards]
     found["unbound"] = communicator.shard_batch(replace(batch(), bounds=None, users=None))
     for size in (25 << 20, 100):  # one bucket, and one for each
         communicators.BUCKET_BYTES = size
@@ -111,20 +111,20 @@ def test_each_exchange_gives_what_numpy_gives(ranks):
         np.testing.assert_array_equal(found["gather none"], table(0, 2))
         assert found["broadcast"] == {"rank": 0}
         assert found["all"] == [("rank", 0), ("rank", 1)]
-    assert [found["writer"] for found in ranks] == [True, False]
+    assert [found["main"] for found in ranks] == [True, False]
     np.testing.assert_array_equal(ranks[0]["collect"], np.concatenate([table(0, 2), table(1, 5)]))
     assert ranks[1]["collect"] is None
 
 
-def test_the_world_is_the_current_one_within_and_not_after(ranks):
+def test_the_communicator_is_the_current_one_within_the_block_alone(ranks):
     assert all(found["current"] and found["inner"] for found in ranks)
     assert communicators.current_communicator() is SINGLE_PROCESS
 
 
-def test_shares_of_a_batch_are_the_batch(ranks):
-    for place, n_users in enumerate((5, 1)):
+def test_shards_of_a_batch_are_the_batch(ranks):
+    for index, n_users in enumerate((5, 1)):
         whole = batch(n_users)
-        parts = [found["shares"][place] for found in ranks]
+        parts = [found["shards"][index] for found in ranks]
         items, values, offsets, bounds, users, rows = zip(*parts, strict=True)
         assert [len(each) for each in users] == [n_users // 2, n_users - n_users // 2]
         for found, expected in ((items, whole.items), (values, whole.values), (users, whole.users)):
@@ -136,7 +136,7 @@ def test_shares_of_a_batch_are_the_batch(ranks):
     assert all(found["unbound"].bounds is None and found["unbound"].users is None for found in ranks)
 
 
-def test_gradients_are_summed_by_the_share_of_each_rank(ranks):
+def test_gradients_are_summed_by_the_weight_of_each_rank(ranks):
     for size in (25 << 20, 100):
         own = [parameters(rank, 0) for rank in range(SIZE)]
         for rank, found in enumerate(ranks):
@@ -168,7 +168,7 @@ def test_ranks_that_differ_all_raise_one_sentence(ranks):
         )
 
 
-# a rank that is lost -------------------------------------------------------------------------------------------------
+# a lost rank -------------------------------------------------------------------------------------------------------
 
 START_AGAIN = "start all ranks again, from the last checkpoint where there is one."
 
@@ -248,7 +248,7 @@ def rank_of_two(monkeypatch):
         monkeypatch.setenv(name, value)
 
 
-def test_without_others_the_world_is_one_rank():
+def test_without_a_launch_there_is_a_single_process():
     with joined() as communicator:
         assert communicator is SINGLE_PROCESS
     gradients = parameters(0, 1)
@@ -277,7 +277,7 @@ def test_parts_are_all_things_once(size):
 
 
 @pytest.mark.usefixtures("rank_of_two")
-def test_what_is_wrong_with_the_environment_is_said(monkeypatch):
+def test_errors_in_the_environment_are_named(monkeypatch):
     with monkeypatch.context() as patch:
         patch.delenv("MASTER_PORT")
         with (

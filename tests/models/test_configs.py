@@ -10,7 +10,7 @@ import torch
 
 import recvae
 from recvae import Recommender
-from recvae.benchmark.grids import CANDIDATES, candidates
+from recvae.benchmark.grids import GRIDS, OWN_MODELS, models_to_try
 from recvae.cli.main import main
 from recvae.datasets.sample import make_sample
 from recvae.errors import InvalidDataError, InvalidParameterError, InvalidTypeError, UnknownNameError
@@ -78,9 +78,10 @@ del Recommender.registry["Toy"]
 @pytest.fixture(autouse=True)
 def known(monkeypatch):
     monkeypatch.setitem(Recommender.registry, "Toy", Toy)
-    for name in list(CANDIDATES):
-        monkeypatch.delitem(CANDIDATES, name)
-    monkeypatch.setitem(CANDIDATES, "Toy", [Toy(), Toy(width=4)])
+    for name in list(GRIDS):
+        monkeypatch.delitem(GRIDS, name)
+    monkeypatch.setitem(GRIDS, "Toy", [{}, {"width": 4}])
+    monkeypatch.setitem(OWN_MODELS, "Toy", Toy)
 
 
 @pytest.fixture(scope="module")
@@ -150,7 +151,7 @@ def test_a_short_or_a_former_name_is_refused_with_the_full_one(name, full, data,
     for call in (
         lambda: Toy().set_params(**{name: "x"}),
         lambda: parse_param(Toy(), name, "x"),
-        lambda: candidates("Toy", {name: "x"}),
+        lambda: models_to_try("Toy", {name: "x"}),
         lambda: tune(Toy, recvae.strong_split(data, 5), 1, fixed={name: "x"}),
     ):
         with pytest.raises(UnknownNameError, match=rf"called '{name}'; it is {full}\."):
@@ -188,7 +189,7 @@ def test_text_of_a_command_line():
         parse_param(Toy(), "training", "fast")
     assert set(options(Toy)) == {"values", "width"} | {f"training__{name}" for name in options(Training)}
     assert search_space(Toy) == {"training__decay": uniform(0.1, 1)}
-    assert [model.training.tied for model in candidates("Toy", {"training__tied": "true"})] == [True, True]
+    assert [model.training.tied for model in models_to_try("Toy", {"training__tied": "true"})] == [True, True]
 
 
 def test_files_have_flat_keys(data, tmp_path):

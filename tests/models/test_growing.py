@@ -25,7 +25,7 @@ from recvae.models.autoencoder.new_items import (
     vectors_from_features,
     vectors_from_neighbours,
 )
-from recvae.nn.growing import ItemVectors, item_vectors
+from recvae.nn.item_vectors import ItemVectors, item_vectors
 from tests.models.test_contract import EVERY, SMALL
 
 OLD = 40  # of 50 items are there at first

@@ -18,9 +18,8 @@ from recvae.errors import (
 from recvae.models.autoencoder import variational
 from recvae.models.base import generative, recommend
 from recvae.models.base.generative import standardized
-from recvae.nn import draw
-from recvae.nn.layers import initialize
-from recvae.nn.noise import Noise
+from recvae.nn.generation import sample_rows
+from recvae.nn.rng import CounterRNG, initialize
 from tests.models.test_contract import EVERY
 
 VERBS = ("encode", "sample_users", "anomaly_score")
@@ -321,25 +320,25 @@ def test_blocks_change_no_draw_from_posteriors(small, monkeypatch):
 def test_the_first_item_is_drawn_by_the_softmax_and_the_second_by_what_is_left():
     logits = torch.tensor([[2.0, 0.0, 1.0, -1.0]]).expand(40_000, -1)
     p = torch.softmax(logits[0].double(), 0).numpy()
-    one = draw.draw_multinomial(logits, np.full(40_000, 1), np.random.default_rng(0))
+    one = sample_rows(logits, np.full(40_000, 1), np.random.default_rng(0))
     np.testing.assert_allclose(np.asarray(one.mean(0)).ravel(), p, atol=0.01)
-    two = draw.draw_multinomial(logits, np.full(40_000, 2), np.random.default_rng(0))
+    two = sample_rows(logits, np.full(40_000, 2), np.random.default_rng(0))
     after = [p[i] + sum(p[j] * p[i] / (1 - p[j]) for j in range(4) if j != i) for i in range(4)]
     np.testing.assert_allclose(np.asarray(two.mean(0)).ravel(), after, atol=0.01)
-    cold = draw.draw_multinomial(logits, np.full(40_000, 1), np.random.default_rng(0), 0.5)
+    cold = sample_rows(logits, np.full(40_000, 1), np.random.default_rng(0), temperature=0.5)
     np.testing.assert_allclose(np.asarray(cold.mean(0)).ravel(), p**2 / (p**2).sum(), atol=0.01)
 
 
 def test_sizes_may_differ_and_end_with_the_items():
-    drawn = draw.draw_multinomial(torch.zeros(4, 5), np.array([0, 3, 5, 9]), np.random.default_rng(0))
+    drawn = sample_rows(torch.zeros(4, 5), np.array([0, 3, 5, 9]), np.random.default_rng(0))
     assert np.diff(drawn.indptr).tolist() == [0, 3, 5, 5]
-    assert draw.draw_multinomial(torch.zeros(2, 5), np.array([0, 0]), np.random.default_rng(0)).nnz == 0
+    assert sample_rows(torch.zeros(2, 5), np.array([0, 0]), np.random.default_rng(0)).nnz == 0
 
 
 def test_coins_fall_by_their_probability():
     p = np.array([0.9, 0.5, 0.01, 0.2])
     logits = torch.logit(torch.from_numpy(p).float()).expand(20_000, -1)
-    drawn = draw.draw_logistic(logits, np.ones(20_000, dtype=np.int64), np.random.default_rng(0))
+    drawn = sample_rows(logits, np.ones(20_000, dtype=np.int64), np.random.default_rng(0), "logistic")
     np.testing.assert_allclose(np.asarray(drawn.mean(0)).ravel(), p, atol=0.01)
 
 
@@ -349,10 +348,10 @@ def test_a_gaussian_fit_stands_for_the_share_of_ones_that_it_was_fitted_to():
     c = np.where(x > 0, 1.0, unobserved)
     fit = (c * x).sum(0) / c.sum(0)  # minimises sum c (x - l)^2
     logits = torch.from_numpy(fit).float().expand(20_000, -1)
-    drawn = draw.draw_gaussian(logits, np.ones(20_000, dtype=np.int64), np.random.default_rng(0), 1.0, unobserved)
+    drawn = sample_rows(logits, np.ones(20_000, dtype=np.int64), np.random.default_rng(0), "gaussian", 1.0, unobserved)
     np.testing.assert_allclose(np.asarray(drawn.mean(0)).ravel(), p, atol=0.01)
     beyond = torch.tensor([[-3.0, 4.0]]).expand(1000, -1)
-    assert draw.draw_gaussian(beyond, np.ones(1000), np.random.default_rng(0)).sum(0).tolist() == [[0, 1000]]
+    assert sample_rows(beyond, np.ones(1000), np.random.default_rng(0), "gaussian").sum(0).tolist() == [[0, 1000]]
 
 
 def test_coins_restore_how_many_items_users_have(models):
@@ -373,7 +372,7 @@ def test_places_from_priors():
     initialize(two, 1)
     vamp.pseudo_inputs.data *= 8
     with torch.no_grad():
-        mean, logvar = encoder.beyond(vamp.pseudo_inputs)
+        mean, logvar = encoder.head(vamp.pseudo_inputs)
         z = vamp.sample(shape, random, encoder)
         np.testing.assert_allclose(z.mean(0), mean.mean(0), atol=0.05)
         np.testing.assert_allclose(z.var(0), logvar.exp().mean(0) + mean.var(0, correction=0), rtol=0.05)
@@ -392,16 +391,16 @@ def test_without_noise_a_place_is_the_mean_and_with_it_the_posterior_s(small, sp
         encoder = small[name].network_.encoder
         width = small[name].network_.decoder.latent_dim
         with torch.no_grad():
-            torch.testing.assert_close(encoder.at(rows, torch.zeros(1, width)), encoder(rows).mean)
+            torch.testing.assert_close(encoder(rows).reparameterize(torch.zeros(1, width)), encoder(rows).mean)
             eps = torch.zeros(1, width)
             eps[0, 0] = 2.0  # of z1, which moves nothing else
-            moved = encoder.at(rows, eps) - encoder(rows).mean
+            moved = encoder(rows).reparameterize(eps) - encoder(rows).mean
             assert moved[0, 0] == pytest.approx(2 * encoder(rows).logvar[0, 0].div(2).exp().item(), rel=1e-4)
             assert moved[0, 1:].abs().max() < 1e-5
 
 
 def test_a_network_without_a_prior_says_so():
-    network = nn.VAE(nn.CodeEncoder(9, (), 3, 0.5), nn.Decoder(3, (), 9), nn.nll, None)
+    network = nn.VAE(nn.CodeEncoder(9, (), 3, 0.5), nn.MLPDecoder(3, (), 9), nn.nll, None)
     with pytest.raises(NotSupportedError, match="network with a prior"):
         network.hidden_from_prior(2, np.random.default_rng(0))
 
@@ -475,12 +474,12 @@ def test_the_divergence_from_a_mixture_is_bounded_by_those_from_its_components()
         with torch.no_grad():
             upper = two.upper.divergence(posterior.upper, encoder)
             below = two.divergence(posterior, encoder) - upper
-            components = zip(*encoder.beyond(two.upper.pseudo_inputs), strict=True)
+            components = zip(*encoder.head(two.upper.pseudo_inputs), strict=True)
             each = [nn.gaussian_kl(posterior.upper, nn.Gaussian(*(part[None] for part in one))) for one in components]
             expected = -(-torch.stack(each)).exp().mean(0).log()
             torch.testing.assert_close(upper, expected, rtol=1e-4, atol=1e-4)
             draws = nn.Gaussian(*(part.repeat(20_000, 1) for part in posterior.upper))
-            z = draws.sample(Noise(2, torch.arange(len(draws.mean))))
+            z = draws.sample(CounterRNG(2, torch.arange(len(draws.mean))))
             drawn = (draws.log_density(z).sum(1) - two.upper.log_density(z, encoder)).view(20_000, 6).mean(0)
             assert (upper > drawn - 0.2).all()  # what 20,000 draws leave open
             whole, above = two(posterior, z, rows, encoder), two.upper(posterior.upper, posterior.z2, rows, encoder)

@@ -9,7 +9,7 @@ from scipy.stats import norm
 from recvae import RecVAE, nn
 from recvae.data.batches import DeviceRows
 from recvae.errors import InvalidDataError
-from recvae.nn.noise import Noise
+from recvae.nn.rng import CounterRNG
 from recvae.training.state import Phase
 
 ROWS = sparse.random(40, 20, 0.3, format="csr", random_state=0, dtype=np.float32)
@@ -21,14 +21,14 @@ def setup(**params):
     state = model.trainer(ROWS).state
     network, (optimizer,) = state.network, state.optimizers
     rows = DeviceRows(ROWS, torch.device("cpu"))
-    network.prior.renew(network.encoder, rows)
+    network.prior.update(network.encoder, rows)
     return network, optimizer, rows
 
 
 def test_the_composite_prior_is_a_mixture_in_each_dimension():
     drawn = torch.Generator().manual_seed(0)
     z, mean, logvar = (torch.randn(6, 4, generator=drawn, dtype=torch.float64) for _ in range(3))
-    found = nn.Composite().log_density(z, nn.Gaussian(mean, logvar))
+    found = nn.Composite().conditional_log_density(z, nn.Gaussian(mean, logvar))
     for b in range(6):
         for k in range(4):
             x = z[b, k].item()
@@ -40,7 +40,7 @@ def test_the_composite_prior_is_a_mixture_in_each_dimension():
 def test_the_density_of_a_mixture_integrates_to_one():
     grid = torch.linspace(-2000, 2000, 2_000_001, dtype=torch.float64)[:, None]
     old = nn.Gaussian(torch.full_like(grid, 1.5), torch.full_like(grid, -2.0))
-    mass = torch.trapezoid(nn.Composite().log_density(grid, old)[:, 0].exp(), grid[:, 0])
+    mass = torch.trapezoid(nn.Composite().conditional_log_density(grid, old)[:, 0].exp(), grid[:, 0])
     assert mass.item() == pytest.approx(1, abs=1e-4)
 
 
@@ -49,8 +49,8 @@ def test_the_kl_term_is_an_estimate_from_the_draw():
     network, _, rows = setup()
     batch = rows.all()
     posterior = network.encoder.eval()(batch)
-    z = posterior.sample(Noise.of(0, batch))
-    by_hand = (posterior.log_density(z) - network.prior.log_density(z, posterior)).sum(1)
+    z = posterior.sample(CounterRNG.for_batch(0, batch))
+    by_hand = (posterior.log_density(z) - network.prior.conditional_log_density(z, posterior)).sum(1)
     assert torch.allclose(network.prior(posterior, z, batch, network.encoder), by_hand, atol=1e-5)
     assert (by_hand <= 3 * -np.log(3 / 4) + 1e-5).all()
 
@@ -63,17 +63,17 @@ def test_the_prior_follows_the_users_of_a_batch_and_not_the_batch():
     posterior = network.encoder(batch)
     whole = network.encoder(rows.all())
     assert torch.allclose(posterior.mean, whole.mean[order], atol=1e-6)
-    z = posterior.sample(Noise.of(0, batch))
-    with_users = network.prior.log_density(z, nn.Gaussian(whole.mean[order], whole.logvar[order]))
+    z = posterior.sample(CounterRNG.for_batch(0, batch))
+    with_users = network.prior.conditional_log_density(z, nn.Gaussian(whole.mean[order], whole.logvar[order]))
     found = network.prior(posterior, z, batch, network.encoder)
     assert torch.allclose(found, (posterior.log_density(z) - with_users).sum(1), atol=1e-5)
 
 
-def test_a_prior_that_was_not_renewed_says_so():
+def test_a_prior_that_was_not_updated_says_so():
     network, _, rows = setup()
     network.prior.old = None
-    with pytest.raises(InvalidDataError, match="call renew"):
-        network(rows.all(), Noise.of(0, rows.all()))
+    with pytest.raises(InvalidDataError, match="call update"):
+        network(rows.all(), CounterRNG.for_batch(0, rows.all()))
 
 
 @pytest.mark.parametrize(("learns", "rests"), [("encoder", "decoder"), ("decoder", "encoder")])
@@ -83,7 +83,7 @@ def test_in_a_phase_one_part_learns_and_the_other_rests(learns, rests):
     Phase((learns,)).apply(network)
     assert getattr(network, learns).training
     assert not getattr(network, rests).training
-    network(rows.all(), Noise.of(0, rows.all())).loss(0.005).backward()
+    network(rows.all(), CounterRNG.for_batch(0, rows.all())).loss(0.005).backward()
     optimizer.step()
     for name, weight in network.named_parameters():
         assert torch.equal(weight, before[name]) == name.startswith(rests), name
@@ -108,7 +108,7 @@ def test_a_rest_leaves_no_trace_in_the_gradients():
 
 def test_kl_is_weighed_by_events():
     network, _, rows = setup()
-    elbo = network(rows.all(), Noise.of(0, rows.all()))
+    elbo = network(rows.all(), CounterRNG.for_batch(0, rows.all()))
     n = torch.from_numpy(np.diff(ROWS.indptr)).float()
     assert torch.allclose(elbo.loss(0.1), (elbo.nll + 0.1 * n * elbo.kl).mean())
 

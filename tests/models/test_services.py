@@ -24,9 +24,9 @@ from recvae.errors import NotFittedError
 from recvae.evaluation import evaluate as evaluation
 from recvae.models.base import UnknownItemsWarning
 from recvae.models.base.state import changes, reads, snapshot
-from recvae.models.baselines import ALS, BPR, ItemKNN, peer
-from recvae.models.baselines.peer import one_blas_thread
-from recvae.nn.scratch import reused, scratch
+from recvae.models.baselines import ALS, BPR, ItemKNN, implicit_library
+from recvae.models.baselines.implicit_library import one_blas_thread
+from recvae.nn.layers import reuse_workspace, workspace
 from recvae.utils.threads import lazy
 
 SMALL = {"latent_dim": 8, "epochs": 1, "batch_size": 350, "random_state": 0}
@@ -247,18 +247,18 @@ def test_blas_has_its_threads_back_after_requests_from_threads(data, two_blas_th
     assert len(differ) == 120
     assert not any(differ)
     assert blas_threads() == two_blas_threads
-    assert peer._limit.users == 0
+    assert implicit_library._limit.users == 0
 
 
 def test_a_child_forked_within_the_limit_has_one_of_its_own(data, two_blas_threads):
     def work():
         with one_blas_thread():
-            assert peer._limit.users == 1
-        assert peer._limit.users == 0
+            assert implicit_library._limit.users == 1
+        assert implicit_library._limit.users == 0
 
     with one_blas_thread():
         assert fork(work) == 0
-        assert peer._limit.users == 1
+        assert implicit_library._limit.users == 1
     assert blas_threads() == two_blas_threads
 
 
@@ -413,13 +413,13 @@ def test_threads_get_the_lists_of_one_thread(name, data):
 
 
 def test_a_copied_context_does_not_share_the_memory_of_steps():
-    with reused():
-        mine = scratch("x", (4,), torch.float32, torch.device("cpu"))
-        again = scratch("x", (4,), torch.float32, torch.device("cpu"))
+    with reuse_workspace():
+        mine = workspace("x", (4,), torch.float32, torch.device("cpu"))
+        again = workspace("x", (4,), torch.float32, torch.device("cpu"))
         assert mine.data_ptr() == again.data_ptr()
         found, context = [], contextvars.copy_context()
         thread = threading.Thread(
-            target=lambda: found.append(context.run(scratch, "x", (4,), torch.float32, torch.device("cpu")))
+            target=lambda: found.append(context.run(workspace, "x", (4,), torch.float32, torch.device("cpu")))
         )
         thread.start()
         thread.join()

@@ -13,7 +13,7 @@ from scipy import sparse
 from recvae import HVamp, HybridVAE, MultDAE, MultVAE, RecVAE, load
 from recvae.errors import InvalidDataError, InvalidParameterError
 from recvae.models.autoencoder.embeddings import INPUT, OUTPUT, are_tied, tied_vectors
-from recvae.nn.growing import ItemVectors, item_vectors
+from recvae.nn.item_vectors import ItemVectors, item_vectors
 from recvae.training.state import Phase
 
 ITEMS = 30

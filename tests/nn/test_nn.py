@@ -11,16 +11,15 @@ from torch.distributions import Bernoulli, Multinomial, Normal, kl_divergence
 from recvae import nn
 from recvae.data.batches import DeviceRows
 from recvae.errors import InvalidParameterError, InvalidTypeError, UnknownNameError
-from recvae.nn import likelihood, products
-from recvae.nn.layers import dropout, initialize, normalized
-from recvae.nn.noise import Noise
-from recvae.nn.scratch import reused, scratch
+from recvae.nn import layers, likelihood
+from recvae.nn.layers import dropout, normalized, reuse_workspace, workspace
+from recvae.nn.rng import CounterRNG, initialize
 
 CPU = torch.device("cpu")
 
 
 def noise(n=7, key=0):
-    return Noise(key, torch.arange(n))
+    return CounterRNG(key, torch.arange(n))
 
 
 def batch_of(dense):
@@ -197,7 +196,7 @@ def test_without_gradients_there_is_only_the_value(family):
 
 def test_auto_takes_bfloat16_where_the_hardware_has_it(monkeypatch):
     for supported, expected in ((True, torch.bfloat16), (False, torch.float32)):
-        monkeypatch.setattr(products, "_computes_bfloat16", lambda device, answer=supported: answer)
+        monkeypatch.setattr(layers, "_computes_bfloat16", lambda device, answer=supported: answer)
         for dtype in (torch.float32, torch.float64):
             leaves = [torch.zeros(shape, dtype=dtype) for shape in [(5, 3), 5]]
             chosen = likelihood._products("auto", *leaves)
@@ -249,7 +248,7 @@ def test_within_reused_a_step_has_the_memory_of_the_last_and_the_same_gradients(
         return weight.grad
 
     fresh = step()
-    with reused() as memory:
+    with reuse_workspace() as memory:
         first = step()
         assert torch.equal(first, fresh)
         memory.begin_step()
@@ -258,13 +257,13 @@ def test_within_reused_a_step_has_the_memory_of_the_last_and_the_same_gradients(
         hidden.mul_(2)
         assert not torch.equal(step(), fresh)
     assert step().data_ptr() != first.data_ptr()
-    assert scratch("any", (2, 3), torch.float32, CPU).shape == (2, 3)
+    assert workspace("any", (2, 3), torch.float32, CPU).shape == (2, 3)
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_two_likelihoods_and_two_bags_of_one_step_do_not_share_their_gradients(precision):
     batch = random_batch()
-    bags = [nn.Bag(13, 5), nn.Bag(13, 5)]
+    bags = [nn.SparseEmbeddingBag(13, 5), nn.SparseEmbeddingBag(13, 5)]
     heads = [(torch.randn(13, 5).requires_grad_(), torch.randn(13).requires_grad_()) for _ in range(2)]
     for bag in bags:
         initialize(bag, 0)
@@ -279,7 +278,7 @@ def test_two_likelihoods_and_two_bags_of_one_step_do_not_share_their_gradients(p
         return [leaf.grad.clone() for leaf in leaves]
 
     expected = gradients()
-    with reused():
+    with reuse_workspace():
         found = gradients()
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other)
@@ -290,11 +289,11 @@ def test_where_no_gradient_is_wanted_none_is_formed(monkeypatch):
     leaves = [torch.randn(shape).requires_grad_() for shape in [(7, 5), (13, 5), 13]]
     with torch.no_grad():
         assert nn.nll(*leaves, random_batch(), options=FLOAT32).grad_fn is None
-        assert nn.Bag(13, 5)(random_batch()).grad_fn is None
+        assert nn.SparseEmbeddingBag(13, 5)(random_batch()).grad_fn is None
 
 
 def test_under_autocast_the_precision_asked_for_is_kept(monkeypatch):
-    monkeypatch.setattr(products, "ONEDNN", None)
+    monkeypatch.setattr(layers, "ONEDNN", None)
     leaves = [torch.randn(shape).requires_grad_() for shape in [(7, 5), (13, 5), 13]]
     expected = nn.nll(*leaves, random_batch(), options=FLOAT32)
     with torch.autocast("cpu", torch.bfloat16):
@@ -357,7 +356,7 @@ def test_an_unknown_impl():
 
 
 def test_a_bag_is_a_linear_layer_on_the_dense_row():
-    bag, batch = nn.Bag(13, 4), random_batch()
+    bag, batch = nn.SparseEmbeddingBag(13, 4), random_batch()
     initialize(bag, 0)
     torch.testing.assert_close(bag(batch), dense(batch) @ bag.weight + bag.bias)
 
@@ -365,10 +364,10 @@ def test_a_bag_is_a_linear_layer_on_the_dense_row():
 def test_the_gradient_of_a_bag_is_that_of_the_dense_layer_dropped_events_or_not():
     batch = random_batch()
     for values in (batch.values, dropout(batch.values, 0.5, batch, noise()), torch.zeros_like(batch.values)):
-        bag = nn.Bag(13, 4)
+        bag = nn.SparseEmbeddingBag(13, 4)
         initialize(bag, 0)
         seeds = torch.randn(7, 4)
-        (bag(batch, values) * seeds).sum().backward()
+        (bag.weighted(batch, values) * seeds).sum().backward()
         expected = dense(replace(batch, values=values)).T @ seeds
         torch.testing.assert_close(bag.weight.grad, expected)
         torch.testing.assert_close(bag.bias.grad, seeds.sum(0))
@@ -411,7 +410,7 @@ def test_latent_dim_is_the_dimension_of_z(hidden_dims):
 
 
 def test_gated_layers_by_hand():
-    decoder = nn.Decoder(4, (6,), 13, gated=True)
+    decoder = nn.MLPDecoder(4, (6,), 13, gated=True)
     initialize(decoder, 0)
     (layer,), z = decoder.hidden, torch.randn(7, 4)
     W, V, b, c = layer.weight[:6], layer.weight[6:], layer.bias[:6], layer.bias[6:]
@@ -420,7 +419,7 @@ def test_gated_layers_by_hand():
 
 @pytest.mark.parametrize("hidden_dims", [(), (6,)])
 def test_cosine_logits(hidden_dims):
-    decoder, plain = nn.Decoder(4, hidden_dims, 13, temperature=0.2), nn.Decoder(4, hidden_dims, 13)
+    decoder, plain = nn.MLPDecoder(4, hidden_dims, 13, temperature=0.2), nn.MLPDecoder(4, hidden_dims, 13)
     initialize(decoder, 0)
     plain.hidden, plain.weight = decoder.hidden, decoder.weight
     z, batch = torch.randn(7, 4), random_batch()
@@ -436,7 +435,7 @@ def test_cosine_logits(hidden_dims):
 def test_initialisation_leaves_the_global_generator_alone():
     state = torch.random.get_rng_state()
     initialize(nn.GaussianEncoder(13, (6,), 4, dropout=0), 0)
-    initialize(nn.Decoder(4, (6,), 13), 0)
+    initialize(nn.MLPDecoder(4, (6,), 13), 0)
     assert torch.equal(torch.random.get_rng_state(), state)
 
 
@@ -447,10 +446,10 @@ def test_the_elbo_of_a_case_done_by_hand():
     """One user, two items, K = 1: mu = 1, sigma = 1, z = 1 + eps, logits (z, 0), x = (1, 0)."""
 
     class Encoder(torch.nn.Module):
-        def forward(self, batch, noise=None):
+        def forward(self, batch, rng=None):
             return nn.Gaussian(torch.tensor([[1.0]]), torch.tensor([[0.0]]))
 
-    decoder = nn.Decoder(1, (), 2)
+    decoder = nn.MLPDecoder(1, (), 2)
     decoder.weight.data = torch.tensor([[1.0], [0.0]])
     decoder.bias.data = torch.zeros(2)
     network = nn.VAE(Encoder(), decoder, nn.nll, nn.StandardNormal())
@@ -462,7 +461,7 @@ def test_the_elbo_of_a_case_done_by_hand():
 
 
 def test_scores_are_the_logits_at_the_mean_without_noise():
-    network = nn.VAE(nn.GaussianEncoder(13, (6,), 4, 0.5), nn.Decoder(4, (6,), 13), nn.nll, None).eval()
+    network = nn.VAE(nn.GaussianEncoder(13, (6,), 4, 0.5), nn.MLPDecoder(4, (6,), 13), nn.nll, None).eval()
     initialize(network, 0)
     batch = random_batch()
     mean = network.encoder(batch).mean
@@ -474,7 +473,7 @@ def test_scores_are_the_logits_at_the_mean_without_noise():
 
 
 def test_linear_climbs_to_the_cap_and_never_beyond():
-    betas = [nn.linear(step / 100, 0.2, 0.5) for step in range(101)]
+    betas = [nn.linear_schedule(step / 100, 0.2, 0.5) for step in range(101)]
     assert betas[0] == 0
     assert betas[25] == pytest.approx(0.1)
     assert set(betas[50:]) == {0.2}
@@ -482,8 +481,8 @@ def test_linear_climbs_to_the_cap_and_never_beyond():
 
 
 def test_constant_and_cyclical():
-    assert {nn.constant(step / 10, 0.2, 0.5) for step in range(11)} == {0.2}
-    betas = [nn.cyclical(step / 400, 0.2, 0.5) for step in range(401)]
+    assert {nn.constant_schedule(step / 10, 0.2, 0.5) for step in range(11)} == {0.2}
+    betas = [nn.cyclical_schedule(step / 400, 0.2, 0.5) for step in range(401)]
     assert betas[0] == betas[100] == betas[200] == betas[300] == 0
     assert betas[25] == pytest.approx(0.1)
     assert betas[50] == betas[99] == betas[399] == betas[400] == 0.2

@@ -7,13 +7,12 @@ import torch
 from scipy import sparse
 
 from recvae import nn
-from recvae.data.batches import Candidates, DeviceRows
+from recvae.data.batches import DeviceRows, Negatives
 from recvae.distributed.communicator import SINGLE_PROCESS, Communicator
 from recvae.errors import InvalidParameterError
-from recvae.nn.clipping import clip_grad_norm_
-from recvae.nn.layers import initialize
-from recvae.nn.noise import Noise
-from recvae.nn.scratch import reused
+from recvae.nn.layers import reuse_workspace
+from recvae.nn.optim import clip_grad_norm_
+from recvae.nn.rng import CounterRNG, initialize
 from recvae.nn.sharded import full_state_dict, initialize_sharded, shard, sharded_parameters
 from recvae.nn.slices import ItemSlice
 from tests.distributed.ranks import run_ranks
@@ -24,27 +23,27 @@ SIZES = (2, 4)
 
 def gaussian(likelihood):
     encoder = nn.GaussianEncoder(N_ITEMS, (6,), K, dropout=0.5)
-    return nn.VAE(encoder, nn.Decoder(K, (6,), N_ITEMS), likelihood, nn.StandardNormal())
+    return nn.VAE(encoder, nn.MLPDecoder(K, (6,), N_ITEMS), likelihood, nn.StandardNormal())
 
 
 def cosine(likelihood):
     encoder = nn.GaussianEncoder(N_ITEMS, (6, 5), K, dropout=0.5)
-    return nn.VAE(encoder, nn.Decoder(K, (6,), N_ITEMS, temperature=0.1), likelihood, nn.VampPrior(4, 6))
+    return nn.VAE(encoder, nn.MLPDecoder(K, (6,), N_ITEMS, temperature=0.1), likelihood, nn.VampPrior(4, 6))
 
 
 def code(likelihood):
-    return nn.VAE(nn.CodeEncoder(N_ITEMS, (6,), K, 0.5), nn.Decoder(K, (6,), N_ITEMS), likelihood, None)
+    return nn.VAE(nn.CodeEncoder(N_ITEMS, (6,), K, 0.5), nn.MLPDecoder(K, (6,), N_ITEMS), likelihood, None)
 
 
 def densely_connected(likelihood):
     encoder = nn.DenselyConnectedEncoder(N_ITEMS, 6, 3, K, dropout=0.5)
-    return nn.VAE(encoder, nn.Decoder(K, (), N_ITEMS), likelihood, nn.Composite(), kl_by_events=True)
+    return nn.VAE(encoder, nn.MLPDecoder(K, (), N_ITEMS), likelihood, nn.Composite(), kl_by_events=True)
 
 
 def gated(likelihood):
     encoder = nn.GatedTwoLevelEncoder(N_ITEMS, (6,), K, dropout=0.5)
     prior = nn.TwoLevelPrior(nn.VampPrior(4, 12), K, 6)
-    return nn.VAE(encoder, nn.Decoder(2 * K, (6,), N_ITEMS, gated=True), likelihood, prior)
+    return nn.VAE(encoder, nn.MLPDecoder(2 * K, (6,), N_ITEMS, gated=True), likelihood, prior)
 
 
 def tied(likelihood):
@@ -81,9 +80,9 @@ def step(net, weigh=None):
     net.zero_grad()
     batch = rows().all()
     if net.prior is not None:
-        net.prior.renew(net.encoder, rows())
+        net.prior.update(net.encoder, rows())
         net.train()
-    terms = net(batch, Noise(7, batch.users))
+    terms = net(batch, CounterRNG(7, batch.users))
     loss = terms.loss(0.3) if weigh is None else ((terms.nll + terms.kl) * weigh).sum()
     loss.backward()
     return torch.cat([terms.nll, terms.kl]).detach(), {name: each.grad for name, each in net.named_parameters()}
@@ -133,7 +132,7 @@ def rounded(communicator):
     """Of bfloat16 on slices against float32: relative error of the values, and of the weight's gradient."""
     whole, cut = network(gaussian, dtype=torch.float32), None
     cut = shard(network(gaussian, dtype=torch.float32, precision="bfloat16"), communicator)
-    with reused() as memory:
+    with reuse_workspace() as memory:
         memory.begin_step()
         (value, gradients), (found, own) = step(whole), step(cut)
     here = sharded_parameters(cut)["decoder.weight"]
@@ -160,12 +159,12 @@ def kept(communicator, make):
 def refused(communicator):
     sentences = []
     batch = rows().all()
-    candidates = Candidates(torch.arange(3), torch.ones(3))
+    negatives = Negatives(torch.arange(3), torch.ones(3))
     cut = shard(network(gaussian), communicator)
     for options in ({"impl": "reference"}, {"impl": "sampled"}, {}):
         each = batch if options else copy.copy(batch)
         if not options:
-            object.__setattr__(each, "candidates", candidates)
+            object.__setattr__(each, "negatives", negatives)
         try:
             cut.likelihood(torch.zeros(8, 6), *cut.decoder.output, each, **options)
         except InvalidParameterError as error:
@@ -230,7 +229,7 @@ def test_what_slices_cannot_do_is_said(ranks):
         reference, sampled, auto, few = found["refused"]
         assert reference.startswith(f"{expected}'reference';")
         assert sampled.startswith(f"{expected}'sampled';")
-        assert auto.startswith(f"{expected}'auto' and a batch with candidates;")
+        assert auto.startswith(f"{expected}'auto' and a batch with negatives;")
         assert few == f"Expected an item for each rank at least, got {size - 1} items on {size} ranks; start fewer."
 
 

@@ -8,10 +8,10 @@ import torch
 from scipy import sparse
 
 from recvae import MultVAE
-from recvae.data.batches import Candidates, DeviceRows
+from recvae.data.batches import DeviceRows, Negatives
 from recvae.errors import InvalidParameterError
 from recvae.nn import nll
-from recvae.nn.candidates import SAMPLERS
+from recvae.nn.samplers import SAMPLERS
 
 B, ITEMS, WIDTH = 30, 80, 6
 
@@ -26,8 +26,8 @@ def batch_of(rows):
     return DeviceRows(rows, torch.device("cpu")).all()
 
 
-def with_candidates(batch, items):
-    return replace(batch, candidates=Candidates(torch.as_tensor(items), torch.ones(len(items))))
+def with_negatives(batch, items):
+    return replace(batch, negatives=Negatives(torch.as_tensor(items), torch.ones(len(items))))
 
 
 def layer():
@@ -36,20 +36,20 @@ def layer():
     return [(0.7 * torch.randn(shape, generator=drawn)).double().requires_grad_() for shape in shapes]
 
 
-def test_candidates_decide_where_it_is_left_open():
+def test_negatives_decide_where_it_is_left_open():
     batch, leaves = batch_of(some_rows()), layer()
-    few = with_candidates(batch, [1, 2, 3])
+    few = with_negatives(batch, [1, 2, 3])
     assert torch.equal(nll(*leaves, few), nll(*leaves, few, impl="sampled"))
     assert torch.equal(nll(*leaves, batch), nll(*leaves, batch, impl="chunked"))
 
 
 def test_what_cannot_be_sampled_is_said():
     batch, leaves = batch_of(some_rows()), layer()
-    with pytest.raises(InvalidParameterError, match="Expected a batch with candidates for a sampled likelihood"):
+    with pytest.raises(InvalidParameterError, match="Expected a batch with negatives for a sampled likelihood"):
         nll(*leaves, batch, impl="sampled")
     for family in ("logistic", "gaussian"):
         with pytest.raises(InvalidParameterError, match='Expected the multinomial likelihood for impl="sampled"'):
-            nll(*leaves, with_candidates(batch, [0]), family, impl="sampled")
+            nll(*leaves, with_negatives(batch, [0]), family, impl="sampled")
     for settings in ({"likelihood": "logistic"}, {"logits": "cosine"}):
         with pytest.raises(InvalidParameterError, match='Expected the multinomial likelihood and logits="dot"'):
             MultVAE(impl="sampled", **settings).fit(some_rows())
@@ -67,7 +67,7 @@ def test_models_learn_by_it(kind, tables):
         assert torch.equal(one, other)
 
 
-def test_with_all_items_as_candidates_a_step_is_that_of_the_exact_one():
+def test_with_all_items_as_negatives_a_step_is_that_of_the_exact_one():
     """The loss of the first step; later ones differ by the optimizer, which goes row by row."""
     rows = some_rows(300, ITEMS, 0.1, seed=4)
     settings = {"epochs": 1, "batch_size": 300, "random_state": 0, "candidates": ITEMS, "precision": "float32"}

@@ -9,7 +9,7 @@ from recvae import MultVAE, RecVAE
 from recvae.data.batches import DeviceRows
 from recvae.errors import TrainingError
 from recvae.models import MultDAE
-from recvae.nn.layers import initialize
+from recvae.nn.rng import initialize
 from recvae.training.state import TrainConfig
 from recvae.training.trainer import Trainer
 

@@ -11,7 +11,7 @@ from torch import nn
 
 import recvae
 from recvae import TrainConfig, Trainer
-from recvae.nn import VAE, Decoder, Elbo, GaussianEncoder, StandardNormal
+from recvae.nn import VAE, Elbo, GaussianEncoder, MLPDecoder, StandardNormal
 from recvae.nn.likelihood import nll
 from recvae.training.callbacks import Callback
 
@@ -21,7 +21,7 @@ ROWS.data[:] = 1
 
 def a_vae():
     return VAE(
-        GaussianEncoder(20, (8,), 4, 0.5), Decoder(4, (8,), 20), partial(nll, family="multinomial"), StandardNormal()
+        GaussianEncoder(20, (8,), 4, 0.5), MLPDecoder(4, (8,), 20), partial(nll, family="multinomial"), StandardNormal()
     )
 
 

@@ -1,4 +1,4 @@
-"""One model trained by several processes: the same as by one, whichever way the work is shared out."""
+"""One model trained by several processes, data parallel and tensor parallel: the same as by one."""
 
 import os
 import shutil

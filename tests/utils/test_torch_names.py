@@ -15,6 +15,8 @@ ROOT = Path(__file__).parents[2]
 NAMES = {
     "torch.distributed.distributed_c10d._get_default_store": "ProcessGroup.get_group_store, which torch 2.6 lacks",
     "torch.distributed.distributed_c10d._abort_process_group": "ProcessGroup.abort, which torch 2.6 lacks",
+    "torch.Tensor._indices": "indices() of a tensor marked as coalesced",
+    "torch.Tensor._values": "values() of a tensor marked as coalesced",
     "torch.utils.weak.WeakIdKeyDictionary": "a dictionary by id, with a weakref.finalize for each key",
     "torch.cpu._is_avx512_bf16_supported": "torch.cpu.get_capabilities, which torch 2.6 lacks",
     "torch.cpu._is_amx_tile_supported": "torch.cpu.get_capabilities, which torch 2.6 lacks",
@@ -23,7 +25,7 @@ PACKAGES = {"dist": "torch.distributed", "F": "torch.nn.functional"}
 
 
 def private_names():
-    """Dotted names that begin with torch and have a part with an underscore, in the package."""
+    """Dotted names that begin with torch and have a part with an underscore, or are of a tensor, in the package."""
     for path in sorted((ROOT / "recvae").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Attribute) and node.attr.startswith("_") and not node.attr.startswith("__"):
@@ -31,6 +33,8 @@ def private_names():
                 name = f"{PACKAGES.get(root, root)}.{rest}"
                 if name.startswith("torch."):
                     yield name
+                elif hasattr(torch.Tensor, node.attr) and not name.startswith(("self.", "cls.")):
+                    yield f"torch.Tensor.{node.attr}"
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("torch"):
                 yield from (f"{node.module}.{alias.name}" for alias in node.names if alias.name.startswith("_"))
 

@@ -16,7 +16,7 @@ from benchmarks.accuracy.family.case import IALS, grid
 from benchmarks.accuracy.family.pool import Result, pool
 from benchmarks.accuracy.peers import environment
 from benchmarks.speed import machine
-from recvae.benchmark.grids import CANDIDATES, known_model
+from recvae.benchmark.grids import GRIDS, model_name
 from recvae.datasets.card import load_card
 from recvae.errors import InvalidParameterError, TrainingError
 
@@ -92,8 +92,8 @@ def pooled(family: Family, absent: dict[str, str]) -> dict[str, Any]:
 def models_of(names: str) -> list[str]:
     """Comma-separated names as they are known, iALS among them; "all" for all. Raises UnknownNameError."""
     if names.strip().lower() == "all":
-        return [*CANDIDATES, IALS]
-    found = [IALS if name.strip().lower() == IALS.lower() else known_model(name) for name in names.split(",")]
+        return [*GRIDS, IALS]
+    found = [IALS if name.strip().lower() == IALS.lower() else model_name(name) for name in names.split(",")]
     return list(dict.fromkeys(found))
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.accuracy.family.ials import GRID, run_ials
-from recvae.benchmark.grids import candidates
+from recvae.benchmark.grids import models_to_try
 from recvae.benchmark.results import json_bytes
 from recvae.benchmark.run import METRICS, Task, run_model
 from recvae.data.splits import Holdout, Split
@@ -45,7 +45,7 @@ def run(job: dict[str, Any]) -> None:
             )  # Linux counts KiB
         else:
             task = Task(split, metrics, main, range(1), False, lambda _: None)
-            runs = run_model(job["model"], candidates(job["model"], {}), task)
+            runs = run_model(job["model"], models_to_try(job["model"], {}), task)
             evaluation, about = runs.runs[0].evaluation, runs.row(job["model"])
     except (MissingDependencyError, UnknownUsersError) as error:
         write_whole(Path(job["done"]), json_bytes({"absent": str(error)}))
@@ -58,7 +58,7 @@ def run(job: dict[str, Any]) -> None:
 
 def grid(model: str) -> list[dict[str, Any]]:
     """The settings that a model chooses from, as JSON has them."""
-    settings = GRID if model == IALS else [get_params(candidate) for candidate in candidates(model, {})]
+    settings = GRID if model == IALS else [get_params(instance) for instance in models_to_try(model, {})]
     found: list[dict[str, Any]] = json.loads(json.dumps(settings))
     return found
 

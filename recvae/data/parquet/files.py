@@ -64,7 +64,7 @@ class ParquetFiles:
     @lazy
     def constants(self) -> dict[str, dict[str, pa.Scalar]]:
         """By column, then by path, the values of those that are in names of folders."""
-        found: dict[str, dict[str, pa.Scalar]] = {}
+        values_of: dict[str, dict[str, pa.Scalar]] = {}
         for index, name in enumerate(self.columns):
             parts = [part for part in self.parts if part.types[index] is None]
             if parts:
@@ -76,8 +76,8 @@ class ParquetFiles:
                         f"Expected {name!r} to be of one type in all files, got {self.schema.field(name).type} in some "
                         f"and {name}={texts[0]} as the name of the folder of {parts[0].path}: {error}."
                     ) from error
-                found[name] = dict(zip((part.path for part in parts), values, strict=True))
-        return found
+                values_of[name] = dict(zip((part.path for part in parts), values, strict=True))
+        return values_of
 
     def read(self) -> pa.Table:
         """The asked columns in memory, in the order of the files. Texts are dictionaries: each is held once."""
@@ -92,11 +92,11 @@ class ParquetFiles:
 
         system, types = pyarrow.fs.LocalFileSystem(), dict(zip(self.columns, parts[0].types, strict=True))
         texts = [name for name, kind in types.items() if kind is not None and _is_text(kind)]
-        kind = dataset.ParquetFileFormat(dictionary_columns=texts)
-        fields = [(name, self.schema.field(name).type if found is None else found) for name, found in types.items()]
-        fields = [(name, pa.dictionary(pa.int32(), found) if name in texts else found) for name, found in fields]
-        fragments = [kind.make_fragment(part.path, system, self._partition(part.path)) for part in parts]
-        files = dataset.FileSystemDataset(fragments, pa.schema(fields), kind, system)
+        format = dataset.ParquetFileFormat(dictionary_columns=texts)
+        fields = {name: self.schema.field(name).type if kind is None else kind for name, kind in types.items()}
+        fields |= {name: pa.dictionary(pa.int32(), fields[name]) for name in texts}
+        fragments = [format.make_fragment(part.path, system, self._partition(part.path)) for part in parts]
+        files = dataset.FileSystemDataset(fragments, pa.schema(list(fields.items())), format, system)
         table: pa.Table = files.to_table(columns={name: dataset.field(name) for name in self.columns})
         return table
 
@@ -104,28 +104,28 @@ class ParquetFiles:
         """What the folder says of the asked columns, as an expression."""
         from pyarrow import dataset
 
-        found = dataset.scalar(True)
+        expression = dataset.scalar(True)
         for name, values in self.constants.items():
             if (value := values.get(path)) is not None:
                 field = dataset.field(name)
-                found = found & (field == value if value.is_valid else field.is_null())
-        return found
+                expression = expression & (field == value if value.is_valid else field.is_null())
+        return expression
 
     def _type(self, index: int) -> pa.DataType:
-        name, found = self.columns[index], None
+        name, common = self.columns[index], None
         for part in self.parts:
             kind = part.types[index]
-            if kind is None or kind == found:
+            if kind is None or kind == common:
                 continue
             try:
-                found = kind if found is None else _common(found, kind)
+                common = kind if common is None else _common(common, kind)
             except pa.ArrowException as error:
                 raise InvalidDataError(
-                    f"Expected {name!r} to be of one type in all files, got {kind} in {part.path} and {found} in files "
-                    f"before it."
+                    f"Expected {name!r} to be of one type in all files, got {kind} in {part.path} and {common} in "
+                    f"files before it."
                 ) from error
-        if found is not None:
-            return plain(found)
+        if common is not None:
+            return plain(common)
         return _written([part.partition[name] for part in self.parts], index < N_IDS)
 
 
@@ -143,12 +143,12 @@ def find_files(path: Path, columns: Sequence[str]) -> ParquetFiles:
     if len(set(columns)) < len(columns):
         raise InvalidDataError(f"Expected different columns for users, items and values, got {list(columns)}.")
     root = path.absolute()
-    files = sorted(str(file) for file in _walk(root, (root.resolve(),))) if root.is_dir() else [str(root)]
-    if not files:
+    paths = sorted(str(file) for file in _walk(root, (root.resolve(),))) if root.is_dir() else [str(root)]
+    if not paths:
         raise InvalidDataError(f"Expected Parquet files in the folder {path}, got none.")
-    found = ParquetFiles(columns, tuple(_file(file, root, columns) for file in files))
-    _ = found.schema, found.constants  # types are looked at now
-    return found
+    files = ParquetFiles(columns, tuple(_file(path, root, columns) for path in paths))
+    _ = files.schema, files.constants  # so that types which do not fit are refused now
+    return files
 
 
 def _is_text(kind: pa.DataType) -> bool:
@@ -163,19 +163,19 @@ def row_reader(files: ParquetFiles) -> Callable[[pa.Table], Iterator[pa.Table]]:
     """
     schema, constants = files.schema, files.constants
 
-    def read(places: pa.Table) -> Iterator[pa.Table]:
-        for path, group in zip(places["path"].to_pylist(), places["group"].to_pylist(), strict=True):
-            given = {name: values[path] for name, values in constants.items() if path in values}
-            own = [name for name in schema.names if name not in given]
+    def read(groups: pa.Table) -> Iterator[pa.Table]:
+        for path, group in zip(groups["path"].to_pylist(), groups["group"].to_pylist(), strict=True):
+            fixed = {name: values[path] for name, values in constants.items() if path in values}
+            stored = [name for name in schema.names if name not in fixed]
             with pyarrow.parquet.ParquetFile(path) as file:
-                for batch in file.iter_batches(row_groups=[group], columns=own):
+                for batch in file.iter_batches(row_groups=[group], columns=stored):
                     # by name alone: a name with a dot in it may have brought other columns along
                     columns = [
-                        pa.repeat(given[field.name], len(batch)) if field.name in given else batch.column(field.name)
+                        pa.repeat(fixed[field.name], len(batch)) if field.name in fixed else batch.column(field.name)
                         for field in schema
                     ]
-                    made = [column.cast(field.type) for column, field in zip(columns, schema, strict=True)]
-                    yield pa.table(made, schema=schema)
+                    converted = [column.cast(field.type) for column, field in zip(columns, schema, strict=True)]
+                    yield pa.table(converted, schema=schema)
 
     return read
 
@@ -233,10 +233,10 @@ def _written(texts: list[str | None], is_id: bool) -> pa.DataType:
     column = pa.array(texts, pa.string())
     for kind in (pa.int64(), *(() if is_id else (pa.float64(), pa.date32(), pa.timestamp("us")))):
         try:
-            found = column.cast(kind)
+            converted = column.cast(kind)
         except pa.ArrowException:
             continue
-        if not is_id or found.cast(pa.string()).equals(column):
+        if not is_id or converted.cast(pa.string()).equals(column):
             return kind
     return pa.string()
 

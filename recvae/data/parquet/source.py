@@ -78,5 +78,5 @@ def find_source(path: str | Path, user: str, item: str, value: str | None, min_v
     if value is not None:
         check_numbers(parts.schema.field(value).type, value)
     if lists and value is not None:
-        raise InvalidParameterError(f"Expected no column of values beside lists of items, got value={value!r}.")
+        raise InvalidParameterError(f"Expected no column of values next to lists of items, got value={value!r}.")
     return Source(path, parts, user, item, value, min_value, lists)

@@ -1,4 +1,4 @@
-"""Stored events as DuckDB sees them: weak ones and zeros left out, what is odd refused, within a limit of memory."""
+"""Stored events as relations of DuckDB, within a limit of memory: the filters of `Interactions`, and its checks."""
 
 from __future__ import annotations
 
@@ -56,12 +56,12 @@ class StoredEvents:
             "memory_limit": f"{min(memory_mib, 2**40)}MiB",  # more is more than DuckDB can count
             "temp_directory": str(scratch),
             "threads": max(1, min(os.cpu_count() or 1, memory_mib // MIB_OF_A_THREAD)),
-            "preserve_insertion_order": False,  # the order is ours
+            "preserve_insertion_order": False,  # every query that needs an order asks for it
         }
 
     def __enter__(self) -> Self:
         source, column, number = self._source, self._duckdb.ColumnExpression, self._duckdb.ConstantExpression
-        with self._said():
+        with self._translating_errors():
             self._connection = self._duckdb.connect(":memory:", config=self._config)
             self._connection.execute("SET enable_progress_bar = false")  # it would be drawn on standard output
             # relations, which are run when they are asked
@@ -69,12 +69,12 @@ class StoredEvents:
             self._rows = parquet_relation(self._connection, source.files, names)
             if source.value is not None:
                 self._rows = self._rows.select('"user", item, CAST(value AS DOUBLE) AS value')
-            self._strong = self._rows
-            if source.min_value is not None:  # NaN is not weak, and will be refused
-                self._strong = self._rows.filter(~(column("value") < number(float(source.min_value))))
-            self._events = self._strong
+            self._above = self._rows
+            if source.min_value is not None:  # as `at_least`: NaN stays, and is refused later
+                self._above = self._rows.filter(~(column("value") < number(float(source.min_value))))
+            self._events = self._above
             if source.value is not None:  # zeros are no events
-                self._events = self._strong.filter(column("value") != number(0.0))
+                self._events = self._above.filter(column("value") != number(0.0))
         return self
 
     def __exit__(
@@ -84,17 +84,17 @@ class StoredEvents:
 
     def check_events(self) -> None:
         """Refuse gaps, and values that are no numbers >= 0."""
-        with self._said():
+        with self._translating_errors():
             self._check_gaps()
             if self._source.value is not None:
                 self._check_values()
 
     def _batches(self, result: Any, rows: int) -> Iterator[pa.RecordBatch]:
         """What a query gives, so many rows at a time."""
-        with self._said():
+        with self._translating_errors():
             reader = result.to_arrow_reader(rows)
         while True:
-            with self._said():
+            with self._translating_errors():
                 try:
                     batch = reader.read_next_batch()
                 except StopIteration:
@@ -117,17 +117,17 @@ class StoredEvents:
 
     def _check_values(self) -> None:
         # to DuckDB, NaN is more than any number
-        extremes = self._strong.aggregate("min(value), max(value), min(value) FILTER (value <> 0)")
-        (found,) = extremes.fetchall()
-        if found[2] is None:
+        extremes = self._above.aggregate("min(value), max(value), min(value) FILTER (value <> 0)")
+        (extreme,) = extremes.fetchall()
+        if extreme[2] is None:
             floor = "" if self._source.min_value is None else f" and at least {self._source.min_value:g}"
             raise InvalidDataError(
                 f"Expected at least one event with a value of more than 0{floor}, got none in {self._source.path}."
             )
-        check_content(np.array(found))
+        check_content(np.array(extreme))
 
     @contextmanager
-    def _said(self) -> Iterator[None]:
+    def _translating_errors(self) -> Iterator[None]:
         try:
             yield
         except (self._duckdb.Error, pa.ArrowException, OSError, RuntimeError, SystemError) as error:
@@ -164,13 +164,13 @@ def exact_name(path: str) -> str:
 
 
 def parquet_relation(connection: Any, files: ParquetFiles, names: Sequence[str]) -> Any:
-    """The asked columns of all files as a relation, under the given names, in no order."""
+    """The asked columns of all files as a relation, under these names, in no order."""
     groups: dict[Any, list[ParquetFile]] = {}
     for part in files.parts:
         groups.setdefault((part.names, part.types), []).append(part)
-    made = [_of_one_kind(connection, files, parts, names) for parts in groups.values()]
-    relation = made[0]
-    for other in made[1:]:
+    relations = [_of_one_kind(connection, files, parts, names) for parts in groups.values()]
+    relation = relations[0]
+    for other in relations[1:]:
         relation = relation.union(other)  # all rows of both
     return relation
 
@@ -178,7 +178,7 @@ def parquet_relation(connection: Any, files: ParquetFiles, names: Sequence[str])
 def _of_one_kind(connection: Any, files: ParquetFiles, parts: list[ParquetFile], names: Sequence[str]) -> Any:
     """Files that have the same columns in the same order, and the asked ones of the same types."""
     fields = list(zip(names, files.schema, parts[0].types, strict=True))
-    in_folders = {name: field.name for name, field, found in fields if found is None}
+    in_folders = {name: field.name for name, field, own_type in fields if own_type is None}
     paths = ", ".join(_text(exact_name(part.path)) for part in parts)
     file = f", filename = {_text(FILE)}" if in_folders else ""
     rows = connection.sql(f"SELECT * FROM read_parquet([{paths}], hive_partitioning = false{file})")  # noqa: S608 (quoted)
@@ -186,9 +186,9 @@ def _of_one_kind(connection: Any, files: ParquetFiles, parts: list[ParquetFile],
     if len(inside) != len(parts[0].names) + bool(in_folders):
         raise InvalidDataError(f"Expected columns that DuckDB can read in {parts[0].path}, got {list(parts[0].names)}.")
     chosen = [
-        f"{_cast(inside[parts[0].names.index(field.name)], field.type, found)} AS {_quoted(name)}"
-        for name, field, found in fields
-        if found is not None
+        f"{_cast(inside[parts[0].names.index(field.name)], field.type, own_type)} AS {_quoted(name)}"
+        for name, field, own_type in fields
+        if own_type is not None
     ]
     if not in_folders:
         return rows.select(", ".join(chosen))
@@ -206,9 +206,9 @@ def _values(files: ParquetFiles, column: str, parts: list[ParquetFile]) -> pa.Ar
     return pa.array(values, files.schema.field(column).type)
 
 
-def _cast(column: str, kind: pa.DataType, found: pa.DataType) -> str:
+def _cast(column: str, kind: pa.DataType, own_type: pa.DataType) -> str:
     """The column, brought to the type that all files' are brought to."""
-    if plain(found) == kind:
+    if plain(own_type) == kind:
         return _quoted(column)
     of_lists = pa.types.is_list(kind)
     name = TYPES.get(kind.value_type if of_lists else kind)

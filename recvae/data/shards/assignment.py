@@ -1,4 +1,4 @@
-"""Which users and items stay, and who is trained on: the filters of `Interactions`, and the strong split."""
+"""Which users and items are kept, and who is trained on: the filters of `Interactions`, and the strong split."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ DROPPED, TRAIN, VALID, TEST = range(4)
 
 @dataclass(frozen=True)
 class Assignment:
-    """What becomes of the cells.
+    """What each user and each item of the cells is used for.
 
     Attributes
     ----------
     parts : NDArray[np.int8]
         For each user of the cells DROPPED, TRAIN, VALID or TEST.
     columns : NDArray[np.int32]
-        For each item of the cells its column, -1 where it is gone.
+        For each item of the cells its column, -1 if it is dropped.
     counts : NDArray[np.int64]
         How many training users have the item of each column.
     lengths : NDArray[np.int64]
@@ -39,7 +39,7 @@ class Assignment:
 def assign(
     cells: Cells, min_user: int, min_item: int, heldout_users: int | None, seed: int, test_share: float
 ) -> Assignment:
-    """As `Interactions.filter` and `strong_split` choose.
+    """Assign users and items as `Interactions.filter` and `strong_split` do.
 
     Items with fewer than `min_item` cells go, users with fewer than `min_user` of those that remain, and items that
     no training user has.
@@ -51,8 +51,8 @@ def assign(
     InvalidParameterError
         Where no training user would be.
     """
-    strong = cells.counts >= max(min_item, 1)
-    lengths = cells.lengths if strong.all() else _lengths(cells, strong)
+    frequent = cells.counts >= max(min_item, 1)
+    lengths = cells.lengths if frequent.all() else _lengths(cells, frequent)
     active = np.flatnonzero(lengths >= max(min_user, 1))
     if not len(active):
         raise InvalidDataError(
@@ -63,9 +63,9 @@ def assign(
     if heldout_users is None:
         parts[active] = TRAIN
     else:
-        for part, places in enumerate(draw_users(len(active), heldout_users, seed), TRAIN):
-            parts[active[places]] = part
-    counts = np.where(strong, cells.counts if (parts == TRAIN).all() else _counts(cells, parts == TRAIN), 0)
+        for part, rows in enumerate(draw_users(len(active), heldout_users, seed), TRAIN):
+            parts[active[rows]] = part
+    counts = np.where(frequent, cells.counts if (parts == TRAIN).all() else _counts(cells, parts == TRAIN), 0)
     known = counts > 0
     if heldout_users is not None:
         lengths_known = _lengths(cells, known)
@@ -77,16 +77,16 @@ def assign(
 
 def _lengths(cells: Cells, items: NDArray[np.bool_]) -> NDArray[np.int64]:
     """How many cells on some of the items each user has."""
-    found = np.zeros_like(cells.lengths)
-    for users, places, _ in cells.blocks():
-        ends = np.concatenate([[0], np.cumsum(items[places])])
-        found[users] = np.diff(ends[cells.starts[users.start : users.stop + 1] - cells.starts[users.start]])
-    return found
+    lengths = np.zeros_like(cells.lengths)
+    for users, columns, _ in cells.blocks():
+        ends = np.concatenate([[0], np.cumsum(items[columns])])
+        lengths[users] = np.diff(ends[cells.starts[users.start : users.stop + 1] - cells.starts[users.start]])
+    return lengths
 
 
 def _counts(cells: Cells, users: NDArray[np.bool_]) -> NDArray[np.int64]:
     """How many of some users have each item."""
-    found = np.zeros_like(cells.counts)
-    for block, places, _ in cells.blocks():
-        found += np.bincount(places[np.repeat(users[block], cells.lengths[block])], minlength=len(found))
-    return found
+    counts = np.zeros_like(cells.counts)
+    for block, columns, _ in cells.blocks():
+        counts += np.bincount(columns[np.repeat(users[block], cells.lengths[block])], minlength=len(counts))
+    return counts

@@ -1,4 +1,4 @@
-"""Stored events -> one cell for each (user, item) pair, in order, in files: what shards are then made of.
+"""Stored events -> one cell for each (user, item) pair, in order, in files: the source of the shards.
 
 Memory holds a number for each user and each item, and a block of cells, however many events there are.
 """
@@ -51,7 +51,7 @@ class Cells:
 
     @classmethod
     def open(cls, folder: Path) -> Cells | None:
-        """What `store_cells` has put there; None where it has not, or not all of it is whole and fits together."""
+        """The files that `store_cells` wrote; None if they are missing, damaged or do not fit each other."""
         try:
             manifest = load_manifest(folder, KIND, Written)
             if manifest is None or not all(part.is_whole(folder) for part in manifest.parts):
@@ -69,8 +69,8 @@ class Cells:
         return cells if cells._is_sound() else None
 
     def _is_sound(self) -> bool:
-        """Whether all files tell of the same cells."""
-        n_cells, found = int(self.starts[-1]), np.zeros_like(self.counts)
+        """Whether the files agree about the cells."""
+        n_cells, counts = int(self.starts[-1]), np.zeros_like(self.counts)
         sizes = [(self.folder / name).stat().st_size for name in ("items", *["values"][: self.has_values])]
         if not len(self.lengths) or self.lengths.min() < 1 or self.lengths.max() > len(self.counts):
             return False
@@ -80,8 +80,8 @@ class Cells:
             bounds = self.starts[users.start : users.stop + 1] - self.starts[users.start]
             if not is_sound(CsrRows(bounds, items, values), len(bounds) - 1, len(items), len(self.counts)):
                 return False
-            found += np.bincount(items, minlength=len(found))
-        return bool((found == self.counts).all())
+            counts += np.bincount(items, minlength=len(counts))
+        return bool((counts == self.counts).all())
 
     def blocks(self, first: int = 0, last: int | None = None) -> Iterator[tuple[slice, Any, Any]]:
         """Cells of the users from `first` on, before `last`: the users of a block, their items, and values or None."""
@@ -94,10 +94,10 @@ class Cells:
 
     def _read(self, name: str, start: int, count: int) -> NDArray[Any]:
         kind = np.dtype(ARRAYS[name])
-        found = np.fromfile(self.folder / name, kind, count, offset=start * kind.itemsize)
-        if len(found) < count:
+        values = np.fromfile(self.folder / name, kind, count, offset=start * kind.itemsize)
+        if len(values) < count:
             raise InvalidDataError(f"The file {self.folder / name} has become shorter; run the same command again.")
-        return found
+        return values
 
 
 def cut(lengths: NDArray[np.int64], most_users: int, most_events: int) -> NDArray[np.int64]:
@@ -123,8 +123,8 @@ def store_cells(events: NumberedEvents, folder: Path) -> Cells:
     with _Columns(folder) as columns:
         for users, items, values in merged(events.numbered(folder / USERS, folder / ITEMS, AT_A_TIME)):
             columns.add(items, values)
-            found = np.bincount(users - users[0])
-            lengths[users[0] : users[-1] + 1] += found
+            new = np.bincount(users - users[0])
+            lengths[users[0] : users[-1] + 1] += new
             counts += np.bincount(items, minlength=len(counts))
     for name, array in (("lengths", lengths), ("counts", counts)):
         with writing(folder / name):
@@ -195,26 +195,26 @@ class _Columns:
 
 
 class NumberedEvents(StoredEvents):
-    """Stored events whose users and items have places in files of ids."""
+    """Stored events whose users and items are numbered by files of ids."""
 
     def ids(self, column: str, rows: int) -> Iterator[pa.RecordBatch]:
         """The distinct ids of "user" or "item" in ascending order, as a column `id`, so many rows at a time."""
-        with self._said():
-            found = self._single().select(f'"{column}" AS id').distinct().order("id")
-        return self._batches(found, rows)
+        with self._translating_errors():
+            distinct = self._single().select(f'"{column}" AS id').distinct().order("id")
+        return self._batches(distinct, rows)
 
     def numbered(self, users: Path, items: Path, rows: int) -> Iterator[pa.RecordBatch]:
-        """Events by user, item and value: int32 columns user and item, places in files of `ids`, and value, if any."""
+        """Events by user, item and value: columns user and item, int32 rows of files of `ids`, and value, if any."""
         names = ["user", "item", *(["value"] if self._source.value is not None else [])]
-        with self._said():
-            found = self._single()
+        with self._translating_errors():
+            events = self._single()
             for name, path in (("user", users), ("item", items)):
                 ids = self._connection.read_parquet(exact_name(str(path.absolute())), file_row_number=True)
-                places = ids.select(f'id AS "{name} id", CAST(file_row_number AS INTEGER) AS "{name} place"')
-                found = found.join(places, f'"{name}" = "{name} id"')
-            chosen = ['"user place" AS "user"', '"item place" AS "item"', *names[2:]]
+                numbers = ids.select(f'id AS "{name} id", CAST(file_row_number AS INTEGER) AS "{name} number"')
+                events = events.join(numbers, f'"{name}" = "{name} id"')
+            chosen = ['"user number" AS "user"', '"item number" AS "item"', *names[2:]]
             # values are added up, and sums of floats depend on the order
-            ordered = found.select(", ".join(chosen)).order(", ".join(f'"{name}"' for name in names))
+            ordered = events.select(", ".join(chosen)).order(", ".join(f'"{name}"' for name in names))
         return self._batches(ordered, rows)
 
     def _single(self) -> Any:

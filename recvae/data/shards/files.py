@@ -1,4 +1,7 @@
-"""A shard: whole users in one Arrow file, uncompressed, so that its arrays are those of a CSR matrix as they lie."""
+"""The files of a folder of shards: Arrow files of rows, and Parquet files of raw ids.
+
+A shard has all events of some users in one Arrow file, uncompressed, so that its arrays are those of a CSR matrix.
+"""
 
 from __future__ import annotations
 
@@ -24,9 +27,9 @@ KIND = "shards"
 USERS, ITEMS = "users.parquet", "items.parquet"  # raw ids of rows and columns, in their order
 LISTS = [("items", pa.list_(pa.int32())), ("values", pa.list_(pa.float32()))]
 SCHEMAS = [pa.schema(LISTS[:1]), pa.schema(LISTS)]
-# what Arrow and numpy make of damaged files
-ODD = (OSError, pa.ArrowException, MemoryError, LookupError, TypeError, ValueError, OverflowError)
-REMEDY = "run the recvae shard command that wrote it once more, which makes anew what is damaged"
+# what Arrow and numpy raise for damaged files
+DAMAGED = (OSError, pa.ArrowException, MemoryError, LookupError, TypeError, ValueError, OverflowError)
+REMEDY = "run the recvae shard command that wrote it once more, which writes damaged files again"
 AT_A_TIME = 1 << 18
 
 
@@ -95,9 +98,9 @@ class CsrRows:
         """The same as a matrix, which shares the arrays."""
         return sparse.csr_matrix((self.data, self.items, self.indptr), shape=(len(self), n_items))
 
-    def take(self, places: NDArray[np.int64]) -> CsrRows:
+    def take(self, rows: NDArray[np.int64]) -> CsrRows:
         """Some of the users, in any order, as copies."""
-        starts, lengths = self.indptr[:-1][places].astype(np.int64), self.lengths[places]
+        starts, lengths = self.indptr[:-1][rows].astype(np.int64), self.lengths[rows]
         indptr = np.concatenate([[0], np.cumsum(lengths)])
         events = np.arange(indptr[-1]) + np.repeat(starts - indptr[:-1], lengths)
         return CsrRows(indptr, self.items[events], None if self.values is None else self.values[events])
@@ -134,7 +137,7 @@ def read_shard(folder: Path, piece: ShardFile, n_items: int) -> CsrRows:
         For another content than was written.
     """
     path = folder / piece.file
-    with suppress(*ODD):
+    with suppress(*DAMAGED):
         if piece.has_size(folder):
             with pa.OSFile(str(path)) as content:
                 rows = _rows(content)
@@ -144,9 +147,9 @@ def read_shard(folder: Path, piece: ShardFile, n_items: int) -> CsrRows:
 
 
 def read_lengths(folder: Path, piece: ShardFile) -> NDArray[np.int64]:
-    """How many events each user of a shard has, of whose file little more is touched. Raises as `read_shard`."""
+    """How many events each user of a shard has, reading little else of its file. Raises as `read_shard`."""
     path = folder / piece.file
-    with suppress(*ODD):
+    with suppress(*DAMAGED):
         if piece.has_size(folder):
             with pa.memory_map(str(path)) as content:
                 rows = _rows(content)
@@ -227,10 +230,10 @@ def read_counts(path: Path, n_ids: int, n_events: int) -> NDArray[np.int64]:
         counts = _column(path, 1, n_ids)
         if counts.type != pa.int64():
             raise ValueError(f"counts are of type {counts.type}")
-        found: NDArray[np.int64] = counts.to_numpy()
-        if found.min() < 1 or found.max() > n_events or found.sum() != n_events:
+        n_users: NDArray[np.int64] = counts.to_numpy()
+        if n_users.min() < 1 or n_users.max() > n_events or n_users.sum() != n_events:
             raise ValueError(f"counts do not add up to {n_events:,} events")
-        return found
+        return n_users
 
 
 def _column(path: Path, number: int, n_ids: int) -> pa.ChunkedArray:

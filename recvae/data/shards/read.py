@@ -197,13 +197,13 @@ class Shards:
         if wanted.dtype.kind not in "iu" or wanted.ndim != 1:
             raise InvalidTypeError(f"Expected a list of integers as rows, got {wanted.dtype} {wanted.shape}.")
         if wanted.min() < 0 or wanted.max() >= self.n_users:
-            odd = wanted[(wanted < 0) | (wanted >= self.n_users)][0]
-            raise OutOfRangeError(f"Expected rows from 0 to {self.n_users - 1}, got {odd}.")
+            outside = wanted[(wanted < 0) | (wanted >= self.n_users)][0]
+            raise OutOfRangeError(f"Expected rows from 0 to {self.n_users - 1}, got {outside}.")
         by_shard = np.argsort(wanted, kind="stable")
-        found = joined(list(self._taken(wanted[by_shard].astype(np.int64))))
+        taken = joined(list(self._taken(wanted[by_shard].astype(np.int64))))
         back = np.empty_like(by_shard)
         back[by_shard] = np.arange(len(back))
-        return found.take(back)
+        return taken.take(back)
 
     def _piece(self, number: int) -> ShardFile:
         if not 0 <= number < len(self.shard_files):

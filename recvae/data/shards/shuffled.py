@@ -123,7 +123,7 @@ class ShuffledRows:
             yield _joined(held).batch(self.device)
 
     def batches(self, order: Tensor, batch_size: int) -> Iterator[Batch]:
-        """The given rows, in that order, in batches, the last one smaller. Quick where neighbours come together."""
+        """These rows, in that order, in batches, the last one smaller. Quick where neighbours come together."""
         users = order.cpu().numpy().astype(np.int64)
         for start in range(0, len(users), batch_size):
             some = users[start : start + batch_size]
@@ -143,10 +143,10 @@ class ShuffledRows:
         return np.split(order, cut(sizes, len(order), self._window_bytes)[1:-1])
 
     def _users(self, key: int, number: int, chosen: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The rows of the users of a window of such shards, in order; and their places before they were shuffled."""
+        """The rows of the users of a window of such shards, in order; and their positions before they were shuffled."""
         rows = np.concatenate([np.arange(*self.shards.bounds[shard : shard + 2]) for shard in chosen])
-        places = shuffle(len(rows), key, number + 1)
-        return rows[places], places
+        order = shuffle(len(rows), key, number + 1)
+        return rows[order], order
 
     def _read_ahead(self, key: int, left_out: int) -> Iterator[Window]:
         """The windows of a pass without its first users; a thread reads the next one meanwhile."""
@@ -167,17 +167,17 @@ class ShuffledRows:
 
     def _read(self, key: int, number: int, chosen: NDArray[np.int64]) -> Window:
         """Put the events of each shard where the order has them. What is read is as much as is kept."""
-        users, places = self._users(key, number, chosen)
+        users, order = self._users(key, number, chosen)
         lengths = np.concatenate([self.shards.lengths(int(shard)) for shard in chosen])
-        bounds = np.concatenate([[0], np.cumsum(lengths[places])])
-        starts = np.empty_like(places)
-        starts[places] = bounds[:-1]  # of each user as the shards have them
+        bounds = np.concatenate([[0], np.cumsum(lengths[order])])
+        starts = np.empty_like(order)
+        starts[order] = bounds[:-1]  # of each user as the shards have them
         items, values = np.empty(bounds[-1], np.int32), np.empty(bounds[-1], np.float32)
         user = 0
-        for shard in chosen:  # besides the window, there is one of them in memory at a time
+        for shard in chosen:  # of the shards, one at a time is in memory, next to the window
             rows = self.shards.stored(int(shard))
-            mine = starts[user : user + len(rows)]
-            events = np.arange(len(rows.items)) + np.repeat(mine - rows.indptr[:-1], rows.lengths)
+            targets = starts[user : user + len(rows)]
+            events = np.arange(len(rows.items)) + np.repeat(targets - rows.indptr[:-1], rows.lengths)
             items[events] = rows.items
             values[events] = as_read(rows.data, self.shards.values) * self._scale
             user += len(rows)

@@ -1,4 +1,4 @@
-"""Parquet files of events, larger than memory perhaps -> a folder of shards, to be gone on with after a stop."""
+"""Parquet files of events, of any size -> a folder of shards; a run that was stopped is resumed."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def write_shards(
         How much DuckDB may take to sort in; what is more goes to files in `out`, where there has to be room for all
         events, 20 bytes each or so.
     on_part : Callable[[ShardFile], None] or None
-        Called with each file that was made. What it raises ends the run.
+        Called with each file that was written. What it raises ends the run.
 
     Raises
     ------
@@ -104,8 +104,8 @@ def write_shards(
 
     Notes
     -----
-    Where `out` was begun before, by a run that was stopped or killed, or has a damaged file, what is whole stays and
-    the rest is made: in the end, all files are those of a run in one go, byte for byte (on one machine, with one set of
+    If `out` was begun by a run that was stopped or killed, or has a damaged file, intact files stay and the others are
+    written: in the end, all files are those of an uninterrupted run, byte for byte (on one machine, with one set of
     libraries).
     """
     least = {"min_user": min_user, "min_item": min_item}
@@ -117,18 +117,18 @@ def write_shards(
     settings |= _settings(source, values, heldout_users, split_seed, test_share)
     with claimed(folder, ["*.arrow", "*.parquet"]) as scratch, bar(show_progress) as progress:
         manifest = read_manifest(folder, KIND, ShardFile, settings)
-        if not (manifest.done and all(piece.is_whole(folder) for piece in manifest.parts)):
+        if not (manifest.done and all(file.is_whole(folder) for file in manifest.parts)):
             task = progress.add_task("sorting events", total=None, note="")
             cells = Cells.open(folder / STAGE) or _sorted(source, scratch, memory_mib)
             choice = assign(cells, min_user, min_item, heldout_users, split_seed, test_share)
             manifest.write(folder)
-            pieces = ShardWriter(_settled(cells, folder), choice, values, users_per_shard)
+            writer = ShardWriter(_settled(cells, folder), choice, values, users_per_shard)
 
             def tell(done: int, total: int) -> None:
                 progress.update(task, description="writing shards", total=total, completed=done)
 
-            _fill(folder, manifest, pieces, on_part or (lambda piece: None), tell)
-        shutil.rmtree(folder / STAGE, ignore_errors=True)  # nobody needs the cells any more
+            _fill(folder, manifest, writer, on_part or (lambda file: None), tell)
+        shutil.rmtree(folder / STAGE, ignore_errors=True)  # complete: the cells are not needed any more
     return Shards(folder)
 
 
@@ -151,46 +151,46 @@ def _settings(
 
 
 def _sorted(source: Source, scratch: Path, memory_mib: int) -> Cells:
-    """The cells of the source, in a folder yet to be moved to its place."""
+    """The cells of the source, in a folder that will be moved to its final path."""
     with NumberedEvents(source, scratch / "sort", memory_mib) as events:
         return store_cells(events, scratch / "cells")
 
 
 def _settled(cells: Cells, folder: Path) -> Cells:
-    """The same cells, in the place where they stay until the last shard is there."""
-    place = folder / STAGE
-    if cells.folder != place:
-        shutil.rmtree(place, ignore_errors=True)  # it may be there and damaged
-        with writing(place):
-            cells.folder.rename(place)
-    return replace(cells, folder=place)
+    """Move the cells to where they stay until the last shard is written."""
+    target = folder / STAGE
+    if cells.folder != target:
+        shutil.rmtree(target, ignore_errors=True)  # it may be there and damaged
+        with writing(target):
+            cells.folder.rename(target)
+    return replace(cells, folder=target)
 
 
 def _fill(
     folder: Path,
     manifest: Manifest[ShardFile],
-    pieces: ShardWriter,
+    writer: ShardWriter,
     on_part: Callable[[ShardFile], None],
     tell: Callable[[int, int], None],
 ) -> None:
     """Make the files that are not whole, in order."""
-    whole = {piece.file: piece for piece in manifest.parts if piece.is_whole(folder)}
-    manifest = replace(manifest, done=False, facts={}, parts=[whole[name] for name in pieces.names if name in whole])
+    whole = {file.file: file for file in manifest.parts if file.is_whole(folder)}
+    manifest = replace(manifest, done=False, facts={}, parts=[whole[name] for name in writer.names if name in whole])
     manifest.write(folder)
-    for place, name in enumerate(pieces.names):
-        tell(place, len(pieces.names))
+    for index, name in enumerate(writer.names):
+        tell(index, len(writer.names))
         if name not in whole:
-            piece = pieces.make(folder / name)
-            manifest = replace(manifest, parts=[*manifest.parts[:place], piece, *manifest.parts[place:]])
+            file = writer.make(folder / name)
+            manifest = replace(manifest, parts=[*manifest.parts[:index], file, *manifest.parts[index:]])
             manifest.write(folder)
-            on_part(piece)
+            on_part(file)
     replace(manifest, done=True, facts=_facts(folder, manifest.parts)).write(folder)
 
 
 def _facts(folder: Path, parts: list[ShardFile]) -> dict[str, Any]:
     """What is known of the whole: its sizes, and the digest that `Interactions.fingerprint` would give."""
-    shards = [piece for piece in parts if is_shard(piece.file)]
-    n_users, n_items = (next(piece.rows for piece in parts if piece.file == name) for name in (USERS, ITEMS))
+    shards = [file for file in parts if is_shard(file.file)]
+    n_users, n_items = (next(file.rows for file in parts if file.file == name) for name in (USERS, ITEMS))
     kinds: dict[str, Callable[[CsrRows, int], NDArray[Any]]] = {
         "indptr": lambda rows, before: rows.indptr[1:].astype(np.int64) + before,
         "indices": lambda rows, before: rows.items.astype(np.int64),
@@ -201,17 +201,17 @@ def _facts(folder: Path, parts: list[ShardFile]) -> dict[str, Any]:
         yield np.zeros(1, dtype=np.int64)
         for make in kinds.values():
             before = 0
-            for piece in shards:
-                yield make(read_shard(folder, piece, n_items), before)
-                before += piece.events
+            for file in shards:
+                yield make(read_shard(folder, file, n_items), before)
+                before += file.events
 
     ids = ((column.to_pylist() for column in id_pieces(folder / name)) for name in (USERS, ITEMS))
-    events = sum(piece.events for piece in shards)
+    events = sum(file.events for file in shards)
     return {"users": n_users, "items": n_items, "events": events, "fingerprint": digest_events(ids, arrays())}
 
 
 class ShardWriter:
-    """Which files there are to be, in order, and how each is made."""
+    """Names the files of the folder, in order, and writes each."""
 
     def __init__(self, cells: Cells, choice: Assignment, values: Values, users_per_shard: int):
         self._cells, self._choice, self._values = cells, choice, values
@@ -221,11 +221,11 @@ class ShardWriter:
             USERS: partial(self._ids, USERS, "user", choice.parts == TRAIN, None),
         }
         for part, which in ((VALID, "valid"), (TEST, "test")):
-            mine = np.flatnonzero(choice.parts == part)
-            if len(mine):
+            members = np.flatnonzero(choice.parts == part)
+            if len(members):
                 users, rows = heldout_names(which)
                 self._makers[users] = partial(self._ids, USERS, "user", choice.parts == part, None)
-                self._makers[rows] = partial(self._rows, part, mine[0], mine[-1] + 1)
+                self._makers[rows] = partial(self._rows, part, members[0], members[-1] + 1)
         bounds = cut(choice.lengths[train], users_per_shard, EVENTS_PER_SHARD)
         for number, start, stop in zip(count(), bounds[:-1], bounds[1:], strict=False):
             self._makers[shard_name(number)] = partial(self._rows, TRAIN, train[start], train[stop - 1] + 1)
@@ -254,11 +254,11 @@ class ShardWriter:
 
     def _chosen(self, part: int, first: int, last: int) -> Iterator[CsrRows]:
         for users, items, values in self._cells.blocks(first, last):
-            mine, lengths = self._choice.parts[users] == part, self._cells.lengths[users]
+            members, lengths = self._choice.parts[users] == part, self._cells.lengths[users]
             columns = self._choice.columns[items]
-            kept = np.repeat(mine, lengths) & (columns >= 0)
+            kept = np.repeat(members, lengths) & (columns >= 0)
             ends = np.concatenate([[0], np.cumsum(kept)])[np.concatenate([[0], np.cumsum(lengths)])]
-            indptr = np.concatenate([[0], np.cumsum(np.diff(ends)[mine])])
+            indptr = np.concatenate([[0], np.cumsum(np.diff(ends)[members])])
             yield CsrRows(indptr, columns[kept], None if values is None else values[kept])
 
     def _ids(
@@ -271,13 +271,13 @@ class ShardWriter:
 
 
 def _masked(
-    pieces: Iterator[pa.Array], column: str, mask: NDArray[np.bool_], counts: NDArray[np.int64] | None
+    writer: Iterator[pa.Array], column: str, mask: NDArray[np.bool_], counts: NDArray[np.int64] | None
 ) -> Iterator[pa.RecordBatch]:
     start = done = 0
-    for piece in pieces:
-        chosen = piece.filter(pa.array(mask[start : start + len(piece)]))
+    for file in writer:
+        chosen = file.filter(pa.array(mask[start : start + len(file)]))
         columns = {column: chosen}
         if counts is not None:
             columns["users"] = pa.array(counts[done : done + len(chosen)])
         yield pa.RecordBatch.from_pydict(columns)
-        start, done = start + len(piece), done + len(chosen)
+        start, done = start + len(file), done + len(chosen)

@@ -52,7 +52,7 @@ class Holdout:
 
     fold_in: sparse.csr_matrix
     held_out: sparse.csr_matrix
-    users: Ids = None  # type: ignore[assignment]  # an array, once it is made
+    users: Ids = None  # type: ignore[assignment]  # an array after __post_init__
     dropped: int = 0
     item_counts: NDArray[np.int64] | None = None
     n_train: int | None = None
@@ -181,15 +181,15 @@ def item_order(own: Ids | None, wanted: Ids | None) -> NDArray[np.int64] | None:
     """
     if own is None or wanted is None or np.array_equal(own, np.asarray(wanted)):
         return None
-    places = ItemIndex(own).positions(wanted)
-    common = int((places >= 0).sum())
+    positions = ItemIndex(own).positions(wanted)
+    common = int((positions >= 0).sum())
     if len(own) != len(wanted) or common < len(wanted):
         raise InvalidDataError(
             f"Expected a holdout over the {len(wanted):,} items of the training, got one over {len(own):,} items, of "
             f"which {common:,} are among them; hold out from the data of the training, or bring other data to its "
             f"items first with Interactions.align(model.item_ids_)."
         )
-    return None if (places == np.arange(len(places))).all() else places
+    return None if (positions == np.arange(len(positions))).all() else positions
 
 
 def _check_disjoint(fold_in: sparse.csr_matrix, held_out: sparse.csr_matrix, users: Ids) -> None:

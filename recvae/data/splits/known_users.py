@@ -1,4 +1,4 @@
-"""Weak generalisation: test users are training users, of whose events some are hidden: at random, by time, as given."""
+"""Weak generalisation: test users are training users, some of whose events are held out."""
 
 from __future__ import annotations
 
@@ -85,8 +85,8 @@ def leave_last_split(data: Interactions, last: int = 1) -> Split:
     times, last = _known_times(data), check_integer("last", last, 1)
     enough = np.diff(data.matrix.indptr) > 2 * last
     part = np.zeros(data.n_events, dtype=np.int8)
-    for place in (TEST, VALID):
-        _hide(data, part, place, times, lambda n: last * enough)
+    for purpose in (TEST, VALID):
+        _hide(data, part, purpose, times, lambda n: last * enough)
     return _split(data, part)
 
 
@@ -226,7 +226,7 @@ def _seconds(time: Time, times: NDArray[np.float64]) -> float:
 
 
 def _start(part: str, start: Time | None, share: float | None, times: NDArray[np.float64]) -> float:
-    """The time from which on events are for `part`: as given, or such that there are a share of all."""
+    """The time from which on events are for `part`: as asked for, or such that a share of all events follow."""
     if start is not None:
         if share is not None:
             raise InvalidParameterError(f"Expected {part}_start or {part}_share, got both: {start!r} and {share!r}.")
@@ -242,11 +242,11 @@ def _start(part: str, start: Time | None, share: float | None, times: NDArray[np
 def _hide(
     data: Interactions,
     part: NDArray[np.int8],
-    place: int,
+    purpose: int,
     keys: NDArray[np.float64],
     size: Callable[[NDArray[np.int64]], NDArray[Any]],
 ) -> None:
-    """Move events from training to `place`: of each user those of the largest keys.
+    """Move events from training to `purpose`: of each user those of the largest keys.
 
     Parameters
     ----------
@@ -259,7 +259,7 @@ def _hide(
     order = np.flatnonzero(free)
     order = order[np.lexsort((keys[order], row_of[order]))]  # by user, then key
     rank = np.arange(len(order)) - np.repeat(np.cumsum(n) - n, n)
-    part[order[rank >= np.repeat(n - size(n).astype(np.int64), n)]] = place
+    part[order[rank >= np.repeat(n - size(n).astype(np.int64), n)]] = purpose
 
 
 def _split(data: Interactions, part: NDArray[np.int8]) -> Split:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from recvae.data.parquet.files import ParquetFiles, find_files
 from recvae.data.tables.text import check_columns, read_delimited
 from recvae.data.tables.text_columns import MISSING, no_id
-from recvae.data.tables.text_file import COMPRESSIONS, Format, said
+from recvae.data.tables.text_file import COMPRESSIONS, Format, reading
 from recvae.errors import InvalidDataError, InvalidTypeError
 from recvae.utils.files import check_writable, write_whole
 from recvae.utils.paths import input_path, output_path
@@ -46,13 +46,13 @@ def read_table(path: str | Path, columns: Sequence[str], numbers: Sequence[str] 
     kind = "parquet" if path.is_dir() else _kind(path, READABLE, COMPRESSIONS)
     if kind != "parquet":
         return read_delimited(path, Format("," if kind == "csv" else "\t"), columns, numbers=numbers)
-    with said(path):
+    with reading(path):
         return find_files(path, columns).read()
 
 
 def parquet_parts(path: Path, columns: Sequence[str]) -> ParquetFiles:
     """A Parquet file or a folder of such, all of which have the named columns. Raises as `read_table`."""
-    with said(path):
+    with reading(path):
         return find_files(path, columns)
 
 
@@ -172,11 +172,15 @@ def _refuse_nulls(column: pa.ChunkedArray, name: str) -> None:
 
 def _refuse_words(codes: NDArray[np.int64], ids: NDArray[Any], name: str) -> None:
     """Refuse ids, in ascending order, of which one is blank or a word for nothing: it would be one user of many."""
-    places = np.searchsorted(ids, np.array(MISSING, dtype=object)).tolist()
-    found = [place for place, word in zip(places, MISSING, strict=True) if place < len(ids) and ids[place] == word]
-    found += [place for place in range(np.searchsorted(ids, "!")) if not ids[place].strip()]
-    if found:
-        raise no_id(ids[found[0]], f"row {int(np.flatnonzero(codes == found[0])[0])} (from 0)", name)
+    positions = np.searchsorted(ids, np.array(MISSING, dtype=object)).tolist()
+    missing = [
+        position
+        for position, word in zip(positions, MISSING, strict=True)
+        if position < len(ids) and ids[position] == word
+    ]
+    missing += [position for position in range(np.searchsorted(ids, "!")) if not ids[position].strip()]
+    if missing:
+        raise no_id(ids[missing[0]], f"row {int(np.flatnonzero(codes == missing[0])[0])} (from 0)", name)
 
 
 def _sortable(texts: Any) -> Any:

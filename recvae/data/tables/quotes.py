@@ -61,13 +61,13 @@ def scan_quotes(
         block = carried + new
         carried = b""
         if quoted and b'"' in block:
-            found = _scan(block, delimiter[0], n_columns, is_row)
-            if found.wrong is not None:
-                return Quotes(breaks, longest, start + found.wrong)
-            breaks, longest = breaks or found.breaks, max(longest, found.longest)
-            if found.tail is not None:
-                opened = start + found.tail
-                carried, block = block[found.rest :], block[: found.rest]
+            scan = _scan(block, delimiter[0], n_columns, is_row)
+            if scan.wrong is not None:
+                return Quotes(breaks, longest, start + scan.wrong)
+            breaks, longest = breaks or scan.breaks, max(longest, scan.longest)
+            if scan.tail is not None:
+                opened = start + scan.tail
+                carried, block = block[scan.rest :], block[: scan.rest]
         start += len(block)
         size = max(BLOCK, 2 * len(carried))  # what is scanned again stays a share of the whole
 
@@ -123,9 +123,9 @@ def _scan(block: bytes, delimiter: int, n_columns: int, is_row: Callable[[str], 
     loose = np.zeros(len(where) + 1, dtype=bool)
     loose[closes] = ~edge[after[np.searchsorted(quotes, closes)]]
     fields, starts = np.unique(opens[within], return_index=True)
-    place = np.searchsorted(closes, fields)
-    closed = place < len(closes)  # but for the tail
-    ends = np.append(closes, len(where))[place]
+    closing = np.searchsorted(closes, fields)
+    closed = closing < len(closes)  # all but the tail
+    ends = np.append(closes, len(where))[closing]
     longest = int((np.append(where, len(a))[ends] - where[fields]).max())
     suspects = _dense(a, where, kind, within, starts, delimiter, n_columns - 1)
     wrong = None
@@ -142,15 +142,15 @@ def _literal(at: NDArray[np.intp], opens: NDArray[np.bool_], closes: NDArray[np.
 
     In good order quotes open and close in turn. Only where one is out of order is it looked at by itself.
     """
-    odd = np.arange(len(at)) % 2 == 1
-    wrong = [np.flatnonzero(~np.where(odd == bool(turn), opens, closes)).tolist() for turn in (0, 1)]
+    is_odd = np.arange(len(at)) % 2 == 1
+    wrong = [np.flatnonzero(~np.where(is_odd == bool(turn), opens, closes)).tolist() for turn in (0, 1)]
     literal: list[int] = []
     turn = k = 0  # where k + turn is even, a quote should open
     while True:
-        place = bisect.bisect_left(wrong[turn], k)
-        if place == len(wrong[turn]):
+        index = bisect.bisect_left(wrong[turn], k)
+        if index == len(wrong[turn]):
             return literal
-        k = wrong[turn][place]
+        k = wrong[turn][index]
         if (k + turn) % 2 == 0:
             literal.append(k)
             turn, k = 1 - turn, k + 1

@@ -23,7 +23,7 @@ from recvae.data.tables.text_columns import (
     checked_ids,
     is_counted,
 )
-from recvae.data.tables.text_file import NUL, Format, TextFile, check_bytes, open_text, said
+from recvae.data.tables.text_file import NUL, Format, TextFile, check_bytes, open_text, reading
 from recvae.errors import InvalidDataError
 
 BLOCK, LARGEST_BLOCK = 2**20, 2**31 - 1  # bytes that a thread parses at a time
@@ -50,7 +50,7 @@ def read_delimited(
     InvalidDataError
         That names the line and the column.
     """
-    with said(path):
+    with reading(path):
         text = open_text(path, format, content)
         names = _names(text, columns)
         ids = [names.index(name) for name in columns[:n_ids]]
@@ -71,9 +71,9 @@ def check_columns(wanted: Sequence[str], known: Iterable[Any]) -> None:
     if len(set(wanted)) < len(wanted):
         raise InvalidDataError(f"Expected different columns for users, items and values, got {list(wanted)}.")
     for name in wanted:
-        found = [column for column in known if column == name]
-        if len(found) != 1:
-            state = "is missing" if not found else f"stands {len(found)} times"
+        same = [column for column in known if column == name]
+        if len(same) != 1:
+            state = "is missing" if not same else f"stands {len(same)} times"
             raise InvalidDataError(f"Expected one column {name!r}, but it {state}; the columns are {known}.")
 
 

@@ -63,16 +63,16 @@ def _integers(texts: pa.Array) -> pa.Array | None:
 def missing_word(ids: pa.Array) -> str | None:
     """The first of distinct ids, all of them text, that is blank or a word for nothing."""
     blank = pc.equal(pc.utf8_trim_whitespace(ids), "")
-    found = pc.or_(blank, pc.is_in(ids, value_set=pa.array(MISSING, ids.type)))
-    index = pc.index(found, True).as_py()
+    is_missing = pc.or_(blank, pc.is_in(ids, value_set=pa.array(MISSING, ids.type)))
+    index = pc.index(is_missing, True).as_py()
     return None if index < 0 else str(ids[index].as_py())
 
 
 def no_id(word: str | None, where: str, name: str) -> InvalidDataError:
     """The error for a row that has nothing, or a word for nothing, in a column."""
-    found = "none" if word is None or not word.strip() else repr(word)
-    hint = "" if found == "none" else "; where it is an id, write it in another way"
-    return InvalidDataError(f"Expected a value in every row of {name!r}, got {found} in {where}; drop such rows{hint}.")
+    got = "none" if word is None or not word.strip() else repr(word)
+    hint = "" if got == "none" else "; where it is an id, write it in another way"
+    return InvalidDataError(f"Expected a value in every row of {name!r}, got {got} in {where}; drop such rows{hint}.")
 
 
 def checked_ids(text: TextFile, ids: pa.ChunkedArray, name: str, lines: Sequence[int] | None = None) -> pa.ChunkedArray:
@@ -108,12 +108,12 @@ def checked_ids(text: TextFile, ids: pa.ChunkedArray, name: str, lines: Sequence
         raise no_id(word, f"line {line(_first(ids, word))} of {text.path}", name)
     if lines is None:
         _refuse_header(text, ids, name)
-    for odd, reason in _odd_ids(texts):
-        raise text.refused(line(_first(ids, odd)), f"{odd!r} in column {name!r} {reason}.")
+    for text_id, reason in _ambiguous_ids(texts):
+        raise text.refused(line(_first(ids, text_id)), f"{text_id!r} in column {name!r} {reason}.")
     return ids
 
 
-def _odd_ids(texts: pa.Array) -> Iterator[tuple[str, str]]:
+def _ambiguous_ids(texts: pa.Array) -> Iterator[tuple[str, str]]:
     """Those of the distinct ids that are another one in another writing, and why they cannot stand."""
     bare = pc.utf8_trim_whitespace(texts)
     others = [(bare, "is {!r} in another row: take out the spaces around it")]
@@ -161,8 +161,8 @@ def check_header(text: TextFile, table: pa.Table, names: Sequence[str]) -> None:
     if not text.format.header or text.format.names is None or not len(table):
         return
     line, fields = next(text.records(strict=True))
-    places = [names.index(name) for name in table.column_names if _is_number(table[name].type)]
-    shown = [fields[place] for place in places if place < len(fields)]
+    numeric = [names.index(name) for name in table.column_names if _is_number(table[name].type)]
+    shown = [fields[column] for column in numeric if column < len(fields)]
     if shown and all(map(NUMBER.fullmatch, shown)) and not is_counted(fields):
         raise text.refused(line, f"expected names of columns, got a row: {fields}; set header = false.")
 
@@ -178,24 +178,24 @@ def is_counted(names: Sequence[str]) -> bool:
 
 def check_number_column(text: TextFile, column: pa.ChunkedArray, name: str) -> None:
     """Refuse what is no number in a column of numbers."""
-    kind, odd = column.type, column.is_null()
+    kind, invalid = column.type, column.is_null()
     if pa.types.is_floating(kind) and not column.null_count:
-        odd = pc.invert(pc.is_finite(column))
+        invalid = pc.invert(pc.is_finite(column))
     if pa.types.is_string(kind):
         known = pc.match_substring_regex(column, f"^ *(?:{NUMBER.pattern}|[+-]?(?i:nan|inf|infinity)) *$")
-        odd = pc.invert(pc.fill_null(known, False))
+        invalid = pc.invert(pc.fill_null(known, False))
     elif not (_is_number(kind) or pa.types.is_boolean(kind)):
-        odd = pc.is_valid(column)  # dates
-    index = pc.index(odd, True).as_py()
+        invalid = pc.is_valid(column)  # dates
+    index = pc.index(invalid, True).as_py()
     if index < 0:
         return
-    found = column[index].as_py()
-    if found is None:
+    value = column[index].as_py()
+    if value is None:
         raise text.refused(text.row(index)[0], f"Expected a value in every row of {name!r}, got none.")
     expected = "Expected finite values" if _is_number(kind) else "Expected numbers"
     hint = "; where these are names of columns, set header = true" if index == 0 and not text.format.header else ""
     kinds = "" if _is_number(kind) else f"{kind}: "
-    raise text.refused(text.row(index)[0], f"{expected} in column {name!r}, got {kinds}{found!r:.40}{hint}.")
+    raise text.refused(text.row(index)[0], f"{expected} in column {name!r}, got {kinds}{value!r:.40}{hint}.")
 
 
 def check_time_column(text: TextFile, column: pa.ChunkedArray, name: str) -> None:

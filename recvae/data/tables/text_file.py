@@ -62,7 +62,7 @@ class Format:
 
 @dataclass(frozen=True)
 class TextFile:
-    """A text file, or `content` in its place, to be read in one way or another."""
+    """A text file, or `content` instead of what it holds."""
 
     path: Path
     format: Format = field(default_factory=Format)
@@ -119,10 +119,10 @@ class TextFile:
                         break
                     rest = rest[closing.end() :]
                     pieces.append(closing[1])
-                more, found, rest = rest.partition(delimiter)
-                fields.append("".join(pieces).replace('""', '"') + (more if found else more.rstrip("\r\n")))
+                more, delimited, rest = rest.partition(delimiter)
+                fields.append("".join(pieces).replace('""', '"') + (more if delimited else more.rstrip("\r\n")))
                 pieces = []
-                if not found:
+                if not delimited:
                     yield start, fields
                     fields = []
                     break
@@ -192,13 +192,13 @@ def check_bytes(text: TextFile, names: Sequence[str], ids: Sequence[int]) -> Quo
     """
     first = itertools.islice(text.records(), int(text.format.header), SAMPLE)
     rows = [fields for _, fields in first if len(fields) == len(names)] if ids else []
-    shapes = [_shape([fields[place] for fields in rows]) for place in ids]
+    shapes = [_shape([fields[column] for fields in rows]) for column in ids]
 
     def is_row(line: str) -> bool:
         """Whether a line within quotes could stand as a row of its own."""
         _, fields = next(text.split([line]), (0, []))
         return len(fields) == len(names) and all(
-            shape.fullmatch(fields[place].strip('"')) for place, shape in zip(ids, shapes, strict=True)
+            shape.fullmatch(fields[column].strip('"')) for column, shape in zip(ids, shapes, strict=True)
         )
 
     with text.open() as file:
@@ -208,19 +208,19 @@ def check_bytes(text: TextFile, names: Sequence[str], ids: Sequence[int]) -> Quo
     if quotes.open is not None:
         line = text.line_of(quotes.open)
         before = _before(text, quotes.open)
-        place = before.count(text.format.one)
-        column = f" in column {names[place]!r:.40}" if place < len(names) and names[place] else ""
+        column = before.count(text.format.one)
+        name = f" in column {names[column]!r:.40}" if column < len(names) and names[column] else ""
         raise text.refused(
             line,
-            f"a quote{column} is not closed{' before the end of the file' if quotes.end else ' in its row'}; close it, "
+            f"a quote{name} is not closed{' before the end of the file' if quotes.end else ' in its row'}; close it, "
             f"take it out, or, within a field in quotes, write it twice.",
         )
     return quotes
 
 
 @contextmanager
-def said(path: Path) -> Iterator[None]:
-    """Within this, what libraries raise for a file becomes an error of ours, in one line."""
+def reading(path: Path) -> Iterator[None]:
+    """Turn what libraries raise for a file within the `with` block into a RecvaeError of one line."""
     try:
         yield
     except InvalidDataError:  # a ValueError too

@@ -52,13 +52,12 @@ from recvae.models.base.params import check_params, fitted, flat_params, hyper, 
 from recvae.models.base.similar import cosines
 from recvae.models.base.spaces import log
 from recvae.models.base.state import reads
-from recvae.nn import VAE, Elbo
-from recvae.nn.candidates import SAMPLERS
-from recvae.nn.candidates import sampler as make_sampler
-from recvae.nn.growing import ItemVectors, enlarged, item_vectors
-from recvae.nn.layers import initialize
+from recvae.nn import VAE, Elbo, MLPDecoder
+from recvae.nn.item_vectors import ItemVectors, add_items, item_vectors
+from recvae.nn.layers import PRECISIONS
 from recvae.nn.likelihood import FAMILIES, UNOBSERVED, Likelihood, Options, nll
-from recvae.nn.products import PRECISIONS
+from recvae.nn.rng import initialize
+from recvae.nn.samplers import SAMPLERS, make_sampler
 from recvae.nn.sharded import full_state_dict, initialize_sharded, shard
 from recvae.training.callbacks import Callback, Epoch, as_callbacks
 from recvae.training.checkpoint import digest_rows
@@ -335,7 +334,7 @@ class Autoencoder(Recommender):
     def _with_items(self, new: ItemVectors, shares: Callable[[], sparse.csr_matrix]) -> dict[str, Any]:
         """New items with their vectors; `shares` (n, I) are of those that they are alike. -> fitted attributes"""
         tied = self.params_["tables"] == "tied"
-        network = enlarged(self.network_, tied_vectors(new) if tied else new).to(find_device(self.device))
+        network = add_items(self.network_, tied_vectors(new) if tied else new).to(find_device(self.device))
         if tied:
             tie(network)
         return {"network_": network}
@@ -488,8 +487,8 @@ class Autoencoder(Recommender):
 
 def _settled(network: VAE) -> VAE:
     """A network that is done with training, ready to score."""
-    if not are_tied(network):
-        network.decoder.settle()
+    if isinstance(network.decoder, MLPDecoder) and not are_tied(network):
+        network.decoder.prepare_for_inference()
     return network.eval()
 
 

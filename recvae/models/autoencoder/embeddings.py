@@ -5,8 +5,6 @@ How they are stored in files, how the item biases are initialised, and which opt
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -14,8 +12,10 @@ from torch import Tensor
 
 from recvae.errors import InvalidParameterError
 from recvae.nn import VAE
-from recvae.nn.growing import ItemVectors
-from recvae.nn.rowwise_adam import RowwiseAdam
+from recvae.nn.encoders import input_layer
+from recvae.nn.item_vectors import ItemVectors
+from recvae.nn.layers import InputLayer, SparseEmbeddingBag
+from recvae.nn.optim import RowwiseAdam
 from recvae.nn.sharded import sharded_parameters
 
 TABLES = ("separate", "tied")
@@ -32,8 +32,7 @@ def tie(network: VAE) -> None:
     InvalidParameterError
         For layers of different widths.
     """
-    encoder: Any = network.encoder
-    first, last = encoder.bag, network.decoder
+    first, last = input_layer(network.encoder), network.decoder
     if first.weight.shape != last.weight.shape:
         raise InvalidParameterError(
             f'Expected an input layer and an output layer of one width for tables="tied", got '
@@ -44,8 +43,8 @@ def tie(network: VAE) -> None:
 
 def are_tied(network: VAE) -> bool:
     """Whether the input layer and the output layer have one parameter."""
-    encoder: Any = network.encoder
-    return encoder.bag.weight is network.decoder.weight
+    bag = getattr(network.encoder, "bag", None)
+    return isinstance(bag, InputLayer) and bag.weight is network.decoder.weight
 
 
 def without_duplicates(tensors: dict[str, Tensor], tied: bool) -> dict[str, Tensor]:
@@ -99,12 +98,14 @@ def optimizers(
 
     embedding_lr : learning rate of the row-wise Adam, as a multiple of `learning_rate`
     """
-    encoder: Any = network.encoder
-    encoder.bag.sparse = sparse
+    for layer in network.modules():
+        if isinstance(layer, SparseEmbeddingBag):
+            layer.sparse = sparse
     if not sparse:
         return [torch.optim.AdamW(network.parameters(), lr=learning_rate, weight_decay=weight_decay, fused=True)]
     # by identity, as tied embeddings are one parameter
-    embeddings = list({id(p): p for p in (encoder.bag.weight, network.decoder.weight, network.decoder.bias)}.values())
+    first = input_layer(network.encoder).weight
+    embeddings = list({id(p): p for p in (first, network.decoder.weight, network.decoder.bias)}.values())
     embedding_ids = {id(p) for p in embeddings}
     others = [p for p in network.parameters() if id(p) not in embedding_ids]
     return [

@@ -6,14 +6,14 @@ All numbers are bytes and upper bounds. A float32 takes 4 of them, a position 4 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
 from recvae.nn import VAE, Composite
+from recvae.nn.encoders import input_layer
+from recvae.nn.layers import in_bfloat16
 from recvae.nn.likelihood import CHUNK_BYTES
-from recvae.nn.products import in_bfloat16
-from recvae.nn.rowwise_adam import BLOCK
+from recvae.nn.optim import BLOCK
 from recvae.utils.topk import BLOCK_BYTES as RANKED_BYTES
 
 BYTES_PER_EVENT = 160  # of a step: the event itself, its noise, its gathered weights and sums
@@ -93,8 +93,7 @@ def estimate_memory(
     device : torch.device
         Of the training.
     """
-    encoder: Any = network.encoder
-    first, last = encoder.bag.weight, network.decoder.weight  # (I, H), (I, H')
+    first, last = input_layer(network.encoder).weight, network.decoder.weight  # (I, H), (I, H')
     tied, parameters = first is last, list(network.parameters())
     embeddings = {id(p): p.numel() for p in (first, last, network.decoder.bias)}
     middle = sum(p.numel() for p in parameters) - sum(embeddings.values())  # all but what has a row for each item
@@ -133,8 +132,7 @@ def _rows_in_step(sizes: DataSizes, num_negatives: int, ranks: int = 1) -> int:
 
 def _sparse_gradient_bytes(network: VAE, sizes: DataSizes, num_negatives: int) -> int:
     """Gradients of the rows in a step; in data-parallel training, those gathered from all ranks as well."""
-    encoder: Any = network.encoder
-    first, last, ranks = encoder.bag.weight, network.decoder.weight, sizes.data_ranks
+    first, last, ranks = input_layer(network.encoder).weight, network.decoder.weight, sizes.data_ranks
     widths, rows = first.shape[1] + last.shape[1], _rows_in_step(sizes, num_negatives, ranks)
     # tied embeddings: those of both layers, both concatenated, and coalesced
     gradients = 4 * rows * widths * (3 if first is last else 1)

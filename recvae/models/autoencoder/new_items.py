@@ -11,7 +11,7 @@ from torch import Tensor
 
 from recvae.models.autoencoder.scoring import network_scores
 from recvae.nn import VAE
-from recvae.nn.growing import ItemVectors, enlarged, item_vectors, mean_where_unknown
+from recvae.nn.item_vectors import ItemVectors, add_items, item_vectors, mean_where_unknown
 from recvae.utils.memory import require_memory
 from recvae.utils.topk import top_k
 
@@ -139,7 +139,7 @@ def vectors_from_features(network: VAE, features: sparse.csr_matrix) -> ItemVect
     new, left_out = ridge(old, features)
     n_items = len(old.bias)
     probes = sparse.identity(n_items, dtype=np.float32, format="csr")[:: -(-n_items // PROBES)]
-    scores = network_scores(enlarged(network, left_out), probes)  # (U, I) with their own vectors, (U, I) predicted
+    scores = network_scores(add_items(network, left_out), probes)  # (U, I) with their own vectors, (U, I) predicted
     shortfall = scores[:, :n_items].logsumexp(1) - scores[:, n_items:].logsumexp(1)
     new.bias.add_(float(shortfall.mean()))
     return mean_where_unknown(new, old, features[n_items:])

@@ -15,7 +15,7 @@ from recvae.data.splits import Holdout
 from recvae.evaluation.evaluate import evaluate_ranker
 from recvae.nn import VAE
 from recvae.nn.bfloat16 import ScreenedLogits
-from recvae.nn.products import in_bfloat16
+from recvae.nn.layers import in_bfloat16
 from recvae.nn.sharded import ShardedDecoder
 from recvae.utils.topk import Rough, Scorer, rank
 

@@ -16,9 +16,9 @@ from recvae.errors import InvalidParameterError
 from recvae.models.autoencoder.base import Autoencoder
 from recvae.models.base.generative import Encoding
 from recvae.models.base.params import parameters
-from recvae.nn.draw import DRAWS, score_spread
+from recvae.nn.generation import sample_rows, score_std
 from recvae.nn.likelihood import with_options
-from recvae.nn.posterior import normals
+from recvae.nn.rng import standard_normals
 
 Scores = Callable[[sparse.csr_matrix, slice], Tensor]
 POINTS = 32  # draws of z by which the spread of scores is found where logits are not linear in it
@@ -56,7 +56,7 @@ class Variational(Autoencoder):
         spread = np.zeros(ids.shape, dtype=np.float32)
         step = max(1, GATHERED // (4 * max(1, ids.shape[1]) * network.decoder.weight.shape[1]))
         with torch.no_grad():
-            spread_of = partial(score_spread, network, network.decoder.output[0])
+            spread_of = partial(score_std, network, network.decoder.output[0])
             for start in range(0, len(ids), step):
                 users = slice(start, start + step)
                 items = torch.from_numpy(np.maximum(ids[users], 0).astype(np.int64)).to(points.device)
@@ -77,9 +77,8 @@ class Variational(Autoencoder):
             eps = self._noise(places, n) if latent == "aggregate" else None
             hidden = network.hidden_from_prior(n, places) if eps is None else network.hidden(self._batch(rows), eps)
             logits = network.decoder.logits(hidden)
-        return DRAWS[self.params_["likelihood"]](
-            logits, np.diff(rows.indptr), items, temperature, self.params_["unobserved"]
-        )
+        family, unobserved = self.params_["likelihood"], self.params_["unobserved"]
+        return sample_rows(logits, np.diff(rows.indptr), items, family, temperature, unobserved)
 
     def _elbo_terms(self, rows: sparse.csr_matrix) -> NDArray[np.float64]:
         """An event weighs 1 in the mean of its row, as it does in that of all rows in training."""
@@ -100,4 +99,4 @@ class Variational(Autoencoder):
 
     def _noise(self, random: np.random.Generator, n: int) -> Tensor:
         """Standard normal noise over the latent space. -> (n, K)"""
-        return normals(random, (n, self.network_.decoder.latent_dim), self.network_.decoder.weight.device)
+        return standard_normals(random, (n, self.network_.decoder.latent_dim), self.network_.decoder.weight.device)

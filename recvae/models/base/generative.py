@@ -27,21 +27,33 @@ MIN_UNIT = 1e-3  # nats; the smallest unit of a term, if reference rows are all 
 
 
 class Encoding(NamedTuple):
-    """q(z | x) = N(mean, diag(exp(logvar))) of B users; of two levels, z1 and z2 side by side, z2 at its mean."""
+    """q(z | x) = N(mean, diag(exp(logvar))) of B users.
+
+    For a model with two latent levels, z1 and z2 are concatenated, and z2 is at its mean.
+
+    Attributes
+    ----------
+    mean, logvar : numpy.ndarray
+        (B, K) float32.
+    """
 
     mean: NDArray[np.float32]  # (B, K)
     logvar: NDArray[np.float32]  # (B, K)
 
 
 class Explored(NamedTuple):
-    """Lists as `recommend` gives them, and how unsure the model is of each score.
+    """Lists as `recommend` gives them, with the uncertainty of each score.
 
     Attributes
     ----------
-    spread : NDArray[np.float32]
-        The standard deviation of a score over the posterior q(z | x) in full, whatever the strength of the draw; 0
-        where the list is padded. Exact where logits are linear in z (RecVAE, HybridVAE, MultVAE without hidden layers),
-        else that of 32 draws.
+    ids : numpy.ndarray
+        int32, of the items, padded with -1.
+    scores : numpy.ndarray
+        float32, at the draw z.
+    spread : numpy.ndarray
+        float32, the standard deviation of each score over the posterior q(z | x), whatever the value of `explore`; 0
+        for padding. Exact if logits are linear in z (RecVAE, HybridVAE, MultVAE without hidden layers), otherwise over
+        32 draws.
     """
 
     ids: NDArray[np.int32]  # (N,) or (B, N)

@@ -35,7 +35,7 @@ if TYPE_CHECKING:  # loaded by the methods that need them: a closed-form model h
 
 # public method -> the methods of which a model has to define one, and what it lacks without them
 _POSTERIOR = "distribution over a latent space"
-_USER_VECTORS = "a place for users, by their events alone, in a space"
+_USER_VECTORS = "vectors of users, computed from their events"
 NEEDS: dict[str, tuple[tuple[str, ...], str]] = {
     "similar_items": (("_similarity",), "vectors of its items"),
     "similar_users": (("_user_vectors", "_known_users"), _USER_VECTORS),
@@ -713,7 +713,25 @@ class Recommender(Model):
 
     @classmethod
     def load(cls, fileobj_or_path: File, device: str | None = None) -> Recommender:
-        """`recvae.load`, as implicit's models have it; raises InvalidDataError for a model of another class too."""
+        """Read a model of this class, as implicit's `load`; see `recvae.load`, which reads models of any class.
+
+        Parameters
+        ----------
+        fileobj_or_path : str or Path or file object
+            What `save` wrote.
+        device : str or None
+            As in `recvae.load`.
+
+        Returns
+        -------
+        Recommender
+            A fitted model.
+
+        Raises
+        ------
+        InvalidDataError
+            If the file is of a model of another class, and as `recvae.load`.
+        """
         from recvae.models.base import model_file
 
         return model_file.load_class(cls, fileobj_or_path, device)

@@ -1,7 +1,7 @@
-"""The fitted state of a model, changed all at once: who reads in another thread sees the old one or the new one.
+"""The state of a model is replaced as a whole, so that threads that read it see the old state or the new one.
 
-Who reads works on a snapshot. Who changes a model waits for anyone else who does, makes the new state next to the old
-one, and then puts it in place of that (`become`).
+Methods that read a model work on a snapshot of it (`reads`). Methods that change a model run one after the other
+(`changes`): each computes the new state next to the old one, and replaces that at the end (`become`).
 """
 
 from __future__ import annotations
@@ -17,54 +17,54 @@ from recvae.utils.threads import after_fork
 F = TypeVar("F", bound=Callable[..., Any])
 M = TypeVar("M")
 
-# next to the models, not in them: a lock has no place in pickles and copies
-_changing: WeakKeyDictionary[Any, threading.RLock] = WeakKeyDictionary()
-_guard = threading.Lock()
+# a lock for each model; not an attribute of it, as locks cannot be pickled or copied
+_locks: WeakKeyDictionary[Any, threading.RLock] = WeakKeyDictionary()
+_guard = threading.Lock()  # of _locks
 
 
 def snapshot(model: M) -> M:
-    """The model as it is now: another object with the same state, which `become` does not change.
+    """The model as it is now: another object with the same state, which a later `become` does not change.
 
-    What is remembered in it, such as an index of ids, is remembered in that state of the model.
+    Both share one `__dict__`: what is cached in the snapshot, such as an index of ids, is cached in the model too.
     """
-    now = object.__new__(type(model))
-    now.__dict__ = model.__dict__
-    return now
+    copy = object.__new__(type(model))
+    copy.__dict__ = model.__dict__
+    return copy
 
 
 def become(model: Any, state: dict[str, Any]) -> None:
-    """Give a model these attributes, all at once, and leave the snapshots of it as they are."""
+    """Set attributes of a model, all at once; snapshots keep the old ones, as the `__dict__` is replaced."""
     model.__dict__ = model.__dict__ | state
 
 
-def reads(verb: F) -> F:
-    """Mark a verb that reads a model: it sees one state from its beginning to its end."""
+def reads(method: F) -> F:
+    """Decorator of a method that reads a model: it sees one state from its beginning to its end."""
 
-    @functools.wraps(verb)
-    def on_one_state(self: Any, *args: Any, **kwargs: Any) -> Any:
-        return verb(snapshot(self), *args, **kwargs)
+    @functools.wraps(method)
+    def on_snapshot(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return method(snapshot(self), *args, **kwargs)
 
-    return on_one_state  # type: ignore[return-value]
+    return on_snapshot  # type: ignore[return-value]
 
 
-def changes(verb: F) -> F:
-    """Mark a verb that changes a model: another that does so waits for its end, and nothing that it did is lost."""
+def changes(method: F) -> F:
+    """Decorator of a method that changes a model: others that do wait for its end, so that no change is lost."""
 
-    @functools.wraps(verb)
-    def one_by_one(self: Any, *args: Any, **kwargs: Any) -> Any:
+    @functools.wraps(method)
+    def with_lock(self: Any, *args: Any, **kwargs: Any) -> Any:
         with _lock_of(self):
-            return verb(self, *args, **kwargs)
+            return method(self, *args, **kwargs)
 
-    return one_by_one  # type: ignore[return-value]
+    return with_lock  # type: ignore[return-value]
 
 
 def _lock_of(model: Any) -> threading.RLock:
     with _guard:
-        return _changing.setdefault(model, threading.RLock())
+        return _locks.setdefault(model, threading.RLock())
 
 
 @after_fork
 def _unlock() -> None:
-    """In the child of a fork: threads that held a lock are not there."""
-    global _changing, _guard
-    _changing, _guard = WeakKeyDictionary(), threading.Lock()
+    """In the child of a fork: the threads that held a lock do not exist there."""
+    global _locks, _guard
+    _locks, _guard = WeakKeyDictionary(), threading.Lock()

@@ -1,4 +1,4 @@
-"""Baselines behind the package's contract: popularity, and implicit's ALS, item-KNN, BPR and LMF.
+"""Baselines as recommenders of this package: popularity, and implicit's ALS, item-KNN, BPR and LMF.
 
 implicit fits; the ranking (N exactly, padding, ties, float32) is the one all models share, so that nothing but the
 scores differs. That these rankings equal implicit's own `recommend` is a test.

@@ -1,4 +1,4 @@
-"""implicit's alternating least squares behind the contract."""
+"""ALS: implicit's alternating least squares as a `Recommender`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from recvae.models.base.file_tensors import taken
 from recvae.models.base.params import fitted, hyper, parameters
 from recvae.models.base.similar import cosines
 from recvae.models.base.spaces import integers, log
-from recvae.models.baselines.peer import implicit_library, one_blas_thread, writable
+from recvae.models.baselines.implicit_library import implicit_library, one_blas_thread, writable
 from recvae.utils.finite import check_fitted
 from recvae.utils.memory import require_memory
 from recvae.utils.progress import bar
@@ -25,9 +25,9 @@ from recvae.utils.progress import bar
 
 @parameters
 class ALS(Recommender):
-    """implicit's AlternatingLeastSquares (Hu, Koren & Volinsky 2008), a row's factors solved for at scoring.
+    """implicit's AlternatingLeastSquares (Hu, Koren & Volinsky 2008); the factors of a row are solved for at scoring.
 
-    As implicit with `recalculate_user=True`. BLAS is held to one thread around it, as implicit asks for.
+    As implicit with `recalculate_user=True`. BLAS is limited to one thread meanwhile, as implicit asks for.
     """
 
     factors: int = hyper(128, "dimension of the user and item factors", low=1, search=integers(16, 512))
@@ -66,7 +66,7 @@ class ALS(Recommender):
     def _restore(self, tensors: dict[str, Tensor], n_items: int) -> dict[str, Any]:
         with one_blas_thread():
             model = self._new()
-        # all that scoring a row needs
+        # scoring a row needs nothing else
         model.item_factors = taken(tensors, "item_factors", (n_items, self.factors)).numpy()
         return {"model_": model}
 
@@ -84,10 +84,10 @@ class ALS(Recommender):
 
     def _user_vectors(self, rows: sparse.csr_matrix) -> Tensor:
         try:
-            # factors of a file may overflow: what comes of it is no finite score, and refused as such
+            # factors from a file may overflow; scores that are not finite are refused later
             with one_blas_thread(), np.errstate(over="ignore", invalid="ignore"):
                 factors = self.model_.recalculate_user(np.arange(rows.shape[0]), writable(rows))  # (B, factors)
-        except ValueError as error:  # the solver met a matrix that is not positive definite
+        except ValueError as error:  # a matrix is not positive definite
             raise TrainingError(
                 f"Expected factors that can be solved for, got: {error}; raise regularization."
             ) from error

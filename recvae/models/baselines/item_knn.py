@@ -1,4 +1,4 @@
-"""implicit's item-item nearest neighbours behind the contract."""
+"""ItemKNN: implicit's item-item nearest neighbours as a `Recommender`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from recvae.models.base import FitRun, Recommender
 from recvae.models.base.file_tensors import csr_from, csr_tensors
 from recvae.models.base.params import fitted, hyper, parameters
 from recvae.models.base.spaces import integers
-from recvae.models.baselines.peer import implicit_library
+from recvae.models.baselines.implicit_library import implicit_library
 from recvae.utils.finite import check_fitted
 
 
@@ -22,7 +22,7 @@ from recvae.utils.finite import check_fitted
 class ItemKNN(Recommender):
     """implicit's item-item nearest neighbours: an item's score is the sum of its similarities to the row's items.
 
-    Items that are no neighbour of any item of the row have no score and are not given.
+    Items that are not a neighbour of any item of the row have no score and are not recommended.
     """
 
     weighting: str = hyper(
@@ -45,7 +45,8 @@ class ItemKNN(Recommender):
     def _weighted(self, weights: Any, rows: sparse.csr_matrix) -> sparse.csr_matrix:
         """The rows as implicit's CosineRecommender, TFIDFRecommender and BM25Recommender weight them, but as CSR.
 
-        These warn of a conversion of their own, with its seconds: no filter of one thread could leave that out.
+        These classes convert to CSR themselves, with a warning that says how long it took, and warnings cannot be
+        filtered in one thread only.
         """
         by_items = rows.T
         if self.weighting == "bm25":
@@ -73,6 +74,6 @@ class ItemKNN(Recommender):
 
 
 def _without_zeros(scores: sparse.csr_matrix) -> Tensor:
-    """-inf in the place of zeros: who is no neighbour has no score."""
+    """Scores with -inf instead of zeros: an item that is not a neighbour has no score."""
     dense = torch.from_numpy(scores.toarray())
     return dense.masked_fill_(dense == 0, -torch.inf)

@@ -1,4 +1,4 @@
-"""implicit's models that know only the users they were trained on: BPR and LMF."""
+"""BPR and LMF: implicit's models that know only the users they were trained on."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from recvae.errors import OutOfRangeError, TrainingError, UnknownUsersError
 from recvae.models.base import FitRun, Recommender
 from recvae.models.base.file_tensors import taken
 from recvae.models.base.params import fitted, get_params, hyper, parameters
-from recvae.models.base.similar import cosines, unit
+from recvae.models.base.similar import cosines
 from recvae.models.base.spaces import integers, log
-from recvae.models.baselines.peer import implicit_library, writable
+from recvae.models.baselines.implicit_library import implicit_library, writable
 from recvae.utils.finite import check_fitted
 from recvae.utils.memory import require_memory
 from recvae.utils.progress import bar
@@ -26,10 +26,10 @@ from recvae.utils.topk import Scorer
 
 @parameters
 class KnownUsers(Recommender):
-    """Base of implicit's models that learn factors for each user, and have none for anybody else.
+    """Base of implicit's models that learn factors for each training user, and have none for other users.
 
-    Here `userid` in `recommend` is the row of the user in training, as in implicit. With `recalculate_user`, and in
-    a fit with validation users who are not training users, they raise UnknownUsersError.
+    `userid` in `recommend` is the row of the user in training, as in implicit. `recalculate_user`, and a fit with
+    validation users who are not training users, raise UnknownUsersError.
     """
 
     factors: int = hyper(64, "dimension of the user and item factors", low=1, search=integers(8, 256))
@@ -42,7 +42,7 @@ class KnownUsers(Recommender):
 
     @abstractmethod
     def _model(self) -> Any:
-        """implicit's model, one thread of it: with more, the seed does not decide."""
+        """implicit's model with one thread: with more, the same seed gives other factors each time."""
 
     def _fit(self, rows: sparse.csr_matrix, run: FitRun) -> dict[str, Any]:
         if run.valid is not None and run.valid.train_rows is None:
@@ -92,13 +92,10 @@ class KnownUsers(Recommender):
     def _known_users(self) -> Tensor:
         return self.user_factors_
 
-    def _user_index(self) -> Tensor:
-        return unit(self.user_factors_)
-
     def _refusal(self) -> UnknownUsersError:
         return UnknownUsersError(
-            f"{type(self).__name__} has factors for the users it was trained on only: it cannot score others, "
-            f"by their events alone. Test it on a split of known users, such as per-user or temporal, or on a Holdout "
+            f"{type(self).__name__} has factors for the users it was trained on only: it cannot score others "
+            f"by their events. Test it on a split of known users, such as per-user or temporal, or on a Holdout "
             f"with train_rows."
         )
 

@@ -1,4 +1,4 @@
-"""Popularity: what everybody would be recommended."""
+"""Popularity: the same list for all users, by how many have each item."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from recvae.models.base.params import fitted, parameters
 
 @parameters
 class Popularity(Recommender):
-    """Items by the number of training users who have them: the same list for everyone."""
+    """Items by the number of training users who have them: the same list for all users."""
 
     item_counts_: Tensor = fitted()
 

@@ -36,7 +36,7 @@ class OrderedEvents(StoredEvents):
         super().__enter__()
         self._all, self.touched = self._rows, None
         if self._touched is not None:
-            with self._said():
+            with self._translating_errors():
                 nothing, column = self._duckdb.ConstantExpression(None), self._duckdb.ColumnExpression
                 touched = self._connection.from_arrow(self._touched[:0])
                 columns = [column(name) if name == SEEN else nothing.alias(name) for name in self._rows.columns]
@@ -49,7 +49,7 @@ class OrderedEvents(StoredEvents):
     def check(self, index: ItemIndex) -> None:
         """Refuse gaps, values that are no numbers >= 0, and events on none of the items of `index`."""
         self.check_events()
-        with self._said():
+        with self._translating_errors():
             items = "unnest(item)" if self._source.lists else "item"
             names = self._rows.select(f"CAST({items} AS VARCHAR) AS name")
             known = self._connection.from_arrow(
@@ -63,7 +63,7 @@ class OrderedEvents(StoredEvents):
 
     def count_users(self) -> int:
         """How many users there are."""
-        with self._said():
+        with self._translating_errors():
             ((n_users,),) = self._all.select("user").distinct().aggregate("count(*)").fetchall()
         return int(n_users)
 
@@ -74,7 +74,7 @@ class OrderedEvents(StoredEvents):
         """
         events = self._all
         if after is not None:
-            with self._said():
+            with self._translating_errors():
                 events = events.filter(self._duckdb.ColumnExpression("user") > self._duckdb.ConstantExpression(after))
         # values are added up, and sums of floats depend on the order
         order = '"user"' if self._source.value is None else '"user", "item", "value"'

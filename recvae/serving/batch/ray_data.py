@@ -90,7 +90,7 @@ class Cluster:
         """
         place = place.resolve()
         write_whole(place / MODEL, content)
-        with self._connected(), self._said():
+        with self._connected(), self._translating_errors():
             n_parts = -(-n_users // lists.users_per_part)
             # two steps: actors that wait for the shuffle would hold the CPUs that it needs
             users = self._together(source, n_parts, touched)
@@ -182,7 +182,7 @@ class Cluster:
             ) from error
 
     @contextmanager
-    def _said(self) -> Iterator[None]:
+    def _translating_errors(self) -> Iterator[None]:
         """Within the `with` block, an error of recvae in an actor is that error, and any other one an EngineError."""
         try:
             yield

@@ -13,23 +13,24 @@ from recvae.serving.export.program import program
 
 
 def export_numpy(model: Any, file: File) -> None:
-    """Write a fitted network as an .npz file for `recvae.serving.export.numpy_scorer`, which needs numpy alone.
+    """Write a fitted network as an .npz file for `recvae.serving.export.numpy_scorer`, which needs only numpy.
 
     Parameters
     ----------
-    model
-        MultVAE, MultDAE, RecVAE, HVamp or HybridVAE.
-    file : File
-        A path, which is written atomically, or an open binary file; it will hold arrays and JSON, no code, and the raw
-        ids of the items where the model has them.
+    model : Recommender
+        A fitted MultVAE, MultDAE, RecVAE, HVamp or HybridVAE.
+    file : str or Path or file object
+        A path, which is written atomically, or an open binary file. The file contains arrays and JSON, no code, and the
+        raw ids of the items if the model has them.
 
     Raises
     ------
-    NotFittedError
+    NotFittedError, InvalidTypeError
+        If it is not a fitted model.
     NotSupportedError
-        For a model without a network.
-    InvalidTypeError
+        If the model is not a network.
     OutputError
+        If the file cannot be written.
     """
     check_file(file, "write")
     description, weights = program(model)

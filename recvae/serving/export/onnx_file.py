@@ -29,41 +29,42 @@ Input = str | int | float | list[int]
 
 
 def export_onnx(model: Any, file: File) -> None:
-    """Write a fitted model of a network as an ONNX file, which scores and ranks.
+    """Write a fitted network as an ONNX file, whose graph scores and ranks.
 
     Parameters
     ----------
-    model
-        MultVAE, MultDAE, RecVAE, HVamp or HybridVAE.
-    file : File
-        A path, which is written atomically, or an open binary file; it will hold no code.
+    model : Recommender
+        A fitted MultVAE, MultDAE, RecVAE, HVamp or HybridVAE.
+    file : str or Path or file object
+        A path, which is written atomically, or an open binary file. The file contains no code.
 
     Raises
     ------
-    NotFittedError
+    NotFittedError, InvalidTypeError
+        If it is not a fitted model.
     NotSupportedError
-        For a model without a network, or one of more than 2 GiB, which an ONNX file cannot hold.
+        If the model is not a network, or larger than 2 GiB, which an ONNX file cannot hold.
     MissingDependencyError
-        Without the library onnx.
-    InvalidTypeError
+        If onnx is not installed.
     OutputError
+        If the file cannot be written.
 
     Notes
     -----
-    The graph's inputs are those of a CSR matrix, of any number of users and events:
+    The inputs of the graph are the arrays of a CSR matrix, for any number of users and events:
 
-        items (E,) int64 : the columns that the users have, each at most once for a user
-        offsets (B + 1,) int64 : user b has items[offsets[b] : offsets[b + 1]]
-        values (E,) float32, above 0 : only of models that read values; log1p is in the graph
-        N () int64 : length of the lists
+        items (E,) int64            columns of the users' items, each at most once for a user
+        offsets (B + 1,) int64      user b has items[offsets[b] : offsets[b + 1]]
+        values (E,) float32 > 0     only for models that read values; log1p is in the graph
+        N () int64                  length of the lists
 
-    and its outputs, without the items that a user has, by descending score, equal scores by ascending id:
+    Its outputs are the best items that a user does not have, by descending score, equal scores by ascending id, padded
+    with -1 and -FLT_MAX:
 
-        ids (B, N) int64, scores (B, N) float32 : -1 and -FLT_MAX where there is nothing more to give
+        ids (B, N) int64, scores (B, N) float32
 
-    The file's metadata has the model's class, recvae's version, n_items, values and raw item ids as JSON, at "recvae".
-
-    Whoever runs the model gets an error of the runtime for columns that the model does not have.
+    The file's metadata has the model's class, the version of recvae, n_items, values and the raw item ids as JSON,
+    under "recvae". Columns that the model does not have are an error of the ONNX runtime.
     """
     check_file(file, "write")
     onnx = _onnx()

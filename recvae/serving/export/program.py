@@ -21,7 +21,7 @@ from recvae.models.base import Recommender
 from recvae.models.base.state import snapshot
 from recvae.models.hybrid_vae import HybridVAE
 from recvae.nn import VAE
-from recvae.nn.encoder import NoisyBag
+from recvae.nn.encoders import input_layer
 from recvae.serving.export.numpy_scorer import FORMAT, OPERATORS, Scorer
 from recvae.version import __version__
 
@@ -50,7 +50,7 @@ def program(model: Any) -> Program:
     """A fitted model as a program, tried on a user. Raises as `check_network` does."""
     fitted = check_network(model)
     steps, hidden, arrays = _trace(fitted)
-    bag: Any = fitted.network_.encoder.bag
+    bag = input_layer(fitted.network_.encoder)
     ends = (bag.weight, bag.bias, *fitted.network_.decoder.output)
     arrays |= {name: _array(tensor) for name, tensor in zip(ENDS, ends, strict=True)}
     about = describe(fitted) | {"format": FORMAT, "steps": steps, "hidden": hidden, "path_weight": None}
@@ -124,7 +124,7 @@ def check_scores(model: Recommender, ranking: Callable[[sparse.csr_matrix], tupl
 class _Given(nn.Module):
     """In the place of the first layer: what that would give is the input."""
 
-    def noisy(self, h: Tensor, noise: object) -> Tensor:
+    def forward(self, h: Tensor, rng: object) -> Tensor:
         return h
 
 
@@ -138,7 +138,8 @@ class _BeyondFirstLayer(nn.Module):
         super().__init__()
         shared = {id(p): nn.Parameter(p.detach().cpu(), requires_grad=False) for p in network.parameters()}
         self.network = deepcopy(network, shared)
-        self.network.encoder.bag = _Given()
+        assert isinstance(self.network.encoder, nn.Module)
+        self.network.encoder.register_module("bag", _Given())
 
     def forward(self, h: Tensor) -> Tensor:
         hidden: Tensor = self.network.hidden(h)  # type: ignore[arg-type]
@@ -155,12 +156,7 @@ def _trace(model: Autoencoder) -> tuple[list[list[Any]], str, dict[str, Array]]:
     tuple[list[list[Any]], str, dict[str, Array]]
         Steps [name, operator, arguments], the last's name, arrays.
     """
-    bag = getattr(model.network_.encoder, "bag", None)
-    if not isinstance(bag, NoisyBag):
-        raise NotSupportedError(
-            f"Expected an encoder whose first layer is a NoisyBag called bag, got {type(bag).__name__}."
-        )
-    example = torch.zeros(2, bag.weight.shape[1])
+    example = torch.zeros(2, input_layer(model.network_.encoder).weight.shape[1])
     with torch.enable_grad():  # else products are oneDNN's own operators
         exported = torch.export.export(
             _BeyondFirstLayer(model.network_), (example,), dynamic_shapes=({0: torch.export.Dim("B")},), strict=False

@@ -5,7 +5,7 @@ from scipy import sparse
 
 from recvae.data.batches import DeviceRows
 from recvae.errors import InvalidDataError, InvalidParameterError, UnknownNameError
-from recvae.nn.candidates import SAMPLERS, sampler
+from recvae.nn.samplers import SAMPLERS, make_sampler
 
 CPU = torch.device("cpu")
 N_USERS, N_ITEMS, BATCH = 40, 60, 8
@@ -26,7 +26,7 @@ COUNTS = np.asarray((MATRIX > 0).sum(0)).ravel().astype(np.int64)
 
 
 def made(kind, budget=20, counts=COUNTS, n_users=N_USERS, batch_size=BATCH):
-    return sampler(kind, budget, counts, n_users, batch_size)
+    return make_sampler(kind, budget, counts, n_users, batch_size)
 
 
 def a_batch(users=range(BATCH)):
@@ -142,7 +142,7 @@ def test_a_large_catalogue_is_drawn_from_evenly(kind):
 
 
 def test_bad_input_is_a_sentence():
-    with pytest.raises(UnknownNameError, match="There is no sampler of candidates called 'unifrm'; did you mean uni"):
+    with pytest.raises(UnknownNameError, match="There is no sampler of negatives called 'unifrm'; did you mean uni"):
         made("unifrm")
     for wrong in ({"budget": 0}, {"n_users": 0}, {"batch_size": -1}):
         with pytest.raises(InvalidParameterError, match=f"Expected {next(iter(wrong))} of 1 or more, got"):

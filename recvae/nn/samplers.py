@@ -1,6 +1,6 @@
-"""Samplers of the items that a sampled likelihood looks at: their number does not grow with the catalogue.
+"""Samplers of negatives for the sampled likelihood, whose number does not grow with the catalogue.
 
-Each draw is of a key: the same key gives the same candidates, on any device, whatever was drawn before.
+Each draw is a function of a key: the same key gives the same negatives, on any device, whatever was drawn before.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from recvae.data.batches import Batch, Candidates
+from recvae.data.batches import Batch, Negatives
 from recvae.errors import InvalidDataError, InvalidParameterError, UnknownNameError
 
 Ints = NDArray[np.int64]
@@ -24,22 +24,22 @@ SIZES = 8  # of batches, for which in-batch chances are kept: there is the usual
 
 
 class Sampler(Protocol):
-    """Draws candidates for a batch."""
+    """Draws negatives for a batch."""
 
-    def draw(self, batch: Batch, key: int) -> Candidates:
-        """Candidates on the device of the batch. key : an integer from 0 to 2^128 - 1, another for each draw"""
+    def draw(self, batch: Batch, key: int) -> Negatives:
+        """Negatives on the device of the batch. key : an integer from 0 to 2^128 - 1, another for each draw"""
         ...
 
 
-def sampler(kind: str, budget: int, item_counts: Ints, n_users: int, batch_size: int) -> Sampler:
-    """A sampler of about `budget` candidates, of one of the kinds in `SAMPLERS`; of all items, if they are no more.
+def make_sampler(kind: str, budget: int, item_counts: Ints, n_users: int, batch_size: int) -> Sampler:
+    """A sampler of about `budget` negatives, of one of the kinds in `SAMPLERS`; of all items, if they are no more.
 
     Parameters
     ----------
     item_counts : Ints
         (I,), how many of the `n_users` training users have each item.
     batch_size : int
-        Of the batches that it will draw for; only "in-batch" works something out for it ahead.
+        Of the batches that it will draw for; only "in-batch" computes something for it ahead.
 
     Raises
     ------
@@ -53,7 +53,7 @@ def sampler(kind: str, budget: int, item_counts: Ints, n_users: int, batch_size:
     What takes time by the number of items is done here, once.
     """
     if kind not in SAMPLERS:
-        raise UnknownNameError.among("sampler of candidates", kind, SAMPLERS)
+        raise UnknownNameError.among("sampler of negatives", kind, SAMPLERS)
     for name, value in (("budget", budget), ("n_users", n_users), ("batch_size", batch_size)):
         if value < 1:
             raise InvalidParameterError(f"Expected {name} of 1 or more, got {value!r}.")
@@ -76,9 +76,9 @@ class AllItems:
     def __init__(self, n_items: int):
         self.n_items = n_items
 
-    def draw(self, batch: Batch, key: int) -> Candidates:
+    def draw(self, batch: Batch, key: int) -> Negatives:
         device = batch.items.device
-        return Candidates(torch.arange(self.n_items, device=device), torch.ones(self.n_items, device=device))
+        return Negatives(torch.arange(self.n_items, device=device), torch.ones(self.n_items, device=device))
 
 
 class Uniform:
@@ -87,9 +87,9 @@ class Uniform:
     def __init__(self, budget: int, item_counts: Ints, n_users: int, batch_size: int):
         self.n_items, self.budget = len(item_counts), budget
 
-    def draw(self, batch: Batch, key: int) -> Candidates:
+    def draw(self, batch: Batch, key: int) -> Negatives:
         items, times = _spread(self.n_items, self.budget, _random(key))
-        return _candidates(items, times * np.float64(self.n_items / self.budget), batch.items)
+        return _negatives(items, times * np.float64(self.n_items / self.budget), batch.items)
 
 
 class ByPopularity:
@@ -104,27 +104,30 @@ class ByPopularity:
         self.expected: Floats = share * (budget / share.sum())  # (I,) C q_i
         self.bounds: Floats = self.expected.cumsum()  # (I,)
 
-    def draw(self, batch: Batch, key: int) -> Candidates:
+    def draw(self, batch: Batch, key: int) -> Negatives:
         points = (np.arange(self.budget) + _random(key).random(self.budget)) * (self.bounds[-1] / self.budget)
-        found = torch.searchsorted(torch.from_numpy(self.bounds), torch.from_numpy(points), right=True)  # by all cores
-        drawn = found.numpy().clip(max=len(self.bounds) - 1)
-        items, times = _merged(drawn)
-        return _candidates(items, times / self.expected[items], batch.items)
+        positions = torch.searchsorted(
+            torch.from_numpy(self.bounds), torch.from_numpy(points), right=True
+        )  # by all cores
+        drawn = positions.numpy().clip(max=len(self.bounds) - 1)
+        items, times = _distinct(drawn)
+        return _negatives(items, times / self.expected[items], batch.items)
 
 
 class InBatch:
-    """The items of the batch's own events, each weighed by how seldom it is there.
+    """The items of the batch's own events, each weighed by how seldom it occurs.
 
     Batches are random: of a user's B - 1 companions, out of the U - 1 other users, one or more have an item, which the
     user does not have and c_i others do, with probability
 
         P_i = 1 - C(U - 1 - c_i, B - 1) / C(U - 1, B - 1)
 
-    So over batches the sum of f(i) / P_i, over the items there that the user does not have, is in expectation the sum
-    of f over all items that the user does not have: the estimator of Horvitz & Thompson 1952. With -log P_i added to
-    logits it is the correction of Bengio & Senecal 2008 and, in batches, of Yi et al. 2019, "Sampling-Bias-Corrected
-    Neural Modeling for Large Corpus Item Recommendations", here exact. An item that no user has is never there: of it
-    nothing is learnt. If there are more distinct items than the budget, they are drawn from as by `Uniform`.
+    So over batches the sum of f(i) / P_i, over the items of the batch that the user does not have, is in expectation
+    the sum of f over all items that the user does not have: the estimator of Horvitz & Thompson 1952. With -log P_i
+    added to logits it is the correction of Bengio & Senecal 2008 and, in batches, of Yi et al. 2019, "Sampling-Bias-
+    Corrected Neural Modeling for Large Corpus Item Recommendations", here exact. An item that no user has never
+    occurs: of it nothing is learnt. If there are more distinct items than the budget, they are drawn from as by
+    `Uniform`.
     """
 
     def __init__(self, budget: int, item_counts: Ints, n_users: int, batch_size: int):
@@ -132,16 +135,16 @@ class InBatch:
         self.chances: Callable[[int], Floats] = lru_cache(SIZES)(self._chances)
         self.chances(batch_size)
 
-    def draw(self, batch: Batch, key: int) -> Candidates:
+    def draw(self, batch: Batch, key: int) -> Negatives:
         items = batch.items.unique().cpu().numpy().astype(np.int64)
         if not len(items):
-            return _candidates(items, np.ones(0), batch.items)
-        # an item that is there has someone, whatever was counted; one that only the user has is that user's own
+            return _negatives(items, np.ones(0), batch.items)
+        # an item of the batch has a user, whatever was counted; one that has no other user is that user's own
         weights = 1 / self.chances(len(batch))[self.counts[items].clip(min=1)]
         if len(items) > self.budget:
             kept, times = _spread(len(items), self.budget, _random(key))
             items, weights = items[kept], weights[kept] * times * (len(items) / self.budget)
-        return _candidates(items, weights, batch.items)
+        return _negatives(items, weights, batch.items)
 
     def _chances(self, batch_size: int) -> Floats:
         """P by count, from 0 to the largest.
@@ -155,7 +158,7 @@ class InBatch:
         """
         others, companions = self.n_users - 1, min(batch_size, self.n_users) - 1
         if not companions:
-            return np.ones(max(2, self.counts.max() + 1))  # nobody else's items: what is there is the user's own
+            return np.ones(max(2, self.counts.max() + 1))  # no other user: all items of the batch are the user's own
         left = others - np.arange(max(1, self.counts.max()), dtype=np.float64)
         with np.errstate(divide="ignore"):
             of_none = np.log1p(-companions / left.clip(min=companions)).cumsum()  # log of the product
@@ -180,15 +183,15 @@ def _random(key: int) -> np.random.Generator:
 def _spread(n: int, draws: int, random: np.random.Generator) -> tuple[Ints, Ints]:
     """One of each of so many equal stretches of range(n). -> those drawn, ascending, and how often"""
     points = (np.arange(draws) + random.random(draws)) * (n / draws)
-    return _merged(points.astype(np.int64).clip(max=n - 1))
+    return _distinct(points.astype(np.int64).clip(max=n - 1))
 
 
-def _merged(drawn: Ints) -> tuple[Ints, Ints]:
+def _distinct(drawn: Ints) -> tuple[Ints, Ints]:
     """Distinct ones of an ascending list, and how often each is there."""
     first = np.flatnonzero(np.concatenate([[True], drawn[1:] != drawn[:-1]]))
     return drawn[first], np.diff(first, append=len(drawn))
 
 
-def _candidates(items: Ints, weights: NDArray[np.floating[Any]], like: Tensor) -> Candidates:
+def _negatives(items: Ints, weights: NDArray[np.floating[Any]], like: Tensor) -> Negatives:
     on_host = torch.from_numpy(items), torch.from_numpy(weights.astype(np.float32))
-    return Candidates(*(part.to(like.device) for part in on_host))
+    return Negatives(*(part.to(like.device) for part in on_host))

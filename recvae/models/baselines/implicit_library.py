@@ -1,4 +1,4 @@
-"""The library implicit, where it is installed, and BLAS held to one thread around it."""
+"""The library implicit, if it is installed, and the limit of BLAS to one thread around it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from recvae.utils.threads import after_fork
 
 
 def implicit_library() -> Any:
-    """The library with the modules that are needed of it. Raises MissingDependencyError."""
+    """The library, with the modules that the baselines use. Raises MissingDependencyError."""
     for module in ("cpu.als", "cpu.bpr", "cpu.lmf", "nearest_neighbours"):
         require(f"implicit.{module}", extra="benchmark", purpose="Each of ALS, ItemKNN, BPR and LMF")
     _threadpools()
@@ -24,15 +24,15 @@ def implicit_library() -> Any:
 
 
 def writable(rows: sparse.csr_matrix) -> sparse.csr_matrix:
-    """The same rows over arrays that implicit's compiled code accepts: writable ones, though it writes to none."""
+    """The same rows, with writable arrays: implicit's compiled code accepts no others, though it does not write."""
     arrays = (rows.data, rows.indices, rows.indptr)
     return rows if all(array.flags.writeable for array in arrays) else rows.copy()
 
 
 class _BlasLimit:
-    """BLAS at one thread from when the first thread of this process asks for it until the last is done.
+    """Limits BLAS to one thread, from when the first thread of this process asks for it until the last is done.
 
-    The limit is that of the process: restored by each thread for itself, it would be left as the last one found it.
+    The limit is one of the process: if each thread restored what it had read, the last one might restore the limit.
     """
 
     def __init__(self) -> None:
@@ -57,19 +57,19 @@ _limit = _BlasLimit()
 
 @contextmanager
 def one_blas_thread() -> Iterator[None]:
-    """implicit's own threads and those of BLAS get in each other's way."""
+    """Limit BLAS to one thread, as implicit has threads of its own, and both together are slow."""
     limit = _limit
     limit.enter()
     try:
         yield
     finally:
-        if limit is _limit:  # not so in a child that was forked within
+        if limit is _limit:  # in a child that was forked within the block it is another
             limit.leave()
 
 
 @functools.cache
 def _threadpools() -> Any:
-    """The thread pools of the loaded libraries; looking for them takes longer than scoring one user."""
+    """The thread pools of the loaded libraries; cached, as finding them takes longer than scoring one user."""
     from threadpoolctl import ThreadpoolController
 
     return ThreadpoolController()
@@ -77,7 +77,7 @@ def _threadpools() -> Any:
 
 @after_fork
 def _one_thread() -> None:
-    """Forget who is within, for those threads are not here; implicit may have an OpenMP that is not torch's."""
+    """Reset the limit, as the threads that held it do not exist here; implicit may have another OpenMP than torch."""
     global _limit
     _limit = _BlasLimit()
     if _threadpools.cache_info().currsize:

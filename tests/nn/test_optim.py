@@ -5,10 +5,8 @@ import pytest
 import torch
 
 from recvae.errors import InvalidParameterError, InvalidTypeError
-from recvae.nn.clipping import clip_grad_norm_
-from recvae.nn.csr import row_sparse
-from recvae.nn.rowwise_adam import RowwiseAdam
-from recvae.nn.touched import merged
+from recvae.nn.layers import row_sparse
+from recvae.nn.optim import RowwiseAdam, clip_grad_norm_, coalesced_rows
 
 N = 50
 
@@ -60,7 +58,7 @@ def test_an_update_is_that_of_the_formula_on_all_rows(beta, shape, distinct):
 def test_blocks_make_no_difference(monkeypatch):
     tables = []
     for block in (1, 1 << 20):
-        monkeypatch.setattr("recvae.nn.rowwise_adam.BLOCK", block)
+        monkeypatch.setattr("recvae.nn.optim.BLOCK", block)
         table = parameter()
         table.grad = gradient(np.random.default_rng(0), table.shape)
         RowwiseAdam([table]).step()
@@ -184,7 +182,7 @@ def test_bad_settings_are_a_sentence():
 @pytest.mark.parametrize("shape", [(N, 4), (N,), (N, 2, 3)])
 def test_rows_that_meet_are_summed(shape):
     grad = gradient(np.random.default_rng(0), shape, 80, distinct=False)
-    rows, values = merged(grad)
+    rows, values = coalesced_rows(grad)
     assert (rows.diff() > 0).all()
     torch.testing.assert_close(row_sparse(rows, values, shape).to_dense(), grad.to_dense())
 

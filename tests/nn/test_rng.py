@@ -4,14 +4,13 @@ import torch
 from scipy import sparse, stats
 
 from recvae.data.batches import DeviceRows
-from recvae.nn.layers import initialize, initialize_rows
-from recvae.nn.noise import Noise, key_of
+from recvae.nn.rng import CounterRNG, fold_in, initialize, initialize_rows
 
 ROWS = DeviceRows(sparse.random(300, 50, 0.4, format="csr", random_state=0, dtype=np.float32), torch.device("cpu"))
 
 
 def test_normal_numbers_are_normal_and_of_no_user_like_those_of_another():
-    drawn = Noise(3, torch.arange(5000)).normal(40)
+    drawn = CounterRNG(3, torch.arange(5000)).normal(40)
     assert stats.kstest(drawn.flatten().numpy()[:100_000], "norm").pvalue > 1e-4
     assert abs(stats.kurtosis(drawn.numpy(), axis=None)) < 0.05
     between_columns = np.corrcoef(drawn.T.numpy()) - np.eye(40)
@@ -21,27 +20,27 @@ def test_normal_numbers_are_normal_and_of_no_user_like_those_of_another():
 
 
 def test_an_odd_width_is_a_part_of_an_even_one():
-    assert Noise(1, torch.arange(4)).normal(3).shape == (4, 3)
-    assert Noise(1, torch.arange(4)).normal(1).shape == (4, 1)
+    assert CounterRNG(1, torch.arange(4)).normal(3).shape == (4, 3)
+    assert CounterRNG(1, torch.arange(4)).normal(1).shape == (4, 1)
 
 
 def test_a_draw_follows_from_key_user_and_its_number_alone():
     users = torch.tensor([7, 3, 250])
     (some,), whole = ROWS.batches(users, 3), ROWS.all()
-    one, other = Noise.of(5, some), Noise.of(5, whole)
+    one, other = CounterRNG.for_batch(5, some), CounterRNG.for_batch(5, whole)
     for _ in range(2):
         torch.testing.assert_close(one.normal(6), other.normal(6)[users])
-        kept = other.kept(whole, 0.5)
+        kept = other.keep_mask(whole, 0.5)
         mine = torch.cat([kept[whole.events(slice(user, user + 1))] for user in users.tolist()])
-        assert torch.equal(one.kept(some, 0.5), mine)
-    assert not torch.equal(Noise.of(5, some).normal(6), one.normal(6))  # the next draw is another
-    assert not torch.equal(Noise.of(5, some).normal(6), Noise.of(6, some).normal(6))
+        assert torch.equal(one.keep_mask(some, 0.5), mine)
+    assert not torch.equal(CounterRNG.for_batch(5, some).normal(6), one.normal(6))  # the next draw is another
+    assert not torch.equal(CounterRNG.for_batch(5, some).normal(6), CounterRNG.for_batch(6, some).normal(6))
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])
 def test_events_are_dropped_one_by_one(rate):
     batch = ROWS.all()
-    kept = torch.stack([Noise.of(key, batch).kept(batch, rate) for key in range(400)])
+    kept = torch.stack([CounterRNG.for_batch(key, batch).keep_mask(batch, rate) for key in range(400)])
     error = np.sqrt(rate * (1 - rate) / 400)
     assert (kept.mean(0) - (1 - rate)).abs().max() < 5 * error
     of_pairs = ((kept[:, 1:] - 1 + rate) * (kept[:, :-1] - 1 + rate)).mean()
@@ -52,17 +51,17 @@ def test_items_are_as_they_were():
     batch = next(ROWS.batches(torch.arange(4), 4))
     items = batch.items.clone().long()
     before = items.clone()
-    Noise.of(0, batch).kept(type(batch)(items, batch.values, batch.offsets), 0.5)
+    CounterRNG.for_batch(0, batch).keep_mask(type(batch)(items, batch.values, batch.offsets), 0.5)
     assert torch.equal(items, before)
 
 
 def test_the_numbers_stay_those_of_today():
     """On any machine: what is recorded and what is gone on with depend on them."""
-    assert key_of(1, 2, 3) == 0xD0734750FDE362B3
-    drawn = Noise(1, torch.arange(2)).normal(2)
+    assert fold_in(1, 2, 3) == 0xD0734750FDE362B3
+    drawn = CounterRNG(1, torch.arange(2)).normal(2)
     torch.testing.assert_close(drawn, torch.tensor([[-0.0985, 0.3214], [-0.0984, 0.1548]]), atol=1e-4, rtol=0)
-    assert key_of(1, 2) != key_of(2, 1) != key_of(1)
-    assert 0 <= key_of(2**64 - 1, 5) < 2**64
+    assert fold_in(1, 2) != fold_in(2, 1) != fold_in(1)
+    assert 0 <= fold_in(2**64 - 1, 5) < 2**64
 
 
 def test_rows_of_a_parameter_begin_alike_wherever_they_are():

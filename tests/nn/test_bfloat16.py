@@ -7,7 +7,7 @@ from scipy import sparse
 
 from recvae import MultVAE
 from recvae.errors import InvalidDataError
-from recvae.nn import products
+from recvae.nn import layers
 from recvae.nn.bfloat16 import ScreenedLogits
 from recvae.utils.topk import PAD_SCORE, Allowed, rank
 
@@ -101,7 +101,7 @@ def test_models_rank_many_users_roughly_at_first_and_alike(settings, monkeypatch
     model = MultVAE(epochs=3, latent_dim=4, random_state=0, **settings).fit(rows)
     results = []
     for supported in (True, False):
-        monkeypatch.setattr(products, "_computes_bfloat16", lambda device, answer=supported: answer)
+        monkeypatch.setattr(layers, "_computes_bfloat16", lambda device, answer=supported: answer)
         results.append(model.recommend(np.arange(300), rows, N=20))
     (ids, scores), (expected, of_them) = results
     assert (ids == expected).mean() > 0.99

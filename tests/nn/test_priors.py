@@ -10,10 +10,10 @@ from torch.distributions import Categorical, Independent, MixtureSameFamily, Nor
 
 from recvae import HVamp, nn
 from recvae.data.batches import DeviceRows
-from recvae.errors import InvalidParameterError, NotSupportedError
-from recvae.nn.layers import initialize
-from recvae.nn.noise import Noise
-from recvae.nn.prior import mixture_log_density
+from recvae.errors import InvalidParameterError, InvalidTypeError, NotSupportedError
+from recvae.nn.encoders import input_layer
+from recvae.nn.priors import mixture_log_density
+from recvae.nn.rng import CounterRNG, initialize
 
 ENCODERS = {
     "plain": (lambda: nn.GaussianEncoder(13, (6,), 4, dropout=0.5), 6),
@@ -69,17 +69,17 @@ def test_pseudo_inputs_are_rows_behind_the_first_layer(encoder_and_width):
     encoder, width = encoder_and_width
     users, z = rows(5), torch.randn(20, 4)
     prior = nn.VampPrior(5, width)
-    prior.pseudo_inputs.data = encoder.bag.noisy(users, None)
+    prior.pseudo_inputs.data = encoder.bag(users, None)
     torch.testing.assert_close(prior.log_density(z, encoder), brute_force(z, upper(encoder(users))))
 
 
 def test_a_user_who_is_the_one_pseudo_input_has_no_divergence_whatever_the_draw(encoder_and_width):
     encoder, width = encoder_and_width
     user, prior = rows(1), nn.VampPrior(1, width)
-    prior.pseudo_inputs.data = encoder.bag.noisy(user, None)
+    prior.pseudo_inputs.data = encoder.bag(user, None)
     posterior = upper(encoder(user))
     for seed in range(5):
-        kl = prior(posterior, posterior.sample(Noise.of(seed, user)), user, encoder)
+        kl = prior(posterior, posterior.sample(CounterRNG.for_batch(seed, user)), user, encoder)
         assert kl.item() == pytest.approx(0, abs=1e-4)
 
 
@@ -87,9 +87,9 @@ def test_with_one_pseudo_input_the_divergence_is_in_the_mean_that_of_two_gaussia
     encoder, width = encoder_and_width
     user, other = upper(encoder(rows(1))), rows(1, seed=1)
     prior = nn.VampPrior(1, width)
-    prior.pseudo_inputs.data = encoder.bag.noisy(other, None)
+    prior.pseudo_inputs.data = encoder.bag(other, None)
     draws = nn.Gaussian(*(part.expand(20_000, -1) for part in user))
-    found = prior(draws, draws.sample(Noise(0, torch.arange(20_000))), other, encoder)
+    found = prior(draws, draws.sample(CounterRNG(0, torch.arange(20_000))), other, encoder)
     expected = nn.gaussian_kl(user, upper(encoder(other)))
     assert expected > 0.1
     assert found.mean().item() == pytest.approx(expected.item(), abs=4 * found.std().item() / math.sqrt(20_000))
@@ -119,8 +119,8 @@ def test_z_is_both_levels_and_without_noise_their_means():
     encoder.eval()
     plain = encoder(users)
     assert torch.equal(plain.mean, torch.cat([plain.lower.mean, plain.upper.mean], dim=1))
-    drawn = encoder(users, Noise.of(0, users))
-    z1, z2 = drawn.sample(Noise.of(1, users)).chunk(2, dim=1)
+    drawn = encoder(users, CounterRNG.for_batch(0, users))
+    z1, z2 = drawn.sample(CounterRNG.for_batch(1, users)).chunk(2, dim=1)
     assert torch.equal(z2, drawn.z2)
     for z, level in ((z1, drawn.lower), (z2, drawn.upper)):  # noise of standard deviation 1, at both
         eps = (z - level.mean) / (0.5 * level.logvar).exp()
@@ -132,7 +132,7 @@ def test_the_terms_of_two_levels_by_hand():
     prior = nn.TwoLevelPrior(nn.StandardNormal(), 4, 6)
     initialize(prior, 0)
     users = rows(20)
-    posterior = nn.TwoLevels(gaussian(20, 4), torch.randn(20, 4), gaussian(20, 4, seed=1))
+    posterior = nn.TwoLevels(gaussian(20, 4), torch.randn(20, 4), gaussian(20, 4, seed=1), None)
     W, V = prior.hidden.weight.chunk(2)
     b, c = prior.hidden.bias.chunk(2)
     h = (posterior.z2 @ W.T + b) * torch.sigmoid(posterior.z2 @ V.T + c)
@@ -141,12 +141,14 @@ def test_the_terms_of_two_levels_by_hand():
         Normal(level.mean, (0.5 * level.logvar).exp()) for level in (posterior.lower, nn.Gaussian(mean, logvar))
     )
     expected = nn.standard_normal_kl(posterior.upper) + kl_divergence(lower, below).sum(1)
-    torch.testing.assert_close(prior(posterior, posterior.sample(Noise.of(0, users)), users, None), expected)
+    torch.testing.assert_close(
+        prior(posterior, posterior.sample(CounterRNG.for_batch(0, users)), users, None), expected
+    )
 
 
 @pytest.mark.parametrize("verb", ["divergence", "sample"])
 def test_what_a_prior_of_one_s_own_lacks_is_named(verb):
-    class Mine(nn.Prior):
+    class Mine(nn.BasePrior):
         pass
 
     with pytest.raises(NotSupportedError, match=f"Expected Mine to define {verb}, by which"):
@@ -161,3 +163,85 @@ def test_hvamp_learns_its_prior_and_needs_a_layer():
         assert not torch.equal(parameter, after.get_parameter(name)), name
     with pytest.raises(InvalidParameterError, match=r"at least one hidden layer in hidden_dims of HVamp, such as"):
         HVamp(hidden_dims=()).fit(matrix)
+
+
+# priors and encoders of one's own -------------------------------------------------------------------------------------
+
+
+class ByDensity(nn.BasePrior):
+    """N(0, I), of which only the density is known."""
+
+    def log_density(self, z, encoder):
+        return Independent(Normal(torch.zeros_like(z), torch.ones_like(z)), 1).log_prob(z)
+
+
+def test_without_a_closed_form_the_divergence_is_estimated_the_same_in_each_call_and_for_each_user():
+    posterior, prior = gaussian(30, 4, torch.float64), ByDensity()
+    found = prior.divergence(posterior, None)
+    assert torch.equal(found, prior.divergence(posterior, None))
+    torch.testing.assert_close(
+        found[:10], prior.divergence(nn.Gaussian(posterior.mean[:10], posterior.logvar[:10]), None)
+    )
+    expected = nn.standard_normal_kl(posterior)
+    assert ((found - expected).abs() < 0.4 * expected.clamp(min=1)).all()  # of 64 draws
+    assert (found - expected).mean().abs() < 0.1 * expected.mean()
+
+
+def test_in_training_it_is_estimated_from_the_draw():
+    posterior, users = gaussian(5, 4), rows(5)
+    z = posterior.sample(CounterRNG.for_batch(0, users))
+    expected = posterior.log_density(z).sum(1) - nn.StandardNormal().log_density(z, None)
+    torch.testing.assert_close(ByDensity()(posterior, z, users, None), expected)
+
+
+def test_the_density_of_two_levels_is_that_of_each_in_turn():
+    encoder = ENCODERS["gated"][0]()
+    prior = nn.TwoLevelPrior(nn.StandardNormal(), 4, 6)
+    for part in (encoder, prior):
+        initialize(part, 0)
+    with torch.no_grad():
+        z, posterior = torch.randn(3, 8, generator=generator()), encoder(rows(3))
+        lower = prior._lower_at(z[:, 4:])
+        expected = brute_force(z[:, 4:], nn.Gaussian(torch.zeros(1, 4), torch.zeros(1, 4)))
+        expected += Independent(Normal(lower.mean, (0.5 * lower.logvar).exp()), 1).log_prob(z[:, :4])
+        torch.testing.assert_close(prior.log_density(z, encoder), expected)
+        at_z2 = posterior.lower_at(z[:, 4:]).log_density(z[:, :4])
+        torch.testing.assert_close(
+            posterior.log_density(z), torch.cat([at_z2, posterior.upper.log_density(z[:, 4:])], 1)
+        )
+
+
+class Own(torch.nn.Module):
+    """An encoder by its signature alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(13, 8)
+
+    def forward(self, batch, rng=None):
+        x = torch.zeros(len(batch), 13).index_put((batch.rows, batch.items), batch.values)
+        return nn.Gaussian.split(self.layer(x))
+
+
+@pytest.mark.parametrize("prior", [nn.StandardNormal, nn.Composite, ByDensity], ids=lambda kind: kind.__name__)
+def test_an_encoder_of_one_s_own_needs_nothing_but_its_signature(prior):
+    network = nn.VAE(Own(), nn.MLPDecoder(4, (), 13), nn.nll, prior())
+    initialize(network, 0)
+    users = rows(6)
+    matrix = sparse.csr_matrix((users.values.numpy(), users.items.numpy(), users.offsets.numpy()), shape=(6, 13))
+    network.prior.update(network.encoder, DeviceRows(matrix, torch.device("cpu")))
+    network(users, CounterRNG.for_batch(0, users)).loss(0.2).backward()
+    assert all(parameter.grad.isfinite().all() for parameter in network.parameters())
+    assert network.scores(users).shape == (6, 13)
+
+
+def test_what_an_encoder_of_one_s_own_lacks_is_named():
+    with pytest.raises(NotSupportedError, match="Expected an encoder whose first layer is an InputLayer called bag"):
+        input_layer(Own())
+    vamp = nn.VampPrior(3, 6)
+    with pytest.raises(NotSupportedError, match="Expected an encoder with a method head"):
+        vamp.log_density(torch.zeros(2, 4), Own())
+    with pytest.raises(InvalidTypeError, match="Expected an encoder of two levels, such as GatedTwoLevelEncoder"):
+        nn.TwoLevelPrior(vamp, 4, 6).divergence(gaussian(2, 4), Own())
+    with pytest.raises(NotSupportedError, match="Expected an encoder that gives a distribution"):
+        ByDensity().divergence(nn.Point(torch.zeros(2, 4)), Own())

@@ -7,13 +7,13 @@ import torch
 from scipy import sparse
 
 from recvae import nn
-from recvae.data.batches import Candidates, DeviceRows
+from recvae.data.batches import DeviceRows, Negatives
 from recvae.errors import InvalidParameterError
-from recvae.nn.candidates import SAMPLERS, sampler
-from recvae.nn.encoder import NoisyBag
-from recvae.nn.layers import Decoder, initialize
-from recvae.nn.rowwise_adam import RowwiseAdam
-from recvae.nn.scratch import reused
+from recvae.nn.layers import InputLayer, reuse_workspace
+from recvae.nn.optim import RowwiseAdam
+from recvae.nn.rng import initialize
+from recvae.nn.samplers import SAMPLERS, make_sampler
+from recvae.nn.vae import MLPDecoder
 
 CPU = torch.device("cpu")
 sampled_nll = partial(nn.nll, impl="sampled")
@@ -31,10 +31,10 @@ def a_batch(seed=0, n_users=B, n_items=I):
     return DeviceRows(sparse.csr_matrix(x), CPU).all()
 
 
-def with_candidates(batch, items, weights=None):
+def with_negatives(batch, items, weights=None):
     items = torch.as_tensor(items)
     weights = torch.ones(len(items)) if weights is None else torch.as_tensor(weights, dtype=torch.float32)
-    return replace(batch, candidates=Candidates(items, weights))
+    return replace(batch, negatives=Negatives(items, weights))
 
 
 def parts(dtype=torch.float64, scale=1.0, n_users=B, n_items=I, seed=0):
@@ -56,7 +56,7 @@ def by_definition(hidden, weight, bias, batch):
     """Over whole rows, with each candidate's weight in its place."""
     logits = hidden @ weight.T + bias
     x, times = dense_rows(batch, len(weight)), torch.zeros(len(weight), dtype=torch.float64)
-    times[batch.candidates.items] = batch.candidates.weights.double()
+    times[batch.negatives.items] = batch.negatives.weights.double()
     had = torch.zeros_like(x).index_put((batch.rows, batch.items), torch.ones(()).double()) > 0
     terms = torch.where(had, 1.0, times).log() + logits
     normalizer = torch.where(x.sum(1) > 0, terms.logsumexp(1), 0)
@@ -74,7 +74,7 @@ some_weights = [0.3, 2.0, 1.0, 7.5, 4.0, 1e-3, 40.0]
 
 @pytest.mark.parametrize("users", [None, torch.linspace(-0.3, 2, B, dtype=torch.float64)], ids=["mean", "weights"])
 def test_with_all_items_it_is_the_exact_likelihood(users):
-    batch, tensors = with_candidates(a_batch(), range(I)), parts()
+    batch, tensors = with_negatives(a_batch(), range(I)), parts()
     found, expected = (nn.nll(*tensors, batch, impl=impl) for impl in ("sampled", "reference"))
     torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
     assert found[4] == 0
@@ -85,10 +85,10 @@ def test_with_all_items_it_is_the_exact_likelihood(users):
 @pytest.mark.parametrize("users", [None, torch.linspace(-0.3, 2, B, dtype=torch.float64)], ids=["mean", "weights"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_value_and_gradients_are_those_of_the_definition(users, dtype):
-    batch, tensors = with_candidates(a_batch(), some, some_weights), parts(dtype)
+    batch, tensors = with_negatives(a_batch(), some, some_weights), parts(dtype)
     in_double = [part.detach().double().requires_grad_() for part in tensors]
     found, expected = sampled_nll(*tensors, batch), by_definition(*in_double, batch)
-    exact = {torch.float32: 1e-5, torch.float64: 1e-6}[dtype]  # candidates' weights are float32
+    exact = {torch.float32: 1e-5, torch.float64: 1e-6}[dtype]  # negatives' weights are float32
     torch.testing.assert_close(found.double(), expected, rtol=exact, atol=exact)
     both = gradients(found, tensors, users), gradients(expected, in_double, users)
     for one, other in zip(*both, strict=True):
@@ -96,7 +96,7 @@ def test_value_and_gradients_are_those_of_the_definition(users, dtype):
 
 
 def test_the_gradient_is_that_of_finite_differences():
-    batch, tensors = with_candidates(a_batch(), some, some_weights), parts()
+    batch, tensors = with_negatives(a_batch(), some, some_weights), parts()
     users = torch.linspace(-0.3, 2, B, dtype=torch.float64)
     slopes = gradients(sampled_nll(*tensors, batch), tensors, users)
     for k, slope in enumerate(slopes):
@@ -109,7 +109,7 @@ def test_the_gradient_is_that_of_finite_differences():
 
 
 def test_gradients_are_sparse_over_the_rows_touched():
-    batch, tensors = with_candidates(a_batch(n_items=12), some, some_weights), parts()
+    batch, tensors = with_negatives(a_batch(n_items=12), some, some_weights), parts()
     hidden, weight, bias = torch.autograd.grad(sampled_nll(*tensors, batch).mean(), tensors)
     touched = sorted({*some, *batch.items.tolist()})
     assert hidden.layout == torch.strided
@@ -120,7 +120,7 @@ def test_gradients_are_sparse_over_the_rows_touched():
 
 @pytest.mark.parametrize("wanted", [(True, False, False), (False, True, False), (False, False, True)])
 def test_who_does_not_learn_gets_no_gradient(wanted):
-    batch, tensors = with_candidates(a_batch(), some, some_weights), parts()
+    batch, tensors = with_negatives(a_batch(), some, some_weights), parts()
     expected = gradients(sampled_nll(*tensors, batch), tensors)
     only = [part.detach().requires_grad_(wants) for part, wants in zip(tensors, wanted, strict=True)]
     sampled_nll(*only, batch).mean().backward()
@@ -131,23 +131,23 @@ def test_who_does_not_learn_gets_no_gradient(wanted):
 
 
 def test_without_gradients_and_users_it_has_its_value():
-    batch, tensors = with_candidates(a_batch(), some, some_weights), parts()
+    batch, tensors = with_negatives(a_batch(), some, some_weights), parts()
     with torch.no_grad():
         quiet = sampled_nll(*tensors, batch)
     assert not quiet.requires_grad
     assert torch.equal(quiet, sampled_nll(*tensors, batch).detach())
-    none = with_candidates(DeviceRows(sparse.csr_matrix((0, I), dtype=np.float32), CPU).all(), some, some_weights)
+    none = with_negatives(DeviceRows(sparse.csr_matrix((0, I), dtype=np.float32), CPU).all(), some, some_weights)
     sampled_nll(tensors[0][:0], *tensors[1:], none).sum().backward()
 
 
 def test_what_the_user_has_is_counted_once():
     batch, tensors = a_batch(), parts()
     own = batch.items.unique()  # each candidate is someone's
-    heavy = with_candidates(batch, own, torch.full((len(own),), 1e6))
+    heavy = with_negatives(batch, own, torch.full((len(own),), 1e6))
     torch.testing.assert_close(sampled_nll(*tensors, heavy), by_definition(*tensors, heavy), rtol=1e-6, atol=1e-6)
     one = DeviceRows(sparse.csr_matrix(dense_rows(batch)[:1].numpy().astype(np.float32)), CPU).all()
     found = [
-        sampled_nll(tensors[0][:1], *tensors[1:], with_candidates(one, one.items, torch.full((len(one.items),), w)))
+        sampled_nll(tensors[0][:1], *tensors[1:], with_negatives(one, one.items, torch.full((len(one.items),), w)))
         for w in (1.0, 1e6)
     ]
     assert torch.equal(*found)
@@ -157,14 +157,14 @@ def test_users_without_events_have_no_loss_and_no_gradient():
     tensors = parts()
     nobody = DeviceRows(sparse.csr_matrix((B, I), dtype=np.float32), CPU).all()
     for items in (some, torch.zeros(0, dtype=torch.int64)):
-        nll = sampled_nll(*tensors, with_candidates(nobody, items))
+        nll = sampled_nll(*tensors, with_negatives(nobody, items))
         assert (nll == 0).all()
         assert all((part == 0).all() for part in gradients(nll, tensors))
 
 
 @pytest.mark.parametrize("scale", [30.0, 1e4])
 def test_huge_logits_are_finite(scale):
-    batch = with_candidates(a_batch(), some, some_weights)
+    batch = with_negatives(a_batch(), some, some_weights)
     tensors = parts(torch.float32, scale)
     in_double = [part.detach().double().requires_grad_() for part in tensors]
     found = sampled_nll(*tensors, batch)
@@ -173,7 +173,7 @@ def test_huge_logits_are_finite(scale):
 
 
 def test_under_autocast_it_is_in_the_precision_of_the_weights():
-    batch, tensors = with_candidates(a_batch(), some, some_weights), parts(torch.float32)
+    batch, tensors = with_negatives(a_batch(), some, some_weights), parts(torch.float32)
     hidden = tensors[0].detach().bfloat16().requires_grad_()
     with torch.autocast("cpu", torch.bfloat16):
         lower = sampled_nll(hidden, *tensors[1:], batch)
@@ -186,13 +186,13 @@ def test_under_autocast_it_is_in_the_precision_of_the_weights():
 @pytest.mark.parametrize("kind", ["uniform", "popularity"])
 def test_the_normaliser_is_estimated_without_bias(kind):
     batch, tensors = a_batch(), [part.detach() for part in parts(scale=0.5)]
-    draw = sampler(kind, 10, np.asarray(dense_rows(batch).gt(0).sum(0)), B, B).draw
+    draw = make_sampler(kind, 10, np.asarray(dense_rows(batch).gt(0).sum(0)), B, B).draw
     has = dense_rows(batch).sum(1) > 0
     x, n = dense_rows(batch), dense_rows(batch).sum(1)[has]
     observed = (x * (tensors[0] @ tensors[1].T + tensors[2])).sum(1)[has]
     normalisers = []
     for key in range(1000):
-        nll = sampled_nll(*tensors, replace(batch, candidates=draw(batch, key)))[has]
+        nll = sampled_nll(*tensors, replace(batch, negatives=draw(batch, key)))[has]
         normalisers.append(((nll + observed) / n).exp())
     found = torch.stack(normalisers)
     expected = (tensors[0] @ tensors[1].T + tensors[2])[has].exp().sum(1)
@@ -201,12 +201,12 @@ def test_the_normaliser_is_estimated_without_bias(kind):
 
 @pytest.mark.parametrize("kind", SAMPLERS)
 def test_memory_that_is_used_again_makes_no_difference(kind):
-    draw = sampler(kind, 10, np.full(I, 3), 50, B).draw
+    draw = make_sampler(kind, 10, np.full(I, 3), 50, B).draw
     networks = []
     for again in (False, True):
         bag, decoder = small_network()
         optimizer = RowwiseAdam([*bag.parameters(), *decoder.parameters()], lr=0.05)
-        with reused() as memory:
+        with reuse_workspace() as memory:
             for step in range(5):
                 memory.begin_step() if again else memory.buffers.clear()
                 run_step(bag, decoder, optimizer, a_batch(step), draw, step)
@@ -215,7 +215,7 @@ def test_memory_that_is_used_again_makes_no_difference(kind):
 
 
 def small_network(dtype=torch.float32):
-    bag, decoder = NoisyBag(I, H, 0.5), Decoder(H, (), I)
+    bag, decoder = InputLayer(I, H, 0.5), MLPDecoder(H, (), I)
     for part in (bag, decoder):
         initialize(part, 0)
         part.to(dtype)
@@ -225,8 +225,8 @@ def small_network(dtype=torch.float32):
 
 def run_step(bag, decoder, optimizer, batch, draw, step):
     optimizer.zero_grad()
-    batch = replace(batch, candidates=draw(batch, step))
-    hidden = decoder(torch.tanh(bag.noisy(batch, nn.Noise.of(step, batch))))
+    batch = replace(batch, negatives=draw(batch, step))
+    hidden = decoder(torch.tanh(bag(batch, nn.CounterRNG.for_batch(step, batch))))
     nn.nll(hidden, *decoder.output, batch, impl="sampled").mean().backward()
     optimizer.step()
 
@@ -237,10 +237,10 @@ def run_step(bag, decoder, optimizer, batch, draw, step):
 def test_the_sparse_gradient_of_the_first_layer_is_the_dense_one():
     batch, found = a_batch(), []
     for is_sparse in (False, True):
-        bag = NoisyBag(I, H, 0.5)
+        bag = InputLayer(I, H, 0.5)
         initialize(bag, 0)
         bag.sparse = is_sparse
-        bag.noisy(batch, nn.Noise.of(1, batch)).square().sum().backward()
+        bag(batch, nn.CounterRNG.for_batch(1, batch)).square().sum().backward()
         assert bag.weight.grad.is_sparse == is_sparse
         found.append(bag.weight.grad)
     torch.testing.assert_close(found[1].to_dense(), found[0])
@@ -257,10 +257,10 @@ def test_a_sparse_first_layer_takes_a_batch_without_events():
 
 
 def test_one_table_may_be_both_layers():
-    batch = with_candidates(a_batch(), some, some_weights)
+    batch = with_negatives(a_batch(), some, some_weights)
     bag, decoder = small_network(torch.float64)
     decoder.weight = bag.weight
-    nn.nll(torch.tanh(bag(batch)), *decoder.output, batch, impl="sampled").mean().backward()
+    nn.nll(torch.tanh(bag.weighted(batch, batch.values)), *decoder.output, batch, impl="sampled").mean().backward()
     table, bias, shift = (part.detach().clone().requires_grad_() for part in (bag.weight, bag.bias, decoder.bias))
     hidden = torch.tanh(dense_rows(batch) @ table + bias)
     by_definition(hidden, table, shift, batch).mean().backward()
@@ -275,17 +275,17 @@ def test_one_table_may_be_both_layers():
 
 
 def test_candidates_are_needed():
-    with pytest.raises(InvalidParameterError, match="Expected a batch with candidates for a sampled likelihood, got"):
+    with pytest.raises(InvalidParameterError, match="Expected a batch with negatives for a sampled likelihood, got"):
         nn.nll(*parts(), a_batch(), impl="sampled")
 
 
 @pytest.mark.parametrize("family", ["logistic", "gaussian"])
 def test_only_the_multinomial_is_sampled(family):
     with pytest.raises(InvalidParameterError, match='Expected the multinomial likelihood for impl="sampled", got'):
-        nn.nll(*parts(), with_candidates(a_batch(), some), family, "sampled")
+        nn.nll(*parts(), with_negatives(a_batch(), some), family, "sampled")
 
 
 def test_a_weight_that_is_computed_is_refused():
     hidden, weight, bias = parts()
     with pytest.raises(InvalidParameterError, match="Expected the parameters themselves as weight and bias"):
-        sampled_nll(hidden, 2 * weight, bias, with_candidates(a_batch(), some))
+        sampled_nll(hidden, 2 * weight, bias, with_negatives(a_batch(), some))

@@ -1,0 +1,280 @@
+"""Flags that several commands share, and what they give: events, histories, shards, a split, a model."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from recvae.cli.output import say_account
+from recvae.errors import InvalidDataError, InvalidParameterError, RecvaeError, shown
+from recvae.utils.paths import as_path
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from recvae.data.histories import Histories
+    from recvae.data.ids import ItemIndex
+    from recvae.data.interactions import Interactions
+    from recvae.data.shards import Shards
+    from recvae.data.splits import Split
+    from recvae.models.base import Recommender
+
+NEEDED: Any = object()  # the default of an argument that has to be given, by flag or by --config
+LOW_VALUES = "leave out events of a lower value"
+
+
+# flags ---------------------------------------------------------------------------------------------------------------
+
+
+def path(text: str) -> Path:
+    """A path as the type of a flag."""
+    try:
+        return as_path(text)
+    except RecvaeError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def add_dataset(add: Any, default: str | None = None, help_default: str = "") -> None:
+    """Add the flags for a data set by name; `help_default` says what is taken without them."""
+    from recvae.datasets.card import known_cards
+
+    names = ", ".join(known_cards())
+    add("--dataset", default=default, help=f"one of {names}, or a card of your own (.toml){help_default}")
+    add_data_home(add)
+
+
+def add_data_home(add: Any) -> None:
+    """Add the flag for the folder of data sets."""
+    add("--data-home", type=path, help="folder of data sets (default: RECVAE_DATA, else the user's cache)")
+
+
+def add_events(parser: argparse.ArgumentParser, min_value_help: str = LOW_VALUES) -> None:
+    """Add the flags for events: a file with columns of any name, or a data set."""
+    add = parser.add_argument_group("events").add_argument
+    add("--input", type=path, help="a .csv, .tsv or .parquet file, or a folder of Parquet files")
+    add_columns(add, min_value_help)
+    add("--time", help="its column of times: dates or numbers (default: none)")
+    add_dataset(add)
+
+
+def add_columns(add: Any, min_value_help: str = LOW_VALUES) -> None:
+    """Add the flags for the columns of the input, and for which of its rows count."""
+    from recvae.data.rows import VALUES
+
+    add("--user", default="user", help="its column of user ids (default: user)")
+    add("--item", default="item", help="its column of item ids (default: item)")
+    add("--value", help="its column of values (default: each row counts 1)")
+    add("--min-value", type=float, help=min_value_help)
+    add("--min-user", type=int, help="leave out users with fewer events")
+    add("--values", choices=VALUES, default="binary", help="how values are read (default: binary)")
+
+
+def add_shards(add: Any) -> None:
+    """Add the flag for events that recvae shard has written."""
+    add("--shards", type=path, metavar="DIR", help="instead of events: a folder that recvae shard wrote")
+
+
+def add_split(parser: argparse.ArgumentParser, default: str, test_input: bool = False) -> None:
+    """Add the flags for what is kept out of training: the options of `recvae.data.splits.make_split`."""
+    from recvae.data.splits import SPLIT_SEED, SPLITS
+
+    add = parser.add_argument_group("split").add_argument
+    add("--split", metavar="KIND", help=f"one of {', '.join(SPLITS)} (default: {default})")
+    add("--heldout-users", type=int, help="users for validation, and as many for the test; needed for strong")
+    add("--test-share", type=float, help="strong, per-user: of a user's events (default: 0.2); temporal: of all (0.1)")
+    add("--valid-share", type=float, help="per-user, temporal, given: of what the test leaves (default: 0.1)")
+    add("--last", type=int, help="leave-last: this many events of each user (default: 1)")
+    add("--test-start", help="temporal: the test begins at this date or time")
+    add("--valid-start", help="temporal: validation begins at this date or time")
+    add("--split-seed", type=int, default=SPLIT_SEED, help="seed of the split (default: the paper's 98765)")
+    if test_input:
+        add("--test-input", type=path, help="given: the file of test events, with columns as in --input")
+
+
+def add_model(add: Any, param_help: str) -> None:
+    """Add the flags for a model by name and its hyper-parameters."""
+    from recvae.benchmark.grids import GRIDS
+
+    add("--model", default="MultVAE", help=f"one of {', '.join(GRIDS)}, or module:Class (default: MultVAE)")
+    add_param(add, param_help)
+
+
+def add_param(add: Any, param_help: str) -> None:
+    """Add the flag for hyper-parameters by name."""
+    add("--param", action="append", default=[], metavar="NAME=VALUE", help=param_help)
+
+
+# what they give ------------------------------------------------------------------------------------------------------
+
+
+def new_model(arguments: argparse.Namespace) -> Recommender:
+    """A new model as --model, --seed and each --param describe it."""
+    from recvae.benchmark.grids import first_model
+    from recvae.models.base.params import options, parse_param, with_params
+
+    model = first_model(arguments.model)
+    settings: dict[str, Any] = {"random_state": arguments.seed} if "random_state" in options(model) else {}
+    settings |= {name: parse_param(model, name, text) for name, text in param_texts(arguments).items()}
+    return with_params(model, settings)
+
+
+def param_texts(arguments: argparse.Namespace) -> dict[str, str]:
+    """The text of each --param, by name; of a name that is given twice, the last. Raises InvalidParameterError."""
+    for assignment in arguments.param:
+        if "=" not in assignment:
+            raise InvalidParameterError(f"Expected --param NAME=VALUE, got {shown(assignment)}.")
+    return {name: text for name, _, text in (assignment.partition("=") for assignment in arguments.param)}
+
+
+def open_shards(arguments: argparse.Namespace) -> Shards | None:
+    """The folder of --shards, if it is given. Raises InvalidParameterError for options that the shards have fixed."""
+    from recvae.data.shards import Shards
+
+    if arguments.shards is None:
+        return None
+    fixed = ("input", "dataset", "value", "time", "min_value", "min_user", "split", "heldout_users", "test_input")
+    for name in fixed:
+        if getattr(arguments, name, None) is not None:
+            raise InvalidParameterError(
+                f"Expected --shards without --{name.replace('_', '-')}: what is in them was settled by recvae shard."
+            )
+    return Shards(arguments.shards)
+
+
+def load_events(arguments: argparse.Namespace) -> Interactions:
+    """All events of --input or --dataset, before any split."""
+    _check_source(arguments)
+    if arguments.dataset is None:
+        return _read_events(arguments.input, arguments, arguments.min_user or 0)
+    from recvae.datasets.load import load_dataset
+
+    data = load_dataset(
+        arguments.dataset, arguments.data_home, min_value=arguments.min_value, min_user=arguments.min_user
+    )
+    say_account(data, arguments.dataset)
+    return data
+
+
+def load_split_or_none(arguments: argparse.Namespace) -> Split | None:
+    """The split that --split or --heldout-users asks for, if one of them is given."""
+    from recvae.data.splits import check_split, make_split, split_options
+    from recvae.datasets.load import load_split
+
+    _check_source(arguments)
+    options = split_options_of(arguments)
+    kind = arguments.split
+    if kind is None and arguments.heldout_users is not None:
+        kind = "strong"
+    if kind is None:
+        if options or arguments.test_input is not None:
+            raise InvalidParameterError(f"Expected --split KIND for {', '.join(options) or 'test_input'}, got none.")
+        return None
+    if arguments.dataset is not None:
+        split = load_split(
+            arguments.dataset,
+            arguments.data_home,
+            split=kind,
+            seed=arguments.split_seed,
+            min_value=arguments.min_value,
+            min_user=arguments.min_user,
+            **options,
+        )
+        say_account(split.train, arguments.dataset)
+        return split
+    if "seed" in split_options(kind):
+        options["seed"] = arguments.split_seed
+    check_split(kind, options)
+    test = None if arguments.test_input is None else _read_events(arguments.test_input, arguments, 0)
+    return make_split(load_events(arguments), kind, test, **options)
+
+
+def split_options_of(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The options of the split that are given, by name."""
+    from recvae.data.splits import SPLIT_OPTIONS
+
+    return {name: getattr(arguments, name) for name in SPLIT_OPTIONS if getattr(arguments, name) is not None}
+
+
+def load_histories(arguments: argparse.Namespace, index: ItemIndex) -> Histories:
+    """What the users of the input liked, and what else they have seen, over the items of a model.
+
+    With --min-user, only users who liked that many items.
+
+    Raises
+    ------
+    InvalidDataError
+        Where no item was liked, or none of the items is known to the model.
+    """
+    import numpy as np
+
+    from recvae.data.histories import read_histories
+    from recvae.data.tables.frames import read_table
+    from recvae.datasets.load import load_unfiltered
+
+    _check_source(arguments)
+    user, item, value = arguments.user, arguments.item, arguments.value
+    if arguments.dataset is None:
+        columns = [name for name in (user, item, value, arguments.time) if name is not None]
+        numbers = [] if value is None else [value]
+        events, min_value = read_table(arguments.input, columns, numbers), arguments.min_value
+    else:
+        events, min_value = load_unfiltered(arguments.dataset, arguments.data_home, min_value=arguments.min_value)
+        value = "value" if "value" in events.column_names else None
+    histories = read_histories(
+        events, index, user=user, item=item, value=value, min_value=min_value, seen=load_seen(arguments)
+    )
+    _check_histories(histories, index, min_value)
+    if not arguments.min_user:
+        return histories
+    chosen = np.flatnonzero(np.isin(histories.users, load_events(arguments).user_ids))
+    seen = None if histories.seen is None else histories.seen[chosen]
+    return replace(histories, users=histories.users[chosen], rows=histories.rows[chosen], seen=seen)
+
+
+def load_seen(arguments: argparse.Namespace) -> pa.Table | None:
+    """The table of --seen: items that users have seen apart from the events; None without it."""
+    from recvae.data.tables.frames import read_table
+
+    return None if arguments.seen is None else read_table(arguments.seen, [arguments.user, arguments.item])
+
+
+def _check_source(arguments: argparse.Namespace) -> None:
+    if (arguments.input is None) == (arguments.dataset is None):
+        raise InvalidParameterError("Expected either --input FILE or --dataset NAME, got both or neither.")
+    columns = (arguments.user, arguments.item, arguments.value, arguments.time, arguments.values)
+    if arguments.dataset is not None and columns != ("user", "item", None, None, "binary"):
+        raise InvalidParameterError(
+            "Expected --user, --item, --value, --time and --values with --input only: a data set's card sets them."
+        )
+    if arguments.dataset is not None and getattr(arguments, "test_input", None) is not None:
+        raise InvalidParameterError("Expected --test-input with --input only: a data set's card names its test.")
+
+
+def _check_histories(histories: Histories, index: ItemIndex, min_value: float | None) -> None:
+    if histories.rows.nnz == histories.unknown.events == 0:
+        at_least = "" if min_value is None else f" and at least {min_value:g}"
+        raise InvalidDataError(f"Expected at least one event with a value of more than 0{at_least}, got none.")
+    if histories.rows.nnz == 0 and histories.seen is None:
+        raise InvalidDataError(
+            f"Expected events on some of the {len(index):,} items, such as {shown(next(iter(index)))}, got none: the "
+            f"items here are such as {shown(histories.unknown.examples[0])}."
+        )
+
+
+def _read_events(source: Path, arguments: argparse.Namespace, min_user: int) -> Interactions:
+    from recvae.data.interactions import Interactions
+
+    data = Interactions.read(
+        source,
+        user=arguments.user,
+        item=arguments.item,
+        value=arguments.value,
+        time=arguments.time,
+        min_value=arguments.min_value,
+        min_user=min_user,
+        values=arguments.values,
+    )
+    say_account(data, source)
+    return data

@@ -1,0 +1,88 @@
+"""What a command writes: checks of its output files before any work, and messages on standard error."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from recvae.errors import InvalidParameterError
+from recvae.utils.paths import check_apart, output_path, relation_of
+from recvae.utils.streams import note
+
+if TYPE_CHECKING:
+    from recvae.data.interactions import Interactions
+    from recvae.data.splits import Holdout
+    from recvae.distributed.communicator import Communicator
+
+# arguments that name what is read, and those that name a file that is written
+INPUTS = ("input", "seen", "test_input", "model_file", "config", "results", "shards")
+FILES = ("out", "log", "study")
+
+_silent: ContextVar[bool] = ContextVar("silent", default=False)
+
+
+def check_outputs(arguments: argparse.Namespace, outputs: Mapping[str, Path] | None = None) -> None:
+    """Refuse an output that is an input, lies within the folder of one or holds one; and two outputs that are one file.
+
+    Parameters
+    ----------
+    outputs : Mapping[str, Path] or None
+        Files that are written, by name, where they are not those of the flags themselves.
+
+    Raises
+    ------
+    InvalidParameterError
+    """
+    files = {f"--{flag}": getattr(arguments, flag, None) for flag in FILES}
+    files |= outputs or {}
+    folders = {"--checkpoint": getattr(arguments, "checkpoint", None)}
+    if getattr(arguments, "tensorboard", None) is not None:
+        folders["--tensorboard"] = arguments.tensorboard / "MODEL-1"  # each fit gets a new folder of this kind
+    written = {flag: output_path(path) for flag, path in (files | folders).items() if path is not None}
+    read = [path for name in INPUTS if (path := getattr(arguments, name, None)) is not None]
+    if getattr(arguments, "dataset", None) is not None:
+        from recvae.datasets.load import paths_of_dataset
+
+        read += paths_of_dataset(arguments.dataset, arguments.data_home)
+    check_apart(written, read)
+    for other, flag in itertools.combinations(written, 2):
+        relation = relation_of(written[flag], written[other])
+        within_a_file = (relation == "lies within" and other in files) or (relation == "holds" and flag in files)
+        if relation == "is" or within_a_file:
+            raise InvalidParameterError(
+                f"Expected {flag} to be another file than those that are read, and than {other}, got {written[flag]}."
+            )
+
+
+def say(line: str) -> None:
+    """Write a message about progress to standard error; standard output is for results."""
+    if not _silent.get():
+        note(line)
+
+
+def say_account(data: Interactions, source: object) -> None:
+    """Say what became of the rows that were read, where not every row is an event."""
+    if data.account is not None and (data.account.left_out or data.account.notes):
+        say(f"{source}: {data.account}")
+
+
+def say_dropped(purpose: str, holdout: Holdout | None) -> None:
+    """Say how many users a split has left out, and why, where it has."""
+    if holdout is not None and holdout.dropped:
+        drawn = len(holdout.users) + holdout.dropped
+        say(f"{holdout.dropped:,} of {drawn:,} {purpose} users were left out: {holdout.reason}")
+
+
+@contextmanager
+def only_main_process_says(communicator: Communicator) -> Iterator[None]:
+    """Within the `with` block, `say` is silent in all processes that train together but the main one."""
+    token = _silent.set(not communicator.is_main_process)
+    try:
+        yield
+    finally:
+        _silent.reset(token)

@@ -1,0 +1,142 @@
+"""Counter-based random numbers: functions of a key and of who the user is, in any batch and in any process.
+
+So a run gives the same model however its batches are cut or distributed, and resumes as if it had not been stopped:
+there is no state of a generator to keep. Initial weights, too, are functions of a seed, a parameter's name and a row.
+"""
+
+from __future__ import annotations
+
+import math
+from zlib import crc32
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from recvae.data.batches import Batch
+
+WORD = (1 << 64) - 1
+GOLDEN = 0x9E3779B97F4A7C15
+MIXERS = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
+UNIT = 2.0**-24  # by which an integer of 24 bits becomes a number in [0, 1)
+DRAWN_ROWS = 4096  # of a parameter, from one stream
+
+
+def fold_in(*parts: int) -> int:
+    """Fold integers, such as a seed, an epoch and a purpose, into one key of 64 bits.
+
+    Returns
+    -------
+    int
+        From 0 to 2^64 - 1.
+
+    References
+    ----------
+    SplitMix64 (Steele, Lea & Flood 2014, "Fast Splittable Pseudorandom Number Generators"), fed with the parts.
+    """
+    key = 0
+    for part in parts:
+        key = (key ^ (part & WORD)) + GOLDEN & WORD
+        for shift, mixer in zip((30, 27), MIXERS, strict=True):
+            key = (key ^ key >> shift) * mixer & WORD
+        key ^= key >> 31
+    return key
+
+
+class CounterRNG:
+    """Random numbers of the users of a batch: each draw is new, and the same key gives the same draws in that order.
+
+    Parameters
+    ----------
+    key : int
+        64 bits, of the seed, the epoch and the pass.
+    users : Tensor
+        (B,) integers that identify users: their rows in the training matrix.
+    """
+
+    def __init__(self, key: int, users: Tensor):
+        self._key, self._users, self._draws = key, users.long(), 0
+
+    @classmethod
+    def for_batch(cls, key: int, batch: Batch) -> CounterRNG:
+        """For the users that a batch names; where it names none, users are known by their index in it."""
+        users = batch.users
+        return cls(key, torch.arange(len(batch), device=batch.offsets.device) if users is None else users)
+
+    def normal(self, width: int) -> Tensor:
+        """Standard normal numbers (Box & Muller 1958). -> (B, width) float32"""
+        pairs = torch.arange(-(-width // 2), device=self._users.device)
+        bits = _mix(self._streams()[:, None] + pairs * _signed(GOLDEN))  # (B, pairs)
+        radius = ((bits & 0xFFFFFF).float().add_(0.5).mul_(UNIT)).log_().mul_(-2).sqrt_()
+        angle = (bits >> 32 & 0xFFFFFF).float().mul_(2 * math.pi * UNIT)
+        return torch.cat([radius * angle.cos(), radius * angle.sin()], dim=1)[:, :width]
+
+    def keep_mask(self, batch: Batch, rate: float) -> Tensor:
+        """Which events are kept where each is dropped with probability `rate`. -> (E,) of 0 and 1, float32"""
+        bits = _mix((batch.items.long() * _signed(GOLDEN)).add_(self._streams()[batch.rows]))
+        return ((bits & 0xFFFFFF).float().mul_(UNIT) >= rate).float()
+
+    def _streams(self) -> Tensor:
+        """A number for each user, from which all of one draw are made. -> (B,)"""
+        self._draws += 1
+        return _mix(self._users * _signed(GOLDEN) + _signed(fold_in(self._key, self._draws)))
+
+
+def _mix(x: Tensor) -> Tensor:
+    """SplitMix64's mixing of 64-bit numbers, in place; their sign is a bit like any other."""
+    for shift, mixer in zip((30, 27), MIXERS, strict=True):
+        x.bitwise_xor_((x >> shift).bitwise_and_((1 << 64 - shift) - 1)).mul_(_signed(mixer))
+    return x.bitwise_xor_((x >> 31).bitwise_and_((1 << 33) - 1))
+
+
+def _signed(word: int) -> int:
+    """The same 64 bits as a torch tensor has them."""
+    return int(np.uint64(word).astype(np.int64))
+
+
+def standard_normals(generator: np.random.Generator, shape: tuple[int, int], device: torch.device) -> Tensor:
+    """Standard normal numbers from numpy: row by row they are the same in blocks of any size, on any device."""
+    return torch.from_numpy(generator.standard_normal(shape, dtype=np.float32)).to(device)
+
+
+def initialize(network: nn.Module, seed: int, only_missing: bool = False) -> None:
+    """Xavier-uniform weights, biases of N(0, .001^2), scales of a LayerNorm of 1.
+
+    Parameters
+    ----------
+    network
+        Its parameters are overwritten; each one's numbers follow from the seed and its name.
+    seed
+        From 0 to 2^64 - 1.
+    only_missing
+        Leave parameters alone that have been initialised: those of the layers of recvae.nn are NaN before.
+
+    References
+    ----------
+    Liang et al. 2018, whose authors' code does it so.
+    """
+    for name, parameter in network.named_parameters():
+        if not only_missing or bool(parameter.detach().flatten()[:1].isnan().any()):
+            initialize_rows(parameter, seed, name, tuple(parameter.shape))
+
+
+@torch.no_grad()
+def initialize_rows(rows: Tensor, seed: int, name: str, shape: tuple[int, ...], start: int = 0) -> None:
+    """What `initialize` gives the rows from `start` on of the parameter of that name and full shape.
+
+    A row's numbers follow from the seed, the name and its index, whichever rank holds it.
+    """
+    key = np.array([seed, crc32(name.encode())], dtype=np.uint64)
+    bound = math.sqrt(6 / sum(shape))
+    if len(shape) == 1 and not name.endswith("bias"):
+        rows.fill_(1)
+        return
+    for block in range(start // DRAWN_ROWS, -(-(start + len(rows)) // DRAWN_ROWS)):
+        first = block * DRAWN_ROWS
+        random = np.random.Generator(np.random.Philox(key=key, counter=[0, 0, 0, block]))
+        size = (min(DRAWN_ROWS, shape[0] - first), *shape[1:])
+        drawn = random.standard_normal(size, np.float32) if len(shape) == 1 else random.random(size, np.float32)
+        drawn = drawn * np.float32(0.001) if len(shape) == 1 else (2 * drawn - 1) * np.float32(bound)
+        block_rows = slice(max(start, first), min(start + len(rows), first + DRAWN_ROWS))
+        drawn = drawn[block_rows.start - first : block_rows.stop - first]
+        rows[block_rows.start - start : block_rows.stop - start] = torch.from_numpy(drawn)
