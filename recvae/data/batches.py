@@ -43,7 +43,7 @@ class Batch:
         The offsets on the host, if they are known there.
     users : Tensor or None
         (B,) int64, the rows that the batch was gathered from.
-    candidates : Candidates or None
+    negatives : Negatives or None
         Sampled items, for a sampled likelihood.
     """
 
