@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from recvae.evaluation.significance import PairedTest, holm, paired_bootstrap
     from recvae.models import EASE, EDLAE, HVamp, HybridVAE, MultDAE, MultVAE, RecVAE
     from recvae.models import baselines as baselines
+    from recvae.models.autoencoder.config import OutputConfig, TrainingConfig
     from recvae.models.base import Recommender, load
     from recvae.training.checkpoint import Checkpoint
     from recvae.training.state import TrainConfig
@@ -43,12 +44,14 @@ __all__ = [
     "Metric",
     "MultDAE",
     "MultVAE",
+    "OutputConfig",
     "PairedTest",
     "RecVAE",
     "Recommender",
     "Split",
     "TrainConfig",
     "Trainer",
+    "TrainingConfig",
     "baselines",
     "evaluate",
     "fit_split",
@@ -84,6 +87,7 @@ _NAMES = {
     "recvae.distributed.launch": ["joined"],
     "recvae.evaluation.evaluate": ["Evaluation", "Metric", "evaluate"],
     "recvae.evaluation.significance": ["PairedTest", "holm", "paired_bootstrap"],
+    "recvae.models.autoencoder.config": ["OutputConfig", "TrainingConfig"],
     "recvae.models.base": ["Recommender", "load"],
     "recvae.models.baselines": ["baselines"],
     "recvae.models.ease": ["EASE"],

@@ -11,11 +11,14 @@ import torch
 from scipy import sparse
 
 import recvae
+import recvae.models
 from recvae.benchmark import inspection
 from recvae.benchmark.results import json_bytes
 from recvae.benchmark.run import run_benchmark
 from recvae.datasets.sample import make_sample
 
+# tests walk the registry of models, in which a model is once its module has been loaded
+recvae.models.all_models()
 # two workers share the cores; more threads than cores only slow each other down
 torch.set_num_threads(1)
 # a busy machine is no failure

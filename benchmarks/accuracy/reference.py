@@ -50,7 +50,7 @@ def _mean(runs: list[Evaluation], metric: str) -> Metric:
 def _summary(runs: list[Evaluation], seconds: list[float]) -> dict[str, Any]:
     means = {name: _mean(runs, name) for name in DEFAULT_METRICS}
     return {
-        "metrics": {name: {"mean": metric.mean, "stderr": metric.stderr} for name, metric in means.items()},
+        "metrics": {name: metric.summary() for name, metric in means.items()},
         "by_seed": [run["ndcg@100"].mean for run in runs],
         "training_seconds": seconds,
     }

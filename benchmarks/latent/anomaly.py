@@ -13,7 +13,7 @@ from scipy import sparse, stats
 from benchmarks.latent import MODELS, training_rows, whole_rows
 from recvae import load_split
 from recvae.models.autoencoder.variational import Variational
-from recvae.models.base.generative import standardized
+from recvae.models.base.generative import elbo_terms, standardized
 
 SHARE = 0.01  # bots for each real user
 PLANTINGS = 100  # among held-out users; among training users there is one, with its fit
@@ -103,7 +103,7 @@ def _baskets(sizes: NDArray[Any], weights: NDArray[Any], random: np.random.Gener
 def _scores(model: Variational, reference: sparse.csr_matrix, rows: sparse.csr_matrix) -> dict[str, Values]:
     """What may rank users by how odd they are."""
     sizes, of_reference = np.diff(rows.indptr), np.diff(reference.indptr)
-    terms, usual = model._all_terms(rows), model._all_terms(reference)
+    terms, usual = elbo_terms(model, rows), elbo_terms(model, reference)
     elbo, usual_elbo = terms[:, 0] + terms[:, 1] / sizes, usual[:, 0] + usual[:, 1] / of_reference
     alone = np.column_stack([terms[:, 0], elbo]), np.column_stack([usual[:, 0], usual_elbo])
     reconstruction, whole = standardized(*alone, sizes, of_reference).T

@@ -16,7 +16,7 @@ import torch
 import recvae
 from benchmarks.pages.markdown import markdown
 from benchmarks.speed import machine
-from recvae.models.base.params import parameters
+from recvae.models.base.params import parameters, with_params
 from recvae.nn import VAE
 from recvae.training.callbacks import Callback
 
@@ -24,10 +24,10 @@ SETTINGS: dict[str, Any] = {"hidden_dims": (128,), "latent_dim": 64, "batch_size
 LONG, SHORT = 5, 2  # epochs of ten steps, in float64 and in float32
 # how the likelihood is computed, and how ranks train together
 CASES: dict[str, dict[str, Any]] = {
-    "reference": {"impl": "dense"},
-    "chunked": {"impl": "exact"},
-    "chunked, tensor parallel": {"impl": "exact", "parallel": "tensor"},
-    "sampled": {"impl": "sampled", "candidates": 500},
+    "reference": {"training__impl": "reference"},
+    "chunked": {"training__impl": "chunked"},
+    "chunked, tensor parallel": {"training__impl": "chunked", "training__parallel": "tensor"},
+    "sampled": {"training__impl": "sampled", "training__num_negatives": 500},
 }
 # names of cases in results that were recorded before
 RENAMED = {"dense": "reference", "exact": "chunked", "exact, items shared out": "chunked, tensor parallel"}
@@ -92,16 +92,18 @@ def rank(what: str, place: str, home: str, size: str) -> None:
         found: dict[str, dict[str, Any]] = {}
         if what == "all":
             for name, case in CASES.items():
-                found[f"{name}, float64"] = _fit(Precise(**SETTINGS | case, epochs=LONG), split)
-                single = recvae.MultVAE(**SETTINGS | case, epochs=SHORT, precision="float32")
+                found[f"{name}, float64"] = _fit(with_params(Precise(**SETTINGS, epochs=LONG), case), split)
+                single = with_params(
+                    recvae.MultVAE(**SETTINGS, epochs=SHORT), case | {"training__precision": "float32"}
+                )
                 found[f"{name}, float32"] = _fit(single, split)
         elif what == "stop":
             keep = recvae.Checkpoint(f"{place}/kept", minutes=0)
-            Precise(**SETTINGS, epochs=LONG, impl="exact").fit(
+            Precise(**SETTINGS, epochs=LONG, training=recvae.TrainingConfig(impl="chunked")).fit(
                 split.train, False, callbacks=[StopAt()], checkpoint=keep
             )
         else:
-            model = Precise(**SETTINGS, epochs=LONG, impl="exact")
+            model = Precise(**SETTINGS, epochs=LONG, training=recvae.TrainingConfig(impl="chunked"))
             found["users"] = _fit(model, split, checkpoint=f"{place}/kept")
         if communicator.is_main_process:
             torch.save(found, f"{place}/{'gone-on' if what == 'go on' else size}.pt")

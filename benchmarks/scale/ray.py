@@ -145,7 +145,7 @@ def _own_mib(process: psutil.Process) -> float:
 def _kill_one(family: list[psutil.Process]) -> bool:
     for process in family:
         try:
-            if "Scorer" in " ".join(process.cmdline()):
+            if "PartActor" in " ".join(process.cmdline()):
                 os.kill(process.pid, signal.SIGKILL)
                 return True
         except (psutil.Error, ProcessLookupError):

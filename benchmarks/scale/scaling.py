@@ -26,7 +26,7 @@ import recvae
 from benchmarks.pages.markdown import markdown
 from benchmarks.scale.cost_model import Point, fit, measured_seconds, predicted_seconds
 from benchmarks.speed import Save, machine
-from recvae import MultVAE
+from recvae import MultVAE, TrainingConfig
 from recvae.distributed.communicator import Communicator
 from recvae.errors import NotEnoughMemoryError
 from recvae.nn.layers import in_bfloat16
@@ -169,13 +169,15 @@ def _fit(point: Point, rows: sparse.csr_matrix | None = None) -> tuple[MultVAE, 
     model = MultVAE(
         hidden_dims=(point["width"],),
         latent_dim=point["width"],
-        impl="exact" if exact else "sampled",
-        candidates=point["candidates"] or 1,
         batch_size=point["batch"],
         epochs=1 if exact else -(-STEPS * point["batch"] // point["users"]),
-        parallel="tensor" if point["share"] == "items" else "data",
         random_state=0,
         device="cpu",
+        training=TrainingConfig(
+            impl="chunked" if exact else "sampled",
+            num_negatives=point["candidates"] or 1,
+            parallel="tensor" if point["share"] == "items" else "data",
+        ),
     )
     return model.fit(rows, show_progress=False, callbacks=[steps]), steps
 

@@ -1,4 +1,4 @@
-"""The main job: one data set, one split, every model scored by one evaluator -> a dictionary that JSON can hold."""
+"""A benchmark: one data set, one split, every model scored by one evaluator -> a dictionary that JSON can hold."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ METRICS = (
 
 @dataclass(frozen=True)
 class Task:
-    """What is the same for all models of a benchmark."""
+    """The split, metrics and seeds, which are the same for all models of a benchmark."""
 
     split: Split
     metrics: list[str]
@@ -89,10 +89,13 @@ class Runs:
         """Metrics whose per-user values are means over the runs."""
         evaluations = [run.evaluation for run in self.runs]
         users = evaluations[0].users
-        return {n: Metric(np.mean([each[n].values for each in evaluations], axis=0), users) for n in evaluations[0]}
+        return {
+            n: Metric(np.mean([evaluation[n].values for evaluation in evaluations], axis=0), users)
+            for n in evaluations[0]
+        }
 
     def row(self, name: str) -> dict[str, Any]:
-        """What JSON says of them."""
+        """The JSON of the model."""
         first, averaged = self.runs[0], self.averaged
         history = getattr(first.model, "history_", None)
         return {
@@ -128,7 +131,7 @@ def run_benchmark(
 ) -> dict[str, Any]:
     """Fit and evaluate `models` on one split of `dataset`, each with as many random_states, from `first_seed` on.
 
-    `models` are names, classes of one's own, also as text "module:Class", or None or "all" for all that the package
+    `models` are names, classes of your own, also as text "module:Class", or None or "all" for all that the package
     has. The split is that of the data set's card, or another one, as
     in `load_split`. `params` are hyper-parameters, as text, for all settings of the models that have them. Metrics are
     averaged over seeds for each user first: the standard error is that over users. Each model is tested against every
@@ -146,9 +149,9 @@ def run_benchmark(
         What loading and fitting raise.
     """
     names = model_names(models)
-    chosen = {name: models_to_try(name, params or {}) for name in names}
+    to_try = {name: models_to_try(name, params or {}) for name in names}
     card = load_card(dataset)
-    kind, told = resolve_split(card.protocol, split, split_seed, split_options or {})
+    kind, options = resolve_split(card.protocol, split, split_seed, split_options or {})
     data = load_split(
         card, data_home, split=split, seed=split_seed, show_progress=show_progress, **(split_options or {})
     )
@@ -162,42 +165,48 @@ def run_benchmark(
     absent: dict[str, str] = {}
     for name in names:
         try:
-            runs[name] = run_model(name, chosen[name], task)
+            runs[name] = run_model(name, to_try[name], task)
         except (MissingDependencyError, UnknownUsersError) as error:
             if name == names[-1] and not runs:
-                raise  # there is nothing to show
+                raise  # no model has run
             absent[name] = str(error)
             log(f"{name}: absent. {error}")
-    found = {name: done.averaged[main_metric] for name, done in runs.items()}
-    best = best_baseline(found)
+    main_metrics = {name: model_runs.averaged[main_metric] for name, model_runs in runs.items()}
+    best = best_baseline(main_metrics)
     groups = make_groups(data.test)
     return {
         "format": FORMAT,
         "dataset": dataset,
         "title": card.title,
         "command": None,
-        "settings": _settings(task, card.protocol, kind, told),
+        "settings": _settings(task, card.protocol, kind, options),
         "versions": _versions(),
         "best_baseline": best,
-        "models": _rows(runs, found, best, groups, task, dataset == "sample" and kind == "strong"),
+        "models": _rows(runs, main_metrics, best, groups, task, dataset == "sample" and kind == "strong"),
         "groups": groups.about,
         "absent": absent,
-        "published": card.published if (kind, told) == resolve_split(card.protocol, None, SPLIT_SEED, {}) else {},
-        "examples": user_examples(data, {name: done.model for name, done in runs.items()}, examples),
-        "item_map": _item_map(runs, found, data) if examples else None,
+        "published": card.published if (kind, options) == resolve_split(card.protocol, None, SPLIT_SEED, {}) else {},
+        "examples": user_examples(data, {name: model_runs.model for name, model_runs in runs.items()}, examples),
+        "item_map": _item_map(runs, main_metrics, data) if examples else None,
     }
 
 
 def _rows(
-    runs: dict[str, Runs], found: dict[str, Metric], best: str | None, groups: Groups, task: Task, known_truth: bool
+    runs: dict[str, Runs],
+    main_metrics: dict[str, Metric],
+    best: str | None,
+    groups: Groups,
+    task: Task,
+    known_truth: bool,
 ) -> list[dict[str, Any]]:
-    """What JSON says of each model, and of the oracle where the truth is known."""
+    """The JSON of each model, and of the oracle where the true preferences are known."""
     test, metric = task.split.test, task.main_metric
     rows = [
-        done.row(name)
-        | {"paired_tests": paired_tests(name, found, best), "active_units": active_units(done.model, test.fold_in)}
-        | break_down([run.evaluation for run in done.runs], groups, metric)
-        for name, done in runs.items()
+        model_runs.row(name)
+        | {"paired_tests": paired_tests(name, main_metrics, best)}
+        | {"active_units": active_units(model_runs.model, test.fold_in)}
+        | break_down([run.evaluation for run in model_runs.runs], groups, metric)
+        for name, model_runs in runs.items()
     ]
     if known_truth:
         oracle = _oracle(task.split, task.metrics)
@@ -221,8 +230,8 @@ def run_model(name: str, settings_to_try: list[Recommender], task: Task) -> Runs
                 model, task.split.test, task.metrics, show_progress=task.show_progress, keep_lists=True
             )
         runs.append(Run(model, evaluation, fit_seconds, memory.mib))
-        found = f"{task.main_metric} {evaluation[task.main_metric].mean:.4f}"
-        task.log(f"{name}, seed {seed}: {found}, {fit_seconds:.1f} s of training")
+        metric_text = f"{task.main_metric} {evaluation[task.main_metric].mean:.4f}"
+        task.log(f"{name}, seed {seed}: {metric_text}, {fit_seconds:.1f} s of training")
         if not seeded:
             break  # another seed would give the same model
     return Runs(runs, choice)
@@ -253,11 +262,11 @@ def paired_tests(name: str, metrics: Mapping[str, Metric], best: str | None) -> 
 
 
 def _summary(metrics: dict[str, Metric]) -> dict[str, dict[str, float]]:
-    return {name: {"mean": metric.mean, "stderr": metric.stderr} for name, metric in metrics.items()}
+    return {name: metric.summary() for name, metric in metrics.items()}
 
 
 def _oracle(split: Split, metrics: Sequence[str]) -> Evaluation:
-    """The best that anyone could reach on the sample: a ranking by the true preferences of each test user."""
+    """The best possible result on the sample: a ranking by the true preferences of each test user."""
     truth = make_sample()
     rows = np.searchsorted(truth.interactions.user_ids, split.test.users)
     columns = np.searchsorted(truth.interactions.item_ids, split.items)
@@ -271,19 +280,19 @@ def _oracle(split: Split, metrics: Sequence[str]) -> Evaluation:
 
 def _item_map(runs: dict[str, Runs], metrics: dict[str, Metric], split: Split) -> dict[str, Any] | None:
     """By the best of the networks."""
-    networks = [name for name, done in runs.items() if hasattr(done.model, "network_")]
+    networks = [name for name, model_runs in runs.items() if hasattr(model_runs.model, "network_")]
     if not networks:
         return None
     best = max(networks, key=lambda name: metrics[name].mean)
     return item_map(best, runs[best].model, split.train)
 
 
-def _settings(task: Task, protocol: Protocol, kind: str, told: dict[str, Any]) -> dict[str, Any]:
+def _settings(task: Task, protocol: Protocol, kind: str, options: dict[str, Any]) -> dict[str, Any]:
     split = task.split
     trained = split.train if split.refit is None else split.refit
     return {
         "protocol": msgspec.structs.asdict(protocol),
-        "split": {"kind": kind} | told,
+        "split": {"kind": kind} | options,
         "metrics": protocol.metrics,
         "seeds": list(task.seeds),
         "train_users": trained.n_users,
@@ -297,11 +306,11 @@ def _settings(task: Task, protocol: Protocol, kind: str, told: dict[str, Any]) -
 
 def _versions() -> dict[str, str]:
     libraries = ("recvae", "torch", "numpy", "scipy", "implicit")
-    found = {d.metadata["Name"]: d.version for d in importlib.metadata.distributions()}
+    installed = {d.metadata["Name"]: d.version for d in importlib.metadata.distributions()}
     return {
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
         "cores": str(os.cpu_count()),
         "torch_threads": str(torch.get_num_threads()),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
-    } | {name: found[name] for name in libraries if name in found}
+    } | {name: installed[name] for name in libraries if name in installed}

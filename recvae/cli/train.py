@@ -149,7 +149,7 @@ def _parallelism(model: Recommender) -> str:
         raise NotSupportedError(
             f"{type(model).__name__} is solved in one go, by one process: start it without torchrun."
         )
-    return str(model.parallel)
+    return str(model.training.parallel)
 
 
 def plan_flags(parser: argparse.ArgumentParser) -> None:

@@ -84,8 +84,10 @@ def read_histories(
         with a column of lists of items; its users come in ascending order.
     item_ids : sequence or ItemIndex
         `model.item_ids_`, or an ItemIndex of them, which is built once when there are many requests.
-    user, item : str
-        Columns of a frame.
+    user : str
+        Column of raw ids of users, integers or strings.
+    item : str
+        Column of raw ids of items, integers or strings.
     value : str or None
         Column of values in a frame.
     min_value : float or None
@@ -144,8 +146,10 @@ def ranking_table(
         (U,) raw ids.
     ids, scores : numpy.ndarray
         (U, N) or, for one user, (N,), as `model.recommend` gives them; padding has no row in the table.
-    item_ids, titles : numpy.ndarray
-        Raw ids and titles of the model's items.
+    item_ids : numpy.ndarray
+        Raw ids of the model's items.
+    titles : numpy.ndarray
+        Their titles, if they are known.
 
     Returns
     -------

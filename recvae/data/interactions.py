@@ -89,8 +89,10 @@ class Interactions:
         ----------
         frame : pandas.DataFrame or polars.DataFrame or pyarrow.Table
             One row for each event.
-        user, item : str
-            Columns of raw ids, integers or strings.
+        user : str
+            Column of raw ids of users, integers or strings.
+        item : str
+            Column of raw ids of items, integers or strings.
         value : str or None
             Column of values >= 0, such as ratings or counts. An explicit 0 is no event. Without it each row counts 1.
         time : str or None
@@ -154,7 +156,13 @@ class Interactions:
         path : str or Path
             The file or folder. In text files, a column of ids is read as integers if all of them are written as such
             (7.0 is 7), otherwise as text; a field in quotes may contain line breaks.
-        user, item, value, time : str or None
+        user : str or None
+            Columns, as in `from_frame`.
+        item : str or None
+            Columns, as in `from_frame`.
+        value : str or None
+            Columns, as in `from_frame`.
+        time : str or None
             Columns, as in `from_frame`.
         **options : Any
             The other parameters of `from_frame`.
@@ -219,7 +227,19 @@ class Interactions:
             (n_users, n_items), values >= 0.
         user_ids, item_ids : sequence or None
             Raw ids of rows and columns; by default 0, 1, 2, ...
-        min_value, min_user, min_item, duplicates, values, titles, genres
+        min_value
+            As in `from_frame`.
+        min_user
+            As in `from_frame`.
+        min_item
+            As in `from_frame`.
+        duplicates
+            As in `from_frame`.
+        values
+            As in `from_frame`.
+        titles
+            As in `from_frame`.
+        genres
             As in `from_frame`.
 
         Returns

@@ -106,13 +106,19 @@ def load_split(
 
     Parameters
     ----------
-    name, home : str or Path
+    name : str or Path
+        As in `load_dataset`.
+    home : str or Path
         As in `load_dataset`.
     split : str or None
         Another kind of split than the card's: "strong", "per-user", "leave-last", "temporal" or "given".
     seed : int
         Seed of the split.
-    min_value, min_user, show_progress
+    min_value
+        As in `load_dataset`. A given test has its events of at least `min_value`, whatever its users and items.
+    min_user
+        As in `load_dataset`. A given test has its events of at least `min_value`, whatever its users and items.
+    show_progress
         As in `load_dataset`. A given test has its events of at least `min_value`, whatever its users and items.
     **options : Any
         Options of that kind of split, such as heldout_users=600; added to the card's options if the kind is the card's.

@@ -13,7 +13,7 @@ from scipy import sparse
 from recvae.data.rows import check_rows
 from recvae.data.splits import Holdout
 from recvae.errors import InvalidDataError
-from recvae.evaluation.evaluate import Evaluation
+from recvae.evaluation.evaluate import Evaluation, Metric
 from recvae.evaluation.metrics import find_hits, recall
 
 N_GROUPS = 5
@@ -114,8 +114,8 @@ def break_down(evaluations: Sequence[Evaluation], groups: Groups, metric: str) -
     wanted = _counts(of_users, groups.popularity[groups.held_out.indices], hits_by_group.shape)
     listed = np.mean([_by_group(ranked, ranked >= 0, groups.popularity).sum(0) for ranked in lists], axis=0)
     return {
-        "recall_curve": _means(curve),
-        "by_activity": _means(by_activity),
+        "recall_curve": [Metric(values).summary() for values in curve],
+        "by_activity": [Metric(values).summary() for values in by_activity],
         "by_popularity": _ratios(hits_by_group, wanted),
         "listed": (listed / max(1.0, listed.sum())).tolist(),
     }
@@ -139,16 +139,6 @@ def _counts(users: NDArray[np.int64], groups: NDArray[np.int64], shape: tuple[in
     """How often each pair of a user and a group comes. -> (U, G)"""
     cells = np.bincount(users * shape[1] + groups, minlength=shape[0] * shape[1])
     return cells.reshape(shape).astype(np.float64)
-
-
-def _means(values: Sequence[NDArray[np.float64]]) -> list[dict[str, float]]:
-    return [
-        {
-            "mean": float(own.mean()),
-            "stderr": float(own.std(ddof=1) / np.sqrt(len(own))) if len(own) > 1 else float("nan"),
-        }
-        for own in values
-    ]
 
 
 def _ratios(hits_by_group: NDArray[np.float64], wanted: NDArray[np.float64]) -> list[dict[str, float]]:

@@ -55,6 +55,10 @@ class Metric:
         """Standard error of the mean over users."""
         return float(self.values.std(ddof=1) / np.sqrt(len(self.values))) if len(self.values) > 1 else float("nan")
 
+    def summary(self) -> dict[str, float]:
+        """Mean and standard error, as results in JSON have them."""
+        return {"mean": self.mean, "stderr": self.stderr}
+
     def __repr__(self) -> str:
         return f"{self.mean:.4f} ± {self.stderr:.4f} ({len(self.values)} users)"
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from recvae.models.mult_vae import MultVAE
     from recvae.models.rec_vae import RecVAE
 
-__all__ = ["EASE", "EDLAE", "HVamp", "HybridVAE", "MultDAE", "MultVAE", "RecVAE", "load_all"]
+__all__ = ["EASE", "EDLAE", "HVamp", "HybridVAE", "MultDAE", "MultVAE", "RecVAE", "all_models"]
 
 # name -> module, which is loaded when the name is used: closed forms need no networks
 _MODULES = {
@@ -26,10 +26,11 @@ _MODULES = {
 }
 
 
-def load_all() -> None:
-    """Load the classes of all models, baselines included, into `Recommender.registry`."""
-    for module in [*_MODULES.values(), "baselines"]:
-        import_module(f"recvae.models.{module}")
+def all_models() -> dict[str, Any]:
+    """The classes of all models by name, baselines included; their modules are loaded."""
+    baselines = import_module("recvae.models.baselines")
+    models = {name: getattr(import_module(f"recvae.models.{module}"), name) for name, module in _MODULES.items()}
+    return models | {name: getattr(baselines, name) for name in baselines.__all__}
 
 
 if not TYPE_CHECKING:

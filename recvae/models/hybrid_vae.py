@@ -49,7 +49,7 @@ class HybridVAE(RecVAE):
     Variational Autoencoder with Shallow Parallel Path for Top-N Recommendation (VASP)", ICANN 2021. The linear path
     ranks better for the users whom it was solved on than for others. So `a` is no weight of the network: it is what
     ranks best for calibration users, whom neither part has seen. These are the validation users where they are not in
-    training, else `aside` of the training users, who take no part in the rest.
+    training, else `calibration_share` of the training users, who take no part in the rest.
     """
 
     form: str = hyper(
@@ -77,12 +77,13 @@ class HybridVAE(RecVAE):
     user_power: float = hyper(
         0.5, "users weigh n_u to the minus this in the linear path", low=0, high=1, search=uniform(0.0, 1.0)
     )
-    aside: float = hyper(
+    calibration_share: float = hyper(
         0.05,
         f"share of the training users, at most {MAX_CALIBRATION_USERS}, who become calibration users where validation "
         "users do not serve",
         low=0.001,
         high=0.5,
+        file_key="aside",
     )
 
     out_of_core = False  # the linear path is solved from all rows at once
@@ -111,7 +112,7 @@ class HybridVAE(RecVAE):
             return rows, CalibrationUsers(transform_values(run.valid.fold_in, run.values), run.valid.held_out)
         random = np.random.default_rng(self.random_state)
         order = random.permutation(np.flatnonzero(np.diff(rows.indptr) > 1))  # of one event, none can be held out
-        n_users = min(MAX_CALIBRATION_USERS, math.ceil(self.aside * len(order))) if len(order) > 1 else 0
+        n_users = min(MAX_CALIBRATION_USERS, math.ceil(self.calibration_share * len(order))) if len(order) > 1 else 0
         learned = np.setdiff1d(np.arange(rows.shape[0]), order[:n_users])
         return rows[learned], CalibrationUsers.holding_out(rows[order[:n_users]], HELD_OUT_SHARE, random)
 

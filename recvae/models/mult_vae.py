@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from recvae.errors import InvalidParameterError, NotFittedError
+from recvae.models.autoencoder.config import OutputConfig
 from recvae.models.autoencoder.variational import Variational
 from recvae.models.base import FitRun
 from recvae.models.base.file_tensors import scalar
-from recvae.models.base.params import check_params, fitted, get_params, hyper, parameters
+from recvae.models.base.params import check_params, config, fitted, get_params, hyper, parameters
 from recvae.models.base.spaces import integers, uniform
 from recvae.models.base.state import reads
 from recvae.nn import SCHEDULES, VAE, GaussianEncoder, MLPDecoder, StandardNormal
@@ -54,10 +55,6 @@ class MultVAE(Variational):
         optional=True,
         search=uniform(0, 1),
     )
-    logits: str = hyper(
-        "dot", "of the items: h W^T + b, or with cosines in the place of h W^T", choices=("dot", "cosine")
-    )
-    temperature: float = hyper(0.1, "by which cosines are divided", low=1e-3)
     kl_schedule: str = hyper("linear", "how beta climbs to the cap", choices=tuple(SCHEDULES))
     kl_anneal: float = hyper(
         0.85,
@@ -66,6 +63,8 @@ class MultVAE(Variational):
         high=1,
         search=uniform(0.2, 1),
     )
+
+    output: OutputConfig = config(OutputConfig, "options of the output layer")
 
     kl_cap_: float = fitted()  # as given, or as validation chose it; files of before it was kept may lack it
 
@@ -111,7 +110,7 @@ class MultVAE(Variational):
 
     def _temperature(self) -> float | None:
         """That of cosine logits, None of others."""
-        return self.temperature if self.logits == "cosine" else None
+        return self.output.temperature if self.output.logits == "cosine" else None
 
     def _beta(self, progress: float) -> float:
         if self.kl_cap is None:  # the run that finds it

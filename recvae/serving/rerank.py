@@ -84,7 +84,7 @@ def cap_categories(ids: Any, scores: Any, categories: Any, cap: int, N: int) -> 
         categories = category_matrix(categories)
     cap, N = check_integer("cap", cap, 1), check_integer("N", N, 1)
     kinds = _kinds(checked_sparse(categories, "categories").tocsr())  # (I, M)
-    nothing = int(categories.shape[1])  # the number of no category, beside which there are M of an item at most
+    nothing = int(categories.shape[1])  # stands for "no category"; an item has at most M others
 
     def choose(ids: NDArray[np.int64], _: NDArray[np.float32]) -> NDArray[np.int64]:
         chosen, n_chosen = np.full((len(ids), N), -1), np.zeros(len(ids), dtype=np.int64)

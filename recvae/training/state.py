@@ -44,7 +44,9 @@ class TrainConfig:
         Length of the run by which `beta` goes.
     batch_size : int, optional
         Users in a step. By default a twentieth of the training users, at most 500: enough steps on small data.
-    learning_rate, weight_decay : float
+    learning_rate : float
+        Of AdamW. Not used where the trainer is given optimizers.
+    weight_decay : float
         Of AdamW. Not used where the trainer is given optimizers.
     beta : float or callable
         Weight of the KL term: a number, or a function of the share of the run that is done, in [0, 1).

@@ -58,8 +58,10 @@ class Trainer:
         Draws the items that a sampled likelihood looks at in a step.
     strategy : ParallelStrategy
         The processes that make each step together.
-    title, part : str
-        What is trained, for people; and as records of epochs and folders of checkpoints name it.
+    title : str
+        What is trained, as progress shows it.
+    part : str
+        What is trained, as records of epochs and folders of checkpoints name it.
 
     Examples
     --------
@@ -216,7 +218,15 @@ class Trainer:
             On the network's device.
         identity : callable
             () -> everything that determines the run, as JSON can hold it: a checkpoint of another run is refused.
-        validate, metric, callbacks, checkpoint, show_progress
+        validate
+            As in `fit`.
+        metric
+            As in `fit`.
+        callbacks
+            As in `fit`.
+        checkpoint
+            As in `fit`.
+        show_progress
             As in `fit`.
 
         Returns

@@ -1,4 +1,4 @@
-"""The search for hyper-parameters: fit, look at the validation users, propose better settings, again."""
+"""The search for hyper-parameters: propose settings, fit, evaluate on the validation users, and repeat."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ from recvae.tuning.study import Study, Trial, open_study
 from recvae.utils.checks import check_integer
 from recvae.utils.progress import bar
 
-# what may go wrong with one setting and not with another; what among it goes wrong with all
+# errors that end one trial; and those of them that end the search, because every trial would raise them
 FAILURES = (RecvaeError, MemoryError, torch.OutOfMemoryError)
-HOPELESS = (MissingDependencyError, UnknownUsersError, InvalidTypeError)
+FATAL = (MissingDependencyError, UnknownUsersError, InvalidTypeError)
 
 
 class Pruned(Exception):  # noqa: N818  not an error
-    """Out of a fit that is not worth going on with."""
+    """Ends a fit that the pruner has given up."""
 
 
 @dataclass(frozen=True)
@@ -198,7 +198,7 @@ def _asked(task: Task) -> dict[str, str]:
 
 
 def _fingerprint(split: Split) -> str:
-    """A digest of what a search looks at."""
+    """A digest of the training and validation data."""
     digest = hashlib.blake2b(f"{split.train.fingerprint()} {split.train.values}".encode(), digest_size=16)
     for rows in (split.valid.fold_in, split.valid.held_out):
         for array in (rows.indptr.astype(np.int64), rows.indices.astype(np.int64), rows.data):
@@ -209,16 +209,16 @@ def _fingerprint(split: Split) -> str:
 def _search(
     study: Study, task: Task, trials: int, timeout: float | None, show_progress: bool, log: Callable[[str], None]
 ) -> None:
-    """Trials until there are so many, or no time is left."""
-    started, done = time.monotonic(), study.trials()
+    """Run trials until there are `trials` of them or the time is over."""
+    started, ended = time.monotonic(), study.trials()
     with bar(show_progress) as progress:
-        shown = progress.add_task(f"tuning {type(task.model).__name__}", total=trials, completed=len(done), note="")
-        while len(done) < trials and (not done or timeout is None or time.monotonic() - started < timeout):
+        shown = progress.add_task(f"tuning {type(task.model).__name__}", total=trials, completed=len(ended), note="")
+        while len(ended) < trials and (not ended or timeout is None or time.monotonic() - started < timeout):
             _try(study, task)
-            done = study.trials()
-            best = max((trial.value for trial in done if trial.value is not None), default=float("nan"))
-            progress.update(shown, completed=len(done), note=f"best {task.metric} {best:.4f}")
-            log(f"{_line(done[-1], task.metric)} (best so far: {best:.4f})")
+            ended = study.trials()
+            best = max((trial.value for trial in ended if trial.value is not None), default=float("nan"))
+            progress.update(shown, completed=len(ended), note=f"best {task.metric} {best:.4f}")
+            log(f"{_line(ended[-1], task.metric)} (best so far: {best:.4f})")
 
 
 def _try(study: Study, task: Task) -> None:
@@ -238,7 +238,7 @@ def _try(study: Study, task: Task) -> None:
         value = evaluate(model, task.split.valid, [task.metric])[task.metric].mean
     except Pruned as why:
         study.tell(trial, state="pruned", note=str(why))
-    except HOPELESS:
+    except FATAL:
         raise
     except FAILURES as error:
         study.tell(trial, state="failed", note=str(error) or type(error).__name__)
@@ -257,11 +257,11 @@ def _line(trial: Trial, metric: str) -> str:
 
 
 def _tuned(study: Study, task: Task) -> Tuned:
-    done = study.trials()
-    complete = [(trial.value, trial) for trial in done if trial.value is not None]
+    ended = study.trials()
+    complete = [(trial.value, trial) for trial in ended if trial.value is not None]
     if not complete:
         raise TrainingError(
-            f"Expected a trial that can be fitted, got {len(done)} that failed; the last: {done[-1].note}"
+            f"Expected a trial that can be fitted, got {len(ended)} that failed; the last: {ended[-1].note}"
         )
     value, best = max(complete, key=lambda pair: pair[0])
     return Tuned(
@@ -269,7 +269,7 @@ def _tuned(study: Study, task: Task) -> Tuned:
         best.params | task.fixed,
         value,
         task.metric,
-        done,
+        ended,
         study.importance(),
-        sum(trial.seconds for trial in done),
+        sum(trial.seconds for trial in ended),
     )

@@ -1,4 +1,4 @@
-"""Choices on validation users, then the model for the test: the one order of things in which a test stays a test."""
+"""Selection on validation users, and the model that is then tested."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from recvae.utils.progress import track
 
 @dataclass(frozen=True)
 class Choice:
-    """Hyper-parameters, of how many settings they are the best, and the seconds that it took to find out."""
+    """The best hyper-parameters, the number of settings that were tried, and the seconds that this took."""
 
     params: dict[str, Any]
     settings_tried: int
@@ -64,7 +64,9 @@ def fit_split(
         With its hyper-parameters.
     split : Split
         Its test users are not looked at.
-    show_progress, callback : bool, FitCallback or None
+    show_progress : bool, FitCallback or None
+        As in `fit`.
+    callback : bool, FitCallback or None
         As in `fit`.
     callbacks : sequence
         As in `fit`; they are called in both fits.

@@ -1,4 +1,4 @@
-"""A study: the trials of a search, kept by Optuna in memory or in an SQLite file. All that knows Optuna is here."""
+"""A study: the trials of a search, kept by Optuna in memory or in an SQLite file. Only this module uses Optuna."""
 
 from __future__ import annotations
 
@@ -76,20 +76,20 @@ class Study:
             if n_done == 0 and optuna.trial.TrialState.WAITING not in states:
                 told = {self._keys[name]: _told(self._space[name], value) for name, value in defaults.items()}
                 self._study.enqueue_trial(told)
-            # a seed for each trial, not one for all: a study that was stopped goes on as if it had not been
+            # a seed for each trial: a study that is resumed proposes what it would have proposed without the stop
             seed = int(np.random.SeedSequence([self._seed, n_done]).generate_state(1)[0])
             self._study.sampler = optuna.samplers.TPESampler(seed=seed, constant_liar=False)
             trial = self._study.ask(self._distributions)
             return trial, self._params(trial)
 
     def tell(self, trial: Any, value: float | None = None, state: str = "complete", note: str = "") -> None:
-        """How a trial ended."""
+        """Record how a trial ended."""
         with _read_from(self._path):
             trial.set_user_attr("note", note)
             self._study.tell(trial, value, _states()[state])
 
     def report(self, trial: Any, epoch: int, metric: float) -> bool:
-        """Keep what a trial has come to after an epoch. -> whether it is not worth going on with"""
+        """Record the metric of a trial after an epoch. -> whether to prune it"""
         with _read_from(self._path):
             trial.report(metric, epoch)
             return bool(trial.should_prune())
@@ -102,7 +102,7 @@ class Study:
             return [self._trial(number, trial, names[trial.state]) for number, trial in enumerate(ended)]
 
     def importance(self) -> dict[str, float]:
-        """What sets the best complete trials apart, in shares; nothing is said of few."""
+        """The share of each hyper-parameter in what sets the best trials apart; empty with few complete trials."""
         import optuna
 
         values = [trial.value for trial in self.trials() if trial.state == "complete"]
@@ -146,7 +146,7 @@ def open_study(
     keys: Mapping[str, str],
     seed: int,
 ) -> Iterator[Study]:
-    """A study in memory, or that of this name in an SQLite file, new or gone on with.
+    """A study in memory, or that of this name in an SQLite file, new or resumed.
 
     Parameters
     ----------
@@ -270,19 +270,19 @@ def _file(given: str | os.PathLike[str]) -> Any:
 
 
 def _check_same(study: Any, path: str | Path | None, asked: Mapping[str, str]) -> None:
-    """Trials of another search are no help to this one: know it again, or refuse it."""
-    there = study.user_attrs.get("asked", {})
-    if not isinstance(there, dict):
-        raise TypeError(f"the search is {shown(there)}")
-    if not there and not study.trials:
+    """Raise InvalidDataError where the study is of another search."""
+    stored = study.user_attrs.get("asked", {})
+    if not isinstance(stored, dict):
+        raise TypeError(f"the search is {shown(stored)}")
+    if not stored and not study.trials:
         study.set_user_attr("asked", dict(asked))
         return
-    for key in [*asked, *there]:
-        mine, its = asked.get(key, "not there"), there.get(key, "not there")
-        if mine != its:
+    for key in [*asked, *stored]:
+        this_search, of_study = asked.get(key, "absent"), stored.get(key, "absent")
+        if this_search != of_study:
             raise InvalidDataError(
                 f"Expected the study {study.study_name!r} in {path} to be of the same search, but its {key} is "
-                f"{str(its)[:400]}, and here {mine}; take another file, or another name in it."
+                f"{str(of_study)[:400]}, and here {this_search}; take another file, or another name in it."
             )
 
 

@@ -1,4 +1,4 @@
-"""Where tensors live: a device by its name, or a sentence that it is not here."""
+"""Torch devices by name."""
 
 from __future__ import annotations
 

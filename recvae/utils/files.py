@@ -1,4 +1,4 @@
-"""Files are whole or not there, written next to their final path, then renamed; logs alone grow by lines."""
+"""Atomic writing: files are written next to their final path, then renamed; only logs grow by lines."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ADDED_BYTES = 10  # what a temporary name has besides: a dot, a hyphen, eight ra
 
 
 def check_writable(path: Path) -> None:
-    """Try whether `path` can be written, now rather than after the work; nothing is left. Raises OutputError."""
+    """Try whether `path` can be written, before the work begins; leaves no file. Raises OutputError."""
     path = output_path(path)
     with writing(path), scratch_folder(_target(path).parent):
         pass
@@ -54,7 +54,7 @@ def make_folder(folder: Path) -> None:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write `content` to `path`; anyone who reads it meets the old file or the new one, never a part.
+    """Write `content` to `path` atomically: readers get the old file or the new one, never a part.
 
     Raises
     ------
@@ -129,8 +129,8 @@ def _make_folders(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise NotADirectoryError(0, f"{folder} is no folder")
     try:
-        for each in reversed(missing):
-            each.mkdir(exist_ok=True)
+        for parent in reversed(missing):
+            parent.mkdir(exist_ok=True)
     except OSError:
         _remove_folders(missing)
         raise
@@ -138,7 +138,7 @@ def _make_folders(folder: Path) -> list[Path]:
 
 
 def _remove_folders(folders: list[Path]) -> None:
-    """Remove folders again that nothing came into."""
+    """Remove those of the folders that are empty."""
     for folder in folders:
         with suppress(OSError):
             folder.rmdir()
@@ -163,7 +163,7 @@ def _shortened(name: str) -> str:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Within the `with` block, what goes wrong with `path` is an OutputError."""
+    """Within the `with` block, an OSError is raised as an OutputError about `path`."""
     try:
         yield
     except RecvaeError:  # some are kin of OSError

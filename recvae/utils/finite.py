@@ -1,4 +1,4 @@
-"""Numbers that are none: what a fit, a step of training or a file came to is refused where it is not finite."""
+"""Checks for NaN and infinities in the results of fits, of training steps, and in files."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ def all_finite(tensor: Tensor, largest: float = math.inf) -> bool:
     """Whether all numbers are finite, and smaller than `largest` in size: without a copy."""
     if not tensor.is_floating_point() or not tensor.numel():
         return True
-    if torch.linalg.vector_norm(tensor.detach()).item() < largest:  # than which no number is larger; the faster pass
+    if torch.linalg.vector_norm(tensor.detach()).item() < largest:  # it bounds every entry, and is faster
         return True
     low, high = (bound.item() for bound in tensor.detach().aminmax())  # NaN if one is
     return -largest < low and high < largest
 
 
 def check_fitted(tensor: Tensor, remedy: str) -> None:
-    """Refuse what a fit came to where that is not finite: it would give no lists. Raises TrainingError."""
+    """Raise TrainingError where the result of a fit has NaN or an infinity: it could not rank items."""
     if not all_finite(tensor):
         raise TrainingError(f"Expected finite numbers from the fit, got NaN or an infinity; {remedy}.")

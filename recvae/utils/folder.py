@@ -1,4 +1,4 @@
-"""A folder of files: what is in it, by which settings it was made, and who may write to it."""
+"""A resumable folder: a manifest of its files and of the settings that make them, and a lock for one run at a time."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Written:
     sha256: str
 
     def check(self) -> None:
-        """Raise ValueError for what no run writes, such as the name of a file outside of the folder."""
+        """Raise ValueError for values that no run writes, such as the name of a file outside of the folder."""
         name = self.file
         if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
             raise ValueError(f"expected the name of a file in the folder, got {name!r:.80}")
@@ -43,14 +43,14 @@ class Written:
             raise ValueError(f"expected a SHA-256, got {self.sha256!r:.80}")
 
     def has_size(self, folder: Path) -> bool:
-        """Whether the file is there in its size."""
+        """Whether the file exists and has the size that was written."""
         try:
             return (folder / self.file).stat().st_size == self.bytes
         except OSError:
             return False
 
     def is_whole(self, folder: Path) -> bool:
-        """Whether the file is there as it was written, byte for byte."""
+        """Whether the file exists and has the bytes that were written."""
         try:
             return self.has_size(folder) and digest_of(folder / self.file) == self.sha256
         except OSError:
@@ -89,7 +89,7 @@ class Manifest(Generic[W]):
         write_whole(folder / MANIFEST, (json.dumps(content, indent=1) + "\n").encode())
 
     def with_part(self, number: int, part: W) -> Manifest[W]:
-        """The same with a part in its place."""
+        """The manifest with another part of this number, or with one part more."""
         return replace(self, parts=[*self.parts[:number], part, *self.parts[number + 1 :]])
 
 
@@ -112,30 +112,30 @@ def load_manifest(folder: Path, kind: str, part: type[W]) -> Manifest[W] | None:
         try:
             if (folder / MANIFEST).stat().st_size > LARGEST_MANIFEST:
                 raise ValueError(f"it has more than {LARGEST_MANIFEST:,} bytes")
-            found = json.loads((folder / MANIFEST).read_text(encoding="utf-8"), parse_constant=_constant)
+            content = json.loads((folder / MANIFEST).read_text(encoding="utf-8"), parse_constant=_constant)
         except FileNotFoundError:
             return None
-        if not isinstance(found, dict):
-            raise ValueError(f"expected an object, got {type(found).__name__}")
-        version = found["format"]
+        if not isinstance(content, dict):
+            raise ValueError(f"expected an object, got {type(content).__name__}")
+        version = content["format"]
         if type(version) is not int or version != FORMAT:
             raise ValueError(f"it is of format {version!r:.80}, and {FORMAT} is known")
-        checksum = found.pop("sha256", None)
+        checksum = content.pop("sha256", None)
         for name, expected in (("kind", str), ("settings", dict), ("parts", list), ("done", bool), ("facts", dict)):
-            if type(found[name]) is not expected:
-                raise ValueError(f"expected {name} to be of type {expected.__name__}, got {found[name]!r:.80}")
-        if found["kind"] == kind:
-            if checksum is not None and checksum != _checksum(found):
+            if type(content[name]) is not expected:
+                raise ValueError(f"expected {name} to be of type {expected.__name__}, got {content[name]!r:.80}")
+        if content["kind"] == kind:
+            if checksum is not None and checksum != _checksum(content):
                 raise ValueError("it does not fit its checksum")
-            del found["format"]
-            found["parts"] = [part(**each) for each in found["parts"]]
-            for each in found["parts"]:
-                each.check()
-            if len({each.file for each in found["parts"]}) < len(found["parts"]):
-                raise ValueError("a file stands in it twice")
-            return Manifest(**found)
+            del content["format"]
+            content["parts"] = [part(**fields) for fields in content["parts"]]
+            for listed in content["parts"]:
+                listed.check()
+            if len({listed.file for listed in content["parts"]}) < len(content["parts"]):
+                raise ValueError("it lists a file twice")
+            return Manifest(**content)
     raise InvalidDataError(
-        f"Expected a folder of {kind}, got {folder}, which holds {ascii(found['kind'])[1:-1]:.80}; take another."
+        f"Expected a folder of {kind}, got {folder}, which holds {ascii(content['kind'])[1:-1]:.80}; take another."
     )
 
 
@@ -152,12 +152,12 @@ def check_number(name: str, value: Any, low: float = -math.inf) -> None:
 
 
 def _checksum(content: dict[str, Any]) -> str:
-    """The SHA-256 of all that a manifest says."""
+    """The SHA-256 of the content of a manifest."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _constant(name: str) -> float:
-    """What JSON has no number for: of these, only -Infinity is written, as the best of no validation."""
+    """The value of -Infinity in JSON, which stands for the best metric before any validation; others are refused."""
     if name != "-Infinity":
         raise ValueError(f"expected numbers, got {name}")
     return -math.inf
@@ -165,7 +165,7 @@ def _constant(name: str) -> float:
 
 @contextmanager
 def sound_manifest(folder: Path) -> Iterator[None]:
-    """Within the `with` block, what is not in the manifest as it should be is an InvalidDataError."""
+    """Within the `with` block, an error in the manifest is raised as InvalidDataError."""
     try:
         yield
     except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
@@ -191,7 +191,7 @@ def read_manifest(folder: Path, kind: str, part: type[W], settings: dict[str, An
     for name, value in settings.items():
         before = manifest.settings.get(name)
         if before != value:
-            shown = f"{value!s:.200} in the place of {before!s:.200}".encode("ascii", "backslashreplace").decode()
+            shown = f"{value!s:.200} instead of {before!s:.200}".encode("ascii", "backslashreplace").decode()
             change = "other files or changed ones" if name == "input" else " ".join(shown.split())
             raise InvalidParameterError(
                 f"Expected the {name} with which {folder} was begun, got {change}; take another folder, or delete that "
@@ -254,8 +254,8 @@ def resolved(folder: Path) -> Path:
 
 @contextmanager
 def _locked(library: Any, folder: Path, scratch: Path) -> Iterator[None]:
-    """Hold the lock in the scratch folder, both made for as long as this lasts."""
-    taken = False
+    """Hold the lock in the scratch folder; both exist within the `with` block only."""
+    acquired = False
     try:
         make_folder(scratch)
         check_writable(scratch / "lock")
@@ -267,20 +267,20 @@ def _locked(library: Any, folder: Path, scratch: Path) -> Iterator[None]:
                 raise OutputError(f"Expected {folder} for this run alone, but another one is writing to it.") from None
             except (OSError, NotImplementedError) as error:
                 raise OutputError(f"Expected a folder on a disk that has locks, got {folder}: {error}.") from error
-            taken = True
+            acquired = True
         yield
     finally:
         with undisturbed():
-            if taken:
+            if acquired:
                 shutil.rmtree(scratch, ignore_errors=True)
                 lock.release()
-            else:  # nothing but what was made just now
+            else:  # remove only what was made just now
                 with suppress(OSError):
                     scratch.rmdir()
 
 
 def _check_ours(folder: Path) -> None:
-    """Refuse a folder that is neither empty nor one that a run has begun, and links where our files go."""
+    """Refuse a folder that is neither empty nor begun by a run, and links where a run writes its files."""
     for path in (folder / SCRATCH / "lock", *(folder.iterdir() if folder.is_dir() else ())):
         if path.is_symlink():
             raise OutputError(

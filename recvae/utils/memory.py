@@ -1,4 +1,4 @@
-"""How much memory a piece of work takes, and whether that is there."""
+"""Checks of the memory that is available, and measurement of the peak that is used."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from recvae.errors import NotEnoughMemoryError
 
 
 def require_memory(n_bytes: int, what: str, remedy: str) -> None:
-    """Raise NotEnoughMemoryError where `what` takes more than is available: a clear word, before the system's own."""
+    """Raise NotEnoughMemoryError where `what` takes more than is available, before it is allocated."""
     available = psutil.virtual_memory().available
     if n_bytes > available:
         raise NotEnoughMemoryError(

@@ -1,4 +1,4 @@
-"""Paths as callers give them: checked in one place on the way in and on the way out, and held apart from each other."""
+"""Checks of paths: of inputs, of outputs, and that no output is an input."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PathLike = str | os.PathLike[str]
 
 
 def as_path(path: Any) -> Path:
-    """A path as it was given, `~` expanded; whether anything is there is not looked at.
+    """A path with `~` expanded; it need not exist.
 
     Raises
     ------

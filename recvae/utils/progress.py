@@ -1,4 +1,4 @@
-"""Progress with the time left on a terminal and in a notebook, and silence anywhere else."""
+"""Progress bars with the time left, on a terminal and in a notebook; nothing is drawn elsewhere."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ class Bar(Progress):
         yield from (Text(escaped(line), no_wrap=True, overflow="ellipsis") for line in self.below)
 
     def leave(self, line: str) -> None:
-        """A line that stays when the display is gone."""
+        """Print a line that stays when the display has ended."""
         if not self.disable:
             self.console.print(Text(escaped(line)), soft_wrap=True)
 
 
 class NotebookBar(Bar):
-    """Text in one output of its cell, which stays; drawn anew by whoever advances it: no thread, no widgets."""
+    """A bar as text in the output of its cell, drawn again as it advances: without threads and widgets."""
 
     _drawn = 0.0
     _output: Any = None
@@ -62,7 +62,7 @@ class NotebookBar(Bar):
         self.refresh()
 
     def refresh(self) -> None:
-        """Draw, in the place of what was drawn before."""
+        """Replace the last drawing."""
         if self.disable or not self.tasks:
             return
         text = io.StringIO()
@@ -93,7 +93,7 @@ class NotebookBar(Bar):
 
 
 class TimeLeftColumn(ProgressColumn):
-    """The time left if all goes on as it did from the beginning: for steps between which other things take time.
+    """The time left at the mean speed since the beginning: for steps between which other things take time.
 
     What was done `before`, a field of the task, took none of the time.
     """
@@ -122,7 +122,7 @@ def bar(show: bool = True, *columns: ProgressColumn) -> Bar:
 
 @contextmanager
 def busy(description: str, show: bool = True) -> Iterator[Callable[[str], None]]:
-    """While it is not known how long something takes: gives a function that says what it is at."""
+    """A bar for work of unknown length; gives a function that sets what it is working on."""
     with bar(show, TextColumn("{task.description}", markup=False), BarColumn(12), TimeElapsedColumn()) as progress:
         task = progress.add_task(description, total=None)
         yield lambda what: progress.update(task, description=f"{description}, {what}")

@@ -1,6 +1,6 @@
-"""What a command does when it is told to end: by Ctrl-C (SIGINT) or by another program (SIGTERM).
+"""How a command ends on Ctrl-C (SIGINT) or when another program asks (SIGTERM).
 
-Nothing here loads a library: it is in place before those are loaded, which takes seconds.
+This module imports no library: its handlers are installed before libraries are loaded, which takes seconds.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class StoppedError(KeyboardInterrupt):
 
 
 class _Shield:
-    """How many blocks the main thread is in that are not to be disturbed, and whether a signal waits for their end."""
+    """The number of `undisturbed` blocks that the main thread is in, and whether a signal waits for their end."""
 
     depth = 0
     waits = False
@@ -33,7 +33,7 @@ class _Shield:
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Within this block a signal waits for its end: what is made or removed here is so as a whole."""
+    """Within this block a signal waits for its end, so that what it creates or removes is complete."""
     if threading.current_thread() is not threading.main_thread():  # where no signal is raised
         yield
         return
@@ -48,14 +48,14 @@ def undisturbed() -> Iterator[None]:
 
 
 class Stop:
-    """The signal that a command got, if it got one."""
+    """The signal that a command has received, if any."""
 
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
         self._at = 0.0
 
     def raise_stopped(self, number: int, frame: FrameType | None) -> None:
-        """The handler: raise once; end at once where a person insists."""
+        """The handler: raise once; end at once at a second signal a while later."""
         if self.signal is None:
             self.signal, self._at = signal.Signals(number), time.monotonic()
             if _Shield.depth:
@@ -66,7 +66,7 @@ class Stop:
             end_at_once(number, frame)
 
     def retry(self, unraisable: Any) -> None:
-        """The hook for what is raised where nothing can be: a signal there would be lost, and is sent again."""
+        """The hook for exceptions that Python cannot raise: a signal among them would be lost, and is sent again."""
         if isinstance(unraisable.exc_value, StoppedError) and self.signal is not None:
             number, self.signal = self.signal, None
             threading.Timer(RETRY, os.kill, (os.getpid(), number)).start()
@@ -87,7 +87,7 @@ def end_at_once(number: int, frame: FrameType | None = None) -> None:
 
 
 def handle(handler: Any) -> dict[signal.Signals, Any]:
-    """Let `handler` have both signals, but one that this process was started to ignore. -> the handlers before"""
+    """Install `handler` for both signals, except one that the process was started to ignore. -> the handlers before"""
     before = {}
     if threading.current_thread() is threading.main_thread():
         for number in SAID:

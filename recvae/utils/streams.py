@@ -1,4 +1,4 @@
-"""Standard output and error of the command line, which may be closed, full, or know few characters."""
+"""Standard output and error of the command line, which may be closed, full, or of a small character set."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def keep_numbers() -> None:
-    """Open the standard streams that were closed before the start, lest a model's file be given the number of one."""
+    """Open the standard streams that are closed, so that no other file gets the file descriptor of one."""
     for number in range(3):
         try:
             os.fstat(number)
@@ -62,7 +62,7 @@ def put(text: str, data: bool = True) -> None:
 
 
 def note(line: str) -> None:
-    """A line for people, on standard error; where no one can read it, it is dropped."""
+    """Write a line for people to standard error; where that is closed or full, it is dropped."""
     stream = sys.stderr
     if stream is None:
         return
@@ -96,7 +96,7 @@ def printed() -> Iterator[Console]:
 
 
 def _mute(stream: Any) -> None:
-    """What is still to be written, at the end of the process for instance, goes nowhere."""
+    """Discard what is still written to a stream, as by its flush at the end of the process."""
     with suppress(OSError, ValueError, AttributeError):
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, stream.fileno())

@@ -1,4 +1,4 @@
-"""Processes and threads that a service has: what a fork leaves behind, and values that threads may ask for at once."""
+"""Forks and threads: what a child has to reset after a fork, and properties that several threads may compute."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _one_thread() -> None:
 
 
 class lazy(Generic[T]):  # noqa: N801 (a decorator)
-    """A property that is computed once and kept in the object's `__dict__`; by threads that meet, once in each.
+    """A property that is computed once and kept in the object's `__dict__`; threads that meet each compute it.
 
     That of functools holds a lock while it computes, before Python 3.12: one for all objects of a class, on which
     threads wait for one another, and which a fork in the meantime leaves locked for ever in the child.

@@ -82,7 +82,7 @@ def top_k(scores: Tensor | Rough, k: int) -> tuple[Tensor, Tensor]:
     least = _group_maxima(scores, 3 * k).topk(k, dim=1).values[:, -1:]
     if rough is not None:
         least = rough.within(least)
-    rows, ids = _reached(scores, least.clamp(min=torch.finfo(scores.dtype).min))  # -inf is nobody's
+    rows, ids = _reached(scores, least.clamp(min=torch.finfo(scores.dtype).min))  # -inf is in no list
     found = scores[rows, ids] if rough is None else rough.exact(rows, ids)
     counts = rows.bincount(minlength=len(scores))
     if len(rows) and int(counts.max()) > 8 * k:  # rows in which very many are equal: each cell by itself

@@ -1,4 +1,4 @@
-"""A split of one's own: two matrices are a holdout, in any order, over any columns, and what is none is refused."""
+"""A split of your own: two matrices make a holdout, in any order, over any columns; anything else is refused."""
 
 import dataclasses
 import pickle

@@ -9,7 +9,7 @@ from recvae.errors import InvalidDataError, InvalidTypeError
 
 
 @pytest.mark.parametrize(
-    ("known", "ids", "places"),
+    ("known", "ids", "positions"),
     [
         ([7, 3, 2**62], [3, 7, 5, 7], [1, 0, -1, 0]),
         (["b", "a"], ["a", "c", "b"], [1, -1, 0]),
@@ -19,10 +19,10 @@ from recvae.errors import InvalidDataError, InvalidTypeError
         (["a"], [], []),
     ],
 )
-def test_places(known, ids, places):
+def test_positions(known, ids, positions):
     found = ItemIndex(known).positions(ids)
     assert found.dtype == np.int64
-    assert found.tolist() == places
+    assert found.tolist() == positions
 
 
 @pytest.mark.parametrize(

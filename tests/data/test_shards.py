@@ -291,7 +291,7 @@ def test_little_memory_of_python(tmp_path):
     assert peak < numbers + 2_000_000 < 8 * 3 * shards.n_events
 
 
-# stopped and gone on with --------------------------------------------------------------------------------------------
+# stopped and resumed ------------------------------------------------------------------------------------------------
 
 
 class StopError(Exception):
@@ -335,7 +335,7 @@ recvae.data.shards.files.AT_A_TIME = 50
 method = sys.argv[3]
 before = getattr(pathlib.Path, method)
 
-def last(self, target):  # in the middle: the files are written, and not in their place
+def last(self, target):  # in the middle: the files are written, and not at their path
     if pathlib.Path(target).name == sys.argv[4]:
         os.kill(os.getpid(), signal.SIGKILL)
     return before(self, target)
@@ -431,11 +431,11 @@ def test_another_setting_or_input_in_the_same_folder_is_refused(folder, tmp_path
             write_shards(folder, tmp_path, **NAMES | {"heldout_users": 40} | QUIET | options)
         assert contents(tmp_path) == unbroken
 
-    refused("the users_per_shard with which .* was begun, got 61 in the place of 60", users_per_shard=61)
-    refused("the min_user with which .* got 2 in the place of 0", min_user=2)
+    refused("the users_per_shard with which .* was begun, got 61 instead of 60", users_per_shard=61)
+    refused("the min_user with which .* got 2 instead of 0", min_user=2)
     refused("the columns with which", value=None)
-    refused("the values with which .* got raw in the place of binary", values="raw")
-    refused("the heldout_users with which .* got None in the place of 40", heldout_users=None)
+    refused("the values with which .* got raw instead of binary", values="raw")
+    refused("the heldout_users with which .* got None instead of 40", heldout_users=None)
     first = sorted(folder.rglob("*.parquet"))[0]
     stat = first.stat()
     os.utime(first, ns=(stat.st_atime_ns, stat.st_mtime_ns + 10**9))

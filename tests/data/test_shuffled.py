@@ -18,12 +18,12 @@ pytest.importorskip("duckdb")
 from recvae.data.shards import ShuffledRows, write_shards
 
 
-def shards_of(matrix, place, users_per_shard, **options):
+def shards_of(matrix, folder, users_per_shard, **options):
     cells = matrix.tocoo()
     events = pa.table({"user": cells.row, "item": cells.col, "value": cells.data})
-    pq.write_table(events, place / "events.parquet")
+    pq.write_table(events, folder / "events.parquet")
     options = {"value": "value", "show_progress": False} | options
-    return write_shards(place / "events.parquet", place / "out", users_per_shard=users_per_shard, **options)
+    return write_shards(folder / "events.parquet", folder / "out", users_per_shard=users_per_shard, **options)
 
 
 @pytest.fixture(scope="module")
@@ -111,17 +111,17 @@ def test_the_order_is_the_documented_one_and_stays(single):
 
 
 def test_every_user_comes_anywhere(single):
-    """Over keys, the place of each user is uniform: mean, and chi-square over eight parts of a pass."""
+    """Over keys, the position of each user is uniform: mean, and chi-square over eight parts of a pass."""
     rows, n_keys = ShuffledRows(single, window_bytes=12 * 8), 600
     orders = np.array([np.concatenate(list(rows.order(key))) for key in range(n_keys)])
-    places = np.argsort(orders, axis=1)  # (keys, users)
-    assert np.abs(places.mean(0) - 23.5).max() < 4.5 * np.sqrt((48**2 - 1) / 12 / n_keys)
-    counts = np.array([np.bincount(places[:, user] // 6, minlength=8) for user in range(48)])
+    positions = np.argsort(orders, axis=1)  # (keys, users)
+    assert np.abs(positions.mean(0) - 23.5).max() < 4.5 * np.sqrt((48**2 - 1) / 12 / n_keys)
+    counts = np.array([np.bincount(positions[:, user] // 6, minlength=8) for user in range(48)])
     chi = ((counts - n_keys / 8) ** 2 / (n_keys / 8)).sum(1)  # 7 degrees of freedom each
     assert chi.max() < 30
     assert abs(chi.mean() - 7) < 1.5
     # those of a shard come in one window
-    assert (np.ptp(places.reshape(n_keys, 12, 4) // 12, axis=2) == 0).all()
+    assert (np.ptp(positions.reshape(n_keys, 12, 4) // 12, axis=2) == 0).all()
 
 
 def test_one_window_is_a_shuffle_of_all(single):
@@ -133,7 +133,7 @@ def test_one_window_is_a_shuffle_of_all(single):
     counts = np.unique(three, return_counts=True)[1]
     assert len(counts) == 6
     assert ((counts - n_keys / 6) ** 2 / (n_keys / 6)).sum() < 20.5  # 5 degrees of freedom
-    # whoever comes next is of the same shard no more often than by chance
+    # the user who comes next is of the same shard no more often than by chance
     same = (np.diff(orders // 4, axis=1) == 0).mean()
     assert same == pytest.approx(3 / 47, abs=0.005)
 

@@ -1,4 +1,4 @@
-"""When events were: from any column of dates or numbers, kept beside the matrix through all that is done to it."""
+"""When events were: from any column of dates or numbers, kept next to the matrix through every operation."""
 
 import datetime
 

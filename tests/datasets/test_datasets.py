@@ -732,8 +732,8 @@ def test_a_card_does_not_lead_out_of_its_folder_and_is_refused_in_one_line(old, 
     home = tmp_path / "home"
     (home / "folder").mkdir(parents=True)
     assert old in OWN
-    for place in (home, tmp_path):
-        (place / "events.csv").write_text("when,what,who,stars\n1,007,ann,5\n2,7,ann,4\n")
+    for folder in (home, tmp_path):
+        (folder / "events.csv").write_text("when,what,who,stars\n1,007,ann,5\n2,7,ann,4\n")
     (home / "link.csv").symlink_to(tmp_path / "events.csv")
     (home / "films.toml").write_text(OWN.replace(old, new, 1))
     with pytest.raises((InvalidDataError, InvalidParameterError)) as raised:

@@ -26,11 +26,11 @@ def by_hand(name, ranked, held, k):
     if name == "hit_rate":
         return float(any(hits))
     if name == "mrr":
-        return next((1 / place for place, hit in enumerate(hits, 1) if hit), 0.0)
+        return next((1 / rank for rank, hit in enumerate(hits, 1) if hit), 0.0)
     if name == "map":
-        precisions = [sum(hits[:place]) / place for place, hit in enumerate(hits, 1) if hit]
+        precisions = [sum(hits[:rank]) / rank for rank, hit in enumerate(hits, 1) if hit]
         return sum(precisions) / min(k, len(held))
-    gains = sum(1 / math.log2(1 + place) for place, hit in enumerate(hits, 1) if hit)
+    gains = sum(1 / math.log2(1 + rank) for rank, hit in enumerate(hits, 1) if hit)
     return gains / sum(1 / math.log2(1 + place) for place in range(1, min(k, len(held)) + 1))
 
 

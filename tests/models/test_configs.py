@@ -256,7 +256,7 @@ def test_command_lines_and_their_files_reach_options(tmp_path, monkeypatch, caps
 
 
 def test_the_docstring_has_the_config_before_other_sections():
-    section = "    Parameters\n    ----------\n    values : {'binary', 'log1p', 'raw', None}, default None\n"
+    section = "    Parameters\n    ----------\n    values : 'binary' or 'log1p' or 'raw' or None, default None\n"
     assert section in Toy.__doc__
     assert "    training : Training, default Training(decay=0.25)\n        How the model is trained.\n" in Toy.__doc__
     assert Toy.__doc__.index("Parameters") < Toy.__doc__.index("References")

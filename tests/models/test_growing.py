@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy import sparse
 
-from recvae import HVamp, HybridVAE, Interactions, MultVAE, RecVAE, load
+from recvae import HVamp, HybridVAE, Interactions, MultVAE, OutputConfig, RecVAE, TrainingConfig, load
 from recvae.errors import (
     InvalidDataError,
     InvalidParameterError,
@@ -33,12 +33,20 @@ NEW = [f"i{n}" for n in range(OLD, 50)]
 LEARNS = {name: make for name, make in EVERY.items() if "partial_fit" in make().abilities()}
 SHORT = SMALL | {"epochs": 30}
 LEARNS |= {
-    "HVamp-cosine": lambda **more: HVamp(hidden_dims=(16,), n_components=10, logits="cosine", **SMALL | more),
+    "HVamp-cosine": lambda **more: HVamp(
+        hidden_dims=(16,), n_components=10, **SMALL | more, output=OutputConfig(logits="cosine")
+    ),
     "RecVAE-gaussian": lambda **more: RecVAE(hidden_dim=16, depth=3, likelihood="gaussian", **SHORT | more),
-    "MultVAE-tied": lambda **more: MultVAE(hidden_dims=(16,), tables="tied", **SMALL | more),
-    "RecVAE-tied": lambda **more: RecVAE(hidden_dim=16, depth=3, tables="tied", **SHORT | {"latent_dim": 16} | more),
+    "MultVAE-tied": lambda **more: MultVAE(
+        hidden_dims=(16,), **SMALL | more, output=OutputConfig(tied_embeddings=True)
+    ),
+    "RecVAE-tied": lambda **more: RecVAE(
+        hidden_dim=16, depth=3, **SHORT | {"latent_dim": 16} | more, output=OutputConfig(tied_embeddings=True)
+    ),
     "MultVAE-sampled": lambda **more: MultVAE(
-        hidden_dims=(16,), impl="sampled", candidates=20, **SMALL | {"learning_rate": 0.02} | more
+        hidden_dims=(16,),
+        **SMALL | {"learning_rate": 0.02} | more,
+        training=TrainingConfig(impl="sampled", num_negatives=20),
     ),
     "HybridVAE-sparse": lambda **more: HybridVAE(hidden_dim=16, depth=3, l2=1.0, form="sparse", **SHORT | more),
 }
@@ -180,12 +188,13 @@ def test_by_default_a_tenth_of_the_epochs_at_the_last_kl_weight(checkerboard, sp
 
 def test_what_a_fit_tells_stays_and_the_source_is_no_longer_one(checkerboard, old_rows):
     model = quick().fit(named(old_rows))
-    history, stop_after, source = list(model.history_), model.chosen_params()["stop_after"], model.trained_on_
+    history, source = list(model.history_), model.trained_on_
+    stop_epoch = model.chosen_params()["training"].stop_epoch
     model.add_items(sparse.csr_matrix(np.ones((41, 1))), item_ids=["new"])
     assert model.trained_on_ == source
     model.partial_fit(named(checkerboard))
     assert model.history_ == history
-    assert model.best_epoch_ == stop_after == 10
+    assert model.best_epoch_ == stop_epoch == 10
     assert model.trained_on_ is None
 
 

@@ -86,9 +86,9 @@ def test_the_linear_path_is_solved_without_calibration_users(split, monkeypatch)
         return path
 
     monkeypatch.setattr(HybridVAE, "_linear", spy)
-    HybridVAE(l2=10.0, aside=0.25, **QUICK).fit(split.train)
+    HybridVAE(l2=10.0, calibration_share=0.25, **QUICK).fit(split.train)
     assert seen.pop("rows").shape[0] == split.train.n_users - int(0.25 * split.train.n_users)
-    HybridVAE(l2=10.0, aside=0.25, **QUICK).fit(split.train, valid=split.valid)
+    HybridVAE(l2=10.0, calibration_share=0.25, **QUICK).fit(split.train, valid=split.valid)
     assert seen["rows"].shape[0] == split.train.n_users  # validation users are not in training
 
 
@@ -96,13 +96,13 @@ def test_where_users_are_known_the_choices_go_into_the_refit():
     split = per_user_split(make_sample(n_users=300, n_items=80).interactions, valid_share=0.2)
     model = fit_split(HybridVAE(**QUICK), split)
     assert model.l2 in PENALTIES
-    assert model.stop_after in (1, 2, 3)
+    assert model.training.stop_epoch in (1, 2, 3)
     assert model.trained_on_ == split.refit.fingerprint()
 
 
 def test_users_of_one_event_are_no_calibration_users():
     rows = sparse.csr_matrix((np.ones(3), ([4, 4, 7], [0, 1, 2])), shape=(20, 5))
-    learned, users = HybridVAE(aside=0.5, random_state=0)._calibration_users(rows, FitRun("binary", False))
+    learned, users = HybridVAE(calibration_share=0.5, random_state=0)._calibration_users(rows, FitRun("binary", False))
     assert learned.shape[0] == 20
     assert users.fold_in.shape[0] == 0
 
@@ -120,7 +120,7 @@ def test_a_fit_without_validation_repeats_the_choices(split):
     model = HybridVAE(**QUICK).fit(split.train, valid=split.valid)
     chosen = model.chosen_params()
     assert chosen["l2"] == model.linear_.l2
-    assert chosen["stop_after"] == model.best_epoch_
+    assert chosen["training"].stop_epoch == model.best_epoch_
 
 
 def test_the_file_holds_the_path_and_its_weight(split, tmp_path):

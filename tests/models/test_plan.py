@@ -10,7 +10,7 @@ import pytest
 import torch
 from scipy import sparse
 
-from recvae import EASE, HVamp, HybridVAE, MultDAE, MultVAE, RecVAE
+from recvae import EASE, HVamp, HybridVAE, MultDAE, MultVAE, OutputConfig, RecVAE, TrainingConfig
 from recvae.cli.main import main
 from recvae.data.splits import Holdout
 from recvae.errors import InvalidDataError, InvalidParameterError, InvalidTypeError, NotEnoughMemoryError
@@ -46,12 +46,15 @@ def room(monkeypatch):
 
 
 @pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize("impl", ["exact", "sampled"])
-@pytest.mark.parametrize("tables", ["separate", "tied"])
-def test_weights_and_optimizer_are_counted_to_the_byte(name, impl, tables):
-    if (name, tables) == ("HVamp", "tied"):
+@pytest.mark.parametrize("impl", ["chunked", "sampled"])
+@pytest.mark.parametrize("tied", [False, True])
+def test_weights_and_optimizer_are_counted_to_the_byte(name, impl, tied):
+    if (name, tied) == ("HVamp", True):
         pytest.skip("its first layer has gates")
-    model, counted = changed(MODELS[name], impl=impl, tables=tables, candidates=20), []
+    model, counted = (
+        changed(MODELS[name], training__impl=impl, output__tied_embeddings=tied, training__num_negatives=20),
+        [],
+    )
     held = states_of(model)
 
     def count(_):
@@ -98,11 +101,11 @@ import numpy as np
 import psutil
 import torch
 from scipy import sparse
-from recvae import MultVAE
+from recvae import MultVAE, OutputConfig, TrainingConfig
 from recvae.utils.memory import PeakMemory
 
 torch.set_num_threads(1)
-settings = dict(hidden_dims=(128,), latent_dim=64, epochs=1, batch_size=200, random_state=0, precision="float32")
+settings = dict(hidden_dims=(128,), latent_dim=64, epochs=1, batch_size=200, random_state=0)
 n_users, n_items, impl, tables = int(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:]
 
 def rows(n_users, n_items):
@@ -112,8 +115,10 @@ def rows(n_users, n_items):
     made.sum_duplicates()
     return made
 
-model = MultVAE(**settings, impl=impl, tables=tables)
-MultVAE(**settings, impl=impl, tables=tables).fit(rows(200, 500), False)  # what is loaded once
+settings["training"] = TrainingConfig(impl=impl, precision="float32")
+settings["output"] = OutputConfig(tied_embeddings=tables == "tied")
+model = MultVAE(**settings)
+MultVAE(**settings).fit(rows(200, 500), False)  # what is loaded once
 data = rows(n_users, n_items)
 planned = model.plan(data, calibrate=False).memory.peak
 before = psutil.Process().memory_info().rss
@@ -124,7 +129,9 @@ print(planned / 2**20, peak.mib - before / 2**20)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems count the memory of a process otherwise")
-@pytest.mark.parametrize("case", ["400 100000 exact separate", "400 100000 exact tied", "1000 300000 sampled separate"])
+@pytest.mark.parametrize(
+    "case", ["400 100000 chunked separate", "400 100000 chunked tied", "1000 300000 sampled separate"]
+)
 def test_the_peak_is_about_what_a_process_takes(case):
     done = subprocess.run([sys.executable, "-c", MEASURE, *case.split()], capture_output=True, text=True, check=True)
     planned, measured = map(float, done.stdout.split())
@@ -150,7 +157,7 @@ def test_a_plan_says_what_it_found():
     found = MultVAE(hidden_dims=(8,), latent_dim=4, random_state=0).plan(ROWS)
     text = str(found)
     assert found.fits
-    assert found.impl == "exact"
+    assert found.impl == "chunked"
     assert found.seconds_per_epoch > 0
     assert found.remedies == []
     for said in ("MultVAE on 300 users x 80 items", f"{found.parameters:,} parameters", "it fits", "an epoch takes"):
@@ -188,28 +195,32 @@ def test_many_items_are_sampled(monkeypatch, room):
     found = model.plan(ROWS, calibrate=False)
     assert (found.impl, found.why) == (
         "sampled",
-        "80 items are more than 79, and the exact one looks at all in each step",
+        "80 items are more than 79, and the chunked one looks at all in each step",
     )
     monkeypatch.setattr(memory_plan, "MANY_ITEMS", 80)
-    assert model.plan(ROWS, calibrate=False).impl == "exact"
-    wide = MultVAE(candidates=500)
-    exact, sampled = (changed(wide, impl=impl).plan(WIDE_ROWS, calibrate=False) for impl in ("exact", "sampled"))
+    assert model.plan(ROWS, calibrate=False).impl == "chunked"
+    wide = MultVAE(training=TrainingConfig(num_negatives=500))
+    chunked, sampled = (
+        changed(wide, training__impl=impl).plan(WIDE_ROWS, calibrate=False) for impl in ("chunked", "sampled")
+    )
     monkeypatch.setattr(memory_plan, "MANY_ITEMS", 10**6)
-    room((exact.memory.peak + sampled.memory.peak) / 2)
+    room((chunked.memory.peak + sampled.memory.peak) / 2)
     found = wide.plan(WIDE_ROWS, calibrate=False)
     assert found.fits
     assert found.impl == "sampled"
-    assert found.why.startswith("the exact one would take ")
+    assert found.why.startswith("the chunked one would take ")
 
 
-@pytest.mark.parametrize("settings", [{"likelihood": "logistic"}, {"likelihood": "gaussian"}, {"logits": "cosine"}])
-def test_what_cannot_be_sampled_is_exact_and_nobody_is_told_to_sample_it(settings, monkeypatch, room):
+@pytest.mark.parametrize(
+    "settings", [{"likelihood": "logistic"}, {"likelihood": "gaussian"}, {"output": OutputConfig(logits="cosine")}]
+)
+def test_what_cannot_be_sampled_is_chunked_and_nobody_is_told_to_sample_it(settings, monkeypatch, room):
     monkeypatch.setattr(memory_plan, "MANY_ITEMS", 10)
     found = MultVAE(**settings).plan(ROWS, calibrate=False)
-    assert found.impl == "exact"
+    assert found.impl == "chunked"
     assert "the sampled one is of multinomial likelihoods with plain logits" in found.why
     with pytest.raises(InvalidParameterError, match='Expected the multinomial likelihood and logits="dot"'):
-        MultVAE(**settings, impl="sampled").plan(ROWS)
+        MultVAE(**settings, training=TrainingConfig(impl="sampled")).plan(ROWS)
     room(1000)
     assert not any("sampled" in change for change, _ in MultVAE(**settings).plan(ROWS).remedies)
 
@@ -219,10 +230,10 @@ def test_a_fit_that_would_not_fit_is_refused(room, monkeypatch):
     monkeypatch.setattr(MultVAE, "_untrained", lambda *_: pytest.fail("memory was taken"))
     with pytest.raises(
         NotEnoughMemoryError,
-        match=r"Expected .* GiB of memory for MultVAE on 2,000 users x 50,000 items \(exact likelihood\), got 1 MiB "
+        match=r"Expected .* GiB of memory for MultVAE on 2,000 users x 50,000 items \(chunked likelihood\), got 1 MiB "
         r"available; take .* \(.*iB\), or .* \(.*iB\)\.$",
     ):
-        MultVAE(impl="exact").fit(WIDE_ROWS)
+        MultVAE(training=TrainingConfig(impl="chunked")).fit(WIDE_ROWS)
     found = MultVAE().plan(WIDE_ROWS)
     assert not found.fits
     assert found.seconds_per_epoch is None
@@ -232,7 +243,7 @@ def test_a_fit_that_would_not_fit_is_refused(room, monkeypatch):
 def test_a_hybrid_is_refused_before_its_path_is_solved(room, monkeypatch):
     monkeypatch.setattr(EDLAE, "fit", lambda *_, **__: pytest.fail("the path was solved"))
     with pytest.raises(InvalidParameterError, match="Expected an input layer and an output layer of one width"):
-        HybridVAE(tables="tied", latent_dim=5, hidden_dim=6).fit(ROWS)
+        HybridVAE(latent_dim=5, hidden_dim=6, output=OutputConfig(tied_embeddings=True)).fit(ROWS)
     room(1000)
     with pytest.raises(NotEnoughMemoryError, match="for HybridVAE on 300 users"):
         HybridVAE().fit(ROWS)
@@ -258,10 +269,10 @@ def changed_by(text):
 @pytest.mark.parametrize(
     "model",
     [
-        MultVAE(hidden_dims=(64,), latent_dim=32, impl="exact", batch_size=500),
-        MultVAE(hidden_dims=(64,), latent_dim=32, impl="dense", batch_size=500),
-        MultVAE(hidden_dims=(64,), latent_dim=32, batch_size=500, candidates=1000),
-        MultVAE(hidden_dims=(64,), latent_dim=32, batch_size=500, logits="cosine"),
+        MultVAE(hidden_dims=(64,), latent_dim=32, batch_size=500, training=TrainingConfig(impl="chunked")),
+        MultVAE(hidden_dims=(64,), latent_dim=32, batch_size=500, training=TrainingConfig(impl="reference")),
+        MultVAE(hidden_dims=(64,), latent_dim=32, batch_size=500, training=TrainingConfig(num_negatives=1000)),
+        MultVAE(hidden_dims=(64,), latent_dim=32, batch_size=500, output=OutputConfig(logits="cosine")),
         MultDAE(latent_dim=64),
         RecVAE(hidden_dim=60, latent_dim=20),
         HVamp(hidden_dims=(50,), latent_dim=20, n_components=10),
@@ -299,7 +310,7 @@ def test_the_command(capsys, tmp_path):
     assert "it fits" in text
     found = json.loads(planned(capsys, "--dataset", "sample", "--heldout-users", "50", *small, "--json"))
     assert found["fits"]
-    assert found["impl"] == "exact"
+    assert found["impl"] == "chunked"
     assert found["peak"] == sum(found["memory"].values())
     assert found["memory"]["best"] == found["memory"]["weights"]
     assert found["seconds_per_epoch"] > 0

@@ -10,20 +10,26 @@ import safetensors
 import torch
 from scipy import sparse
 
-from recvae import HVamp, HybridVAE, MultDAE, MultVAE, RecVAE, load
+from recvae import HVamp, HybridVAE, MultDAE, MultVAE, OutputConfig, RecVAE, TrainingConfig, load
 from recvae.errors import InvalidDataError, InvalidParameterError
-from recvae.models.autoencoder.embeddings import INPUT, OUTPUT, are_tied, tied_vectors
+from recvae.models.autoencoder.network import INPUT, OUTPUT, are_tied, tied_vectors
+from recvae.models.base.params import with_params
 from recvae.nn.item_vectors import ItemVectors, item_vectors
 from recvae.training.state import Phase
 
 ITEMS = 30
 ROWS = sparse.random(120, ITEMS, 0.2, format="csr", random_state=0, dtype=np.float32)
 ROWS.data[:] = 1
-SMALL = {"epochs": 3, "random_state": 0, "tables": "tied"}
+TIED = OutputConfig(tied_embeddings=True)
+SMALL = {"epochs": 3, "random_state": 0, "output": TIED}
 MODELS = {
     "MultVAE": MultVAE(hidden_dims=(6,), latent_dim=4, **SMALL),
-    "MultVAE-sampled": MultVAE(hidden_dims=(6,), latent_dim=4, impl="sampled", candidates=10, **SMALL),
-    "MultVAE-cosine": MultVAE(hidden_dims=(6,), latent_dim=4, logits="cosine", **SMALL),
+    "MultVAE-sampled": MultVAE(
+        hidden_dims=(6,), latent_dim=4, **SMALL, training=TrainingConfig(impl="sampled", num_negatives=10)
+    ),
+    "MultVAE-cosine": MultVAE(
+        hidden_dims=(6,), latent_dim=4, **SMALL | {"output": OutputConfig(tied_embeddings=True, logits="cosine")}
+    ),
     "MultDAE": MultDAE(latent_dim=5, **SMALL),
     "RecVAE": RecVAE(hidden_dim=6, latent_dim=6, depth=2, **SMALL),
     "HybridVAE": HybridVAE(hidden_dim=6, latent_dim=6, depth=2, l2=10.0, **SMALL),
@@ -139,9 +145,9 @@ def test_what_both_ends_share_learns_with_either(learns, fitted):
 @pytest.mark.parametrize(
     "model",
     [
-        MultVAE(hidden_dims=(), latent_dim=4, tables="tied"),
-        RecVAE(hidden_dim=6, latent_dim=5, tables="tied"),
-        HVamp(hidden_dims=(6,), latent_dim=6, tables="tied"),
+        MultVAE(hidden_dims=(), latent_dim=4, output=OutputConfig(tied_embeddings=True)),
+        RecVAE(hidden_dim=6, latent_dim=5, output=OutputConfig(tied_embeddings=True)),
+        HVamp(hidden_dims=(6,), latent_dim=6, output=OutputConfig(tied_embeddings=True)),
     ],
     ids=["no layers", "RecVAE", "HVamp"],
 )
@@ -154,7 +160,7 @@ def test_ends_of_two_widths(model):
 
 def test_ends_of_one_width_with_others_between():
     """The decoder mirrors the encoder."""
-    model = MultVAE(hidden_dims=(7, 5), latent_dim=3, epochs=1, tables="tied").fit(ROWS)
+    model = MultVAE(hidden_dims=(7, 5), latent_dim=3, epochs=1, output=OutputConfig(tied_embeddings=True)).fit(ROWS)
     assert are_tied(model.network_)
 
 
@@ -179,7 +185,7 @@ def test_what_a_posterior_gives(name, fitted):
 
 def begun(**settings):
     """The output layer's biases before the first step."""
-    model, states = MultVAE(hidden_dims=(6,), latent_dim=4, epochs=1, random_state=0, **settings), []
+    model, states = with_params(MultVAE(hidden_dims=(6,), latent_dim=4, epochs=1, random_state=0), settings), []
     make = model._train
     model._train = lambda state, *given: (
         states.append(state.network.decoder.bias.detach().clone()) or make(state, *given)
@@ -191,18 +197,18 @@ def begun(**settings):
 def test_a_softmax_of_the_first_biases_is_what_users_have():
     share = ROWS.getnnz(axis=0) + 1.0
     torch.testing.assert_close(
-        begun(item_biases="popularity").double().softmax(0), torch.from_numpy(share / share.sum())
+        begun(output__item_biases="popularity").double().softmax(0), torch.from_numpy(share / share.sum())
     )
 
 
 def test_by_popularity_where_the_likelihood_is_sampled():
-    sampled = {"impl": "sampled", "candidates": 10}
-    assert torch.equal(begun(**sampled), begun(**sampled, item_biases="popularity"))
-    assert torch.equal(begun(), begun(item_biases="normal"))
-    assert torch.equal(begun(), begun(**sampled, item_biases="normal"))
-    assert not torch.equal(begun(), begun(item_biases="popularity"))
+    sampled = {"training__impl": "sampled", "training__num_negatives": 10}
+    assert torch.equal(begun(**sampled), begun(**sampled, output__item_biases="popularity"))
+    assert torch.equal(begun(), begun(output__item_biases="normal"))
+    assert torch.equal(begun(), begun(**sampled, output__item_biases="normal"))
+    assert not torch.equal(begun(), begun(output__item_biases="popularity"))
 
 
 def test_popularity_is_of_multinomials():
-    with pytest.raises(InvalidParameterError, match="Expected the multinomial likelihood for item_biases="):
-        MultVAE(likelihood="logistic", item_biases="popularity").fit(ROWS)
+    with pytest.raises(InvalidParameterError, match="Expected the multinomial likelihood for output__item_biases="):
+        MultVAE(likelihood="logistic", output=OutputConfig(item_biases="popularity")).fit(ROWS)

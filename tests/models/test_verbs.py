@@ -240,7 +240,7 @@ def test_scores_are_those_that_are_ranked(name, models, checkerboard):
 def test_what_is_set_after_the_fit_is_for_the_next_one(checkerboard, tmp_path):
     """A file describes the model that was fitted."""
     for name, change in (
-        ("MultVAE", {"logits": "cosine", "latent_dim": 50}),
+        ("MultVAE", {"output__logits": "cosine", "latent_dim": 50}),
         ("ALS", {"alpha": 50.0}),
         ("HybridVAE", {"depth": 4}),
     ):

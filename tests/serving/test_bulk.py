@@ -67,7 +67,7 @@ def model(events):
 
 @pytest.fixture
 def small_blocks(monkeypatch):
-    monkeypatch.setattr("recvae.serving.batch.lists.BLOCK", 25)
+    monkeypatch.setattr("recvae.serving.batch.parts.BLOCK", 25)
     monkeypatch.setattr("recvae.serving.batch.ordered.EVENTS_AT_A_TIME", 300)
     monkeypatch.setattr("recvae.serving.batch.ordered.LISTS_AT_A_TIME", 30)
 
@@ -243,7 +243,7 @@ def stop_at(number):
     return on_part
 
 
-# stopped and gone on with --------------------------------------------------------------------------------------------
+# stopped and resumed ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("number", [0, 3, 5])
@@ -327,8 +327,8 @@ def test_another_setting_model_or_input_in_the_same_folder_is_refused(model, pat
             recommend_to_parquet(*arguments, **QUIET | options)
         assert contents(out) == unbroken
 
-    refused("the N with which .* was begun, got 6 in the place of 5; take another folder", model, path, out, 6)
-    refused("the users_per_part with which .* got 61 in the place of 60", model, path, out, 5, users_per_part=61)
+    refused("the N with which .* was begun, got 6 instead of 5; take another folder", model, path, out, 6)
+    refused("the users_per_part with which .* got 61 instead of 60", model, path, out, 5, users_per_part=61)
     refused("the columns with which", model, path, out, 5, value="value")
     refused("the model with which .* EASE, checksum", other, path, out, 5)
     refused("the input with which .* other files or changed ones", model, moved, out, 5)

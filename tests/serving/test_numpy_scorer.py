@@ -166,7 +166,9 @@ def test_any_cut_is_noticed_and_no_flipped_bit_changes_a_list(name, files, tmp_p
     damaged = tmp_path / "damaged.npz"
     for size in (0, 10, len(content) // 2, len(content) - 1):
         damaged.write_bytes(content[:size])
-        with pytest.raises(ValueError, match=r"Expected a file of recvae\.export\.export_numpy, got .*damaged\.npz"):
+        with pytest.raises(
+            ValueError, match=r"Expected a file of recvae\.serving\.export\.export_numpy, got .*damaged\.npz"
+        ):
             numpy_scorer.load(damaged)
     history = ([3, 8], [0, 2], [1.0, 2.0])
     expected = numpy_scorer.load(files / name).recommend(history)[0].tolist()

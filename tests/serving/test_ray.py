@@ -205,7 +205,7 @@ def kill_an_actor(place, found, over):
         if n_files:
             for process in psutil.Process().children(recursive=True):
                 with suppress(psutil.Error):
-                    if "Scorer" in " ".join(process.cmdline()):
+                    if "PartActor" in " ".join(process.cmdline()):
                         os.kill(process.pid, signal.SIGKILL)
                         found.append(n_files)
                         return

@@ -291,7 +291,7 @@ def test_parts_are_masked_by_what_was_seen_besides(form, users, model, ratings, 
     pytest.importorskip("duckdb")
     from recvae.serving.batch import recommend_to_parquet
 
-    monkeypatch.setattr("recvae.serving.batch.lists.BLOCK", 7)
+    monkeypatch.setattr("recvae.serving.batch.parts.BLOCK", 7)
     number = pl.col("who").str.slice(5).cast(pl.UInt64) + (2**63 if users == "uint64" else 0)
     frame = pl.from_arrow(ratings).select(number.alias("who"), "film")
     kind = {"dictionary": pa.dictionary(pa.int32(), pa.string())}.get(users) or pa.type_for_alias(users)

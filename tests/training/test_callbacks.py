@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from recvae import EASE, HVamp, HybridVAE, MultDAE, MultVAE, RecVAE, fit_split, per_user_split
+from recvae import EASE, HVamp, HybridVAE, MultDAE, MultVAE, RecVAE, TrainingConfig, fit_split, per_user_split
 from recvae.cli.main import main
 from recvae.datasets.sample import make_sample
 from recvae.errors import InvalidTypeError, MissingDependencyError, OutputError, TrainingError
@@ -83,7 +83,9 @@ def test_listening_changes_nothing(name, split, tmp_path):
 
 def test_a_log_has_what_a_person_asks_for_later(split, tmp_path):
     path = tmp_path / "new" / "log.jsonl"
-    model = MODELS["MultVAE"](stop_after=1).fit(split.train, valid=split.valid, callbacks=[JsonLines(path)])
+    model = MODELS["MultVAE"](training=TrainingConfig(stop_epoch=1)).fit(
+        split.train, valid=split.valid, callbacks=[JsonLines(path)]
+    )
     begin, epoch, end = read(path)
     assert begin["parameters"] == json.loads(json.dumps(flat_params(model)))
     assert begin["versions"].keys() >= {"recvae", "torch", "python"}
@@ -149,9 +151,9 @@ def test_both_fits_of_a_split_of_known_users_are_told(tmp_path):
     )
     begins = [line for line in read(path) if line["event"] == "begin"]
     assert [line["metric"] for line in begins] == ["ndcg@100", None]
-    assert begins[1]["parameters"]["stop_after"] == model.stop_after
+    assert begins[1]["parameters"]["stop_after"] == model.training.stop_epoch
     epochs = [line for line in read(path) if line["event"] == "epoch"]
-    assert [line["epoch"] for line in epochs] == [1, 2, *range(1, model.stop_after + 1)]
+    assert [line["epoch"] for line in epochs] == [1, 2, *range(1, model.training.stop_epoch + 1)]
     assert [iteration for iteration, _, _ in calls] == [line["epoch"] - 1 for line in epochs]
 
 

@@ -3,6 +3,7 @@ import hashlib
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,29 +12,57 @@ import safetensors.torch
 import torch
 from scipy import sparse
 
-from recvae import EASE, Checkpoint, HVamp, HybridVAE, Interactions, MultDAE, MultVAE, RecVAE, strong_split
+from recvae import (
+    EASE,
+    Checkpoint,
+    HVamp,
+    HybridVAE,
+    Interactions,
+    MultDAE,
+    MultVAE,
+    OutputConfig,
+    RecVAE,
+    TrainingConfig,
+    strong_split,
+)
 from recvae.errors import InvalidDataError, InvalidParameterError, NotSupportedError, OutputError
 from recvae.models.base.params import with_params
 from recvae.training.callbacks import Callback
 
 ROWS = sparse.random(60, 20, 0.3, format="csr", random_state=0, dtype=np.float32)
 ROWS.data[:] = 1
-SMALL = {"latent_dim": 3, "batch_size": 16, "random_state": 0, "precision": "float32"}
+SMALL = {"latent_dim": 3, "batch_size": 16, "random_state": 0}
+PLAIN = TrainingConfig(precision="float32")
 MODELS = {
-    "MultVAE": MultVAE(hidden_dims=(5,), epochs=4, **SMALL),
-    "MultDAE": MultDAE(epochs=4, **SMALL),
-    "RecVAE": RecVAE(hidden_dim=6, depth=2, epochs=3, **SMALL),
-    "HVamp": HVamp(hidden_dims=(5,), n_components=3, epochs=4, **SMALL),
-    "MultVAE-sampled": MultVAE(hidden_dims=(5,), epochs=4, impl="sampled", candidates=6, **SMALL),
-    "MultVAE-tied": MultVAE(hidden_dims=(5,), epochs=4, tables="tied", **SMALL),
-    "MultDAE-in-batch": MultDAE(epochs=4, impl="sampled", sampler="in-batch", candidates=6, **SMALL),
+    "MultVAE": MultVAE(hidden_dims=(5,), epochs=4, training=PLAIN, **SMALL),
+    "MultDAE": MultDAE(epochs=4, training=PLAIN, **SMALL),
+    "RecVAE": RecVAE(hidden_dim=6, depth=2, epochs=3, training=PLAIN, **SMALL),
+    "HVamp": HVamp(hidden_dims=(5,), n_components=3, epochs=4, training=PLAIN, **SMALL),
+    "MultVAE-sampled": MultVAE(
+        hidden_dims=(5,), epochs=4, **SMALL, training=replace(PLAIN, impl="sampled", num_negatives=6)
+    ),
+    "MultVAE-tied": MultVAE(
+        hidden_dims=(5,), epochs=4, training=PLAIN, **SMALL, output=OutputConfig(tied_embeddings=True)
+    ),
+    "MultDAE-in-batch": MultDAE(
+        epochs=4, **SMALL, training=replace(PLAIN, impl="sampled", sampler="in-batch", num_negatives=6)
+    ),
     "RecVAE-sampled-tied": RecVAE(
-        hidden_dim=3, depth=2, epochs=3, tables="tied", impl="sampled", candidates=6, sampler="uniform", **SMALL
+        hidden_dim=3,
+        depth=2,
+        epochs=3,
+        **SMALL,
+        output=OutputConfig(tied_embeddings=True),
+        training=replace(PLAIN, impl="sampled", num_negatives=6, sampler="uniform"),
     ),
     "HVamp-sampled": HVamp(
-        hidden_dims=(5,), n_components=3, epochs=4, impl="sampled", candidates=6, max_grad_norm=0.5, **SMALL
+        hidden_dims=(5,),
+        n_components=3,
+        epochs=4,
+        **SMALL,
+        training=replace(PLAIN, impl="sampled", num_negatives=6, max_grad_norm=0.5),
     ),
-    "HybridVAE": HybridVAE(hidden_dim=6, depth=2, epochs=3, l2=10.0, **SMALL),
+    "HybridVAE": HybridVAE(hidden_dim=6, depth=2, epochs=3, l2=10.0, training=PLAIN, **SMALL),
 }
 
 
@@ -315,11 +344,11 @@ MultVAE(hidden_dims=(5,), latent_dim=3, batch_size=16, epochs=80, random_state=0
 def test_a_killed_process_leaves_a_whole_state(tmp_path):
     """At whatever moment; the long check is `python -m benchmarks resume`."""
     sparse.save_npz(tmp_path / "rows.npz", ROWS)
-    whole = again("MultVAE", epochs=80, precision="auto").fit(ROWS)
+    whole = again("MultVAE", epochs=80, training__precision="auto").fit(ROWS)
     process = subprocess.Popen([sys.executable, "-c", FIT, str(tmp_path / "rows.npz"), str(tmp_path / "kept")])
     while process.poll() is None and not list(tmp_path.glob("kept/network/step-*")):
         pass
     process.kill()
     process.wait()
-    gone_on = again("MultVAE", epochs=80, precision="auto").fit(ROWS, checkpoint=tmp_path / "kept")
+    gone_on = again("MultVAE", epochs=80, training__precision="auto").fit(ROWS, checkpoint=tmp_path / "kept")
     assert same(gone_on, whole)

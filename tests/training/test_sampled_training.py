@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy import sparse
 
-from recvae import MultVAE
+from recvae import MultVAE, OutputConfig, TrainingConfig
 from recvae.data.batches import DeviceRows, Negatives
 from recvae.errors import InvalidParameterError
 from recvae.nn import nll
@@ -50,28 +50,43 @@ def test_what_cannot_be_sampled_is_said():
     for family in ("logistic", "gaussian"):
         with pytest.raises(InvalidParameterError, match='Expected the multinomial likelihood for impl="sampled"'):
             nll(*leaves, with_negatives(batch, [0]), family, impl="sampled")
-    for settings in ({"likelihood": "logistic"}, {"logits": "cosine"}):
+    for settings in ({"likelihood": "logistic"}, {"output": OutputConfig(logits="cosine")}):
         with pytest.raises(InvalidParameterError, match='Expected the multinomial likelihood and logits="dot"'):
-            MultVAE(impl="sampled", **settings).fit(some_rows())
+            MultVAE(**settings, training=TrainingConfig(impl="sampled")).fit(some_rows())
 
 
 @pytest.mark.parametrize("kind", SAMPLERS)
-@pytest.mark.parametrize("tables", ["separate", "tied"])
-def test_models_learn_by_it(kind, tables):
+@pytest.mark.parametrize("tied", [False, True])
+def test_models_learn_by_it(kind, tied):
     rows = some_rows(300, ITEMS, 0.1, seed=4)
-    settings = {"hidden_dims": (16,), "latent_dim": 8, "epochs": 12, "random_state": 0, "impl": "sampled"}
-    model = MultVAE(**settings, candidates=30, sampler=kind, tables=tables, max_grad_norm=5.0).fit(rows)
+    settings = {
+        "hidden_dims": (16,),
+        "latent_dim": 8,
+        "epochs": 12,
+        "random_state": 0,
+        "output": OutputConfig(tied_embeddings=tied),
+    }
+    settings["training"] = TrainingConfig(impl="sampled", num_negatives=30, sampler=kind, max_grad_norm=5.0)
+    model = MultVAE(**settings).fit(rows)
     assert model.history_[-1].nll < model.history_[0].nll
-    again = MultVAE(**settings, candidates=30, sampler=kind, tables=tables, max_grad_norm=5.0).fit(rows)
+    again = MultVAE(**settings).fit(rows)
     for one, other in zip(model.network_.parameters(), again.network_.parameters(), strict=True):
         assert torch.equal(one, other)
 
 
-def test_with_all_items_as_negatives_a_step_is_that_of_the_exact_one():
+def test_with_all_items_as_negatives_a_step_is_that_of_the_chunked_one():
     """The loss of the first step; later ones differ by the optimizer, which goes row by row."""
     rows = some_rows(300, ITEMS, 0.1, seed=4)
-    settings = {"epochs": 1, "batch_size": 300, "random_state": 0, "candidates": ITEMS, "precision": "float32"}
+    settings = {"epochs": 1, "batch_size": 300, "random_state": 0}
     losses = [
-        MultVAE(**settings, impl=impl, item_biases="normal").fit(rows).history_[0].loss for impl in ("exact", "sampled")
+        MultVAE(
+            **settings,
+            output=OutputConfig(item_biases="normal"),
+            training=TrainingConfig(impl=impl, num_negatives=ITEMS, precision="float32"),
+        )
+        .fit(rows)
+        .history_[0]
+        .loss
+        for impl in ("chunked", "sampled")
     ]
     assert losses[0] == pytest.approx(losses[1], rel=1e-6)

@@ -8,7 +8,18 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from recvae import EASE, Checkpoint, HybridVAE, Interactions, MultVAE, RecVAE, evaluate, load, strong_split
+from recvae import (
+    EASE,
+    Checkpoint,
+    HybridVAE,
+    Interactions,
+    MultVAE,
+    RecVAE,
+    TrainingConfig,
+    evaluate,
+    load,
+    strong_split,
+)
 from recvae.cli.main import main
 from recvae.datasets.sample import make_sample
 from recvae.errors import InvalidParameterError, NotFittedError, NotSupportedError
@@ -19,7 +30,13 @@ pytest.importorskip("duckdb")
 from recvae.data.shards import Shards, write_shards
 from recvae.data.shards.shuffled import ShuffledRows
 
-SMALL = {"latent_dim": 5, "batch_size": 30, "epochs": 3, "random_state": 0, "precision": "float32"}
+SMALL = {
+    "latent_dim": 5,
+    "batch_size": 30,
+    "epochs": 3,
+    "random_state": 0,
+    "training": TrainingConfig(precision="float32"),
+}
 
 
 @pytest.fixture(scope="module")

@@ -13,11 +13,12 @@ from scipy import sparse
 
 from recvae import Checkpoint, HVamp, Interactions, MultDAE, MultVAE, RecVAE, load, strong_split
 from recvae.cli.main import main
+from recvae.models.base.params import with_params
 from recvae.training.callbacks import Callback
 from recvae.training.parallel import STRATEGIES
 from tests.distributed.ranks import run_ranks
 
-SMALL = {"epochs": 3, "batch_size": 30, "random_state": 0, "precision": "float32"}
+SMALL = {"epochs": 3, "batch_size": 30, "random_state": 0, "training__precision": "float32"}
 
 
 def in_float64(kind):
@@ -30,26 +31,27 @@ def in_float64(kind):
     return Precise
 
 
+SAMPLED = {"training__impl": "sampled", "training__num_negatives": 12}
 # what -> model, settings
 CASES = {
-    "exact": (MultVAE, {"hidden_dims": (8,), "latent_dim": 4}),
-    "dense": (MultVAE, {"hidden_dims": (8,), "latent_dim": 4, "impl": "dense"}),
+    "chunked": (MultVAE, {"hidden_dims": (8,), "latent_dim": 4}),
+    "reference": (MultVAE, {"hidden_dims": (8,), "latent_dim": 4, "training__impl": "reference"}),
     "clipped": (
         MultVAE,
-        {"hidden_dims": (8,), "latent_dim": 4, "max_grad_norm": 0.5, "item_biases": "popularity"},
+        {"hidden_dims": (8,), "latent_dim": 4, "training__max_grad_norm": 0.5, "output__item_biases": "popularity"},
     ),
     "deterministic": (MultDAE, {"latent_dim": 4}),
     "phases": (RecVAE, {"hidden_dim": 8, "depth": 2, "latent_dim": 4}),
     "two levels": (HVamp, {"hidden_dims": (8,), "latent_dim": 3, "n_components": 4}),
     "logistic": (MultVAE, {"hidden_dims": (8,), "latent_dim": 4, "likelihood": "logistic"}),
-    "sampled": (MultVAE, {"hidden_dims": (8,), "latent_dim": 4, "impl": "sampled", "candidates": 12}),
+    "sampled": (MultVAE, {"hidden_dims": (8,), "latent_dim": 4, **SAMPLED}),
     "in-batch": (
         MultVAE,
-        {"hidden_dims": (8,), "latent_dim": 4, "impl": "sampled", "candidates": 12, "sampler": "in-batch"},
+        {"hidden_dims": (8,), "latent_dim": 4, "training__sampler": "in-batch", **SAMPLED},
     ),
-    "tied": (MultVAE, {"hidden_dims": (8,), "latent_dim": 4, "tables": "tied"}),
+    "tied": (MultVAE, {"hidden_dims": (8,), "latent_dim": 4, "output__tied_embeddings": True}),
 }
-TENSOR_PARALLEL = ("exact", "clipped", "deterministic", "phases", "two levels", "logistic", "tied")
+TENSOR_PARALLEL = ("chunked", "clipped", "deterministic", "phases", "two levels", "logistic", "tied")
 
 
 def data():
@@ -62,7 +64,8 @@ def data():
 def fit(name, split, **options):
     kind, settings = CASES[name]
     options = {"valid": split.valid, "show_progress": False} | options
-    model = in_float64(kind)(**SMALL, **settings, parallel=options.pop("parallel", "data"))
+    settings = SMALL | settings | {"training__parallel": options.pop("parallel", "data")}
+    model = with_params(in_float64(kind)(), settings)
     return model.fit(split.train, **options)
 
 
@@ -110,21 +113,22 @@ def test_two_ranks_give_the_model_of_one(name, alone, together):
 
 
 def stopped(communicator, place):
-    fit("exact", data(), checkpoint=Checkpoint(place, minutes=0), callbacks=[StopAt()])
+    fit("chunked", data(), checkpoint=Checkpoint(place, minutes=0), callbacks=[StopAt()])
 
 
 def gone_on(communicator, place):
     """From copies of one folder: each run leaves its own end there."""
     split = data()
     return {
-        parallel: found(fit("exact", split, parallel=parallel, checkpoint=place / parallel)) for parallel in STRATEGIES
+        parallel: found(fit("chunked", split, parallel=parallel, checkpoint=place / parallel))
+        for parallel in STRATEGIES
     }
 
 
 def disagreeing(communicator):
     split = data()
     try:
-        MultVAE(**SMALL | {"epochs": 1 + communicator.rank}).fit(split.train, False)
+        with_params(MultVAE(), SMALL | {"epochs": 1 + communicator.rank}).fit(split.train, False)
     except Exception as error:
         return f"{type(error).__name__}: {error}"
     return "nothing"
@@ -143,8 +147,8 @@ def test_a_run_goes_on_with_another_number_of_ranks(alone, tmp_path):
     for rank in rest:
         assert isinstance(rank, dict), rank
         for weights, history in rank.values():
-            np.testing.assert_allclose(weights, alone["exact"][0], rtol=0, atol=1e-9)
-            np.testing.assert_allclose(history, alone["exact"][1], rtol=1e-6)
+            np.testing.assert_allclose(weights, alone["chunked"][0], rtol=0, atol=1e-9)
+            np.testing.assert_allclose(history, alone["chunked"][1], rtol=1e-6)
 
 
 def test_ranks_with_other_options_say_so(tmp_path):

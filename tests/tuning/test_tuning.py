@@ -34,7 +34,7 @@ def test_where_they_are_the_same_it_is_a_fit_on_all_as_long_as_was_best(known):
     model = MultVAE(epochs=12, batch_size=20, learning_rate=0.02, **QUICK)
     final = fit_split(model, known)
     assert [epoch.valid is None for epoch in final.history_] == [True] * model.best_epoch_
-    assert final.best_epoch_ == final.stop_after == model.best_epoch_
+    assert final.best_epoch_ == final.training.stop_epoch == model.best_epoch_
     assert np.argmax([epoch.valid for epoch in model.history_]) == model.best_epoch_ - 1
     # the schedule is that of the whole run
     assert [epoch.beta for epoch in final.history_] == [epoch.beta for epoch in model.history_][: model.best_epoch_]

@@ -34,8 +34,10 @@ def per_user_split(
     ----------
     data : Interactions
         All events.
-    test_share, valid_share : float
-        Shares in (0, 1).
+    test_share : float
+        Share of a user's events that are for test, in (0, 1).
+    valid_share : float
+        Share of the other events that are for validation, in (0, 1).
     seed : int
         Seed of the draws.
 

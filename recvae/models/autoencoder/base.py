@@ -25,19 +25,19 @@ from recvae.data.shards import Shards
 from recvae.data.splits import Holdout
 from recvae.distributed.communicator import current_communicator
 from recvae.errors import InvalidParameterError, NotEnoughMemoryError, NotFittedError
-from recvae.models.autoencoder.embeddings import (
-    BIASES,
-    TABLES,
-    are_tied,
+from recvae.models.autoencoder.config import OutputConfig, TrainingConfig
+from recvae.models.autoencoder.memory_plan import MemoryPlan, plan_training, seconds_per_epoch
+from recvae.models.autoencoder.network import (
+    from_file,
+    gathered,
     init_biases_by_popularity,
     optimizers,
+    ready_to_score,
     tie,
     tied_vectors,
-    with_duplicates,
-    without_duplicates,
+    to_file,
+    untrained_network,
 )
-from recvae.models.autoencoder.memory_estimate import DataSizes
-from recvae.models.autoencoder.memory_plan import MemoryPlan, plan_memory, seconds_per_epoch
 from recvae.models.autoencoder.new_items import neighbour_weights, vectors_from_features, vectors_from_neighbours
 from recvae.models.autoencoder.scoring import (
     item_counts,
@@ -47,21 +47,17 @@ from recvae.models.autoencoder.scoring import (
 )
 from recvae.models.base import FitRun, Recommender
 from recvae.models.base.explain import by_leaving_out
-from recvae.models.base.file_tensors import fill
-from recvae.models.base.params import check_params, fitted, flat_params, hyper, parameters
+from recvae.models.base.params import check_params, config, fitted, flat_params, hyper, parameters
 from recvae.models.base.similar import cosines
 from recvae.models.base.spaces import log
 from recvae.models.base.state import reads
-from recvae.nn import VAE, Elbo, MLPDecoder
+from recvae.nn import VAE, Elbo
 from recvae.nn.item_vectors import ItemVectors, add_items, item_vectors
-from recvae.nn.layers import PRECISIONS
-from recvae.nn.likelihood import FAMILIES, UNOBSERVED, Likelihood, Options, nll
-from recvae.nn.rng import initialize
-from recvae.nn.samplers import SAMPLERS, make_sampler
-from recvae.nn.sharded import full_state_dict, initialize_sharded, shard
+from recvae.nn.likelihood import FAMILIES, Likelihood, Options, nll
+from recvae.nn.samplers import make_sampler
 from recvae.training.callbacks import Callback, Epoch, as_callbacks
 from recvae.training.checkpoint import digest_rows
-from recvae.training.parallel import STRATEGIES, ParallelStrategy
+from recvae.training.parallel import ParallelStrategy
 from recvae.training.state import Phase, TrainConfig, best_epoch
 from recvae.training.trainer import Trainer, rows_on_device
 from recvae.utils.device import find_device
@@ -76,28 +72,7 @@ class Autoencoder(Recommender):
     """Base of models that are one `VAE` network trained by Adam. `history_` (not saved) tells how it went."""
 
     likelihood: str = hyper("multinomial", "distribution of a row, given z", choices=FAMILIES)
-    impl: str = hyper(
-        "auto",
-        'how the likelihood is computed: "exact" looks at all items in each step, "sampled" at some that stand for '
-        'them, "dense" is the textbook\'s; "auto" decides between the first two by the plan',
-        choices=("auto", "dense", "exact", "sampled"),
-    )
-    candidates: int = hyper(
-        4096, "items that a sampled likelihood looks at in a step, besides those of the batch's users", low=1
-    )
-    sampler: str = hyper("popularity", "where these come from", choices=tuple(SAMPLERS))
-    tables: str = hyper(
-        "separate",
-        'weights of the first layer and of the output layer, which have a row for each item: "tied" makes them one',
-        choices=TABLES,
-    )
-    item_biases: str = hyper(
-        "auto",
-        'what biases of the output layer begin with: "normal", N(0, .001^2) as in the paper; "popularity", the log of '
-        'how many users have each item, which is the best guess at a multinomial before any user is known; "auto" is '
-        "that where the likelihood is sampled",
-        choices=BIASES,
-    )
+    epochs: int = hyper(50, "passes over the training users; schedules stretch with them", low=1)
     batch_size: int | None = hyper(
         None,
         "users in a step; by default a twentieth of the training users, at most 500, for enough steps on small data",
@@ -106,39 +81,7 @@ class Autoencoder(Recommender):
         optional=True,
         search=[None, 50, 100, 200, 500],
     )
-    parallel: str = hyper(
-        "data",
-        'how several processes train together: "data" parallel, each computes some users of every batch; "tensor" '
-        "parallel, each holds the rows of some items of the two embedding tables, which need not fit in one process",
-        choices=STRATEGIES,
-        run_option=True,
-    )
-    device: str = hyper("auto", 'torch device; "auto" takes a GPU if there is one', run_option=True)
-    precision: str = hyper(
-        "auto",
-        'of the matrix products in training; "bfloat16" is faster where the hardware has it, which "auto" finds out',
-        choices=PRECISIONS,
-        run_option=True,
-    )
-    unobserved: float = hyper(
-        UNOBSERVED,
-        "of the Gaussian likelihood: confidence in items that a user does not have, to 1 in others",
-        low=1e-6,
-    )
-    epochs: int = hyper(50, "passes over the training users; schedules stretch with them", low=1)
     learning_rate: float = hyper(1e-3, "of Adam, as in the paper", low=0, search=log(1e-4, 1e-2))
-    weight_decay: float = hyper(0.0, "decoupled, as in AdamW, on all weights", low=0, search=[0.0, 0.001, 0.01, 0.1])
-    table_rate: float = hyper(3.0, "of a sampled likelihood: times the learning rate, for the tables", low=0)
-    max_grad_norm: float | None = hyper(
-        None, "scale the gradient of a step down to this norm where it is longer", low=0, kind=float, optional=True
-    )
-    stop_after: int | None = hyper(
-        None,
-        "stop after so many of the `epochs`, schedules unchanged: where the best epoch is known from another fit",
-        low=1,
-        kind=int,
-        optional=True,
-    )
     patience: int | None = hyper(
         None,
         "stop after so many epochs without a better NDCG@100 on validation users, which `fit` then needs",
@@ -149,6 +92,10 @@ class Autoencoder(Recommender):
     random_state: int | None = hyper(
         None, "seed of weights, order, dropout, noise; None draws one", low=0, high=2**32 - 1, kind=int, optional=True
     )
+    device: str = hyper("auto", 'torch device; "auto" takes a GPU if there is one', run_option=True)
+    output: OutputConfig = config(OutputConfig, "options of the output layer", without=("logits", "temperature"))
+    training: TrainingConfig = config(TrainingConfig, "options of the training run")
+
     network_: VAE = fitted()
     plan_: MemoryPlan = fitted()  # of the fit; not in files
     history_: list[Epoch] = fitted()
@@ -164,7 +111,7 @@ class Autoencoder(Recommender):
     def _built(self, n_items: int) -> VAE:
         """The network with its embeddings tied, if they are to be."""
         network = self._network(n_items)
-        if self.tables == "tied":
+        if self.output.tied_embeddings:
             tie(network)
         return network
 
@@ -174,7 +121,9 @@ class Autoencoder(Recommender):
 
         Parameters
         ----------
-        user_items, valid
+        user_items
+            As for `fit`.
+        valid
             As for `fit`.
         calibrate : bool
             Whether to measure a few steps, of a network that is discarded, to tell how long an epoch takes.
@@ -193,7 +142,7 @@ class Autoencoder(Recommender):
         check_params(self)
         rows, _ = self._rows_to_fit(user_items)
         valid = self._check_valid(valid, rows.shape[1], user_items)
-        plan = self._memory_plan(rows, valid is not None)
+        plan = plan_training(self, rows, valid is not None)
         if calibrate and plan.fits:
             plan = replace(plan, seconds_per_epoch=seconds_per_epoch(self, rows, plan))
         return plan
@@ -206,42 +155,23 @@ class Autoencoder(Recommender):
         self, rows: sparse.csr_matrix | Shards, validated: bool, extras_allocated: bool = True
     ) -> MemoryPlan:
         """The plan of a training that fits into memory. Raises NotEnoughMemoryError."""
-        plan = self._memory_plan(rows, validated, extras_allocated)
+        plan = plan_training(self, rows, validated, extras_allocated)
         if not plan.fits:
             raise NotEnoughMemoryError(plan.refusal())
-        return plan
-
-    def _memory_plan(
-        self, rows: sparse.csr_matrix | Shards, validated: bool, extras_allocated: bool = False
-    ) -> MemoryPlan:
-        n_users, n_items = rows.shape
-        strategy = self._strategy()
-        sizes = DataSizes(
-            users=n_users,
-            items=n_items,
-            events=rows.nnz,
-            batch=self._batch_size(n_users),
-            on_disk=isinstance(rows, Shards),
-            validated=validated,
-            tensor_ranks=strategy.communicator.size if strategy.tensor_parallel else 1,
-            data_ranks=strategy.data_parallel_group.size,
-            extras_allocated=extras_allocated,
-        )
-        plan: MemoryPlan = strategy.communicator.broadcast(plan_memory(self, sizes, find_device(self.device)))
         return plan
 
     def _strategy(self) -> ParallelStrategy:
         """The ranks that train this model, in a `joined` block."""
         communicator = current_communicator()
-        return ParallelStrategy(communicator, self.parallel == "tensor" and communicator.size > 1)
+        return ParallelStrategy(communicator, self.training.parallel == "tensor" and communicator.size > 1)
 
     def _batch_size(self, n_users: int) -> int:
         return int(self.batch_size or min(500, -(-n_users // 20)))
 
     def _likelihood(self) -> Likelihood:
         """The likelihood of a row, its products in the precision asked for."""
-        impl = "reference" if self.impl == "dense" else "auto"  # "sampled" for batches with candidates
-        options = Options(precision=self.precision, unobserved=self.unobserved)
+        impl = "reference" if self.training.impl == "reference" else "auto"  # "sampled" for batches with negatives
+        options = Options(precision=self.training.precision, unobserved=self.output.unobserved)
         return partial(nll, family=self.likelihood, impl=impl, options=options)
 
     @property
@@ -253,8 +183,11 @@ class Autoencoder(Recommender):
 
     @reads
     def chosen_params(self) -> dict[str, Any]:
-        """As for every model, with the number of epochs that was best, and no patience."""
-        return super().chosen_params() | {"stop_after": self.best_epoch_, "patience": None}
+        """As for every model, with the best epoch as the last one, and no patience."""
+        return super().chosen_params() | {
+            "training": replace(self.training, stop_epoch=self.best_epoch_),
+            "patience": None,
+        }
 
     def _check_valid(self, valid: Any, n_items: int, user_items: Any) -> Holdout | None:
         if valid is None and self.patience is not None:
@@ -287,29 +220,30 @@ class Autoencoder(Recommender):
         """
         check_params(self)
         rows, _ = self._rows_to_fit(user_items)
-        impl, seed = self._memory_plan(rows, False).impl, self._seed()
+        impl, seed = plan_training(self, rows, False).impl, self._seed()
         return self._trainer(self._untrained(rows.shape[1], seed), rows, impl, seed)
 
     def _fit(self, rows: sparse.csr_matrix | Shards, run: FitRun) -> dict[str, Any]:
-        strategy, found = self._strategy(), self._checked_plan(rows, run.valid is not None)
+        strategy, plan = self._strategy(), self._checked_plan(rows, run.valid is not None)
         about = "%s: %d users x %d items, %d events; %s likelihood, %s"
         if strategy.communicator.is_main_process:
-            logger.info(about, type(self).__name__, *rows.shape, rows.nnz, found.impl, found.why)
-        if strategy.tensor_parallel and found.impl != "exact":
+            logger.info(about, type(self).__name__, *rows.shape, rows.nnz, plan.impl, plan.why)
+        if strategy.tensor_parallel and plan.impl != "chunked":
             raise InvalidParameterError(
-                f'Expected impl="exact" in tensor parallel training, got {found.impl!r}: take that, or parallel="data".'
+                f'Expected training__impl="chunked" in tensor parallel training, got {plan.impl!r}: take that, or '
+                f'training__parallel="data".'
             )
         seed = self._seed()
         network = self._untrained(rows.shape[1], seed)
-        if self.item_biases == "popularity" or (self.item_biases == "auto" and found.impl == "sampled"):
+        if self.output.item_biases == "popularity" or (self.output.item_biases == "auto" and plan.impl == "sampled"):
             init_biases_by_popularity(network, item_counts(rows), self.likelihood)
-        trainer = self._trainer(network, rows, found.impl, seed, part=run.part)
+        trainer = self._trainer(network, rows, plan.impl, seed, part=run.part)
         validate = None
         if run.valid is not None:
             validate = partial(validation_score, network, run.valid, run.values, self.validation_metric)
         history = self._train(trainer, rows, run, validate)
-        whole = _settled(self._whole(network, rows.shape[1], strategy))
-        return {"network_": whole, "history_": history, "plan_": found}
+        network = gathered(network, partial(self._built, rows.shape[1]), strategy)
+        return {"network_": network, "history_": history, "plan_": plan}
 
     def _partial_fit(self, rows: sparse.csr_matrix, epochs: int | None, run: FitRun) -> dict[str, Any]:
         by_item = rows.T.tocsr().sign()  # (I + n, U)
@@ -318,22 +252,22 @@ class Autoencoder(Recommender):
         grown = self._with_items(vectors, lambda: shares)
         passes = -(-self.epochs // 10) if epochs is None else epochs
         if passes:
-            impl, beta = self._memory_plan(rows, False).impl, self._last_beta()
+            impl, beta = plan_training(self, rows, False).impl, self._last_beta()
             changes: dict[str, Any] = {"epochs": passes, "beta": beta, "stop_epoch": None, "patience": None}
             trainer = self._trainer(grown["network_"], rows, impl, self._seed(), ParallelStrategy(), **changes)
             self._train(trainer, rows, run)
-        return grown | {"network_": _settled(grown["network_"])}
+        return grown | {"network_": ready_to_score(grown["network_"])}
 
     def _add_items(self, features: sparse.csr_matrix) -> dict[str, Any]:
         vectors = vectors_from_features(self.network_, features)
         grown = self._with_items(
             vectors, lambda: neighbour_weights(features[self.n_items_ :], features[: self.n_items_])
         )
-        return grown | {"network_": _settled(grown["network_"])}
+        return grown | {"network_": ready_to_score(grown["network_"])}
 
     def _with_items(self, new: ItemVectors, shares: Callable[[], sparse.csr_matrix]) -> dict[str, Any]:
         """New items with their vectors; `shares` (n, I) are of those that they are alike. -> fitted attributes"""
-        tied = self.params_["tables"] == "tied"
+        tied = self.params_["output"].tied_embeddings
         network = add_items(self.network_, tied_vectors(new) if tied else new).to(find_device(self.device))
         if tied:
             tie(network)
@@ -363,21 +297,22 @@ class Autoencoder(Recommender):
         n_users, batch_size = rows.shape[0], self._batch_size(rows.shape[0])
         sampler = None
         if impl == "sampled":
-            sampler = make_sampler(self.sampler, self.candidates, item_counts(rows), n_users, batch_size)
+            options = self.training.sampler, self.training.num_negatives
+            sampler = make_sampler(*options, item_counts(rows), n_users, batch_size)
         config = TrainConfig(
             epochs=self.epochs,
             batch_size=batch_size,
             learning_rate=self.learning_rate,
-            weight_decay=self.weight_decay,
+            weight_decay=self.training.weight_decay,
             beta=self._beta,
-            stop_epoch=self.stop_after,
+            stop_epoch=self.training.stop_epoch,
             patience=self.patience,
             phases=self._phases(),
-            max_grad_norm=self.max_grad_norm,
-            precision=self.precision,
+            max_grad_norm=self.training.max_grad_norm,
+            precision=self.training.precision,
             seed=seed,
         )
-        rates = self.learning_rate, self.weight_decay, self.table_rate
+        rates = self.learning_rate, self.training.weight_decay, self.training.embedding_lr
         return Trainer(
             network,
             replace(config, **changes),
@@ -415,7 +350,7 @@ class Autoencoder(Recommender):
             "recvae": __version__,
             "model": type(self).__name__,
             "parameters": {name: list(value) if isinstance(value, tuple) else value for name, value in params.items()},
-            "impl": "sampled" if trainer.sampler is not None else "exact",
+            "impl": "sampled" if trainer.sampler is not None else "exact",  # the first version's name of "chunked"
             "rows": rows.fingerprint() if isinstance(rows, Shards) else digest_rows(rows),
             "validation users": valid,
             "part": run.part,
@@ -429,41 +364,16 @@ class Autoencoder(Recommender):
         return seed
 
     def _untrained(self, n_items: int, seed: int) -> VAE:
-        """The network with fresh weights, on the model's device."""
-        strategy, device = self._strategy(), find_device(self.device)
-        if not strategy.tensor_parallel:
-            network = self._built(n_items).to(device)
-            initialize(network, seed)
-            return network
-        with torch.device("meta"):  # no rank has to hold the whole
-            network = shard(self._built(n_items), strategy.communicator).to_empty(device=device)
-        if self.tables == "tied":
-            tie(network)
-        initialize_sharded(network, seed)
-        return network
-
-    def _whole(self, network: VAE, n_items: int, strategy: ParallelStrategy) -> VAE:
-        """The network with the rows of all ranks, on the host."""
-        if not strategy.tensor_parallel:
-            return network
-        tensors = full_state_dict(network)
-        with torch.device("meta"):
-            whole = self._built(n_items)
-        whole.load_state_dict(tensors, assign=True)
-        if self.tables == "tied":
-            tie(whole)
-        return whole
+        """The network with initial weights, on the model's device."""
+        device, tied = find_device(self.device), self.output.tied_embeddings
+        return untrained_network(partial(self._built, n_items), seed, self._strategy(), device, tied)
 
     def _tensors(self) -> dict[str, Tensor]:
-        return without_duplicates(dict(self.network_.state_dict()), are_tied(self.network_))
+        return to_file(self.network_)
 
     def _restore(self, tensors: dict[str, Tensor], n_items: int) -> dict[str, Any]:
-        with torch.device("meta"):  # shapes alone: what a file claims costs nothing until its tensors are seen to fit
-            network = self._built(n_items)
-        fill(network, with_duplicates(tensors, self.tables == "tied"))
-        if self.tables == "tied":
-            tie(network)
-        return {"network_": _settled(network.to(find_device(self.device))), "history_": []}
+        network = from_file(partial(self._built, n_items), tensors, find_device(self.device))
+        return {"network_": network, "history_": []}
 
     def _score(self, rows: sparse.csr_matrix) -> Tensor:
         return network_scores(self.network_, rows)
@@ -483,13 +393,6 @@ class Autoencoder(Recommender):
 
     def _scorer(self, users: NDArray[Any], recalculate: bool) -> Scorer:
         return network_scorer(self.network_, len(users))
-
-
-def _settled(network: VAE) -> VAE:
-    """A network that is done with training, ready to score."""
-    if isinstance(network.decoder, MLPDecoder) and not are_tied(network):
-        network.decoder.prepare_for_inference()
-    return network.eval()
 
 
 def _as_implicit(run: FitRun) -> list[Callback]:

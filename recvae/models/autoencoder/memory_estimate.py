@@ -83,7 +83,7 @@ def estimate_memory(
     ----------
     network : VAE
         A network of these sizes; it may be on the meta device.
-    impl : {"dense", "exact", "sampled"}
+    impl : {"reference", "chunked", "sampled"}
         How the likelihood is computed.
     sizes : DataSizes
     num_negatives : int
@@ -146,7 +146,7 @@ def _sparse_gradient_bytes(network: VAE, sizes: DataSizes, num_negatives: int) -
 def _output_layer_bytes(network: VAE, impl: str, sizes: DataSizes, low_precision: bool) -> int:
     """A block of logits, and the copies of the output layer that the products take."""
     width, items = network.decoder.weight.shape[1], -(-sizes.items // sizes.tensor_ranks)
-    if impl == "dense":  # logits, log-softmax and dense rows, with gradients
+    if impl == "reference":  # logits, log-softmax and dense rows, with gradients
         return 5 * 4 * sizes.batch * items
     row_bytes = (2 if low_precision else 4) * items
     block = row_bytes * min(sizes.batch, max(1, CHUNK_BYTES // row_bytes))

@@ -20,9 +20,10 @@ from recvae.data.batches import Batch
 from recvae.data.shards import Shards
 from recvae.errors import InvalidParameterError
 from recvae.models.autoencoder.memory_estimate import DataSizes, MemoryEstimate, estimate_memory
-from recvae.models.base.params import get_params
+from recvae.models.base.params import get_params, with_params
 from recvae.nn import VAE
 from recvae.training.trainer import Trainer, rows_on_device
+from recvae.utils.device import find_device
 
 MANY_ITEMS = 200_000  # above which impl="auto" takes a sampled likelihood
 CALIBRATION_STEPS = 5  # of each phase; the first one is a warm-up and not counted
@@ -97,6 +98,37 @@ class MemoryPlan:
         return f"{text}; " + (f"take {', or '.join(changes)}." if changes else "take fewer items or smaller layers.")
 
 
+def plan_training(
+    model: Any, rows: sparse.csr_matrix | Shards, validated: bool, extras_allocated: bool = False
+) -> MemoryPlan:
+    """Plan the training of an autoencoder on rows; all ranks get the plan of the main process.
+
+    Parameters
+    ----------
+    model : Autoencoder
+    rows : csr_matrix or Shards
+    validated : bool
+        Whether there are validation users.
+    extras_allocated : bool
+        Whether what the model has in addition to its network is in memory already.
+    """
+    n_users, n_items = rows.shape
+    strategy = model._strategy()
+    sizes = DataSizes(
+        users=n_users,
+        items=n_items,
+        events=rows.nnz,
+        batch=model._batch_size(n_users),
+        on_disk=isinstance(rows, Shards),
+        validated=validated,
+        tensor_ranks=strategy.communicator.size if strategy.tensor_parallel else 1,
+        data_ranks=strategy.data_parallel_group.size,
+        extras_allocated=extras_allocated,
+    )
+    plan: MemoryPlan = strategy.communicator.broadcast(plan_memory(model, sizes, find_device(model.device)))
+    return plan
+
+
 def plan_memory(model: Any, sizes: DataSizes, device: torch.device) -> MemoryPlan:
     """Plan the memory of training an autoencoder on data of these sizes, with remedies where it does not fit.
 
@@ -114,23 +146,23 @@ def _plan_without_remedies(model: Any, sizes: DataSizes, device: torch.device, a
         network: VAE = model._built(sizes.items)
 
     def estimate(impl: str) -> MemoryEstimate:
-        memory = estimate_memory(network, impl, sizes, model.candidates, model.precision, device)
+        memory = estimate_memory(network, impl, sizes, model.training.num_negatives, model.training.precision, device)
         return memory if sizes.extras_allocated else replace(memory, path=model._extra_bytes(sizes.items, memory.peak))
 
-    exact, plain_logits = estimate("exact"), network.decoder.temperature is None
-    impl, why = choose_impl(model.impl, model.likelihood, plain_logits, sizes.items, exact, available)
+    chunked, plain_logits = estimate("chunked"), network.decoder.temperature is None
+    impl, why = choose_impl(model.training.impl, model.likelihood, plain_logits, sizes.items, chunked, available)
     if impl == "sampled" and (model.likelihood != "multinomial" or not plain_logits):
         raise InvalidParameterError(
-            f'Expected the multinomial likelihood and logits="dot" for impl="sampled", got {model.likelihood} and '
-            f'{"dot" if plain_logits else "cosine"}; take impl="exact".'
+            f'Expected the multinomial likelihood and logits="dot" for training__impl="sampled", got '
+            f'{model.likelihood} and {"dot" if plain_logits else "cosine"}; take "chunked".'
         )
     n_parameters = sum(p.numel() for p in network.parameters())
-    memory = exact if impl == "exact" else estimate(impl)
+    memory = chunked if impl == "chunked" else estimate(impl)
     return MemoryPlan(type(model).__name__, sizes, impl, why, n_parameters, memory, available)
 
 
 def choose_impl(
-    impl: str, likelihood: str, plain_logits: bool, n_items: int, exact: MemoryEstimate, available: int
+    impl: str, likelihood: str, plain_logits: bool, n_items: int, chunked: MemoryEstimate, available: int
 ) -> tuple[str, str]:
     """Choose how the likelihood is computed where `impl` is "auto".
 
@@ -141,8 +173,8 @@ def choose_impl(
     plain_logits : bool
         Whether logits are inner products, as the sampled likelihood needs them.
     n_items : int
-    exact : MemoryEstimate
-        What the exact likelihood would take.
+    chunked : MemoryEstimate
+        What the chunked likelihood would take.
     available : int
         Bytes of memory that are free.
 
@@ -154,12 +186,15 @@ def choose_impl(
     if impl != "auto":
         return impl, "as asked for"
     if likelihood != "multinomial" or not plain_logits:
-        return "exact", f"the sampled one is of multinomial likelihoods with plain logits ({likelihood} here)"
+        return "chunked", f"the sampled one is of multinomial likelihoods with plain logits ({likelihood} here)"
     if n_items > MANY_ITEMS:
-        return "sampled", f"{n_items:,} items are more than {MANY_ITEMS:,}, and the exact one looks at all in each step"
-    if exact.peak > available:
-        return "sampled", f"the exact one would take {_gib(exact.peak)}, and {_gib(available)} are available"
-    return "exact", f"{n_items:,} items are no more than {MANY_ITEMS:,}, and it fits into memory"
+        return (
+            "sampled",
+            f"{n_items:,} items are more than {MANY_ITEMS:,}, and the chunked one looks at all in each step",
+        )
+    if chunked.peak > available:
+        return "sampled", f"the chunked one would take {_gib(chunked.peak)}, and {_gib(available)} are available"
+    return "chunked", f"{n_items:,} items are no more than {MANY_ITEMS:,}, and it fits into memory"
 
 
 def available_bytes(device: torch.device) -> int:
@@ -171,17 +206,18 @@ def available_bytes(device: torch.device) -> int:
 
 def _remedies(model: Any, plan: MemoryPlan, device: torch.device) -> list[tuple[str, int]]:
     """Up to three changes that make the training fit, simplest first; else the two that save the most memory."""
-    params, remedies = get_params(model), []
-    all_changes, smallest = params, plan.sizes
+    remedies: list[tuple[str, int]] = []
+    all_changes: dict[str, Any] = {}
+    smallest = plan.sizes
     for text, change, sizes in _possible_changes(model, plan):
         with suppress(InvalidParameterError):  # such as tied embeddings of layers of different widths
-            changed = type(model)(**params | change)
+            changed = with_params(model, change)
             peak = _plan_without_remedies(changed, sizes, device, plan.available).memory.peak
             remedies.append((text, peak))
-            all_changes = all_changes | change
+            all_changes |= change
             smallest = replace(smallest, batch=min(smallest.batch, sizes.batch), on_disk=sizes.on_disk)
     if len(remedies) > 1:
-        changed = type(model)(**all_changes)
+        changed = with_params(model, all_changes)
         peak = _plan_without_remedies(changed, smallest, device, plan.available).memory.peak
         remedies.append((" with ".join(text for text, _ in remedies), peak))
     fitting = [(text, peak) for text, peak in remedies if peak <= plan.available]
@@ -192,12 +228,12 @@ def _possible_changes(model: Any, plan: MemoryPlan) -> list[tuple[str, dict[str,
     """Each change in words, as hyper-parameters, and as sizes of the data; some of them may turn out to be invalid."""
     sizes, params = plan.sizes, get_params(model)
     changes: list[tuple[str, dict[str, Any], DataSizes]] = []
-    if plan.impl == "dense":
-        changes.append(('impl="exact"', {"impl": "exact"}, sizes))
-    elif plan.impl == "exact" and sizes.tensor_ranks == 1:
-        changes.append(('impl="sampled"', {"impl": "sampled"}, sizes))
-    if params["tables"] == "separate":
-        changes.append(('tables="tied"', {"tables": "tied"}, sizes))
+    if plan.impl == "reference":
+        changes.append(('training__impl="chunked"', {"training__impl": "chunked"}, sizes))
+    elif plan.impl == "chunked" and sizes.tensor_ranks == 1:
+        changes.append(('training__impl="sampled"', {"training__impl": "sampled"}, sizes))
+    if not model.output.tied_embeddings:
+        changes.append(("output__tied_embeddings=True", {"output__tied_embeddings": True}, sizes))
     if sizes.batch > 100:
         changes.append(("batch_size=100", {"batch_size": 100}, replace(sizes, batch=100)))
     if params.get("form", "sparse") != "sparse":

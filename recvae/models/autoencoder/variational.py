@@ -77,7 +77,7 @@ class Variational(Autoencoder):
             eps = self._noise(places, n) if latent == "aggregate" else None
             hidden = network.hidden_from_prior(n, places) if eps is None else network.hidden(self._batch(rows), eps)
             logits = network.decoder.logits(hidden)
-        family, unobserved = self.params_["likelihood"], self.params_["unobserved"]
+        family, unobserved = self.params_["likelihood"], self.params_["output"].unobserved
         return sample_rows(logits, np.diff(rows.indptr), items, family, temperature, unobserved)
 
     def _elbo_terms(self, rows: sparse.csr_matrix) -> NDArray[np.float64]:

@@ -9,7 +9,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from torch import Tensor
 
@@ -136,13 +136,14 @@ def _model_class(name: Any) -> type[Recommender]:
     """The class of this name, the user's own ones first. Raises UnknownNameError."""
     from recvae.models.base import Recommender
 
-    registry = Recommender.registry
-    if not isinstance(name, str) or name not in registry or inspect.isabstract(registry[name]):
-        recvae.models.load_all()  # all classes of this package, for the error to list them if need be
-        known = {name: cls for name, cls in registry.items() if not inspect.isabstract(cls)}
-        if not isinstance(name, str) or name not in known:
-            raise UnknownNameError.among("model class", name, known)
-    return cast("type[Recommender]", registry[name])
+    known: dict[str, Any] = {name: cls for name, cls in Recommender.registry.items() if not inspect.isabstract(cls)}
+    if not isinstance(name, str) or name not in known:  # it may be one of ours that has not been loaded
+        ours = {name: cls for name, cls in recvae.models.all_models().items() if not inspect.isabstract(cls)}
+        known = ours | known
+    if not isinstance(name, str) or name not in known:
+        raise UnknownNameError.among("model class", name, known)
+    cls: type[Recommender] = known[name]
+    return cls
 
 
 def _params(model: type, values: dict[str, Any], n_tensors: int) -> dict[str, Any]:

@@ -108,7 +108,7 @@ def hyper(
     return dataclasses.field(default=default, metadata={"option": option})
 
 
-def config(cls: type[T], why: str, **defaults: Any) -> Any:
+def config(cls: type[T], why: str, *, without: Sequence[str] = (), **defaults: Any) -> Any:
     """Declare a parameter whose value is a config: an object of a class with `frozen_parameters`.
 
     Parameters
@@ -117,10 +117,12 @@ def config(cls: type[T], why: str, **defaults: Any) -> Any:
         The class of the config.
     why : str
         One line for the documentation.
+    without : sequence of str
+        Options of the class that this model does not have. They stay at their defaults.
     **defaults
         Options of the default config that differ from the defaults of the class.
     """
-    return dataclasses.field(default=cls(**defaults), metadata={"config": cls, "why": why})
+    return dataclasses.field(default=cls(**defaults), metadata={"config": cls, "why": why, "without": without})
 
 
 def fitted() -> Any:
@@ -153,8 +155,7 @@ def options(model: Any) -> dict[str, Option]:
     found: dict[str, Option] = {}
     for field in _declared(model):
         if "config" in field.metadata:
-            nested = options(field.metadata["config"])
-            found |= {f"{field.name}__{name}": option for name, option in nested.items()}
+            found |= {f"{field.name}__{name}": option for name, option in _nested(field).items()}
         else:
             found[field.name] = field.metadata["option"]
     return found
@@ -164,10 +165,10 @@ def get_params(model: Any, deep: bool = False) -> dict[str, Any]:
     """The hyper-parameters of a model by name, as its constructor takes them; `deep` adds the options of configs."""
     values = {field.name: getattr(model, field.name) for field in _declared(model)}
     if deep:
-        configs = {field.name: field.metadata["config"] for field in _declared(model) if "config" in field.metadata}
-        for name, cls in configs.items():
-            if isinstance(values[name], cls):
-                values |= {f"{name}__{option}": value for option, value in get_params(values[name]).items()}
+        for field in _declared(model):
+            name = field.name
+            if "config" in field.metadata and isinstance(values[name], field.metadata["config"]):
+                values |= {f"{name}__{option}": getattr(values[name], option) for option in _nested(field)}
     return values
 
 
@@ -220,6 +221,11 @@ def check_params(model: Any) -> None:
             )
         for name, option in options(cls).items():
             _check(type(model).__name__, f"{field.name}__{name}", getattr(value, name), option)
+            if name in field.metadata["without"] and getattr(value, name) != getattr(field.default, name):
+                raise InvalidParameterError(
+                    f"{type(model).__name__}({field.name}__{name}={shown(getattr(value, name))}): this model does not "
+                    f"have that option; leave it out."
+                )
 
 
 def flat_params(model: Any, run_options: bool = True) -> dict[str, Any]:
@@ -307,6 +313,12 @@ def _declared(model: Any) -> list[dataclasses.Field[Any]]:
     return [field for field in dataclasses.fields(model) if field.metadata.keys() & {"option", "config"}]
 
 
+def _nested(field: dataclasses.Field[Any]) -> dict[str, Option]:
+    """The options of a config that a model has."""
+    known = options(field.metadata["config"])
+    return {name: option for name, option in known.items() if name not in field.metadata["without"]}
+
+
 def _is_changed(config: Any, field: dataclasses.Field[Any]) -> bool:
     return bool(getattr(config, field.name) != field.default)
 
@@ -384,7 +396,8 @@ def _type_text(field: dataclasses.Field[Any]) -> str:
         return str(field.metadata["config"].__name__)
     option: Option = field.metadata["option"]
     if option.choices is not None:
-        return "{" + ", ".join(map(repr, [*option.choices, *([None] if option.optional else [])])) + "}"
+        # not numpydoc's {"a", "b"}: mkdocstrings takes the first of these for the default
+        return " or ".join(map(repr, [*option.choices, *([None] if option.optional else [])]))
     return ("tuple of int" if option.kind is tuple else option.kind.__name__) + (" or None" if option.optional else "")
 
 

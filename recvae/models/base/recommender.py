@@ -237,8 +237,12 @@ class Recommender(Model):
             pyarrow) with columns `user`, `item` and, if it is named, `value`.
         N : int
             Length of the lists.
-        user, item, value : str
-            Names of the columns of a frame.
+        user : str
+            Column of the users in a frame.
+        item : str
+            Column of the items in a frame.
+        value : str or None
+            Column of the values in a frame.
         min_value : float, optional
             For a frame with values, such as ratings: events of at least this value were liked, and are what the model
             reads; those below were only seen, and are not recommended. A value of 0 is always one that was seen.
@@ -346,7 +350,9 @@ class Recommender(Model):
             An index, or a list of them, which also decides the shape of the result.
         N : int
             Length of the lists.
-        recalculate_item, item_users
+        recalculate_item
+            implicit's, for items of other users; refused (NotSupportedError).
+        item_users
             implicit's, for items of other users; refused (NotSupportedError).
         filter_items : sequence of int, optional
             Items to leave out.
@@ -501,7 +507,11 @@ class Recommender(Model):
             rounded up; 0 adds the new items only.
         item_ids, titles : sequence, optional
             Of the n new items, if they come in a matrix and the model knows raw ids.
-        show_progress, callback, callbacks
+        show_progress
+            As in `fit`.
+        callback
+            As in `fit`.
+        callbacks
             As in `fit`.
 
         Returns

@@ -1,6 +1,6 @@
-"""Recommending to more users than memory holds: Parquet in, Parquet in parts out, to be gone on with after a stop."""
+"""Recommendations for more users than memory holds: Parquet in, a resumable folder of Parquet parts out."""
 
-from recvae.serving.batch.lists import Part as Part
+from recvae.serving.batch.parts import Part as Part
 from recvae.serving.batch.run import ENGINES as ENGINES
 from recvae.serving.batch.run import USERS_PER_PART as USERS_PER_PART
 from recvae.serving.batch.run import BulkResult as BulkResult

@@ -1,4 +1,4 @@
-"""Stored events, larger than memory perhaps, as blocks of whole users in ascending order. DuckDB sorts."""
+"""Stored events, which may be larger than memory, as blocks of complete users in ascending order. DuckDB sorts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from recvae.data.ids import ItemIndex
 from recvae.data.parquet.source import Source
 from recvae.data.parquet.stored import StoredEvents
 from recvae.errors import InvalidDataError
-from recvae.serving.batch.touched import SEEN, with_columns
+from recvae.serving.batch.seen import SEEN, with_columns
 
 EVENTS_AT_A_TIME = 1 << 18
 LISTS_AT_A_TIME = 1 << 12
@@ -25,25 +25,25 @@ class OrderedEvents(StoredEvents):
     """Stored events in the order of their users, or those after a user.
 
     Weak ones and zeros are among them: they were seen, which `read_histories` tells from what was liked. So are the
-    rows of `touched`, columns user and seen, with nothing for an item.
+    rows of `seen_rows`, columns user and seen, with nothing for an item.
     """
 
-    def __init__(self, source: Source, scratch: Path, memory_mib: int, touched: pa.Table | None = None):
+    def __init__(self, source: Source, scratch: Path, memory_mib: int, seen_rows: pa.Table | None = None):
         super().__init__(source, scratch, memory_mib)
-        self._touched = touched
+        self._seen_rows = seen_rows
 
     def __enter__(self) -> Self:
         super().__enter__()
-        self._all, self.touched = self._rows, None
-        if self._touched is not None:
+        self._all, self.seen_rows = self._rows, None
+        if self._seen_rows is not None:
             with self._translating_errors():
-                nothing, column = self._duckdb.ConstantExpression(None), self._duckdb.ColumnExpression
-                touched = self._connection.from_arrow(self._touched[:0])
-                columns = [column(name) if name == SEEN else nothing.alias(name) for name in self._rows.columns]
-                like = self._rows.select("*", nothing.alias(SEEN))
-                like = like.union(touched.select(*columns, column(SEEN)))
-                self.touched = with_columns(self._touched, like.limit(0).to_arrow_reader(1).schema)
-                self._all = like.union(self._connection.from_arrow(self.touched))
+                null, column = self._duckdb.ConstantExpression(None), self._duckdb.ColumnExpression
+                seen_rows = self._connection.from_arrow(self._seen_rows[:0])
+                columns = [column(name) if name == SEEN else null.alias(name) for name in self._rows.columns]
+                all_rows = self._rows.select("*", null.alias(SEEN))
+                all_rows = all_rows.union(seen_rows.select(*columns, column(SEEN)))
+                self.seen_rows = with_columns(self._seen_rows, all_rows.limit(0).to_arrow_reader(1).schema)
+                self._all = all_rows.union(self._connection.from_arrow(self.seen_rows))
         return self
 
     def check(self, index: ItemIndex) -> None:
@@ -62,7 +62,7 @@ class OrderedEvents(StoredEvents):
                 )
 
     def count_users(self) -> int:
-        """How many users there are."""
+        """The number of users."""
         with self._translating_errors():
             ((n_users,),) = self._all.select("user").distinct().aggregate("count(*)").fetchall()
         return int(n_users)
@@ -83,20 +83,20 @@ class OrderedEvents(StoredEvents):
 
 
 def by_users(batches: Iterable[pa.RecordBatch], sizes: Iterable[int]) -> Iterator[pa.Table]:
-    """Cut rows that are in the order of their column `user` into tables of so many whole users each.
+    """Cut rows that are in the order of their column `user` into tables of `sizes` complete users.
 
     The last one has as many as are left.
     """
-    wanted, held = iter(sizes), pa.table({})
-    size = next(wanted)
+    next_sizes, held = iter(sizes), pa.table({})
+    size = next(next_sizes)
     for batch in batches:
         table = pa.Table.from_batches([batch])
         held = pa.concat_tables([held, table]) if len(held) else table
         starts = _starts(held["user"])
         done = 0
-        while len(starts) - done > size:  # whether a user is whole shows where the next one begins
+        while len(starts) - done > size:  # a user is complete where the next one begins
             yield held[starts[done] : starts[done + size]]
-            done, size = done + size, next(wanted)
+            done, size = done + size, next(next_sizes)
         held = held[starts[done] if len(starts) else 0 :]
     if len(held):
         yield held

@@ -1,6 +1,6 @@
-"""Lists for very many users on a cluster: Ray Data brings users together and keeps actors, each with a model, at work.
+"""The parts of a run on a cluster: Ray Data groups events by user, and actors with a model each rank them.
 
-Ray reads, shuffles, schedules and restarts; how events become lists is `recvae.serving.batch.lists`, as on one machine.
+Ray reads, shuffles, schedules and restarts; how events become lists is `recvae.serving.batch.parts`, as on one machine.
 """
 
 from __future__ import annotations
@@ -22,9 +22,8 @@ from recvae.data.parquet.files import row_groups, row_reader
 from recvae.data.parquet.source import Source
 from recvae.errors import EngineError, InvalidParameterError, RecvaeError
 from recvae.models.base import Recommender
-from recvae.serving.batch.lists import Lists, Part, block_sizes
-from recvae.serving.batch.meter import Meter
 from recvae.serving.batch.ordered import by_users
+from recvae.serving.batch.parts import Part, PartMaker, Progress, block_sizes
 from recvae.utils.checks import check_integer
 from recvae.utils.files import write_whole
 from recvae.utils.optional import require
@@ -47,7 +46,7 @@ class Cluster:
     MissingDependencyError
         Where Ray is not installed.
     InvalidParameterError
-        For an address beside a connection.
+        For an address where this process is connected already.
     """
 
     def __init__(self, actors: int | None = None, address: str | None = None):
@@ -63,23 +62,23 @@ class Cluster:
     def parts(
         self,
         source: Source,
-        lists: Lists,
+        maker: PartMaker,
         content: bytes,
         n_users: int,
-        place: Path,
-        meter: Meter,
-        touched: pa.Table | None = None,
+        folder: Path,
+        progress: Progress,
+        seen_rows: pa.Table | None = None,
     ) -> list[Part]:
-        """The lists of all users of a source as files in the folder `place`, named by their content, in no order.
+        """The lists of all users of a source as files in a folder, named by their digests, in no order.
 
         Parameters
         ----------
         content : bytes
             The model, as in its file.
         n_users : int
-            How many there are.
-        touched : pa.Table or None
-            Rows beside those of the source, of what was seen, with all columns that a block is to have.
+            The number of users.
+        seen_rows : pa.Table or None
+            Rows of items seen, added to those of the source, with all columns of a block.
 
         Raises
         ------
@@ -88,69 +87,69 @@ class Cluster:
         RecvaeError
             What recvae raises in an actor.
         """
-        place = place.resolve()
-        write_whole(place / MODEL, content)
+        folder = folder.resolve()
+        write_whole(folder / MODEL, content)
         with self._connected(), self._translating_errors():
-            n_parts = -(-n_users // lists.users_per_part)
+            n_parts = -(-n_users // maker.users_per_part)
             # two steps: actors that wait for the shuffle would hold the CPUs that it needs
-            users = self._together(source, n_parts, touched)
-            meter.start(n_users, 0)
-            made = []
-            for row in self._scored(users, lists, place, n_parts).iter_rows():
-                made.append(Part(**json.loads(row["part"])))
-                meter.advance(made[-1].users)
-        if (found := sum(part.users for part in made)) != n_users:
+            users = self._grouped_by_user(source, n_parts, seen_rows)
+            progress.start(n_users, 0)
+            parts = []
+            for row in self._ranked(users, maker, folder, n_parts).iter_rows():
+                parts.append(Part(**json.loads(row["part"])))
+                progress.advance(parts[-1].users)
+        if (n_ranked := sum(part.users for part in parts)) != n_users:
             raise EngineError(
-                f"Expected Ray to bring the events of each of {n_users:,} users together, got lists of {found:,}."
+                f"Expected Ray to bring the events of each of {n_users:,} users together, got lists of {n_ranked:,}."
             )
-        return made
+        return parts
 
-    def _together(self, source: Source, n_blocks: int, touched: pa.Table | None) -> Any:
+    def _grouped_by_user(self, source: Source, n_blocks: int, seen_rows: pa.Table | None) -> Any:
         """Events in so many blocks, in one of which a user is alone or with others, but whole. A Dataset."""
         # not Ray's reader, to which names are patterns and addresses, and types those of the first file
         groups = row_groups(source.files)
         rows = self._ray.data.from_arrow(groups, override_num_blocks=max(1, min(len(groups), MOST_BLOCKS)))
         events = rows.map_batches(
-            _named(row_reader(source.files), None if touched is None else touched.schema),
+            _named(row_reader(source.files), None if seen_rows is None else seen_rows.schema),
             batch_size=None,
             batch_format="pyarrow",
         )
-        if touched is not None:
-            events = events.union(self._ray.data.from_arrow(touched))
+        if seen_rows is not None:
+            events = events.union(self._ray.data.from_arrow(seen_rows))
         # it is the sort that keeps Ray from cutting a block
         return events.repartition(n_blocks, keys=["user"], sort=True).materialize()
 
-    def _scored(self, users: Any, lists: Lists, place: Path, n_parts: int) -> Any:
-        """What `Scorer` says of each block. A Dataset; actors that die are started again, and their blocks are anew."""
+    def _ranked(self, users: Any, maker: PartMaker, folder: Path, n_parts: int) -> Any:
+        """The parts that `PartActor`s make of all blocks, a Dataset. Ray replaces actors that die."""
         n_cpus = int(self._ray.cluster_resources().get("CPU", 1))
         actors = min(self._actors or n_cpus, n_parts)
-        cpus = min(max(1, n_cpus // actors), self._smallest())
+        cpus = min(max(1, n_cpus // actors), self._fewest_cpus())
         return users.map_batches(
-            Scorer,
+            PartActor,
             batch_size=None,
             batch_format="pyarrow",
             zero_copy_batch=True,
             compute=self._ray.data.ActorPoolStrategy(min_size=1, max_size=actors, initial_size=actors),
             fn_constructor_args=(
-                type(lists.model),
-                place,
-                lists.N,
-                lists.value,
-                lists.min_value,
-                lists.users_per_part,
+                type(maker.model),
+                folder,
+                maker.N,
+                maker.value,
+                maker.min_value,
+                maker.users_per_part,
                 cpus,
             ),
             num_cpus=cpus,
         )
 
-    def _smallest(self) -> int:
-        """CPUs of the machine that has the fewest."""
+    def _fewest_cpus(self) -> int:
+        """The number of CPUs of the machine that has the fewest."""
         nodes = [node["Resources"].get("CPU", 0) for node in self._ray.nodes() if node["Alive"]]
         return max(1, int(min((cpus for cpus in nodes if cpus), default=1)))
 
     @contextmanager
     def _connected(self) -> Iterator[None]:
-        """Ray, silent; what is started here ends here."""
+        """Within the `with` block, Ray runs without output; a cluster that is started for it ends with it."""
         context = self._ray.data.DataContext.get_current().copy()
         context.enable_progress_bars = False
         context.print_on_execution_start = False
@@ -193,13 +192,13 @@ class Cluster:
             raise EngineError(f"Expected Ray to make all parts, got: {_reason(error)}; nothing was written.") from error
 
 
-class Scorer:
-    """An actor: a model, loaded once, that makes a file in the folder `place` of each block of users."""
+class PartActor:
+    """An actor: a model, loaded once, that writes the part of each block of users to a folder."""
 
     def __init__(
         self,
         kind: type[Recommender],
-        place: Path,
+        folder: Path,
         N: int,
         value: str | None,
         min_value: float | None,
@@ -207,21 +206,21 @@ class Scorer:
         threads: int,
     ):
         torch.set_num_threads(threads)
-        # that the class came along makes it known, wherever it is from
-        model = kind.load(place / MODEL, device="cpu")
-        self._lists = Lists(model, model.known_items(), N, value, min_value, users_per_part)
-        self._place = place
+        # unpickling the class has registered it, also one that is not of this package
+        model = kind.load(folder / MODEL, device="cpu")
+        self._maker = PartMaker(model, model.known_items(), N, value, min_value, users_per_part)
+        self._folder = folder
 
     def __call__(self, events: pa.Table) -> Iterator[pa.Table]:
-        """The file of a block, as a row that tells of it; none where the block is empty."""
+        """Write the part of a block, and yield a row that describes it; none where the block is empty."""
         order = [(name, "ascending") for name in ("user", "item", "value") if name in events.column_names]
         if "value" not in events.column_names:
             order = order[:1]
         batches = events.sort_by(order).to_batches()
-        made = self._lists.part(by_users(batches, cycle(block_sizes(self._lists.users_per_part))), lambda users: None)
+        made = self._maker.make(by_users(batches, cycle(block_sizes(self._maker.users_per_part))), lambda users: None)
         if made is not None:
             part, content = made
-            write_whole(self._place / part.file, content)
+            write_whole(self._folder / part.file, content)
             yield pa.table({"part": [json.dumps(asdict(part))]})
 
 
@@ -238,9 +237,9 @@ def _named(
             values = [column.cast(pa.float64()) for column in rows.columns[2:]]
             table = pa.table([*rows.columns[:2], *values], ["user", "item", "value"][: rows.num_columns])
             if schema is not None:
-                own = {name: table[name] for name in table.column_names}
+                columns = {name: table[name] for name in table.column_names}
                 filled = [
-                    own[field.name].cast(field.type) if field.name in own else pa.nulls(len(table), field.type)
+                    columns[field.name].cast(field.type) if field.name in columns else pa.nulls(len(table), field.type)
                     for field in schema
                 ]
                 table = pa.table(filled, schema=schema)
@@ -251,7 +250,7 @@ def _named(
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Ray's loggers keep silent: what goes wrong is an error, which is raised."""
+    """Silence Ray's loggers: every failure is raised as an error."""
     loggers = [logging.getLogger(name) for name in LOGGERS]
     levels = [logger.level for logger in loggers]
     try:
@@ -264,22 +263,22 @@ def _quiet() -> Iterator[None]:
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """An error of Ray, and what it says that it came from, to the first one."""
+    """An error of Ray, then its cause, then the cause of that, and so on."""
     cause: Any = error
     while isinstance(cause, BaseException):
         yield cause
         inner = getattr(cause, "cause", None) or cause.__cause__
-        cause = inner if str(inner or "").strip() else None  # Ray Data adds marks of its own, which say nothing
+        cause = inner if str(inner or "").strip() else None  # Ray Data adds errors of its own without a text
 
 
 def _reason(error: BaseException) -> str:
-    """What it came from, in one line."""
+    """The first cause, on one line."""
     *_, first = _causes(error)
     return f"{type(first).__name__}: {_line(first)}".rstrip(".: ")
 
 
 def _line(error: BaseException) -> str:
-    """The line that tells most: Ray puts advice below what was raised, and a trace above what it tells itself."""
+    """The informative line: Ray puts advice below an error of others, and a trace above one of its own."""
     lines = str(error).strip().splitlines() or [""]
     return lines[-1 if lines[0].startswith("ray::") else 0]
 

@@ -1,4 +1,4 @@
-"""The run: what is asked is looked at, then one machine makes the parts, or Ray does."""
+"""The run: check the arguments and the folder, then make the parts on this machine or with Ray."""
 
 from __future__ import annotations
 
@@ -19,11 +19,10 @@ from recvae.errors import InvalidParameterError, UnknownNameError
 from recvae.models.base import Recommender
 from recvae.models.base.model_file import content_checksum
 from recvae.models.base.state import snapshot
-from recvae.serving.batch.lists import Lists, Part
-from recvae.serving.batch.local import check_parts, fill, replace_parts
-from recvae.serving.batch.meter import Meter
+from recvae.serving.batch.local import check_parts, make_missing_parts, replace_parts
 from recvae.serving.batch.ordered import OrderedEvents
-from recvae.serving.batch.touched import digest_touched, touched_table
+from recvae.serving.batch.parts import Part, PartMaker, Progress
+from recvae.serving.batch.seen import digest_of_seen, seen_table
 from recvae.utils.checks import check_integer
 from recvae.utils.folder import Manifest, claimed, read_manifest, sound_manifest
 from recvae.utils.paths import output_path
@@ -89,8 +88,10 @@ def recommend_to_parquet(
         with `users_per_part` users in ascending order, and _manifest.json, which records what it was made from.
     N : int
         Length of the lists.
-    user, item : str
-        Columns of raw ids.
+    user : str
+        Column of raw ids of users, integers or strings.
+    item : str
+        Column of raw ids of items, integers or strings.
     value : str or None
         Column of values.
     min_value : float or None
@@ -114,7 +115,7 @@ def recommend_to_parquet(
         With Ray, the address of a running cluster, or "auto"; by default the cluster that this process is connected to
         or RAY_ADDRESS names, otherwise one on this machine for the duration of the run.
     seen : dict or frame or None
-        What users have touched besides, in raw ids: {user: [item, ...]} or a frame with columns `user` and `item`, in
+        Other items that users have seen, in raw ids: {user: [item, ...]} or a frame with columns `user` and `item`, in
         memory. It is not recommended either, and users who appear only here get lists too.
 
     Returns
@@ -150,43 +151,43 @@ def recommend_to_parquet(
     source.check_apart(folder)
     model = snapshot(model)
     index = _known_items(model, N)
-    lists = Lists(model, index, min(N, len(index)), None if value is None else "value", min_value, users_per_part)
+    maker = PartMaker(model, index, min(N, len(index)), None if value is None else "value", min_value, users_per_part)
     content = _content(model)
-    touched = touched_table(seen, index, user, item)
+    seen_rows = seen_table(seen, index, user, item)
     settings = _settings(type(model), content, source, N, users_per_part, engine) | {
-        # what changes lists that were begun before it was there: None is what older folders have
+        # added later, and a change of the lists: None is what older folders have
         "masked items": None if source.value is None else "all that a user has touched",
-        "items seen besides": digest_touched(touched),
+        "items seen besides": digest_of_seen(seen_rows),
     }
-    told = on_part or (lambda part: None)
+    report = on_part or (lambda part: None)
     with claimed(folder, ["part-?????.parquet"]) as scratch:
         manifest = read_manifest(folder, KIND, Part, settings)
         with sound_manifest(folder):
             check_parts(manifest)
-        whole = [part.is_whole(folder) for part in manifest.parts]
-        if manifest.done and all(whole):
+        intact = [part.is_whole(folder) for part in manifest.parts]
+        if manifest.done and all(intact):
             return _result(manifest, 0)
-        with OrderedEvents(source, scratch / "sort", memory_mib, touched) as events, bar(show_progress) as progress:
-            events.check(lists.index)
-            meter = Meter(progress)
+        with OrderedEvents(source, scratch / "sort", memory_mib, seen_rows) as events, bar(show_progress) as display:
+            events.check(maker.index)
+            progress = Progress(display)
             if cluster is None:
-                return _result(*fill(folder, manifest, whole, events, lists, meter, told))
+                return _result(*make_missing_parts(folder, manifest, intact, events, maker, progress, report))
             n_users = events.count_users()
-            parts = cluster.parts(source, lists, content, n_users, scratch / "parts", meter, events.touched)
-            return _result(*replace_parts(folder, manifest, parts, scratch / "parts", told))
+            parts = cluster.parts(source, maker, content, n_users, scratch / "parts", progress, events.seen_rows)
+            return _result(*replace_parts(folder, manifest, parts, scratch / "parts", report))
 
 
 def _cluster(engine: str, actors: int | None, ray_address: str | None) -> Any:
-    """Where Ray is to work; None for this machine alone."""
+    """The connection to Ray; None for engine="local"."""
     if engine not in ENGINES:
         raise UnknownNameError.among("engine", engine, ENGINES)
     if engine == "ray":
         from recvae.serving.batch.ray_data import Cluster
 
         return Cluster(actors, ray_address)
-    for name, given in (("actors", actors), ("ray_address", ray_address)):
-        if given is not None:
-            raise InvalidParameterError(f"Expected {name} with engine='ray' only, got {given!r}.")
+    for name, argument in (("actors", actors), ("ray_address", ray_address)):
+        if argument is not None:
+            raise InvalidParameterError(f"Expected {name} with engine='ray' only, got {argument!r}.")
     return None
 
 
@@ -199,7 +200,7 @@ def _known_items(model: Recommender, N: int) -> ItemIndex:
 
 
 def _content(model: Recommender) -> bytes:
-    """What its file would hold."""
+    """The bytes of the model's file."""
     content: list[bytes] = []
     sink: Any = SimpleNamespace(write=content.append)
     model.save(sink)
@@ -220,7 +221,7 @@ def _settings(kind: type, content: bytes, source: Source, N: int, users_per_part
     }
 
 
-def _result(manifest: Manifest[Part], made: int) -> BulkResult:
+def _result(manifest: Manifest[Part], n_made: int) -> BulkResult:
     parts = manifest.parts
     unknown = sum((UnknownItems(part.unknown, tuple(part.examples)) for part in parts), UnknownItems())
-    return BulkResult(sum(p.users for p in parts), sum(p.rows for p in parts), len(parts), made, unknown)
+    return BulkResult(sum(p.users for p in parts), sum(p.rows for p in parts), len(parts), n_made, unknown)

@@ -54,7 +54,7 @@ class Scorer:
         self.values: str = description["values"]
         ids = description["item_ids"]
         self.item_ids: Array | None = None if ids is None else _ids(ids)
-        self._held = self.n_items + _check_steps(description, arrays)  # numbers that a row takes
+        self._held = self.n_items + _check_steps(description, arrays)  # numbers that a row needs
 
     def recommend(
         self, histories: Sequence[Sequence[int]] | tuple[Any, ...], N: int = 10, filter_seen: bool = True
@@ -106,7 +106,7 @@ class Scorer:
         sums = [values / np.sqrt(np.sum(values * values)) @ table[items] for items, values in users]
         known = known | {"first": np.stack(sums) + known["first.bias"]}
         for name, step, arguments in self.description["steps"]:
-            known[name] = OPERATORS[step](*_resolved(arguments, known))
+            known[name] = OPERATORS[step](*resolved(arguments, known))
         scores: NDArray[np.float32] = known[self.description["hidden"]] @ known["last.weight"].T
         scores += known["last.bias"]
         if self.description["path_weight"] is not None:
@@ -163,8 +163,8 @@ def load(file: str | Path | BinaryIO) -> Scorer:
                 raise ValueError(f"it is of format {description['format']!r:.20}, this is for format {FORMAT}")
             _check_arrays(description, arrays)
             scorer = Scorer(description, arrays)
-            nobody = scorer._scores([(np.arange(0), np.ones(0, dtype=np.float32))])
-            if nobody.shape != (1, scorer.n_items) or not np.isfinite(nobody).all():
+            empty_user = scorer._scores([(np.arange(0), np.ones(0, dtype=np.float32))])
+            if empty_user.shape != (1, scorer.n_items) or not np.isfinite(empty_user).all():
                 raise ValueError(f"it does not give a finite score to each of {scorer.n_items} items")
         except Exception as error:  # of any kind that zipfile, numpy and JSON have for bytes that are not theirs
             raise ValueError(
@@ -275,17 +275,17 @@ def _checked_values(values: Array, n_events: int) -> Array:
 
 
 def _best(scores: Array, N: int) -> Array:
-    """The columns of the N best scores, in their order; -inf is nobody's. (I,) -> (at most N,)"""
+    """The columns of the N best scores, in their order; -inf is in no list. (I,) -> (at most N,)"""
     k = min(N, len(scores))
     least = max(np.partition(scores, len(scores) - k)[len(scores) - k], PAD_SCORE)
     found = np.flatnonzero(scores >= least)
     return found[np.argsort(-scores[found], kind="stable")[:k]]
 
 
-def _resolved(argument: Any, known: dict[str, Any]) -> Any:
-    """Arguments with arrays in the place of their names."""
+def resolved(argument: Any, known: dict[str, Any]) -> Any:
+    """Arguments with the values of names instead of the names."""
     if isinstance(argument, list):
-        return [_resolved(each, known) for each in argument]
+        return [resolved(part, known) for part in argument]
     return known[argument] if isinstance(argument, str) else argument
 
 
@@ -346,7 +346,7 @@ def _check_steps(description: dict[str, Any], arrays: dict[str, Array]) -> int:
     for name, step, arguments in description["steps"]:
         if not isinstance(name, str) or name in known or step not in WIDTHS:
             raise ValueError(f"it has a step {name!r:.80} that is none")
-        known[name] = WIDTHS[step](*_resolved(arguments, known))
+        known[name] = WIDTHS[step](*resolved(arguments, known))
         parts = known[name] if isinstance(known[name], list) else [known[name]]
         total += sum(part.width for part in parts)
         if total > most:

@@ -1,6 +1,6 @@
 """Models for ONNX runtimes: one graph from what users have to their lists.
 
-The graph is built from the steps that torch was seen to take (`program`), not by torch's own exporter: that turns sums
+The graph is built from the traced steps (`program`), not by torch's own exporter: that turns sums
 over ragged rows into ScatterND with reduction, which onnxruntime computes wrongly on several threads where rows repeat,
 and it writes the paths of source files into the model. Here a loop over users takes weighted sums of rows.
 """
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from recvae.errors import NotSupportedError
 from recvae.models.base.model_file import File, check_file, write_bytes
+from recvae.serving.export.numpy_scorer import resolved
 from recvae.serving.export.program import Program, program
 from recvae.utils.optional import require
 from recvae.utils.topk import PAD_ID, PAD_SCORE
@@ -88,26 +89,26 @@ def export_onnx(model: Any, file: File) -> None:
 
 
 class Nodes:
-    """Nodes of a graph in the making, and its constants by name.
+    """The nodes of a graph that is being built, and its constants by name.
 
-    A call adds a node and gives the name of what comes out of it, or a list of names.
+    A call adds a node and returns the name of its output, or the names of several.
     """
 
     def __init__(self, constants: dict[str, NDArray[Any]], prefix: str = ""):
-        self.made: list[Any] = []
+        self.nodes: list[Any] = []
         self.constants, self.prefix = constants, prefix
 
     def __call__(self, operator: str, *inputs: Input, **attributes: Any) -> str:
         return self.several(1, operator, *inputs, **attributes)[0]
 
     def several(self, outputs: int, operator: str, *inputs: Input, **attributes: Any) -> list[str]:
-        names = [f"{self.prefix}{operator}_{len(self.made)}_{place}" for place in range(outputs)]
-        given = [each if isinstance(each, str) else self.constant(each) for each in inputs]
-        self.made.append(_onnx().helper.make_node(operator, given, names, **attributes))
+        names = [f"{self.prefix}{operator}_{len(self.nodes)}_{place}" for place in range(outputs)]
+        input_names = [each if isinstance(each, str) else self.constant(each) for each in inputs]
+        self.nodes.append(_onnx().helper.make_node(operator, input_names, names, **attributes))
         return names
 
     def constant(self, value: int | float | list[int]) -> str:
-        """Numbers as float32, whole ones as int64. -> their name"""
+        """Floats as float32, integers as int64. -> their name"""
         array = np.asarray(value, dtype=np.float32 if isinstance(value, float) else np.int64)
         name = f"{array.dtype}{array.tolist()}"
         self.constants[name] = array
@@ -115,17 +116,18 @@ class Nodes:
 
 
 def _graph(content: Program) -> Any:
-    """From the inputs to the lists."""
+    """The graph from the inputs to the lists."""
     helper, types = _onnx().helper, _onnx().TensorProto
     description, n_items = content.description, content.description["n_items"]
     nodes = Nodes(dict(content.arrays))
     items = nodes("Where", nodes("Less", "items", 0), n_items, "items")  # those below 0 would count from the end
-    first, *beside = _by_user(nodes, content, items, _values(nodes, description["values"]))
-    known: dict[str, Any] = {"first": nodes("Add", first, "first.bias")}
+    first, *paths = _by_user(nodes, content, items, _values(nodes, description["values"]))
+    known: dict[str, Any] = {name: name for name in content.arrays}
+    known["first"] = nodes("Add", first, "first.bias")
     for name, step, arguments in description["steps"]:
-        known[name] = STEPS[step](nodes, *_resolved(arguments, known))
+        known[name] = STEPS[step](nodes, *resolved(arguments, known))
     scores = nodes("Gemm", known[description["hidden"]], "last.weight", "last.bias", transB=1)
-    for path in beside:
+    for path in paths:
         scores = nodes("Add", scores, path)
     _rank(nodes, scores, items, n_items)
     sizes: dict[str, tuple[int, list[Any]]] = {
@@ -136,16 +138,17 @@ def _graph(content: Program) -> Any:
         "ids": (types.INT64, ["users", "N"]),
         "scores": (types.FLOAT, ["users", "N"]),
     }
-    given = ["items", "offsets", *(["values"] if description["values"] != "binary" else []), "N"]
+    graph_inputs = ["items", "offsets", *(["values"] if description["values"] != "binary" else []), "N"]
     inputs, outputs = (
-        [helper.make_tensor_value_info(name, *sizes[name]) for name in names] for names in (given, ["ids", "scores"])
+        [helper.make_tensor_value_info(name, *sizes[name]) for name in names]
+        for names in (graph_inputs, ["ids", "scores"])
     )
     arrays = [_onnx().numpy_helper.from_array(array, name) for name, array in nodes.constants.items()]
-    return helper.make_graph(nodes.made, "recvae", inputs, outputs, arrays)
+    return helper.make_graph(nodes.nodes, "recvae", inputs, outputs, arrays)
 
 
 def _values(nodes: Nodes, values: str) -> str:
-    """The events' values as the model reads them. -> (E,)"""
+    """The values of the events as the model reads them. -> (E,)"""
     if values == "binary":
         return nodes("Expand", 1.0, nodes("Shape", "items"))
     if values == "raw":
@@ -167,16 +170,16 @@ def _by_user(nodes: Nodes, content: Program, items: str, values: str) -> list[st
     found = [body("MatMul", unit, body("Gather", "first.weight", mine))]
     widths = [content.arrays["first.weight"].shape[1]]
     if content.description["path_weight"] is not None:
-        said = _sparse_path(body, mine, x) if "path.data" in content.arrays else _dense_path(body, mine, x)
-        found.append(body("Mul", said, content.description["path_weight"]))
+        path = _sparse_path(body, mine, x) if "path.data" in content.arrays else _dense_path(body, mine, x)
+        found.append(body("Mul", path, content.description["path_weight"]))
         widths.append(content.description["n_items"])
-    inputs = [helper.make_tensor_value_info(*each, []) for each in (("user", types.INT64), ("go", types.BOOL))]
+    inputs = [helper.make_tensor_value_info(*pair, []) for pair in (("user", types.INT64), ("go", types.BOOL))]
     outputs = [helper.make_tensor_value_info(body("Identity", "go"), types.BOOL, [])]
     outputs += [
         helper.make_tensor_value_info(name, types.FLOAT, [width]) for name, width in zip(found, widths, strict=True)
     ]
     n_users = nodes("Sub", nodes("Size", "offsets"), 1)
-    loop = helper.make_graph(body.made, "user", inputs, outputs)
+    loop = helper.make_graph(body.nodes, "user", inputs, outputs)
     return nodes.several(len(found), "Loop", n_users, "", body=loop)
 
 
@@ -193,16 +196,16 @@ def _sparse_path(body: Nodes, items: str, x: str) -> str:
     row = _rows(body, ends, total)  # (total,)
     shift = body("Sub", starts, body("Sub", ends, lengths))
     cells = body("Add", body("Range", 0, total, 1), body("Gather", shift, row))
-    said = body("Mul", body("Gather", "path.data", cells), body("Gather", x, row))
+    path = body("Mul", body("Gather", "path.data", cells), body("Gather", x, row))
     nothing = body("Expand", 0.0, [len(body.constants["path.indptr"]) - 1])
-    return body("ScatterElements", nothing, body("Gather", "path.indices", cells), said, reduction="add")
+    return body("ScatterElements", nothing, body("Gather", "path.indices", cells), path, reduction="add")
 
 
 def _rows(nodes: Nodes, ends: str, total: str) -> str:
     """The row of each of `total` events, which is how many rows end before it or with it. -> (total,)"""
     size = nodes("Reshape", total, [1])
-    nobody, each = nodes("Expand", 0, nodes("Add", size, [1])), nodes("Expand", 1, nodes("Shape", ends))
-    ending = nodes("ScatterElements", nobody, ends, each, reduction="add")  # along one axis it is one thread's
+    zeros, ones = nodes("Expand", 0, nodes("Add", size, [1])), nodes("Expand", 1, nodes("Shape", ends))
+    ending = nodes("ScatterElements", zeros, ends, ones, reduction="add")  # along one axis it is one thread's
     return nodes("Slice", nodes("CumSum", ending, 0), [0], size)
 
 
@@ -214,18 +217,11 @@ def _rank(nodes: Nodes, scores: str, items: str, n_items: int) -> None:
     seen = nodes("Expand", nothing, nodes("Shape", "items"))
     k = nodes("Min", "N", n_items)
     best, ids = nodes.several(2, "TopK", nodes("ScatterND", scores, cells, seen), nodes("Reshape", k, [1]))
-    given = nodes("Greater", best, nothing)
+    listed_items = nodes("Greater", best, nothing)
     missing = nodes("Concat", [0, 0, 0], nodes("Reshape", nodes("Sub", "N", k), [1]), axis=0)
     for name, part, pad in (("ids", ids, PAD_ID), ("scores", best, PAD_SCORE)):
-        listed = nodes("Pad", nodes("Where", given, part, pad), missing, pad)
-        nodes.made.append(_onnx().helper.make_node("Identity", [listed], [name]))
-
-
-def _resolved(argument: Any, known: dict[str, Any]) -> Any:
-    """Arguments with what is known in the place of names; those of arrays stay."""
-    if isinstance(argument, list):
-        return [_resolved(each, known) for each in argument]
-    return known.get(argument, argument) if isinstance(argument, str) else argument
+        listed = nodes("Pad", nodes("Where", listed_items, part, pad), missing, pad)
+        nodes.nodes.append(_onnx().helper.make_node("Identity", [listed], [name]))
 
 
 def _number(x: Any) -> Input:

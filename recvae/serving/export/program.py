@@ -1,10 +1,12 @@
-"""A fitted model as data: arrays, and the steps that its network takes between them, traced from the real modules.
+"""A fitted model as data: arrays and the operations of its network, traced from its modules; a file of it for numpy.
 
-So no network is written down twice: what is exported is what torch was seen to do.
+The trace is the only source of both exports: no network is written down a second time.
 """
 
 from __future__ import annotations
 
+import io
+import json
 from collections.abc import Callable
 from copy import deepcopy
 from typing import Any, NamedTuple
@@ -18,6 +20,7 @@ from torch import Tensor, fx, nn
 from recvae.errors import InvalidTypeError, NotFittedError, NotSupportedError
 from recvae.models.autoencoder.base import Autoencoder
 from recvae.models.base import Recommender
+from recvae.models.base.model_file import File, check_file, write_bytes
 from recvae.models.base.state import snapshot
 from recvae.models.hybrid_vae import HybridVAE
 from recvae.nn import VAE
@@ -121,17 +124,46 @@ def check_scores(model: Recommender, ranking: Callable[[sparse.csr_matrix], tupl
         )
 
 
-class _Given(nn.Module):
-    """In the place of the first layer: what that would give is the input."""
+def export_numpy(model: Any, file: File) -> None:
+    """Write a fitted network as an .npz file for `recvae.serving.export.numpy_scorer`, which needs only numpy.
+
+    Parameters
+    ----------
+    model : Recommender
+        A fitted MultVAE, MultDAE, RecVAE, HVamp or HybridVAE.
+    file : str or Path or file object
+        A path, which is written atomically, or an open binary file. The file contains arrays and JSON, no code, and the
+        raw ids of the items if the model has them.
+
+    Raises
+    ------
+    NotFittedError, InvalidTypeError
+        If it is not a fitted model.
+    NotSupportedError
+        If the model is not a network.
+    OutputError
+        If the file cannot be written.
+    """
+    check_file(file, "write")
+    description, weights = program(model)
+    text = np.frombuffer(json.dumps(description).encode(), dtype=np.uint8)
+    arrays: dict[str, Any] = {"description": text, **weights}
+    content = io.BytesIO()
+    np.savez(content, **arrays)
+    write_bytes(file, content.getvalue())
+
+
+class _PassThrough(nn.Module):
+    """Replaces the first layer: the input is its output."""
 
     def forward(self, h: Tensor, rng: object) -> Tensor:
         return h
 
 
-class _BeyondFirstLayer(nn.Module):
-    """The decoder's last hidden state from what the first layer gives. (B, H) -> (B, H')
+class _AfterFirstLayer(nn.Module):
+    """The layers after the first one: its output (B, H) -> the decoder's last hidden state (B, H')
 
-    It shares the parameters of the network, which stays as it is.
+    It shares the parameters of the network, which is not changed.
     """
 
     def __init__(self, network: VAE):
@@ -139,7 +171,7 @@ class _BeyondFirstLayer(nn.Module):
         shared = {id(p): nn.Parameter(p.detach().cpu(), requires_grad=False) for p in network.parameters()}
         self.network = deepcopy(network, shared)
         assert isinstance(self.network.encoder, nn.Module)
-        self.network.encoder.register_module("bag", _Given())
+        self.network.encoder.register_module("bag", _PassThrough())
 
     def forward(self, h: Tensor) -> Tensor:
         hidden: Tensor = self.network.hidden(h)  # type: ignore[arg-type]
@@ -147,7 +179,7 @@ class _BeyondFirstLayer(nn.Module):
 
 
 def _trace(model: Autoencoder) -> tuple[list[list[Any]], str, dict[str, Array]]:
-    """What the network does beyond its first layer.
+    """Trace the network after its first layer.
 
     Arguments are names of arrays and of steps, numbers, and lists of these.
 
@@ -157,9 +189,9 @@ def _trace(model: Autoencoder) -> tuple[list[list[Any]], str, dict[str, Array]]:
         Steps [name, operator, arguments], the last's name, arrays.
     """
     example = torch.zeros(2, input_layer(model.network_.encoder).weight.shape[1])
-    with torch.enable_grad():  # else products are oneDNN's own operators
+    with torch.enable_grad():  # without gradients, products would be oneDNN's operators
         exported = torch.export.export(
-            _BeyondFirstLayer(model.network_), (example,), dynamic_shapes=({0: torch.export.Dim("B")},), strict=False
+            _AfterFirstLayer(model.network_), (example,), dynamic_shapes=({0: torch.export.Dim("B")},), strict=False
         )
     sources = exported.graph_signature.inputs_to_parameters | {exported.graph_signature.user_inputs[0]: "first"}
     names = {node: sources[node.name] for node in exported.graph.nodes if node.name in sources}
@@ -171,7 +203,7 @@ def _trace(model: Autoencoder) -> tuple[list[list[Any]], str, dict[str, Array]]:
 
 
 def _follow(node: fx.Node, names: dict[fx.Node, str], steps: dict[str, list[Any]]) -> str:
-    """Write down the steps that lead to a node, before it. -> the name of its value"""
+    """Add the steps that lead to a node to `steps`, in order. -> the name of its value"""
     if node in names:
         return names[node]
     step = getattr(getattr(node.target, "overloadpacket", node.target), "__name__", "")

@@ -1,8 +1,9 @@
-"""Blocks of events become the lists of a part: the same wherever they are made."""
+"""Parts of the output: blocks of events become the lists of a part, the same on one machine and on a cluster."""
 
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -13,8 +14,9 @@ import pyarrow.parquet
 from recvae.data.histories import UnknownItems
 from recvae.data.ids import ItemIndex
 from recvae.models.base import Recommender
-from recvae.serving.batch.touched import block_histories
+from recvae.serving.batch.seen import block_histories
 from recvae.utils.folder import Written, check_integer
+from recvae.utils.progress import Bar
 
 BLOCK = 4096  # users that are scored at a time
 
@@ -45,20 +47,20 @@ class Part(Written):
             raise ValueError(f"expected a list of up to 3 examples, got {self.examples!r:.80}")
         for name in (self.first, self.last, *self.examples):
             if type(name) is str:
-                name.encode()  # what cannot be is no id
+                name.encode()  # a lone surrogate is no id
             else:
                 check_integer("an id", name, -(2**63), 2**64 - 1)
 
 
 def block_sizes(users_per_part: int) -> list[int]:
-    """Users in each block of a part. A part that is made alone has the blocks that it has in a whole run."""
-    full, rest = divmod(users_per_part, BLOCK)
-    return [BLOCK] * full + [rest] * (rest > 0)
+    """The users of each block of a part: the same blocks whether a run makes one part or all."""
+    n_full, remainder = divmod(users_per_part, BLOCK)
+    return [BLOCK] * n_full + [remainder] * (remainder > 0)
 
 
 @dataclass(frozen=True)
-class Lists:
-    """How blocks of events become the lists of a part."""
+class PartMaker:
+    """Ranks the users of blocks of events, and writes their lists as a part."""
 
     model: Recommender
     index: ItemIndex
@@ -67,8 +69,8 @@ class Lists:
     min_value: float | None
     users_per_part: int
 
-    def part(self, blocks: Iterable[pa.Table], advance: Callable[[int], None]) -> tuple[Part, bytes] | None:
-        """A part named by the content of its file, and that content; None where there are no blocks."""
+    def make(self, blocks: Iterable[pa.Table], advance: Callable[[int], None]) -> tuple[Part, bytes] | None:
+        """A part, named by the digest of its file, and the bytes of that file; None where there are no blocks."""
         sink, writer, unknown = pa.BufferOutputStream(), None, UnknownItems()
         users: list[Any] = []  # the first and the last of each block
         n_users = n_rows = 0
@@ -98,3 +100,21 @@ class Lists:
             sha256=digest,
         )
         return part, content
+
+
+class Progress:
+    """A progress bar of users, with the users ranked in a second by this run."""
+
+    def __init__(self, bar: Bar):
+        self._bar, self._task = bar, bar.add_task("sorting events", total=None, note="")
+
+    def start(self, n_users: int, n_done: int) -> None:
+        """Begin to count, with `n_done` of `n_users` users ranked by earlier runs."""
+        self._started, self._first, self._done = time.perf_counter(), n_done, n_done
+        self._bar.update(self._task, description="recommending", total=n_users, completed=n_done)
+
+    def advance(self, users: int) -> None:
+        """Count `users` more."""
+        self._done += users
+        rate = (self._done - self._first) / (time.perf_counter() - self._started)
+        self._bar.update(self._task, completed=self._done, note=f"{rate:,.0f} users/s")

@@ -1,4 +1,4 @@
-"""What users have touched besides the stored events: a table in memory, whose rows join those of the events."""
+"""Items that users have seen apart from the stored events: a table in memory, whose rows join those of the events."""
 
 from __future__ import annotations
 
@@ -16,21 +16,24 @@ from recvae.errors import InvalidDataError
 SEEN = "seen"  # the column of its items, next to that of the events' own
 
 
-def touched_table(seen: Any, index: ItemIndex, user: str, item: str) -> pa.Table | None:
+def seen_table(seen: Any, index: ItemIndex, user: str, item: str) -> pa.Table | None:
     """A dict {user: [item, ...]} or a frame -> columns user and seen; None without rows. Raises as `read_histories`."""
     if seen is None:
         return None
-    read_histories({}, index, user=user, item=item, seen=seen)  # all of it is looked at before anything is made
+    read_histories({}, index, user=user, item=item, seen=seen)  # checks all of it before anything is made
     if isinstance(seen, Mapping):
-        users, items = pa.array(id_array(list(seen), "users")), [listed(each, "items") for each in seen.values()]
+        users, items = (
+            pa.array(id_array(list(seen), "users")),
+            [listed(user_items, "items") for user_items in seen.values()],
+        )
         table = pa.table({"user": users, SEEN: pa.array(items)})
     else:
         table = pa.table({"user": _plain(read_column(seen, user)), SEEN: _plain(read_column(seen, item))})
     return table if len(table) else None
 
 
-def digest_touched(table: pa.Table | None) -> str | None:
-    """By which a table can be told from another one."""
+def digest_of_seen(table: pa.Table | None) -> str | None:
+    """A digest of the rows; None without any."""
     if table is None:
         return None
     sink = pa.BufferOutputStream()
@@ -40,7 +43,7 @@ def digest_touched(table: pa.Table | None) -> str | None:
 
 
 def with_columns(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """The columns of `schema`, nothing in those that the table does not have. Raises InvalidDataError."""
+    """The columns of `schema`, null where the table does not have them. Raises InvalidDataError."""
     names = table.column_names
     try:
         columns = [
@@ -56,16 +59,16 @@ def with_columns(table: pa.Table, schema: pa.Schema) -> pa.Table:
 
 
 def block_histories(block: pa.Table, index: ItemIndex, value: str | None, min_value: float | None) -> Histories:
-    """The histories of a block of users, whose rows are events or, with items in the column `seen`, touched besides."""
+    """The histories of a block of users, whose rows are events or, with an item in the column `seen`, items seen."""
     if SEEN not in block.column_names:
         return read_histories(block, index, value=value, min_value=min_value)
-    events, touched = (block.filter(block[name].is_valid()) for name in ("item", SEEN))
+    events, seen_rows = (block.filter(block[name].is_valid()) for name in ("item", SEEN))
     return read_histories(
         events.drop_columns(SEEN),
         index,
         value=value,
         min_value=min_value,
-        seen=pa.table({"user": touched["user"], "item": touched[SEEN]}),
+        seen=pa.table({"user": seen_rows["user"], "item": seen_rows[SEEN]}),
     )
 
 

@@ -1,0 +1,91 @@
+"""Options of autoencoders that most users leave as they are: of the output layer, and of the training run.
+
+Model files and checkpoints have the options under the keys and values of `file_key` and `file_values`.
+"""
+
+from __future__ import annotations
+
+from recvae.models.base.params import frozen_parameters, hyper
+from recvae.nn.layers import PRECISIONS
+from recvae.nn.likelihood import IMPLS, UNOBSERVED
+from recvae.nn.samplers import SAMPLERS
+from recvae.training.parallel import STRATEGIES
+
+
+@frozen_parameters
+class OutputConfig:
+    """The output layer of an autoencoder, which turns the decoder's hidden state into a logit for each item."""
+
+    logits: str = hyper(
+        "dot", "of the items: h W^T + b, or with cosines instead of inner products", choices=("dot", "cosine")
+    )
+    temperature: float = hyper(0.1, "by which cosines are divided", low=1e-3)
+    unobserved: float = hyper(
+        UNOBSERVED,
+        "confidence of the Gaussian likelihood in items that a user does not have; it is 1 in the others",
+        low=1e-6,
+    )
+    item_biases: str = hyper(
+        "auto",
+        'initial biases of the items: "normal", N(0, .001^2) as in the paper; "popularity", the log of how many users '
+        'have each item; "auto" is "popularity" where the likelihood is sampled, else "normal"',
+        choices=("auto", "normal", "popularity"),
+    )
+    tied_embeddings: bool = hyper(
+        False,
+        "whether the input layer and the output layer share their weights (I, H): half the memory",
+        file_key="tables",
+        file_values={True: "tied", False: "separate"},
+    )
+
+
+@frozen_parameters
+class TrainingConfig:
+    """How an autoencoder is trained: regularisation, the implementation of the likelihood, precision, parallelism."""
+
+    weight_decay: float = hyper(0.0, "decoupled, as in AdamW, on all weights", low=0, search=[0.0, 0.001, 0.01, 0.1])
+    max_grad_norm: float | None = hyper(
+        None, "norm to which longer gradients of a step are clipped", low=0, kind=float, optional=True
+    )
+    stop_epoch: int | None = hyper(
+        None,
+        "epoch after which training stops, with the schedules of all `epochs`: where the best epoch is known from "
+        "another fit",
+        low=1,
+        kind=int,
+        optional=True,
+        file_key="stop_after",
+    )
+    impl: str = hyper(
+        "auto",
+        'how the likelihood is computed: "chunked" over all items, a block of users at a time; "sampled" over some '
+        'items that stand for all; "reference" as the textbook has it; "auto" is one of the first two, by the plan',
+        choices=IMPLS,
+        file_values={"reference": "dense", "chunked": "exact"},
+    )
+    num_negatives: int = hyper(
+        4096,
+        "items that a sampled likelihood draws in a step, in addition to the users' own",
+        low=1,
+        file_key="candidates",
+    )
+    sampler: str = hyper("popularity", "distribution that these are drawn from", choices=tuple(SAMPLERS))
+    embedding_lr: float = hyper(
+        3.0,
+        "learning rate of the item embeddings where the likelihood is sampled, as a multiple of `learning_rate`",
+        low=0,
+        file_key="table_rate",
+    )
+    precision: str = hyper(
+        "auto",
+        'of the matrix products in training; "bfloat16" is faster on some hardware, which "auto" finds out',
+        choices=PRECISIONS,
+        run_option=True,
+    )
+    parallel: str = hyper(
+        "data",
+        'how several processes train together: "data" parallel, each computes some users of every batch; "tensor" '
+        "parallel, each holds the embeddings of some items, which need not fit in one process",
+        choices=STRATEGIES,
+        run_option=True,
+    )
