@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -68,12 +69,12 @@ def statements() -> dict[str, int]:
 
 
 class Calls:
-    """The functions of ours that are called within a `with` block: in which files, and how deep."""
+    """The functions of ours that are called within a `with` block: in which files, and on which way to a target."""
 
-    def __init__(self) -> None:
+    def __init__(self, target: str = "") -> None:
         self.files: set[str] = set()
-        self.deepest: list[str] = []
-        self._stack: list[str] = []
+        self.way: list[str] = []
+        self._target, self._stack = target, list[str]()
 
     def __enter__(self) -> Calls:
         sys.setprofile(self._note)
@@ -93,8 +94,8 @@ class Calls:
         path = str(Path(code.co_filename).relative_to(PACKAGE))
         self.files.add(path)
         self._stack.append(f"{path}: {code.co_qualname}")
-        if len(self._stack) > len(self.deepest):
-            self.deepest = list(self._stack)
+        if code.co_name == self._target:
+            self.way = self._stack[1:]
 
 
 def step_calls() -> Calls:
@@ -113,7 +114,7 @@ def step_calls() -> Calls:
 
 
 def likelihood_calls() -> Calls:
-    """The chunked likelihood of a batch with its gradients: what lies between `nll` and the arithmetic."""
+    """The chunked likelihood of a batch with its gradients: the calls from `nll` to the multinomial's arithmetic."""
     import torch
 
     import recvae
@@ -124,7 +125,7 @@ def likelihood_calls() -> Calls:
     batch = DeviceRows(rows, torch.device("cpu")).all()
     hidden, weight = (torch.randn(n, 8, requires_grad=True) for n in rows.shape)
     bias = torch.zeros(rows.shape[1], requires_grad=True)
-    with Calls() as calls:
+    with Calls("_multinomial") as calls:
         nll(hidden, weight, bias, batch)
     return calls
 
@@ -149,15 +150,10 @@ def steps_of_their_own() -> list[str]:
 
 
 def _private_parts() -> set[str]:
-    """Private methods of the trainer, and those of models that make one."""
-    trees = [PACKAGE / "training" / "trainer.py", PACKAGE / "models" / "autoencoder" / "base.py"]
-    methods = {
-        node.name
-        for path in trees
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(node, ast.FunctionDef) and node.name.startswith("_") and not node.name.startswith("__")
-    }
-    return {"_trainer", "_untrained"} | {name for name in methods if "step" in name or "epoch" in name}
+    """Private methods of the trainer, and that of models which makes one."""
+    tree = ast.parse((PACKAGE / "training" / "trainer.py").read_text(encoding="utf-8"))
+    methods = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+    return {"_trainer"} | {name for name in methods if re.match(r"_[a-z]\w*(step|epoch|loss)", name)}
 
 
 def _trees(folder: Path) -> Iterator[tuple[Path, ast.Module]]:
@@ -174,8 +170,8 @@ def figures() -> dict[str, tuple[Callable[[], Any], str]]:
     return {
         "top": (top_level_entries, "modules and packages at the top of recvae/"),
         "step": (lambda: sorted(step_calls().files), "files that one training step of MultVAE runs through"),
-        "hops": (lambda: likelihood_calls().deepest, "calls from the likelihood to its arithmetic"),
-        "likelihood": (lambda: sorted(likelihood_calls().files), "files of the likelihood"),
+        "hops": (lambda: likelihood_calls().way, "calls from the likelihood to its arithmetic"),
+        "likelihood": (lambda: sorted(likelihood_calls().files - {"data/batches.py"}), "files of the likelihood"),
         "mult-vae": (lambda: own_bases("MultVAE"), "classes of ours in the MRO of MultVAE"),
         "ease": (lambda: own_bases("EASE"), "classes of ours in the MRO of EASE"),
         "loaded": (modules_after_ease, "modules of ours loaded once recvae.EASE has been touched"),

@@ -58,6 +58,14 @@ def test_anchors_are_those_of_github(tmp_path):
     assert anchors(tmp_path / "a.md") == {"who-and-what_it", "beside-a-textbook"}
 
 
+def test_the_layout_names_what_is_there():
+    package, text = ROOT / "recvae", (ROOT / "docs" / "layout.md").read_text()
+    rooms = {path.name for path in package.iterdir() if path.is_dir() and not path.name.startswith("_")}
+    assert rooms <= {name.split("/")[0] for name in re.findall(r"`([\w/]+/)`", text)}
+    for name in re.findall(r"`([\w/]+\.py)`", text):
+        assert any((folder / name).exists() for folder in (package, ROOT)), name
+
+
 @pytest.mark.parametrize("command", ["benchmark", "test"])
 def test_the_two_commands_are_in_the_makefile(command):
     assert f"    make {command} " in README

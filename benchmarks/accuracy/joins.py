@@ -22,7 +22,6 @@ from recvae.data.rows import transform_values
 from recvae.evaluation.evaluate import evaluate_ranker
 from recvae.models.baselines import ALS
 from recvae.nn import VAE
-from recvae.training.trainer import Trainer
 from recvae.utils.topk import rank
 
 METRIC = "ndcg@100"
@@ -127,12 +126,8 @@ class _Joined(MultDAE):
     def _network(self, n_items: int) -> VAE:
         network = super()._network(n_items)
         network.likelihood = self._nll
+        network.log_a = self.log_a  # a parameter of the network: it is trained along
         return network
-
-    def _trainer(self, *arguments: Any, **options: Any) -> Trainer:
-        trainer = super()._trainer(*arguments, **options)
-        trainer.state.optimizers[0].add_param_group({"params": [self.log_a]})
-        return trainer
 
     def _nll(self, hidden: Tensor, weight: Tensor, bias: Tensor, batch: Batch) -> Tensor:
         logits = F.linear(hidden, weight, bias) + self.log_a.exp() * self.scores[batch.users]

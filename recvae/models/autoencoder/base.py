@@ -144,7 +144,8 @@ class Autoencoder(Recommender):
         valid = self._check_valid(valid, rows.shape[1], user_items)
         plan = plan_training(self, rows, valid is not None)
         if calibrate and plan.fits:
-            plan = replace(plan, seconds_per_epoch=seconds_per_epoch(self, rows, plan))
+            trainer = self._trainer(self._untrained(rows.shape[1], 0), rows, plan.impl, 0)
+            plan = replace(plan, seconds_per_epoch=seconds_per_epoch(trainer, rows))
         return plan
 
     def _extra_bytes(self, n_items: int, network_bytes: int) -> int:

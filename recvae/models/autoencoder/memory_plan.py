@@ -250,24 +250,21 @@ def _half(width: Any) -> Any:
     return tuple(max(1, w // 2) for w in width) if isinstance(width, tuple) else max(1, width // 2)
 
 
-def seconds_per_epoch(model: Any, rows: sparse.csr_matrix | Shards, plan: MemoryPlan) -> float:
-    """Measure a few steps of a network that is then discarded.
+def seconds_per_epoch(trainer: Trainer, rows: sparse.csr_matrix | Shards) -> float:
+    """Measure a few steps of a trainer that is then discarded, with its network.
 
     Parameters
     ----------
-    model : Autoencoder
-        Left as it is.
+    trainer : Trainer
+        With fresh weights.
     rows : csr_matrix or Shards
         The training rows.
-    plan : MemoryPlan
-        Says how the likelihood is computed.
 
     Returns
     -------
     float
         Seconds of an epoch of training alone, without validation.
     """
-    trainer: Trainer = model._trainer(model._untrained(rows.shape[1], 0), rows, plan.impl, 0)
     config, source = trainer.config, rows_on_device(rows, trainer.state.device)
     batches = list(islice(source.batches_of(0, config.users_per_step(len(source))), CALIBRATION_STEPS))
     trainer.start_epoch(source)

@@ -21,7 +21,7 @@ def taken(tensors: Mapping[str, Tensor], name: str, shape: tuple[int | None, ...
 
 
 def fill(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Give a network without memory of its own, on the meta device, the tensors of a file for weights.
+    """Give a network on the meta device, which has no memory yet, the tensors of a file as weights.
 
     Raises
     ------

@@ -68,7 +68,7 @@ class Model(ABC):
     _trained: sparse.csr_matrix | None = fitted()  # the rows of the fit, in this process only
     _index: Tensor | None = fitted()  # vectors of users for `similar_users`, (U, K), if they have been computed
     _index_given: bool = fitted()  # whether `index_users` set them
-    _item_index: tuple[Ids, ItemIndex] = fitted()  # an index of these ids, made at the first use
+    _item_index: tuple[Ids, ItemIndex] = fitted()  # an index of these ids, built at the first use
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()

@@ -177,7 +177,7 @@ def _all_text(values: list[Any]) -> bool:
 
 
 def write_model(file: File, tensors: Mapping[str, Tensor], description: dict[str, Any]) -> None:
-    """Write to a path, whole, or to an open binary file: the same bytes for the same model, in any process.
+    """Write to a path, atomically, or to an open binary file: the same bytes for the same model, in any process.
 
     Raises
     ------
@@ -273,7 +273,7 @@ def read_model(file: File) -> tuple[dict[str, Tensor], dict[str, Any]]:
         description = json.loads(metadata["recvae"], parse_constant=refuse_constant)
         if not isinstance(description, dict):
             raise ValueError("its description is none")
-        whole = metadata["sha256"] == _checksum(tensors, metadata["recvae"])
+        intact = metadata["sha256"] == _checksum(tensors, metadata["recvae"])
     except (ValueError, RecursionError) as error:
         raise _foreign(name, error) from error
     known = description.get("format")
@@ -282,7 +282,7 @@ def read_model(file: File) -> tuple[dict[str, Tensor], dict[str, Any]]:
             f"Expected a model file of format {FORMAT}, got {shown(known)} in {name}; load it with recvae "
             f"{shown(description.get('version', 'of its time')).strip(chr(39))}."
         )
-    if not whole:
+    if not intact:
         raise InvalidDataError(f"The model file {name} is damaged: its content does not fit its checksum.")
     for entry, tensor in tensors.items():
         check_numbers(tensor, entry)

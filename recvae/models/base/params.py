@@ -152,13 +152,13 @@ def frozen_parameters(cls: type[T]) -> type[T]:
 
 def options(model: Any) -> dict[str, Option]:
     """All that is declared of a model, or of its class, by name; options of a config by `training__impl`."""
-    found: dict[str, Option] = {}
+    declared: dict[str, Option] = {}
     for field in _declared(model):
         if "config" in field.metadata:
-            found |= {f"{field.name}__{name}": option for name, option in _nested(field).items()}
+            declared |= {f"{field.name}__{name}": option for name, option in _nested(field).items()}
         else:
-            found[field.name] = field.metadata["option"]
-    return found
+            declared[field.name] = field.metadata["option"]
+    return declared
 
 
 def get_params(model: Any, deep: bool = False) -> dict[str, Any]:
@@ -351,8 +351,8 @@ def _documented(cls: type[T], doc: str) -> type[T]:
     ]
     if lines:
         section = "    Parameters\n    ----------\n" + "\n".join(lines) + "\n"
-        prose, *rest = re.split(r"\n(?= {4}\w[\w ]*\n {4}-{3,}\n)", doc.rstrip(), maxsplit=1)
-        cls.__doc__ = "\n".join([f"{prose.rstrip()}\n", section, *rest]) + ("\n" if rest else "")
+        prose, *sections = re.split(r"\n(?= {4}\w[\w ]*\n {4}-{3,}\n)", doc.rstrip(), maxsplit=1)
+        cls.__doc__ = "\n".join([f"{prose.rstrip()}\n", section, *sections]) + ("\n" if sections else "")
 
     store = cls.__init__
 

@@ -81,7 +81,7 @@ class KnownUsers(Recommender):
         if users.size and (users.dtype.kind not in "iu" or users.min() < 0 or users.max() >= n_users):
             raise OutOfRangeError(f"Expected users by their rows in training, from 0 to {n_users - 1}, got {users}.")
         chosen = torch.from_numpy(users.astype(np.int64))
-        return lambda _, places: self.user_factors_[chosen[places]] @ self.item_factors_.T
+        return lambda _, block: self.user_factors_[chosen[block]] @ self.item_factors_.T
 
     def _score(self, rows: sparse.csr_matrix) -> Tensor:
         raise self._refusal()
