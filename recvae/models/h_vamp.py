@@ -37,8 +37,7 @@ class HVamp(MultVAE):
             raise InvalidParameterError("Expected at least one hidden layer in hidden_dims of HVamp, such as (600,).")
         first, width = self.hidden_dims[0], self.hidden_dims[-1]
         encoder = GatedTwoLevelEncoder(n_items, self.hidden_dims, self.latent_dim, self.dropout)
-        decoder = MLPDecoder(
-            2 * self.latent_dim, self.hidden_dims[::-1], n_items, gated=True, temperature=self._temperature()
-        )
+        temperature = self.output.temperature if self.output.logits == "cosine" else None
+        decoder = MLPDecoder(2 * self.latent_dim, self.hidden_dims[::-1], n_items, gated=True, temperature=temperature)
         prior = TwoLevelPrior(VampPrior(self.n_components, 2 * first), self.latent_dim, width)
         return VAE(encoder, decoder, self._likelihood(), prior)

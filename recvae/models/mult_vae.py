@@ -68,6 +68,24 @@ class MultVAE(Variational):
 
     kl_cap_: float = fitted()  # as given, or as validation chose it; files of before it was kept may lack it
 
+    def _network(self, n_items: int) -> VAE:
+        # q(z | x): mean and log-variance of z from the row at unit norm, with dropout on its events (section 2.2)
+        encoder = GaussianEncoder(n_items, self.hidden_dims, self.latent_dim, self.dropout)
+        # f(z): the mirrored layers, and one logit for each item
+        temperature = self.output.temperature if self.output.logits == "cosine" else None
+        decoder = MLPDecoder(self.latent_dim, self.hidden_dims[::-1], n_items, temperature=temperature)
+        # the draw of z and the two terms of the ELBO are in `VAE.forward` of recvae.nn.vae
+        return VAE(encoder, decoder, self._likelihood(), StandardNormal())
+
+    def _beta(self, progress: float) -> float:
+        """The weight of the KL term after a share of the run.
+
+        `Trainer.step` multiplies the KL term by it. A schedule is a function in recvae.nn.schedules.
+        """
+        if self.kl_cap is None:  # the first run, which finds the cap: beta is annealed up to 1
+            return linear_schedule(progress, 1.0, self.kl_anneal)
+        return SCHEDULES[self.kl_schedule](progress, self.kl_cap, self.kl_anneal)
+
     @reads
     def chosen_params(self) -> dict[str, Any]:
         """As for every autoencoder, with the cap that was found."""
@@ -101,18 +119,5 @@ class MultVAE(Variational):
                 "kl_cap=0.2."
             )
         history = super()._fit(rows, replace(run, part="kl_cap"))["history_"]
+        # the second run starts from initial weights, with the beta at which validation peaked as its cap
         return type(self)(**get_params(self) | {"kl_cap": best_epoch(history).beta})._fit(rows, run)
-
-    def _network(self, n_items: int) -> VAE:
-        encoder = GaussianEncoder(n_items, self.hidden_dims, self.latent_dim, self.dropout)
-        decoder = MLPDecoder(self.latent_dim, self.hidden_dims[::-1], n_items, temperature=self._temperature())
-        return VAE(encoder, decoder, self._likelihood(), StandardNormal())
-
-    def _temperature(self) -> float | None:
-        """That of cosine logits, None of others."""
-        return self.output.temperature if self.output.logits == "cosine" else None
-
-    def _beta(self, progress: float) -> float:
-        if self.kl_cap is None:  # the run that finds it
-            return linear_schedule(progress, 1.0, self.kl_anneal)
-        return SCHEDULES[self.kl_schedule](progress, self.kl_cap, self.kl_anneal)

@@ -42,13 +42,17 @@ class RecVAE(Variational):
     decoder_passes: int = hyper(1, "passes in which the decoder learns, in an epoch", low=1, search=[1, 2])
 
     def _network(self, n_items: int) -> VAE:
+        # q(z | x), section 3.2: each layer adds the outputs of all layers before it
         encoder = DenselyConnectedEncoder(n_items, self.hidden_dim, self.depth, self.latent_dim, self.dropout)
-        return VAE(
-            encoder, MLPDecoder(self.latent_dim, (), n_items), self._likelihood(), Composite(), kl_by_events=True
-        )
+        # without hidden layers: W z + b
+        decoder = MLPDecoder(self.latent_dim, (), n_items)
+        # section 3.3: the prior keeps the posteriors of before the epoch, so that the encoder does not forget.
+        # The KL term is weighted by gamma times the number of the user's events
+        return VAE(encoder, decoder, self._likelihood(), Composite(), kl_by_events=True)
 
     def _beta(self, progress: float) -> float:
-        return self.gamma
+        return self.gamma  # no annealing: the weight depends on the user, see `kl_by_events`
 
     def _phases(self) -> Sequence[Phase]:
+        # encoder and decoder are trained alternately; dropout is on in the encoder's passes only
         return Phase(("encoder",), self.encoder_passes), Phase(("decoder",), self.decoder_passes)

@@ -78,12 +78,20 @@ class FitInfo:
 
     Attributes
     ----------
+    model : str
+        Name of its class, or the title of a trainer.
     verb : str
         "fit" or "partial_fit".
     parameters : Mapping[str, Any]
-        The model's hyper-parameters.
-    valid_users, metric
-        How many users it is validated on, and what each epoch's `valid` is of them; None without.
+        The model's hyper-parameters, or a trainer's configuration.
+    values : str
+        How values are read: "binary", "log1p" or "raw".
+    users, items, events : int
+        Sizes of the data.
+    valid_users : int or None
+        How many users it is validated on; None without, or where only a function validates.
+    metric : str or None
+        What each epoch's `valid` is; None without validation.
     """
 
     model: str
@@ -98,13 +106,13 @@ class FitInfo:
 
 
 class Callback:
-    """A listener: override what you want to hear of. What a method raises ends the fit, and comes out of it."""
+    """Base of callbacks: override the methods you need. An exception in one ends the fit, and is raised by `fit`."""
 
     def on_fit_start(self, info: FitInfo) -> None:
         """A fit begins."""
 
     def on_step_end(self, epoch: int, step: int) -> None:
-        """A step is on its way, both counted from 1. On a GPU it may not be done: nothing here should wait for it."""
+        """A step was started, both counted from 1. A GPU may not have finished it: nothing here should wait for it."""
 
     def on_epoch_end(self, epoch: Epoch) -> None:
         """An epoch is over, its validation too."""

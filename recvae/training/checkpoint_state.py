@@ -1,4 +1,4 @@
-"""What a checkpoint holds: the state of a training as tensors and facts, and the same checked and put back."""
+"""The content of a checkpoint: the state of a run as tensors and facts, checked when it is read."""
 
 from __future__ import annotations
 
@@ -29,6 +29,12 @@ from recvae.utils.folder import (
 )
 
 PATTERN = "step-*.safetensors"
+# what optimizers keep of each parameter; of others than these, each tensor has the parameter's shape, or is a number
+MOMENTS: dict[type[torch.optim.Optimizer], set[str]] = {
+    RowwiseAdam: {"step", "second"},
+    torch.optim.Adam: {"step", "exp_avg", "exp_avg_sq"},
+    torch.optim.AdamW: {"step", "exp_avg", "exp_avg_sq"},
+}
 
 
 @dataclass(frozen=True)
@@ -41,7 +47,7 @@ class Size:
 
 
 def facts_of(state: TrainState) -> dict[str, Any]:
-    """What of a state is no tensor."""
+    """The part of a state that is not tensors."""
     return {
         "seed": state.seed,
         "best": state.best,
@@ -51,42 +57,44 @@ def facts_of(state: TrainState) -> dict[str, Any]:
 
 
 def tensors_of(state: TrainState, strategy: ParallelStrategy) -> dict[str, Tensor]:
-    """The tensors of a state by name; where ranks have slices, whole ones, in the memory of the writer alone."""
-    cut, named = sharded_parameters(state.network), dict(state.network.named_parameters())
-    found: dict[str, Tensor] = {}
+    """The tensors of a state by name, complete ones where ranks have some rows each; complete on rank 0 alone."""
+    sharded, parameters = sharded_parameters(state.network), dict(state.network.named_parameters())
+    tensors: dict[str, Tensor] = {}
 
-    def add(full: str, tensor: Tensor, name: str) -> None:
-        """Of the parameter `name`, or of its shape in its rows."""
-        by_rows = name in cut and tensor.dim() > 0
-        whole = cut[name].communicator.gather(tensor) if by_rows else tensor
-        if whole is not None:
-            found[full] = whole.contiguous()
+    def add(full_name: str, tensor: Tensor, parameter: str) -> None:
+        """A tensor of the shape of a parameter, or of its rows."""
+        by_rows = parameter in sharded and tensor.dim() > 0
+        complete = sharded[parameter].communicator.gather(tensor) if by_rows else tensor
+        if complete is not None:
+            tensors[full_name] = complete.contiguous()
 
-    for name, parameter in named.items():
+    for name, parameter in parameters.items():
         add(f"network.{name}", parameter.detach(), name)
     for name, tensor in state.best_weights.items():
         add(f"best.{name}", tensor, name)
     for number, optimizer in enumerate(state.optimizers):
-        names = _names(optimizer, named)
+        names = _parameter_names(optimizer, parameters)
         for index, moments in optimizer.state_dict()["state"].items():
             for moment, tensor in moments.items():
-                add(f"optimizer.{number}.{index}.{moment}", tensor, names[index])
+                if isinstance(tensor, Tensor):  # SGD without momentum has None
+                    add(f"optimizer.{number}.{index}.{moment}", tensor, names[index])
     prior = getattr(state.network, "prior", None)
     if state.step and prior is not None:
-        found |= {f"prior.{name}": tensor.contiguous() for name, tensor in prior.epoch_state().items()}
-    return found | {"steps": strategy.reduce_losses(_stacked(state.losses, state.device))}
+        tensors |= {f"prior.{name}": tensor.contiguous() for name, tensor in prior.epoch_state().items()}
+    losses = torch.stack(state.losses) if state.losses else torch.empty(0, 3, device=state.device)
+    return tensors | {"steps": strategy.reduce_losses(losses)}
 
 
-def _names(optimizer: torch.optim.Optimizer, named: dict[str, Any]) -> list[str]:
+def _parameter_names(optimizer: torch.optim.Optimizer, parameters: dict[str, Any]) -> list[str]:
     """Names of the parameters of an optimizer, in the order of its state."""
-    by_parameter = {id(parameter): name for name, parameter in named.items()}
+    by_parameter = {id(parameter): name for name, parameter in parameters.items()}
     return [by_parameter[id(parameter)] for group in optimizer.param_groups for parameter in group["params"]]
 
 
 def restore(
     state: TrainState, folder: Path, manifest: Manifest[Written], strategy: ParallelStrategy, size: Size
 ) -> None:
-    """Bring a fresh state to the place that the folder holds."""
+    """Bring a fresh state to the position in the run that the folder has."""
     with sound_manifest(folder):
         history = _check_facts(manifest, size)
     (part,) = manifest.parts
@@ -118,7 +126,7 @@ def restore(
 
 
 def _check_facts(manifest: Manifest[Written], size: Size) -> list[Epoch]:
-    """The epochs that the run has behind it. Raises ValueError, KeyError or TypeError for what no such run writes."""
+    """The records of the epochs that are done. Raises ValueError, KeyError or TypeError for what no such run writes."""
     facts, history = manifest.facts, list[Epoch]()
     if len(manifest.parts) != 1 or not Path(manifest.parts[0].file).match(PATTERN):
         raise ValueError(f"expected one file {PATTERN}, got {len(manifest.parts)} files")
@@ -149,47 +157,43 @@ def _check_tensors(state: TrainState, tensors: dict[str, Tensor], done: int, siz
     parameters = dict(state.network.named_parameters())
     groups: dict[str, set[str]] = {"network": set(), "best": set(), "prior": set()}
     moments: dict[tuple[int, int], set[str]] = {}
-    for full, tensor in tensors.items():
-        kind, _, name = full.partition(".")
+    for full_name, tensor in tensors.items():
+        kind, _, name = full_name.partition(".")
         if not tensor.isfinite().all():
-            raise ValueError(f"numbers that are not finite in {full}")
+            raise ValueError(f"numbers that are not finite in {full_name}")
         if kind in ("network", "best"):
-            _check_shape(full, tensor, parameters[name].shape, parameters[name].dtype)
+            _check_shape(full_name, tensor, parameters[name].shape, parameters[name].dtype)
         elif kind == "optimizer":
-            number, index, moment = _check_moment(full, tensor, state.optimizers, parameters)
+            number, index, moment = _check_moment(full_name, tensor, state.optimizers, parameters)
             moments.setdefault((number, index), set()).add(moment)
         elif kind == "prior":
-            _check_shape(full, tensor, _prior_shape(state.network, tensor, size), torch.float32)
-        elif full != "steps":
-            raise ValueError(f"a tensor {full!r:.80}")
+            _check_shape(full_name, tensor, _prior_shape(state.network, tensor, size), torch.float32)
+        elif full_name != "steps":
+            raise ValueError(f"a tensor {full_name!r:.80}")
         if kind in groups:
             groups[kind].add(name)
     _check_shape("steps", tensors["steps"], (done, 3), torch.float32)
     if groups["network"] != set(parameters) or groups["best"] not in (set(), set(parameters)):
         raise ValueError("the tensors of another network")
-    for (number, index), found in moments.items():
-        by_row = isinstance(state.optimizers[number], RowwiseAdam)
-        if found != ({"step", "second"} if by_row else {"step", "exp_avg", "exp_avg_sq"}):
-            raise ValueError(f"of optimizer {number} and parameter {index} only {', '.join(sorted(found))}")
+    for (number, index), names in moments.items():
+        kept = next((kept for kind, kept in MOMENTS.items() if isinstance(state.optimizers[number], kind)), names)
+        if names != kept:
+            raise ValueError(f"of optimizer {number} and parameter {index} only {', '.join(sorted(names))}")
 
 
 def _check_moment(
-    full: str, tensor: Tensor, optimizers: Sequence[torch.optim.Optimizer], parameters: dict[str, Any]
+    full_name: str, tensor: Tensor, optimizers: Sequence[torch.optim.Optimizer], parameters: dict[str, Any]
 ) -> tuple[int, int, str]:
     """Raise ValueError or LookupError for what is no moment of a parameter. -> the numbers of both, and its name"""
-    number, index, moment = full.split(".")[1:]
+    number, index, moment = full_name.split(".")[1:]
     check_integer("the number of an optimizer", int(number), 0, len(optimizers) - 1)
-    names = _names(optimizers[int(number)], parameters)
+    names = _parameter_names(optimizers[int(number)], parameters)
     check_integer("the number of a parameter", int(index), 0, len(names) - 1)
     parameter = parameters[names[int(index)]]
-    shapes: dict[str, Any] = {
-        "step": (),
-        "second": parameter.shape[:1],
-        "exp_avg": parameter.shape,
-        "exp_avg_sq": parameter.shape,
-    }
-    if tuple(tensor.shape) != tuple(shapes[moment]) or (moment != "exp_avg" and tensor.numel() and tensor.min() < 0):
-        raise ValueError(f"a moment {full} of shape {tuple(tensor.shape)}, or below 0")
+    shape: tuple[int, ...] = {"step": (), "second": tuple(parameter.shape[:1])}.get(moment, tuple(parameter.shape))
+    negative = moment in ("step", "second", "exp_avg_sq") and tensor.numel() and tensor.min() < 0
+    if tuple(tensor.shape) != shape or negative:
+        raise ValueError(f"a moment {full_name} of shape {tuple(tensor.shape)}, or below 0")
     return int(number), int(index), moment
 
 
@@ -199,54 +203,50 @@ def _check_shape(name: str, tensor: Tensor, shape: Sequence[int], dtype: torch.d
 
 
 def _read(path: Path, state: TrainState) -> dict[str, Tensor]:
-    """What the file holds, and of tables that are cut this rank's rows."""
-    cut, names = (
-        sharded_parameters(state.network),
-        [_names(each, dict(state.network.named_parameters())) for each in state.optimizers],
-    )
-    found = {}
+    """The tensors of the file; of parameters that are sharded, the rows of this rank."""
+    sharded, parameters = sharded_parameters(state.network), dict(state.network.named_parameters())
+    names = [_parameter_names(optimizer, parameters) for optimizer in state.optimizers]
+    tensors = {}
     with safetensors.safe_open(path, "pt", device=str(state.device)) as file:
-        for full in file.keys():  # noqa: SIM118 (it is no dictionary)
-            kind, _, name = full.partition(".")
+        for full_name in file.keys():  # noqa: SIM118 (it is no dictionary)
+            kind, _, name = full_name.partition(".")
             if kind == "optimizer":
                 number, index, _ = name.split(".", 2)
                 name = names[int(number)][int(index)]
-            items = cut.get(name) if kind in ("network", "best", "optimizer") else None
-            by_rows = items is not None and file.get_slice(full).get_shape()
-            found[full] = file.get_slice(full)[items.start : items.stop] if items and by_rows else file.get_tensor(full)
-    return found
+            items = sharded.get(name) if kind in ("network", "best", "optimizer") else None
+            stored = file.get_slice(full_name)
+            by_rows = items is not None and stored.get_shape()  # a count of steps has none
+            tensors[full_name] = stored[items.start : items.stop] if items and by_rows else file.get_tensor(full_name)
+    return tensors
 
 
 def _fill(state: TrainState, tensors: dict[str, Tensor], strategy: ParallelStrategy) -> None:
+    """Put the tensors into the network, the optimizers, the prior and the state."""
     with torch.no_grad():
         for name, parameter in state.network.named_parameters():
             parameter.copy_(tensors.pop(f"network.{name}"))
-    steps = tensors.pop("steps")
-    # they are summed over ranks
-    state.losses = list((steps if strategy.data_parallel_group.is_main_process else torch.zeros_like(steps)).unbind())
+    losses = tensors.pop("steps")
+    if not strategy.data_parallel_group.is_main_process:  # they are summed over ranks at the end of the epoch
+        losses = torch.zeros_like(losses)
+    state.losses = list(losses.unbind())
     groups: dict[str, dict[str, Tensor]] = {"best": {}, "prior": {}}
     moments: dict[int, dict[int, dict[str, Tensor]]] = {number: {} for number in range(len(state.optimizers))}
-    for full, tensor in tensors.items():
-        kind, name = full.split(".", 1)
+    for full_name, tensor in tensors.items():
+        kind, name = full_name.split(".", 1)
         if kind in groups:
             groups[kind][name] = tensor
         else:
-            optimizer, index, moment = name.split(".", 2)
-            moments[int(optimizer)].setdefault(int(index), {})[moment] = tensor
+            number, index, moment = name.split(".", 2)
+            moments[int(number)].setdefault(int(index), {})[moment] = tensor
     state.best_weights = groups["best"]
     prior = getattr(state.network, "prior", None)
     if prior is not None:
         prior.load_epoch_state(groups["prior"])
-    for each, found in zip(state.optimizers, moments.values(), strict=True):
-        each.load_state_dict(each.state_dict() | {"state": found})
-
-
-def _stacked(losses: Sequence[Tensor], device: torch.device) -> Tensor:
-    """Of S steps. -> (S, 3)"""
-    return torch.stack([*losses]) if losses else torch.empty(0, 3, device=device)
+    for optimizer, of_parameters in zip(state.optimizers, moments.values(), strict=True):
+        optimizer.load_state_dict(optimizer.state_dict() | {"state": of_parameters})
 
 
 def _prior_shape(network: nn.Module, tensor: Tensor, size: Size) -> tuple[int, ...]:
-    """That of what a prior keeps of each user; of one's own network only the number of users is known."""
+    """Shape of what a prior keeps of each user; in a network of one's own only the number of users is known."""
     latent_dim = getattr(getattr(network, "decoder", None), "latent_dim", None)
     return (size.users, *tensor.shape[1:]) if latent_dim is None else (size.users, int(latent_dim))

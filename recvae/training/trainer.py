@@ -40,11 +40,6 @@ logger = logging.getLogger(__name__)
 ADVICE = 'lower learning_rate, set max_grad_norm, or look for huge values in the data (values="log1p" tames counts)'
 
 
-def elbo_loss(elbo: Elbo, beta: float) -> Tensor:
-    """The mean over users of nll + beta * kl_scale * kl, which is minus the ELBO at beta = 1. -> scalar"""
-    return (elbo.nll + beta * elbo.kl_scale * elbo.kl).mean()
-
-
 class Trainer:
     """Trains a network by minimising `loss`, step by step.
 
@@ -56,7 +51,7 @@ class Trainer:
         "encoder", "decoder" and "prior" are what phases speak of; a `prior` is renewed before each epoch.
     config : TrainConfig
     loss : callable
-        (what the network returned, beta) -> scalar to be minimised, a mean over users.
+        (what the network returned, beta) -> scalar to be minimised, a mean over users. By default nll + beta * kl.
     optimizers : sequence of torch.optim.Optimizer, optional
         By default AdamW on all parameters.
     sampler : Sampler, optional
@@ -79,7 +74,7 @@ class Trainer:
         network: nn.Module,
         config: TrainConfig | None = None,
         *,
-        loss: Callable[[Elbo, float], Tensor] = elbo_loss,
+        loss: Callable[[Elbo, float], Tensor] = Elbo.loss,
         optimizers: Sequence[torch.optim.Optimizer] | None = None,
         sampler: Sampler | None = None,
         strategy: ParallelStrategy | None = None,

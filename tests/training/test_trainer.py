@@ -95,7 +95,8 @@ def test_weights_that_are_there_are_kept():
     assert torch.equal(weights(network), before)
 
 
-def test_a_stopped_run_is_resumed(tmp_path):
+@pytest.mark.parametrize("optimizer", [torch.optim.AdamW, partial(torch.optim.SGD, momentum=0.9), torch.optim.SGD])
+def test_a_stopped_run_is_resumed(tmp_path, optimizer):
     class CutError(Exception):
         pass
 
@@ -104,7 +105,8 @@ def test_a_stopped_run_is_resumed(tmp_path):
             raise CutError
 
     def trainer(**changes):
-        return Trainer(a_vae(), TrainConfig(epochs=4, beta=lambda progress: 0.2 * progress, **changes))
+        config, network = TrainConfig(epochs=4, beta=lambda progress: 0.2 * progress, **changes), a_vae()
+        return Trainer(network, config, optimizers=[optimizer(network.parameters(), lr=0.01)])
 
     whole, resumed = trainer(), trainer()
     whole.fit(ROWS)

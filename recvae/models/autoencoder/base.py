@@ -51,7 +51,7 @@ from recvae.models.base.params import check_params, config, fitted, flat_params,
 from recvae.models.base.similar import cosines
 from recvae.models.base.spaces import log
 from recvae.models.base.state import reads
-from recvae.nn import VAE
+from recvae.nn import VAE, Elbo
 from recvae.nn.item_vectors import ItemVectors, add_items, item_vectors
 from recvae.nn.likelihood import FAMILIES, Likelihood, Options, nll
 from recvae.nn.samplers import make_sampler
@@ -102,6 +102,7 @@ class Autoencoder(Recommender):
     resumable = True
     out_of_core = True
     validation_metric = "ndcg@100"
+    _loss = staticmethod(Elbo.loss)  # (terms of the ELBO, beta) -> what is minimised
 
     @abstractmethod
     def _network(self, n_items: int) -> VAE:
@@ -316,6 +317,7 @@ class Autoencoder(Recommender):
         return Trainer(
             network,
             replace(config, **changes),
+            loss=self._loss,
             optimizers=optimizers(network, impl == "sampled", *rates),
             sampler=sampler,
             strategy=strategy or self._strategy(),
