@@ -276,7 +276,7 @@ COMMANDS = {
         (option("--requests", 10_000),),
     ),
     "signals": Command(
-        "commands that get SIGKILL, SIGINT and SIGTERM at many moments; goes on with what --out has",
+        "commands that get SIGKILL, SIGINT and SIGTERM at many moments; resumes from --out",
         _signals,
         (
             option("--moments", 40, "of each command, for which the signals take turns"),
@@ -310,7 +310,7 @@ COMMANDS = {
         ),
     ),
     "bulk": Command(
-        "lists for a million users, from Parquet to Parquet; a run that is killed and gone on with",
+        "lists for a million users, from Parquet to Parquet; a run that is killed and resumed",
         _bulk,
         (
             HOME,
@@ -346,17 +346,17 @@ COMMANDS = {
         (DATASET, HOME),
     ),
     "elbo": Command(
-        "the ELBO's two terms over caps of beta, and the latent space; goes on with what --out has",
+        "the ELBO's two terms over caps of beta, and the latent space; resumes from --out",
         lambda given, save: run_elbo(given.dataset, given.data_home, given.out, save),
         (DATASET, HOME),
     ),
     "cold": Command(
-        "items that nobody has touched, placed by their features",
+        "cold items, placed by their features",
         lambda given, save: run_cold(given.dataset, given.data_home, given.split_seed, save),
         (DATASET, HOME, SPLIT),
     ),
     "growing": Command(
-        "partial_fit on new rows beside a fit anew on all of them",
+        "partial_fit on new rows next to a new fit on all rows",
         lambda given, save: run_growing(given.dataset, given.data_home, given.split_seed, save),
         (DATASET, HOME, SPLIT),
     ),
@@ -392,7 +392,7 @@ COMMANDS = {
         (HOME,),
     ),
     "resume": Command(
-        "trainings on ml-1m that are killed at random moments and gone on with, against unbroken ones",
+        "trainings on ml-1m that are killed at random moments and resumed, against runs without a stop",
         _shown(lambda given: run_resume(given.data_home, given.kills)),
         (HOME, option("--kills", 20)),
     ),

@@ -1,4 +1,4 @@
-"""Items that nobody has touched: a tenth of the catalogue is kept out of training and comes in by genres and years.
+"""Cold items: a tenth of the catalogue is kept out of training and added by genres and years.
 
 Beside chance, the overlap of genres with a user's history, and the same model trained with these items.
 """

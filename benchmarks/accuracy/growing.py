@@ -1,4 +1,4 @@
-"""A catalogue and an audience that grow: `partial_fit` on what came later, beside no update and a fit of it all anew.
+"""A catalogue and an audience that grow: `partial_fit` on what came later, next to no update and a new fit on all rows.
 
 The first fit sees half of the training users and four fifths of the items, drawn at random.
 """
@@ -80,7 +80,7 @@ def _ways(growth: Growth) -> Iterator[tuple[str, Recommender, float]]:
         yield f"{name}, partial_fit on both", model, time.perf_counter() - started
         started = time.perf_counter()
         yield (
-            f"{name}, fit on both anew",
+            f"{name}, new fit on both",
             make(random_state=0).fit(growth.both, show_progress=False),
             time.perf_counter() - started,
         )

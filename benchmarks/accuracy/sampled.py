@@ -120,7 +120,7 @@ def _shown(case: dict[str, Any], exact: dict[str, Any], best: float) -> dict[str
 
 def sampled_table(*results: dict[str, Any]) -> str:
     """What was found, as Markdown."""
-    rows = [["", "items", "likelihood", "NDCG@100", "less exact", "training", "to exact's best NDCG@20"]]
+    rows = [["", "items", "likelihood", "NDCG@100", "difference to chunked", "training", "to exact's best NDCG@20"]]
     for result in results:
         for case in result["cases"]:
             low, high = (f"{bound:+.4f}" for bound in case["difference"][1:])

@@ -114,14 +114,14 @@ def joins_table(folder: Path = RESULTS) -> str:
 
 
 def cold_table(folder: Path = RESULTS) -> str:
-    """How well each way ranks items that nobody has touched, as Markdown."""
+    """How well each method ranks cold items, as Markdown."""
     ways = _read(folder, "cold-ml-1m")["ways"]
     metrics = [name for name in next(iter(ways.values())) if name != "seconds"]
     return markdown([["", *metrics]] + [[way, *(f"{row[name]:.3f}" for name in metrics)] for way, row in ways.items()])
 
 
 def growing_table(folder: Path = RESULTS) -> str:
-    """`partial_fit` beside no update and a fit anew, as Markdown."""
+    """`partial_fit` next to no update and a new fit, as Markdown."""
     ways = _read(folder, "growing-ml-1m")["ways"]
     rows = [["NDCG@100", "all items", "new items", "old items", "seconds"]]
     for way, row in ways.items():

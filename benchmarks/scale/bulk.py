@@ -50,7 +50,7 @@ def run_bulk(
 
 def bulk_table(results: dict[str, Any]) -> str:
     """What was found, as Markdown."""
-    head = ["", "users", "items", "events", "s", "users/s", "peak, MiB", "gone on with after a kill"]
+    head = ["", "users", "items", "events", "s", "users/s", "peak, MiB", "resumed after a kill"]
     rows = [head]
     for case in results["cases"]:
         sizes = [f"{case[name]:,}" for name in ("users", "items", "events")]
@@ -90,7 +90,7 @@ def write_drawn(path: Path, data: Interactions, n_users: int, seed: int = 0) -> 
             rows = data.matrix[random.integers(0, data.n_users, min(CHUNK, n_users - start))]
             share = np.repeat(random.uniform(0.5, 1, rows.shape[0]), np.diff(rows.indptr))
             kept = random.random(rows.nnz) < share
-            kept[rows.indptr[:-1]] = True  # nobody is left without
+            kept[rows.indptr[:-1]] = True  # no user is left without events
             indptr = np.concatenate([[0], np.cumsum(kept)])[rows.indptr]
             yield sparse.csr_matrix((rows.data[kept], rows.indices[kept], indptr), rows.shape)
 
@@ -114,7 +114,7 @@ def write_rows(path: Path, parts: Iterator[sparse.csr_matrix], item_ids: Any = N
 
 
 def _measure(place: Path, n_users: int, users_per_part: int) -> dict[str, Any]:
-    """A run in one go, and one that is killed half-way and gone on with."""
+    """A run without a stop, and one that is killed half-way and resumed."""
     n_parts = -(-n_users // users_per_part)
     whole, broken = place / "whole", place / "broken"
     first = _finish(_start(place, whole, users_per_part))

@@ -1,4 +1,4 @@
-"""A training that is killed at random moments, and gone on with: are the weights those of the unbroken run?"""
+"""A training that is killed at random moments and resumed: are the weights those of a run without a stop?"""
 
 from __future__ import annotations
 

@@ -197,7 +197,7 @@ def _computed_by_children() -> float:
 
 
 def _unbroken(name: str, inputs: Path, folder: Path) -> dict[str, Any]:
-    """What comes of a run that nobody stops, twice; and how long it takes."""
+    """The output of a run that no signal stops, made twice; and its seconds."""
     found = []
     for _ in range(2):
         with tempfile.TemporaryDirectory(dir=folder) as place:

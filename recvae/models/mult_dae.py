@@ -14,7 +14,7 @@ class MultDAE(Autoencoder):
 
         z = tanh(g(x)),  x | z ~ Multinomial(n_u, softmax(f(z))),  maximise log p(x | z)
 
-    where dropout on x makes it denoising. A point z in the place of Mult-VAE's Gaussian, and so no KL term.
+    where dropout on x makes it denoising. z is a point instead of Mult-VAE's Gaussian, so there is no KL term.
     """
 
     latent_dim: int = hyper(200, "dimension of the code z", low=1, search=integers(32, 512))

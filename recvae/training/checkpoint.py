@@ -1,4 +1,4 @@
-"""A training that is kept on disk as it goes, so that a run which was stopped goes on as if it had not been."""
+"""Checkpoints: the state of a training on disk, from which a stopped run resumes bit for bit."""
 
 from __future__ import annotations
 
@@ -181,7 +181,7 @@ class CheckpointWriter(Callback):
             written = Written(file=path.name, bytes=part.stat().st_size, sha256=digest_of(part))
         before = self._manifest.parts
         self._manifest = replace(self._manifest, parts=[written], facts=position | facts_of(state))
-        self._manifest.write(self._folder)  # from here on it is this state that is gone on with
+        self._manifest.write(self._folder)  # from here on a run resumes from this state
         for old in before:
             if old.file != written.file:
                 (self._folder / old.file).unlink(missing_ok=True)

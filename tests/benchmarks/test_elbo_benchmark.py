@@ -37,7 +37,7 @@ def test_a_run_goes_on_where_it_stopped(small, monkeypatch, tmp_path):
     plane = first["planes"]["0.2"]
     assert np.shape(plane["places"]) == (first["users"], 2)
     assert 0 <= plane["neighbours of the same favourite"] <= 1
-    # what is there stays; what is missing is measured anew, to the same figures
+    # what is there stays; what is missing is measured again, to the same figures
     del first["caps"]["1"]
     first["caps"]["0.2"]["rate"] = -1.0
     out.write_text(json.dumps(first))

@@ -175,7 +175,7 @@ print("its progress")
 
 
 def test_lists_of_another_package_are_chosen_and_measured_by_our_evaluator(split, tmp_path):
-    """A script in the place of irspack's lists the most popular items, forwards or backwards."""
+    """A script instead of irspack's lists the most popular items, forwards or backwards."""
     script = tmp_path / "python"
     script.write_text(FAKE.format(python=sys.executable))
     script.chmod(script.stat().st_mode | stat.S_IEXEC)

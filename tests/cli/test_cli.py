@@ -692,7 +692,7 @@ def test_a_signal_ends_a_command_with_a_sentence_and_nothing_half_written(when, 
     assert {path.name for path in tmp_path.iterdir()} <= {"old", "log"}
 
 
-# a command of another name in the place of all libraries; what is said while Python takes modules apart would be seen
+# a command of another name instead of all libraries; what is said while Python takes modules apart would be seen
 EXIT = """
 import atexit, sys, types
 

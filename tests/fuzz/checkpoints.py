@@ -40,7 +40,7 @@ def stop(epoch: Any) -> None:
 
 
 class Checkpoints(Folders):
-    """What a fit keeps of itself, changed, and gone on with."""
+    """What a fit keeps of itself, changed, and resumed."""
 
     name = "checkpoints"
     within = "network/"
@@ -139,7 +139,7 @@ class Checkpoints(Folders):
         model = MAKES[name]().fit(self.rows, show_progress=False, checkpoint=here)
         found = model.score(self.rows)
         if not np.isfinite(found).all():
-            raise WrongError(f"a fit that goes on is not finite; {found}")
+            raise WrongError(f"a resumed fit is not finite; {found}")
         if len(model.history_) != 3:
             raise WrongError(f"a fit of other epochs; {len(model.history_)}")
         return "as unbroken" if np.allclose(found, self.right[name], atol=1e-6) else "another state"

@@ -43,14 +43,14 @@ class BulkManifests(Folders):
         parts = json.loads((here / MANIFEST).read_bytes())["parts"]
         said = sum(part["users"] for part in parts), sum(part["rows"] for part in parts), len(parts)
         if counts != said:
-            raise WrongError(f"a run that goes on counts otherwise; {counts} for {said}")
+            raise WrongError(f"a resumed run counts otherwise; {counts} for {said}")
         if counts != self.counts:
             return "taken at its word"  # a manifest that says it is done, sealed by the writer of its own
         left, right = (_parts(files) for files in (read_files(here), self.originals[original]))
         if left != right:
             odd = sorted(name for name in left.keys() | right.keys() if left.get(name) != right.get(name))
             if any(left.get(name) != before.get(name) for name in odd):  # what the manifest's digest fits is kept
-                raise WrongError(f"a run that goes on makes other files; {odd}")
+                raise WrongError(f"a resumed run makes other files; {odd}")
             return "with parts of others"
         return "as in one go" if found.made else "as it was"
 
@@ -61,7 +61,7 @@ def _parts(files: Files) -> Files:
 
 
 class CellManifests(Folders):
-    """The cells of a run of `write_shards` that was stopped, changed, and gone on with."""
+    """The cells of a run of `write_shards` that was stopped, changed, and resumed."""
 
     name = "cells"
     within = ".recvae-cells/"

@@ -40,7 +40,7 @@ def gradient(random, shape, n_rows=20, dtype=torch.float64, distinct=True):
     return torch.sparse_coo_tensor(torch.from_numpy(rows)[None], values, shape, check_invariants=True)
 
 
-@pytest.mark.parametrize("beta", [0.999, 0.5, 0.05, 1e-10])  # the last two write second moments anew on the way
+@pytest.mark.parametrize("beta", [0.999, 0.5, 0.05, 1e-10])  # the last two write second moments again on the way
 @pytest.mark.parametrize("shape", [(N, 4), (N,), (N, 2, 3)])
 @pytest.mark.parametrize("distinct", [True, False])
 def test_an_update_is_that_of_the_formula_on_all_rows(beta, shape, distinct):
@@ -119,7 +119,7 @@ def test_on_a_vector_it_is_adam_without_a_first_moment():
     torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize("beta", [0.999, 0.01])  # the second writes second moments anew on the way
+@pytest.mark.parametrize("beta", [0.999, 0.01])  # the second writes second moments again on the way
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_a_state_comes_back_exactly(dtype, beta, tmp_path):
     def train(optimizer, table, seeds):

@@ -56,7 +56,7 @@ def test_items_are_as_they_were():
 
 
 def test_the_numbers_stay_those_of_today():
-    """On any machine: what is recorded and what is gone on with depend on them."""
+    """On any machine: what is recorded and what is resumed depend on them."""
     assert fold_in(1, 2, 3) == 0xD0734750FDE362B3
     drawn = CounterRNG(1, torch.arange(2)).normal(2)
     torch.testing.assert_close(drawn, torch.tensor([[-0.0985, 0.3214], [-0.0984, 0.1548]]), atol=1e-4, rtol=0)

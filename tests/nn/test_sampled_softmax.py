@@ -155,9 +155,9 @@ def test_what_the_user_has_is_counted_once():
 
 def test_users_without_events_have_no_loss_and_no_gradient():
     tensors = parts()
-    nobody = DeviceRows(sparse.csr_matrix((B, I), dtype=np.float32), CPU).all()
+    no_events = DeviceRows(sparse.csr_matrix((B, I), dtype=np.float32), CPU).all()
     for items in (some, torch.zeros(0, dtype=torch.int64)):
-        nll = sampled_nll(*tensors, with_negatives(nobody, items))
+        nll = sampled_nll(*tensors, with_negatives(no_events, items))
         assert (nll == 0).all()
         assert all((part == 0).all() for part in gradients(nll, tensors))
 
@@ -251,8 +251,8 @@ def test_the_sparse_gradient_of_the_first_layer_is_the_dense_one():
 
 def test_a_sparse_first_layer_takes_a_batch_without_events():
     bag, _ = small_network()
-    nobody = DeviceRows(sparse.csr_matrix((B, I), dtype=np.float32), CPU).all()
-    bag(nobody).sum().backward()
+    no_events = DeviceRows(sparse.csr_matrix((B, I), dtype=np.float32), CPU).all()
+    bag(no_events).sum().backward()
     assert bag.weight.grad._nnz() == 0
 
 

@@ -118,8 +118,8 @@ def test_in_batch_weights_are_finite_whatever_the_batch():
     assert weights.isfinite().all()
     alone = made("in-batch", 59).draw(a_batch([3]), 0)
     assert alone.weights.isfinite().all()
-    nobody = next(DeviceRows(sparse.csr_matrix((3, N_ITEMS), dtype=np.float32), CPU).batches(torch.arange(3), 3))
-    assert len(made("in-batch").draw(nobody, 0).items) == 0
+    no_events = next(DeviceRows(sparse.csr_matrix((3, N_ITEMS), dtype=np.float32), CPU).batches(torch.arange(3), 3))
+    assert len(made("in-batch").draw(no_events, 0).items) == 0
     unseen = made("in-batch", 59, np.zeros(N_ITEMS, dtype=np.int64)).draw(a_batch(), 0)
     assert unseen.weights.isfinite().all()
 

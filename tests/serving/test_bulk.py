@@ -139,8 +139,8 @@ def test_values_reach_the_model(events, path, tmp_path):
 def test_a_row_for_each_user_with_a_list_of_items(model, path, events, tmp_path):
     lists = pl.from_arrow(events).group_by("user").agg("item").sample(fraction=1, shuffle=True, seed=1)
     halves = pl.concat([lists[:5].with_columns(pl.col("item").list.head(2)), lists.with_columns(pl.col("item"))])
-    nobody = pl.DataFrame({"user": ["zz nobody"], "item": [[]]}, schema=halves.schema)
-    pl.concat([halves, nobody]).write_parquet(tmp_path / "lists.parquet")
+    no_events = pl.DataFrame({"user": ["zz nobody"], "item": [[]]}, schema=halves.schema)
+    pl.concat([halves, no_events]).write_parquet(tmp_path / "lists.parquet")
     result = recommend_to_parquet(model, tmp_path / "lists.parquet", tmp_path / "out", 5, **QUIET)
     expected = at_once(model, Interactions.read(path), 5)
     empty = model.recommend(0, sparse.csr_matrix((1, len(model.item_ids_))), N=5)
@@ -299,7 +299,7 @@ def test_a_run_that_was_killed_is_gone_on_with_and_cleaned_up(model, path, tmp_p
 
 
 @pytest.mark.parametrize("damage", ["cut", "changed", "gone"])
-def test_a_damaged_part_is_made_anew_and_the_others_stay(damage, model, path, tmp_path, unbroken):
+def test_a_damaged_part_is_made_again_and_the_others_stay(damage, model, path, tmp_path, unbroken):
     out = tmp_path / "out"
     recommend_to_parquet(model, path, out, 5, **QUIET)
     part = out / "part-00002.parquet"

@@ -171,10 +171,10 @@ def test_what_was_seen_is_masked_at_every_door_alike(door, more, model, events, 
 
 
 def test_lists_and_an_actor_that_is_killed(model, events, tmp_path, cluster):
-    """Users in two rows, users without events; the output is the same to the byte, whoever made it."""
+    """Users in two rows, users without events; the output is the same to the byte, regardless of who made it."""
     by_user = events.group_by("wh'o").aggregate([("the.item", "list")]).rename_columns(["user", "item"])
-    nobody = pa.table({"user": ["zz nobody"], "item": pa.array([[]], pa.list_(pa.string()))})
-    pq.write_table(pa.concat_tables([by_user, by_user[:5], nobody]), tmp_path / "lists.parquet")
+    no_events = pa.table({"user": ["zz nobody"], "item": pa.array([[]], pa.list_(pa.string()))})
+    pq.write_table(pa.concat_tables([by_user, by_user[:5], no_events]), tmp_path / "lists.parquet")
     small, over = QUIET | {"users_per_part": 8}, threading.Event()
     recommend_to_parquet(model, tmp_path / "lists.parquet", tmp_path / "local", 5, **QUIET)
     killed = threading.Thread(target=kill_an_actor, args=(tmp_path / "ray" / SCRATCH / "parts", found := [], over))
@@ -186,7 +186,7 @@ def test_lists_and_an_actor_that_is_killed(model, events, tmp_path, cluster):
     assert 0 < found[0] < result.parts
     assert result.users == 161
     same(tmp_path / "ray", tmp_path / "local")
-    # what an older run left is begun anew
+    # what an older run left is begun again
     manifest = json.loads((tmp_path / "ray" / "_manifest.json").read_text())
     before = contents(tmp_path / "ray")
     del manifest["sha256"]

@@ -92,7 +92,7 @@ def test_it_moves_within_an_epoch(terminal):
 
 
 def test_the_speed_is_that_of_this_run(terminal, monkeypatch):
-    """A fit that goes on within an epoch did not make the steps before."""
+    """A fit that resumes within an epoch did not make the steps before."""
     clock = iter(range(100))
     monkeypatch.setattr("recvae.training.progress.time.perf_counter", lambda: next(clock))
     with Live("A", 3, 10, 100, "ndcg@100") as live:

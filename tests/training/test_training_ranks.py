@@ -135,7 +135,7 @@ def disagreeing(communicator):
 
 
 def test_a_run_goes_on_with_another_number_of_ranks(alone, tmp_path):
-    """Stopped on three, gone on with on two, data parallel or tensor parallel."""
+    """Stopped on three, resumed on two, data parallel or tensor parallel."""
     said = run_ranks(stopped, 3, tmp_path, place=tmp_path / "data")
     assert "StopError" in said[0]
     assert all("lost another rank" in each and "rank 0" in each for each in said[1:])

@@ -64,7 +64,7 @@ def grid(model: str) -> list[dict[str, Any]]:
 
 
 def development(split: Split) -> Split:
-    """Of the validation users one half to choose by, and the other half in the place of the test users.
+    """Of the validation users one half to choose by, and the other half instead of the test users.
 
     The users of the test are not touched. Validation users of a `given` or other split of known users are training
     users; then the half that is measured is, too.

@@ -99,7 +99,7 @@ class TextFile:
         """The rows of quoted text, as the module csv reads them, but of any length: its limit is one of the process."""
         delimiter = self.format.one
         fields: list[str] = []
-        pieces: list[str] = []  # of a field in quotes that goes on in the next line
+        pieces: list[str] = []  # of a quoted field that continues on the next line
         start = 1
         for number, line in enumerate(lines, 1):
             if not pieces:
