@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from recvae.evaluation.significance import PairedTest, holm, paired_bootstrap
     from recvae.models import EASE, EDLAE, HVamp, HybridVAE, MultDAE, MultVAE, RecVAE
     from recvae.models import baselines as baselines
-    from recvae.models.autoencoder.config import OutputConfig, TrainingConfig
+    from recvae.models.autoencoder.options import OutputOptions, TrainingOptions
     from recvae.models.base import Recommender, load
     from recvae.training.checkpoint import Checkpoint
     from recvae.training.state import TrainConfig
@@ -44,14 +44,14 @@ __all__ = [
     "Metric",
     "MultDAE",
     "MultVAE",
-    "OutputConfig",
+    "OutputOptions",
     "PairedTest",
     "RecVAE",
     "Recommender",
     "Split",
     "TrainConfig",
     "Trainer",
-    "TrainingConfig",
+    "TrainingOptions",
     "baselines",
     "evaluate",
     "fit_split",
@@ -87,7 +87,7 @@ _NAMES = {
     "recvae.distributed.launch": ["joined"],
     "recvae.evaluation.evaluate": ["Evaluation", "Metric", "evaluate"],
     "recvae.evaluation.significance": ["PairedTest", "holm", "paired_bootstrap"],
-    "recvae.models.autoencoder.config": ["OutputConfig", "TrainingConfig"],
+    "recvae.models.autoencoder.options": ["OutputOptions", "TrainingOptions"],
     "recvae.models.base": ["Recommender", "load"],
     "recvae.models.baselines": ["baselines"],
     "recvae.models.ease": ["EASE"],

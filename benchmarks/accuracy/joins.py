@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from scipy import sparse
 from torch import Tensor, nn
 
-from recvae import EDLAE, Holdout, MultDAE, RecVAE, TrainingConfig, evaluate, load_split
+from recvae import EDLAE, Holdout, MultDAE, RecVAE, TrainingOptions, evaluate, load_split
 from recvae.data.batches import Batch
 from recvae.data.rows import transform_values
 from recvae.evaluation.evaluate import evaluate_ranker
@@ -120,7 +120,7 @@ class _Joined(MultDAE):
     """A MultDAE with scores (U, I) of its training users on top of its logits."""
 
     def __init__(self, scores: Tensor, log_a: nn.Parameter):
-        super().__init__(random_state=0, training=TrainingConfig(precision="float32"), values="raw")
+        super().__init__(random_state=0, training=TrainingOptions(precision="float32"), values="raw")
         self.scores, self.log_a = scores, log_a
 
     def _network(self, n_items: int) -> VAE:

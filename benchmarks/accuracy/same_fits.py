@@ -135,7 +135,7 @@ def fit_on_ranks() -> dict[str, str] | None:
 def build(name: str, options: dict[str, Any]) -> Any:
     """A model by the options that files name, in either checkout."""
     cls = getattr(recvae, name, None) or getattr(recvae.baselines, name)
-    if not hasattr(recvae, "TrainingConfig"):
+    if not hasattr(recvae, "TrainingOptions"):
         return cls(**options)
     model = cls(**{key: value for key, value in options.items() if key not in RENAMED})
     nested = {RENAMED[key][0]: RENAMED[key][1].get(value, value) for key, value in options.items() if key in RENAMED}

@@ -19,7 +19,7 @@ from scipy import sparse
 
 from benchmarks.pages.markdown import markdown
 from benchmarks.speed import machine
-from recvae import MultVAE, TrainingConfig, evaluate
+from recvae import MultVAE, TrainingOptions, evaluate
 from recvae.data.shards import Shards
 from recvae.evaluation.evaluate import evaluate_ranker
 from recvae.nn.layers import reuse_workspace
@@ -29,7 +29,7 @@ from recvae.utils.memory import PeakMemory
 from recvae.utils.topk import rank
 
 SETTINGS: dict[str, Any] = {"hidden_dims": (128,), "latent_dim": 128, "batch_size": 500, "random_state": 0}
-SAMPLED = TrainingConfig(impl="sampled")  # also where the chunked likelihood would do, for steps to be compared
+SAMPLED = TrainingOptions(impl="sampled")  # also where the chunked likelihood would do, for steps to be compared
 WIDTHS = ((128, 128), (600, 200))  # of hidden and latent layers; the second are those of the paper
 ROUNDS, STEPS = 25, 10  # of steps in turns
 

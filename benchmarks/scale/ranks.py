@@ -99,11 +99,11 @@ def rank(what: str, place: str, home: str, size: str) -> None:
                 found[f"{name}, float32"] = _fit(single, split)
         elif what == "stop":
             keep = recvae.Checkpoint(f"{place}/kept", minutes=0)
-            Precise(**SETTINGS, epochs=LONG, training=recvae.TrainingConfig(impl="chunked")).fit(
+            Precise(**SETTINGS, epochs=LONG, training=recvae.TrainingOptions(impl="chunked")).fit(
                 split.train, False, callbacks=[StopAt()], checkpoint=keep
             )
         else:
-            model = Precise(**SETTINGS, epochs=LONG, training=recvae.TrainingConfig(impl="chunked"))
+            model = Precise(**SETTINGS, epochs=LONG, training=recvae.TrainingOptions(impl="chunked"))
             found["users"] = _fit(model, split, checkpoint=f"{place}/kept")
         if communicator.is_main_process:
             torch.save(found, f"{place}/{'gone-on' if what == 'go on' else size}.pt")

@@ -22,8 +22,8 @@ import hashlib, sys
 import recvae
 name, home, folder = sys.argv[1:]
 split = recvae.load_split("ml-1m", home or None)
-plain = recvae.TrainingConfig(precision="float32")
-sampled = recvae.TrainingConfig(precision="float32", impl="sampled", num_negatives=500)
+plain = recvae.TrainingOptions(precision="float32")
+sampled = recvae.TrainingOptions(precision="float32", impl="sampled", num_negatives=500)
 settings = {"epochs": 3, "random_state": 0, "training": sampled if name == "MultVAE sampled" else plain}
 if name == "MultVAE sampled":
     model = recvae.MultVAE(**settings, hidden_dims=(64,), latent_dim=32)

@@ -26,7 +26,7 @@ import recvae
 from benchmarks.pages.markdown import markdown
 from benchmarks.scale.cost_model import Point, fit, measured_seconds, predicted_seconds
 from benchmarks.speed import Save, machine
-from recvae import MultVAE, TrainingConfig
+from recvae import MultVAE, TrainingOptions
 from recvae.distributed.communicator import Communicator
 from recvae.errors import NotEnoughMemoryError
 from recvae.nn.layers import in_bfloat16
@@ -173,7 +173,7 @@ def _fit(point: Point, rows: sparse.csr_matrix | None = None) -> tuple[MultVAE, 
         epochs=1 if exact else -(-STEPS * point["batch"] // point["users"]),
         random_state=0,
         device="cpu",
-        training=TrainingConfig(
+        training=TrainingOptions(
             impl="chunked" if exact else "sampled",
             num_negatives=point["candidates"] or 1,
             parallel="tensor" if point["share"] == "items" else "data",

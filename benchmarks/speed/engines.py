@@ -13,7 +13,7 @@ from scipy import sparse
 
 from benchmarks.accuracy.textbook import TextbookMultVAE
 from benchmarks.accuracy.textbook_recvae import TextbookRecVAE
-from recvae import MultVAE, RecVAE, TrainingConfig
+from recvae import MultVAE, RecVAE, TrainingOptions
 from recvae.data.batches import DeviceRows
 
 Work = Callable[..., object]
@@ -30,7 +30,7 @@ def training(matrix: sparse.csr_matrix, engine: str, batch_size: int, device: st
     if engine.startswith("textbook"):
         yield _textbook_step(matrix, batch_size, autocast=engine.endswith("autocast"))
         return
-    model = MultVAE(random_state=0, device=device, training=TrainingConfig(precision=engine))
+    model = MultVAE(random_state=0, device=device, training=TrainingOptions(precision=engine))
     trainer = model.trainer(matrix)
     rows = DeviceRows(matrix, trainer.state.device)
     batches = itertools.chain.from_iterable(rows.batches_of(key, batch_size) for key in itertools.count())
@@ -61,7 +61,7 @@ def recvae_round(matrix: sparse.csr_matrix, engine: str, batch_size: int) -> Cal
 
     def rounds(n: int) -> list[float]:
         seconds: list[float] = []
-        model = RecVAE(random_state=0, epochs=n, batch_size=batch_size, training=TrainingConfig(precision=engine))
+        model = RecVAE(random_state=0, epochs=n, batch_size=batch_size, training=TrainingOptions(precision=engine))
         model.fit(matrix, show_progress=False, callback=lambda _, took, __: seconds.append(took))
         return seconds
 

@@ -15,7 +15,7 @@ from scipy import sparse
 
 from benchmarks.pages.markdown import markdown
 from benchmarks.speed import machine
-from recvae import HVamp, HybridVAE, MultDAE, MultVAE, OutputConfig, Recommender, RecVAE, load_split
+from recvae import HVamp, HybridVAE, MultDAE, MultVAE, OutputOptions, Recommender, RecVAE, load_split
 from recvae.models.autoencoder.base import Autoencoder
 from recvae.serving.export import export_numpy, export_onnx, numpy_scorer
 
@@ -24,7 +24,7 @@ TIMED = 200  # users, each asked for alone
 L2 = 300.0  # given, so that HybridVAE need not look for it
 MODELS: dict[str, Autoencoder] = {
     "MultVAE": MultVAE(),
-    "MultVAE, cosine": MultVAE(output=OutputConfig(logits="cosine")),
+    "MultVAE, cosine": MultVAE(output=OutputOptions(logits="cosine")),
     "MultVAE, logistic, log1p": MultVAE(likelihood="logistic", values="log1p"),
     "MultVAE, gaussian, raw": MultVAE(likelihood="gaussian", values="raw"),
     "MultDAE": MultDAE(),

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from recvae.errors import InvalidParameterError, NotFittedError
-from recvae.models.autoencoder.config import OutputConfig
+from recvae.models.autoencoder.options import OutputOptions
 from recvae.models.autoencoder.variational import Variational
 from recvae.models.base import FitRun
 from recvae.models.base.file_tensors import scalar
@@ -32,8 +32,8 @@ class MultVAE(Variational):
 
     with beta annealed up to a cap below 1. Items are scored by f(mu(x)): inference has no noise.
 
-    With `kl_cap=None` the cap is found as in section 2.2.2 of the paper: a first run anneals beta up to 1, the beta at
-    which validation peaks is the cap of a second run, which gives the model. It is `kl_cap_` after the fit.
+    With `kl_cap=None` the cap is found as in section 2.2.2 of the paper: a first run anneals beta
+    linearly up to 1, the beta at which validation peaks is the cap of a second run, which gives the model. It is `kl_cap_` after the fit.
     `fit` without `valid` then raises InvalidParameterError. Callbacks hear of both runs, of the first as part "kl_cap".
     """
 
@@ -55,7 +55,11 @@ class MultVAE(Variational):
         optional=True,
         search=uniform(0, 1),
     )
-    kl_schedule: str = hyper("linear", "how beta climbs to the cap", choices=tuple(SCHEDULES))
+    kl_schedule: str = hyper(
+        "linear",
+        'course of beta: "linear" and "cyclical" rise from 0 to the cap once or four times, "constant" is the cap',
+        choices=tuple(SCHEDULES),
+    )
     kl_anneal: float = hyper(
         0.85,
         "share of the run (of a cycle) in which beta climbs: the paper's 40,000 of 46,600 steps",
@@ -64,7 +68,7 @@ class MultVAE(Variational):
         search=uniform(0.2, 1),
     )
 
-    output: OutputConfig = config(OutputConfig, "options of the output layer")
+    output: OutputOptions = config(OutputOptions, "options of the output layer")
 
     kl_cap_: float = fitted()  # as given, or as validation chose it; files of before it was kept may lack it
 
@@ -80,9 +84,12 @@ class MultVAE(Variational):
     def _beta(self, progress: float) -> float:
         """The weight of the KL term after a share of the run.
 
-        `Trainer.step` multiplies the KL term by it. A schedule is a function in recvae.nn.schedules.
+        The trainer calls this in each step (it is `TrainConfig.beta`), and `Elbo.loss` of recvae.nn.vae applies it:
+        mean(nll + beta * kl). A schedule is a function in recvae.nn.schedules.
         """
-        if self.kl_cap is None:  # the first run, which finds the cap: beta is annealed up to 1
+        if (
+            self.kl_cap is None
+        ):  # the first run, which finds the cap: linear up to 1 whatever the schedule, as in the paper
             return linear_schedule(progress, 1.0, self.kl_anneal)
         return SCHEDULES[self.kl_schedule](progress, self.kl_cap, self.kl_anneal)
 

@@ -60,11 +60,14 @@ class BasePrior(nn.Module):
     """A prior by its density: what `Prior` asks for follows from `log_density` and `sample`."""
 
     def log_density(self, z: Tensor, encoder: Encoder) -> Tensor:
-        """log p(z), summed over dimensions. (B, K) -> (B,)"""
+        """log p(z), summed over dimensions. (B, K) -> (B,)
+
+        The encoder is for priors that are defined by it, such as `VampPrior`; others ignore it.
+        """
         raise NotSupportedError(f"Expected {type(self).__name__} to define log_density, or forward.")
 
     def sample(self, shape: tuple[int, int], generator: np.random.Generator, encoder: Encoder) -> Tensor:
-        """Draws of z from p(z). -> `shape`, (n, K)"""
+        """Draws of z from p(z). -> `shape`, (n, K), float32, on the encoder's device"""
         raise NotSupportedError(f"Expected {type(self).__name__} to define sample, by which sample_users draws.")
 
     def forward(self, posterior: Posterior, z: Tensor, batch: Batch, encoder: Encoder) -> Tensor:

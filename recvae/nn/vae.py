@@ -51,10 +51,10 @@ class Elbo(NamedTuple):
 
     nll: Tensor  # (B,) -log p(x | z), z a draw from q(z | x)
     kl: Tensor  # (B,) KL(q(z | x) || p(z))
-    kl_scale: Tensor | float = 1.0  # (B,) times which beta weighs a user's KL term
+    kl_scale: Tensor | float = 1.0  # (B,) factor of each user's KL weight beta
 
     def loss(self, beta: float) -> Tensor:
-        """What is minimised: the mean over users of nll + beta * kl_scale * kl. -> scalar"""
+        """The training loss: the mean over users of nll + beta * kl_scale * kl. -> scalar"""
         return (self.nll + beta * self.kl_scale * self.kl).mean()
 
 
@@ -73,7 +73,7 @@ class VAE(nn.Module):
     prior
         p(z). None for a deterministic autoencoder, whose encoder gives points.
     kl_by_events
-        Let beta weigh a user's KL term times n_u, the sum of the row.
+        Whether a user's KL weight is beta * n_u, where n_u is the sum of the row, instead of beta.
     """
 
     def __init__(

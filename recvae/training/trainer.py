@@ -48,7 +48,7 @@ class Trainer:
     network : nn.Module
         On its device already. `network(batch, rng)` returns an `Elbo`: the terms nll and kl of B users, each (B,).
         `recvae.nn.VAE` is one. Weights that the layers of `recvae.nn` leave to be initialised are. Its children
-        "encoder", "decoder" and "prior" are what phases speak of; a `prior` is renewed before each epoch.
+        "encoder", "decoder" and "prior" are what phases name; `prior.update` is called before each epoch.
     config : TrainConfig
     loss : callable
         (what the network returned, beta) -> scalar to be minimised, a mean over users. By default nll + beta * kl.

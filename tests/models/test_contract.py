@@ -13,7 +13,7 @@ import torch
 from scipy import sparse
 
 import recvae
-from recvae import EASE, EDLAE, HVamp, HybridVAE, Interactions, MultDAE, MultVAE, OutputConfig, RecVAE
+from recvae import EASE, EDLAE, HVamp, HybridVAE, Interactions, MultDAE, MultVAE, OutputOptions, RecVAE
 from recvae.data.rows import ParameterWarning
 from recvae.errors import (
     InvalidDataError,
@@ -31,7 +31,7 @@ PERSONAL = {
     "MultVAE": lambda **more: MultVAE(hidden_dims=(16,), **SMALL | more),
     "MultVAE-logistic": lambda **more: MultVAE(hidden_dims=(16,), likelihood="logistic", **SMALL | more),
     "MultVAE-gaussian": lambda **more: MultVAE(hidden_dims=(16,), likelihood="gaussian", **SMALL | more),
-    "MultVAE-cosine": lambda **more: MultVAE(hidden_dims=(16,), **SMALL | more, output=OutputConfig(logits="cosine")),
+    "MultVAE-cosine": lambda **more: MultVAE(hidden_dims=(16,), **SMALL | more, output=OutputOptions(logits="cosine")),
     "MultDAE": lambda **more: MultDAE(**SMALL | more),
     "MultDAE-logistic": lambda **more: MultDAE(likelihood="logistic", **SMALL | more),
     "HVamp": lambda **more: HVamp(hidden_dims=(16,), n_components=10, **SMALL | more),

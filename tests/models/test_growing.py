@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy import sparse
 
-from recvae import HVamp, HybridVAE, Interactions, MultVAE, OutputConfig, RecVAE, TrainingConfig, load
+from recvae import HVamp, HybridVAE, Interactions, MultVAE, OutputOptions, RecVAE, TrainingOptions, load
 from recvae.errors import (
     InvalidDataError,
     InvalidParameterError,
@@ -34,19 +34,19 @@ LEARNS = {name: make for name, make in EVERY.items() if "partial_fit" in make().
 SHORT = SMALL | {"epochs": 30}
 LEARNS |= {
     "HVamp-cosine": lambda **more: HVamp(
-        hidden_dims=(16,), n_components=10, **SMALL | more, output=OutputConfig(logits="cosine")
+        hidden_dims=(16,), n_components=10, **SMALL | more, output=OutputOptions(logits="cosine")
     ),
     "RecVAE-gaussian": lambda **more: RecVAE(hidden_dim=16, depth=3, likelihood="gaussian", **SHORT | more),
     "MultVAE-tied": lambda **more: MultVAE(
-        hidden_dims=(16,), **SMALL | more, output=OutputConfig(tied_embeddings=True)
+        hidden_dims=(16,), **SMALL | more, output=OutputOptions(tied_embeddings=True)
     ),
     "RecVAE-tied": lambda **more: RecVAE(
-        hidden_dim=16, depth=3, **SHORT | {"latent_dim": 16} | more, output=OutputConfig(tied_embeddings=True)
+        hidden_dim=16, depth=3, **SHORT | {"latent_dim": 16} | more, output=OutputOptions(tied_embeddings=True)
     ),
     "MultVAE-sampled": lambda **more: MultVAE(
         hidden_dims=(16,),
         **SMALL | {"learning_rate": 0.02} | more,
-        training=TrainingConfig(impl="sampled", num_negatives=20),
+        training=TrainingOptions(impl="sampled", num_negatives=20),
     ),
     "HybridVAE-sparse": lambda **more: HybridVAE(hidden_dim=16, depth=3, l2=1.0, form="sparse", **SHORT | more),
 }

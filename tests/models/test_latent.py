@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy import sparse, stats
 
-from recvae import HVamp, HybridVAE, MultVAE, OutputConfig, RecVAE, TrainingConfig, load, nn
+from recvae import HVamp, HybridVAE, MultVAE, OutputOptions, RecVAE, TrainingOptions, load, nn
 from recvae.data.batches import DeviceRows
 from recvae.errors import (
     InvalidDataError,
@@ -30,7 +30,7 @@ SMALL = {"latent_dim": 4, "epochs": 3, "random_state": 0}
 KINDS = {
     "linear": lambda **more: MultVAE(hidden_dims=(), **SMALL | more),
     "deep": lambda **more: MultVAE(hidden_dims=(6,), **SMALL | more),
-    "cosine": lambda **more: MultVAE(hidden_dims=(), **SMALL | more, output=OutputConfig(logits="cosine")),
+    "cosine": lambda **more: MultVAE(hidden_dims=(), **SMALL | more, output=OutputOptions(logits="cosine")),
     "RecVAE": lambda **more: RecVAE(hidden_dim=8, depth=2, **SMALL | more),
     "HybridVAE": lambda **more: HybridVAE(hidden_dim=8, depth=2, l2=1.0, **SMALL | more),
     "HVamp": lambda **more: HVamp(hidden_dims=(6,), n_components=5, **SMALL | more),
@@ -448,7 +448,7 @@ class TestAnomalyScore:
 
 
 def test_the_terms_behind_it_are_those_of_the_elbo(split):
-    model = MultVAE(hidden_dims=(6,), **SMALL, training=TrainingConfig(precision="bfloat16")).fit(split.train)
+    model = MultVAE(hidden_dims=(6,), **SMALL, training=TrainingOptions(precision="bfloat16")).fit(split.train)
     rows, reference = split.test.fold_in, split.valid.fold_in
     log_p = torch.log_softmax(torch.from_numpy(model.score(rows)).double(), 1).numpy()
     nll = -np.asarray(rows.multiply(log_p).sum(1)).ravel() / np.diff(rows.indptr)

@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from recvae import MultDAE, MultVAE, OutputConfig, Recommender
+from recvae import MultDAE, MultVAE, OutputOptions, Recommender
 from recvae.errors import InvalidParameterError, InvalidTypeError, UnknownNameError
 from recvae.models.base.params import check_params, get_params, options, with_params
 from recvae.models.baselines import ALS, ItemKNN, Popularity
@@ -70,7 +70,7 @@ def test_defaults_are_in_range(model):
         ({"learning_rate": 10**400}, InvalidParameterError, "expected a value of at least 0 that float32 can hold"),
         ({"learning_rate": 1e39}, InvalidParameterError, "expected a value of at least 0 that float32 can hold"),
         ({"epochs": 10**5000}, InvalidParameterError, "int too long or too deep to be shown"),
-        ({"output": OutputConfig(temperature=-float("inf"))}, InvalidParameterError, r"of at least 0\.001"),
+        ({"output": OutputOptions(temperature=-float("inf"))}, InvalidParameterError, r"of at least 0\.001"),
         ({"likelihood": np.array(["a", "b"])}, UnknownNameError, "no likelihood of MultVAE called"),
         ({"values": "squared"}, UnknownNameError, "known are binary, log1p, raw"),
     ],

@@ -10,7 +10,7 @@ import pytest
 import torch
 from scipy import sparse
 
-from recvae import EASE, HVamp, HybridVAE, MultDAE, MultVAE, OutputConfig, RecVAE, TrainingConfig
+from recvae import EASE, HVamp, HybridVAE, MultDAE, MultVAE, OutputOptions, RecVAE, TrainingOptions
 from recvae.cli.main import main
 from recvae.data.splits import Holdout
 from recvae.errors import InvalidDataError, InvalidParameterError, InvalidTypeError, NotEnoughMemoryError
@@ -101,7 +101,7 @@ import numpy as np
 import psutil
 import torch
 from scipy import sparse
-from recvae import MultVAE, OutputConfig, TrainingConfig
+from recvae import MultVAE, OutputOptions, TrainingOptions
 from recvae.utils.memory import PeakMemory
 
 torch.set_num_threads(1)
@@ -115,8 +115,8 @@ def rows(n_users, n_items):
     made.sum_duplicates()
     return made
 
-settings["training"] = TrainingConfig(impl=impl, precision="float32")
-settings["output"] = OutputConfig(tied_embeddings=tables == "tied")
+settings["training"] = TrainingOptions(impl=impl, precision="float32")
+settings["output"] = OutputOptions(tied_embeddings=tables == "tied")
 model = MultVAE(**settings)
 MultVAE(**settings).fit(rows(200, 500), False)  # what is loaded once
 data = rows(n_users, n_items)
@@ -199,7 +199,7 @@ def test_many_items_are_sampled(monkeypatch, room):
     )
     monkeypatch.setattr(memory_plan, "MANY_ITEMS", 80)
     assert model.plan(ROWS, calibrate=False).impl == "chunked"
-    wide = MultVAE(training=TrainingConfig(num_negatives=500))
+    wide = MultVAE(training=TrainingOptions(num_negatives=500))
     chunked, sampled = (
         changed(wide, training__impl=impl).plan(WIDE_ROWS, calibrate=False) for impl in ("chunked", "sampled")
     )
@@ -212,7 +212,7 @@ def test_many_items_are_sampled(monkeypatch, room):
 
 
 @pytest.mark.parametrize(
-    "settings", [{"likelihood": "logistic"}, {"likelihood": "gaussian"}, {"output": OutputConfig(logits="cosine")}]
+    "settings", [{"likelihood": "logistic"}, {"likelihood": "gaussian"}, {"output": OutputOptions(logits="cosine")}]
 )
 def test_what_cannot_be_sampled_is_chunked_and_nobody_is_told_to_sample_it(settings, monkeypatch, room):
     monkeypatch.setattr(memory_plan, "MANY_ITEMS", 10)
@@ -220,7 +220,7 @@ def test_what_cannot_be_sampled_is_chunked_and_nobody_is_told_to_sample_it(setti
     assert found.impl == "chunked"
     assert "the sampled one is of multinomial likelihoods with plain logits" in found.why
     with pytest.raises(InvalidParameterError, match='Expected the multinomial likelihood and logits="dot"'):
-        MultVAE(**settings, training=TrainingConfig(impl="sampled")).plan(ROWS)
+        MultVAE(**settings, training=TrainingOptions(impl="sampled")).plan(ROWS)
     room(1000)
     assert not any("sampled" in change for change, _ in MultVAE(**settings).plan(ROWS).remedies)
 
@@ -233,7 +233,7 @@ def test_a_fit_that_would_not_fit_is_refused(room, monkeypatch):
         match=r"Expected .* GiB of memory for MultVAE on 2,000 users x 50,000 items \(chunked likelihood\), got 1 MiB "
         r"available; take .* \(.*iB\), or .* \(.*iB\)\.$",
     ):
-        MultVAE(training=TrainingConfig(impl="chunked")).fit(WIDE_ROWS)
+        MultVAE(training=TrainingOptions(impl="chunked")).fit(WIDE_ROWS)
     found = MultVAE().plan(WIDE_ROWS)
     assert not found.fits
     assert found.seconds_per_epoch is None
@@ -243,7 +243,7 @@ def test_a_fit_that_would_not_fit_is_refused(room, monkeypatch):
 def test_a_hybrid_is_refused_before_its_path_is_solved(room, monkeypatch):
     monkeypatch.setattr(EDLAE, "fit", lambda *_, **__: pytest.fail("the path was solved"))
     with pytest.raises(InvalidParameterError, match="Expected an input layer and an output layer of one width"):
-        HybridVAE(latent_dim=5, hidden_dim=6, output=OutputConfig(tied_embeddings=True)).fit(ROWS)
+        HybridVAE(latent_dim=5, hidden_dim=6, output=OutputOptions(tied_embeddings=True)).fit(ROWS)
     room(1000)
     with pytest.raises(NotEnoughMemoryError, match="for HybridVAE on 300 users"):
         HybridVAE().fit(ROWS)
@@ -269,10 +269,10 @@ def changed_by(text):
 @pytest.mark.parametrize(
     "model",
     [
-        MultVAE(hidden_dims=(64,), latent_dim=32, batch_size=500, training=TrainingConfig(impl="chunked")),
-        MultVAE(hidden_dims=(64,), latent_dim=32, batch_size=500, training=TrainingConfig(impl="reference")),
-        MultVAE(hidden_dims=(64,), latent_dim=32, batch_size=500, training=TrainingConfig(num_negatives=1000)),
-        MultVAE(hidden_dims=(64,), latent_dim=32, batch_size=500, output=OutputConfig(logits="cosine")),
+        MultVAE(hidden_dims=(64,), latent_dim=32, batch_size=500, training=TrainingOptions(impl="chunked")),
+        MultVAE(hidden_dims=(64,), latent_dim=32, batch_size=500, training=TrainingOptions(impl="reference")),
+        MultVAE(hidden_dims=(64,), latent_dim=32, batch_size=500, training=TrainingOptions(num_negatives=1000)),
+        MultVAE(hidden_dims=(64,), latent_dim=32, batch_size=500, output=OutputOptions(logits="cosine")),
         MultDAE(latent_dim=64),
         RecVAE(hidden_dim=60, latent_dim=20),
         HVamp(hidden_dims=(50,), latent_dim=20, n_components=10),

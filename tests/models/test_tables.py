@@ -10,7 +10,7 @@ import safetensors
 import torch
 from scipy import sparse
 
-from recvae import HVamp, HybridVAE, MultDAE, MultVAE, OutputConfig, RecVAE, TrainingConfig, load
+from recvae import HVamp, HybridVAE, MultDAE, MultVAE, OutputOptions, RecVAE, TrainingOptions, load
 from recvae.errors import InvalidDataError, InvalidParameterError
 from recvae.models.autoencoder.network import INPUT, OUTPUT, are_tied, tied_vectors
 from recvae.models.base.params import with_params
@@ -20,15 +20,15 @@ from recvae.training.state import Phase
 ITEMS = 30
 ROWS = sparse.random(120, ITEMS, 0.2, format="csr", random_state=0, dtype=np.float32)
 ROWS.data[:] = 1
-TIED = OutputConfig(tied_embeddings=True)
+TIED = OutputOptions(tied_embeddings=True)
 SMALL = {"epochs": 3, "random_state": 0, "output": TIED}
 MODELS = {
     "MultVAE": MultVAE(hidden_dims=(6,), latent_dim=4, **SMALL),
     "MultVAE-sampled": MultVAE(
-        hidden_dims=(6,), latent_dim=4, **SMALL, training=TrainingConfig(impl="sampled", num_negatives=10)
+        hidden_dims=(6,), latent_dim=4, **SMALL, training=TrainingOptions(impl="sampled", num_negatives=10)
     ),
     "MultVAE-cosine": MultVAE(
-        hidden_dims=(6,), latent_dim=4, **SMALL | {"output": OutputConfig(tied_embeddings=True, logits="cosine")}
+        hidden_dims=(6,), latent_dim=4, **SMALL | {"output": OutputOptions(tied_embeddings=True, logits="cosine")}
     ),
     "MultDAE": MultDAE(latent_dim=5, **SMALL),
     "RecVAE": RecVAE(hidden_dim=6, latent_dim=6, depth=2, **SMALL),
@@ -145,9 +145,9 @@ def test_what_both_ends_share_learns_with_either(learns, fitted):
 @pytest.mark.parametrize(
     "model",
     [
-        MultVAE(hidden_dims=(), latent_dim=4, output=OutputConfig(tied_embeddings=True)),
-        RecVAE(hidden_dim=6, latent_dim=5, output=OutputConfig(tied_embeddings=True)),
-        HVamp(hidden_dims=(6,), latent_dim=6, output=OutputConfig(tied_embeddings=True)),
+        MultVAE(hidden_dims=(), latent_dim=4, output=OutputOptions(tied_embeddings=True)),
+        RecVAE(hidden_dim=6, latent_dim=5, output=OutputOptions(tied_embeddings=True)),
+        HVamp(hidden_dims=(6,), latent_dim=6, output=OutputOptions(tied_embeddings=True)),
     ],
     ids=["no layers", "RecVAE", "HVamp"],
 )
@@ -160,7 +160,7 @@ def test_ends_of_two_widths(model):
 
 def test_ends_of_one_width_with_others_between():
     """The decoder mirrors the encoder."""
-    model = MultVAE(hidden_dims=(7, 5), latent_dim=3, epochs=1, output=OutputConfig(tied_embeddings=True)).fit(ROWS)
+    model = MultVAE(hidden_dims=(7, 5), latent_dim=3, epochs=1, output=OutputOptions(tied_embeddings=True)).fit(ROWS)
     assert are_tied(model.network_)
 
 
@@ -211,4 +211,4 @@ def test_by_popularity_where_the_likelihood_is_sampled():
 
 def test_popularity_is_of_multinomials():
     with pytest.raises(InvalidParameterError, match="Expected the multinomial likelihood for output__item_biases="):
-        MultVAE(likelihood="logistic", output=OutputConfig(item_biases="popularity")).fit(ROWS)
+        MultVAE(likelihood="logistic", output=OutputOptions(item_biases="popularity")).fit(ROWS)

@@ -15,7 +15,7 @@ import torch
 from scipy import sparse
 
 import recvae
-from recvae import EASE, HVamp, HybridVAE, Interactions, MultDAE, MultVAE, OutputConfig, RecVAE, TrainingConfig
+from recvae import EASE, HVamp, HybridVAE, Interactions, MultDAE, MultVAE, OutputOptions, RecVAE, TrainingOptions
 from recvae.errors import (
     InvalidTypeError,
     MissingDependencyError,
@@ -32,18 +32,18 @@ HYBRID = {"hidden_dim": 16, "depth": 2, "l2": 10.0, **SMALL}
 MODELS = {
     "MultVAE": MultVAE(hidden_dims=(16,), **SMALL),
     "MultVAE-shallow": MultVAE(hidden_dims=(), values="raw", **SMALL),
-    "MultVAE-cosine": MultVAE(hidden_dims=(16, 12), **SMALL, output=OutputConfig(logits="cosine")),
-    "MultVAE-tied": MultVAE(hidden_dims=(16,), **SMALL, output=OutputConfig(tied_embeddings=True)),
+    "MultVAE-cosine": MultVAE(hidden_dims=(16, 12), **SMALL, output=OutputOptions(logits="cosine")),
+    "MultVAE-tied": MultVAE(hidden_dims=(16,), **SMALL, output=OutputOptions(tied_embeddings=True)),
     "MultDAE-sampled-tied": MultDAE(
-        **SMALL, output=OutputConfig(tied_embeddings=True), training=TrainingConfig(impl="sampled", num_negatives=30)
+        **SMALL, output=OutputOptions(tied_embeddings=True), training=TrainingOptions(impl="sampled", num_negatives=30)
     ),
     "HybridVAE-sampled-tied": HybridVAE(
         hidden_dim=8,
         depth=2,
         l2=10.0,
         **SMALL,
-        output=OutputConfig(tied_embeddings=True),
-        training=TrainingConfig(impl="sampled", num_negatives=30),
+        output=OutputOptions(tied_embeddings=True),
+        training=TrainingOptions(impl="sampled", num_negatives=30),
     ),
     "MultVAE-logistic": MultVAE(hidden_dims=(16,), likelihood="logistic", values="log1p", **SMALL),
     "MultVAE-gaussian": MultVAE(hidden_dims=(16,), likelihood="gaussian", **SMALL),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from recvae import EASE, HVamp, HybridVAE, MultDAE, MultVAE, RecVAE, TrainingConfig, fit_split, per_user_split
+from recvae import EASE, HVamp, HybridVAE, MultDAE, MultVAE, RecVAE, TrainingOptions, fit_split, per_user_split
 from recvae.cli.main import main
 from recvae.datasets.sample import make_sample
 from recvae.errors import InvalidTypeError, MissingDependencyError, OutputError, TrainingError
@@ -83,7 +83,7 @@ def test_listening_changes_nothing(name, split, tmp_path):
 
 def test_a_log_has_what_a_person_asks_for_later(split, tmp_path):
     path = tmp_path / "new" / "log.jsonl"
-    model = MODELS["MultVAE"](training=TrainingConfig(stop_epoch=1)).fit(
+    model = MODELS["MultVAE"](training=TrainingOptions(stop_epoch=1)).fit(
         split.train, valid=split.valid, callbacks=[JsonLines(path)]
     )
     begin, epoch, end = read(path)

@@ -20,9 +20,9 @@ from recvae import (
     Interactions,
     MultDAE,
     MultVAE,
-    OutputConfig,
+    OutputOptions,
     RecVAE,
-    TrainingConfig,
+    TrainingOptions,
     strong_split,
 )
 from recvae.errors import InvalidDataError, InvalidParameterError, NotSupportedError, OutputError
@@ -32,7 +32,7 @@ from recvae.training.callbacks import Callback
 ROWS = sparse.random(60, 20, 0.3, format="csr", random_state=0, dtype=np.float32)
 ROWS.data[:] = 1
 SMALL = {"latent_dim": 3, "batch_size": 16, "random_state": 0}
-PLAIN = TrainingConfig(precision="float32")
+PLAIN = TrainingOptions(precision="float32")
 MODELS = {
     "MultVAE": MultVAE(hidden_dims=(5,), epochs=4, training=PLAIN, **SMALL),
     "MultDAE": MultDAE(epochs=4, training=PLAIN, **SMALL),
@@ -42,7 +42,7 @@ MODELS = {
         hidden_dims=(5,), epochs=4, **SMALL, training=replace(PLAIN, impl="sampled", num_negatives=6)
     ),
     "MultVAE-tied": MultVAE(
-        hidden_dims=(5,), epochs=4, training=PLAIN, **SMALL, output=OutputConfig(tied_embeddings=True)
+        hidden_dims=(5,), epochs=4, training=PLAIN, **SMALL, output=OutputOptions(tied_embeddings=True)
     ),
     "MultDAE-in-batch": MultDAE(
         epochs=4, **SMALL, training=replace(PLAIN, impl="sampled", sampler="in-batch", num_negatives=6)
@@ -52,7 +52,7 @@ MODELS = {
         depth=2,
         epochs=3,
         **SMALL,
-        output=OutputConfig(tied_embeddings=True),
+        output=OutputOptions(tied_embeddings=True),
         training=replace(PLAIN, impl="sampled", num_negatives=6, sampler="uniform"),
     ),
     "HVamp-sampled": HVamp(

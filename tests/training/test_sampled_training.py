@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy import sparse
 
-from recvae import MultVAE, OutputConfig, TrainingConfig
+from recvae import MultVAE, OutputOptions, TrainingOptions
 from recvae.data.batches import DeviceRows, Negatives
 from recvae.errors import InvalidParameterError
 from recvae.nn import nll
@@ -50,9 +50,9 @@ def test_what_cannot_be_sampled_is_said():
     for family in ("logistic", "gaussian"):
         with pytest.raises(InvalidParameterError, match='Expected the multinomial likelihood for impl="sampled"'):
             nll(*leaves, with_negatives(batch, [0]), family, impl="sampled")
-    for settings in ({"likelihood": "logistic"}, {"output": OutputConfig(logits="cosine")}):
+    for settings in ({"likelihood": "logistic"}, {"output": OutputOptions(logits="cosine")}):
         with pytest.raises(InvalidParameterError, match='Expected the multinomial likelihood and logits="dot"'):
-            MultVAE(**settings, training=TrainingConfig(impl="sampled")).fit(some_rows())
+            MultVAE(**settings, training=TrainingOptions(impl="sampled")).fit(some_rows())
 
 
 @pytest.mark.parametrize("kind", SAMPLERS)
@@ -64,9 +64,9 @@ def test_models_learn_by_it(kind, tied):
         "latent_dim": 8,
         "epochs": 12,
         "random_state": 0,
-        "output": OutputConfig(tied_embeddings=tied),
+        "output": OutputOptions(tied_embeddings=tied),
     }
-    settings["training"] = TrainingConfig(impl="sampled", num_negatives=30, sampler=kind, max_grad_norm=5.0)
+    settings["training"] = TrainingOptions(impl="sampled", num_negatives=30, sampler=kind, max_grad_norm=5.0)
     model = MultVAE(**settings).fit(rows)
     assert model.history_[-1].nll < model.history_[0].nll
     again = MultVAE(**settings).fit(rows)
@@ -81,8 +81,8 @@ def test_with_all_items_as_negatives_a_step_is_that_of_the_chunked_one():
     losses = [
         MultVAE(
             **settings,
-            output=OutputConfig(item_biases="normal"),
-            training=TrainingConfig(impl=impl, num_negatives=ITEMS, precision="float32"),
+            output=OutputOptions(item_biases="normal"),
+            training=TrainingOptions(impl=impl, num_negatives=ITEMS, precision="float32"),
         )
         .fit(rows)
         .history_[0]

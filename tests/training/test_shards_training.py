@@ -15,7 +15,7 @@ from recvae import (
     Interactions,
     MultVAE,
     RecVAE,
-    TrainingConfig,
+    TrainingOptions,
     evaluate,
     load,
     strong_split,
@@ -35,7 +35,7 @@ SMALL = {
     "batch_size": 30,
     "epochs": 3,
     "random_state": 0,
-    "training": TrainingConfig(precision="float32"),
+    "training": TrainingOptions(precision="float32"),
 }
 
 

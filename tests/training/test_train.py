@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy import sparse
 
-from recvae import MultVAE, RecVAE, TrainingConfig
+from recvae import MultVAE, RecVAE, TrainingOptions
 from recvae.data.batches import DeviceRows
 from recvae.errors import TrainingError
 from recvae.models import MultDAE
@@ -124,7 +124,7 @@ def test_in_bfloat16_the_loss_goes_the_same_way():
     losses = {
         precision: [
             epoch.loss
-            for epoch in MultVAE(epochs=8, latent_dim=8, random_state=0, training=TrainingConfig(precision=precision))
+            for epoch in MultVAE(epochs=8, latent_dim=8, random_state=0, training=TrainingOptions(precision=precision))
             .fit(ROWS)
             .history_
         ]

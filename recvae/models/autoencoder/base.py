@@ -25,7 +25,6 @@ from recvae.data.shards import Shards
 from recvae.data.splits import Holdout
 from recvae.distributed.communicator import current_communicator
 from recvae.errors import InvalidParameterError, NotEnoughMemoryError, NotFittedError
-from recvae.models.autoencoder.config import OutputConfig, TrainingConfig
 from recvae.models.autoencoder.memory_plan import MemoryPlan, plan_training, seconds_per_epoch
 from recvae.models.autoencoder.network import (
     from_file,
@@ -39,6 +38,7 @@ from recvae.models.autoencoder.network import (
     untrained_network,
 )
 from recvae.models.autoencoder.new_items import neighbour_weights, vectors_from_features, vectors_from_neighbours
+from recvae.models.autoencoder.options import OutputOptions, TrainingOptions
 from recvae.models.autoencoder.scoring import (
     item_counts,
     network_scorer,
@@ -93,8 +93,8 @@ class Autoencoder(Recommender):
         None, "seed of weights, order, dropout, noise; None draws one", low=0, high=2**32 - 1, kind=int, optional=True
     )
     device: str = hyper("auto", 'torch device; "auto" takes a GPU if there is one', run_option=True)
-    output: OutputConfig = config(OutputConfig, "options of the output layer", without=("logits", "temperature"))
-    training: TrainingConfig = config(TrainingConfig, "options of the training run")
+    output: OutputOptions = config(OutputOptions, "options of the output layer", without=("logits", "temperature"))
+    training: TrainingOptions = config(TrainingOptions, "options of the training run")
 
     network_: VAE = fitted()
     plan_: MemoryPlan = fitted()  # of the fit; not in files

@@ -4,15 +4,15 @@ A model is declared with `@parameters`, one hyper-parameter for each `hyper(...)
 a frozen class of their own (`@frozen_parameters`), which the model takes as one parameter (`config`):
 
     @frozen_parameters
-    class TrainingConfig:
+    class TrainingOptions:
         impl: str = hyper("auto", "how the likelihood is computed", choices=("auto", "chunked"))
 
     @parameters
     class MyVAE(Recommender):
-        training: TrainingConfig = config(TrainingConfig, "how the model is trained")
+        training: TrainingOptions = config(TrainingOptions, "how the model is trained")
 
-`MyVAE(training=TrainingConfig(impl="chunked"))` sets the option. Its full name is `training__impl`, as in scikit-learn:
-`get_params`, `set_params`, `--param`, searches and errors use that. Files keep flat keys (see `file_key` of `hyper`).
+`MyVAE(training=TrainingOptions(impl="chunked"))` sets the option. Its full name is `training__impl`, as in
+scikit-learn: `get_params`, `set_params`, `--param`, searches and errors use that. Files keep flat keys (see `file_key` of `hyper`).
 """
 
 from __future__ import annotations

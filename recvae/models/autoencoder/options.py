@@ -13,7 +13,7 @@ from recvae.training.parallel import STRATEGIES
 
 
 @frozen_parameters
-class OutputConfig:
+class OutputOptions:
     """The output layer of an autoencoder, which turns the decoder's hidden state into a logit for each item."""
 
     logits: str = hyper(
@@ -40,7 +40,7 @@ class OutputConfig:
 
 
 @frozen_parameters
-class TrainingConfig:
+class TrainingOptions:
     """How an autoencoder is trained: regularisation, the implementation of the likelihood, precision, parallelism."""
 
     weight_decay: float = hyper(0.0, "decoupled, as in AdamW, on all weights", low=0, search=[0.0, 0.001, 0.01, 0.1])
