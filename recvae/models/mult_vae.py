@@ -33,8 +33,9 @@ class MultVAE(Variational):
     with beta annealed up to a cap below 1. Items are scored by f(mu(x)): inference has no noise.
 
     With `kl_cap=None` the cap is found as in section 2.2.2 of the paper: a first run anneals beta
-    linearly up to 1, the beta at which validation peaks is the cap of a second run, which gives the model. It is `kl_cap_` after the fit.
-    `fit` without `valid` then raises InvalidParameterError. Callbacks hear of both runs, of the first as part "kl_cap".
+    linearly up to 1, and the beta at which validation peaks is the cap of a second run, which gives the model. It is
+    `kl_cap_` after the fit. `fit` without `valid` then raises InvalidParameterError. Callbacks are called in both runs;
+    the epochs of the first have the part "kl_cap".
     """
 
     latent_dim: int = hyper(200, "dimension of z", low=1, search=integers(32, 512))

@@ -12,7 +12,8 @@ a frozen class of their own (`@frozen_parameters`), which the model takes as one
         training: TrainingOptions = config(TrainingOptions, "how the model is trained")
 
 `MyVAE(training=TrainingOptions(impl="chunked"))` sets the option. Its full name is `training__impl`, as in
-scikit-learn: `get_params`, `set_params`, `--param`, searches and errors use that. Files keep flat keys (see `file_key` of `hyper`).
+scikit-learn: `get_params`, `set_params`, `--param`, searches and errors use that. Files keep flat keys (see `file_key`
+of `hyper`).
 """
 
 from __future__ import annotations
