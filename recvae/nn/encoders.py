@@ -1,4 +1,4 @@
-"""Encoders and the posteriors that they give: a user's sparse row -> q(z | x), what is believed of the user's z."""
+"""Encoders and the posteriors that they return: a user's sparse row -> q(z | x)."""
 
 from __future__ import annotations
 
@@ -36,15 +36,16 @@ class Posterior(Protocol):
         ...
 
     def reparameterize(self, eps: Tensor) -> Tensor:
-        """The draw of z that standard normal noise `eps` gives; noise of another strength goes less or more far."""
+        """z for the given noise `eps` (B, K): standard normal for a draw, scaled to stay closer or go further."""
         ...
 
 
 class Encoder(Protocol):
-    """A torch module that gives the posterior of a batch of users; one of your own is one by its `forward`.
+    """A torch module that returns the posterior of a batch of users; your own encoder only needs such a `forward`.
 
-    Tied or sampled tables, slices of items, further items and exports need its first layer, too: an `InputLayer` called
-    `bag`. A `VampPrior` needs a method `head`, (B, H) -> Gaussian, that applies the layers after that one.
+    Tied embeddings, the sampled likelihood, tensor parallelism, `add_items` and exports also need its first layer, an
+    `InputLayer` called `bag`. A `VampPrior` needs a method `head`, (B, H) -> Gaussian, that applies the
+    layers after that one.
     """
 
     def __call__(self, batch: Batch, rng: CounterRNG | None = None) -> Posterior:
@@ -77,7 +78,7 @@ class Gaussian(NamedTuple):
 
     @classmethod
     def split(cls, x: Tensor) -> Gaussian:
-        """Means and log-variances side by side, as a layer gives them. (B, 2 K) ->"""
+        """From means and log-variances side by side in one tensor (B, 2 K)."""
         return cls(*x.chunk(2, dim=1))
 
     def log_density(self, z: Tensor) -> Tensor:
@@ -94,7 +95,7 @@ class Gaussian(NamedTuple):
         return self.reparameterize(rng.normal(self.mean.shape[1]).to(self.mean.dtype))
 
     def reparameterize(self, eps: Tensor) -> Tensor:
-        """mu + sigma * eps, for noise that is given. (B, K) -> (B, K)"""
+        """mu + sigma * eps. (B, K) -> (B, K)"""
         return self.mean + torch.exp(0.5 * self.logvar) * eps
 
 
@@ -124,7 +125,7 @@ class Point(NamedTuple):
 class TwoLevels(NamedTuple):
     """q(z1, z2 | x) = q(z2 | x) q(z1 | x, z2) in K dimensions each, with z2 drawn; z is z1 and z2 side by side.
 
-    As q(z1 | x, z2) is known at that z2 alone, `mean` is that of z1 there.
+    `mean` and `logvar` of z1 are those of q(z1 | x, z2) at the drawn z2.
     """
 
     upper: Gaussian  # q(z2 | x)
@@ -146,11 +147,11 @@ class TwoLevels(NamedTuple):
         return torch.cat([self.lower_at(z2).log_density(z1), self.upper.log_density(z2)], dim=1)
 
     def sample(self, rng: CounterRNG) -> Tensor:  # (B, 2 K)
-        """z1 at the z2 that is drawn, and that."""
+        """A draw of z1 given the drawn z2, and that z2."""
         return torch.cat([self.lower.sample(rng), self.z2], dim=1)
 
     def reparameterize(self, eps: Tensor) -> Tensor:  # (B, 2 K) -> (B, 2 K)
-        """z2 first, and z1 there."""
+        """z2 first, then z1 given z2."""
         eps1, eps2 = eps.chunk(2, dim=1)
         z2 = self.upper.reparameterize(eps2)
         return torch.cat([self.lower_at(z2).reparameterize(eps1), z2], dim=1)
@@ -249,9 +250,8 @@ class DenselyConnectedEncoder(nn.Module):
 class GatedTwoLevelEncoder(nn.Module):
     """q(z2 | x) and q(z1 | x, z2), of `latent_dim` each, from gated layers h -> (W h + b) * sigmoid(V h + c).
 
-    Both levels read x by the same gated layers, which are a network of its own for each in Kim & Suh 2019: the input
-    layer, which has a row for each item, would be twice as wide. Given random numbers, z2 is a draw from q(z2 | x),
-    else its mean.
+    Both levels share the gated layers on x. Kim & Suh 2019 have separate networks, which would double the width of the
+    input layer, with its row for each item. With random numbers, z2 is a draw from q(z2 | x), without them its mean.
 
     References
     ----------

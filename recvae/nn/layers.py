@@ -39,7 +39,7 @@ class SparseEmbeddingBag(nn.Module):
     """x W + b for sparse rows x: the weighted sum of the rows of W that belong to a user's items.
 
     With `sparse` set, the gradient of W is a sparse tensor over the rows of the batch's items, whose cost does not grow
-    with the number of items; it is for an optimizer that takes such, as `RowwiseAdam`.
+    with the number of items; it needs an optimizer for such gradients, as `RowwiseAdam`.
 
     Parameters
     ----------
@@ -54,11 +54,11 @@ class SparseEmbeddingBag(nn.Module):
         self.bias = nn.Parameter(torch.full((out_dim,), torch.nan))  # (H,)
 
     def forward(self, batch: Batch) -> Tensor:
-        """Of the batch's own values. -> (B, H)"""
+        """x W + b. -> (B, H)"""
         return self.weighted(batch, batch.values)
 
     def weighted(self, batch: Batch, values: Tensor) -> Tensor:
-        """Of other values (E,) of the same events. -> (B, H)"""
+        """x W + b with other values (E,) of the same events. -> (B, H)"""
         return self.sums(batch, values) + self.bias
 
     def sums(self, batch: Batch, values: Tensor) -> Tensor:
@@ -102,7 +102,7 @@ def normalized(batch: Batch) -> Tensor:
 def dropout(values: Tensor, rate: float, batch: Batch, rng: CounterRNG) -> Tensor:
     """Drop each event's value (E,) with probability `rate`, scale the others by 1 / (1 - rate).
 
-    On the events of sparse rows this is dropout on the dense row: where nothing is, nothing can be dropped.
+    It is the same as dropout on the dense row, since zeros stay zero.
     """
     return values * rng.keep_mask(batch, rate) / (1 - rate)
 
@@ -113,7 +113,7 @@ class _SparseEmbeddingBag(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, weight: Tensor, batch: Batch, values: Tensor, sparse: bool) -> Tensor:
         items, rows, offsets = batch.items, batch.rows, batch.offsets
-        if values.device.type == "cpu":  # what dropout left; to count them, other devices would halt
+        if values.device.type == "cpu":  # without dropped events; on a GPU, nonzero would synchronise
             kept = values.nonzero()[:, 0]
             items, rows, values = items[kept], rows[kept], values[kept]
             offsets = group_offsets(rows, len(batch))
@@ -130,18 +130,18 @@ class _SparseEmbeddingBag(torch.autograd.Function):
         rows, values = rows[order], values[order]
         groups, n_rows = items, ctx.shape[0]
         if ctx.sparse:
-            touched, groups = items.unique_consecutive(return_inverse=True)
-            n_rows = len(touched)
+            distinct_items, groups = items.unique_consecutive(return_inverse=True)
+            n_rows = len(distinct_items)
         out = workspace("gradient of the first layer", (n_rows, grad.shape[1]), grad.dtype, grad.device, for_step=True)
         sums = grouped_sums(grad, groups, rows, values, out)
-        return row_sparse(touched, sums, ctx.shape) if ctx.sparse else sums, None, None, None
+        return row_sparse(distinct_items, sums, ctx.shape) if ctx.sparse else sums, None, None, None
 
 
 # dense layers ---------------------------------------------------------------------------------------------------------
 
 
 class Dense(nn.Linear):
-    """A linear layer of which only the product may be in a lower precision (under autocast), never its output."""
+    """A linear layer whose product may be in lower precision under autocast; its output has the dtype of its input."""
 
     def forward(self, x: Tensor) -> Tensor:
         return linear(x, self.weight, self.bias).to(x.dtype)
@@ -176,8 +176,8 @@ def _dense(width: int, out: int) -> Dense:
 def linear(hidden: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """h W^T + b.
 
-    On a CPU, where no gradient is wanted, by oneDNN, as torch.compile does it: on some CPUs it needs half the time of
-    the BLAS behind F.linear, but for one row and a weight that lies `by_columns`.
+    On a CPU without gradients, oneDNN computes it, as in torch.compile: on some CPUs in half the time of the BLAS
+    behind F.linear, except for a single row and a weight stored `by_columns`.
     """
     if ONEDNN is None or hidden.device.type != "cpu" or hidden.dtype != torch.float32 or torch.is_grad_enabled():
         return F.linear(hidden, weight, bias)
@@ -187,12 +187,12 @@ def linear(hidden: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 def by_columns(weight: Tensor) -> Tensor:
-    """The same weight (I, H), in memory (H, I): for few rows, products with it take down to half the time."""
+    """The weight (I, H) in column-major order: products with few rows take as little as half the time."""
     return weight.T.contiguous().T
 
 
 def in_bfloat16(precision: str, device: torch.device) -> bool:
-    """Whether products are computed in bfloat16; "auto" is where the hardware computes in it."""
+    """Whether products are computed in bfloat16; for "auto", whether the hardware supports it natively."""
     if precision not in PRECISIONS:
         raise UnknownNameError.among("precision", precision, PRECISIONS)
     return precision == "bfloat16" or (precision == "auto" and _computes_bfloat16(device))
@@ -221,7 +221,7 @@ def weighted_sums(table: Tensor, indices: Tensor, offsets: Tensor, values: Tenso
 
 
 def grouped_sums(table: Tensor, groups: Tensor, indices: Tensor, values: Tensor, out: Tensor) -> Tensor:
-    """Weighted sums of rows of a table (B, H) by group, given the groups (E,) of these in order. -> (groups, H)
+    """Weighted sums of rows of a table (B, H) by group; `groups` (E,) is ascending. -> (n_groups, H)
 
     On a CPU it is written into `out`, whose length is the number of groups.
     """
@@ -232,9 +232,9 @@ def grouped_sums(table: Tensor, groups: Tensor, indices: Tensor, values: Tensor,
 
 
 def products_at(rows: Tensor, columns: Tensor, left: Tensor, right: Tensor) -> Tensor:
-    """Cells (E,), in the order of their rows, of the product (B, H) (I, H)^T, whose others are never computed.
+    """Entries (E,), ordered by row, of the product (B, H) (I, H)^T; the others are never computed.
 
-    `right` by rows: of one by columns torch would copy all.
+    `right` has to be row-major: torch would copy a column-major one.
     """
     cells = csr(rows, columns, left.new_zeros(len(rows)), (len(left), len(right)))
     return torch.sparse.sampled_addmm(cells, left, right.T, beta=0).values()
@@ -248,12 +248,12 @@ def csr(rows: Tensor, columns: Tensor, values: Tensor, shape: Sequence[int]) -> 
 
 
 def row_sparse(rows: Tensor, values: Tensor, shape: Sequence[int]) -> Tensor:
-    """A tensor that is zero but in some rows (T,), distinct and ascending, which have these values (T, ...)."""
+    """A coalesced sparse tensor with `values` (T, ...) in `rows` (T,), which are distinct and ascending."""
     return torch.sparse_coo_tensor(rows.long()[None], values, tuple(shape), check_invariants=False, is_coalesced=True)
 
 
 def group_offsets(groups: Tensor, n_groups: int) -> Tensor:
-    """Where each group begins in a list of members, given the groups of these in order. -> (n_groups + 1,)"""
+    """Start of each group in a list sorted by group, from the group of each member. -> (n_groups + 1,)"""
     return torch.searchsorted(groups, torch.arange(n_groups + 1, dtype=groups.dtype, device=groups.device))
 
 
@@ -274,10 +274,10 @@ class Workspace:
 
     def buffer(self, name: str, turn: int, size: int, dtype: torch.dtype) -> Tensor:
         """A buffer of that size, uninitialised. -> (size,)"""
-        held = self.buffers.get((name, turn))
-        if held is None or held.dtype != dtype or len(held) < size:
-            held = self.buffers[name, turn] = torch.empty(size, dtype=dtype)
-        return held[:size]
+        buffer = self.buffers.get((name, turn))
+        if buffer is None or buffer.dtype != dtype or len(buffer) < size:
+            buffer = self.buffers[name, turn] = torch.empty(size, dtype=dtype)
+        return buffer[:size]
 
 
 _workspace: ContextVar[Workspace | None] = ContextVar("workspace", default=None)
@@ -287,8 +287,8 @@ _workspace: ContextVar[Workspace | None] = ContextVar("workspace", default=None)
 def reuse_workspace() -> Iterator[Workspace]:
     """Within this context, the buffers of a step, those of gradients among them, are used again by the next.
 
-    So it is for a loop, in one thread, that is done with a step's gradients when it calls `begin_step`. A context
-    within another one uses the outer one's buffers.
+    For a loop in one thread that no longer needs the gradients of a step when it calls `begin_step`. A nested context
+    uses the buffers of the outer one.
     """
     current = _of_this_thread() or Workspace()
     token = _workspace.set(current)

@@ -34,7 +34,7 @@ class RowwiseAdam(Optimizer):
     eps : float
         Added to the root of the second moment.
     weight_decay : float
-        A touched row shrinks by lr * weight_decay, apart from its gradient.
+        A row with a gradient shrinks by lr * weight_decay, apart from its gradient.
 
     Notes
     -----
@@ -220,9 +220,9 @@ def coalesced_rows(grad: Tensor) -> tuple[Tensor, Tensor]:
     if grad.is_coalesced() or bool((rows[1:] > rows[:-1]).all()):
         return rows, values
     rows, order = rows.sort(stable=True)
-    touched, positions = rows.unique_consecutive(return_inverse=True)
+    distinct_rows, positions = rows.unique_consecutive(return_inverse=True)
     table = values.flatten(1) if values.dim() > 1 else values[:, None]
-    shape = len(touched), table.shape[1]
+    shape = len(distinct_rows), table.shape[1]
     out = workspace("coalesced rows of a gradient", shape, values.dtype, values.device, for_step=True)
     sums = grouped_sums(table, positions, order, torch.ones_like(table[:, 0]), out)
-    return touched, sums.view(len(touched), *values.shape[1:])
+    return distinct_rows, sums.view(len(distinct_rows), *values.shape[1:])

@@ -1,4 +1,4 @@
-"""Priors: p(z), what is believed of a user's latent variables before the row is seen, and KL(q(z | x) || p(z)).
+"""Priors p(z) of a user's latent variables, and the divergence KL(q(z | x) || p(z)).
 
 To add one, derive it from `BasePrior` and define `log_density` and `sample`: the KL term is then estimated from the
 draw of z. Where there is a closed form, override `forward` and `divergence` with it.
@@ -20,19 +20,19 @@ from recvae.nn.encoders import LOG_2PI, Encoder, Gaussian, Posterior, TwoLevels
 from recvae.nn.layers import dense_layers, gated_layers
 from recvae.nn.rng import standard_normals
 
-USERS_AT_A_TIME = 2048  # that are encoded for `update`
+USERS_AT_A_TIME = 2048  # encoded in one batch by `update`
 DRAWS = 64  # of z, for a divergence without a closed form
 
 
 class Prior(Protocol):
-    """p(z), as a `VAE` asks for it. It may ask the encoder itself; what it keeps of that is computed by `update`."""
+    """p(z), as a `VAE` calls it. A prior may use the encoder; what it stores of its output is set by `update`."""
 
     def __call__(self, posterior: Posterior, z: Tensor, batch: Batch, encoder: Encoder) -> Tensor:
         """KL(q(z | x) || p(z)) of each user in training, exactly or estimated from the draw z (B, K). -> (B,)"""
         ...
 
     def divergence(self, posterior: Posterior, encoder: Encoder) -> Tensor:
-        """KL(q(z | x) || p(z)) of users who need not be training users; it does not depend on chance. -> (B,)"""
+        """KL(q(z | x) || p(z)) of any users, also new ones; deterministic. -> (B,)"""
         ...
 
     def sample(self, shape: tuple[int, int], generator: np.random.Generator, encoder: Encoder) -> Tensor:
@@ -52,12 +52,12 @@ class Prior(Protocol):
         ...
 
     def reset(self) -> None:
-        """Called after the last epoch: what is kept of single users is dropped."""
+        """Called after the last epoch: drops the data of individual users."""
         ...
 
 
 class BasePrior(nn.Module):
-    """A prior by its density: what `Prior` asks for follows from `log_density` and `sample`."""
+    """Base of priors: a subclass defines `log_density` and `sample`, the KL term is estimated from them."""
 
     def log_density(self, z: Tensor, encoder: Encoder) -> Tensor:
         """log p(z), summed over dimensions. (B, K) -> (B,)
@@ -68,7 +68,7 @@ class BasePrior(nn.Module):
 
     def sample(self, shape: tuple[int, int], generator: np.random.Generator, encoder: Encoder) -> Tensor:
         """Draws of z from p(z). -> `shape`, (n, K), float32, on the encoder's device"""
-        raise NotSupportedError(f"Expected {type(self).__name__} to define sample, by which sample_users draws.")
+        raise NotSupportedError(f"Expected {type(self).__name__} to define sample, which sample_users needs.")
 
     def forward(self, posterior: Posterior, z: Tensor, batch: Batch, encoder: Encoder) -> Tensor:
         """KL(q || p) estimated from one draw: log q(z | x) - log p(z). -> (B,)"""
@@ -78,7 +78,7 @@ class BasePrior(nn.Module):
         """KL(q || p) by Monte Carlo, with draws that are the same for all users and in each call. -> (B,)"""
         if type(self).log_density is BasePrior.log_density:
             raise NotSupportedError(
-                f"Expected {type(self).__name__} to define divergence, by which anomaly_score goes, or log_density."
+                f"Expected {type(self).__name__} to define divergence or log_density, which anomaly_score needs."
             )
         shape = DRAWS, posterior.mean.shape[1]
         draws = standard_normals(np.random.default_rng(0), shape, posterior.mean.device)
@@ -99,7 +99,7 @@ class BasePrior(nn.Module):
         """The inverse of `epoch_state`."""
 
     def reset(self) -> None:
-        """Called after the last epoch: what is kept of single users is dropped."""
+        """Called after the last epoch: drops the data of individual users."""
 
 
 class StandardNormal(BasePrior):
@@ -119,17 +119,16 @@ class StandardNormal(BasePrior):
 
 
 class Composite(StandardNormal):
-    """In each dimension, a mixture of N(0, 1), the posterior before this epoch, and a wide N(0, e^10): 3/20, 3/4, 1/10.
+    """In each dimension 3/20 N(0, 1) + 3/4 q_old(z | x) + 1/10 N(0, e^10), with q_old the posterior before the epoch.
 
-    The old encoder does not change within an epoch, nor does its posterior of a user, for which it sees the full row:
-    so it is computed once an epoch, (U, 2 K) numbers.
+    q_old of all training users, from full rows without dropout, is computed once per epoch: (U, 2 K) numbers.
 
-    Of a new user there is no posterior before, and no user is where the wide part is: it only lets posteriors go far at
-    little cost. What is left to draw from, and to measure by, is N(0, I).
+    New users have no q_old, and the wide component only makes distant posteriors cheap: `sample` and `divergence` use
+    N(0, I).
 
     References
     ----------
-    Shenbin et al. 2020, section 3.3; that dimensions mix on their own is in the authors' code.
+    Shenbin et al. 2020, section 3.3; the mixture in each dimension is from the authors' code.
     """
 
     WEIGHTS = (3 / 20, 3 / 4, 1 / 10)
@@ -171,11 +170,11 @@ class Composite(StandardNormal):
 
 
 class VampPrior(BasePrior):
-    """p(z) = 1/C sum_c q(z | u_c): a mixture of what the encoder says of C users who do not exist, and are learned.
+    """p(z) = 1/C sum_c q(z | u_c): a mixture of the posteriors of C learned pseudo-inputs.
 
-    Of a pseudo-input u_c the encoder sees u_c W + b, W the weight of its first layer. It is this, (C, H), that is
-    learned here: the (C, I) numbers u_c would take as many dense rows through that layer in each step. So the encoder
-    has to have a method `head` that applies the layers after the first one, (C, H) -> Gaussian.
+    The parameters are u_c W + b, (C, H), the output of the encoder's first layer for pseudo-input u_c: learning u_c
+    itself, (C, I), would put C dense rows through that layer in each step. So the encoder has to have a method `head`
+    that applies the layers after the first one, (C, H) -> Gaussian.
 
     Parameters
     ----------
@@ -220,7 +219,7 @@ class VampPrior(BasePrior):
 
 
 class TwoLevelPrior(BasePrior):
-    """p(z2) p(z1 | z2): a prior of the upper level, and a Gaussian by a gated layer below it.
+    """p(z2) p(z1 | z2): a prior of the upper level, and a Gaussian from a gated layer for the lower one.
 
     The KL term of z1 is in closed form at the draw z2.
 
@@ -255,7 +254,7 @@ class TwoLevelPrior(BasePrior):
         return upper + lower
 
     def divergence(self, posterior: Posterior, encoder: Encoder) -> Tensor:
-        """That of z1 is at one z2, the posterior's."""
+        """The term of z1 is taken at the one z2 of the posterior, not averaged over q(z2 | x)."""
         levels = _two_levels(posterior)
         lower = gaussian_kl(levels.lower, self._lower_at(levels.z2))
         return self.upper.divergence(levels.upper, encoder) + lower

@@ -77,13 +77,13 @@ class CounterRNG:
         return ((bits & 0xFFFFFF).float().mul_(UNIT) >= rate).float()
 
     def _streams(self) -> Tensor:
-        """A number for each user, from which all of one draw are made. -> (B,)"""
+        """The random key of each user for one draw. -> (B,)"""
         self._draws += 1
         return _mix(self._users * _signed(GOLDEN) + _signed(fold_in(self._key, self._draws)))
 
 
 def _mix(x: Tensor) -> Tensor:
-    """SplitMix64's mixing of 64-bit numbers, in place; their sign is a bit like any other."""
+    """The SplitMix64 mix of 64-bit integers, in place; the sign bit is mixed like the others."""
     for shift, mixer in zip((30, 27), MIXERS, strict=True):
         x.bitwise_xor_((x >> shift).bitwise_and_((1 << 64 - shift) - 1)).mul_(_signed(mixer))
     return x.bitwise_xor_((x >> 31).bitwise_and_((1 << 33) - 1))

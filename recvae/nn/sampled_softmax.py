@@ -74,7 +74,7 @@ class Index(NamedTuple):
     events: Tensor  # (E,) from 0 to T - 1
     negatives: Tensor  # (C,) from 0 to T - 1
     by_item: Tensor  # (E,) the events in the order of their items
-    had: Tensor  # cells of (B, C), flat, in which the user has the candidate
+    had: Tensor  # flat indices in (B, C) of negatives that the user has
 
     @classmethod
     def of(cls, batch: Batch, negatives: Negatives) -> Index:

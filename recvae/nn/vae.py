@@ -30,7 +30,7 @@ class Decoder(Protocol):
     latent_dim: int  # K
     weight: nn.Parameter  # (I, H), a row for each item
     bias: nn.Parameter  # (I,)
-    temperature: float | None  # of cosine logits; None where `output` is weight and bias as they are
+    temperature: float | None  # of cosine logits; None for inner products, where `output` is (weight, bias)
 
     def __call__(self, z: Tensor) -> Tensor:
         """The last hidden state. (B, K) -> (B, H)"""
@@ -115,7 +115,7 @@ class VAE(nn.Module):
         return self.decoder(self._required_prior().sample(shape, generator, self.encoder))
 
     def divergence(self, posterior: Posterior) -> Tensor:
-        """KL(q(z | x) || p(z)) as the prior knows it without a draw. -> (B,)"""
+        """KL(q(z | x) || p(z)) without random draws, see `Prior.divergence`. -> (B,)"""
         return self._required_prior().divergence(posterior, self.encoder)
 
     def _required_prior(self) -> Prior:
@@ -138,7 +138,7 @@ class MLPDecoder(nn.Module):
     gated
         Gated layers h -> (W h + b) * sigmoid(V h + c) instead of tanh ones.
     temperature
-        With one, t, logits are cos(h, W_i) / t + b_i: weights are at unit norm, hidden states at 1 / t.
+        If given as t, logits are cos(h, W_i) / t + b_i: weights have unit norm, hidden states norm 1 / t.
     """
 
     def __init__(
@@ -175,7 +175,7 @@ class MLPDecoder(nn.Module):
         return not len(self.hidden) and self.temperature is None
 
     def prepare_for_inference(self) -> None:
-        """Lay the output layer out for scoring; it is not to be trained after that."""
+        """Store the output weights in the layout that scores fastest. Do not train the layer after that."""
         self.weight = nn.Parameter(by_columns(self.weight.detach()))
 
     def logits(self, hidden: Tensor) -> Tensor:  # (B, H) -> (B, I)
@@ -190,7 +190,7 @@ def unit_rows(weight: Tensor) -> Tensor:
 
 
 class _UnitRows(torch.autograd.Function):
-    """F.normalize with one pass over the table each way: what autograd makes of it costs as much as a training step."""
+    """F.normalize with one pass over the weights forward and backward: autograd's takes as long as a training step."""
 
     @staticmethod
     def forward(ctx: Any, weight: Tensor) -> Tensor:
@@ -202,7 +202,7 @@ class _UnitRows(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Tensor:
-        """What of the gradient is not along the row, divided by its norm."""
+        """The component of the gradient orthogonal to the row, divided by the norm of the row."""
         unit, norms = ctx.saved_tensors
         along = torch.bmm(grad[:, None], unit[:, :, None])[:, :, 0]  # (I, 1)
         out = workspace("gradient of weights of any norm", grad.shape, grad.dtype, grad.device, for_step=True)

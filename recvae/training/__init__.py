@@ -1,4 +1,4 @@
-"""Training: a step, the loop, and what is told and kept of it. The logger "recvae" says what a long run does."""
+"""Training: the step, the loop, callbacks and checkpoints. The logger "recvae" says what a long run does."""
 
 import logging
 

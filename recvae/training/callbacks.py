@@ -1,6 +1,6 @@
-"""Who listens to a training: functions of an epoch, a log of JSON lines, TensorBoard, and listeners of one's own.
+"""Callbacks of training: functions of an epoch, a JSON Lines log, TensorBoard, and your own classes.
 
-Listeners are told what has happened and change nothing: a fit gives the same model with them and without.
+Callbacks only observe: a fit gives the same model with and without them.
 """
 
 from __future__ import annotations
@@ -67,9 +67,9 @@ class Epoch:
     def __str__(self) -> str:
         """One line for a log."""
         part = "" if self.part == "network" else f"{self.part}, "
-        found = "" if self.valid is None else f", valid {self.valid:.4f} (best {_shown(self.best)})"
+        validation = "" if self.valid is None else f", valid {self.valid:.4f} (best {_shown(self.best)})"
         terms = f"loss {self.loss:.2f}, reconstruction {self.nll:.2f}, KL {self.kl:.2f}, beta {self.beta:.3g}"
-        return f"{part}epoch {self.epoch}: {terms}{found}, {self.seconds:.1f} s"
+        return f"{part}epoch {self.epoch}: {terms}{validation}, {self.seconds:.1f} s"
 
 
 @dataclass(frozen=True)
@@ -135,19 +135,19 @@ def as_callbacks(callbacks: Iterable[Callback | Callable[[Epoch], object]]) -> l
     """`callbacks` as they are given to `fit`: Callback objects, or functions of an epoch. Raises InvalidTypeError."""
     if isinstance(callbacks, (Callback, str)) or not isinstance(callbacks, Iterable):
         raise InvalidTypeError(f"Expected callbacks as a list, got {type(callbacks).__name__}; put it into [].")
-    made = []
+    converted = []
     for callback in callbacks:
         if isinstance(callback, type) or not (isinstance(callback, Callback) or callable(callback)):
             raise InvalidTypeError(
                 f'Expected callbacks such as JsonLines("log.jsonl"), or functions of an epoch, got {callback!r}.'
             )
-        made.append(callback if isinstance(callback, Callback) else _Function(callback))
-    return made
+        converted.append(callback if isinstance(callback, Callback) else _Function(callback))
+    return converted
 
 
 @contextmanager
 def dispatch(callbacks: Iterable[Callback], info: FitInfo) -> Iterator[None]:
-    """Tell the callbacks that a fit begins, and how it ends."""
+    """Call `on_fit_start` of the callbacks and, at the end, `on_fit_end` with the error, if any."""
     with ExitStack() as stack:
         for callback in callbacks:
             callback.on_fit_start(info)
@@ -167,8 +167,8 @@ class JsonLines(Callback):
          "valid": ..., "best": ..., "seconds": ..., "users_per_second": ...}
         {"event": "end", "epochs": ..., "seconds": ..., "error": null or what ended it}
 
-    A later fit is appended, as `fit_split` fits twice: a fit is what stands from one "begin" to the next. What is not a
-    finite number is null.
+    A later fit is appended, as `fit_split` fits twice: each fit starts with a "begin" record. Numbers that are
+    not finite are null.
 
     Raises
     ------
@@ -238,7 +238,7 @@ class TensorBoard(Callback):
 
 
 def _check_log(path: Path) -> None:
-    """Nobody else's file is appended to."""
+    """Refuse to append to a file that is no such log."""
     try:
         with path.open(encoding="utf-8") as file:
             first = json.loads(file.readline() or '{"event": "begin"}')
@@ -252,7 +252,7 @@ def _check_log(path: Path) -> None:
 
 
 def _new_folder(log_dir: Path, model: str) -> Path:
-    """A folder that was not there."""
+    """Create a new numbered folder."""
     number = 1
     try:
         log_dir.mkdir(parents=True, exist_ok=True)

@@ -64,7 +64,7 @@ class Checkpoint:
     epochs: int | None = 1
 
     def check(self) -> None:
-        """Raise InvalidParameterError for what is no interval, and as `recvae.utils.paths.output_path` for a folder."""
+        """Raise InvalidParameterError for an invalid interval, and as `recvae.utils.paths.output_path` for a folder."""
         output_path(self.folder)
         if self.minutes is not None and not (isinstance(self.minutes, (int, float)) and self.minutes >= 0):
             raise InvalidParameterError(f"Expected minutes of a Checkpoint of 0 or more, got {self.minutes!r}.")
@@ -73,13 +73,13 @@ class Checkpoint:
 
 
 def as_checkpoint(checkpoint: Checkpoint | str | Path | None) -> Checkpoint | None:
-    """What `fit` was given, checked; a folder alone has the default intervals."""
-    made = Checkpoint(checkpoint) if isinstance(checkpoint, (str, os.PathLike)) else checkpoint
-    if not isinstance(made, Checkpoint | None):
-        raise InvalidTypeError(f"Expected a Checkpoint or the path of a folder, got {type(made).__name__}.")
-    if made is not None:
-        made.check()
-    return made
+    """Check the `checkpoint` argument of `fit`; a path gets the default intervals."""
+    result = Checkpoint(checkpoint) if isinstance(checkpoint, (str, os.PathLike)) else checkpoint
+    if not isinstance(result, Checkpoint | None):
+        raise InvalidTypeError(f"Expected a Checkpoint or the path of a folder, got {type(result).__name__}.")
+    if result is not None:
+        result.check()
+    return result
 
 
 @contextmanager
@@ -91,7 +91,7 @@ def resumed(
     strategy: ParallelStrategy,
     size: Size,
 ) -> Iterator[CheckpointWriter | None]:
-    """Bring `state` to where the run of that part was stopped, and give the writer of its next checkpoints.
+    """Restore `state` from the last checkpoint of this run, and yield the writer of further ones.
 
     Parameters
     ----------
@@ -100,7 +100,7 @@ def resumed(
     strategy : ParallelStrategy
         All ranks call this, rank 0 writes, and all read; how many they are may change from run to run.
     size : Size
-        Of the run, which no state can go beyond.
+        Users, epochs and steps of the run: the bounds of a stored position.
 
     Raises
     ------
@@ -121,7 +121,7 @@ def resumed(
             manifest = read_manifest(folder, KIND, Written, identity())
             if not manifest.parts:
                 manifest.write(folder)
-        strategy.communicator.barrier()  # from here on it is there to be read
+        strategy.communicator.barrier()  # from here on all ranks can read the manifest
         manifest = read_manifest(folder, KIND, Written, identity())
         if manifest.parts:
             restore(state, folder, manifest, strategy, size)
@@ -162,7 +162,7 @@ class CheckpointWriter(Callback):
         if self._manifest.parts and all(self._manifest.facts[name] == value for name, value in position.items()):
             return
         path = self._folder / f"step-{position['epoch']:05}-{position['step']:08}.safetensors"
-        tensors = tensors_of(state, self._strategy)  # of all ranks, which therefore all come here
+        tensors = tensors_of(state, self._strategy)  # a collective operation: all ranks have to call it
         if not self._strategy.communicator.is_main_process:
             self._manifest = replace(
                 self._manifest, parts=[Written(file=path.name, bytes=0, sha256="")], facts=position
@@ -174,7 +174,7 @@ class CheckpointWriter(Callback):
             except (safetensors.SafetensorError, OSError) as error:
                 raise OutputError(
                     f"Expected room for a checkpoint at {path}, got: {error}; the one before it stays: make room, and "
-                    f"run the same again, to go on from there."
+                    f"run the same again, to resume from there."
                 ) from error
             with part.open("rb+") as content:
                 os.fsync(content.fileno())  # before its name is taken

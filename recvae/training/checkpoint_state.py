@@ -176,15 +176,15 @@ def _check_tensors(state: TrainState, tensors: dict[str, Tensor], done: int, siz
     if groups["network"] != set(parameters) or groups["best"] not in (set(), set(parameters)):
         raise ValueError("the tensors of another network")
     for (number, index), names in moments.items():
-        kept = next((kept for kind, kept in MOMENTS.items() if isinstance(state.optimizers[number], kind)), names)
-        if names != kept:
+        expected = next((known for kind, known in MOMENTS.items() if isinstance(state.optimizers[number], kind)), names)
+        if names != expected:
             raise ValueError(f"of optimizer {number} and parameter {index} only {', '.join(sorted(names))}")
 
 
 def _check_moment(
     full_name: str, tensor: Tensor, optimizers: Sequence[torch.optim.Optimizer], parameters: dict[str, Any]
 ) -> tuple[int, int, str]:
-    """Raise ValueError or LookupError for what is no moment of a parameter. -> the numbers of both, and its name"""
+    """Raise ValueError or LookupError unless it is a moment. -> indices of optimizer and parameter, its name"""
     number, index, moment = full_name.split(".")[1:]
     check_integer("the number of an optimizer", int(number), 0, len(optimizers) - 1)
     names = _parameter_names(optimizers[int(number)], parameters)

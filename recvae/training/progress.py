@@ -1,4 +1,4 @@
-"""What a person sees of a training while it goes: how far it is, both terms of the ELBO, how good it has become."""
+"""The progress display of training: the position in the run, both terms of the ELBO, the validation metric."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ class Live(Callback):
     Parameters
     ----------
     title : str
-        Of what is trained.
+        Name of the model.
     epochs, steps : int
-        Of the run, and in an epoch.
+        Epochs in the run, and steps in an epoch.
     users : int
         Passes over a user in an epoch.
     metric : str
-        What `valid` of an epoch is, by name.
+        Name of the validation metric.
     """
 
     def __init__(self, title: str, epochs: int, steps: int, users: int, metric: str, show: bool = True):
@@ -54,8 +54,8 @@ class Live(Callback):
             if self._before is None:
                 self._before = step - 1
                 self._bar.update(self._task, before=(epoch - 1) * self.steps + self._before)
-            here = self.users * (step - self._before) / self.steps
-            speed = here / max(time.perf_counter() - self._epoch_began, 1e-9)
+            users_done = self.users * (step - self._before) / self.steps
+            speed = users_done / max(time.perf_counter() - self._epoch_began, 1e-9)
             done = (epoch - 1) * self.steps + step
             self._bar.update(self._task, completed=done, description=self._where(epoch), note=f"{speed:,.0f} users/s")
 

@@ -1,4 +1,4 @@
-"""What a training is told (`TrainConfig`, `Phase`), and what one step of it leaves to the next (`TrainState`)."""
+"""Settings of a training run (`TrainConfig`, `Phase`), and the state that its steps update (`TrainState`)."""
 
 from __future__ import annotations
 
@@ -41,29 +41,29 @@ class TrainConfig:
     Parameters
     ----------
     epochs : int
-        Length of the run by which `beta` goes.
+        Epochs of the run, over which the schedule of `beta` stretches.
     batch_size : int, optional
         Users in a step. By default a twentieth of the training users, at most 500: enough steps on small data.
     learning_rate : float
-        Of AdamW. Not used where the trainer is given optimizers.
+        Learning rate of AdamW; ignored if the trainer gets optimizers.
     weight_decay : float
-        Of AdamW. Not used where the trainer is given optimizers.
+        Weight decay of AdamW; ignored if the trainer gets optimizers.
     beta : float or callable
         Weight of the KL term: a number, or a function of the share of the run that is done, in [0, 1).
     stop_epoch : int, optional
-        End the run after this epoch, with `beta` as if it went on to `epochs`.
+        Stop after this epoch; the schedule of `beta` still covers all `epochs`.
     patience : int, optional
-        End the run after so many epochs in a row without a better validation metric. By default never.
+        Stop after so many epochs in a row without a better validation metric. By default never.
     phases : sequence of Phase
-        What an epoch is made of, one after the other. By default one pass that trains all parts.
+        The phases of an epoch, in order. By default one pass that trains all parts.
     max_grad_norm : float, optional
         Scale the gradient of a step down to this norm where it is longer.
     precision : {"auto", "float32", "bfloat16"}
         Of the matrix products within the network; weights, noise and the KL term stay in float32. "auto" takes bfloat16
         where the hardware computes in it.
     seed : int
-        Of weights that are yet to be initialised, and of order, dropout and noise, which follow from it, the epoch, the
-        pass and the user alone.
+        Seed of initial weights, if they are missing, and of order, dropout and noise, which depend only on the seed,
+        the epoch, the pass and the user.
     """
 
     epochs: int = 50
@@ -80,7 +80,7 @@ class TrainConfig:
 
     @property
     def last_epoch(self) -> int:
-        """The epoch after which the run is over, if patience does not end it before."""
+        """Number of the last epoch, unless patience ends the run earlier."""
         return min(self.epochs, self.stop_epoch or self.epochs)
 
     @property
@@ -89,7 +89,7 @@ class TrainConfig:
         return [phase for phase in self.phases for _ in range(phase.passes)]
 
     def users_per_step(self, n_users: int) -> int:
-        """The batch size for so many users."""
+        """Users in a step, for a training set of `n_users`."""
         return self.batch_size or default_batch_size(n_users)
 
     def steps_per_epoch(self, n_users: int) -> int:
@@ -97,7 +97,7 @@ class TrainConfig:
         return -(-n_users // self.users_per_step(n_users)) * len(self.passes)
 
     def beta_at(self, progress: float) -> float:
-        """Weight of the KL term after a share of the run."""
+        """Weight of the KL term at `progress`, the share of the run that is done."""
         return self.beta(progress) if callable(self.beta) else self.beta
 
 
@@ -108,22 +108,22 @@ def default_batch_size(n_users: int) -> int:
 
 @dataclass
 class TrainState:
-    """All that one step leaves to the next: what a checkpoint holds.
+    """The state that training steps update, which is what a checkpoint stores.
 
     Parameters
     ----------
     network : nn.Module
     optimizers : sequence of torch.optim.Optimizer
     seed : int
-        Of order, dropout and noise.
+        Seed of order, dropout and noise.
     history : list of Epoch
-        Records of the epochs that are over.
+        Records of the finished epochs.
     losses : list of Tensor
         Of each step of the current epoch (3,): sums over this rank's users of nll, kl and loss, on the device.
     pass_index : int
         The current pass of the epoch, from 0.
     best, best_epoch, best_weights
-        Of the validations so far.
+        The best validation metric so far, its epoch, and a copy of its weights.
     """
 
     network: nn.Module
@@ -143,12 +143,12 @@ class TrainState:
 
     @property
     def step(self) -> int:
-        """How many steps the current epoch has had."""
+        """Number of steps done in the current epoch."""
         return len(self.losses)
 
     @property
     def device(self) -> torch.device:
-        """Where the network is."""
+        """The device of the network."""
         return next(self.network.parameters()).device
 
     def keep_best(self, metric: float) -> float:
@@ -163,7 +163,7 @@ class TrainState:
         return self.best
 
     def is_over(self, config: TrainConfig) -> bool:
-        """Whether all epochs are done, or patience is at its end."""
+        """Whether all epochs are done, or patience has run out."""
         validated = self.best > float("-inf")
         if validated and config.patience is not None and self.epoch >= self.best_epoch + config.patience:
             return True

@@ -1,4 +1,4 @@
-"""Trains a VAE: one step, and the loop of epochs around it. It knows no models and no metrics."""
+"""The training loop of a VAE: one step, and the epochs around it. It does not depend on models or metrics."""
 
 from __future__ import annotations
 
@@ -51,17 +51,17 @@ class Trainer:
         "encoder", "decoder" and "prior" are what phases name; `prior.update` is called before each epoch.
     config : TrainConfig
     loss : callable
-        (what the network returned, beta) -> scalar to be minimised, a mean over users. By default nll + beta * kl.
+        (output of the network, beta) -> scalar to minimise, a mean over users. By default nll + beta * kl.
     optimizers : sequence of torch.optim.Optimizer, optional
         By default AdamW on all parameters.
     sampler : Sampler, optional
-        Draws the items that a sampled likelihood looks at in a step.
+        Draws the negatives of each step, for a sampled likelihood.
     strategy : ParallelStrategy
-        The processes that make each step together.
+        How processes divide a step: data parallel or tensor parallel. By default there is a single process.
     title : str
-        What is trained, as progress shows it.
+        Name of the model in progress bars and logs.
     part : str
-        What is trained, as records of epochs and folders of checkpoints name it.
+        Name of the run in the records of epochs and in the checkpoint folder.
 
     Examples
     --------
@@ -100,9 +100,9 @@ class Trainer:
         Parameters
         ----------
         batch : Batch
-            B users, of all ranks.
+            The B users of the whole step; each rank takes its share.
         beta : float, optional
-            Weight of the KL term; by default that with which a run begins.
+            Weight of the KL term; by default its value at the start of a run.
 
         Returns
         -------
@@ -111,12 +111,12 @@ class Trainer:
         """
         network, state, ranks = self.network, self.state, self._ranks
         epoch, step = len(state.history), len(state.losses)  # from 0
-        self._workspace.begin_step()  # buffers that the step before used may be overwritten
+        self._workspace.begin_step()  # the buffers of the previous step may be overwritten
         for optimizer in state.optimizers:
             optimizer.zero_grad()
-        # all noise of a pass follows from this key and from who a user is, not from how batches are cut
+        # noise depends on this key and the index of the user only, not on how users are grouped into batches
         key = fold_in(state.seed, epoch, state.pass_index)
-        if self.sampler is not None:  # items that stand for the whole catalogue, the same for all users of the step
+        if self.sampler is not None:  # shared negatives, weighted to represent the whole catalogue
             batch = replace(batch, negatives=self.sampler.draw(batch, fold_in(key, 0, step)))
         users = batch
         if self.strategy.communicator.size > 1:
@@ -129,7 +129,7 @@ class Trainer:
             loss = self.loss(elbo, self.config.beta_at(0.0) if beta is None else beta)  # mean of nll + beta * kl
             loss.backward()  # gradients of large tables may be sparse over rows
             losses = torch.stack([elbo.nll.sum(), elbo.kl.sum(), loss * len(users)]).detach().float()
-        if ranks.size > 1:  # to the mean over all users: a rank weighs by how many it has
+        if ranks.size > 1:  # gradient of the mean over all users: a rank weighs by its number of users
             ranks.all_reduce_gradients(network.parameters(), len(users) / len(batch))
         if self.config.max_grad_norm is not None:  # after the sum over ranks: it is the norm of the whole step
             self.strategy.clip_grad_norm(network, self.config.max_grad_norm)
@@ -148,26 +148,26 @@ class Trainer:
         checkpoint: Checkpoint | str | Path | None = None,
         show_progress: bool = False,
     ) -> list[Epoch]:
-        """Train for the epochs of the config, or until patience is at its end. Keeps the best weights.
+        """Train for the epochs of the config, or until patience runs out. Keeps the best weights.
 
         Parameters
         ----------
         rows : csr_matrix of shape (users, items), or Shards
             A matrix is moved to the network's device, its values divided by their mean.
         validate : callable, optional
-            () -> a number that is better when higher; called after each epoch, with the network in eval mode.
+            () -> metric, higher is better; called after each epoch, with the network in eval mode.
         metric : str
-            What `validate` measures, by name.
+            Name of the metric that `validate` returns.
         callbacks : iterable of Callback, or of functions of an Epoch
         checkpoint : Checkpoint or path of a folder, optional
-            Where states are written, and resumed from by the same call after a stop.
+            Folder of checkpoints; the same call, after an interruption, resumes from it.
         show_progress : bool
-            Show how it goes, in a terminal or a notebook.
+            Show a progress bar, in a terminal or a notebook.
 
         Returns
         -------
         list of Epoch
-            What each epoch gave.
+            The record of each epoch.
 
         Raises
         ------
@@ -176,7 +176,7 @@ class Trainer:
         """
         if not isinstance(rows, Shards):
             rows = check_rows(rows, convert=True)
-        source, heard = rows_on_device(rows, self.state.device), as_callbacks(callbacks)
+        source, callback_list = rows_on_device(rows, self.state.device), as_callbacks(callbacks)
         info = FitInfo(
             model=self.title,
             verb="fit",
@@ -188,12 +188,12 @@ class Trainer:
             valid_users=None,
             metric=None if validate is None else metric,
         )
-        with dispatch(heard, info):
+        with dispatch(callback_list, info):
             return self.run(
                 source,
                 validate=validate,
                 metric=metric,
-                callbacks=heard,
+                callbacks=callback_list,
                 checkpoint=as_checkpoint(checkpoint),
                 identity=lambda: self._identity(rows),
                 show_progress=show_progress,
@@ -210,14 +210,14 @@ class Trainer:
         checkpoint: Checkpoint | None = None,
         show_progress: bool = False,
     ) -> list[Epoch]:
-        """The loop of `fit` without its start and end: a model may need several runs in one fit.
+        """The training loop of `fit`, without `on_fit_start` and `on_fit_end`: one fit may have several runs.
 
         Parameters
         ----------
         rows : RowSource
             On the network's device.
         identity : callable
-            () -> everything that determines the run, as JSON can hold it: a checkpoint of another run is refused.
+            () -> everything that determines the run, JSON-serialisable: a checkpoint of another run is refused.
         validate
             As in `fit`.
         metric
@@ -243,13 +243,13 @@ class Trainer:
         is_main = strategy.communicator.is_main_process
         users = size.users * len(config.passes)
         live = Live(self.title, size.epochs, size.steps, users, metric, show_progress and is_main)
-        lasting = "%d epochs of %d steps, %d users in a step, on %s, seed %d"
-        self._log(lasting, size.epochs, size.steps, config.users_per_step(size.users), self._device, state.seed)
+        message = "%d epochs of %d steps, %d users in a step, on %s, seed %d"
+        self._log(message, size.epochs, size.steps, config.users_per_step(size.users), self._device, state.seed)
         with live, resumed(checkpoint, self.part, identity, state, strategy, size) as writer:
-            listening = ([live, *callbacks] if is_main else []) + ([writer] if writer else [])
+            active_callbacks = ([live, *callbacks] if is_main else []) + ([writer] if writer else [])
             while not state.is_over(config):
                 started, steps_before = time.perf_counter(), state.step
-                beta = self._run_epoch(rows, listening)
+                beta = self._run_epoch(rows, active_callbacks)
                 speed = users * (1 - steps_before / size.steps) / (time.perf_counter() - started)
                 nll, kl, loss = (self._checked_losses().sum(0) / users).tolist()
                 valid = None if validate is None else strategy.validate(validate)
@@ -260,7 +260,7 @@ class Trainer:
                 state.history.append(epoch)
                 state.losses = []
                 self._log("%s", epoch)
-                for callback in listening:
+                for callback in active_callbacks:
                     callback.on_epoch_end(epoch)
             if writer:
                 writer.write()
@@ -269,7 +269,7 @@ class Trainer:
         return state.history
 
     def _run_epoch(self, rows: RowSource, callbacks: Sequence[Callback]) -> float:
-        """All passes of the current epoch, or what is left of them. -> the last step's beta"""
+        """Run the remaining passes of the current epoch. -> beta of the last step"""
         config, state, n_users = self.config, self.state, len(rows)
         n_steps, epoch, beta = config.steps_per_epoch(n_users), state.epoch, math.nan
         steps_per_pass = n_steps // len(config.passes)
@@ -278,7 +278,9 @@ class Trainer:
         if state.step == n_steps:  # resumed after the last step: only the epoch's end is left
             beta = config.beta_at((epoch + (n_steps - 1) / n_steps) / config.epochs)
         for index in range(len(config.passes)):
-            first = state.step - index * steps_per_pass  # of this pass: above 0 where a run is resumed within it
+            first = (
+                state.step - index * steps_per_pass
+            )  # first step of this pass; above 0 if the run was resumed within it
             if first >= steps_per_pass:
                 continue
             order = fold_in(fold_in(state.seed, epoch, index))
@@ -297,14 +299,14 @@ class Trainer:
         return source.batches_of(fold_in(key), self.config.users_per_step(len(source)))
 
     def start_epoch(self, rows: RowSource) -> None:
-        """Let the prior see all users, as they are encoded by now: one such as RecVAE's depends on that."""
+        """Update the prior on all users, encoded by the current encoder: RecVAE's keeps their posteriors."""
         prior = getattr(self.network, "prior", None)
         if prior is not None:
             prior.update(self.network.encoder, rows)
 
     @contextmanager
     def in_pass(self, index: int = 0) -> Iterator[None]:
-        """Within this, steps are those of a pass of the epoch: what its phase names is trained, the rest is frozen.
+        """In this context, steps belong to one pass of the epoch: the parts in its phase are trained, others frozen.
 
         Steps reuse the memory of the steps before. Afterwards the network is in eval mode.
         """
@@ -318,10 +320,10 @@ class Trainer:
         self.network.eval()
 
     def _checked_losses(self) -> Tensor:
-        """What the host learns of the epoch, at once: sums over the users of all ranks. -> (S, 3)
+        """Copy the losses of the epoch to the host in one transfer: sums over the users of all ranks. -> (S, 3)
 
-        Raises TrainingError, on all ranks alike, for losses that are not finite; and for weights that are not, or too
-        large to be squared: no loss has seen what the last step left.
+        Raises TrainingError on all ranks for losses that are not finite, and for weights that are not finite or too
+        large to be squared: the update of the last step is not in any loss.
         """
         epoch = self.state.epoch + 1
         losses = self.strategy.reduce_losses(torch.stack(self.state.losses).cpu())
@@ -341,7 +343,7 @@ class Trainer:
         return losses
 
     def _log(self, message: str, *values: object) -> None:
-        """From one process alone."""
+        """Log on the main process only."""
         if self.strategy.communicator.is_main_process:
             logger.info(f"{self.title}: {message}", *values)
 
@@ -349,17 +351,17 @@ class Trainer:
         self.state.finish()
         prior = getattr(self.network, "prior", None)
         if prior is not None:
-            prior.reset()  # what it knows of single users
+            prior.reset()  # drops data of individual users
 
     def _settings(self) -> dict[str, Any]:
-        """The config as JSON can hold it: a function `beta` by its name."""
+        """The config, JSON-serialisable: a function `beta` is given by its name."""
         config = self.config
-        settings = {each.name: getattr(config, each.name) for each in fields(config)}
+        settings = {option.name: getattr(config, option.name) for option in fields(config)}
         beta = getattr(config.beta, "__name__", "beta") if callable(config.beta) else config.beta
         return settings | {"beta": beta, "phases": [[list(phase.trainable), phase.passes] for phase in config.phases]}
 
     def _identity(self, rows: sparse.csr_matrix | Shards) -> dict[str, Any]:
-        """What a run of `fit` follows from: a function `beta` by its values."""
+        """All that determines a run of `fit`; a function `beta` is given by its values at eleven points."""
         return {
             "recvae": __version__,
             "model": self.title,
