@@ -1,4 +1,4 @@
-"""Every error the package raises on purpose: one base, each kin of the built-in that a caller would expect."""
+"""Every error the package raises on purpose: one base, each a subclass of the built-in that a caller would expect."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class UnknownNameError(RecvaeError, ValueError):
 
 
 class UnknownUsersError(RecvaeError, NotImplementedError):
-    """Users who were not there at training, asked of a model that has something learnt for each user it knows."""
+    """Users outside the training data, for a model that has parameters for each user and cannot score new ones."""
 
 
 class NotSupportedError(RecvaeError, NotImplementedError):

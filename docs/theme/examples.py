@@ -1,4 +1,4 @@
-"""The examples stand beside `docs/`: the site gets a copy, and its links lead there."""
+"""The examples are next to `docs/`: the site gets a copy, to which its links lead."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
-"""The file of a benchmark's results: what is in it, said once, and how it is written and read.
+"""The file of a benchmark's results: its contents, and how it is written and read.
 
 One JSON object. What is not a number is null. `summary` stands for {"mean", "stderr"}, the error over test users.
 
     format          4; files from format 2 on are read, without what they lack
     dataset, title  name of the card (or its file), and what the data are called
     command         the command line that made it, or null
-    settings        protocol of the card, split and what it was told, metrics of the table (the last sorts it), seeds,
+    settings        protocol of the card, split and its options, metrics of the table (the last sorts it), seeds,
                     train_users, train_events, items, test_users, test_users_dropped, validation_users
     versions        of Python, the platform, libraries; cores, threads, gpu
     best_baseline   name of the best model that is not of this package, or null

@@ -81,7 +81,7 @@ class Runs:
 
     @property
     def model(self) -> Any:
-        """That of the first seed."""
+        """The model of the first seed."""
         return self.runs[0].model
 
     @property
@@ -136,7 +136,7 @@ def run_benchmark(
     in `load_split`. `params` are hyper-parameters, as text, for all settings of the models that have them. Metrics are
     averaged over seeds for each user first: the standard error is that over users. Each model is tested against every
     one of `BASELINES`, with p-values adjusted for their number; one of these against the best of them.
-    Which is best the test says, with hindsight in the baselines' favour. Models of libraries that are not installed,
+    The best baseline is chosen on the test users, in the baselines' favour. Models of libraries that are not installed,
     and those that cannot score the split's users, are reported as absent. The histories and recommendations of
     `examples` test users and a map of items by title are part of the results; ask for 0 where the data may not be
     passed on, and neither is. `log` receives a line at each step. What the results hold: `recvae.benchmark.results`.
@@ -273,13 +273,13 @@ def _oracle(split: Split, metrics: Sequence[str]) -> Evaluation:
     weights = truth.log_weights[np.ix_(rows, columns)]
 
     def ranker(users: NDArray[np.int64], fold_in: sparse.csr_matrix, N: int) -> NDArray[np.int32]:
-        return rank(lambda _, places: torch.from_numpy(weights[users[places]]), fold_in, N)[0]
+        return rank(lambda _, block: torch.from_numpy(weights[users[block]]), fold_in, N)[0]
 
     return evaluate_ranker(ranker, split.test, metrics, keep_lists=True)
 
 
 def _item_map(runs: dict[str, Runs], metrics: dict[str, Metric], split: Split) -> dict[str, Any] | None:
-    """By the best of the networks."""
+    """The map of items by the best network; None if there is no network."""
     networks = [name for name, model_runs in runs.items() if hasattr(model_runs.model, "network_")]
     if not networks:
         return None

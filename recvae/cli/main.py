@@ -42,7 +42,7 @@ COMMANDS = {
     ),
     "report": Command(
         "benchmark",
-        "Make the page of a benchmark again from its results: one HTML file, which needs no network",
+        "Render the page of a benchmark from its results: one HTML file, which needs no network",
         "recvae report runs/report/results.json --out runs/report",
     ),
     "tune": Command(
@@ -72,7 +72,7 @@ COMMANDS = {
     ),
     "shard": Command(
         "data",
-        "Write events that may be more than memory holds as shards to train on, in a folder",
+        "Convert events, which may be larger than memory, to a folder of shards to train on",
         "recvae shard --input events/ --user who --item film --heldout-users 10000 --out shards/",
     ),
     "datasets": Command(
@@ -186,7 +186,7 @@ def _read_config(file: Path) -> dict[str, Any]:
 
 
 def _as_flag(name: str, value: Any) -> Any:
-    """A setting as the command line would give it: argparse reads texts by the type of their flag."""
+    """A setting as the command line would give it: argparse converts strings by the type of their flag."""
     if name == "param":
         return [str(assignment) for assignment in value] if isinstance(value, list) else [str(value)]
     if isinstance(value, bool) != (name == "json") or isinstance(value, dict):

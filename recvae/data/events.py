@@ -1,6 +1,6 @@
 """Single events -> the canonical matrix: one cell for each (user, item) pair, and an account of the rows left out.
 
-The rules, for every way in: events below `min_value` and of value 0 do not count; the values of repeated pairs are
+The rules, for all inputs: events below `min_value` and of value 0 do not count; the values of repeated pairs are
 summed in float64, or in the type that they came in, and stored as float32.
 """
 
@@ -33,7 +33,7 @@ class Account:
     rows : int
         How many there were.
     left_out : Mapping[str, int]
-        How many of them are not an event of their own, by reason, such as {"of value 0": 400}.
+        How many of them did not become an event, by reason, such as {"of value 0": 400}.
     notes : tuple[str, ...]
         Remarks on how the rows were read.
     """
@@ -92,19 +92,19 @@ def merge_events(
     -------
     tuple[sparse.csr_matrix, sparse.csr_matrix | None]
         Canonical float32 matrix, and the times of its cells in the same structure: of repeated events the first, so
-        that to a split by time a repetition is nothing new.
+        that a temporal split does not take a repetition for a new event.
     """
     if duplicates not in ("sum", "last"):
         raise UnknownNameError.among("rule for duplicates", duplicates, ("sum", "last"))
-    kept: NDArray[Any] | None = None
+    selected: NDArray[Any] | None = None
     if min_value is not None:
         check_min_value(min_value)
-        kept = at_least(events.data, min_value)
+        selected = at_least(events.data, min_value)
     if times is not None:
         order = np.lexsort((times, times != 0))  # unknown times come first
-        kept = order if kept is None else order[kept[order]]
-    if kept is not None:
-        events, times = _select(events, kept), None if times is None else times[kept]
+        selected = order if selected is None else order[selected[order]]
+    if selected is not None:
+        events, times = _select(events, selected), None if times is None else times[selected]
     check_content(events.data)
     cells = canonical(_last(events) if duplicates == "last" else events)
     if cells.nnz == 0:
@@ -161,7 +161,7 @@ def select_cells(cells: sparse.csr_matrix, chosen: NDArray[np.bool_]) -> sparse.
 
 
 def check_min_value(min_value: Any) -> None:
-    """Raise InvalidParameterError for what values cannot be compared with."""
+    """Raise InvalidParameterError unless it is a real number."""
     if not isinstance(min_value, numbers.Real) or math.isnan(min_value):
         raise InvalidParameterError(f"Expected min_value to be a number, got {min_value!r}.")
 

@@ -118,8 +118,8 @@ class Interactions:
         Raises
         ------
         InvalidDataError
-            If a column is missing; if ids are null or words for nothing ("nan", "NULL"); if there is text where numbers
-            belong; if values are NaN, infinite or negative; if times come in several units; if no event is left.
+            If a column is missing; if ids are null or placeholders ("nan", "NULL"); if there is text in a column of
+            numbers; if values are NaN, infinite or negative; if times come in several units; if no event is left.
         InvalidParameterError
             If there is a `min_value` without `value`.
         """
@@ -156,14 +156,14 @@ class Interactions:
         path : str or Path
             The file or folder. In text files, a column of ids is read as integers if all of them are written as such
             (7.0 is 7), otherwise as text; a field in quotes may contain line breaks.
-        user : str or None
-            Columns, as in `from_frame`.
-        item : str or None
-            Columns, as in `from_frame`.
+        user : str
+            Column of users, as in `from_frame`.
+        item : str
+            Column of items, as in `from_frame`.
         value : str or None
-            Columns, as in `from_frame`.
+            Column of values, as in `from_frame`.
         time : str or None
-            Columns, as in `from_frame`.
+            Column of times, as in `from_frame`.
         **options : Any
             The other parameters of `from_frame`.
 
@@ -294,23 +294,23 @@ class Interactions:
             If no event is left.
         """
         counts = np.bincount(self.matrix.indices, minlength=self.n_items)
-        kept = self if min_item < 1 else self.select_items(np.flatnonzero(counts >= min_item))
-        active = np.flatnonzero(np.diff(kept.matrix.indptr) >= min_user)
-        if len(active) < kept.n_users:
-            kept = kept.select_users(active)
-        if kept.n_events == 0:
+        filtered = self if min_item < 1 else self.select_items(np.flatnonzero(counts >= min_item))
+        active = np.flatnonzero(np.diff(filtered.matrix.indptr) >= min_user)
+        if len(active) < filtered.n_users:
+            filtered = filtered.select_users(active)
+        if filtered.n_events == 0:
             raise InvalidDataError(
                 f"No events are left: expected users with at least {min_user} events on items with at least "
                 f"{min_item}; lower min_user or min_item."
             )
-        left = np.bincount(kept.matrix.indices, minlength=kept.n_items)
-        kept = kept.select_items(np.flatnonzero(left)) if min_item >= 1 and not left.all() else kept
-        if kept.account is None or kept.n_events == self.n_events:
-            return kept
+        left = np.bincount(filtered.matrix.indices, minlength=filtered.n_items)
+        filtered = filtered.select_items(np.flatnonzero(left)) if min_item >= 1 and not left.all() else filtered
+        if filtered.account is None or filtered.n_events == self.n_events:
+            return filtered
         of_items = int(counts[counts < min_item].sum())
-        account = kept.account.without(of_items, f"on items with fewer than {min_item} events")
-        of_users = self.n_events - of_items - kept.n_events
-        return replace(kept, account=account.without(of_users, f"of users with fewer than {min_user} events"))
+        account = filtered.account.without(of_items, f"on items with fewer than {min_item} events")
+        of_users = self.n_events - of_items - filtered.n_events
+        return replace(filtered, account=account.without(of_users, f"of users with fewer than {min_user} events"))
 
     def select_users(self, rows: NDArray[Any]) -> Interactions:
         """The given rows, with all items.
@@ -401,11 +401,11 @@ class Interactions:
         return aligned, int((~known).sum())
 
     def _cells(self, change: Callable[[sparse.csr_matrix], sparse.csr_matrix]) -> dict[str, Any]:
-        """What `change` makes of the matrix and of the times, which have one structure."""
+        """The matrix and the times, changed by the same function: they have the same structure."""
         return {"matrix": change(self.matrix), "times": None if self.times is None else change(self.times)}
 
     def fingerprint(self) -> str:
-        """A digest of users, items and events, by which a model can be held against the data it was trained on."""
+        """A digest of users, items and events, by which a model can be matched with the data it was trained on."""
         ids = [self.user_ids.tolist()], [self.item_ids.tolist()]
         indptr, indices = self.matrix.indptr.astype(np.int64), self.matrix.indices.astype(np.int64)
         return digest_events(ids, (indptr, indices, self.matrix.data))
@@ -418,7 +418,7 @@ class Interactions:
 
 
 def _texts(texts: Mapping[Any, str] | None, item_ids: Ids) -> Ids | None:
-    """The text of each item, matched as by `ItemIndex`: 7 is "7". An item without has its id."""
+    """The text of each item, matched as by `ItemIndex`: 7 is "7". An item without a text gets its id."""
     if texts is None:
         return None
     written = {_written(item): text for item, text in texts.items()}

@@ -57,7 +57,7 @@ def check_rows(
 def canonical(matrix: sparse.spmatrix) -> sparse.csr_matrix:
     """The same as float32 CSR with sorted indices, repeated entries summed and zeros dropped.
 
-    The argument, whose arrays and values have been checked, is not changed; arrays are shared where nothing is to do.
+    The argument, whose arrays and values have been checked, is not changed; arrays are shared if nothing changes.
     """
     rows = matrix.tocsr()  # of other formats this sums repeated entries, in their type
     if rows.dtype != np.float32:
@@ -70,7 +70,7 @@ def canonical(matrix: sparse.spmatrix) -> sparse.csr_matrix:
 
 
 def check_content(data: NDArray[Any]) -> None:
-    """Refuse values that are not numbers, not finite, negative, or of a size whose square 32 bits cannot hold."""
+    """Refuse values that are not numbers, not finite, negative, or too large or small to be squared in float32."""
     check_real(data)
     if data.dtype.kind == "b" or not data.size:
         return
@@ -89,7 +89,7 @@ def check_content(data: NDArray[Any]) -> None:
 
 
 def transform_values(rows: sparse.csr_matrix, values: str) -> sparse.csr_matrix:
-    """The same events with their values read as "binary", "log1p" or "raw". The argument is never changed."""
+    """The same events with values transformed by "binary", "log1p" or "raw". The argument is never changed."""
     if values not in VALUES:
         raise UnknownNameError.among("values transform", values, VALUES)
     if values == "raw":
@@ -98,7 +98,7 @@ def transform_values(rows: sparse.csr_matrix, values: str) -> sparse.csr_matrix:
 
 
 def as_read(data: NDArray[Any], values: str) -> NDArray[Any]:
-    """Numbers of events as "binary", "log1p" or "raw" reads them."""
+    """Values transformed by "binary", "log1p" or "raw"."""
     return data if values == "raw" else np.ones_like(data) if values == "binary" else np.log1p(data)
 
 

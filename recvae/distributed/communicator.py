@@ -28,7 +28,7 @@ class Communicator:
 
     All ranks have to call each method, in one order. Tensors may be on any device. Where an operation fails because
     another rank has ended or did not answer in time, it raises LostRankError, which names the rank and the operation;
-    the training loop sets `current_step`, such as "step 7 of epoch 2", for that sentence.
+    the training loop sets `current_step`, such as "step 7 of epoch 2", for that message.
 
     Parameters
     ----------
@@ -111,7 +111,7 @@ class Communicator:
         return values
 
     def barrier(self) -> None:
-        """Wait until all ranks have come here."""
+        """Wait until all ranks have called this."""
         self.all_reduce(torch.zeros(1)).item()
 
     def assert_same_on_all_ranks(self, what: str, value: str | int) -> None:
@@ -243,7 +243,7 @@ def _kind(parameter: Tensor) -> int:
 
 
 def _gradient_rows(parameter: Tensor) -> tuple[Tensor, Tensor]:
-    """Numbers and values of the rows that a gradient has. -> (n,), (n, ...)"""
+    """Indices and values of the rows that a gradient has. -> (n,), (n, ...)"""
     grad = parameter.grad
     if grad is None:
         return parameter.new_zeros(0, dtype=torch.int64), parameter.new_zeros(0, *parameter.shape[1:])

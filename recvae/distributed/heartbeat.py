@@ -1,8 +1,8 @@
-"""Failure detection: each rank shows in a shared store that it is alive, and at last how it ended.
+"""Failure detection: each rank records in a shared store that it is alive and, at its end, how it ended.
 
 torch says that an exchange failed, but not which rank is lost or why: gloo reports a closed connection, NCCL waits for
 its timeout, `monitored_barrier` needs a group in which no exchange has failed yet, and the table that torchrun prints
-is not there under other launchers. What these keys in torch's own store tell, every survivor can put into its error.
+is missing under other launchers. From these keys in torch's store, each surviving rank can name the cause in its error.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ class Heartbeat:
     store_on_rank_0 : bool
         Whether the store is in rank 0 and ends with it, rather than in torchrun.
     abort_when_stuck : bool
-        End this process where another rank has failed and an exchange waits on. One between GPUs would until the
-        timeout of NCCL, which then names no rank; one between CPUs fails by itself.
+        End this process if another rank has failed and an exchange stays blocked. One between GPUs would block until
+        the timeout of NCCL, which then names no rank; one between CPUs fails by itself.
     """
 
     def __init__(self, store: Any, rank: int, size: int, *, store_on_rank_0: bool, abort_when_stuck: bool = False):
         self.store, self.rank, self.size = store, rank, size
         self.store_on_rank_0, self.abort_when_stuck = store_on_rank_0, abort_when_stuck
         self.others = [other for other in range(size) if other != rank]
-        self.diagnosing = False  # whether an exchange has failed, so that an error about it is on the way
+        self.diagnosing = False  # whether this rank is already reporting a failed exchange
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="recvae-heartbeat", daemon=True)
 
@@ -63,7 +63,7 @@ class Heartbeat:
             if self.store_on_rank_0 and self.rank == 0:
                 self.store.wait([f"end/{other}" for other in self.others], timedelta(seconds=CLOSING_S))
         except RuntimeError:
-            pass  # the store is gone, and with it all who could read; or some rank did not end in time
+            pass  # the store is gone, so no rank can read it; or some rank did not end in time
         self._thread.join(2 * INTERVAL_S)
 
     def lost_rank(self, operation: str, timed_out: bool = False) -> LostRankError | None:
@@ -74,7 +74,7 @@ class Heartbeat:
         Parameters
         ----------
         operation : str
-            What this rank was doing, for the sentence.
+            What this rank was doing, for the message.
         timed_out : bool
             Whether the exchange waited too long, rather than failed at once.
 
@@ -89,12 +89,12 @@ class Heartbeat:
         except RuntimeError:  # the store does not answer
             host = "rank 0" if self.store_on_rank_0 else "torchrun"
             causes = [f"{host}, which hosts the store of the ranks, stopped responding"]
-        this = f"Rank {self.rank} of {self.size}"
+        rank = f"Rank {self.rank} of {self.size}"
         if causes:
-            return LostRankError(f"{this} lost another rank in {operation}: {', '.join(causes)}; {REMEDY}")
+            return LostRankError(f"{rank} lost another rank in {operation}: {', '.join(causes)}; {REMEDY}")
         if timed_out:
             return LostRankError(
-                f"{this} waited too long in {operation}, and all ranks are alive; raise timeout_s where one can be "
+                f"{rank} waited too long in {operation}, and all ranks are alive; raise timeout_s where one can be "
                 "slow, or check that all run the same program."
             )
         return None
@@ -124,7 +124,7 @@ class Heartbeat:
         return {rank: self.store.add(f"beat/{rank}", 0) for rank in self.others}
 
     def _run(self) -> None:
-        """The thread: heartbeats, and the way out where an exchange would wait on."""
+        """The thread: sends heartbeats, and ends the process if a rank failed and an exchange stays blocked."""
         failed_since: float | None = None
         while not self._stopped.wait(INTERVAL_S):
             try:

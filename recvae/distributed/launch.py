@@ -1,4 +1,4 @@
-"""Launching: the process group of the ranks that torchrun started, and how the end of a rank is told to the others."""
+"""Launching: the process group of the ranks that torchrun started, and how a rank reports its end to the others."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _block_numbers = itertools.count()  # each `joined` block has keys of its own in
 def joined(device: str = "auto", timeout_s: float = TIMEOUT_S) -> Iterator[Communicator]:
     """Train together with the other ranks that were launched, within this block.
 
-        torchrun --nproc-per-node 4 train.py        # in which: with recvae.joined(): model.fit(rows)
+        torchrun --nproc-per-node 4 train.py        # train.py has: with recvae.joined(): model.fit(rows)
 
     The process group is the one that exists already, or else one made from the environment: RANK, WORLD_SIZE,
     LOCAL_RANK, MASTER_ADDR and MASTER_PORT, which torchrun sets. Without either, the communicator is `SINGLE_PROCESS`.
@@ -45,7 +45,7 @@ def joined(device: str = "auto", timeout_s: float = TIMEOUT_S) -> Iterator[Commu
     Parameters
     ----------
     device : str
-        "auto", "cpu" or "cuda". On GPUs, which "auto" takes where there are some, each rank has that of its LOCAL_RANK.
+        "auto", "cpu" or "cuda"; "auto" takes GPUs if there are any. Each rank uses the GPU of its LOCAL_RANK.
     timeout_s : float
         Seconds after which a rank no longer waits for the others in an exchange.
 
@@ -59,7 +59,7 @@ def joined(device: str = "auto", timeout_s: float = TIMEOUT_S) -> Iterator[Commu
     InvalidParameterError
         Where the environment is incomplete, or has more ranks than this machine has GPUs.
     LostRankError
-        Where a rank does not come, or is lost within the block.
+        If a rank does not connect in time, or is lost within the block.
     """
     if device not in DEVICES:
         raise InvalidParameterError(f"Expected a device of {', '.join(DEVICES)} for ranks, got {device!r}.")
@@ -152,8 +152,8 @@ def _init_process_group(device: torch.device, timeout: timedelta) -> Any:
             raise
         raise LostRankError(
             f"Rank {rank} of {size} did not find all the others at {os.environ['MASTER_ADDR']} within "
-            f"{timeout.total_seconds():g} s: {str(error).splitlines()[0]}; start all ranks at about one time, with one "
-            "MASTER_ADDR and MASTER_PORT."
+            f"{timeout.total_seconds():g} s: {str(error).splitlines()[0]}; start all ranks at about the same time, "
+            "with the same MASTER_ADDR and MASTER_PORT."
         ) from error
     return store
 
@@ -177,7 +177,7 @@ def _environment_integer(name: str) -> int:
 
 @contextmanager
 def _watched(heartbeat: Heartbeat, device: torch.device) -> Iterator[None]:
-    """Within this the heartbeat runs; after it the others, and torchrun, know how this rank ended."""
+    """Run the heartbeat in this context; then report to the other ranks and to torchrun how this one ended."""
     heartbeat.start()
     error: BaseException | None = None
     try:

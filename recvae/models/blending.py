@@ -17,7 +17,7 @@ from recvae.utils.topk import rank
 
 K = 100  # of the NDCG@K by which the weight is chosen
 USERS = 500  # whose scores are in memory at a time
-RATIOS = 2.0 ** np.arange(-4, 4.5, 0.5)  # of the standard deviations of the second scores, weighted, and of the first
+RATIOS = 2.0 ** np.arange(-4, 4.5, 0.5)  # standard deviation of the weighted second scores / that of the first
 EQUAL = len(RATIOS) // 2  # index of the ratio 1
 
 # rows (B, I) -> their scores, (B, I)
@@ -45,7 +45,7 @@ class CalibrationUsers(NamedTuple):
 def best_weight(first: ScoreFunction, second: ScoreFunction, users: CalibrationUsers, rows: sparse.csr_matrix) -> float:
     """The weight w for which the ranking by first + w * second has the best NDCG@100 for the calibration users.
 
-    The grid is one of powers of two, in units of the ratio of the scores' standard deviations. A weight is judged
+    The grid has powers of sqrt(2), in units of the ratio of the scores' standard deviations. A weight is judged
     together with the two next to it on the grid, so that chance decides less where there are few users. Without
     calibration users the scores get equal standard deviations over `rows`, the training rows.
     """
@@ -81,10 +81,10 @@ def hill_climb(objective: Callable[[int], float], n: int) -> int:
 
 
 def _ratio_of_deviations(first: ScoreFunction, second: ScoreFunction, rows: sparse.csr_matrix) -> float:
-    """Of the scores of users who have events; 1 where the second scores are constant."""
+    """Standard deviation of the first scores / that of the second, over users with events; 1 if that is 0."""
     active = rows[np.flatnonzero(np.diff(rows.indptr))[:USERS]]
-    one, other = (float(score(active).std(correction=0)) for score in (first, second))
-    return one / other if other > 0 else 1.0
+    first_std, second_std = (float(score(active).std(correction=0)) for score in (first, second))
+    return first_std / second_std if second_std > 0 else 1.0
 
 
 def _sum_of_ndcg(scores: Tensor, fold_in: sparse.csr_matrix, held_out: sparse.csr_matrix) -> float:

@@ -29,15 +29,15 @@ Array = NDArray[np.float32]
 FORMS = ("auto", "dense", "sparse")
 WIDE = 12_000  # items above which "auto" is sparse: .5 GiB of weights
 BLOCK = 512  # rows of an I x I matrix that are processed at a time
-RESOLVED = 1e-6  # share of an item's diagonal that must be left by the others, for float32 to tell it from zero
+RESOLVED = 1e-6  # least share of an item's diagonal left unexplained by other items that float32 can resolve
 
 
 @parameters
 class ClosedForm(Recommender):
     """Base of models that score a row x by x B, with a zero diagonal in B: no item predicts itself.
 
-    In values other than binary, an event weighs 1 in the mean of squares, so that their unit does not matter to the
-    penalty.
+    Values are scaled to a mean square of 1 over events, so that the effect of the penalty does not depend on their
+    unit.
     """
 
     form: str = hyper(
@@ -49,22 +49,21 @@ class ClosedForm(Recommender):
     neighbours: int = hyper(200, "items that may predict one, in the sparse form", low=1)
     user_power: float = hyper(
         0.0,
-        "users weigh n_u to the power of minus this, so that the busiest do not dominate",
+        "exponent p of the user weights n_u^-p, so that the most active users do not dominate",
         low=0,
         high=1,
         search=uniform(0.0, 1.0),
     )
 
-    weights_: Tensor | sparse.csr_matrix = (
-        fitted()
-    )  # B (I, I); column j: the weight of each item in the score of item j
+    # B (I, I); column j: the weight of each item in the score of item j
+    weights_: Tensor | sparse.csr_matrix = fitted()
 
     @abstractmethod
     def _penalty(self, counts: NDArray[np.float32]) -> NDArray[np.float32]:
         """The penalty on the weights of each item, from the diagonal of the Gram matrix. (I,) -> (I,)"""
 
     def _fit(self, rows: sparse.csr_matrix, run: FitRun) -> dict[str, Any]:
-        # an event weighs 1 in the mean of squares: with values other than binary, their unit drops out
+        # scaled to a mean square of 1 over events: the penalty does not depend on the unit of the values
         rows = rows * np.float32(1 / np.sqrt(np.mean(rows.data**2, dtype=np.float64)))  # X (U, I)
         users = _user_weights(rows, self.user_power)  # (U,)
         penalty = self._penalty(gram_diagonal(rows, users))  # (I,)
@@ -195,7 +194,7 @@ def sparse_weights(
     diagonal : NDArray[Any] or float
         (I,) or one number, as in `dense_weights`.
     neighbours : int
-        How many items may predict one; fewer if its users have no more.
+        Most items that may predict one item.
 
     Returns
     -------
@@ -318,6 +317,6 @@ def _check_definite(failed: int, factor: Array, sizes: Array) -> None:
     """
     if failed or (factor**2 < RESOLVED * sizes).any():
         raise TrainingError(
-            "Expected a Gram matrix that with its penalty is positive definite, got one with items that are all but "
-            "sums of others; raise l2."
+            "Expected a Gram matrix that with its penalty is positive definite, got one with items that are nearly "
+            "linear combinations of others; raise l2."
         )

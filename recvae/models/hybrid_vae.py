@@ -31,8 +31,8 @@ from recvae.nn.item_vectors import ItemVectors
 from recvae.utils.progress import busy
 from recvae.utils.topk import Scorer
 
-PENALTIES = (3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)  # from which l2 is chosen where it is None
-MAX_CALIBRATION_USERS = 500  # taken from the training users, where validation users do not serve
+PENALTIES = (3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)  # values to choose from for l2=None
+MAX_CALIBRATION_USERS = 500  # taken from the training users, if no validation users can be used
 HELD_OUT_SHARE = 0.2  # of the calibration users' events
 FEW_NEIGHBOURS = 100  # of an item in the sparse form, while penalties are compared
 LINEAR = "linear."  # prefix of the linear path's tensors in a file
@@ -47,9 +47,9 @@ class HybridVAE(RecVAE):
     W mu(x) + b are the logits of RecVAE (Shenbin et al. 2020), B the weights of EDLAE (Steck 2020) in closed form,
     where each user weighs n_u^-user_power; that a VAE gains from a linear path is in Vancura & Kordik, "Deep
     Variational Autoencoder with Shallow Parallel Path for Top-N Recommendation (VASP)", ICANN 2021. The linear path
-    ranks better for the users whom it was solved on than for others. So `a` is no weight of the network: it is what
-    ranks best for calibration users, whom neither part has seen. These are the validation users where they are not in
-    training, else `calibration_share` of the training users, who take no part in the rest.
+    ranks better for the users whom it was solved on than for others. So `a` is not trained: it is
+    chosen by NDCG@100 for calibration users, on whom neither part was trained. These are the validation users if they
+    are not in the training data, else `calibration_share` of the training users, who are left out of training.
     """
 
     form: str = hyper(
@@ -75,12 +75,12 @@ class HybridVAE(RecVAE):
         0.5, "share p of the events that dropout hides from the linear path", low=0, high=0.99, search=uniform(0.1, 0.7)
     )
     user_power: float = hyper(
-        0.5, "users weigh n_u to the minus this in the linear path", low=0, high=1, search=uniform(0.0, 1.0)
+        0.5, "exponent p of the user weights n_u^-p in the linear path", low=0, high=1, search=uniform(0.0, 1.0)
     )
     calibration_share: float = hyper(
         0.05,
-        f"share of the training users, at most {MAX_CALIBRATION_USERS}, who become calibration users where validation "
-        "users do not serve",
+        f"share of the training users, at most {MAX_CALIBRATION_USERS}, held out for calibration if there are no "
+        "validation users outside the training data",
         low=0.001,
         high=0.5,
         file_key="aside",
@@ -101,17 +101,17 @@ class HybridVAE(RecVAE):
             linear.fit(rows, run.show_progress)
         linear._drop_training_rows()
         # 3. the network, trained as RecVAE
-        fitted = super()._fit(rows, run)
+        network_state = super()._fit(rows, run)
         # 4. the weight of the linear path in the sum of scores
-        weight = best_weight(partial(network_scores, fitted["network_"]), linear._score, users, rows)
-        return fitted | {"linear_": linear, "weight_": weight}
+        weight = best_weight(partial(network_scores, network_state["network_"]), linear._score, users, rows)
+        return network_state | {"linear_": linear, "weight_": weight}
 
     def _calibration_users(self, rows: sparse.csr_matrix, run: FitRun) -> tuple[sparse.csr_matrix, CalibrationUsers]:
         """Split the rows into those to learn from, (U', I), and calibration users."""
         if run.valid is not None and run.valid.train_rows is None:  # validation users are not in training
             return rows, CalibrationUsers(transform_values(run.valid.fold_in, run.values), run.valid.held_out)
         random = np.random.default_rng(self.random_state)
-        order = random.permutation(np.flatnonzero(np.diff(rows.indptr) > 1))  # of one event, none can be held out
+        order = random.permutation(np.flatnonzero(np.diff(rows.indptr) > 1))  # a single event cannot be held out
         n_users = min(MAX_CALIBRATION_USERS, math.ceil(self.calibration_share * len(order))) if len(order) > 1 else 0
         learned = np.setdiff1d(np.arange(rows.shape[0]), order[:n_users])
         return rows[learned], CalibrationUsers.holding_out(rows[order[:n_users]], HELD_OUT_SHARE, random)
@@ -132,14 +132,14 @@ class HybridVAE(RecVAE):
 
         It is fitted, unless penalties were compared with fewer neighbours than it is to have.
         """
-        few = min(self.neighbours, FEW_NEIGHBOURS)
+        n_nearest = min(self.neighbours, FEW_NEIGHBOURS)
         best: EDLAE | None = None  # only the best so far is kept: their weights may be large
         best_ndcg = -math.inf
 
         def ndcg_at(i: int) -> float:
             nonlocal best, best_ndcg
             say(f"penalty {PENALTIES[i]:g}")
-            linear = self._linear(PENALTIES[i], few).fit(rows, show_progress=False)
+            linear = self._linear(PENALTIES[i], n_nearest).fit(rows, show_progress=False)
             ndcg = total_ndcg(linear._score, users)
             if ndcg >= best_ndcg:
                 best, best_ndcg = linear, ndcg
@@ -147,7 +147,7 @@ class HybridVAE(RecVAE):
 
         with busy(f"{type(self).__name__}, linear path", show_progress) as say:
             l2 = PENALTIES[hill_climb(ndcg_at, len(PENALTIES))]
-        if best is not None and best.l2 == l2 and (isinstance(best.weights_, Tensor) or few == self.neighbours):
+        if best is not None and best.l2 == l2 and (isinstance(best.weights_, Tensor) or n_nearest == self.neighbours):
             return best
         return self._linear(l2)
 

@@ -63,7 +63,7 @@ class MultVAE(Variational):
     )
     kl_anneal: float = hyper(
         0.85,
-        "share of the run (of a cycle) in which beta climbs: the paper's 40,000 of 46,600 steps",
+        "share of the run (of a cycle) in which beta rises: the paper's 40,000 of 46,600 steps",
         low=0.001,
         high=1,
         search=uniform(0.2, 1),
@@ -71,7 +71,7 @@ class MultVAE(Variational):
 
     output: OutputOptions = config(OutputOptions, "options of the output layer")
 
-    kl_cap_: float = fitted()  # as given, or as validation chose it; files of before it was kept may lack it
+    kl_cap_: float = fitted()  # given, or chosen by validation; older model files may lack it
 
     def _network(self, n_items: int) -> VAE:
         # q(z | x): mean and log-variance of z from the row at unit norm, with dropout on its events (section 2.2)
@@ -83,14 +83,13 @@ class MultVAE(Variational):
         return VAE(encoder, decoder, self._likelihood(), StandardNormal())
 
     def _beta(self, progress: float) -> float:
-        """The weight of the KL term after a share of the run.
+        """The weight of the KL term at `progress`, the share of the run that is done.
 
         The trainer calls this in each step (it is `TrainConfig.beta`), and `Elbo.loss` of recvae.nn.vae applies it:
         mean(nll + beta * kl). A schedule is a function in recvae.nn.schedules.
         """
-        if (
-            self.kl_cap is None
-        ):  # the first run, which finds the cap: linear up to 1 whatever the schedule, as in the paper
+        if self.kl_cap is None:
+            # the first run, which finds the cap: linear up to 1 whatever the schedule, as in the paper
             return linear_schedule(progress, 1.0, self.kl_anneal)
         return SCHEDULES[self.kl_schedule](progress, self.kl_cap, self.kl_anneal)
 
@@ -102,7 +101,7 @@ class MultVAE(Variational):
     def _last_beta(self) -> float:
         if self.kl_cap is not None:
             return super()._last_beta()
-        if not hasattr(self, "kl_cap_"):  # a file of before it was kept
+        if not hasattr(self, "kl_cap_"):  # an older model file
             raise NotFittedError("Expected the kl_cap that was found, which the file lacks; set_params(kl_cap=...).")
         return self.kl_cap_
 
@@ -123,7 +122,7 @@ class MultVAE(Variational):
             return super()._fit(rows, run) | {"kl_cap_": float(self.kl_cap)}
         if run.valid is None:
             raise InvalidParameterError(
-                "Expected validation users to find a kl_cap by, got none; give fit's valid=, or a number such as "
+                "Expected validation users to choose kl_cap by, got none; give fit's valid=, or a number such as "
                 "kl_cap=0.2."
             )
         history = super()._fit(rows, replace(run, part="kl_cap"))["history_"]

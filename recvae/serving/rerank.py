@@ -40,15 +40,15 @@ def category_matrix(categories: Sequence[Any]) -> sparse.csr_matrix:
     if categories is None:
         raise InvalidTypeError("Expected the categories of the items, got None; these data have no genres.")
     labels = [[part for part in label.split("|") if part] if isinstance(label, str) else label for label in categories]
-    for place, mine in enumerate(labels):
-        if not isinstance(mine, (list, tuple, set, frozenset)) or not all(isinstance(label, str) for label in mine):
+    for index, entry in enumerate(labels):
+        if not isinstance(entry, (list, tuple, set, frozenset)) or not all(isinstance(label, str) for label in entry):
             raise InvalidTypeError(
-                f"Expected a string or a list of strings as the categories of item {place}, got {mine!r:.40}."
+                f"Expected a string or a list of strings as the categories of item {index}, got {entry!r:.40}."
             )
-    place_of = {label: place for place, label in enumerate(sorted({label for mine in labels for label in mine}))}
-    columns = np.array([place_of[label] for mine in labels for label in sorted(set(mine))], dtype=np.int64)
-    indptr = np.cumsum([0, *(len(set(mine)) for mine in labels)])
-    return sparse.csr_matrix((np.ones(len(columns), dtype=np.float32), columns, indptr), (len(labels), len(place_of)))
+    column_of = {label: index for index, label in enumerate(sorted({label for entry in labels for label in entry}))}
+    columns = np.array([column_of[label] for entry in labels for label in sorted(set(entry))], dtype=np.int64)
+    indptr = np.cumsum([0, *(len(set(entry)) for entry in labels)])
+    return sparse.csr_matrix((np.ones(len(columns), dtype=np.float32), columns, indptr), (len(labels), len(column_of)))
 
 
 def cap_categories(ids: Any, scores: Any, categories: Any, cap: int, N: int) -> Ranking:
@@ -89,13 +89,13 @@ def cap_categories(ids: Any, scores: Any, categories: Any, cap: int, N: int) -> 
     def choose(ids: NDArray[np.int64], _: NDArray[np.float32]) -> NDArray[np.int64]:
         chosen, n_chosen = np.full((len(ids), N), -1), np.zeros(len(ids), dtype=np.int64)
         counts = np.zeros((len(ids), nothing + 1), dtype=np.int64)
-        for place in range(ids.shape[1]):
-            mine = kinds[ids[:, place]]  # (B, M)
-            room = (np.take_along_axis(counts, mine, axis=1) < cap).all(axis=1)
-            rows = np.flatnonzero(room & (ids[:, place] >= 0) & (n_chosen < N))
-            counts[rows[:, None], mine[rows]] += 1
+        for position in range(ids.shape[1]):
+            item_kinds = kinds[ids[:, position]]  # (B, M)
+            room = (np.take_along_axis(counts, item_kinds, axis=1) < cap).all(axis=1)
+            rows = np.flatnonzero(room & (ids[:, position] >= 0) & (n_chosen < N))
+            counts[rows[:, None], item_kinds[rows]] += 1
             counts[:, nothing] = 0
-            chosen[rows, n_chosen[rows]] = place
+            chosen[rows, n_chosen[rows]] = position
             n_chosen[rows] += 1
         return chosen
 
@@ -147,15 +147,15 @@ def mmr(ids: Any, scores: Any, vectors: Any, N: int, trade_off: float = 0.7) -> 
 
     def choose(ids: NDArray[np.int64], scores: NDArray[np.float32]) -> NDArray[np.int64]:
         rows, left = np.arange(len(ids)), ids >= 0
-        mine, worth = units[ids], trade_off * _to_unit_range(left, scores)  # (B, L, K), (B, L)
+        item_vectors, relevance = units[ids], trade_off * _to_unit_range(left, scores)  # (B, L, K), (B, L)
         likeness = np.zeros(ids.shape)  # the highest cosine with what was taken
         chosen = np.full((len(ids), N), -1)
-        for place in range(min(N, ids.shape[1])):
-            best = np.where(left, worth - (1 - trade_off) * likeness, -np.inf).argmax(axis=1)
-            chosen[:, place] = np.where(left[rows, best], best, -1)
+        for position in range(min(N, ids.shape[1])):
+            best = np.where(left, relevance - (1 - trade_off) * likeness, -np.inf).argmax(axis=1)
+            chosen[:, position] = np.where(left[rows, best], best, -1)
             left[rows, best] = False
-            cosine = (mine @ mine[rows, best][:, :, None])[:, :, 0]
-            likeness = cosine if place == 0 else np.maximum(likeness, cosine)
+            cosine = (item_vectors @ item_vectors[rows, best][:, :, None])[:, :, 0]
+            likeness = cosine if position == 0 else np.maximum(likeness, cosine)
         return chosen
 
     return _rerank(ids, scores, len(units), np.shape(ids)[-1] * units.shape[1] if np.ndim(ids) else 1, choose)
@@ -168,7 +168,7 @@ def _rerank(
     width: int,
     choose: Callable[[NDArray[np.int64], NDArray[np.float32]], NDArray[np.int64]],
 ) -> Ranking:
-    """What `choose` takes of each list: (B, L) ids and scores -> (B, N) places in the lists, -1 for none.
+    """What `choose` takes of each list: (B, L) ids and scores -> (B, N) positions in the lists, -1 for none.
 
     It is called on blocks of lists for which `width` numbers each keep to BLOCK.
     """
@@ -179,9 +179,9 @@ def _rerank(
     step = max(1, BLOCK // max(1, width))
     blocks = [slice(start, start + step) for start in range(0, max(1, len(lists)), step)]
     chosen = np.concatenate([choose(lists[block], values[block]) for block in blocks])
-    there = np.maximum(chosen, 0)
-    best = np.where(chosen >= 0, np.take_along_axis(lists, there, 1), PAD_ID).astype(np.int32)
-    best_scores = np.where(chosen >= 0, np.take_along_axis(values, there, 1), np.float32(PAD_SCORE))
+    positions = np.maximum(chosen, 0)
+    best = np.where(chosen >= 0, np.take_along_axis(lists, positions, 1), PAD_ID).astype(np.int32)
+    best_scores = np.where(chosen >= 0, np.take_along_axis(values, positions, 1), np.float32(PAD_SCORE))
     return (best, best_scores) if ids.ndim == 2 else (best[0], best_scores[0])
 
 

@@ -46,9 +46,9 @@ class Trainer:
     Parameters
     ----------
     network : nn.Module
-        On its device already. `network(batch, rng)` returns an `Elbo`: the terms nll and kl of B users, each (B,).
-        `recvae.nn.VAE` is one. Weights that the layers of `recvae.nn` leave to be initialised are. Its children
-        "encoder", "decoder" and "prior" are what phases name; `prior.update` is called before each epoch.
+        Already on its device. `network(batch, rng)` returns an `Elbo`: the terms nll and kl of B users, each (B,).
+        `recvae.nn.VAE` is one. NaN weights, as new layers of `recvae.nn` have them, are initialised. A `Phase` names
+        its child modules "encoder", "decoder" and "prior"; `prior.update` is called before each epoch.
     config : TrainConfig
     loss : callable
         (output of the network, beta) -> scalar to minimise, a mean over users. By default nll + beta * kl.

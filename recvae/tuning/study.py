@@ -74,8 +74,8 @@ class Study:
             states = [trial.state for trial in self._study.get_trials(deepcopy=False)]
             n_done = len(self.trials())
             if n_done == 0 and optuna.trial.TrialState.WAITING not in states:
-                told = {self._keys[name]: _told(self._space[name], value) for name, value in defaults.items()}
-                self._study.enqueue_trial(told)
+                stored = {self._keys[name]: _told(self._space[name], value) for name, value in defaults.items()}
+                self._study.enqueue_trial(stored)
             # a seed for each trial: a study that is resumed proposes what it would have proposed without the stop
             seed = int(np.random.SeedSequence([self._seed, n_done]).generate_state(1)[0])
             self._study.sampler = optuna.samplers.TPESampler(seed=seed, constant_liar=False)
@@ -129,12 +129,12 @@ class Study:
         """The hyper-parameters of a trial of Optuna's. Raises ValueError where they are not of the space."""
         if trial.distributions != self._distributions:
             raise ValueError(f"trial {shown(trial.number)} has hyper-parameters of another search")
-        params = {self._names[key]: told for key, told in trial.params.items()}
-        for name, told in params.items():
+        params = {self._names[key]: stored for key, stored in trial.params.items()}
+        for name, stored in params.items():
             space = self._space[name]
-            if isinstance(space, Range) and not (_is_number(told) and space.low <= told <= space.high):
-                raise ValueError(f"trial {shown(trial.number)} has {name}={shown(told)}")
-        return {name: _value(self._space[name], told) for name, told in params.items()}
+            if isinstance(space, Range) and not (_is_number(stored) and space.low <= stored <= space.high):
+                raise ValueError(f"trial {shown(trial.number)} has {name}={shown(stored)}")
+        return {name: _value(self._space[name], stored) for name, stored in params.items()}
 
 
 @contextmanager
@@ -236,10 +236,10 @@ def _tables(path: Path) -> set[str]:
     with path.open("rb") as file:
         if file.read(len(SQLITE)) != SQLITE:
             return set()
-    place = real_path(path)
+    database = real_path(path)
     # without a log next to it, SQLite need not make one to read
-    mode = "mode=ro" if Path(f"{place}-wal").exists() else "mode=ro&immutable=1"
-    uri = f"file:{urllib.parse.quote(str(place))}?{mode}"
+    mode = "mode=ro" if Path(f"{database}-wal").exists() else "mode=ro&immutable=1"
+    uri = f"file:{urllib.parse.quote(str(database))}?{mode}"
     try:
         with closing(sqlite3.connect(uri, uri=True)) as connection:
             return {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
@@ -301,11 +301,11 @@ def _told(space: Space, value: Any) -> Any:
     return value if isinstance(space, Range) else param_text(value)
 
 
-def _value(space: Space, told: Any) -> Any:
+def _value(space: Space, stored: Any) -> Any:
     """The inverse of `_told`. Fractions have three digits: more of them would be noise, and hard to read."""
     if not isinstance(space, Range):
-        return {param_text(choice): choice for choice in space}[told]
-    return int(told) if space.integer else float(f"{told:.3g}")
+        return {param_text(choice): choice for choice in space}[stored]
+    return int(stored) if space.integer else float(f"{stored:.3g}")
 
 
 def _is_number(value: Any) -> bool:

@@ -27,23 +27,23 @@ def check_writable(path: Path) -> None:
 
 @contextmanager
 def scratch_folder(folder: Path, prefix: str = ".recvae-") -> Iterator[Path]:
-    """A folder in `folder` for the `with` block; `folder` is made, and goes again where nothing came into it.
+    """A temporary folder in `folder` for the `with` block. `folder` is created, and removed again if it stays empty.
 
     Raises
     ------
     OSError
     """
-    made: list[Path] = []
+    created: list[Path] = []
     scratch: tempfile.TemporaryDirectory[str] | None = None
     try:
         with undisturbed():
-            made, scratch = _make_scratch(folder, prefix)
+            created, scratch = _make_scratch(folder, prefix)
         yield Path(scratch.name)
     finally:
         with undisturbed():
             if scratch is not None:
                 scratch.cleanup()
-            _remove_folders(made)
+            _remove_folders(created)
 
 
 def make_folder(folder: Path) -> None:
@@ -59,7 +59,7 @@ def write_whole(path: Path, content: bytes) -> None:
     Raises
     ------
     OutputError
-        And leaves what was there.
+        The old file is then unchanged.
     """
     with replacing(path) as part:
         part.write_bytes(content)
@@ -69,7 +69,7 @@ def write_whole(path: Path, content: bytes) -> None:
 def replacing(path: Path) -> Iterator[Path]:
     """A file to be written in the `with` block, which replaces `path` at its end.
 
-    A file that is replaced passes on its mode and, where that is allowed, its owner.
+    The new file gets the mode of the old one and, where that is allowed, its owner.
 
     Raises
     ------
@@ -109,11 +109,11 @@ def _target(path: Path) -> Path:
 def _make_scratch(folder: Path, prefix: str) -> tuple[list[Path], tempfile.TemporaryDirectory[str]]:
     """-> folders that were made for it, the innermost first; the folder itself"""
     for left in reversed(range(TRIES)):
-        made = _make_folders(folder)
+        created = _make_folders(folder)
         try:
-            return made, tempfile.TemporaryDirectory(dir=folder, prefix=prefix)
+            return created, tempfile.TemporaryDirectory(dir=folder, prefix=prefix)
         except OSError as error:
-            _remove_folders(made)
+            _remove_folders(created)
             # another process, which looked whether it can write there, may just have removed the folder that it made
             if not (isinstance(error, FileNotFoundError) and left):
                 raise
@@ -166,7 +166,7 @@ def writing(path: Path) -> Iterator[None]:
     """Within the `with` block, an OSError is raised as an OutputError about `path`."""
     try:
         yield
-    except RecvaeError:  # some are kin of OSError
+    except RecvaeError:  # some are subclasses of OSError
         raise
     except OSError as error:
         raise OutputError(f"Expected a file that can be written, got {path}: {error.strerror or error}.") from error

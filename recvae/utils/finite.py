@@ -11,7 +11,7 @@ from recvae.errors import TrainingError
 
 
 def all_finite(tensor: Tensor, largest: float = math.inf) -> bool:
-    """Whether all numbers are finite, and smaller than `largest` in size: without a copy."""
+    """Whether all numbers are finite and below `largest` in absolute value; makes no copy."""
     if not tensor.is_floating_point() or not tensor.numel():
         return True
     if torch.linalg.vector_norm(tensor.detach()).item() < largest:  # it bounds every entry, and is faster

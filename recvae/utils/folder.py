@@ -18,7 +18,7 @@ from recvae.utils.files import check_writable, make_folder, write_whole, writing
 from recvae.utils.optional import require
 from recvae.utils.signals import undisturbed
 
-# readers of folders pass over names that begin with _ or .
+# readers of Parquet folders ignore names that begin with _ or .
 MANIFEST = "_manifest.json"
 SCRATCH = ".recvae-scratch"  # for as long as a run lasts
 FORMAT = 1
@@ -62,7 +62,7 @@ W = TypeVar("W", bound=Written)
 
 @dataclass(frozen=True)
 class Manifest(Generic[W]):
-    """What the folder is to hold, from `settings`, and which parts of it are there.
+    """What a run with `settings` writes to a folder, and which parts of it exist.
 
     Attributes
     ----------
@@ -73,7 +73,7 @@ class Manifest(Generic[W]):
 
     Notes
     -----
-    It tells no time and no place: the same settings make the same file. In the file there is a checksum of all of it.
+    It contains no time and no path: the same settings give the same file. The file has a checksum of its content.
     """
 
     kind: str
@@ -100,9 +100,9 @@ def digest_of(path: Path) -> str:
 
 
 def load_manifest(folder: Path, kind: str, part: type[W]) -> Manifest[W] | None:
-    """What the folder of such parts holds; None where it has no manifest.
+    """The manifest of a folder with parts of this kind; None if it has no manifest.
 
-    All of it is looked at: types, ranges, names of files, and the checksum, which older manifests do not have.
+    All of it is checked: types, ranges, names of files, and the checksum, which older manifests do not have.
 
     Raises
     ------
@@ -176,12 +176,12 @@ def sound_manifest(folder: Path) -> Iterator[None]:
 
 
 def read_manifest(folder: Path, kind: str, part: type[W], settings: dict[str, Any]) -> Manifest[W]:
-    """What the folder holds of what `settings` make; a new one for an empty folder.
+    """The manifest of a run with `settings`; a new one for an empty folder.
 
     Raises
     ------
     InvalidParameterError
-        Where it was made by other settings.
+        If the folder was started with other settings.
     InvalidDataError
         For a damaged one.
     """
@@ -202,7 +202,7 @@ def read_manifest(folder: Path, kind: str, part: type[W], settings: dict[str, An
 
 @contextmanager
 def claimed(folder: Path, files: Sequence[str]) -> Iterator[Path]:
-    """Hold `folder`, made where it is not, for one run alone; clean what a killed run left.
+    """Lock `folder`, created if it is missing, for one run; remove the temporary files of a killed run.
 
     Parameters
     ----------
@@ -217,11 +217,11 @@ def claimed(folder: Path, files: Sequence[str]) -> Iterator[Path]:
     Raises
     ------
     OutputError
-        For a folder that holds something else, of which nothing is touched.
+        If the folder holds something else, which is then left unchanged.
 
     Notes
     -----
-    The scratch folder goes at the end, and a new `folder` too where nothing came of it.
+    The scratch folder is removed at the end, as is a new `folder` that has stayed empty.
     """
     library = require("filelock", extra="large", purpose="Writing a folder in parts")
     scratch = folder / SCRATCH
@@ -245,7 +245,7 @@ def claimed(folder: Path, files: Sequence[str]) -> Iterator[Path]:
 
 
 def resolved(folder: Path) -> Path:
-    """Where the folder is, behind links. Raises OutputError for a loop of these, and for what is no path."""
+    """The folder with links resolved. Raises OutputError for a loop of links, and for an invalid path."""
     try:
         return folder.resolve()
     except (OSError, RuntimeError, ValueError) as error:
@@ -292,11 +292,11 @@ def _check_ours(folder: Path) -> None:
     if not folder.is_dir() or (folder / MANIFEST).exists():
         return
     # a run that was killed at its very beginning may have left these
-    strange = sorted(
+    others = sorted(
         path.name for path in folder.iterdir() if path.name != SCRATCH and not path.name.startswith(f".{MANIFEST}-")
     )
-    if strange:
+    if others:
         raise OutputError(
-            f"Expected an empty folder for the parts, or one that was begun before, got {folder} with {strange[0]} in "
+            f"Expected an empty folder for the parts, or one that was begun before, got {folder} with {others[0]} in "
             f"it; take another."
         )

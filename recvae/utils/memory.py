@@ -22,7 +22,7 @@ def require_memory(n_bytes: int, what: str, remedy: str) -> None:
 
 
 class PeakMemory:
-    """The most resident memory of this process during a `with` block, in MiB, looked at every 20 ms."""
+    """The most resident memory of this process during a `with` block, in MiB, sampled every 20 ms."""
 
     mib = 0.0
 

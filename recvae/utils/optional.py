@@ -18,7 +18,7 @@ def require(module: str, *, extra: str, purpose: str) -> ModuleType:
     extra
         The extra of recvae that installs the library, as pyproject.toml names it.
     purpose
-        What needs the library: the subject of the error's sentence, which goes on with "needs the library".
+        What needs the library: the subject of the error's sentence, followed by "needs the library".
 
     Returns
     -------

@@ -26,9 +26,9 @@ def as_path(path: Any) -> Path:
     Raises
     ------
     InvalidTypeError
-        For what is no path.
+        If it is not a path.
     InvalidParameterError
-        For one that no system takes: empty, with a NUL.
+        If it is empty or contains a NUL.
     """
     if not isinstance(path, (str, os.PathLike)) or not isinstance(text := os.fspath(path), str):
         raise InvalidTypeError(f"Expected a path as text or a pathlib.Path, got {type(path).__name__}.")
@@ -41,9 +41,9 @@ def as_path(path: Any) -> Path:
     expanded = os.path.expanduser(text)  # noqa: PTH111 (pathlib drops the ./ of ./~name, which is no home)
     if text.startswith("~") and expanded == text:
         raise InvalidParameterError(f"Expected the home of a user of this machine, got {text!r}; write ./ before it.")
-    found = Path(expanded)
-    # the result may come here again, and is then to stay what it is
-    return Path.cwd() / found if str(found).startswith("~") else found
+    result = Path(expanded)
+    # as_path of the result has to be the result itself
+    return Path.cwd() / result if str(result).startswith("~") else result
 
 
 def input_path(path: Any) -> Path:
@@ -57,7 +57,7 @@ def output_path(path: Any) -> Path:
 
 
 def real_path(path: Path) -> Path:
-    """The path without links and dots, as far as there is something; a loop of links stays as it is."""
+    """The path with links and dots resolved, as far as it exists; a loop of links stays as it is."""
     return Path(os.path.realpath(path))
 
 
@@ -70,7 +70,7 @@ def check_below(folder: Path, name: str, what: str) -> Path:
 
 
 def is_name(name: str) -> bool:
-    """Whether this can be the name of a file in a folder, and not a way to somewhere else."""
+    """Whether this is a plain file name, not a path that leads out of the folder."""
     return is_below(name) and len(Path(name).parts) == 1 and "\\" not in name and name == Path(name).name
 
 
@@ -93,7 +93,7 @@ def check_apart(outputs: Mapping[str, Path], inputs: Iterable[Path]) -> None:
     Raises
     ------
     InvalidParameterError
-        Which names both.
+        The message names both paths.
     """
     read = list(inputs)
     for name, output in outputs.items():
@@ -107,7 +107,7 @@ def check_apart(outputs: Mapping[str, Path], inputs: Iterable[Path]) -> None:
 
 
 def relation_of(output: Path, source: Path) -> str:
-    """What an output has to do with another path, in words; nothing where they are apart."""
+    """How an output relates to another path, in words; an empty string if they are separate."""
     output, source = real_path(output), real_path(source)
     if output == source or _same(output, source):
         return "is"
@@ -131,7 +131,7 @@ def _linked_within(output: Path, source: Path) -> bool:
 
 
 def _same(one: Path, other: Path) -> bool:
-    """Whether both are there and are one file or folder, as on a disk that ignores case."""
+    """Whether both exist and are the same file or folder, as on a disk that ignores case."""
     try:
         return one.samefile(other)
     except OSError:

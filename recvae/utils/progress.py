@@ -75,12 +75,12 @@ class NotebookBar(Bar):
         self._drawn = time.monotonic()
 
     def update(self, *arguments: Any, **changes: Any) -> None:
-        """As on a terminal, drawn where the last drawing is a while ago."""
+        """As on a terminal, but redrawn at most every `NOTEBOOK_PAUSE` seconds."""
         super().update(*arguments, **changes)
         self._draw_now_and_then()
 
     def advance(self, *arguments: Any, **changes: Any) -> None:
-        """As on a terminal, drawn where the last drawing is a while ago."""
+        """As on a terminal, but redrawn at most every `NOTEBOOK_PAUSE` seconds."""
         super().advance(*arguments, **changes)
         self._draw_now_and_then()
 
@@ -95,7 +95,7 @@ class NotebookBar(Bar):
 class TimeLeftColumn(ProgressColumn):
     """The time left at the mean speed since the beginning: for steps between which other things take time.
 
-    What was done `before`, a field of the task, took none of the time.
+    Steps of an earlier run, the field `before` of the task, took none of that time.
     """
 
     def render(self, task: Task) -> Text:
@@ -116,7 +116,7 @@ def bar(show: bool = True, *columns: ProgressColumn) -> Bar:
         console=console,
         disable=not (show and (console.is_terminal or console.is_jupyter)),
         transient=True,
-        redirect_stdout=sys.stdout.isatty(),  # what is printed into a file stays there
+        redirect_stdout=sys.stdout.isatty(),  # output that is redirected to a file stays there
     )
 
 

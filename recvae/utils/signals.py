@@ -33,7 +33,7 @@ class _Shield:
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Within this block a signal waits for its end, so that what it creates or removes is complete."""
+    """Defer signals to the end of this block, so that what it creates or removes is complete."""
     if threading.current_thread() is not threading.main_thread():  # where no signal is raised
         yield
         return

@@ -24,13 +24,13 @@ def keep_numbers() -> None:
 
 
 def put(text: str, data: bool = True) -> None:
-    """Results, to standard output, all at once.
+    """Write results to standard output, all at once.
 
     Parameters
     ----------
     data : bool
-        To be read by programs, and therefore refused where a character would be lost; a table for people shows it as an
-        escape.
+        Whether programs read the text: a character that the encoding lacks is then an error. In text for people it
+        is shown as an escape.
 
     Raises
     ------

@@ -79,7 +79,7 @@ def tensor_entries(header: dict[str, Any]) -> list[Entry]:
         For gaps and overlaps, and more.
     """
     named = [(name, entry) for name, entry in header.items() if name != "__metadata__"]
-    found, end = [], 0
+    entries, end = [], 0
     for name, entry in sorted(named, key=lambda pair: list(pair[1]["data_offsets"])):
         dtype, shape = DTYPES.get(entry["dtype"]), entry["shape"]
         if dtype is None:
@@ -93,13 +93,13 @@ def tensor_entries(header: dict[str, Any]) -> list[Entry]:
         size = math.prod(shape) * dtype.itemsize
         if entry["data_offsets"] != [end, end + size]:
             raise ValueError(f"the bytes of {shown(name)} do not follow those before, or are not as many as it needs")
-        found.append(Entry(name, dtype, tuple(shape), size))
+        entries.append(Entry(name, dtype, tuple(shape), size))
         end += size
-    return found
+    return entries
 
 
 def read_tensors(stream: BinaryIO, entries: Sequence[Entry]) -> dict[str, Tensor]:
-    """The tensors of a file, of which the header has been read, to its end. Raises ValueError where it has another."""
+    """The tensors after the header, which has been read. Raises ValueError if bytes are missing or left over."""
     tensors = {entry.name: _tensor(stream, entry) for entry in entries}
     if stream.read(1):
         raise ValueError("it holds more than its header names")
@@ -122,7 +122,7 @@ def _tensor(stream: BinaryIO, entry: Entry) -> Tensor:
 
 
 def refuse_constant(name: str) -> NoReturn:
-    """For JSON, which knows no NaN and no Infinity: raise ValueError."""
+    """A `parse_constant` for json: raise ValueError for NaN and Infinity."""
     raise ValueError(f"it has {name} in its text, which is no number")
 
 

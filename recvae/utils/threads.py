@@ -25,8 +25,8 @@ def after_fork(reset: Reset) -> Reset:
 def _one_thread() -> None:
     """Let torch compute in one thread.
 
-    Of an OpenMP pool that has been used, a fork copies the book-keeping and none of the threads: the next product in
-    the child would wait for them for ever. With one thread none is waited for. (OpenBLAS starts its own again.)
+    A fork copies the state of an OpenMP pool but none of its threads: the next matrix product in the child would wait
+    for them forever. With one thread it does not wait. (OpenBLAS starts new threads by itself.)
     """
     set_num_threads = getattr(sys.modules.get("torch"), "set_num_threads", None)  # None while torch is being imported
     if set_num_threads is not None:
@@ -34,7 +34,7 @@ def _one_thread() -> None:
 
 
 class lazy(Generic[T]):  # noqa: N801 (a decorator)
-    """A property that is computed once and kept in the object's `__dict__`; threads that meet each compute it.
+    """A property that is computed once and kept in the object's `__dict__`; concurrent threads may each compute it.
 
     That of functools holds a lock while it computes, before Python 3.12: one for all objects of a class, on which
     threads wait for one another, and which a fork in the meantime leaves locked for ever in the child.

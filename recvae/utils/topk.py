@@ -23,9 +23,9 @@ class Allowed(NamedTuple):
     """What may be ranked, as far as that is limited."""
 
     items: NDArray[np.bool_] | None = None  # (I,), for all users
-    only: sparse.csr_matrix | None = None  # (U, I), of each user nothing but these
-    never: sparse.csr_matrix | None = None  # (U, I), of each user none of these
-    seen: sparse.csr_matrix | None = None  # (U, I), nor these, which the user has touched; the stored entries count
+    only: sparse.csr_matrix | None = None  # (U, I), the only items of each user
+    never: sparse.csr_matrix | None = None  # (U, I), items excluded for each user
+    seen: sparse.csr_matrix | None = None  # (U, I), nor these, which the user has seen; stored zeros count too
 
     def apply(self, scores: Tensor, users: slice) -> None:
         """Set the scores (B, I) of what may not be ranked for some users to -inf."""
@@ -41,14 +41,14 @@ class Allowed(NamedTuple):
 
 
 class Rough(NamedTuple):
-    """Scores that are exact only where they need to be."""
+    """Low-precision scores for screening, and the functions by which the best are computed exactly."""
 
     scores: Tensor  # (B, I), rough
     within: Callable[[Tensor], Tensor]  # k-th best rough score (B, 1) -> the least that a true k-th best may have
     exact: Callable[[Tensor, Tensor], Tensor]  # rows, columns of some cells, in order -> their scores
 
 
-# (rows, where they are in what is ranked) -> scores
+# (rows, their slice of all rows) -> scores
 Scorer = Callable[[sparse.csr_matrix, slice], Tensor | Rough]
 Ranking = tuple[NDArray[np.int32], NDArray[np.float32]]
 
@@ -60,19 +60,19 @@ def top_k(scores: Tensor | Rough, k: int) -> tuple[Tensor, Tensor]:
     ----------
     scores : Tensor or Rough
         (B, I) floats without NaN and inf.
+    k : int
+        Length of the lists.
 
     Returns
     -------
     tuple[Tensor, Tensor]
-        (ids, scores), both (B, min(k, I)); a score of -inf is not in a.
+        (ids, scores), both (B, min(k, I)). Items with a score of -inf are left out: shorter lists end in id -1, -inf.
 
     Notes
     -----
-    list, which ends in id -1 and -inf where it has fewer than k others.
-
-    The k-th of the maxima of disjoint groups of columns is reached by at least k columns and, with more groups than
-    k, by few others but those equal to it: these are sorted. Of rough scores, it is those that their bounds leave, by
-    their exact scores.
+    Columns are split into more than k disjoint groups. At least k columns reach the k-th best of the maxima of these
+    groups, and apart from ties few others do: only these are sorted. Of low-precision scores, all columns that may be
+    among the k best, by their error bounds, are scored exactly and sorted.
     """
     rough = scores if isinstance(scores, Rough) else None
     scores = scores.scores if isinstance(scores, Rough) else scores
@@ -83,21 +83,21 @@ def top_k(scores: Tensor | Rough, k: int) -> tuple[Tensor, Tensor]:
     if rough is not None:
         least = rough.within(least)
     rows, ids = _reached(scores, least.clamp(min=torch.finfo(scores.dtype).min))  # -inf is in no list
-    found = scores[rows, ids] if rough is None else rough.exact(rows, ids)
+    exact_scores = scores[rows, ids] if rough is None else rough.exact(rows, ids)
     counts = rows.bincount(minlength=len(scores))
     if len(rows) and int(counts.max()) > 8 * k:  # rows in which very many are equal: each cell by itself
-        order = found.argsort(descending=True, stable=True)
+        order = exact_scores.argsort(descending=True, stable=True)
         order = order[rows[order].argsort(stable=True)]
         order = order[_within_rows(rows, counts) < k]
-        rows, ids, found = rows[order], ids[order], found[order]
+        rows, ids, exact_scores = rows[order], ids[order], exact_scores[order]
         counts = counts.clamp(max=k)
     width = max(k, int(counts.max())) if len(counts) else k
     columns = _within_rows(rows, counts)
-    candidates = found.new_full((len(scores), width), -torch.inf)
-    candidates[rows, columns] = found
+    padded = exact_scores.new_full((len(scores), width), -torch.inf)
+    padded[rows, columns] = exact_scores
     ids_of = ids.new_full((len(scores), width), PAD_ID)
     ids_of[rows, columns] = ids
-    best, order = candidates.sort(dim=1, descending=True, stable=True)
+    best, order = padded.sort(dim=1, descending=True, stable=True)
     return ids_of.gather(1, order[:, :k]), best[:, :k]
 
 
@@ -115,7 +115,7 @@ def _group_maxima(scores: Tensor, n_groups: int) -> Tensor:
 
 
 def _within_rows(rows: Tensor, counts: Tensor) -> Tensor:
-    """The number of each cell within its row, for cells in the order of rows."""
+    """The position of each cell within its row, for cells ordered by row."""
     return torch.arange(len(rows), device=rows.device) - (counts.cumsum(0) - counts)[rows]
 
 
@@ -133,8 +133,8 @@ def rank(
     Parameters
     ----------
     score : Scorer
-        Rows (B, I) and their places in `user_items` -> scores (B, I), called on blocks that keep to `block_bytes`; they
-        may be rough, and the lists are still those of exact ones.
+        Rows (B, I) and their slice of `user_items` -> scores (B, I), called on blocks of at most `block_bytes`. Scores
+        may be of low precision (`Rough`); the lists are still those of the exact ones.
     filter_seen : bool
         Leave out the items that a row has.
     allowed : Allowed
@@ -151,16 +151,16 @@ def rank(
     values = np.full((n_users, N), PAD_SCORE, dtype=np.float32)
     start, step = 0, _step(block_bytes // (4 * max(1, n_items)))
     while start < n_users:
-        places = slice(start, start + step)
-        rows = user_items[places]
-        scores = score(rows, places)
+        users = slice(start, start + step)
+        rows = user_items[users]
+        scores = score(rows, users)
         block = scores.scores if isinstance(scores, Rough) else (scores := scores.contiguous())
         if filter_seen:
             block.view(-1)[_cells(rows, block.device)] = -torch.inf
-        allowed.apply(block, places)
+        allowed.apply(block, users)
         best, best_values = (part.cpu().numpy() for part in top_k(scores, N))
-        ids[places, : best.shape[1]] = best
-        values[places, : best.shape[1]] = np.where(best_values > -np.inf, best_values, PAD_SCORE)
+        ids[users, : best.shape[1]] = best
+        values[users, : best.shape[1]] = np.where(best_values > -np.inf, best_values, PAD_SCORE)
         start, step = start + step, _step(block_bytes // (block.itemsize * max(1, n_items)))
     return ids, values
 
@@ -174,15 +174,15 @@ def _reached(scores: Tensor, least: Tensor) -> tuple[Tensor, Tensor]:
     """Rows and columns of scores that are `least` (B, 1) or better, in order."""
     if scores.device.type != "cpu":
         return tuple((scores >= least).nonzero().T)
-    # numpy finds them several times as fast as torch, which is slow at comparing bfloat16 too: but not at signs
+    # numpy is several times as fast as torch here; bfloat16 is compared by the sign of the difference
     rough = scores.dtype == torch.bfloat16
-    least = torch.where(least == 0, -0.0, least)  # -0.0 less 0.0 would have the sign of a number below
+    least = torch.where(least == 0, -0.0, least)  # -0.0 - 0.0 is -0.0, whose sign bit would count as below
     reached = (scores - least).view(torch.int16).numpy() >= 0 if rough else (scores >= least).numpy()
     cells = torch.from_numpy(np.flatnonzero(reached))
     return cells // scores.shape[1], cells % scores.shape[1]
 
 
 def _cells(rows: Any, device: torch.device) -> Tensor:
-    """Places of the stored entries in the flattened matrix."""
+    """Indices of the stored entries in the flattened matrix."""
     first = np.arange(rows.shape[0], dtype=np.int64) * rows.shape[1]
     return torch.from_numpy(np.repeat(first, np.diff(rows.indptr)) + rows.indices).to(device)

@@ -23,18 +23,18 @@ SPLITS: dict[str, Callable[..., Split]] = {
 
 
 def split_options(kind: str) -> list[str]:
-    """The names of what a kind of split can be told, besides the data. Raises UnknownNameError."""
+    """The names of the options of a kind of split. Raises UnknownNameError."""
     if kind not in SPLITS:
         raise UnknownNameError.among("split", kind, SPLITS)
     return [name for name in inspect.signature(SPLITS[kind]).parameters if name not in ("data", "train", "test")]
 
 
-# whatever any of them can be told, but for the seed
+# the options of all splits, without the seed
 SPLIT_OPTIONS = tuple(dict.fromkeys(name for kind in SPLITS for name in split_options(kind) if name != "seed"))
 
 
 def check_split(kind: str, options: dict[str, Any]) -> None:
-    """Whether a kind of split can be told these options, before any data are read.
+    """Check the options of a kind of split, before any data are read.
 
     Raises
     ------

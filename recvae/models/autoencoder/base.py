@@ -69,7 +69,7 @@ logger = logging.getLogger(__name__)
 
 @parameters
 class Autoencoder(Recommender):
-    """Base of models that are one `VAE` network trained by Adam. `history_` (not saved) tells how it went."""
+    """Base of models that are one `VAE` network trained by Adam. `history_` (not saved) has a record of each epoch."""
 
     likelihood: str = hyper("multinomial", "distribution of a row, given z", choices=FAMILIES)
     epochs: int = hyper(50, "passes over the training users; schedules stretch with them", low=1)
@@ -102,14 +102,14 @@ class Autoencoder(Recommender):
     resumable = True
     out_of_core = True
     validation_metric = "ndcg@100"
-    _loss = staticmethod(Elbo.loss)  # (terms of the ELBO, beta) -> what is minimised
+    _loss = staticmethod(Elbo.loss)  # (terms of the ELBO, beta) -> scalar to minimise
 
     @abstractmethod
     def _network(self, n_items: int) -> VAE:
         """The network for `n_items`, its weights not yet initialised."""
 
     def _built(self, n_items: int) -> VAE:
-        """The network with its embeddings tied, if they are to be."""
+        """The network, with tied embeddings where `output` asks for them."""
         network = self._network(n_items)
         if self.output.tied_embeddings:
             tie(network)
@@ -117,7 +117,7 @@ class Autoencoder(Recommender):
 
     @reads
     def plan(self, user_items: Any, *, valid: Holdout | None = None, calibrate: bool = True) -> MemoryPlan:
-        """Plan what `fit` on these data would take, before it does.
+        """Estimate the memory and time of `fit` on these data, without training.
 
         Parameters
         ----------
@@ -162,7 +162,7 @@ class Autoencoder(Recommender):
         return plan
 
     def _strategy(self) -> ParallelStrategy:
-        """The ranks that train this model, in a `joined` block."""
+        """How the ranks of a `joined` block train this model; a single process outside of one."""
         communicator = current_communicator()
         return ParallelStrategy(communicator, self.training.parallel == "tensor" and communicator.size > 1)
 
@@ -184,7 +184,7 @@ class Autoencoder(Recommender):
 
     @reads
     def chosen_params(self) -> dict[str, Any]:
-        """As for every model, with the best epoch as the last one, and no patience."""
+        """As for every model, with `stop_epoch` at the best epoch, and no patience."""
         return super().chosen_params() | {
             "training": replace(self.training, stop_epoch=self.best_epoch_),
             "patience": None,
@@ -199,15 +199,15 @@ class Autoencoder(Recommender):
         return super()._check_valid(valid, n_items, user_items)
 
     def _beta(self, progress: float) -> float:
-        """Weight of the KL term after a share of the run."""
+        """Weight of the KL term at `progress`, the share of the run that is done."""
         return 0.0
 
     def _last_beta(self) -> float:
-        """That with which a fit ends."""
+        """The weight of the KL term at the end of a fit."""
         return self._beta(1.0)
 
     def _phases(self) -> Sequence[Phase]:
-        """What an epoch is made of."""
+        """The phases of an epoch."""
         return (Phase(),)
 
     @reads
@@ -267,7 +267,7 @@ class Autoencoder(Recommender):
         return grown | {"network_": ready_to_score(grown["network_"])}
 
     def _with_items(self, new: ItemVectors, shares: Callable[[], sparse.csr_matrix]) -> dict[str, Any]:
-        """New items with their vectors; `shares` (n, I) are of those that they are alike. -> fitted attributes"""
+        """New items with their vectors; `shares` (n, I) are weights of their nearest old ones. -> fitted attributes"""
         tied = self.params_["output"].tied_embeddings
         network = add_items(self.network_, tied_vectors(new) if tied else new).to(find_device(self.device))
         if tied:
@@ -284,16 +284,16 @@ class Autoencoder(Recommender):
         part: str = "network",
         **changes: Any,
     ) -> Trainer:
-        """What trains a network on rows by this model's parameters, and `changes` to the config.
+        """The trainer of a network on rows, with this model's parameters and `changes` to the config.
 
         Parameters
         ----------
         impl : str
             How the likelihood is computed, not "auto".
         strategy : ParallelStrategy, optional
-            By default that of the processes that this runs in.
+            By default that of the current communicator.
         part : str
-            Of the model, as records of epochs and checkpoints name it.
+            Name of the run in records of epochs and in checkpoints.
         """
         n_users, batch_size = rows.shape[0], self._batch_size(rows.shape[0])
         sampler = None
@@ -332,7 +332,7 @@ class Autoencoder(Recommender):
         run: FitRun,
         validate: Callable[[], float] | None = None,
     ) -> list[Epoch]:
-        """Through the loop, from where it was if it was stopped."""
+        """Run the training loop, from the last checkpoint if there is one."""
         return trainer.run(
             rows_on_device(rows, trainer.state.device),
             identity=partial(self._identity, rows, trainer, run),
@@ -344,7 +344,7 @@ class Autoencoder(Recommender):
         )
 
     def _identity(self, rows: sparse.csr_matrix | Shards, trainer: Trainer, run: FitRun) -> dict[str, Any]:
-        """All that a training follows from, as JSON can hold it."""
+        """All that determines a training run, JSON-serialisable."""
         valid = None if run.valid is None else digest_rows(run.valid.fold_in, run.valid.held_out)
         params = flat_params(self, run_options=False)
         return {
@@ -358,7 +358,7 @@ class Autoencoder(Recommender):
         }
 
     def _seed(self) -> int:
-        """`random_state`, or one that is drawn, the same on all ranks."""
+        """`random_state`, or a random seed, the same on all ranks."""
         if self.random_state is not None:
             return int(self.random_state)
         seed: int = current_communicator().broadcast(secrets.randbits(32))
@@ -397,7 +397,7 @@ class Autoencoder(Recommender):
 
 
 def _as_implicit(run: FitRun) -> list[Callback]:
-    """What `callback` of `fit` hears: the epochs of the model's own run, counted from 0."""
+    """The `callback` of `fit`, as implicit has it: called with the epochs of the main run, from 0."""
     call = run.callback
     if call is None or run.part != "network":
         return []

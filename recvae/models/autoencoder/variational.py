@@ -1,4 +1,4 @@
-"""What autoencoders with a posterior q(z | x) share beyond ranking: its parameters, its draws, what it finds odd."""
+"""What autoencoders with a posterior q(z | x) share beyond ranking: encoding, exploration, samples, ELBO terms."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ GATHERED = 20 << 20  # bytes of the output layer gathered for lists at a time
 
 @parameters
 class Variational(Autoencoder):
-    """Base of autoencoders whose encoder gives a distribution, with a prior beside it."""
+    """Base of autoencoders whose encoder gives a distribution, and which have a prior."""
 
     def _posterior(self, rows: sparse.csr_matrix) -> Encoding:
         with torch.no_grad():
@@ -69,16 +69,16 @@ class Variational(Autoencoder):
         rows: sparse.csr_matrix,
         latent: str,
         temperature: float,
-        places: np.random.Generator,
-        items: np.random.Generator,
+        of_users: np.random.Generator,
+        of_items: np.random.Generator,
     ) -> sparse.csr_matrix:
         network, n = self.network_, rows.shape[0]
         with torch.no_grad():
-            eps = self._noise(places, n) if latent == "aggregate" else None
-            hidden = network.hidden_from_prior(n, places) if eps is None else network.hidden(self._batch(rows), eps)
+            eps = self._noise(of_users, n) if latent == "aggregate" else None
+            hidden = network.hidden_from_prior(n, of_users) if eps is None else network.hidden(self._batch(rows), eps)
             logits = network.decoder.logits(hidden)
         family, unobserved = self.params_["likelihood"], self.params_["output"].unobserved
-        return sample_rows(logits, np.diff(rows.indptr), items, family, temperature, unobserved)
+        return sample_rows(logits, np.diff(rows.indptr), of_items, family, temperature, unobserved)
 
     def _elbo_terms(self, rows: sparse.csr_matrix) -> NDArray[np.float64]:
         """An event weighs 1 in the mean of its row, as it does in that of all rows in training."""

@@ -36,12 +36,12 @@ def fit(
 ) -> None:
     """See `Recommender.fit`."""
     check_params(model)
-    kept = _check_checkpoint(model, checkpoint, user_items)
+    checked_checkpoint = _check_checkpoint(model, checkpoint, user_items)
     rows, values = model._rows_to_fit(user_items)
     valid = model._check_valid(valid, rows.shape[1], user_items)
-    called = as_callbacks(callbacks)
-    called = called if current_communicator().is_main_process else []
-    run = FitRun(values, show_progress, callback, valid, called, kept)
+    active_callbacks = as_callbacks(callbacks)
+    active_callbacks = active_callbacks if current_communicator().is_main_process else []
+    run = FitRun(values, show_progress, callback, valid, active_callbacks, checked_checkpoint)
     with dispatch(run.callbacks, fit_info(model, "fit", rows, run)):
         learned = model._fit(rows, run)
     state = {
@@ -60,7 +60,7 @@ def fit(
 
 
 def rows_to_fit(model: Model, user_items: Any) -> tuple[sparse.csr_matrix | Shards, str]:
-    """What `fit` was given, checked, and how its values are read: rows with values read, or shards."""
+    """Check the data of a fit. -> rows with transformed values, or shards; the name of the transform"""
     if isinstance(user_items, Shards):
         _check_shards(model, user_items)
         return user_items, user_items.values
@@ -73,7 +73,7 @@ def rows_to_fit(model: Model, user_items: Any) -> tuple[sparse.csr_matrix | Shar
 
 
 def check_valid(valid: Any, n_items: int, user_items: Any) -> Holdout | None:
-    """The validation users that `fit` was given, checked, with the columns of the training data.
+    """Check the validation users of a fit, and match their columns with the training data.
 
     Raises
     ------
@@ -95,7 +95,7 @@ def check_valid(valid: Any, n_items: int, user_items: Any) -> Holdout | None:
 
 
 def fit_info(model: Recommender, verb: str, rows: sparse.csr_matrix | Shards, run: FitRun) -> FitInfo:
-    """What callbacks are told before a fit."""
+    """The `FitInfo` that callbacks get before a fit."""
     valid = run.valid if model.validation_metric else None
     return FitInfo(
         model=type(model).__name__,
@@ -113,7 +113,7 @@ def fit_info(model: Recommender, verb: str, rows: sparse.csr_matrix | Shards, ru
 def _check_shards(model: Model, shards: Shards) -> None:
     if not model.out_of_core:
         raise NotSupportedError(
-            f"{type(model).__name__} needs all rows in memory, and shards are not: give it "
+            f"{type(model).__name__} needs all rows in memory and cannot be fitted on shards: give it "
             f"shards.rows(0, shards.n_users) if these fit into memory."
         )
     if model.values not in (None, shards.values):

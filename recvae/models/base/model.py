@@ -36,7 +36,7 @@ Callbacks: TypeAlias = "Sequence[Callback | Callable[[Epoch], object]]"
 
 @dataclass(frozen=True)
 class FitRun:
-    """What `fit` was given besides the rows."""
+    """The arguments of `fit` other than the rows."""
 
     values: str
     show_progress: bool
@@ -44,7 +44,7 @@ class FitRun:
     valid: Holdout | None = None
     callbacks: Sequence[Callback] = ()
     checkpoint: Checkpoint | None = None
-    part: str = "network"  # of the model that is trained, for the records of its epochs
+    part: str = "network"  # name of this run in the records of its epochs
 
 
 @parameters
@@ -52,7 +52,7 @@ class Model(ABC):
     """Base of `Recommender`: hyper-parameters, fitted state, and what a model defines."""
 
     values: str | None = hyper(
-        None, 'how values are read: "binary", "log1p", "raw"; None for what the data say', choices=VALUES, optional=True
+        None, 'how values are read: "binary", "log1p", "raw"; None for that of the data', choices=VALUES, optional=True
     )
     registry: ClassVar[dict[str, type[Model]]] = {}  # all classes by name, for `load`
     resumable: ClassVar[bool] = False  # whether `fit` can be resumed from a checkpoint
@@ -122,7 +122,7 @@ class Model(ABC):
         """The hyper-parameters by which a fit without validation gives the model that validation chose."""
         return get_params(self)
 
-    # What a model defines. Rows are canonical CSR matrices (sorted indices, no duplicates) with their values read.
+    # What a model defines. Rows are canonical CSR matrices (sorted indices, no duplicates) with transformed values.
 
     @abstractmethod
     def _fit(self, rows: Any, run: FitRun) -> dict[str, Any]:
@@ -143,7 +143,7 @@ class Model(ABC):
     # What a model may define, and gains a public method by (see NEEDS in recommender.py).
 
     def _scorer(self, users: NDArray[Any], recalculate: bool) -> Scorer:
-        """How the rows of `users` are scored; only models of known users look at who these are."""
+        """The scorer of the rows of `users`; only models of known users use their indices."""
         return lambda rows, _: self._score(rows)
 
     def _similarity(self, items: NDArray[np.int64]) -> Tensor:
@@ -163,11 +163,11 @@ class Model(ABC):
         raise NotImplementedError
 
     def _partial_fit(self, rows: sparse.csr_matrix, epochs: int | None, run: FitRun) -> dict[str, Any]:
-        """Add the items beyond the model's own, and train on rows (U, I + n). -> fitted attributes by name"""
+        """Add n new items, and train on rows (U, I + n). -> fitted attributes by name"""
         raise NotImplementedError
 
     def _add_items(self, features: sparse.csr_matrix) -> dict[str, Any]:
-        """Add the items beyond the model's own, by features (I + n, F) of all. -> fitted attributes by name"""
+        """Add n new items, by features (I + n, F) of all items. -> fitted attributes by name"""
         raise NotImplementedError
 
     def _posterior(self, rows: sparse.csr_matrix) -> Encoding:
@@ -190,7 +190,7 @@ class Model(ABC):
         raise NotImplementedError
 
     def _explorer(self, strength: float, random: np.random.Generator) -> Scorer:
-        """Scores rows at z = mu + strength * sigma * eps, one eps for each; it is called for users in order."""
+        """A scorer at z = mu + strength * sigma * eps, one eps for each row; call it for users in order."""
         raise NotImplementedError
 
     def _spread(
@@ -202,7 +202,7 @@ class Model(ABC):
     # What models use of this class.
 
     def _rows(self, user_items: Any) -> sparse.csr_matrix:
-        """The rows that a fitted model was given: canonical, their values read as in training."""
+        """Check rows for a fitted model. -> canonical rows, their values transformed as in training"""
         from recvae.data.interactions import Interactions
 
         self._check_fitted()
@@ -214,13 +214,13 @@ class Model(ABC):
         return transform_values(check_rows(user_items, self.n_items_), self.values_)
 
     def _rows_to_fit(self, user_items: Any) -> tuple[sparse.csr_matrix | Shards, str]:
-        """What `fit` was given, checked, and how its values are read: rows with values read, or shards."""
+        """Check the data of a fit. -> rows with transformed values, or shards; the name of the transform"""
         from recvae.models.base import fit
 
         return fit.rows_to_fit(self, user_items)
 
     def _check_valid(self, valid: Any, n_items: int, user_items: Any) -> Holdout | None:
-        """The validation users that `fit` was given, checked, with the columns of the training data."""
+        """Check the validation users of a fit, and match their columns with the training data."""
         from recvae.models.base import fit
 
         return fit.check_valid(valid, n_items, user_items)
@@ -240,7 +240,7 @@ class Model(ABC):
 
     @classmethod
     def _defines(cls, method: str) -> bool:
-        """Whether a class defines one of the optional methods."""
+        """Whether the class overrides this optional method."""
         return getattr(cls, method) is not getattr(Model, method)
 
     def _check_fitted(self) -> None:

@@ -94,7 +94,7 @@ def score(model: Recommender, user_items: Any, items: Items | None, userid: Any)
     for start in range(0, rows.shape[0], step):
         block = slice(start, start + step)
         scores = scorer(rows[block], block)
-        # a scorer of rough scores only ranks; here the exact ones are wanted
+        # low-precision screening is for ranking only; scores are exact
         exact = (model._score(rows[block]) if isinstance(scores, Rough) else scores).cpu().numpy()
         result[block] = exact if chosen is None else exact[:, chosen]
     if result.size and not result.max() < np.inf:  # NaN compares false
@@ -117,7 +117,7 @@ def recommend_for(
     from recvae.data.histories import as_frame, read_histories
 
     index = model.known_items()
-    read = read_histories(
+    parsed = read_histories(
         histories,
         index,
         user=str(columns["user"]),
@@ -126,11 +126,11 @@ def recommend_for(
         min_value=min_value,
         seen=seen,
     )
-    if read.unknown.events:
-        warnings.warn(UnknownItemsWarning(read.unknown), stacklevel=4)  # here, the method, `reads`, the caller
+    if parsed.unknown.events:
+        warnings.warn(UnknownItemsWarning(parsed.unknown), stacklevel=4)  # this, the method, `reads`, the caller
     rules: dict[str, Any] = {name: _known_indices(index, name, ids) for name, ids in raw_items.items()}
-    rules |= {"seen": read.seen, "filter_already_liked_items": filter_already_liked_items}
-    return as_frame(model.ranked_table(read.users, read.rows, N, **rules), histories)
+    rules |= {"seen": parsed.seen, "filter_already_liked_items": filter_already_liked_items}
+    return as_frame(model.ranked_table(parsed.users, parsed.rows, N, **rules), histories)
 
 
 def ranked_table(model: Recommender, users: Ids, user_items: Any, N: int, rules: Mapping[str, Any]) -> pa.Table:

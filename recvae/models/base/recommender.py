@@ -33,7 +33,7 @@ if TYPE_CHECKING:  # loaded by the methods that need them: a closed-form model h
     from recvae.models.base.model_file import File
     from recvae.training.checkpoint import Checkpoint
 
-# public method -> the methods of which a model has to define one, and what it lacks without them
+# public method -> methods of which a model has to define at least one, and what it lacks if it has none
 _POSTERIOR = "distribution over a latent space"
 _USER_VECTORS = "vectors of users, computed from their events"
 NEEDS: dict[str, tuple[tuple[str, ...], str]] = {
@@ -55,7 +55,7 @@ class Recommender(Model):
     """A model that ranks items for rows of a users x items matrix.
 
     A user is a row, never a number that the model looks up: users who were not in training are scored like all others.
-    (Baselines that cannot do so say it: see `KnownUsers`.) A constructor only stores its arguments; `fit` checks them.
+    (Some baselines cannot do so: see `KnownUsers`.) A constructor only stores its arguments; `fit` checks them.
     Every model can `fit`, `recommend`, `score` and `save`; `abilities()` names the other methods that it has. Those
     that it does not have raise NotSupportedError.
     """
@@ -210,8 +210,8 @@ class Recommender(Model):
             For `explore` if the model has no distribution over z.
         """
         exploration = generative.exploration(self, explore, random_state)
-        allowed = recommend.Rules(filter_already_liked_items, filter_items, items, seen)
-        return recommend.recommend(self, userid, user_items, N, allowed, recalculate_user, exploration)
+        rules = recommend.Rules(filter_already_liked_items, filter_items, items, seen)
+        return recommend.recommend(self, userid, user_items, N, rules, recalculate_user, exploration)
 
     @reads
     def recommend_for(
@@ -533,7 +533,7 @@ class Recommender(Model):
         New items come after the others, which keep their indices and, until the first pass, their scores. A new item is
         initialised with the mean of the 20 old ones nearest to it by the cosine over the users of these rows. The
         passes are those of `fit` with the KL weight it ended with, with Adam at the model's learning rate from a fresh
-        state; `random_state` decides all draws. What is not in the rows is forgotten in time: include old rows.
+        state; `random_state` decides all draws. The model gradually forgets what is not in the rows: include old ones.
 
         Of a HybridVAE the network is trained; its linear path only gets the new items. `history_` and `best_epoch_`
         stay those of `fit`. `trained_on_` becomes None, as there is no longer one source, and the index of users is
@@ -690,8 +690,8 @@ class Recommender(Model):
         standardised: minus the median of the 200 reference rows nearest in number of items, divided by 1.4826 times
         their median absolute deviation (a standard deviation, if values are normal). The score is the root of the sum
         of squares, where the first term counts only if it is worse than usual. So it needs no draw, and rows of 5 and
-        of 500 items can be compared. The KL term counts in both directions: a row of which the model can make nothing
-        stays near the prior, one that it has learned by heart goes far from it (measured in docs/latent.md).
+        of 500 items can be compared. The KL term counts in both directions: a row that the model cannot explain
+        stays near the prior, a memorised one is far from it (measured in docs/latent.md).
         """
         self._check_able("anomaly_score")
         return generative.anomaly_score(self, user_items, reference)

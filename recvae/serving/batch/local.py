@@ -47,10 +47,10 @@ def make_missing_parts(
             deque(part_blocks, maxlen=0)  # skip its users
             progress.advance(manifest.parts[number].users)
             continue
-        made = maker.make(part_blocks, progress.advance)
-        if made is None:
+        result = maker.make(part_blocks, progress.advance)
+        if result is None:
             break
-        part, content = made
+        part, content = result
         part = replace(part, file=_name(number))
         write_whole(folder / part.file, content)
         manifest, n_made = manifest.with_part(number, part), n_made + 1
@@ -64,16 +64,16 @@ def make_missing_parts(
 def replace_parts(
     folder: Path, manifest: Manifest[Part], parts: Sequence[Part], source: Path, on_part: Callable[[Part], None]
 ) -> tuple[Manifest[Part], int]:
-    """Take all parts that lie in `place`, in the order of their first users, for those of the folder. -> as `fill`"""
+    """Replace the parts of the folder by those in `source`, ordered by user. -> as `make_missing_parts`"""
     manifest = replace(manifest, parts=[], done=False)
     manifest.write(folder)  # from here on the files in the folder are this run's
     with writing(folder):
         for old in folder.glob("part-?????.parquet"):
             old.unlink()
-    for number, made in enumerate(sorted(parts, key=lambda part: part.first)):
-        part = replace(made, file=_name(number))
+    for number, source_part in enumerate(sorted(parts, key=lambda part: part.first)):
+        part = replace(source_part, file=_name(number))
         with writing(folder / part.file):
-            (source / made.file).replace(folder / part.file)
+            (source / source_part.file).replace(folder / part.file)
         manifest = manifest.with_part(number, part)
         on_part(part)
     manifest = replace(manifest, done=True)

@@ -24,8 +24,8 @@ LISTS_AT_A_TIME = 1 << 12
 class OrderedEvents(StoredEvents):
     """Stored events in the order of their users, or those after a user.
 
-    Weak ones and zeros are among them: they were seen, which `read_histories` tells from what was liked. So are the
-    rows of `seen_rows`, columns user and seen, with nothing for an item.
+    Events below `min_value` and zeros are among them: `read_histories` takes these items as seen, but not liked. So are
+    the rows of `seen_rows`, columns user and seen, where item is null.
     """
 
     def __init__(self, source: Source, scratch: Path, memory_mib: int, seen_rows: pa.Table | None = None):
@@ -87,19 +87,19 @@ def by_users(batches: Iterable[pa.RecordBatch], sizes: Iterable[int]) -> Iterato
 
     The last one has as many as are left.
     """
-    next_sizes, held = iter(sizes), pa.table({})
+    next_sizes, pending = iter(sizes), pa.table({})
     size = next(next_sizes)
     for batch in batches:
         table = pa.Table.from_batches([batch])
-        held = pa.concat_tables([held, table]) if len(held) else table
-        starts = _starts(held["user"])
+        pending = pa.concat_tables([pending, table]) if len(pending) else table
+        starts = _starts(pending["user"])
         done = 0
         while len(starts) - done > size:  # a user is complete where the next one begins
-            yield held[starts[done] : starts[done + size]]
+            yield pending[starts[done] : starts[done + size]]
             done, size = done + size, next(next_sizes)
-        held = held[starts[done] if len(starts) else 0 :]
-    if len(held):
-        yield held
+        pending = pending[starts[done] if len(starts) else 0 :]
+    if len(pending):
+        yield pending
 
 
 def _starts(users: pa.ChunkedArray) -> NDArray[np.int64]:

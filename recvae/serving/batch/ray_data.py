@@ -34,7 +34,7 @@ MOST_BLOCKS = 1024  # of row groups to read
 
 
 class Cluster:
-    """Ray where it runs already, or at `address`, or on this machine for as long as there is work.
+    """The connected Ray cluster, the one at `address`, or one on this machine for the duration of the work.
 
     Parameters
     ----------
@@ -105,8 +105,8 @@ class Cluster:
         return parts
 
     def _grouped_by_user(self, source: Source, n_blocks: int, seen_rows: pa.Table | None) -> Any:
-        """Events in so many blocks, in one of which a user is alone or with others, but whole. A Dataset."""
-        # not Ray's reader, to which names are patterns and addresses, and types those of the first file
+        """A Dataset of the events in `n_blocks` blocks, where all events of a user are in one block."""
+        # not Ray's reader, which takes names as patterns or URLs, and types from the first file
         groups = row_groups(source.files)
         rows = self._ray.data.from_arrow(groups, override_num_blocks=max(1, min(len(groups), MOST_BLOCKS)))
         events = rows.map_batches(
@@ -116,7 +116,7 @@ class Cluster:
         )
         if seen_rows is not None:
             events = events.union(self._ray.data.from_arrow(seen_rows))
-        # it is the sort that keeps Ray from cutting a block
+        # without the sort, Ray may split a block
         return events.repartition(n_blocks, keys=["user"], sort=True).materialize()
 
     def _ranked(self, users: Any, maker: PartMaker, folder: Path, n_parts: int) -> Any:
@@ -217,9 +217,9 @@ class PartActor:
         if "value" not in events.column_names:
             order = order[:1]
         batches = events.sort_by(order).to_batches()
-        made = self._maker.make(by_users(batches, cycle(block_sizes(self._maker.users_per_part))), lambda users: None)
-        if made is not None:
-            part, content = made
+        result = self._maker.make(by_users(batches, cycle(block_sizes(self._maker.users_per_part))), lambda users: None)
+        if result is not None:
+            part, content = result
             write_whole(self._folder / part.file, content)
             yield pa.table({"part": [json.dumps(asdict(part))]})
 
@@ -229,7 +229,7 @@ def _named(
 ) -> Callable[[pa.Table], Iterator[pa.Table]]:
     """Row groups -> columns user, item and, for a third one, value; or those of a schema, empty where not here.
 
-    A function in a function goes to workers as code: those that only read need not import this module, and torch.
+    A nested function is pickled by value: workers that only read need not import this module, and torch.
     """
 
     def events(groups: pa.Table) -> Iterator[pa.Table]:

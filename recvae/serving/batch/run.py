@@ -106,7 +106,7 @@ def recommend_to_parquet(
     show_progress : bool
         Show a progress bar.
     on_part : Callable[[Part], None] or None
-        Called with each `Part` that was written. What it raises ends the run.
+        Called with each `Part` that was written. An exception in it ends the run.
     engine : str
         "local", or "ray" for Ray Data on a cluster whose machines all see `input` and `out` at the same paths.
     actors : int or None

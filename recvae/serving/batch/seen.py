@@ -13,7 +13,7 @@ from recvae.data.ids import ItemIndex, id_array, listed
 from recvae.data.tables.frames import read_column
 from recvae.errors import InvalidDataError
 
-SEEN = "seen"  # the column of its items, next to that of the events' own
+SEEN = "seen"  # column of seen items, next to the column item of the events
 
 
 def seen_table(seen: Any, index: ItemIndex, user: str, item: str) -> pa.Table | None:

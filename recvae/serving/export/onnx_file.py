@@ -102,8 +102,8 @@ class Nodes:
         return self.several(1, operator, *inputs, **attributes)[0]
 
     def several(self, outputs: int, operator: str, *inputs: Input, **attributes: Any) -> list[str]:
-        names = [f"{self.prefix}{operator}_{len(self.nodes)}_{place}" for place in range(outputs)]
-        input_names = [each if isinstance(each, str) else self.constant(each) for each in inputs]
+        names = [f"{self.prefix}{operator}_{len(self.nodes)}_{output}" for output in range(outputs)]
+        input_names = [value if isinstance(value, str) else self.constant(value) for value in inputs]
         self.nodes.append(_onnx().helper.make_node(operator, input_names, names, **attributes))
         return names
 
@@ -163,24 +163,24 @@ def _by_user(nodes: Nodes, content: Program, items: str, values: str) -> list[st
     """What needs a user's events one by one: x W at unit norm (B, H), and of a HybridVAE a x B (B, I)."""
     helper, types = _onnx().helper, _onnx().TensorProto
     body = Nodes(nodes.constants, prefix="user.")
-    place = body("Reshape", "user", [1])
-    events = body("Gather", "offsets", place), body("Gather", "offsets", body("Add", place, [1]))
-    mine, x = (body("Slice", part, *events) for part in (items, values))
+    index = body("Reshape", "user", [1])
+    events = body("Gather", "offsets", index), body("Gather", "offsets", body("Add", index, [1]))
+    user_items, x = (body("Slice", part, *events) for part in (items, values))
     unit = body("Div", x, body("ReduceL2", x))
-    found = [body("MatMul", unit, body("Gather", "first.weight", mine))]
+    results = [body("MatMul", unit, body("Gather", "first.weight", user_items))]
     widths = [content.arrays["first.weight"].shape[1]]
     if content.description["path_weight"] is not None:
-        path = _sparse_path(body, mine, x) if "path.data" in content.arrays else _dense_path(body, mine, x)
-        found.append(body("Mul", path, content.description["path_weight"]))
+        path = _sparse_path(body, user_items, x) if "path.data" in content.arrays else _dense_path(body, user_items, x)
+        results.append(body("Mul", path, content.description["path_weight"]))
         widths.append(content.description["n_items"])
     inputs = [helper.make_tensor_value_info(*pair, []) for pair in (("user", types.INT64), ("go", types.BOOL))]
     outputs = [helper.make_tensor_value_info(body("Identity", "go"), types.BOOL, [])]
     outputs += [
-        helper.make_tensor_value_info(name, types.FLOAT, [width]) for name, width in zip(found, widths, strict=True)
+        helper.make_tensor_value_info(name, types.FLOAT, [width]) for name, width in zip(results, widths, strict=True)
     ]
     n_users = nodes("Sub", nodes("Size", "offsets"), 1)
     loop = helper.make_graph(body.nodes, "user", inputs, outputs)
-    return nodes.several(len(found), "Loop", n_users, "", body=loop)
+    return nodes.several(len(results), "Loop", n_users, "", body=loop)
 
 
 def _dense_path(body: Nodes, items: str, x: str) -> str:
