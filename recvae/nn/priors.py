@@ -259,6 +259,18 @@ class TwoLevelPrior(BasePrior):
         lower = gaussian_kl(levels.lower, self._lower_at(levels.z2))
         return self.upper.divergence(levels.upper, encoder) + lower
 
+    def update(self, encoder: Encoder, rows: RowSource) -> None:
+        self.upper.update(encoder, rows)
+
+    def epoch_state(self) -> dict[str, Tensor]:
+        return self.upper.epoch_state()
+
+    def load_epoch_state(self, state: dict[str, Tensor]) -> None:
+        self.upper.load_epoch_state(state)
+
+    def reset(self) -> None:
+        self.upper.reset()
+
     def sample(self, shape: tuple[int, int], generator: np.random.Generator, encoder: Encoder) -> Tensor:
         half = (shape[0], shape[1] // 2)
         z2 = self.upper.sample(half, generator, encoder)

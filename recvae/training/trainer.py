@@ -188,6 +188,8 @@ class Trainer:
             valid_users=None,
             metric=None if validate is None else metric,
         )
+        if not self.strategy.communicator.is_main_process:
+            callback_list = []  # one rank speaks for all
         with dispatch(callback_list, info):
             return self.run(
                 source,
@@ -345,7 +347,7 @@ class Trainer:
     def _log(self, message: str, *values: object) -> None:
         """Log on the main process only."""
         if self.strategy.communicator.is_main_process:
-            logger.info(f"{self.title}: {message}", *values)
+            logger.info("%s: " + message, self.title, *values)
 
     def _finish(self) -> None:
         self.state.finish()

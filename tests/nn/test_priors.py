@@ -245,3 +245,27 @@ def test_what_an_encoder_of_one_s_own_lacks_is_named():
         nn.TwoLevelPrior(vamp, 4, 6).divergence(gaussian(2, 4), Own())
     with pytest.raises(NotSupportedError, match="Expected an encoder that gives a distribution"):
         ByDensity().divergence(nn.Point(torch.zeros(2, 4)), Own())
+
+
+def test_a_two_level_prior_passes_on_the_state_of_its_upper_one():
+    class Counting(nn.StandardNormal):
+        updates = 0
+
+        def update(self, encoder, rows):
+            self.updates += 1
+
+        def epoch_state(self):
+            return {"updates": torch.tensor(self.updates)}
+
+        def load_epoch_state(self, state):
+            self.updates = int(state["updates"])
+
+        def reset(self):
+            self.updates = 0
+
+    prior, other = (nn.TwoLevelPrior(Counting(), 3, 4) for _ in range(2))
+    prior.update(None, None)
+    other.load_epoch_state(prior.epoch_state())
+    assert other.upper.updates == 1
+    prior.reset()
+    assert prior.upper.updates == 0
