@@ -70,7 +70,7 @@ __all__ = [
     "tune",
 ]
 
-# module -> its public names. A module is loaded when one of them is asked for, so that `import recvae` is cheap
+# module -> its public names. A module is loaded at the first access to one of them: `import recvae` stays cheap
 _NAMES = {
     "recvae.data.interactions": ["Interactions"],
     "recvae.data.splits": [

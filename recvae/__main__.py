@@ -1,4 +1,4 @@
-"""The command `recvae`, and `python -m recvae`: signals are handled before the libraries are loaded, and to the end."""
+"""The command `recvae`, and `python -m recvae`: signals are handled from before the libraries load until exit."""
 
 import atexit
 import os
@@ -10,11 +10,11 @@ from recvae.utils.streams import keep_numbers
 
 
 def main() -> int:
-    """Run the command line. -> exit status, see `recvae.cli.main.main`; with it the process ends as soon as it exits"""
+    """Run the command line. -> exit status, see `recvae.cli.main.main`; at exit the process ends at once"""
     handle(end_at_once)  # nothing is written while libraries load
     keep_numbers()
     ended: list[int] = []
-    atexit.register(_leave, ended)  # what is registered first is called last
+    atexit.register(_leave, ended)  # first registered, so called last
     from recvae.cli.main import main as run
 
     ended.append(run())
@@ -22,9 +22,9 @@ def main() -> int:
 
 
 def _leave(ended: list[int]) -> None:
-    """End at once where the command has ended: all is written, and what libraries had to do at exit is done.
+    """End the process at once if the command has finished: output is written, and other exit handlers have run.
 
-    Python would now take modules apart, for as long as a second of torch's, in which no signal is handled.
+    Otherwise Python would now tear down modules, up to a second for torch, while no signal is handled.
     """
     if ended:
         for stream in (sys.stdout, sys.stderr):
@@ -33,5 +33,5 @@ def _leave(ended: list[int]) -> None:
         os._exit(ended[0])
 
 
-if __name__ == "__main__":  # anyone who looks at the modules, such as the site's API pages, runs nothing
+if __name__ == "__main__":  # importing this module, as the generator of API pages does, runs nothing
     sys.exit(main())

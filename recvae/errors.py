@@ -7,20 +7,20 @@ import unicodedata
 from collections.abc import Iterable
 from typing import Self
 
-LONGEST_NAME = 100  # characters of a name that is not known, which is compared with those that are
-LONGEST = 4000  # characters of a sentence: it may quote data of any length
-UNPRINTABLE = ("Cc", "Cf", "Cs", "Zl", "Zp")  # controls, marks that turn text around, lone surrogates, line breaks
+LONGEST_NAME = 100  # characters of an unknown name that are compared with the known ones
+LONGEST = 4000  # characters of a message: it may quote data of any length
+UNPRINTABLE = ("Cc", "Cf", "Cs", "Zl", "Zp")  # control and format characters (bidi marks), lone surrogates, line breaks
 
 
 def escaped(text: str) -> str:
-    """Text with all that could steer a terminal, and lone surrogates, as escapes."""
+    """Text with control characters, which could steer a terminal, and lone surrogates as escapes."""
     if text.isprintable():
         return text
     return "".join(ascii(c)[1:-1] if unicodedata.category(c) in UNPRINTABLE else c for c in text)
 
 
 def one_line(text: str, longest: int = LONGEST) -> str:
-    """Text that may quote data or names of files, as one line of bounded length that any terminal can show."""
+    """Text as one line of at most about `longest` characters before escapes, safe to show on any terminal."""
     text = " ".join(line.strip() for line in lines) if len(lines := text.splitlines()) > 1 else text
     if len(text) > longest:
         text = f"{text[: longest // 2]} ... {text[-longest // 2 :]}"
@@ -28,18 +28,18 @@ def one_line(text: str, longest: int = LONGEST) -> str:
 
 
 def shown(value: object, width: int = 80) -> str:
-    """A value as Python writes it, for a message: on one line, and cut after so many characters."""
+    """The `repr` of a value for a message: on one line, shortened to `width` characters."""
     try:
         text = one_line(repr(value))
-    except (ValueError, RecursionError):  # an integer of more digits than Python writes, or lists in lists in lists
+    except (ValueError, RecursionError):  # an integer with more digits than Python converts, or deeply nested lists
         text = f"{type(value).__name__} too long or too deep to be shown"
     return text if len(text) <= width else f"{text[: width - 3]}..."
 
 
 class RecvaeError(Exception):
-    """Base of all errors that recvae raises on purpose. The message says what was expected, what came, what to do.
+    """Base of all errors that recvae raises on purpose. Messages say what was expected, what came, and what to do.
 
-    `str(error)` is one line without control characters, whatever data or names of files it quotes.
+    `str(error)` is one line without control characters, whatever data or file names it quotes.
     """
 
     def __str__(self) -> str:
@@ -55,7 +55,7 @@ class InvalidTypeError(RecvaeError, TypeError):
 
 
 class InvalidParameterError(RecvaeError, ValueError):
-    """A parameter outside of its range."""
+    """A parameter outside its range, or in conflict with others."""
 
 
 class OutOfRangeError(RecvaeError, IndexError):
@@ -67,7 +67,7 @@ class UnknownNameError(RecvaeError, ValueError):
 
     @classmethod
     def among(cls, kind: str, name: object, known: Iterable[str]) -> Self:
-        """The error for a `kind` of thing called `name`, of which there are those `known`."""
+        """The error for an unknown `name` of some `kind`, such as "metric"; the message lists the `known` names."""
         names = sorted(known)
         by_lower = {known_name.lower(): known_name for known_name in names}
         text = name if isinstance(name, str) else shown(name)
@@ -86,19 +86,19 @@ class NotSupportedError(RecvaeError, NotImplementedError):
 
 
 class NotFittedError(RecvaeError, ValueError, AttributeError):
-    """A model was asked for something that only a fitted model can give."""
+    """A model was asked for something that only a fitted model has."""
 
 
 class TrainingError(RecvaeError, ArithmeticError):
-    """Training went wrong, as when the loss is no longer a finite number."""
+    """Training failed, for example because the loss is no longer finite."""
 
 
 class LostRankError(RecvaeError, RuntimeError):
-    """Another process of those that train together has ended, or did not answer in time."""
+    """Another rank of the training has ended, or did not answer in time."""
 
 
 class NotEnoughMemoryError(RecvaeError, MemoryError):
-    """Something would not fit into the memory that is available."""
+    """Something would not fit into the available memory."""
 
 
 class DataNotFoundError(RecvaeError, FileNotFoundError):
@@ -110,8 +110,8 @@ class OutputError(RecvaeError, OSError):
 
 
 class MissingDependencyError(RecvaeError, ImportError):
-    """A library of one of the extras is needed and not installed."""
+    """A library of one of the extras is needed, and is not installed or cannot be loaded."""
 
 
 class EngineError(RecvaeError, RuntimeError):
-    """What was to do the work, such as a cluster, failed."""
+    """The engine that runs the work, such as a cluster, failed."""

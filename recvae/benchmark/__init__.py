@@ -1,1 +1,1 @@
-"""The benchmark: one data set, one split, every model scored by one evaluator; its results and its report."""
+"""The benchmark: one data set, one split, all models scored by one evaluator; the results and the report."""

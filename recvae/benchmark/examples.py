@@ -11,8 +11,8 @@ from scipy import sparse
 from recvae.data.splits import Split
 from recvae.models.base import Recommender
 
-EXPLAINED = 3  # recommendations of a list
-REASONS = 3  # items of a user for each of them
+EXPLAINED = 3  # recommendations of a list that are explained
+REASONS = 3  # items of the user's history that explain each
 
 
 def user_examples(split: Split, models: Mapping[str, Recommender], n_users: int, N: int = 10) -> list[dict[str, Any]]:
@@ -21,8 +21,8 @@ def user_examples(split: Split, models: Mapping[str, Recommender], n_users: int,
     Returns
     -------
     list[dict[str, Any]]
-        One dict for each user. Its `why` has, for each model that can explain itself and each of the first
-        recommendations, the items of the history that add most to the score, as pairs (title, contribution).
+        One dict for each user. Its `why` has, for each model with `explain` and each of the first recommendations, the
+        items of the history that contribute most to the score, as pairs (title, contribution).
     """
     test = split.test
     names = item_labels(split)
@@ -46,13 +46,13 @@ def user_examples(split: Split, models: Mapping[str, Recommender], n_users: int,
 
 
 def item_labels(split: Split) -> list[str]:
-    """The name of each item: title and genres where they are known, else the raw id."""
+    """The label of each item: its title, or else its raw id, followed by its genres in brackets if known."""
     titles, genres = split.train.titles, split.train.genres
     names = [str(name) for name in (split.items if titles is None else titles)]
     return names if genres is None else [f"{name} [{genre}]" for name, genre in zip(names, genres, strict=True)]
 
 
 def _reasons(model: Recommender, row: sparse.csr_matrix, ids: Any, names: list[str]) -> list[list[tuple[str, float]]]:
-    """For each of the first ids, the items of the row that add most to its score, and what they add (above zero)."""
+    """For each of the first ids, the items of the row with the largest positive contributions to its score."""
     explanations = [model.explain(0, row, int(item), N=REASONS)[1] for item in ids[:EXPLAINED] if item >= 0]
     return [[(names[item], float(f"{adds:.3g}")) for item, adds in parts if adds > 0] for parts in explanations]

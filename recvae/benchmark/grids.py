@@ -1,4 +1,4 @@
-"""The models by name, each with the settings among which a benchmark chooses on validation users."""
+"""The models by name, each with the grid of settings from which a benchmark chooses on validation users."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from recvae.errors import InvalidParameterError, UnknownNameError
 if TYPE_CHECKING:
     from recvae.models.base import Recommender
 
-# the models that this package is about; the others are the baselines that they are compared with
+# the models that this package is about; the others are baselines
 OURS = ("HybridVAE", "RecVAE", "HVamp", "MultVAE", "MultDAE")
 
 
@@ -23,7 +23,7 @@ def _product(**values: Sequence[Any]) -> list[dict[str, Any]]:
     return [dict(zip(values, combination, strict=True)) for combination in itertools.product(*values.values())]
 
 
-# the settings of each model that are tried; with a single one there is nothing to choose
+# the settings to try of each model; with a single one there is no choice
 GRIDS: dict[str, list[dict[str, Any]]] = {
     "HybridVAE": [{}],
     "RecVAE": [{}],
@@ -35,7 +35,7 @@ GRIDS: dict[str, list[dict[str, Any]]] = {
     "ALS": [
         {"factors": factors, "regularization": regularization, "alpha": alpha}
         for factors in (64, 256)
-        # the penalty is not scaled by counts: what is enough for thousands of users is not for tens of thousands
+        # the penalty is not scaled by counts: tens of thousands of users need a larger one than thousands
         for regularization, alpha in (
             (30.0, 3.0),
             (30.0, 6.0),
@@ -54,25 +54,25 @@ GRIDS: dict[str, list[dict[str, Any]]] = {
 
 # the models that all others are compared with
 BASELINES = tuple(name for name in GRIDS if name not in OURS)
-# classes that are not of this package, by name, from when they are first asked for
+# classes from outside of this package, by name, registered at first use
 OWN_MODELS: dict[str, type[Recommender]] = {}
 
 
 def model_name(model: str | type[Recommender]) -> str:
-    """The name of a model with its capitals.
+    """The name of a model in its own capitalisation.
 
     Parameters
     ----------
     model : str or class
-        A name, in any capitals; or a class of your own, also as text "module:Class", which imports the module, from
-        the working directory too.
+        A name, in any capitalisation; or a class of your own, also as text "module:Class", which imports the module,
+        also from the working directory.
 
     Raises
     ------
     UnknownNameError
         For a name that does not exist.
     InvalidParameterError
-        For text that names no model class, and for a class with the name of another.
+        For text that names no model class, and for a class that shares its name with a model of this package.
     """
     if isinstance(model, str) and ":" not in model:
         names = {known.lower(): known for known in (*GRIDS, *OWN_MODELS)}
@@ -92,7 +92,7 @@ def model_name(model: str | type[Recommender]) -> str:
 
 
 def model_names(models: Sequence[str | type[Recommender]] | None) -> list[str]:
-    """The names of models with their capitals; all of the package for None or "all". Raises as `model_name`."""
+    """The names of models as `model_name` gives them; None or ["all"] for all of the package. Raises as that does."""
     names = [model.strip().lower() for model in models or () if isinstance(model, str)]
     if models is None or (names == ["all"] and len(models) == 1):
         return list(GRIDS)
@@ -100,19 +100,19 @@ def model_names(models: Sequence[str | type[Recommender]] | None) -> list[str]:
 
 
 def model_class(name: str) -> type[Recommender]:
-    """The class of a model, by its name with its capitals."""
+    """The class of a model, by its name as `model_name` gives it."""
     if name in OWN_MODELS:
         return OWN_MODELS[name]
     modules = (import_module("recvae.models"), import_module("recvae.models.baselines"))
-    found: type[Recommender] = next(getattr(module, name) for module in modules if name in module.__all__)
-    return found
+    cls: type[Recommender] = next(getattr(module, name) for module in modules if name in module.__all__)
+    return cls
 
 
 def _imported(path: str) -> object:
     """The object at "module:name"."""
     module, _, name = path.partition(":")
     folder = str(Path.cwd())
-    sys.path.insert(0, folder)  # as `python -m` does, and a console script does not
+    sys.path.insert(0, folder)  # a console script, unlike `python -m`, has no working directory on the path
     try:
         return getattr(import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
@@ -125,27 +125,27 @@ def _imported(path: str) -> object:
 
 
 def first_model(name: str) -> Recommender:
-    """A model with the first of its settings. Raises as `model_name`."""
+    """A model with the first settings of its grid. Raises as `model_name`."""
     name = model_name(name)
     return model_class(name)(**GRIDS.get(name, [{}])[0])
 
 
 def models_to_try(name: str, params: Mapping[str, str]) -> list[Recommender]:
-    """A model with each of its settings, and with those of `params` that it has.
+    """A model for each of its settings in the grid, with those of `params` that it has; duplicates are left out.
 
     Parameters
     ----------
     name
-        Name of the model with its capitals.
+        Name of the model as `model_name` gives it.
     params
-        Hyper-parameters as text, such as {"epochs": "20"}: each has to be one of some model.
+        Hyper-parameters as text, such as {"epochs": "20"}; each has to exist in at least one model.
 
     Raises
     ------
     UnknownNameError
         For a hyper-parameter that no model has.
     InvalidParameterError
-        For a text that is no value of it, and for random_state, which the seeds of the benchmark set.
+        For text that cannot be parsed as its value, and for random_state, which is set by the seeds of the benchmark.
     """
     from recvae.models.base.params import get_params, options, parse_param, unknown_param, with_params
 

@@ -15,15 +15,16 @@ from recvae.data.interactions import Interactions
 from recvae.models.base import Recommender
 
 ACTIVE = 0.01  # a unit with a variance above this is active
-MEASURED_USERS = 10_000  # variances are those over the first of them
-MAPPED = 2000  # items, the most popular ones: the vectors of the others are mostly noise
-DIMENSIONS = 50  # principal components that t-SNE gets
+MEASURED_USERS = 10_000  # variances are over this many users, the first ones
+MAPPED = 2000  # items on the map, the most popular ones: vectors of the others are mostly noise
+DIMENSIONS = 50  # principal components as input of t-SNE
 
 
 def active_units(model: Recommender, user_items: sparse.csr_matrix) -> dict[str, Any] | None:
     """The variance over users of each latent unit's posterior mean, largest first, and how many units are active.
 
-    A unit is active above .01 (Burda, Grosse & Salakhutdinov 2016, section 5.2): its value depends on the user.
+    A unit is active if its variance is above .01 (Burda, Grosse & Salakhutdinov 2016, section 5.2): its value depends
+    on the user.
     None for models without a posterior.
     """
     if "encode" not in model.abilities():
@@ -35,10 +36,11 @@ def active_units(model: Recommender, user_items: sparse.csr_matrix) -> dict[str,
 
 
 def item_map(name: str, model: Any, data: Interactions) -> dict[str, Any] | None:
-    """The most popular items in the plane, by the directions of their rows in the model's output layer.
+    """A map of the most popular items: their normalised rows of the model's output layer, projected to the plane.
 
-    By scikit-learn's t-SNE where it is installed, from principal components; else by these alone. Titles and genres are
-    the data's. None for models without an output layer, and fewer than three items.
+    The projection is scikit-learn's t-SNE of principal components; without scikit-learn, and for fewer than 10 items,
+    it is the first two components. Titles and genres come from `data`. None for models without a network, and for
+    fewer than three items.
     """
     if not hasattr(model, "network_"):
         return None
@@ -63,7 +65,7 @@ def item_map(name: str, model: Any, data: Interactions) -> dict[str, Any] | None
 
 
 def _project(vectors: NDArray[np.float32]) -> tuple[NDArray[np.float64], str]:
-    """-> positions (n, 2), and the method"""
+    """Project vectors (n, W) to the plane. -> positions (n, 2), and the name of the method"""
     components = _principal(vectors, min(DIMENSIONS, *vectors.shape))
     if importlib.util.find_spec("sklearn") is None or len(vectors) < 10:
         return _scaled(components[:, :2]), "PCA"
@@ -75,7 +77,7 @@ def _project(vectors: NDArray[np.float32]) -> tuple[NDArray[np.float64], str]:
 
 
 def _principal(vectors: NDArray[np.float32], n: int) -> NDArray[np.float64]:
-    """The first principal components, each with its largest entry above zero, so that no map is mirrored."""
+    """The first n principal components, each with the sign that makes its largest entry positive: never mirrored."""
     centred = torch.from_numpy(vectors - vectors.mean(0)).double()
     left, strength, _ = torch.linalg.svd(centred, full_matrices=False)
     components: NDArray[np.float64] = (left[:, :n] * strength[:n]).numpy()
@@ -84,6 +86,6 @@ def _principal(vectors: NDArray[np.float32], n: int) -> NDArray[np.float64]:
 
 
 def _scaled(positions: NDArray[Any]) -> NDArray[np.float64]:
-    """Positions scaled to -100 ... 100."""
+    """Positions (n, 1 or 2) centred and scaled to -100 ... 100. -> (n, 2)"""
     positions = np.pad(positions, ((0, 0), (0, 2 - positions.shape[1]))).astype(np.float64)
     return (positions - positions.mean(0)) * (100 / max(1e-12, np.abs(positions - positions.mean(0)).max()))

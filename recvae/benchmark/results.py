@@ -1,16 +1,17 @@
 """The file of a benchmark's results: its contents, and how it is written and read.
 
-One JSON object. What is not a number is null. `summary` stands for {"mean", "stderr"}, the error over test users.
+One JSON object. NaN and infinities become null. `summary` stands for {"mean", "stderr"}, the standard error over
+test users.
 
-    format          4; files from format 2 on are read, without what they lack
-    dataset, title  name of the card (or its file), and what the data are called
+    format          4; files of formats 2 and 3 are read too, and lack some keys
+    dataset, title  name of the card (or its file), and title of the data set
     command         the command line that made it, or null
     settings        protocol of the card, split and its options, metrics of the table (the last sorts it), seeds,
                     train_users, train_events, items, test_users, test_users_dropped, validation_users
     versions        of Python, the platform, libraries; cores, threads, gpu
     best_baseline   name of the best model that is not of this package, or null
-    models          one for each model, and for the sample an "oracle", which has `metrics`, `lists` and what `groups`
-                    and curves need:
+    models          one for each model, and for the sample an "oracle", which has only `model`, `metrics`, `lists` and
+                    the curves and groups:
         model, parameters, settings_tried, choice_seconds
         metrics         summary by metric, of per-user means over seeds; by_seed: means by metric
         lists           coverage, novelty and gini of the lists at the largest k
@@ -22,11 +23,11 @@ One JSON object. What is not a number is null. `summary` stands for {"mean", "st
         recall_curve    summary of recall@k for k = 1, 2, ..., at most 100
         by_activity     summary of the last metric for each group of users
         by_popularity   summary of the share of held-out items that are found in 20 places, for each group of items
-        listed          share of the first 20 places that each group of items gets
+        listed          share of the first 20 places that go to each group of items
     groups          activity: [{users, least, most}], users by items folded in;
                     popularity: [{items, least, most, held_out}], items by training users
-    absent          why, by model
-    published       figures of others on this protocol, by name and metric
+    absent          the reason, by model that could not be run
+    published       figures that others published on this protocol, by name and metric
     examples        user, history, held_out, recommended (by model), why (by model, for each of the first
                     recommendations: [[item of the history, what it adds], ...])
     item_map        model, method, of (items in all), and for each of the most popular items x, y, title, genres
@@ -48,11 +49,11 @@ from recvae.utils.paths import input_path
 
 FORMAT = 4
 OLDEST = 2
-LARGEST = sys.float_info.max  # an integer may be larger
+LARGEST = sys.float_info.max  # an integer in JSON may be larger
 
 
 def json_bytes(results: dict[str, Any]) -> bytes:
-    """Results as a JSON file. JSON knows no NaN: what is not a number becomes null."""
+    """Results as the bytes of a JSON file. JSON has no NaN and no infinities: they become null."""
     plain = json.loads(json.dumps(results), parse_constant=lambda name: None)
     return (json.dumps(plain, indent=1) + "\n").encode()
 
@@ -63,12 +64,12 @@ def read_results(path: Path) -> dict[str, Any]:
     Raises
     ------
     InvalidDataError
-        For a file that cannot be read, is cut, or holds something else.
+        If the file cannot be read, is truncated, or contains something else.
     """
     try:
         path = input_path(path)
         results = json.loads(path.read_bytes(), parse_constant=lambda name: None)
-        json.dumps(results, ensure_ascii=False).encode()  # a page is written in UTF-8, which has no half surrogates
+        json.dumps(results, ensure_ascii=False).encode()  # a page is UTF-8, which cannot encode lone surrogates
     except OSError as error:
         raise InvalidDataError(f"Expected a file of results, got {path}: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:
@@ -78,7 +79,7 @@ def read_results(path: Path) -> dict[str, Any]:
 
 
 def check_results(results: Any, where: str = "the results") -> None:
-    """Whether this is what `recvae benchmark` writes, as far as all of a page hangs on it. Raises InvalidDataError."""
+    """Raise InvalidDataError unless these are results with all that the page as a whole needs."""
     known = results.get("format") if isinstance(results, dict) else None
     if not isinstance(known, int) or isinstance(known, bool):
         raise InvalidDataError(f"Expected what recvae benchmark --out writes in {where}, got other JSON.")
@@ -97,9 +98,9 @@ def check_results(results: Any, where: str = "the results") -> None:
 
 
 def number(value: Any) -> float | None:
-    """A finite number, or None for whatever else a file may hold."""
-    real = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= LARGEST
-    return float(value) if real else None  # NaN compares false
+    """The value as a float if it is a finite number, else None."""
+    is_finite = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= LARGEST
+    return float(value) if is_finite else None  # NaN compares false
 
 
 def _named(row: Any) -> bool:
@@ -107,7 +108,7 @@ def _named(row: Any) -> bool:
 
 
 def _at(value: Any, *keys: str) -> Any:
-    """What stands under these keys, one in the other, or None."""
+    """The value under nested keys, or None."""
     for key in keys:
         value = value.get(key) if isinstance(value, dict) else None
     return value

@@ -56,7 +56,7 @@ class Task:
 
     split: Split
     metrics: list[str]
-    main_metric: str  # chooses among settings, and is tested
+    main_metric: str  # settings are chosen by it, and models compared by its paired tests
     seeds: range
     show_progress: bool
     log: Callable[[str], None]
@@ -144,9 +144,9 @@ def run_benchmark(
     Raises
     ------
     UnknownNameError
-        For a data set or model that does not exist.
+        If a data set or model does not exist.
     RecvaeError
-        What loading and fitting raise.
+        Any error of loading and fitting.
     """
     names = model_names(models)
     to_try = {name: models_to_try(name, params or {}) for name in names}
@@ -238,13 +238,13 @@ def run_model(name: str, settings_to_try: list[Recommender], task: Task) -> Runs
 
 
 def best_baseline(metrics: Mapping[str, Metric]) -> str | None:
-    """The name of the highest mean among models of `BASELINES`, if there are such."""
+    """The name of the model of `BASELINES` with the highest mean; None without any."""
     means = {name: metric.mean for name, metric in metrics.items() if name in BASELINES}
     return max(means, key=means.__getitem__) if means else None
 
 
 def paired_tests(name: str, metrics: Mapping[str, Metric], best: str | None) -> dict[str, dict[str, float]]:
-    """A model against every one of `BASELINES`, or one of these against the `best` of them.
+    """Test a model against every one of `BASELINES`; a baseline only against the `best` of them.
 
     `p_holm` is the p-value adjusted for the number of these tests.
 

@@ -1,1 +1,1 @@
-"""The command line: the parser, inputs and outputs that commands share, and a module for each group of commands."""
+"""The command line: the parser, shared inputs and outputs, and one module per group of commands."""

@@ -1,4 +1,4 @@
-"""recvae benchmark and recvae report: models compared on one split, and the page of the results."""
+"""recvae benchmark and recvae report: compare models on one split, and make the page of the results."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def benchmark(arguments: argparse.Namespace) -> None:
         page = {"the results of --report": arguments.report / RESULTS, "the page of --report": arguments.report / PAGE}
     check_outputs(arguments, page)
     for file in [*files, *page.values()]:
-        check_writable(file)  # now rather than after the training
+        check_writable(file)  # before the training, not after it
     results = run_benchmark(
         arguments.dataset,
         arguments.data_home,

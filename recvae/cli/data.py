@@ -1,4 +1,4 @@
-"""recvae shard and recvae datasets: events written as shards, and the list of known data sets."""
+"""recvae shard and recvae datasets: write events as shards, and list the known data sets."""
 
 from __future__ import annotations
 
@@ -91,13 +91,13 @@ def datasets(arguments: argparse.Namespace) -> None:
 
 
 def _card_facts(card: Card) -> dict[str, Any]:
-    """What the JSON says of a data set."""
+    """The facts about a data set for JSON."""
     url = None if card.download is None else card.download.url
     facts = {"name": card.name, "title": card.title, "licence": card.licence, "homepage": card.homepage}
     return facts | {"expected": _counts(card) or None, "download": url, "split": card.protocol.split}
 
 
 def _counts(card: Card) -> dict[str, int]:
-    """Users, items and events of a data set, if its card has them."""
+    """The numbers of users, items and events of a data set; empty if its card has none."""
     counts = card.expected
     return {} if counts is None else {"users": counts.users, "items": counts.items, "events": counts.events}

@@ -1,4 +1,4 @@
-"""Flags that several commands share, and what they give: events, histories, shards, a split, a model."""
+"""Flags that several commands share, and loaders for them: events, histories, shards, a split, a model."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from recvae.data.splits import Split
     from recvae.models.base import Recommender
 
-NEEDED: Any = object()  # the default of an argument that has to be given, by flag or by --config
+NEEDED: Any = object()  # default of an argument that is required, by flag or in --config
 LOW_VALUES = "leave out events of a lower value"
 
 
@@ -29,7 +29,7 @@ LOW_VALUES = "leave out events of a lower value"
 
 
 def path(text: str) -> Path:
-    """A path as the type of a flag."""
+    """Convert the text of a flag to a path, as its type in argparse."""
     try:
         return as_path(text)
     except RecvaeError as error:
@@ -37,7 +37,7 @@ def path(text: str) -> Path:
 
 
 def add_dataset(add: Any, default: str | None = None, help_default: str = "") -> None:
-    """Add the flags for a data set by name; `help_default` says what is taken without them."""
+    """Add the flags for a data set by name; `help_default` is added to the help and states the default."""
     from recvae.datasets.card import known_cards
 
     names = ", ".join(known_cards())
@@ -60,7 +60,7 @@ def add_events(parser: argparse.ArgumentParser, min_value_help: str = LOW_VALUES
 
 
 def add_columns(add: Any, min_value_help: str = LOW_VALUES) -> None:
-    """Add the flags for the columns of the input, and for which of its rows count."""
+    """Add the flags for the columns of the input, and for the filters of its rows."""
     from recvae.data.rows import VALUES
 
     add("--user", default="user", help="its column of user ids (default: user)")
@@ -77,7 +77,7 @@ def add_shards(add: Any) -> None:
 
 
 def add_split(parser: argparse.ArgumentParser, default: str, test_input: bool = False) -> None:
-    """Add the flags for what is kept out of training: the options of `recvae.data.splits.make_split`."""
+    """Add the flags for the split, the options of `recvae.data.splits.make_split`."""
     from recvae.data.splits import SPLIT_SEED, SPLITS
 
     add = parser.add_argument_group("split").add_argument
@@ -106,7 +106,7 @@ def add_param(add: Any, param_help: str) -> None:
     add("--param", action="append", default=[], metavar="NAME=VALUE", help=param_help)
 
 
-# what they give ------------------------------------------------------------------------------------------------------
+# loaders -------------------------------------------------------------------------------------------------------------
 
 
 def new_model(arguments: argparse.Namespace) -> Recommender:
@@ -121,7 +121,7 @@ def new_model(arguments: argparse.Namespace) -> Recommender:
 
 
 def param_texts(arguments: argparse.Namespace) -> dict[str, str]:
-    """The text of each --param, by name; of a name that is given twice, the last. Raises InvalidParameterError."""
+    """The text of each --param by name; the last one if a name is repeated. Raises InvalidParameterError."""
     for assignment in arguments.param:
         if "=" not in assignment:
             raise InvalidParameterError(f"Expected --param NAME=VALUE, got {shown(assignment)}.")
@@ -129,7 +129,7 @@ def param_texts(arguments: argparse.Namespace) -> dict[str, str]:
 
 
 def open_shards(arguments: argparse.Namespace) -> Shards | None:
-    """The folder of --shards, if it is given. Raises InvalidParameterError for options that the shards have fixed."""
+    """The folder of --shards, if it is given. Raises InvalidParameterError for options that the shards fix."""
     from recvae.data.shards import Shards
 
     if arguments.shards is None:
@@ -158,7 +158,7 @@ def load_events(arguments: argparse.Namespace) -> Interactions:
 
 
 def load_split_or_none(arguments: argparse.Namespace) -> Split | None:
-    """The split that --split or --heldout-users asks for, if one of them is given."""
+    """The split of --split or --heldout-users; None if neither is given."""
     from recvae.data.splits import check_split, make_split, split_options
     from recvae.datasets.load import load_split
 
@@ -191,21 +191,21 @@ def load_split_or_none(arguments: argparse.Namespace) -> Split | None:
 
 
 def split_options_of(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The options of the split that are given, by name."""
+    """The options of the split that were given, by name."""
     from recvae.data.splits import SPLIT_OPTIONS
 
     return {name: getattr(arguments, name) for name in SPLIT_OPTIONS if getattr(arguments, name) is not None}
 
 
 def load_histories(arguments: argparse.Namespace, index: ItemIndex) -> Histories:
-    """What the users of the input liked, and what else they have seen, over the items of a model.
+    """Read what the users of the input liked and have seen, as histories over the items of a model.
 
     With --min-user, only users who liked that many items.
 
     Raises
     ------
     InvalidDataError
-        Where no item was liked, or none of the items is known to the model.
+        If no event has a sufficient value, or the model knows none of the items.
     """
     import numpy as np
 
@@ -234,7 +234,7 @@ def load_histories(arguments: argparse.Namespace, index: ItemIndex) -> Histories
 
 
 def load_seen(arguments: argparse.Namespace) -> pa.Table | None:
-    """The table of --seen: items that users have seen apart from the events; None without it."""
+    """The table of --seen, items that users have seen outside the events; None if not given."""
     from recvae.data.tables.frames import read_table
 
     return None if arguments.seen is None else read_table(arguments.seen, [arguments.user, arguments.item])

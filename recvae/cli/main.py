@@ -1,7 +1,7 @@
 """The command line: the list of commands, the parser, the configuration file, and the exit status.
 
-Each command has its flags and its function in a module of `recvae.cli`, which is imported only when that command is
-run: so `recvae --help` loads none of the libraries.
+The flags and the function of a command are in a module of `recvae.cli`, which is imported only if that command is
+run, so that `recvae --help` loads no large library.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from recvae.utils.signals import SAID, status_of, stoppable
 from recvae.utils.streams import note, put
 from recvae.version import __version__
 
-LONGEST = 1000  # characters of a sentence on arguments, which may quote a value of any length
+LONGEST = 1000  # characters of an argparse error, which may quote a value of any length
 
 
 class Command(NamedTuple):
-    """The module with the functions NAME and NAME_flags of a command, its help and an example."""
+    """A command: the module of recvae.cli with its functions NAME and NAME_flags, its help and an example."""
 
     module: str
     help: str
@@ -94,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        Exit status: 0; 2 after one sentence on standard error; 130 or 143 where a signal stopped the command.
+        Exit status: 0 if done; 2 after one sentence on standard error; 130 or 143 if a signal stopped the command.
     """
     with stoppable() as stop:
         try:
@@ -102,7 +102,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             arguments.run(arguments)
         except (Exception, KeyboardInterrupt) as error:
             if stop.signal is not None or isinstance(error, KeyboardInterrupt):
-                # a library may have turned the interruption into any other error
+                # a library may have replaced the interruption by another error
                 number = stop.signal or SIGINT
                 note(SAID[number])
                 return status_of(number)
@@ -114,10 +114,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser that writes errors as one sentence to standard error, and help where it can be read."""
+    """A parser that reports errors as one sentence on standard error, and prints through recvae.utils.streams."""
 
     def error(self, message: str) -> NoReturn:
-        """Exit with 2 after a sentence on standard error."""
+        """Write one sentence to standard error and exit with status 2."""
         note(f"{self.prog}: {one_line(message, LONGEST)}; see {self.prog} --help.")
         raise SystemExit(2)
 
@@ -126,13 +126,13 @@ class Parser(argparse.ArgumentParser):
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    """The arguments: flags override the configuration file, where there is one, which overrides defaults."""
+    """Parse the arguments: flags override the configuration file, if any, which overrides defaults."""
     argv = sys.argv[1:] if argv is None else argv
     parser, command_parser = _parsers(argv)
     arguments = parser.parse_args(argv)
     if arguments.config is not None:
         settings, known = _read_config(arguments.config), set(vars(arguments)) - {"run", "command", "config"}
-        if "model" not in known and "models" in known and "model" in settings:  # a list of one
+        if "model" not in known and "models" in known and "model" in settings:  # as a list of one
             settings["models"] = settings.pop("model")
         for name in settings:
             if name not in known:
@@ -147,7 +147,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _parsers(argv: Sequence[str]) -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
-    """-> the parser, and within it that of the command in `argv`: only this one gets its flags"""
+    """Make the parser and the subparser of the command in `argv`, the only one that gets its flags. -> both"""
     parser = Parser(
         prog="recvae",
         description="Variational autoencoders for recommender systems.",

@@ -1,4 +1,4 @@
-"""What a command writes: checks of its output files before any work, and messages on standard error."""
+"""Output of commands: checks of output files before any work, and messages on standard error."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from recvae.data.splits import Holdout
     from recvae.distributed.communicator import Communicator
 
-# arguments that name what is read, and those that name a file that is written
+# arguments that name inputs, and arguments that name output files
 INPUTS = ("input", "seen", "test_input", "model_file", "config", "results", "shards")
 FILES = ("out", "log", "study")
 
@@ -27,12 +27,12 @@ _silent: ContextVar[bool] = ContextVar("silent", default=False)
 
 
 def check_outputs(arguments: argparse.Namespace, outputs: Mapping[str, Path] | None = None) -> None:
-    """Refuse an output that is an input, lies within the folder of one or holds one; and two outputs that are one file.
+    """Raise for an output that is, contains or lies within an input, and for two outputs that are the same file.
 
     Parameters
     ----------
     outputs : Mapping[str, Path] or None
-        Files that are written, by name, where they are not those of the flags themselves.
+        Further output files, by name, apart from those of the flags.
 
     Raises
     ------
@@ -66,13 +66,13 @@ def say(line: str) -> None:
 
 
 def say_account(data: Interactions, source: object) -> None:
-    """Say what became of the rows that were read, where not every row is an event."""
+    """Report what happened to the rows that were read, if some were left out or changed."""
     if data.account is not None and (data.account.left_out or data.account.notes):
         say(f"{source}: {data.account}")
 
 
 def say_dropped(purpose: str, holdout: Holdout | None) -> None:
-    """Say how many users a split has left out, and why, where it has."""
+    """Report how many users a split has left out and why, if any."""
     if holdout is not None and holdout.dropped:
         drawn = len(holdout.users) + holdout.dropped
         say(f"{holdout.dropped:,} of {drawn:,} {purpose} users were left out: {holdout.reason}")
@@ -80,7 +80,7 @@ def say_dropped(purpose: str, holdout: Holdout | None) -> None:
 
 @contextmanager
 def only_main_process_says(communicator: Communicator) -> Iterator[None]:
-    """Within the `with` block, `say` is silent in all processes that train together but the main one."""
+    """Within the `with` block, only the main process of a parallel training prints messages of `say`."""
     token = _silent.set(not communicator.is_main_process)
     try:
         yield

@@ -1,4 +1,4 @@
-"""recvae recommend: the top N of each user, in one table, or as a folder of parts where users are very many."""
+"""recvae recommend: the top N items of each user, as one table, or for very many users as a folder of parts."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def _to_folder(arguments: argparse.Namespace, N: int) -> None:
 
 
 def _say_unread(histories: Histories) -> None:
-    """Say which of the events the model does not read."""
+    """Report the events that the model does not read."""
     import numpy as np
 
     if histories.unknown.events:

@@ -1,4 +1,4 @@
-"""recvae train, recvae plan and recvae evaluate: a model trained and saved, what that would take, and its test."""
+"""recvae train, recvae plan and recvae evaluate: train and save a model, estimate the cost of that, and test it."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def _train(
 
     split = None if shards is not None else load_split_or_none(arguments)
     data = shards or (load_events(arguments) if split is None else split.refit or split.train)
-    # the account of the rows was said when they were read
+    # the account of the rows was printed when they were read
     say(replace(data, account=None).describe() if isinstance(data, Interactions) else str(data))
     valid = split.valid if split is not None else _valid_of(shards)
     say_dropped("validation", valid)
@@ -117,7 +117,7 @@ def _train(
 
 
 def _callbacks(arguments: argparse.Namespace) -> list[Callback]:
-    """The callbacks for --tensorboard and --log. Raises OutputError now rather than after the data are read."""
+    """The callbacks for --tensorboard and --log. Raises OutputError before the data are read."""
     from recvae.training.callbacks import JsonLines, TensorBoard
 
     callbacks: list[Callback] = [] if arguments.tensorboard is None else [TensorBoard(arguments.tensorboard)]
@@ -128,7 +128,7 @@ def _callbacks(arguments: argparse.Namespace) -> list[Callback]:
 
 
 def _checkpoint(arguments: argparse.Namespace) -> Checkpoint | None:
-    """Where and how often --checkpoint writes."""
+    """The folder and interval of --checkpoint; None if not given."""
     from recvae.training.checkpoint import Checkpoint, as_checkpoint
 
     if arguments.checkpoint is None:
@@ -137,12 +137,12 @@ def _checkpoint(arguments: argparse.Namespace) -> Checkpoint | None:
 
 
 def _valid_of(shards: Shards | None) -> Holdout | None:
-    """The validation users of shards, if they have some."""
+    """The validation users of shards; None without any."""
     return None if shards is None or shards.heldout_users is None else shards.valid
 
 
 def _parallelism(model: Recommender) -> str:
-    """How the ranks train together, "data" or "tensor". Raises NotSupportedError where there are no training steps."""
+    """The parallel strategy, "data" or "tensor". Raises NotSupportedError for models without training steps."""
     from recvae.models.autoencoder.base import Autoencoder
 
     if not isinstance(model, Autoencoder):
@@ -153,7 +153,7 @@ def _parallelism(model: Recommender) -> str:
 
 
 def plan_flags(parser: argparse.ArgumentParser) -> None:
-    """Add the flags of recvae plan, which recvae train has too."""
+    """Add the flags of recvae plan, which are also flags of recvae train."""
     add = parser.add_argument
     add_events(parser)
     add_shards(add)

@@ -1,4 +1,4 @@
-"""recvae tune: a search for hyper-parameters, its table, and a configuration with which to train."""
+"""recvae tune: search for hyper-parameters, print a table, and write a configuration for training."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from recvae.data.splits import Split
     from recvae.tuning.search import Tuned
 
-BEST = 8  # trials in the table
+BEST = 8  # number of trials in the table, the best ones
 
 
 def tune_flags(parser: argparse.ArgumentParser) -> None:
@@ -55,7 +55,7 @@ def tune(arguments: argparse.Namespace) -> None:
     if arguments.out is not None:
         check_writable(arguments.out)
     if arguments.study is not None:
-        check_study(arguments.study)  # now rather than after the data are read
+        check_study(arguments.study)  # before the data are read
     model = first_model(arguments.model)
     fixed = {name: parse_param(model, name, text) for name, text in param_texts(arguments).items()}
     split = _split(arguments)
@@ -85,7 +85,7 @@ def tune(arguments: argparse.Namespace) -> None:
 
 
 def _split(arguments: argparse.Namespace) -> Split:
-    """The split that the flags ask for, else the data set's own."""
+    """The split of the flags, else that of the data set's card."""
     split = load_split_or_none(arguments)
     if split is not None:
         return split
@@ -117,7 +117,7 @@ def _config(tuned: Tuned) -> str:
 
 
 def _table(tuned: Tuned) -> Table:
-    """The best trials next to each other, and the importance of each hyper-parameter where it is known."""
+    """The best trials side by side, with the importance of each hyper-parameter if it was estimated."""
     from rich.table import Table
 
     from recvae.models.base.params import param_text

@@ -1,4 +1,4 @@
-"""A CSR matrix that lives on the device, and ragged batches gathered from it: no dense users x items input anywhere."""
+"""Ragged batches of users, gathered from a CSR matrix on the device, so that no dense users x items input is needed."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from torch import Tensor
 
 
 def shuffle(n: int, key: int, stream: int) -> NDArray[np.int64]:
-    """An order of n things: that of random 64-bit numbers. What a bit generator of numpy draws stays the same."""
+    """Random permutation of n: the order of 64-bit draws of Philox, whose stream numpy keeps stable over versions."""
     bits = np.random.Philox(key=np.array([key, stream], dtype=np.uint64)).random_raw(n)
     return np.argsort(bits, kind="stable")
 
 
 class Negatives(NamedTuple):
-    """Items that stand for all that a user does not have: sum_c weights[c] f(items[c]), over those that the user does
-    not have, estimates the sum of f over them without bias."""
+    """Sampled negatives: sum_c weights[c] f(items[c]), over the sampled items that the user does not have, is an
+    unbiased estimate of the sum of f over all items that the user does not have."""
 
     items: Tensor  # (C,) int64, ascending, distinct
     weights: Tensor  # (C,) float32, above 0
@@ -50,9 +50,9 @@ class Batch:
     items: Tensor  # (E,) integers, column of each event
     values: Tensor  # (E,) float32
     offsets: Tensor  # (B + 1,) int64
-    bounds: NDArray[np.int64] | None = None  # the offsets once more, where the host knows them
-    users: Tensor | None = None  # (B,) int64, their rows in what the batch was gathered from
-    negatives: Negatives | None = None  # what a sampled likelihood looks at instead of all items
+    bounds: NDArray[np.int64] | None = None  # copy of the offsets on the host, if known
+    users: Tensor | None = None  # (B,) int64, rows in the source of the batch
+    negatives: Negatives | None = None  # sampled items, for a sampled likelihood
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -68,22 +68,22 @@ class Batch:
         return rows
 
     def events(self, rows: slice) -> slice:
-        """Where the events of some rows are. Without `bounds`, this waits for the device."""
+        """Slice of the events of a slice of rows. Without `bounds`, this synchronises with the device."""
         bounds = self.offsets if self.bounds is None else self.bounds
         return slice(int(bounds[rows.start]), int(bounds[rows.stop]))
 
     def sum(self, events: Tensor) -> Tensor:
-        """Sum of one number for each event (E,) by user. -> (B,)"""
+        """Sum a value per event (E,) by user. -> (B,)"""
         return events.new_zeros(len(self)).index_add_(0, self.rows, events)
 
 
 class RowSource(Protocol):
-    """Rows (U, I) to train on, wherever they are, as ragged batches on a device."""
+    """Protocol of training data: rows (U, I), in memory or on disk, as ragged batches on a device."""
 
     def __len__(self) -> int: ...
 
     def batches_of(self, key: int, batch_size: int, start: int = 0) -> Iterator[Batch]:
-        """A pass: all rows once, in an order that follows from `key` alone, in batches; from the batch `start` on."""
+        """Batches of one pass over all rows, in an order that depends on `key` only; starts at batch `start`."""
         ...
 
     def batches(self, order: Tensor, batch_size: int) -> Iterator[Batch]:
@@ -92,14 +92,14 @@ class RowSource(Protocol):
 
 
 class DeviceRows:
-    """Rows of a CSR matrix on a device, moved there once, and ragged batches of them.
+    """Rows of a CSR matrix, copied to a device once, and ragged batches of them.
 
     Parameters
     ----------
     matrix : scipy.sparse.csr_matrix
-        (U, I). Columns are kept as int32; where rows begin is kept on the host too.
+        (U, I). Columns are stored as int32; the row offsets are kept on the host, too.
     device : torch.device
-        Where the batches are.
+        Device of the rows and of the batches.
     """
 
     def __init__(self, matrix: sparse.csr_matrix, device: torch.device):
@@ -119,8 +119,8 @@ class DeviceRows:
     def batches(self, order: Tensor, batch_size: int) -> Iterator[Batch]:
         """The given rows, in that order, in batches; the last one may be smaller.
 
-        What the host has to know of all batches, how many events each has, is worked out before the first: within a
-        batch nothing waits for the device.
+        The numbers of events of all batches are computed on the host before the first batch, so that no batch
+        synchronises with the device.
         """
         on_host = order.cpu().numpy()
         bounds = np.concatenate([[0], np.cumsum(self.indptr[on_host + 1] - self.indptr[on_host])])

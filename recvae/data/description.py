@@ -1,4 +1,4 @@
-"""Interactions in words and numbers, for a person who asks whether the data are what they should be."""
+"""Text summary of interactions, to check that data were read as intended."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from recvae.data.tables.frames import DATES
 def describe(
     matrix: sparse.csr_matrix, values: str, times: sparse.csr_matrix | None, account: Account | None = None
 ) -> str:
-    """Sizes, density, how active users and how popular items are, when it was, what was left out, what looks wrong."""
+    """Summary text: sizes, density, quantiles of activity, popularity and values, times, account, likely mistakes."""
     n_users, n_items = matrix.shape
     quantiles = "   ".join(f"{name:>7}" for name in ("min", "10 %", "median", "90 %", "max"))
     lines = [

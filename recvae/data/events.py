@@ -26,12 +26,12 @@ Times = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Account:
-    """What became of the rows that were read.
+    """Account of the rows that were read: how many became events, and why the others did not.
 
     Attributes
     ----------
     rows : int
-        How many there were.
+        Number of rows read.
     left_out : Mapping[str, int]
         How many of them did not become an event, by reason, such as {"of value 0": 400}.
     notes : tuple[str, ...]
@@ -59,7 +59,7 @@ class Account:
 
 
 def account_for(values: NDArray[Any], min_value: float | None, duplicates: Duplicates, n_cells: int) -> Account:
-    """The account of rows with these values, which `merge_events` merged into `n_cells` cells."""
+    """Account of rows with these values, after `merge_events` has merged them into `n_cells` cells."""
     below = 0 if min_value is None else int((values < min_value).sum())
     zeros = int((values == 0).sum()) if min_value is None or min_value <= 0 else 0
     repeated = "added to an earlier row of the same user and item" if duplicates == "sum" else "followed by a later row"
@@ -79,14 +79,13 @@ def merge_events(
     Parameters
     ----------
     events : sparse.coo_matrix
-        (users, items), an entry for each event.
+        (users, items), with one entry per event.
     min_value : float or None
         Events of a smaller value are dropped.
     duplicates : Duplicates
         "sum" adds up the values of a repeated pair, "last" keeps the last one.
     times : Times or None
-        (E,), when each event was, 0 if that is not known. The last of repeated events is then the latest by time, not
-        the last in the table.
+        (E,) time of each event, 0 if unknown. "last" then keeps the latest event by time, not the last in the table.
 
     Returns
     -------
@@ -114,28 +113,28 @@ def merge_events(
 
 
 def at_least(values: NDArray[Any], min_value: float | None) -> NDArray[np.bool_]:
-    """Which values are not below `min_value`. NaN is not, so that it stays and is refused later."""
+    """Mask of values that are not below `min_value`; it includes NaN, which is refused later."""
     return np.ones(len(values), dtype=bool) if min_value is None else ~(values < min_value)
 
 
 def merge_sorted(
     cells: NDArray[np.int64], values: NDArray[np.float64] | None
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Merge events that are sorted by cell: the rule of `merge_events` for requests and for events in blocks.
+    """Merge events that are sorted by cell, as `merge_events` does: for requests and for blocks of events.
 
     Parameters
     ----------
     cells : NDArray[np.int64]
-        (E,), ascending, one number for each (user, item) pair.
+        (E,) ascending keys of the (user, item) pairs.
     values : NDArray[np.float64] or None
-        (E,); without, each event counts 1.
+        (E,) values of the events; 1 each if None.
 
     Returns
     -------
     tuple[NDArray[np.int64], NDArray[np.float32]]
         The index of the first event of each cell, and the sum of its values, added up in float64 in their order.
     """
-    # where the events of each cell begin, and where the last end
+    # start of each run of equal cells, and the end of the last
     bounds = np.flatnonzero(np.concatenate([[True], cells[1:] != cells[:-1], [True]])[: len(cells) + 1])
     first = bounds[:-1]
     sums = np.diff(bounds) if values is None else np.add.reduceat(values, first)
@@ -143,7 +142,7 @@ def merge_sorted(
 
 
 def digest_events(ids: Iterable[Iterable[Sequence[Any]]], arrays: Iterable[NDArray[Any]]) -> str:
-    """The digest of users and items, each in pieces, and of the arrays of a CSR matrix (int64, int64, float32)."""
+    """Hexadecimal digest of user and item ids, in chunks, and of the arrays of a CSR matrix (int64, int64, float32)."""
     digest = hashlib.blake2b(digest_size=16)
     for pieces in ids:
         for number, piece in enumerate(pieces):
@@ -155,7 +154,7 @@ def digest_events(ids: Iterable[Iterable[Sequence[Any]]], arrays: Iterable[NDArr
 
 
 def select_cells(cells: sparse.csr_matrix, chosen: NDArray[np.bool_]) -> sparse.csr_matrix:
-    """The cells that a mask over `cells.data` chooses, all rows and columns kept."""
+    """Select cells by a mask over `cells.data`; the shape stays the same."""
     indptr = np.concatenate([[0], np.cumsum(chosen)])[cells.indptr]
     return sparse.csr_matrix((cells.data[chosen], cells.indices[chosen], indptr), shape=cells.shape)
 
@@ -179,9 +178,9 @@ def _first(cells: sparse.csr_matrix, events: sparse.coo_matrix, times: Times) ->
     keys = row_of * cells.shape[1] + cells.indices  # ascending: the cells are in order
     event_keys = events.row.astype(np.int64) * cells.shape[1] + events.col
     index = np.minimum(np.searchsorted(keys, event_keys), cells.nnz - 1)
-    known = np.flatnonzero((keys[index] == event_keys) & (times != 0))[::-1]  # the others had a value of zero
+    known = np.flatnonzero((keys[index] == event_keys) & (times != 0))[::-1]  # cells of value zero were dropped
     first = np.zeros(cells.nnz)
-    first[index[known]] = times[known]  # of repeated indices the last assignment stands: that of the first event
+    first[index[known]] = times[known]  # the last assignment to an index wins: that of the first event
     return sparse.csr_matrix((first, cells.indices, cells.indptr), shape=cells.shape)
 
 

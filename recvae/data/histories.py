@@ -1,6 +1,6 @@
-"""What users did, in raw ids -> rows over a model's items; and ranked indices back to a table of raw ids.
+"""Convert histories of raw ids to rows over the items of a model, and ranked lists back to a table of raw ids.
 
-This is the way in and out of a model that serves: `read_histories`, `model.recommend`, `ranking_table`.
+Used in serving: `read_histories`, `model.recommend`, `ranking_table`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Indices = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class UnknownItems:
-    """Events on items that a model does not know: how many, and the first of these items, in order of their ids."""
+    """Number of events on items that a model does not know, and up to three of these items, the smallest ids."""
 
     events: int = 0
     examples: tuple[Any, ...] = ()
@@ -50,12 +50,12 @@ class Histories:
     users : numpy.ndarray
         (U,) raw ids of the rows.
     rows : scipy.sparse.csr_matrix
-        (U, I) float32, canonical: what users liked. A row is empty if none of the user's items is known.
+        (U, I) float32, canonical: the items that users liked. A row is empty if the model knows none of them.
     unknown : UnknownItems
         The events that are not in `rows` because the model does not know their items.
     seen : scipy.sparse.csr_matrix or None
-        (U, I), canonical: what users have seen without liking it, to be left out of their lists; None if there is
-        nothing.
+        (U, I), canonical: items that users have seen but not liked, to be excluded from their lists; None if there
+        are none.
     """
 
     users: Ids
@@ -74,7 +74,7 @@ def read_histories(
     min_value: float | None = None,
     seen: Any = None,
 ) -> Histories:
-    """Turn histories of raw ids into rows over the items of a model.
+    """Convert histories of raw ids to rows over the items of a model.
 
     Parameters
     ----------
@@ -83,7 +83,7 @@ def read_histories(
         pyarrow) with columns `user`, `item` and, if named, `value`. A frame has a row for each event, or for each user
         with a column of lists of items; its users come in ascending order.
     item_ids : sequence or ItemIndex
-        `model.item_ids_`, or an ItemIndex of them, which is built once when there are many requests.
+        `model.item_ids_`, or an `ItemIndex` of them, to be built once and reused for many requests.
     user : str
         Column of raw ids of users, integers or strings.
     item : str
@@ -91,16 +91,17 @@ def read_histories(
     value : str or None
         Column of values in a frame.
     min_value : float or None
-        Least `value` of an event that was liked. The items of the others, and of values of 0, were seen, unless another
-        event of the user says that they were liked.
+        Smallest `value` of a liked item. Items with smaller values, or with value 0, count as seen only, unless another
+        event of the user has a sufficient value.
     seen : dict or list or frame or None
-        What users have also seen, in one of the forms of `histories`; with named users, a dict or a frame. Users
-        who appear only here get an empty row, after the others or, with a frame, in ascending order among them.
+        Further items that users have seen, in one of the forms of `histories`; a dict or a frame if `histories` names
+        its users. Users who appear only here get an empty row, after the others or, if `histories` is a frame, in
+        ascending order among them.
 
     Returns
     -------
     Histories
-        Rows, users, and what was left out.
+        Rows, their users, and the events on unknown items.
 
     Raises
     ------
@@ -113,9 +114,9 @@ def read_histories(
 
     Notes
     -----
-    Ids are matched as by `ItemIndex`. An item that occurs twice in a history is added up, as in `Interactions`, and
-    counts once if the model reads values as binary. Unknown items are counted in `unknown` if they were liked; unknown
-    items that were only seen could not be recommended anyway.
+    Ids are matched as by `ItemIndex`. The values of an item that occurs twice in a history are summed, as in
+    `Interactions`; it counts once if the model reads values as binary. Unknown items are counted in `unknown` if they
+    were liked; unknown items that were only seen are ignored, since they cannot be recommended.
     """
     index = item_ids if isinstance(item_ids, ItemIndex) else ItemIndex(item_ids)
     if value is not None and isinstance(histories, (Mapping, list, tuple)):
@@ -145,11 +146,11 @@ def ranking_table(
     users : sequence
         (U,) raw ids.
     ids, scores : numpy.ndarray
-        (U, N) or, for one user, (N,), as `model.recommend` gives them; padding has no row in the table.
+        (U, N) or, for one user, (N,), as `model.recommend` returns them; padding is left out of the table.
     item_ids : numpy.ndarray
         Raw ids of the model's items.
     titles : numpy.ndarray
-        Their titles, if they are known.
+        Titles of these items, if known.
 
     Returns
     -------
@@ -180,7 +181,7 @@ def ranking_table(
 
 
 def as_frame(table: pa.Table, like: Any) -> Any:
-    """Convert a table to the kind of frame that another object is.
+    """Convert a table to the library of another frame.
 
     Parameters
     ----------
@@ -209,7 +210,7 @@ def _read(
     value: str | None,
     min_value: float | None,
 ) -> Histories:
-    """Events in any of their forms. names : how errors call all of them, and those of one user"""
+    """Parse events in any supported form. names : names of the argument and of one user's list, for error messages"""
     what, of_user = names
     if isinstance(events, Mapping):
         return _from_lists(of_user, id_array(list(events), "users"), events.values(), index)
@@ -223,7 +224,7 @@ def _read(
 
 
 def _with_seen(liked: Histories, seen_only: Histories, ascending: bool) -> Histories:
-    """Add what users have also seen, the rows of `seen_only`, and the users who are there alone."""
+    """Add the rows of `seen_only` to what users have seen, and append users who only appear there."""
     row_of = ItemIndex(liked.users).positions(seen_only.users)
     others = np.flatnonzero(row_of < 0)
     row_of[others] = len(liked.users) + np.arange(len(others))
@@ -247,7 +248,7 @@ def _with_seen(liked: Histories, seen_only: Histories, ascending: bool) -> Histo
 
 
 def _joined(users: Ids, others: Ids) -> Ids:
-    """Ids and others after them, of their common type if they have one."""
+    """Concatenate ids, as their common type."""
     if not len(users) or users.dtype == others.dtype:
         return np.concatenate([users, others]) if len(users) else others
     return id_array([*users.tolist(), *others.tolist()], "users of histories and of seen")
@@ -287,7 +288,7 @@ def _from_frame(
     columns, shape, seen = index.positions(items)[codes], (len(users), len(index)), None
     values = None if value is None else read_numbers(read_column(frame, value), value)
     if values is not None:
-        liked = at_least(values, min_value) & (values != 0)  # NaN too, which is refused next
+        liked = at_least(values, min_value) & (values != 0)  # NaN passes, and is refused next
         check_content(values[liked])
         if not liked.all():
             seen = _only_seen(rows, columns, liked, shape)
@@ -300,7 +301,7 @@ def _from_frame(
 def _only_seen(
     rows: Indices, columns: Indices, liked: NDArray[np.bool_], shape: tuple[int, int]
 ) -> sparse.csr_matrix | None:
-    """The known items that a user has seen and that no event says were liked; None if there are none."""
+    """Known items that users have seen but not liked in any event; None if there are none."""
     cells = rows * shape[1] + columns
     seen_only = ~liked & (columns >= 0)
     seen_only[seen_only] = ~np.isin(cells[seen_only], cells[liked & (columns >= 0)])
@@ -308,16 +309,16 @@ def _only_seen(
 
 
 def is_listing(kind: pa.DataType) -> bool:
-    """Whether each entry of an Arrow column is a list."""
+    """Whether an Arrow type is one of lists."""
     return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
 
 
 def _matrix(
     rows: Indices, columns: Indices, values: NDArray[np.float64] | None, shape: tuple[int, int]
 ) -> sparse.csr_matrix:
-    """Canonical rows of the events on known items, each of value 1 where there are no values.
+    """Canonical rows of the events on known items; without values, each event counts 1.
 
-    The result of `merge_events`, without the steps of scipy that take longer than a request has.
+    The same result as `merge_events`, without steps of scipy that are too slow for a single request.
     """
     cells = rows * shape[1] + columns
     if len(columns) and columns.min() < 0:
@@ -328,16 +329,16 @@ def _matrix(
     first, sums = merge_sorted(cells, None if values is None else values[order])
     row, column = np.divmod(cells[first], shape[1])
     indptr = row.searchsorted(np.arange(shape[0] + 1))
-    index = np.int32 if max(*shape, len(cells)) < 2**31 else np.int64  # scipy's own choice, which takes it longer
+    index = np.int32 if max(*shape, len(cells)) < 2**31 else np.int64  # as scipy would choose, but faster
     return sparse.csr_matrix((sums, column.astype(index), indptr.astype(index)), shape=shape)
 
 
 def _examples(names: Iterable[Any]) -> tuple[Any, ...]:
-    """Three at most, the same whatever the order."""
+    """The up to three smallest ids, independent of the order of events."""
     return tuple(nsmallest(3, set(names)))
 
 
 def _take(values: Any, indices: NDArray[Any]) -> pa.Array:
-    """Some of `values`, of the type that all of them have: texts are objects."""
+    """Take values at `indices` as an Arrow array; numpy holds strings as objects."""
     values = np.asarray(values)
     return pa.array(values[indices], pa.string() if values.dtype == object else None)

@@ -1,4 +1,4 @@
-"""Raw ids and their positions: which column an id means, be it a number or text. Built once, asked often."""
+"""Raw ids and their indices: an index from integer or string ids to columns, built once for many look-ups."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ LISTING = ("tolist", "to_list", "to_pylist")  # numpy and pandas, polars, pyarro
 
 
 class ItemIndex:
-    """The index of each known id, such as the column of each item of a model.
+    """Look-up table from raw ids to indices, such as from the items of a model to its columns.
 
-    If one side has numbers and the other strings, which depends on the file they came from, 7 matches "7".
+    If one side has integers and the other strings, which depends on the source file, 7 matches "7".
 
     Parameters
     ----------
@@ -46,11 +46,11 @@ class ItemIndex:
         return len(self._positions)
 
     def __iter__(self) -> Iterator[Any]:
-        """The ids in the order of their positions."""
+        """The ids in the order of their indices."""
         return iter(self._positions)
 
     def positions(self, ids: Sequence[Any] | Ids) -> NDArray[np.int64]:
-        """The index of each id, -1 for unknown ids.
+        """Look up the index of each id, -1 for unknown ids.
 
         Parameters
         ----------
@@ -79,17 +79,17 @@ class ItemIndex:
 
     @lazy
     def _written(self) -> dict[str, int]:
-        """The positions of numbers by how these are written."""
+        """Index of each integer id by its decimal string."""
         return {str(name): position for name, position in self._positions.items()}
 
 
 def listed(ids: Any, what: str) -> list[Any]:
-    """Ids as a list: from a list, tuple, set, numpy array, or a column of pandas, polars or pyarrow.
+    """Convert ids to a list, from a list, tuple, set, range, numpy array, or a column of pandas, polars or pyarrow.
 
     Raises
     ------
     InvalidTypeError
-        For anything else, a string among it, which is one id and no list of ids.
+        For anything else, including a string, which is a single id.
     """
     if isinstance(ids, list):
         return ids
@@ -104,9 +104,9 @@ def listed(ids: Any, what: str) -> list[Any]:
 
 
 def id_kind(ids: list[Any], what: str) -> type | None:
-    """What ids are: int or str, or None where there are none. Raises InvalidTypeError for anything else or both."""
+    """Type of ids: int or str, None if there are no ids. Raises InvalidTypeError for other or mixed types."""
     kinds = set(map(type, ids))
-    if len(kinds) > 1 or not kinds <= {int, str}:  # numpy's are kin of these
+    if len(kinds) > 1 or not kinds <= {int, str}:  # types of numpy, and subclasses
         kinds = {_kin(kind) for kind in kinds}
     if len(kinds) > 1 or not kinds <= {int, str}:
         others = [name for name in ids if _kin(type(name)) not in (int, str)]
@@ -116,7 +116,7 @@ def id_kind(ids: list[Any], what: str) -> type | None:
 
 
 def id_array(ids: list[Any], what: str) -> Ids:
-    """Ids as `Interactions` has them: numbers as such, texts as objects. Raises InvalidTypeError, InvalidDataError."""
+    """Ids as an array of integers, or of strings as objects. Raises InvalidTypeError, InvalidDataError."""
     if id_kind(ids, what) is str:
         return np.array(ids, dtype=object)
     try:
@@ -126,12 +126,12 @@ def id_array(ids: list[Any], what: str) -> Ids:
 
 
 def match_ids(ids: Ids, known: Ids) -> NDArray[np.int64]:
-    """The position of each id among those known, -1 where it is not; read as `ItemIndex` reads them."""
+    """Index of each id in `known`, -1 for unknown ids; matched as by `ItemIndex`."""
     return ItemIndex(known).positions(ids)
 
 
 def as_ids(ids: Sequence[Any] | Ids | None, expected: int, name: str) -> Ids:
-    """The `expected` number of raw ids as an array, 0, 1, 2, ... for None. Raises InvalidDataError."""
+    """Array of `expected` distinct raw ids; 0, 1, 2, ... for None. Raises InvalidDataError."""
     array = np.arange(expected) if ids is None else np.asarray(ids)
     if array.dtype.kind == "f":  # numpy has no integers for a list like [1, 2**63]
         array = np.asarray(ids, dtype=object)

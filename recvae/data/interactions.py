@@ -1,4 +1,4 @@
-"""Interactions: a CSR matrix of users x items and the raw ids of its rows and columns. All data enters through here."""
+"""Interactions: a CSR matrix of users x items, and the raw ids of its rows and columns."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ class Interactions:
     user_ids, item_ids : numpy.ndarray
         Raw ids of the rows and of the columns.
     titles, genres : numpy.ndarray or None
-        A string for each item; None if they are not known.
+        (n_items,) a string for each item; None if unknown.
     values : str
         How models read the numbers: "binary" (1 for each event), "log1p" (log(1 + value)) or "raw". The matrix keeps
         the values as they came; a model applies the transform to the rows that it is fitted on and to those that it
         scores.
     times : scipy.sparse.csr_matrix or None
-        float64 in the structure of `matrix`: the time of the first such event, in seconds since 1970 if it was a date,
-        0 if it is not known. None for data without times.
+        float64 in the structure of `matrix`: the time of the first event of each cell, in seconds since 1970 if it was
+        a date, 0 if unknown. None for data without times.
     account : Account or None
-        How many rows were read, and which of them are not events of their own; `print(data.account)` shows it. None for
-        data made of a matrix.
+        How many rows were read, and why some did not become an event; `print(data.account)` shows it. None for data
+        from a matrix.
     """
 
     matrix: sparse.csr_matrix
@@ -56,7 +56,7 @@ class Interactions:
     account: Account | None = None
 
     def __post_init__(self) -> None:
-        """Raise InvalidDataError for a matrix that is damaged, not in order or of another size than the ids."""
+        """Raise InvalidDataError for a matrix that is damaged, not canonical, or does not match the number of ids."""
         shape = len(self.user_ids), len(self.item_ids)
         for name, matrix in (("matrix", self.matrix), ("times", self.times)):
             if matrix is not None:
@@ -79,7 +79,7 @@ class Interactions:
         titles: Mapping[Any, str] | None = None,
         genres: Mapping[Any, str] | None = None,
     ) -> Interactions:
-        """Build from a table of events, one row for each: a pandas or polars frame, or a pyarrow table.
+        """Build from a table with one event per row: a pandas or polars frame, or a pyarrow table.
 
         Rows of the matrix are the users in ascending order of raw id; columns are the items, likewise. Steps, in order:
         events with `value` < `min_value` are dropped; then items with fewer than `min_item` events; then users with
@@ -88,23 +88,23 @@ class Interactions:
         Parameters
         ----------
         frame : pandas.DataFrame or polars.DataFrame or pyarrow.Table
-            One row for each event.
+            One row per event.
         user : str
             Column of raw ids of users, integers or strings.
         item : str
             Column of raw ids of items, integers or strings.
         value : str or None
-            Column of values >= 0, such as ratings or counts. An explicit 0 is no event. Without it each row counts 1.
+            Column of values >= 0, such as ratings or counts. Rows of value 0 are dropped. If None, each row counts 1.
         time : str or None
-            Column of dates or of numbers; an empty cell or 0 means that the time is not known. Numbers that are all
-            dates from 1973 to 2286 in milliseconds, microseconds or nanoseconds become seconds.
+            Column of dates or of numbers; an empty cell or 0 means that the time is unknown. Numbers that all are
+            dates from 1973 to 2286 in milliseconds, microseconds or nanoseconds are converted to seconds.
         min_value : float or None
             Drop events below this value.
         min_user, min_item : int
             Drop users and items with fewer events.
         duplicates : str
-            What a repeated (user, item) pair becomes: "sum" adds up its values, "last" keeps the last one (the latest,
-            if there is a `time`).
+            Rule for repeated (user, item) pairs: "sum" adds up their values, "last" keeps the last one (the latest, if
+            there is a `time`).
         values : str
             How models read the values: "binary", "log1p" or "raw".
         titles, genres : Mapping or None
@@ -113,7 +113,7 @@ class Interactions:
         Returns
         -------
         Interactions
-            How many rows are no events of their own, and why, is in its `account`.
+            The data; its `account` says how many rows did not become an event, and why.
 
         Raises
         ------
@@ -198,7 +198,7 @@ class Interactions:
         write_table(path, pa.table(columns))
 
     def describe(self) -> str:
-        """Sizes, density, how active users and how popular items are, and what looks wrong: to be printed."""
+        """Summary of the data for printing: sizes, density, quantiles of activity and popularity, likely mistakes."""
         return describe(self.matrix, self.values, self.times, self.account)
 
     @classmethod
@@ -281,7 +281,7 @@ class Interactions:
         Parameters
         ----------
         min_item, min_user : int
-            Fewest events of an item, and of a user.
+            Smallest number of events of an item, and of a user.
 
         Returns
         -------
@@ -313,7 +313,7 @@ class Interactions:
         return replace(filtered, account=account.without(of_users, f"of users with fewer than {min_user} events"))
 
     def select_users(self, rows: NDArray[Any]) -> Interactions:
-        """The given rows, with all items.
+        """Select users by row; all items are kept.
 
         Parameters
         ----------
@@ -328,7 +328,7 @@ class Interactions:
         return replace(self, user_ids=self.user_ids[rows], **self._cells(lambda cells: cells[rows]))
 
     def select_items(self, columns: NDArray[Any]) -> Interactions:
-        """The given columns, with all users.
+        """Select items by column; all users are kept.
 
         Parameters
         ----------
@@ -355,7 +355,7 @@ class Interactions:
         )
 
     def select_events(self, chosen: NDArray[np.bool_]) -> Interactions:
-        """The events that a mask selects, with all users and items.
+        """Select events by a mask; all users and items are kept.
 
         Parameters
         ----------
@@ -370,7 +370,7 @@ class Interactions:
         return replace(self, **self._cells(lambda cells: select_cells(cells, chosen)))
 
     def align(self, item_ids: Ids) -> tuple[Interactions, int]:
-        """The same users over other columns, such as a model's items.
+        """Map the data to other columns, such as the items of a model; the users stay the same.
 
         Parameters
         ----------
@@ -426,7 +426,7 @@ def _texts(texts: Mapping[Any, str] | None, item_ids: Ids) -> Ids | None:
 
 
 def _titled(data: Interactions, titles: Mapping[Any, str]) -> Account | None:
-    """The account of data with titles, which says how many items have none."""
+    """Account of data with titles, with a note on the number of items without a title."""
     known = set(map(_written, titles))
     n = sum(str(item) not in known for item in data.item_ids.tolist())
     if data.account is None or not n:
@@ -435,7 +435,7 @@ def _titled(data: Interactions, titles: Mapping[Any, str]) -> Account | None:
 
 
 def _written(item: Any) -> str:
-    """How an id is written; 7.0 equals 7."""
+    """String form of an id; 7.0 becomes "7"."""
     return str(int(item) if isinstance(item, (float, np.floating)) and item.is_integer() else item)
 
 

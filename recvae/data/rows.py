@@ -1,4 +1,4 @@
-"""The rows that a model takes: what a valid users x items matrix is, and how its values are read."""
+"""Validation of the users x items matrices that models take, and transforms of their values."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from scipy import sparse
 from recvae.data.validation import check_real, checked_sparse
 from recvae.errors import InvalidDataError, InvalidTypeError, UnknownNameError
 
-# how the numbers of events are read: 1 for each event, log(1 + value), or as they are
+# transform of the values of events: 1 for each event, log(1 + value), or unchanged
 Values = Literal["binary", "log1p", "raw"]
 VALUES: tuple[str, ...] = get_args(Values)
 LARGEST = 1e15
 
 
 class ParameterWarning(UserWarning):
-    """An argument was usable only after a conversion that costs time or memory."""
+    """Warning: an argument needed a conversion that costs time or memory."""
 
 
 def check_rows(
@@ -27,16 +27,17 @@ def check_rows(
 ) -> sparse.csr_matrix:
     """Return `user_items` as a canonical float32 csr_matrix (rows, n_items): sorted, without duplicates or zeros.
 
-    The argument is never changed. A csr_matrix or csr_array is taken as it is, other sparse formats with a warning if
-    `convert` and not at all otherwise (a CSC matrix is often one that should have been transposed). One row of a
-    csr_array, which scipy makes one-dimensional, counts as a matrix of one row.
+    The argument is never changed. A csr_matrix or csr_array is accepted; other sparse formats are converted with a
+    warning if `convert`, and refused otherwise (a CSC matrix is often one that should have been transposed). A single
+    row of a csr_array, which is one-dimensional in scipy, counts as a matrix of one row.
 
     Raises
     ------
     InvalidTypeError
-        (not CSR).
+        If it is not a sparse matrix.
     InvalidDataError
-        (index arrays that lead outside of the matrix, negative, NaN or infinite values, another width).
+        If it is of another sparse format, has indices outside of the matrix, values that are negative, NaN or infinite,
+        or another number of columns.
     """
     if not sparse.issparse(user_items):
         raise InvalidTypeError(
@@ -59,7 +60,7 @@ def canonical(matrix: sparse.spmatrix) -> sparse.csr_matrix:
 
     The argument, whose arrays and values have been checked, is not changed; arrays are shared if nothing changes.
     """
-    rows = matrix.tocsr()  # of other formats this sums repeated entries, in their type
+    rows = matrix.tocsr()  # conversion from other formats sums repeated entries, in their own type
     if rows.dtype != np.float32:
         rows = sparse.csr_matrix(rows, dtype=np.float32)
     if not _is_canonical(rows):

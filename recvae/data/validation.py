@@ -1,8 +1,8 @@
-"""Sparse matrices from outside: their arrays are checked before any compiled code follows them.
+"""Validation of sparse matrices given by users, before any compiled code uses their arrays.
 
-scipy trusts its own arrays: an index or an offset outside of them is read or written where it points, in memory that
-belongs to something else. So nothing is converted, sliced or multiplied before the checks here have passed, and what
-they return is a new matrix over the same arrays, which carries no flags, caches or methods of the one that came.
+scipy trusts the arrays of a matrix: an index or offset out of bounds makes it read or write memory outside of them.
+Therefore nothing is converted, sliced or multiplied before the checks here have passed. They return a new matrix over
+the same arrays, without flags, caches or methods of the original object.
 """
 
 from __future__ import annotations
@@ -20,20 +20,19 @@ COMPRESSED = {"csr": sparse.csr_matrix, "csc": sparse.csc_matrix}
 
 
 def checked_sparse(matrix: Any, name: str = "the matrix") -> sparse.spmatrix:
-    """The same matrix over arrays that are known to be sound: CSR stays CSR, CSC stays CSC, the others become COO.
+    """Validate the arrays of a sparse matrix. -> new matrix over them: CSR and CSC stay, other formats become COO.
 
     Parameters
     ----------
     matrix
         A scipy sparse matrix or array of any format; a one-dimensional array counts as one row. Its arrays are shared
-        where possible and never changed. Values come back as float32 or float64, so that sums of repeated entries
-        cannot overflow as those of small integers do; their signs and sizes are not looked at.
+        where possible and never changed. Values are returned as float32 or float64, so that sums of repeated entries
+        cannot overflow like those of small integers; their signs and sizes are not checked.
 
     Raises
     ------
     InvalidDataError
-        Where an index or offset lies outside of the matrix, arrays do not fit each other, or values are no real
-        numbers.
+        If an index or offset is out of bounds, arrays are inconsistent, or values are not real numbers.
     """
     shape = _shape(matrix, name)
     try:
@@ -48,7 +47,7 @@ def checked_sparse(matrix: Any, name: str = "the matrix") -> sparse.spmatrix:
 
 
 def as_array(value: Any, name: str) -> NDArray[Any]:
-    """A list or array as an array. Raises InvalidTypeError for nested lists of unequal lengths."""
+    """Convert a list to an array. Raises InvalidTypeError if numpy cannot, as for nested lists of unequal lengths."""
     try:
         return np.asarray(value)
     except (TypeError, ValueError, OverflowError, RuntimeError) as error:
@@ -57,13 +56,13 @@ def as_array(value: Any, name: str) -> NDArray[Any]:
 
 
 def check_real(data: NDArray[Any]) -> None:
-    """Refuse values that are no real numbers by their type. Raises InvalidDataError."""
+    """Refuse arrays whose dtype is not real numbers or booleans. Raises InvalidDataError."""
     if data.dtype.kind not in "buif":
         raise InvalidDataError(f"Expected numbers as values, got {data.dtype}.")
 
 
 def check_arrays(data: Any, indices: Any, indptr: Any, shape: tuple[int, int], name: str = "the matrix") -> None:
-    """Refuse the arrays of a CSR matrix that do not fit each other and `shape`. Raises InvalidDataError."""
+    """Check that the arrays of a CSR matrix are consistent with each other and `shape`. Raises InvalidDataError."""
     _check_offsets(indptr, shape[0], indices, name)
     _check_indices(indices[: int(indptr[-1])], shape[1], name)
     if _kind(data) is None or data.ndim != 1 or len(data) < int(indptr[-1]):
@@ -71,20 +70,20 @@ def check_arrays(data: Any, indices: Any, indptr: Any, shape: tuple[int, int], n
 
 
 def check_canonical(matrix: Any, shape: tuple[int, int], name: str, remedy: str) -> None:
-    """Refuse what is no CSR matrix of that shape with sorted indices, none twice. Raises InvalidDataError."""
+    """Check for a CSR matrix of that shape with sorted indices without repetition. Raises InvalidDataError."""
     if getattr(matrix, "format", None) != "csr" or tuple(matrix.shape) != shape:
         got = f"{getattr(matrix, 'format', type(matrix).__name__)} of shape {getattr(matrix, 'shape', None)}"
         raise InvalidDataError(f"Expected {name} as a CSR matrix of shape {shape}, got {got}; {remedy}.")
     check_arrays(matrix.data, matrix.indices, matrix.indptr, shape, name)
-    if not len(matrix.indices) == len(matrix.data) == int(matrix.indptr[-1]):  # sums over all of them would count these
+    if not len(matrix.indices) == len(matrix.data) == int(matrix.indptr[-1]):  # sums would include the rest
         raise InvalidDataError(f"Expected {name} without entries behind its last row, got some; {remedy}.")
-    # a fresh matrix: flags of the one that came may be of other arrays than it has now
+    # a new matrix, because cached flags of the given one may be out of date
     if not sparse.csr_matrix((matrix.data, matrix.indices, matrix.indptr), shape=shape).has_canonical_format:
         raise InvalidDataError(f"Expected {name} with sorted indices, none twice in a row, got others; {remedy}.")
 
 
 def row_of(matrix: Any, row: int, name: str = "user_items") -> sparse.csr_matrix:
-    """One row of a CSR matrix of which nothing else is read.
+    """Extract one row of a CSR matrix, without reading any other.
 
     Returns
     -------
@@ -94,7 +93,7 @@ def row_of(matrix: Any, row: int, name: str = "user_items") -> sparse.csr_matrix
     Raises
     ------
     InvalidDataError
-        For offsets that lead outside; the row itself is yet to be checked.
+        For offsets out of bounds; the indices and values of the row are not checked here.
     """
     indptr, indices, data = matrix.indptr, matrix.indices, matrix.data
     sound = _kind(indptr) in ("i", "u") and all(_kind(array) and array.ndim == 1 for array in (indptr, indices, data))
@@ -118,7 +117,7 @@ def _shape(matrix: Any, name: str) -> tuple[int, int]:
 
 
 def _compressed_arrays(matrix: Any, shape: tuple[int, int], name: str) -> tuple[NDArray[Any], ...]:
-    """Sound arrays (data, indices, indptr) of a CSR or CSC matrix, without what lies behind the last offset."""
+    """Checked arrays (data, indices, indptr) of a CSR or CSC matrix, without entries behind the last offset."""
     data, indices, indptr = matrix.data, matrix.indices, matrix.indptr
     check_arrays(data, indices, indptr, shape if matrix.format == "csr" else shape[::-1], name)
     used, largest = int(indptr[-1]), max(*shape, int(indptr[-1]))
@@ -126,7 +125,7 @@ def _compressed_arrays(matrix: Any, shape: tuple[int, int], name: str) -> tuple[
 
 
 def _coordinates(matrix: Any, shape: tuple[int, int], name: str) -> sparse.coo_matrix:
-    """A matrix of another format as COO, its coordinates checked."""
+    """Convert a matrix of another format to COO, and check its coordinates."""
     if matrix.format == "bsr":
         _check_blocks(matrix, shape, name)
     elif matrix.format == "lil":
@@ -147,7 +146,7 @@ def _coordinates(matrix: Any, shape: tuple[int, int], name: str) -> sparse.coo_m
 
 
 def _check_blocks(matrix: Any, shape: tuple[int, int], name: str) -> None:
-    """The arrays of a BSR matrix: those of a CSR matrix of blocks."""
+    """Check the arrays of a BSR matrix, as those of a CSR matrix of blocks."""
     if _kind(matrix.data) is None or matrix.data.ndim != 3:
         raise _damaged(name, "its values are no blocks")
     height, width = matrix.data.shape[1:]
@@ -158,7 +157,7 @@ def _check_blocks(matrix: Any, shape: tuple[int, int], name: str) -> None:
 
 
 def _checked_diagonals(matrix: Any, shape: tuple[int, int], name: str) -> sparse.dia_matrix:
-    """A DIA matrix without the diagonals that lie outside: as 32 bits, their offsets could wrap to one inside."""
+    """A DIA matrix without diagonals out of bounds, whose offsets could wrap into bounds as 32-bit integers."""
     offsets, data = matrix.offsets, matrix.data
     if _kind(offsets) not in ("i", "u") or offsets.ndim != 1 or _kind(data) is None or data.ndim != 2:
         raise _damaged(name, f"expected diagonals at integers, got {_size(data)} at {_size(offsets)}")
@@ -169,14 +168,14 @@ def _checked_diagonals(matrix: Any, shape: tuple[int, int], name: str) -> sparse
 
 
 def _check_lists(matrix: Any, name: str) -> None:
-    """The lists of a LIL matrix: as many values as columns in each row."""
-    lengths = [[len(each) for each in lists] for lists in (matrix.rows, matrix.data)]
+    """Check that each row of a LIL matrix has as many values as columns."""
+    lengths = [[len(row) for row in lists] for lists in (matrix.rows, matrix.data)]
     if lengths[0] != lengths[1] or len(lengths[0]) != matrix.shape[0]:
         raise _damaged(name, "its rows have other numbers of columns than of values")
 
 
 def _check_offsets(indptr: Any, n_rows: int, indices: Any, name: str) -> None:
-    """Offsets begin at 0, never fall, and end within the indices: compared as they are, for differences can wrap."""
+    """Check that offsets begin at 0, never decrease, and end within the indices; no differences, which could wrap."""
     if _kind(indptr) not in ("i", "u") or indptr.ndim != 1 or len(indptr) != n_rows + 1:
         raise _damaged(name, f"expected {n_rows + 1} integers as indptr, got {_size(indptr)}")
     if int(indptr[0]) != 0 or bool((indptr[1:] < indptr[:-1]).any()):
@@ -186,7 +185,7 @@ def _check_offsets(indptr: Any, n_rows: int, indices: Any, name: str) -> None:
 
 
 def _check_indices(indices: Any, size: int, name: str) -> None:
-    """Indices are integers from 0 to size - 1."""
+    """Check that indices are integers from 0 to size - 1."""
     if _kind(indices) not in ("i", "u") or indices.ndim != 1:
         raise _damaged(name, f"expected integers as indices, got {_size(indices)}")
     if not len(indices):
@@ -197,7 +196,7 @@ def _check_indices(indices: Any, size: int, name: str) -> None:
 
 
 def _kind(array: Any) -> str | None:
-    """The kind of a numpy array's type, None for anything else."""
+    """Kind of the dtype of a numpy array, None for anything else."""
     return array.dtype.kind if isinstance(array, np.ndarray) else None
 
 
@@ -206,7 +205,7 @@ def _size(array: Any) -> str:
 
 
 def _native(indices: NDArray[Any], largest: int) -> NDArray[Any]:
-    """Indices in the type that scipy would choose, and in this machine's byte order."""
+    """Convert indices to int32 or int64, as scipy would choose, in native byte order."""
     kind = np.int32 if largest <= np.iinfo(np.int32).max else np.int64
     if indices.dtype in (np.int32, np.int64) and indices.dtype.isnative and kind == np.int32:
         return np.asarray(indices)
@@ -214,7 +213,7 @@ def _native(indices: NDArray[Any], largest: int) -> NDArray[Any]:
 
 
 def _numbers(data: NDArray[Any]) -> NDArray[Any]:
-    """Values as float32 or float64."""
+    """Convert values to float32 or float64."""
     data = np.asarray(data)
     check_real(data)
     if data.dtype in (np.float32, np.float64) and data.dtype.isnative:

@@ -1,1 +1,1 @@
-"""Data sets by name: a TOML card for each, its download and its parser."""
+"""Data sets by name: their TOML cards, downloads and parsers."""

@@ -1,4 +1,4 @@
-"""Data set cards: one TOML file for each, saying where the data are, how they are laid out and how they are used."""
+"""Data set cards: one TOML file per data set, with the location and layout of its files and its protocol."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from recvae.errors import DataNotFoundError, InvalidDataError, InvalidTypeError,
 from recvae.evaluation.metrics import parse_metric
 from recvae.utils.paths import as_path, check_below, input_path, is_below, is_name
 
-# what 64 bits hold, and neither an infinity nor NaN
+# integers that fit 64 bits, and finite floats
 Integer = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 Number = Integer | Annotated[float, Meta(ge=-sys.float_info.max, le=sys.float_info.max)]
 
 
 class Download(Struct, frozen=True, forbid_unknown_fields=True):
-    """An archive, its checksum as its owners publish it, and the folder inside."""
+    """URL of an archive, its published checksum, and the folder of the data inside."""
 
     url: str
     checksum: str
@@ -47,12 +47,12 @@ class Download(Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def archive(self) -> str:
-        """The name of its file."""
+        """File name of the archive: the last part of the URL."""
         return self.url.rpartition("/")[2]
 
 
 class Protocol(Struct, frozen=True, forbid_unknown_fields=True):
-    """How the data are used in published work: which events and users count, the split, what is measured.
+    """How published work uses the data: filters of events and users, the split, the metrics.
 
     Attributes
     ----------
@@ -61,7 +61,7 @@ class Protocol(Struct, frozen=True, forbid_unknown_fields=True):
     min_value, min_item, min_user, values
         As in `Interactions.from_frame`.
     metrics : list[str]
-        Those in the table; the last one sorts it, and chooses among settings.
+        Metrics of the result table; the last one sorts the table and selects hyper-parameters.
     """
 
     split: str = "strong"
@@ -84,7 +84,7 @@ class Protocol(Struct, frozen=True, forbid_unknown_fields=True):
             parse_metric(metric)
 
     def split_options(self) -> dict[str, Any]:
-        """The options of the split that the card names."""
+        """Options of the split that the card sets."""
         return {name: getattr(self, name) for name in SPLIT_OPTIONS if getattr(self, name) is not None}
 
 
@@ -102,7 +102,7 @@ class Card(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     Attributes
     ----------
     name, title : str
-        A name for commands and folders, and one for people.
+        Short name for commands and folders, and display name.
     protocol : Protocol
         Filters, split and metrics of published work.
     licence, citation, homepage : str
@@ -114,10 +114,10 @@ class Card(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     download : Download or None
         Archive and checksum.
     events, test, items : TableSpec or None
-        Files of the events, of a test that comes with the data, and of titles and genres. Only the embedded sample,
-        which is generated, has no files.
+        Files of the events, of a test set that comes with the data, and of titles and genres. Only the embedded
+        sample, which is generated, has no files.
     published : dict[str, dict[str, float]]
-        Metrics from papers, by model.
+        Published results by model, then metric.
     """
 
     name: str
@@ -130,7 +130,7 @@ class Card(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     expected: Expected | None = None
     download: Download | None = None
     events: TableSpec | None = None
-    test: TableSpec | None = None  # the events of a test that the data come with
+    test: TableSpec | None = None  # events of the test set that comes with the data
     items: TableSpec | None = None
     published: dict[str, dict[str, Number]] = {}
 
@@ -161,7 +161,7 @@ def known_cards() -> list[str]:
 
 
 def is_own_card(name: str | os.PathLike[str]) -> bool:
-    """Whether this is the file of a card, and not the name of one that comes with the package."""
+    """Whether `name` is the path of a card file rather than the name of a card of the package."""
     if not isinstance(name, (str, os.PathLike)):
         raise InvalidTypeError(f"Expected the name of a data set, or the file of a card, got {type(name).__name__}.")
     return isinstance(name, os.PathLike) or name.endswith(".toml")
@@ -217,7 +217,7 @@ def read_card(path: Path) -> Card:
 
 
 def _local(card: Card, folder: Path) -> Card:
-    """A card of the user's own, with its files found from the card's folder."""
+    """Resolve the files of a user's own card relative to the folder of the card."""
     if card.events is None:
         raise TypeError("[events] is missing")
     if not is_below(card.path):
@@ -227,7 +227,7 @@ def _local(card: Card, folder: Path) -> Card:
 
 
 def _with_dates_as_text(content: dict[str, Any]) -> dict[str, Any]:
-    """The same with `test_start = 2018-01-31` as the text of that date: TOML has a type for dates, a split has not."""
+    """Convert dates such as `test_start = 2018-01-31` to strings: TOML has a type for dates, the splits take text."""
     protocol = content.get("protocol")
     if not isinstance(protocol, dict):
         return content
@@ -235,17 +235,17 @@ def _with_dates_as_text(content: dict[str, Any]) -> dict[str, Any]:
     return content | {"protocol": protocol | starts}
 
 
-# what msgspec says, in the words of TOML
+# messages of msgspec -> the same in terms of TOML
 WORDS = {
     "Object contains unknown field": "there is no key",
     "Object missing required field": "missing key",
     "`object": "`table",
-    "Invalid enum value": f"Expected one of {', '.join(VALUES)}, got",  # of the one key with a fixed choice of words
+    "Invalid enum value": f"Expected one of {', '.join(VALUES)}, got",  # `values` is the only key with an enumeration
 }
 
 
 def _explain(error: msgspec.ValidationError, content: Any) -> str:
-    """What msgspec expected and got, with the key as the card writes it, and the value there."""
+    """Error message of msgspec in terms of TOML, with the key as written in the card and its value."""
     reason, _, path = str(error).partition(" - at `$")
     for words, plain in WORDS.items():
         reason = reason.replace(words, plain)
@@ -257,5 +257,5 @@ def _explain(error: msgspec.ValidationError, content: Any) -> str:
 
 
 def _folder() -> Traversable:
-    """The cards of the package: in a checkout a link to `datasets/` at its top, of which a wheel has a copy."""
+    """Folder of the cards of the package: in a checkout a link to the top-level `datasets/`, in a wheel a copy."""
     return files("recvae.datasets") / "cards"

@@ -1,4 +1,4 @@
-"""Bring an archive to this machine and unpack it: checked, atomic, with nothing left behind when it fails."""
+"""Download an archive, verify its checksum and unpack it, atomically: a failure leaves no files behind."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ from recvae.utils.files import scratch_folder
 from recvae.utils.paths import check_below, is_below
 from recvae.utils.progress import DownloadBar
 
-MEMBERS = 100_000  # files in an archive, at most
-RATIO = 100  # unpacked bytes to packed ones, at most: text of events has 3 to 10
-SMALL = 16 << 20  # bytes that an archive may have unpacked whatever the ratio
+MEMBERS = 100_000  # largest number of files in an archive
+RATIO = 100  # largest compression ratio that is accepted: text of events has 3 to 10
+SMALL = 16 << 20  # unpacked bytes that are accepted at any compression ratio
 CHUNK = 1 << 20
-ENCRYPTED = 1  # the flag of a member
-# what zipfile and its decompressors raise for bytes that are not theirs; NotImplementedError is a RuntimeError
+ENCRYPTED = 1  # bit of ZipInfo.flag_bits
+# raised by zipfile and its decompressors for corrupt input; NotImplementedError is a RuntimeError
 DAMAGED = (zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError, struct.error, RuntimeError, ValueError)
 
 
 def fetch(card: Card, home: Path, show_progress: bool = True) -> Path:
-    """The folder of the data set below `home`; downloaded and unpacked if it is not there.
+    """Return the folder of the data set below `home`, after downloading and unpacking it if it is missing.
 
-    A folder that is there is used as it is, and so is the archive if someone has put it there. All work happens in
-    a temporary folder next to the final path, and one rename ends it.
+    An existing folder is used as it is; an existing archive in `home` is verified and used. All work happens in a
+    temporary folder next to the final path, which a single rename completes.
 
     Raises
     ------
     DataNotFoundError
-        Without network.
+        If the data are missing and cannot be downloaded, for example without a network.
     InvalidDataError
         For a wrong checksum or a damaged archive.
     """
@@ -60,7 +60,7 @@ def fetch(card: Card, home: Path, show_progress: bool = True) -> Path:
         try:
             folder.replace(final)
         except OSError as error:
-            if not final.is_dir():  # if it is, another process was faster, with the same data
+            if not final.is_dir():  # otherwise another process has just created it, with the same data
                 raise DataNotFoundError(f"Expected to put the data in {final}, got: {error.strerror}.") from error
     return final
 
@@ -72,7 +72,7 @@ def _download(card: Card, source: Download, home: Path, scratch: Path, show_prog
         with DownloadBar(f"downloading {card.title}", show_progress) as bar:
             fetcher = pooch.HTTPDownloader(progressbar=bar, timeout=30)
             pooch.retrieve(source.url, known_hash=None, fname=name, path=scratch, downloader=fetcher)
-    except (OSError, ValueError) as error:  # what requests raises is one of these
+    except (OSError, ValueError) as error:  # the errors of requests are OSError or ValueError
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise OutputError(f"Expected room to download {name} to {home}, got: {error.strerror}.") from error
         raise DataNotFoundError(
@@ -96,17 +96,17 @@ def _check(archive: Path, source: Download) -> None:
 
 
 def _unpack(archive: Path, folder: str, scratch: Path) -> Path:
-    """The folder of the data set, unpacked. Raises InvalidDataError for what is no such archive, OutputError."""
+    """Unpack the archive. -> folder of the data set. Raises InvalidDataError for a wrong archive, OutputError."""
     top = scratch / "content"
     top.mkdir()
     try:
         with zipfile.ZipFile(archive) as content:
-            # not `is_dir`, which older versions of Python have no answer for where the name is empty
+            # not `is_dir`, which fails for an empty name in older versions of Python
             members = [member for member in content.infolist() if not member.filename.endswith("/")]
             _check_members(members, archive, scratch)
             for member in members:
                 _unpack_member(content, member, top)
-    except RecvaeError:  # some are kin of those below
+    except RecvaeError:  # some are subclasses of the errors below
         raise
     except OSError as error:
         raise OutputError(
@@ -122,7 +122,7 @@ def _unpack(archive: Path, folder: str, scratch: Path) -> Path:
 
 
 def _check_members(members: list[zipfile.ZipInfo], archive: Path, scratch: Path) -> None:
-    """Look at what an archive claims before anything is written. Raises InvalidDataError, OutputError."""
+    """Check the table of contents before anything is written. Raises InvalidDataError, OutputError."""
     if len(members) > MEMBERS:
         raise InvalidDataError(f"Expected at most {MEMBERS:,} files in {archive.name}, got {len(members):,}.")
     for member in members:
@@ -146,7 +146,7 @@ def _check_members(members: list[zipfile.ZipInfo], archive: Path, scratch: Path)
 
 
 def _unpack_member(content: zipfile.ZipFile, member: zipfile.ZipInfo, top: Path) -> None:
-    """Write one file, of no more bytes than the archive claims."""
+    """Write one file; fail if it has more bytes than the table of contents says."""
     target = check_below(top, member.filename, "a file of an archive")
     target.parent.mkdir(parents=True, exist_ok=True)
     written = 0
@@ -160,7 +160,7 @@ def _unpack_member(content: zipfile.ZipFile, member: zipfile.ZipInfo, top: Path)
 
 @contextmanager
 def _scratch(home: Path, name: str) -> Iterator[Path]:
-    """A folder next to the final one; with it goes a `home` that was new and stays empty."""
+    """Temporary folder next to the final one; a `home` created for it is removed again if it stays empty."""
     try:
         with scratch_folder(home, f".{name[:50]}-") as scratch:
             yield scratch

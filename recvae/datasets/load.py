@@ -1,4 +1,4 @@
-"""Data set by name -> Interactions or a Split, as its card says: found or downloaded, parsed, filtered."""
+"""Load a data set by name as Interactions or as a Split: download if needed, parse, and filter as its card says."""
 
 from __future__ import annotations
 
@@ -37,21 +37,21 @@ def load_dataset(
     ----------
     name : str or Path or Card
         Name of a card, or a card of your own: its file (.toml) or a `Card`. "sample" is generated in memory; the others
-        are read from `home`. If the data come with a test of their own, its events are included.
+        are read from `home`. If the data come with their own test set, its events are included.
     home : str or Path or None
         Folder of data sets; by default the environment variable RECVAE_DATA, otherwise the user's cache. If the data
         set's folder is there, it is used as it is; otherwise the data are downloaded, checked and unpacked.
     min_value : float or None
-        Least value of an event that counts, instead of the card's (see `load_card`).
+        Smallest value of an event that counts, instead of the card's (see `load_card`).
     min_user : int or None
-        Fewest events of a user, instead of the card's.
+        Smallest number of events of a user, instead of the card's.
     show_progress : bool
         Show a progress bar of the download.
 
     Returns
     -------
     Interactions
-        The events that the card's protocol counts.
+        The events that pass the filters of the card's protocol.
 
     Raises
     ------
@@ -60,7 +60,7 @@ def load_dataset(
     DataNotFoundError
         If the data are not in `home` and there is no network; the message says which file to put where.
     InvalidDataError
-        If files are damaged, or are not those of the card.
+        If files are damaged, or do not match the card.
     """
     card = load_card(name)
     if card.events is None:
@@ -72,7 +72,7 @@ def load_dataset(
 def load_unfiltered(
     name: CardOrName, home: str | Path | None = None, *, min_value: float | None = None, show_progress: bool = True
 ) -> tuple[pa.Table, float | None]:
-    """All events of a data set, unfiltered, and the least value of those that count.
+    """Load all events of a data set, unfiltered, and the smallest value of an event that counts.
 
     Parameters and errors as of `load_dataset`.
 
@@ -102,7 +102,7 @@ def load_split(
     show_progress: bool = True,
     **options: Any,
 ) -> Split:
-    """Load a data set as `load_dataset` does, and split it as its card says.
+    """Load a data set as `load_dataset` does, and split it as its card says or as asked for.
 
     Parameters
     ----------
@@ -115,11 +115,11 @@ def load_split(
     seed : int
         Seed of the split.
     min_value
-        As in `load_dataset`. A given test has its events of at least `min_value`, whatever its users and items.
+        As in `load_dataset`; it applies to a given test set, too.
     min_user
-        As in `load_dataset`. A given test has its events of at least `min_value`, whatever its users and items.
+        As in `load_dataset`; a given test set is not filtered by it.
     show_progress
-        As in `load_dataset`. A given test has its events of at least `min_value`, whatever its users and items.
+        As in `load_dataset`.
     **options : Any
         Options of that kind of split, such as heldout_users=600; added to the card's options if the kind is the card's.
 
@@ -149,10 +149,10 @@ def load_split(
 def resolve_split(
     protocol: Protocol, split: str | None, seed: int, options: dict[str, Any]
 ) -> tuple[str, dict[str, Any]]:
-    """The kind of split and all its options: the card's, unless another is asked for. Raises as `check_split`."""
+    """Kind of split and all its options: those of the card, unless overridden. Raises as `check_split`."""
     kind = protocol.split if split is None else split
     settings = protocol.split_options() if kind == protocol.split else {}
-    for part in ("test", "valid"):  # a share that is asked for replaces the card's start, and the other way round
+    for part in ("test", "valid"):  # a share in `options` replaces the start of the card, and vice versa
         for one, other in (("share", "start"), ("start", "share")):
             if f"{part}_{one}" in options:
                 settings.pop(f"{part}_{other}", None)
@@ -162,12 +162,12 @@ def resolve_split(
 
 
 def data_home(home: str | Path | None = None) -> Path:
-    """Where data sets are: the argument, else RECVAE_DATA, else the user's cache."""
+    """Folder of data sets: the argument, else RECVAE_DATA, else the cache folder of the user."""
     return input_path(home or os.environ.get("RECVAE_DATA") or platformdirs.user_cache_dir("recvae"))
 
 
 def paths_of_dataset(name: CardOrName, home: str | Path | None = None) -> list[Path]:
-    """The files and folders that hold a data set, and the folders of all others that `home` may hold.
+    """Files and folders of a data set, and the folders of all other known data sets in `home`.
 
     Raises
     ------
@@ -194,7 +194,7 @@ class _Tables:
     items: Items
 
     def all_events(self, name: str) -> pa.Table:
-        """Those for training and those of the test."""
+        """Events of training and test set together."""
         return self.events if self.test is None else concat_events([self.events, self.test], name)
 
 
@@ -210,7 +210,7 @@ def _read(card: Card, home: str | Path | None, show_progress: bool) -> _Tables:
     assert card.events is not None
     folder = Path(card.path).parent if card.path else fetch(card, data_home(home), show_progress)
     if card.items is not None:
-        table_files(folder, card.items)  # which does not lead out of the folder, as those of events do not
+        table_files(folder, card.items)  # checks that they are inside the folder; `read_events` does so for the events
     events = read_events(folder, card.events)
     test = None if card.test is None else read_events(folder, card.test)
     if card.expected is not None:
@@ -244,7 +244,7 @@ def _interactions(
 
 
 def _min_value(card: Card, events: pa.Table, asked: float | None) -> float | None:
-    """The least value of an event that counts: the card's, unless another one is asked for."""
+    """Smallest value of an event that counts: that of the card, unless another one is asked for."""
     min_value = card.protocol.min_value if asked is None else asked
     if min_value is not None and "value" not in events.column_names:
         raise _no_values(card, min_value)

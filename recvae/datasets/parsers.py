@@ -1,6 +1,6 @@
-"""The file layouts that a data set card may name: how their files become a table of events, or titles and genres.
+"""Parsers of the file layouts that a data set card may name: tables of events, titles and genres.
 
-A new layout is a function of a file and its `TableSpec`, and a line in `LAYOUTS`.
+To add a layout, write a function of a path and a `TableSpec`, and register it in `LAYOUTS`.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ EVENT_COLUMNS = ("user", "item", "value", "time")
 
 
 class TableSpec(Struct, frozen=True, forbid_unknown_fields=True):
-    """A table of a card: one file of the data set, or several by a pattern, Parquet or delimited text.
+    """A table of a card: one file of the data set, or several that match a pattern; Parquet or delimited text.
 
     Attributes
     ----------
     columns : list[str]
-        Their names in order, "" for those that are not read.
+        Names of the columns in order, "" for those that are not read.
     layout : str
         One of `LAYOUTS`: "columns", one event in each line; "adjacency", one user in each line, with all items;
         "blocks", a line "item:" before the lines of its events.
     quoted : bool
-        Whether a column in quotes may hold the delimiter; else the last column may.
+        Whether fields may be quoted and then contain the delimiter; if not, the last column of the item table may.
     genre_flags : list[str]
-        Names of the last columns, where each genre has one.
+        Names of the last columns, if there is one 0/1 column per genre.
     """
 
     columns: list[str] = []
@@ -60,7 +60,7 @@ class TableSpec(Struct, frozen=True, forbid_unknown_fields=True):
             raise TypeError(f"layout = {shown(self.layout)} is none of {', '.join(LAYOUTS)}")
 
     def check_columns(self, required: Sequence[str]) -> None:
-        """Raise TypeError where the card does not name the `required` columns."""
+        """Raise TypeError if a `required` column is missing."""
         missing = [name for name in required if name not in self.columns]
         if missing:
             raise TypeError(f"columns = {shown(self.columns)} lacks {' and '.join(missing)}")
@@ -68,7 +68,7 @@ class TableSpec(Struct, frozen=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True)
 class Items:
-    """Titles and genres ("Drama|War") by item id, and how many rows of their file are of no use."""
+    """Titles and genres ("Drama|War") by item id, and the number of rows without an id or with a repeated one."""
 
     titles: Texts = field(default_factory=dict)
     genres: Texts = field(default_factory=dict)
@@ -76,13 +76,13 @@ class Items:
     repeated: int = 0
 
     def notes(self) -> list[str]:
-        """What a user should know of the file."""
+        """Remarks on rows that were not used, for the account of the data."""
         notes = [f"{self.without_id:,} rows of the items have no id"] if self.without_id else []
         return notes + ([f"{self.repeated:,} rows of the items repeat an id: the last stands"] if self.repeated else [])
 
 
 def table_files(folder: Path, table: TableSpec) -> list[Path]:
-    """The files of a table, in order. Raises InvalidDataError where one leads out of the folder, by dots or links."""
+    """Paths of the files of a table, in order. Raises InvalidDataError for one outside of the folder (.. or links)."""
     try:
         matches = [] if (folder / table.file).exists() else folder.glob(table.file)  # a name may look like a pattern
         names = sorted(str(path.relative_to(folder)) for path in matches) or [table.file]
@@ -94,7 +94,7 @@ def table_files(folder: Path, table: TableSpec) -> list[Path]:
 
 
 def read_events(folder: Path, table: TableSpec) -> pa.Table:
-    """The events of a card's table: columns user, item and, where the files have them, value and time.
+    """Read the events of a card's table: columns user, item and, if the files have them, value and time.
 
     Raises
     ------
@@ -110,7 +110,7 @@ def read_events(folder: Path, table: TableSpec) -> pa.Table:
 
 
 def concat_events(tables: list[pa.Table], name: str) -> pa.Table:
-    """Tables of events as one: ids are text in all where they are text in one, numbers become as wide as needed."""
+    """Concatenate tables of events: ids become text if they are text in any table, numbers as wide as needed."""
     for column in ("user", "item"):
         if len({_stands_as_text(table[column]) for table in tables}) > 1:
             tables = [
@@ -170,7 +170,7 @@ def _format(table: TableSpec, columns: Sequence[str], spill: bool = False) -> Fo
 
 
 def _read_columns(path: Path, table: TableSpec) -> pa.Table:
-    """One event in each line, or a Parquet file."""
+    """Read one event per line, or a Parquet file."""
     wanted = [name for name in EVENT_COLUMNS if name in table.columns]
     if path.suffix == ".parquet":
         return read_table(path, wanted)
@@ -179,7 +179,7 @@ def _read_columns(path: Path, table: TableSpec) -> pa.Table:
 
 
 def _read_adjacency(path: Path, table: TableSpec) -> pa.Table:
-    """One user in each line, with all of the user's items: "user item item ..."."""
+    """Read one user per line, followed by all items of the user: "user item item ..."."""
     with reading(path):
         text = open_text(path, Format(table.delimiter, None, table.header, table.encoding, quoted=False))
         check_bytes(text, (), ())
@@ -191,7 +191,7 @@ def _read_adjacency(path: Path, table: TableSpec) -> pa.Table:
             raise text.refused(line, f"another delimiter than {table.delimiter!r}: {joined[:40]!r}.")
         if fields[1:] and not (fields[0].strip() and all(item.strip() == item != "" for item in fields)):
             raise text.refused(line, f"an empty or spaced id: {joined[:40]!r}.")
-    lines = [(line, fields) for line, fields in lines if len(fields) > 1]  # the others have no items
+    lines = [(line, fields) for line, fields in lines if len(fields) > 1]  # drop users without items
     _refuse_counts(text, lines)
     if lines and not any(map(str.isdecimal, lines[0][1])) and all(map(str.isdecimal, chain(*_fields(lines[1:])))):
         raise text.refused(lines[0][0], f"expected ids, got what looks like names: {lines[0][1]}; set header = true.")
@@ -207,7 +207,7 @@ def _fields(lines: list[tuple[int, list[str]]]) -> Iterator[list[str]]:
 
 
 def _refuse_counts(text: TextFile, lines: list[tuple[int, list[str]]]) -> None:
-    """Refuse lines that say how many items they have where the user, or the first item, should be."""
+    """Refuse files with the number of items in the column of the user or of the first item."""
     for position, what in ((0, "instead of a user"), (1, "after the user")):
         counted = [fields[position : position + 1] == [str(len(fields) - position - 1)] for _, fields in lines]
         if len(lines) > 1 + position and sum(counted) >= 0.9 * len(lines):
@@ -220,7 +220,7 @@ def _refuse_counts(text: TextFile, lines: list[tuple[int, list[str]]]) -> None:
 
 
 def _read_blocks(path: Path, table: TableSpec) -> pa.Table:
-    """A line "item:" before the lines of its events, as Netflix had them: "user,value,time"."""
+    """Read blocks of the Netflix format: a line "item:", followed by the events of the item, "user,value,time"."""
     before, *parts = re.split(rb"(?m)^(\d+):[ \t]*\r?\n", path.read_bytes().rstrip() + b"\n")
     items, blocks = [item.decode() for item in parts[::2]], parts[1::2]
     if before or not items:
@@ -228,7 +228,7 @@ def _read_blocks(path: Path, table: TableSpec) -> pa.Table:
     wanted = [name for name in EVENT_COLUMNS if name in table.columns]
     form = Format(table.delimiter, tuple(table.columns), False, table.encoding, quoted=False)
     numbers = [name for name in wanted if name == "value"]
-    body = b"".join(b"\n" + block for block in blocks)  # an empty line for that of the item: lines keep their number
+    body = b"".join(b"\n" + block for block in blocks)  # "item:" -> empty line: keeps line numbers
     events = read_delimited(path, form, wanted, n_ids=1, numbers=numbers, content=body)
     sizes = [block.count(b"\n") for block in blocks]
     if sum(sizes) != len(events):
@@ -250,10 +250,10 @@ def _missing(path: Path) -> DataNotFoundError:
 
 @dataclass(frozen=True)
 class Layout:
-    """How the lines of a file become events.
+    """Parser of a file layout.
 
     read : file, table of the card -> the columns user, item and, where the file has them, value and time
-    columns : those that the card has to name
+    columns : columns that the card has to name
     """
 
     read: Callable[[Path, TableSpec], pa.Table]

@@ -1,14 +1,14 @@
-"""The embedded data set: film watching drawn from a known model, so that a first run needs no network.
+"""The embedded data set: film histories drawn from a known model, so that a first run needs no network.
 
-The model, all from one seed:
+The model, drawn from one seed:
 
-    film i      one of 12 genres (and for half of them a second), a year, and 4 traits that no label tells;
-                v_i joins them, and its fame is exp(-1.3 log(rank + 10)), ranks at random
+    film i      one of 12 genres (and for half of them a second), a year, and 4 latent traits without a label;
+                v_i concatenates them; its popularity is exp(-1.3 log(rank + 10)), ranks at random
     person u    tastes t_u over the same dimensions, strong in few genres; a number of films n_u ~ 5 + log-normal
     weight      w_ui = fame_i * exp(t_u . v_i): the true preference
     history     n_u different films, drawn one after the other with probability proportional to w_u
 
-Ranking films by w_u is the best possible in the mean: that is the oracle of the benchmark.
+Ranking films by w_u is optimal in expectation: it is the oracle of the benchmark.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ N_TRAITS = 4
 
 @dataclass(frozen=True)
 class Sample:
-    """The drawn interactions and the truth behind them: log w (users, items), aligned with the interactions."""
+    """The drawn interactions and the true preferences log w (users, items), aligned with them."""
 
     interactions: Interactions
     log_weights: NDArray[np.float32]
@@ -60,7 +60,7 @@ def make_sample(n_users: int = 3000, n_items: int = 600, seed: int = 0) -> Sampl
     traits = random.normal(size=(n_items, N_TRAITS))
     features = np.hstack([genres, ((years - 2000) / 20)[:, None], 0.5 * traits])  # (I, 17)
     tastes = random.normal(size=(n_users, features.shape[1]))
-    tastes[:, : len(GENRES)] = 1.6 * random.gumbel(size=(n_users, len(GENRES))) - 1  # few genres stand out
+    tastes[:, : len(GENRES)] = 1.6 * random.gumbel(size=(n_users, len(GENRES))) - 1  # few favourite genres
     log_fame = -1.3 * np.log(random.permutation(n_items) + 10)
     log_weights = (log_fame + tastes @ features.T).astype(np.float32)  # (U, I)
     activity = np.minimum(5 + random.lognormal(3.1, 0.9, n_users), n_items // 3).astype(int)
@@ -82,7 +82,7 @@ def make_sample(n_users: int = 3000, n_items: int = 600, seed: int = 0) -> Sampl
 
 
 def _genres(n_items: int, random: np.random.Generator) -> NDArray[np.int64]:
-    """One or two genres for each film, some genres commoner than others. -> (I, 12)"""
+    """Draw one or two genres for each film, with unequal frequencies. -> (I, 12)"""
     share = random.dirichlet(np.full(len(GENRES), 4.0))
     first, second = random.choice(len(GENRES), size=(2, n_items), p=share)
     genres = np.zeros((n_items, len(GENRES)), dtype=np.int64)
@@ -93,7 +93,7 @@ def _genres(n_items: int, random: np.random.Generator) -> NDArray[np.int64]:
 
 
 def _titles(genres: NDArray[np.int64], years: NDArray[np.int64], random: np.random.Generator) -> list[str]:
-    """A title for each film, none twice: "The Crimson Heist (1987)"."""
+    """Draw a distinct title for each film, such as "The Crimson Heist (1987)"."""
     adjectives, taken, titles = ADJECTIVES.split(), set(), []
     for row, year in zip(genres, years, strict=True):
         nouns = [noun for genre in np.flatnonzero(row) for noun in NOUNS[GENRES[genre]].split()]

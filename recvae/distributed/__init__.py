@@ -1,1 +1,1 @@
-"""Training by several processes: the communicator, the launch, and the detection of lost ranks."""
+"""Training in several processes: the communicator, the launch, and the detection of lost ranks."""

@@ -18,26 +18,26 @@ from recvae.distributed.heartbeat import Heartbeat
 from recvae.errors import InvalidParameterError, RecvaeError
 
 CPU = torch.device("cpu")
-BUCKET_BYTES = 25 << 20  # small gradients are sent as one tensor of about this size, as DistributedDataParallel does
+BUCKET_BYTES = 25 << 20  # small gradients are sent together, up to this size, as DistributedDataParallel does
 HALF_PRECISION = (torch.float16, torch.bfloat16)  # not every backend can sum these
-NONE, SPARSE, DENSE = range(3)  # kinds of gradient; where ranks differ, the largest is taken on all
+NONE, SPARSE, DENSE = range(3)  # kinds of gradient; if ranks differ, all take the largest
 
 
 class Communicator:
-    """The ranks 0 to size - 1 that train together, of which this process is one.
+    """The ranks 0 to size - 1 that train together, as seen from one of them.
 
-    All ranks have to call each method, in one order. Tensors may be on any device. Where an operation fails because
+    All ranks have to call each method, in the same order. Tensors may be on any device. If an operation fails because
     another rank has ended or did not answer in time, it raises LostRankError, which names the rank and the operation;
     the training loop sets `current_step`, such as "step 7 of epoch 2", for that message.
 
     Parameters
     ----------
     rank, size : int
-        This rank, and how many there are.
+        This rank, and the number of ranks.
     device : torch.device
-        Through which tensors are exchanged: a GPU for NCCL, the CPU for gloo.
+        Device on which tensors are exchanged: a GPU for NCCL, the CPU for gloo.
     heartbeat : Heartbeat or None
-        Finds out which rank is lost; None for a single process.
+        Detects which rank is lost; None for a single process.
     """
 
     current_step = ""
@@ -48,7 +48,7 @@ class Communicator:
 
     @property
     def is_main_process(self) -> bool:
-        """Whether this is the rank that writes files and to the terminal."""
+        """Whether this is rank 0, which writes files and logs."""
         return self.rank == 0
 
     def all_reduce(self, tensor: Tensor) -> Tensor:
@@ -60,7 +60,7 @@ class Communicator:
         return self._all_reduce(tensor, dist.ReduceOp.MAX, "all_reduce (maximum)")
 
     def all_gather(self, tensor: Tensor) -> Tensor:
-        """Rows of all ranks, in the order of ranks, which may have different numbers. (n_r, ...) -> (sum n_r, ...)"""
+        """Concatenate the rows of all ranks, in order; their numbers may differ. (n_r, ...) -> (sum n_r, ...)"""
         if self.size == 1:
             return tensor
         with self._operation("all_gather"), torch.no_grad():
@@ -72,9 +72,9 @@ class Communicator:
             return torch.cat([part[:n] for part, n in zip(parts, lengths, strict=True)]).to(tensor.device)
 
     def gather(self, tensor: Tensor) -> Tensor | None:
-        """Rows of all ranks, in host memory of the main process alone; None on the others.
+        """Concatenate the rows of all ranks in host memory of the main process; None on the others.
 
-        They are sent one rank after the other, so that no GPU has to hold them all.
+        Ranks send one after the other, so that no GPU has to hold the rows of all.
         """
         if self.size == 1:
             return tensor.detach().cpu()
@@ -115,7 +115,7 @@ class Communicator:
         self.all_reduce(torch.zeros(1)).item()
 
     def assert_same_on_all_ranks(self, what: str, value: str | int) -> None:
-        """Raise InvalidParameterError, on all ranks, where the value of one is not that of rank 0."""
+        """Raise InvalidParameterError on all ranks if the value of any differs from that of rank 0."""
         values = self.all_gather_object(value)
         others = [f"{other!r} on rank {rank}" for rank, other in enumerate(values) if other != values[0]]
         if others:
@@ -125,11 +125,11 @@ class Communicator:
             )
 
     def shard_range(self, n: int) -> slice:
-        """The part of range(n) that is this rank's; the parts differ in length by one at most."""
+        """The part of range(n) for this rank; the lengths of the parts differ by at most one."""
         return slice(n * self.rank // self.size, n * (self.rank + 1) // self.size)
 
     def shard_batch(self, batch: Batch) -> Batch:
-        """This rank's users of a batch; none where there are fewer users than ranks."""
+        """The users of a batch for this rank, possibly none if there are fewer users than ranks."""
         if self.size == 1:
             return batch
         rows = self.shard_range(len(batch))
@@ -145,14 +145,14 @@ class Communicator:
         )
 
     def all_reduce_gradients(self, parameters: Iterable[Tensor], weight: float) -> None:
-        """Make each gradient the sum over ranks of `weight` * gradient, in place where it can be.
+        """Replace each gradient by the sum over ranks of `weight` * gradient, in place if it is dense.
 
-        Of sparse gradients, only the rows that some rank has are exchanged; their sum is coalesced.
+        For sparse gradients, only the rows that they contain are exchanged; the sum is coalesced.
 
         Parameters
         ----------
         parameters : Iterable[Tensor]
-            The same on all ranks. A rank without users has no gradients: they count as zeros.
+            The same parameters on all ranks. The gradients of a rank without users are None, and count as zeros.
         weight : float
             Users of this rank / users of all ranks, so that the sum is the gradient of the mean over all users.
         """
@@ -169,7 +169,7 @@ class Communicator:
             self._all_reduce_dense(dense)
 
     def _common_kinds(self, parameters: list[Tensor]) -> list[int]:
-        """The kind of each gradient. Ranks exchange it once for a parameter, of which it does not change."""
+        """The kind of each gradient. Ranks agree on it once per parameter, as it does not change."""
         known = [self._kinds.get(parameter, NONE) for parameter in parameters]
         if NONE not in known:
             return known
@@ -213,7 +213,7 @@ class Communicator:
 
     @contextmanager
     def _operation(self, name: str) -> Iterator[None]:
-        """Where torch fails within this because a rank is lost, raise a LostRankError that says which."""
+        """In this context, turn an error of torch that a lost rank caused into a LostRankError that names the rank."""
         try:
             yield
         except (RecvaeError, torch.OutOfMemoryError):
@@ -254,7 +254,7 @@ def _gradient_rows(parameter: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _dense_gradient(parameter: Tensor) -> Tensor:
-    """The gradient, made a dense tensor."""
+    """The gradient as a dense tensor, which is also stored in the parameter."""
     if parameter.grad is None:
         parameter.grad = torch.zeros_like(parameter)
     elif parameter.grad.is_sparse:
@@ -263,7 +263,7 @@ def _dense_gradient(parameter: Tensor) -> Tensor:
 
 
 def _buckets(gradients: list[Tensor]) -> Iterator[list[Tensor]]:
-    """Gradients of one dtype, up to `BUCKET_BYTES` in sum; a larger one is alone."""
+    """Yield groups of gradients of one dtype, of up to `BUCKET_BYTES` in total; larger gradients are on their own."""
     bucket: list[Tensor] = []
     for gradient in sorted(gradients, key=lambda gradient: str(gradient.dtype)):
         full = sum(other.nbytes for other in bucket) + gradient.nbytes > BUCKET_BYTES

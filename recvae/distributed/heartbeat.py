@@ -18,25 +18,25 @@ from typing import Any
 from recvae.errors import LostRankError
 
 INTERVAL_S = 0.25  # between two heartbeats
-DEAD_AFTER_S = 1.5  # without a heartbeat
-ABORT_AFTER_S = 20.0  # a rank that is stuck in an exchange between GPUs, after another one has failed
-CLOSING_S = 5.0  # at most that rank 0 stays where the store is in it, so that the others can read how ranks ended
+DEAD_AFTER_S = 1.5  # without a heartbeat, after which a rank counts as lost
+ABORT_AFTER_S = 20.0  # after another rank has failed: end of a rank that is stuck in an operation between GPUs
+CLOSING_S = 5.0  # for which rank 0, if it hosts the store, waits at most for the others to end
 REMEDY = "start all ranks again, from the last checkpoint where there is one."
 
 
 class Heartbeat:
-    """The heartbeat of one rank, and what it can learn of the others.
+    """The heartbeat of one rank, which also checks those of the others.
 
-    Keys in the store: `beat/RANK`, a counter that a thread of that rank raises; `end/RANK`, how the rank ended.
+    Keys in the store: `beat/RANK`, a counter that a thread of that rank increments; `end/RANK`, how the rank ended.
 
     Parameters
     ----------
     store : torch.distributed.Store
         Shared by all ranks.
     rank, size : int
-        This rank, and how many there are.
+        This rank, and the number of ranks.
     store_on_rank_0 : bool
-        Whether the store is in rank 0 and ends with it, rather than in torchrun.
+        Whether rank 0 hosts the store, which then ends with it, rather than torchrun.
     abort_when_stuck : bool
         End this process if another rank has failed and an exchange stays blocked. One between GPUs would block until
         the timeout of NCCL, which then names no rank; one between CPUs fails by itself.
@@ -51,7 +51,7 @@ class Heartbeat:
         self._thread = threading.Thread(target=self._run, name="recvae-heartbeat", daemon=True)
 
     def start(self) -> None:
-        """Begin to show that this rank is alive."""
+        """Start the thread that writes heartbeats."""
         self._thread.start()
 
     def stop(self, error: BaseException | None) -> None:
@@ -67,7 +67,7 @@ class Heartbeat:
         self._thread.join(2 * INTERVAL_S)
 
     def lost_rank(self, operation: str, timed_out: bool = False) -> LostRankError | None:
-        """The error for an exchange that failed.
+        """The error for a collective operation that failed.
 
         It takes `DEAD_AFTER_S` seconds at most to find out which rank is lost.
 
@@ -76,12 +76,12 @@ class Heartbeat:
         operation : str
             What this rank was doing, for the message.
         timed_out : bool
-            Whether the exchange waited too long, rather than failed at once.
+            Whether the operation timed out, rather than failed at once.
 
         Returns
         -------
         LostRankError or None
-            None where all ranks are alive and nothing timed out: the failure is of another kind.
+            None if all ranks are alive and nothing timed out: the failure has another cause.
         """
         self.diagnosing = True
         try:
@@ -100,7 +100,7 @@ class Heartbeat:
         return None
 
     def _causes(self) -> list[str]:
-        """The ranks that ended with an error of their own; without such, those whose heartbeat has stopped."""
+        """The ranks that have ended, failed ones first; if there are none, those whose heartbeat has stopped."""
         before = self._beats()
         deadline = time.monotonic() + DEAD_AFTER_S
         while not (ended := self._ended()) and time.monotonic() < deadline:
@@ -118,7 +118,7 @@ class Heartbeat:
 
     def _end_of(self, rank: int) -> dict[str, Any] | None:
         key = f"end/{rank}"
-        return json.loads(self.store.get(key)) if self.store.check([key]) else None  # `get` alone would wait for it
+        return json.loads(self.store.get(key)) if self.store.check([key]) else None  # `get` without `check` would block
 
     def _beats(self) -> dict[int, int]:
         return {rank: self.store.add(f"beat/{rank}", 0) for rank in self.others}
@@ -139,5 +139,5 @@ class Heartbeat:
 
 
 def _is_cause(end: dict[str, Any]) -> bool:
-    """Whether a rank failed by itself, rather than because it lost another one."""
+    """Whether a rank failed on its own, rather than because it lost another one."""
     return end["reason"] is not None and not end["lost"]

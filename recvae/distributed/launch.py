@@ -25,39 +25,39 @@ from recvae.distributed.heartbeat import Heartbeat
 from recvae.errors import InvalidParameterError, LostRankError, RecvaeError
 from recvae.utils.signals import Stop
 
-dist: Any = torch.distributed  # its stores have no types
+dist: Any = torch.distributed  # its stores are untyped
 TIMEOUT_S = 600.0
 MAX_TIMEOUT_S = 10**6
 ENVIRONMENT = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 DEVICES = ("auto", "cpu", "cuda")
-_block_numbers = itertools.count()  # each `joined` block has keys of its own in the store
+_block_numbers = itertools.count()  # each `joined` block has its own keys in the store
 
 
 @contextmanager
 def joined(device: str = "auto", timeout_s: float = TIMEOUT_S) -> Iterator[Communicator]:
-    """Train together with the other ranks that were launched, within this block.
+    """In this context, train together with the other ranks that were launched.
 
         torchrun --nproc-per-node 4 train.py        # train.py has: with recvae.joined(): model.fit(rows)
 
-    The process group is the one that exists already, or else one made from the environment: RANK, WORLD_SIZE,
-    LOCAL_RANK, MASTER_ADDR and MASTER_PORT, which torchrun sets. Without either, the communicator is `SINGLE_PROCESS`.
+    It uses the existing process group, or else creates one from the environment variables RANK, WORLD_SIZE, LOCAL_RANK,
+    MASTER_ADDR and MASTER_PORT, which torchrun sets. Without either, the communicator is `SINGLE_PROCESS`.
 
     Parameters
     ----------
     device : str
         "auto", "cpu" or "cuda"; "auto" takes GPUs if there are any. Each rank uses the GPU of its LOCAL_RANK.
     timeout_s : float
-        Seconds after which a rank no longer waits for the others in an exchange.
+        Seconds after which a rank stops waiting for the others in a collective operation.
 
     Returns
     -------
     Communicator
-        That of this block, as `with recvae.joined() as communicator`.
+        The communicator of the ranks, as in `with recvae.joined() as communicator`.
 
     Raises
     ------
     InvalidParameterError
-        Where the environment is incomplete, or has more ranks than this machine has GPUs.
+        If the environment is incomplete or invalid, or there are more ranks than GPUs on this machine.
     LostRankError
         If a rank does not connect in time, or is lost within the block.
     """
@@ -89,7 +89,7 @@ def joined(device: str = "auto", timeout_s: float = TIMEOUT_S) -> Iterator[Commu
 
 
 def _is_launched() -> bool:
-    """Whether this process is one of several ranks. Raises InvalidParameterError for half an environment of one."""
+    """Whether this process was launched as a rank. Raises InvalidParameterError for an incomplete environment."""
     if not dist.is_available():
         return False
     missing = [name for name in ENVIRONMENT if not os.environ.get(name)]
@@ -104,7 +104,7 @@ def _is_launched() -> bool:
 
 
 def _rank_device(device: str) -> torch.device:
-    """The device of this rank, which is also the one that torch uses where none is named."""
+    """The device of this rank; a GPU also becomes the current device of torch.cuda."""
     n_gpus = torch.cuda.device_count()
     if device == "cpu" or (device == "auto" and not n_gpus):
         return CPU
@@ -122,7 +122,7 @@ def _rank_device(device: str) -> torch.device:
 
 @contextmanager
 def _process_group(device: torch.device, timeout: timedelta) -> Iterator[tuple[Any, bool]]:
-    """The process group that exists, or one from the environment for this block. -> its store; whether rank 0 has it"""
+    """The existing process group, or one from the environment for this block. -> its store; whether rank 0 hosts it"""
     if dist.is_initialized():
         yield dist.distributed_c10d._get_default_store(), True
         return
@@ -135,14 +135,14 @@ def _process_group(device: torch.device, timeout: timedelta) -> Iterator[tuple[A
 
 
 def _init_process_group(device: torch.device, timeout: timedelta) -> Any:
-    """Make the process group of the environment. -> the store that its ranks share"""
+    """Create the process group from the environment. -> the store that its ranks share"""
     rank, size, port = (_environment_integer(name) for name in ("RANK", "WORLD_SIZE", "MASTER_PORT"))
     if not rank < size:
         raise InvalidParameterError(f"Expected RANK below WORLD_SIZE in the environment, got {rank} and {size}.")
     if not 0 < port < 2**16:
         raise InvalidParameterError(f"Expected MASTER_PORT in the environment from 1 to 65535, got {port}.")
     try:
-        # the store first, rather than `init_process_group` alone: ranks that choose different backends would hang there
+        # create the store first: in `init_process_group` alone, ranks that choose different backends would hang
         store, _, _ = next(dist.rendezvous("env://", timeout=timeout))
         _check_same_device(device, store, rank, size)
         backend, group_store = "nccl" if device.type == "cuda" else "gloo", dist.PrefixStore("group", store)
@@ -159,7 +159,7 @@ def _init_process_group(device: torch.device, timeout: timedelta) -> Any:
 
 
 def _check_same_device(device: torch.device, store: Any, rank: int, size: int) -> None:
-    """Raise InvalidParameterError, on all ranks, where some are on a GPU and some are not."""
+    """Raise InvalidParameterError on all ranks if some are on a GPU and some are not."""
     devices = dist.PrefixStore(f"recvae/devices/{next(_block_numbers)}", store)
     devices.set(str(rank), device.type)
     types = [devices.get(str(other)).decode() for other in range(size)]
@@ -187,7 +187,7 @@ def _watched(heartbeat: Heartbeat, device: torch.device) -> Iterator[None]:
         from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 
         error = raised
-        if not isinstance(raised, LostRankError):  # which is not the root cause
+        if not isinstance(raised, LostRankError):  # a LostRankError is not the root cause
             with suppress(OSError):
                 get_error_handler().record_exception(raised)  # for the table of failures that torchrun prints
         raise
@@ -199,10 +199,10 @@ def _watched(heartbeat: Heartbeat, device: torch.device) -> Iterator[None]:
 
 @contextmanager
 def _sigterm_as_error(heartbeat: Heartbeat) -> Iterator[None]:
-    """SIGTERM, by which torchrun ends all ranks after one has failed, as an error that says which one that was."""
+    """Turn SIGTERM, which torchrun sends to all ranks after one has failed, into an error that names that rank."""
     previous = signal.getsignal(signal.SIGTERM)
     replaceable = previous == signal.SIG_DFL or isinstance(getattr(previous, "__self__", None), Stop)
-    if threading.current_thread() is not threading.main_thread() or not replaceable:  # a handler of the caller stays
+    if threading.current_thread() is not threading.main_thread() or not replaceable:  # a handler of the caller is kept
         yield
         return
 

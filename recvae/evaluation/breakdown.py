@@ -1,4 +1,4 @@
-"""Where a model is right: recall at each length of a list, accuracy by users' activity and by items' popularity."""
+"""Breakdown of accuracy: recall at each list length, accuracy by activity of users and by popularity of items."""
 
 from __future__ import annotations
 
@@ -17,32 +17,32 @@ from recvae.evaluation.evaluate import Evaluation, Metric
 from recvae.evaluation.metrics import find_hits, recall
 
 N_GROUPS = 5
-LONGEST = 100  # ranks, of the curve
-TOP = 20  # ranks, for what is found and what is listed
+LONGEST = 100  # largest k of the recall curve
+TOP = 20  # list length for `by_popularity` and `listed`
 
 
 @dataclass(frozen=True)
 class Groups:
-    """Evaluated users by how many items they have, and items by how many training users have them.
+    """Groups of evaluated users by number of fold-in items, and of items by number of training users.
 
     Attributes
     ----------
     held_out : sparse.csr_matrix
-        csr_matrix (U, I) of the evaluated users.
+        (U, I) held-out events of the evaluated users.
     activity : NDArray[np.int64]
-        (U,) group of each of them, from the least active, of about as many users each.
+        (U,) group of each user, in order of increasing activity; groups have about equal numbers of users.
     popularity : NDArray[np.int64]
-        (I,) group of each item, from the most popular, each with about as many training events.
+        (I,) group of each item, in order of decreasing popularity; groups have about equal numbers of training events.
     """
 
     held_out: sparse.csr_matrix
     activity: NDArray[np.int64]
     popularity: NDArray[np.int64]
-    about: dict[str, list[dict[str, int]]]  # what JSON says of them
+    about: dict[str, list[dict[str, int]]]  # sizes and limits of the groups, for reports in JSON
 
 
 def make_groups(holdout: Holdout) -> Groups:
-    """Groups of the users of a holdout who have something held out, and of all items.
+    """Group the users of a holdout who have held-out items, and all items.
 
     Raises
     ------
@@ -59,7 +59,7 @@ def make_groups(holdout: Holdout) -> Groups:
     users = np.flatnonzero(np.diff(held_out.indptr))
     held_out, sizes = held_out[users], np.diff(fold_in.indptr)[users]
     edges = np.unique(np.quantile(sizes, np.arange(1, N_GROUPS) / N_GROUPS))
-    activity = np.searchsorted(edges, sizes, side="left")  # as many items, the same group
+    activity = np.searchsorted(edges, sizes, side="left")  # users with the same number of items share a group
     activity = np.unique(activity, return_inverse=True)[1]
     order = np.argsort(-counts, kind="stable")
     before = np.cumsum(counts[order]) - counts[order]  # events of the items that are more popular
@@ -78,19 +78,19 @@ def make_groups(holdout: Holdout) -> Groups:
 
 
 def break_down(evaluations: Sequence[Evaluation], groups: Groups, metric: str) -> dict[str, Any]:
-    """What JSON says of where a model is right: means over its evaluations, with standard errors over users.
+    """Break down the accuracy of a model: means over its evaluations, with standard errors over users, for JSON.
 
     Parameters
     ----------
     evaluations : Sequence[Evaluation]
-        Of the same users, with their lists.
+        Evaluations over the same users, with their lists (`keep_lists=True`).
 
     Returns
     -------
     dict[str, Any]
         recall_curve: recall@k for k = 1, 2, ... up to `LONGEST` or the length of the lists.
-        by_activity: `metric` by group of users.
-        by_popularity: of all held-out items of a group of items, the share found in the first `TOP` positions.
+        by_activity: `metric` for each group of users.
+        by_popularity: for each group of items, the share of its held-out events found in the first `TOP` positions.
         listed: share of the first `TOP` positions that go to each group of items.
 
     Raises
@@ -98,14 +98,14 @@ def break_down(evaluations: Sequence[Evaluation], groups: Groups, metric: str) -
     InvalidDataError
         For evaluations without lists.
     """
-    lists = [each.ranked for each in evaluations if each.ranked is not None]
+    lists = [evaluation.ranked for evaluation in evaluations if evaluation.ranked is not None]
     if not lists or len(lists) < len(evaluations):
         raise InvalidDataError("Expected evaluations with their lists; evaluate with keep_lists=True.")
     hits = [find_hits(ranked, groups.held_out) for ranked in lists]
     n_held = np.diff(groups.held_out.indptr).astype(np.int64)
     lengths = range(1, min(LONGEST, lists[0].shape[1]) + 1)
     curve = [np.mean([recall(hit[:, :k], n_held, k) for hit in hits], axis=0) for k in lengths]
-    values = np.mean([each[metric].values for each in evaluations], axis=0)
+    values = np.mean([evaluation[metric].values for evaluation in evaluations], axis=0)
     by_activity = [values[groups.activity == group] for group in range(groups.activity.max() + 1)]
     hits_by_group = np.mean(
         [_by_group(ranked, hit, groups.popularity) for ranked, hit in zip(lists, hits, strict=True)], axis=0
@@ -122,21 +122,21 @@ def break_down(evaluations: Sequence[Evaluation], groups: Groups, metric: str) -
 
 
 def _described(group: NDArray[np.int64], sizes: NDArray[np.int64]) -> list[tuple[int, dict[str, int]]]:
-    """How many each group has, and the least and the most of their sizes."""
-    members = [sizes[group == each] for each in range(group.max() + 1)]
-    return [(len(own), {"least": int(own.min()), "most": int(own.max())}) for own in members]
+    """Number of members of each group, with their smallest and largest size."""
+    members = [sizes[group == number] for number in range(group.max() + 1)]
+    return [(len(inside), {"least": int(inside.min()), "most": int(inside.max())}) for inside in members]
 
 
 def _by_group(
     ranked: NDArray[np.int32], chosen: NDArray[np.bool_], popularity: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    """How many of the chosen among the first `TOP` ranks are of each group of items. -> (U, G)"""
+    """Number of chosen items among the first `TOP` ranks, by user and group of items. -> (U, G)"""
     users, ranks = np.nonzero(chosen[:, :TOP])
     return _counts(users, popularity[ranked[users, ranks]], (len(ranked), int(popularity.max()) + 1))
 
 
 def _counts(users: NDArray[np.int64], groups: NDArray[np.int64], shape: tuple[int, ...]) -> NDArray[np.float64]:
-    """How often each pair of a user and a group comes. -> (U, G)"""
+    """Number of occurrences of each (user, group) pair. -> (U, G)"""
     cells = np.bincount(users * shape[1] + groups, minlength=shape[0] * shape[1])
     return cells.reshape(shape).astype(np.float64)
 

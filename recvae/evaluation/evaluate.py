@@ -1,4 +1,4 @@
-"""One evaluator for every recommender: per-user values with mean and error, list-level measures, and a paired test."""
+"""Evaluation of any recommender: metrics per user with mean and standard error, and list-level measures."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ DEFAULT_METRICS = ("recall@20", "recall@50", "ndcg@100")
 
 
 class Recommends(Protocol):
-    """What `evaluate` needs: `recommend` as implicit has it."""
+    """Protocol of models for `evaluate`: a method `recommend` with the signature of implicit."""
 
     @property
     def recommend(self) -> Callable[..., tuple[Any, Any]]: ...
@@ -33,14 +33,14 @@ class Recommends(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Metric:
-    """One metric on each evaluated user.
+    """Values of one metric over the evaluated users.
 
     Attributes
     ----------
     values : numpy.ndarray
-        (U,), one for each user.
+        (U,) value for each user.
     users : numpy.ndarray or None
-        (U,), their raw ids.
+        (U,) raw ids of the users.
     """
 
     values: NDArray[np.float64]
@@ -56,7 +56,7 @@ class Metric:
         return float(self.values.std(ddof=1) / np.sqrt(len(self.values))) if len(self.values) > 1 else float("nan")
 
     def summary(self) -> dict[str, float]:
-        """Mean and standard error, as results in JSON have them."""
+        """Mean and standard error, for results in JSON."""
         return {"mean": self.mean, "stderr": self.stderr}
 
     def __repr__(self) -> str:
@@ -86,14 +86,14 @@ class Evaluation(Mapping[str, Metric]):
     users : numpy.ndarray
         Raw ids of the evaluated users.
     excluded : int
-        How many users had nothing held out.
+        Number of users without held-out items, who are not evaluated.
     lists : dict[str, float]
-        Coverage, novelty and gini of the lists cut at the largest k; without novelty if the holdout does not know how
-        many training users have each item.
+        Coverage, novelty and Gini index of the lists cut at the largest k; no novelty if the holdout lacks
+        `item_counts` or `n_train`.
     seconds : float
         Time spent on ranking.
     ranked : numpy.ndarray or None
-        (users, largest k) int32: the lists, as columns of the holdout padded with -1, if `keep_lists` asked for them.
+        (users, largest k) int32 columns of the holdout, padded with -1; only with `keep_lists=True`.
     """
 
     metrics: dict[str, Metric]
@@ -125,12 +125,12 @@ def evaluate(
     show_progress: bool = False,
     keep_lists: bool = False,
 ) -> Evaluation:
-    """Evaluate any object with implicit's `recommend` on held-out users, by its ranking of the items not folded in.
+    """Evaluate a model with implicit's `recommend` on a holdout, by its ranking of the items that are not folded in.
 
-    A model sees each user's fold-in row: `recalculate_user=True` is passed if its `recommend` takes it, because
-    implicit's ALS would look up the user's factors otherwise. A model that cannot do so (implicit's BPR and LMF) is
-    asked for users by their rows in training, if the holdout has these. Items that come with the padding score do not
-    count as recommended. Users with nothing held out are excluded, and counted.
+    The model scores each user's fold-in row: `recalculate_user=True` is passed if its `recommend` takes it, because
+    implicit's ALS would look up stored factors otherwise. A model that cannot fold in (implicit's BPR and LMF) is
+    called with the rows of the users in training, if the holdout has `train_rows`. Items with the padding score do
+    not count as recommended. Users without held-out items are excluded, and counted.
 
     Parameters
     ----------
@@ -140,9 +140,9 @@ def evaluate(
         Such as `split.test`. If model and holdout both have ids of their items, columns are matched by them; otherwise
         only shapes are compared.
     metrics : sequence of str
-        A name and a cut-off each, such as "recall@20"; see `recvae.evaluation.metrics`.
+        Names with cut-offs, such as "recall@20"; see `recvae.evaluation.metrics`.
     block_users : int
-        How many users are ranked at a time.
+        Number of users in each call of the model.
     show_progress : bool
         Show a progress bar.
     keep_lists : bool
@@ -151,17 +151,17 @@ def evaluate(
     Returns
     -------
     Evaluation
-        Each metric with its value for each user.
+        Values per user of each metric, and list-level measures.
 
     Raises
     ------
     InvalidTypeError
-        If the model cannot score users it was not trained on, and the holdout's are such.
+        If the model cannot score users it was not trained on, and the holdout has no `train_rows`.
     InvalidDataError
         If the holdout is over other items than the model's, or no user has anything held out.
     """
     _check_holdout(holdout)
-    if hasattr(model, "_snapshot"):  # of this package: one state for all users, whatever other threads do
+    if hasattr(model, "_snapshot"):  # models of this package: one state for all users, even if refitted meanwhile
         model = model._snapshot()
     known, order = holdout.train_rows, item_order(holdout.item_ids, getattr(model, "item_ids_", None))
     fold_in = {"recalculate_user": True} if "recalculate_user" in inspect.signature(model.recommend).parameters else {}
@@ -194,7 +194,7 @@ def evaluate_ranker(
     show_progress: bool = False,
     keep_lists: bool = False,
 ) -> Evaluation:
-    """As `evaluate`, for a function (positions of the users, fold-in rows, N) -> ids (rows, N), padded with -1."""
+    """As `evaluate`, for a function (row indices in the holdout, fold-in rows, N) -> ids (rows, N), padded with -1."""
     parsed = {name: parse_metric(name) for name in ([metrics] if isinstance(metrics, str) else metrics)}
     if not parsed:
         raise InvalidParameterError("Expected at least one metric, such as ndcg@100, got none.")

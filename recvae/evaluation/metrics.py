@@ -1,4 +1,4 @@
-"""Ranked ids x held-out items -> one value for each user; and list-level measures of a whole set of rankings."""
+"""Metrics of ranked lists against held-out items, one value per user, and list-level measures over all lists."""
 
 from __future__ import annotations
 
@@ -46,11 +46,11 @@ def average_precision(hits: Hits, held: Counts, k: int) -> Values:
 
 
 def ndcg(hits: Hits, held: Counts, k: int) -> Values:
-    """Sum of 1 / log2(1 + rank) over the hits, relative to a list that begins with all held-out items."""
+    """Sum of 1 / log2(1 + rank) over the hits, divided by that of a list that begins with all held-out items."""
     discounts = 1 / np.log2(np.arange(2, k + 2))
     best = np.concatenate([[0.0], discounts.cumsum()])
     users, ranks = np.nonzero(hits)
-    # added up one after the other as in `best`, so that a perfect list has 1 exactly, and none has more
+    # summed in the same order as in `best`, so that a perfect list gets exactly 1 and none gets more
     gained = np.bincount(users, weights=discounts[ranks], minlength=len(hits))
     return gained / best[np.minimum(k, held)]
 
@@ -67,7 +67,7 @@ METRICS: dict[str, Callable[[Hits, Counts, int], Values]] = {
 
 
 def parse_metric(name: str) -> tuple[str, int]:
-    """Split "ndcg@100" into ("ndcg", 100), or say in a sentence why it cannot be."""
+    """Split "ndcg@100" into ("ndcg", 100). Raises UnknownNameError, InvalidParameterError."""
     base, at, k = str(name).partition("@")
     if base not in METRICS:
         raise UnknownNameError.among("metric", base, METRICS)
@@ -79,7 +79,7 @@ def parse_metric(name: str) -> tuple[str, int]:
 
 
 def find_hits(ranked: NDArray[np.integer], held_out: sparse.csr_matrix) -> Hits:
-    """Where the ranked ids (U, K), best first and padded with -1, are among the held-out items (U, I). -> (U, K)"""
+    """Mask of the ranked ids (U, K), best first and padded with -1, that are held-out items (U, I). -> (U, K)"""
     n_users, n_items = held_out.shape
     if ranked.ndim != 2 or ranked.shape[0] != n_users or ranked.dtype.kind not in "iu":
         raise InvalidDataError(
@@ -91,7 +91,7 @@ def find_hits(ranked: NDArray[np.integer], held_out: sparse.csr_matrix) -> Hits:
     listed = np.sort(ranked, axis=1)
     if ((listed[:, 1:] == listed[:, :-1]) & (listed[:, 1:] >= 0)).any():
         raise InvalidDataError("Expected each item at most once in a ranked list, got one with repetitions.")
-    # one number for each pair (user, item); those of a CSR with sorted columns ascend
+    # key of each (user, item) pair; ascending if the columns of the CSR are sorted
     rows = np.repeat(np.arange(n_users), np.diff(held_out.indptr))
     held = rows * n_items + held_out.indices
     if (held[1:] < held[:-1]).any():
@@ -102,28 +102,28 @@ def find_hits(ranked: NDArray[np.integer], held_out: sparse.csr_matrix) -> Hits:
 
 
 def times_listed(ranked: NDArray[np.integer], n_items: int) -> Counts:
-    """In how many of the ranked lists (U, K) each item stands, from which all list-level measures follow. -> (I,)"""
+    """Number of ranked lists (U, K) that contain each item: the input of all list-level measures. -> (I,)"""
     return np.bincount(ranked[ranked >= 0], minlength=n_items)
 
 
 def coverage(listed: Counts) -> float:
-    """Share of the catalogue that is in at least one list."""
+    """Share of all items that are in at least one list."""
     return float((listed > 0).mean())
 
 
 def novelty(listed: Counts, item_counts: Counts, n_users: int) -> float:
     """Mean of -log2(share of training users who have the item) over listed items, in bits.
 
-    It is 0 if all lists contain only items that all users have. An item without users counts as if one user had it.
+    It is 0 if all listed items are items of all users. An item without users counts as if it had one.
 
     Parameters
     ----------
     listed : numpy.ndarray
-        (I,), in how many lists each item is.
+        (I,) number of lists with each item.
     item_counts : numpy.ndarray
-        (I,), how many training users have each item.
+        (I,) number of training users with each item.
     n_users : int
-        How many training users there are.
+        Number of training users.
 
     Returns
     -------
@@ -135,7 +135,7 @@ def novelty(listed: Counts, item_counts: Counts, n_users: int) -> float:
 
 
 def gini(listed: Counts) -> float:
-    """Gini index of how often each item is listed: 0 where all items are listed alike, towards 1 where few are."""
+    """Gini index of the number of lists per item: 0 if all items are listed equally often, near 1 if few are listed."""
     times, n = np.sort(listed), len(listed)
     return float((2 * np.arange(1, n + 1) - n - 1) @ times / (n * times.sum())) if times.any() else float("nan")
 

@@ -1,4 +1,4 @@
-"""Whether one model is better than another over the same users: a paired bootstrap, and Holm's adjustment."""
+"""Significance of differences between models over the same users: paired bootstrap and Holm's adjustment."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class PairedTest:
     difference : float
         Mean difference over users.
     low, high : float
-        Its 95 % interval.
+        95 % confidence interval of the difference.
     p_value : float
-        Two-sided, of no difference.
+        Two-sided p-value of the hypothesis of no difference.
     """
 
     difference: float
@@ -35,7 +35,8 @@ class PairedTest:
 def paired_bootstrap(a: Metric, b: Metric, resamples: int = 10_000, seed: int = 0) -> PairedTest:
     """Two-sided paired bootstrap of mean(a) - mean(b) over the same users.
 
-    The p-value is the share of resamples, centred on zero, whose mean differs at least as much as the one observed.
+    The p-value is the share of resamples whose mean, centred on zero, is at least as large in absolute value as the
+    observed difference; both counts include the observed one.
 
     Parameters
     ----------
@@ -60,26 +61,26 @@ def paired_bootstrap(a: Metric, b: Metric, resamples: int = 10_000, seed: int = 
     ----------
     Efron & Tibshirani 1993, "An Introduction to the Bootstrap", chapter 16.
     """
-    known = a.users is not None and b.users is not None
-    if len(a.values) != len(b.values) or (known and not np.array_equal(a.users, b.users)):  # type: ignore[arg-type]
+    has_ids = a.users is not None and b.users is not None
+    if len(a.values) != len(b.values) or (has_ids and not np.array_equal(a.users, b.users)):  # type: ignore[arg-type]
         raise InvalidDataError(f"Expected results over the same users, got {len(a.values)} and {len(b.values)} others.")
     differences = a.values - b.values
     if len(differences) < 2 or not np.isfinite(differences).all():
         raise InvalidDataError(f"Expected numbers for at least two users, got {differences}.")
     mean = float(differences.mean())
-    if np.ptp(differences) == 0:  # nothing to resample
+    if np.ptp(differences) == 0:  # all differences are equal: every resample is the same
         return PairedTest(mean, mean, mean, 1.0 if mean == 0 else 1 / (resamples + 1))
     drawn = stats.bootstrap(
         (differences,), np.mean, n_resamples=resamples, batch=256, method="percentile", rng=np.random.default_rng(seed)
     )
-    # a hair of tolerance: resamples equal to the observed difference count, whatever the order of summation
+    # with a tolerance: ties with the observed difference count, whatever the order of summation
     extreme = np.abs(drawn.bootstrap_distribution - mean) >= abs(mean) * (1 - 1e-12)
     p_value = float((extreme.sum() + 1) / (resamples + 1))
     return PairedTest(mean, float(drawn.confidence_interval.low), float(drawn.confidence_interval.high), p_value)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Adjust the p-values of several tests, so that all of them below .05 may be claimed at once.
+    """Adjust the p-values of several tests, to bound the probability of any false rejection (family-wise error).
 
     The smallest of m is multiplied by m, the next by m - 1 and so on; an adjusted value is never below that of a
     smaller p-value, nor above 1.
@@ -87,12 +88,12 @@ def holm(p_values: Sequence[float]) -> list[float]:
     Parameters
     ----------
     p_values : sequence of float
-        One for each test.
+        One p-value for each test.
 
     Returns
     -------
     list[float]
-        Adjusted, in the same order.
+        Adjusted p-values, in the same order.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""The parts of a variational autoencoder for sparse rows, each to be used alone."""
+"""The parts of a variational autoencoder for sparse rows, each usable on its own."""
 
 from recvae.nn.encoders import (
     CodeEncoder,

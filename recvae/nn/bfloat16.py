@@ -1,4 +1,4 @@
-"""Products in bfloat16: those of the chunked likelihood, and low-precision screening for exact ranking."""
+"""Matrix products in bfloat16: for the chunked likelihood, and low-precision screening for exact ranking."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from recvae.nn.layers import products_at, workspace
 from recvae.utils.threads import lazy
 from recvae.utils.topk import Rough
 
-ITEMS = 4096  # of a product that is split by items
-ROUNDING = 2.0**-8 * 1.01  # a number is off by no more than this share of it, once rounded to bfloat16
-SUMMING = 2.0**-22  # and a sum of products in float32 by this share of their size, for each of them
+ITEMS = 4096  # in one block of a product that is split by items
+ROUNDING = 2.0**-8 * 1.01  # bound of the relative error of rounding to bfloat16
+SUMMING = 2.0**-22  # bound of the relative error of a sum of products in float32, for each of its terms
 
 
 class Bfloat16Products:
     """The products of a chunk of users with all items: operands and results in bfloat16, sums in float32.
 
-    The methods are those of `recvae.nn.likelihood.Float32Products`. The bias is two more columns of the weight, met by
-    ones in the hidden state: the nearest bfloat16, and what that is off by. So it is as exact as in float32, and costs
-    no pass of its own over the logits.
+    The methods are those of `recvae.nn.likelihood.Float32Products`. The bias takes two more columns of the
+    weight, for the nearest bfloat16 and its rounding error, and the hidden state has ones there. So its relative error
+    is about 2^-16 instead of 2^-8, and no separate pass over the logits is needed.
     """
 
     dtype = torch.bfloat16
@@ -41,7 +41,7 @@ class Bfloat16Products:
 
     def sums(self, p: Tensor) -> Tensor:
         """Sum of each row. (R, I) -> (R,)"""
-        # a sum in bfloat16 is rounded once, at its end: in 64 partial sums, no rounding is one of the total
+        # torch rounds a sum to bfloat16 at its end: with 64 partial sums, the total itself is not rounded to bfloat16
         n_items = p.shape[1]
         even = n_items - n_items % 64
         return p[:, :even].unflatten(1, (64, even // 64)).sum(2).float().sum(1) + p[:, even:].sum(1)
@@ -58,26 +58,26 @@ class Bfloat16Products:
         rows: slice,
         into: tuple[Tensor | None, Tensor | None, Tensor | None],
     ) -> None:
-        """Gradients by the gradient p * scale[:, None] in the logits of `rows`; the first chunk writes, others add."""
-        of_hidden, of_weight, of_bias = into
-        if of_hidden is not None:
-            of_hidden[rows] = (p @ self.weight)[:, : self.width] * scale[:, None]
-        if of_weight is None or of_bias is None:
+        """Backpropagate p * scale[:, None], gradient of the logits of `rows`; the first chunk writes, others add."""
+        grad_hidden, grad_weight, grad_bias = into
+        if grad_hidden is not None:
+            grad_hidden[rows] = (p @ self.weight)[:, : self.width] * scale[:, None]
+        if grad_weight is None or grad_bias is None:
             return
         scaled = self._widened(hidden * scale[:, None], scale)
-        scaled[:, self.width + 1] = scale - scaled[:, self.width]  # where all users have one scale, rounding would stay
-        for start in range(0, len(self.weight), ITEMS):  # what a product gives is in the cache when it is added up
+        scaled[:, self.width + 1] = scale - scaled[:, self.width]  # its rounding error may be the same for all users
+        for start in range(0, len(self.weight), ITEMS):  # the result of a block is still in the cache when it is added
             items = slice(start, start + ITEMS)
             product = p[:, items].T @ scaled
             bias_product = product[:, self.width : self.width + 2].float().sum(1)
-            for total, part in ((of_weight, product[:, : self.width]), (of_bias, bias_product)):
+            for total, part in ((grad_weight, product[:, : self.width]), (grad_bias, bias_product)):
                 if rows.start == 0:
                     total[items].copy_(part)
                 else:
                     total[items].add_(part)
 
     def _widened(self, hidden: Tensor, ones: Tensor | float) -> Tensor:
-        """(R, H) with the two columns that meet the bias. -> (R, columns of the weight)"""
+        """Append the two columns for the bias, filled with `ones`. (R, H) -> (R, columns of the weight)"""
         wide = workspace("hidden state in bfloat16", (len(hidden), self.weight.shape[1]), self.dtype, hidden.device)
         wide[:, : self.width] = hidden
         wide[:, self.width :] = ones if isinstance(ones, float | int) else ones[:, None]
@@ -85,12 +85,12 @@ class Bfloat16Products:
 
 
 class ScreenedLogits:
-    """Low-precision screening: logits h W^T + b in bfloat16 with a bound of their error, float32 where it matters.
+    """Low-precision screening: logits h W^T + b in bfloat16 with an error bound, recomputed in float32 where needed.
 
-    With h' and W' rounded to bfloat16, h W^T - h' W'^T = h (W - W')^T + (h - h') W'^T, and by Cauchy and Schwarz that
-    is for no item more than |h| max |W_i - W'_i| + |h - h'| max |W'_i|. An item whose logit in bfloat16 is further than
-    twice this below the k-th best one is not among the k best, and needs no logit in float32. So rankings are exact;
-    what remains is what float32 itself leaves open, the order in which products are summed.
+    With h' and W' rounded to bfloat16, h W^T - h' W'^T = h (W - W')^T + (h - h') W'^T, and by the
+    Cauchy-Schwarz inequality its size is at most |h| max |W_i - W'_i| + |h - h'| max |W'_i| for every item. An item
+    whose logit in bfloat16 is more than twice this bound below the k-th best is not among the k best, and needs no
+    logit in float32. So rankings are exact, up to the order in which float32 sums the products.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor):
@@ -105,11 +105,11 @@ class ScreenedLogits:
             raise InvalidDataError("Expected weights that are finite numbers; the model's output layer is damaged.")
 
     def __call__(self, hidden: Tensor) -> Rough:
-        """Logits of hidden states (B, H), with what finds the exact ones."""
+        """Logits of hidden states (B, H) in bfloat16, with functions for their bounds and for exact logits."""
         length, off = hidden.norm(dim=1), (hidden - hidden.bfloat16()).norm(dim=1)
         error = length * self.largest_error + off * self.longest  # (B,)
         error += hidden.shape[1] * SUMMING * (length * self.longest + self.largest_bias)
-        error += ROUNDING**2 * self.largest_bias  # which is rounded twice, the second time what the first left
+        error += ROUNDING**2 * self.largest_bias  # the bias is rounded twice: to bfloat16, then its rounding error
 
         def within(kth: Tensor) -> Tensor:
             return _lower(_lower(_lower(kth.float()) - 2 * error[:, None])).to(kth.dtype)
@@ -121,9 +121,9 @@ class ScreenedLogits:
         return Rough(self.products.logits(hidden), within, exact)
 
     def _rows_of(self, items: Tensor) -> tuple[Tensor, Tensor]:
-        """The weight of some items at least, by rows, and the positions of the items in it.
+        """Row-major rows of the weight that include those of `items`, and the positions of `items` among them.
 
-        Of a layer that is laid out by columns, for scoring, torch would copy all to use any.
+        A weight stored by columns, for scoring, would be copied as a whole for any sparse product.
         """
         if not self.weight.is_contiguous() and 2 * len(items) < len(self.weight):
             distinct, positions = items.unique(return_inverse=True)
@@ -136,5 +136,5 @@ class ScreenedLogits:
 
 
 def _lower(x: Tensor) -> Tensor:
-    """A lower bound of a number that was rounded to x, and of what rounding x to bfloat16 gives."""
+    """A lower bound of the number that was rounded to x, and of x after rounding to bfloat16."""
     return x - ROUNDING * x.abs()

@@ -32,7 +32,7 @@ class Posterior(Protocol):
         ...
 
     def sample(self, rng: CounterRNG) -> Tensor:
-        """A draw of z, with a gradient. -> (B, K)"""
+        """A differentiable draw of z. -> (B, K)"""
         ...
 
     def reparameterize(self, eps: Tensor) -> Tensor:
@@ -49,7 +49,7 @@ class Encoder(Protocol):
     """
 
     def __call__(self, batch: Batch, rng: CounterRNG | None = None) -> Posterior:
-        """q(z | x) of B rows. Without random numbers, as at inference, there is no dropout."""
+        """q(z | x) of B rows. Without `rng`, as at inference, there is no dropout."""
         ...
 
     def parameters(self) -> Iterator[nn.Parameter]: ...
@@ -58,7 +58,7 @@ class Encoder(Protocol):
 
 
 def input_layer(encoder: Encoder) -> InputLayer:
-    """The first layer of an encoder. Raises NotSupportedError for one without an `InputLayer` called `bag`."""
+    """The first layer of an encoder. Raises NotSupportedError if it has no `InputLayer` called `bag`."""
     bag = getattr(encoder, "bag", None)
     if not isinstance(bag, InputLayer):
         raise NotSupportedError(
@@ -86,7 +86,7 @@ class Gaussian(NamedTuple):
         return -0.5 * ((z - self.mean).square() / self.logvar.exp() + self.logvar + LOG_2PI)
 
     def sample(self, rng: CounterRNG) -> Tensor:
-        """z = mu + sigma * eps, eps ~ N(0, I): the randomness stays outside, so gradients reach mu and sigma.
+        """z = mu + sigma * eps, eps ~ N(0, I): eps does not depend on mu and sigma, so gradients reach both.
 
         References
         ----------
@@ -110,7 +110,7 @@ class Point(NamedTuple):
         return torch.full_like(self.mean, -torch.inf)
 
     def log_density(self, z: Tensor) -> Tensor:
-        """A point has none. Raises NotSupportedError."""
+        """Raise NotSupportedError: a point has no density."""
         raise NotSupportedError("Expected an encoder that gives a distribution, got one that gives points.")
 
     def sample(self, rng: CounterRNG) -> Tensor:
@@ -131,7 +131,7 @@ class TwoLevels(NamedTuple):
     upper: Gaussian  # q(z2 | x)
     z2: Tensor  # (B, K)
     lower: Gaussian  # q(z1 | x, z2)
-    lower_at: Callable[[Tensor], Gaussian]  # another z2 (B, K) -> q(z1 | x, z2)
+    lower_at: Callable[[Tensor], Gaussian]  # any z2 (B, K) -> q(z1 | x, z2)
 
     @property
     def mean(self) -> Tensor:  # (B, 2 K)
@@ -222,7 +222,7 @@ class CodeEncoder(_TanhLayers):
 
 
 class DenselyConnectedEncoder(nn.Module):
-    """q(z | x) from `depth` layers of one width, each of which takes the sum of the outputs of all before it.
+    """q(z | x) from `depth` layers of equal width, each of which takes the sum of the outputs of all earlier ones.
 
     h_1 = LN(swish(W_1 x)), h_l = LN(swish(W_l h_{l-1} + h_1 + ... + h_{l-1})).
 

@@ -1,4 +1,4 @@
-"""Generation: users' rows drawn from a likelihood, and how far logits move with the draw of z."""
+"""Generation: rows of users sampled from a likelihood, and the standard deviation of logits over draws of z."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from recvae.data.batches import Batch
 from recvae.nn.likelihood import UNOBSERVED
 from recvae.nn.vae import VAE, MLPDecoder
 
-EDGE = 1e-6  # a fitted value of 0 or less, or of 1 or more, is as good as this far from it
+EDGE = 1e-6  # logits of the gaussian family are clamped to [EDGE, 1 - EDGE], where the logit function is finite
 
 
 def sample_rows(
@@ -27,19 +27,19 @@ def sample_rows(
 ) -> sparse.csr_matrix:
     """Draw rows of ones from the likelihood of a family.
 
-    The multinomial draws one item after another with probability by the softmax of the logits, and none twice. The
-    logistic family draws each item by a coin of its own, and so how many there are. The Gaussian does, too, with the
-    probability p that a fitted value l stands for: of values 0 and 1, weighed by u = `unobserved` and 1, the weighted
-    mean that a fit finds is l = p / (p + u (1 - p)), so the odds of p are u l / (1 - l).
+    The multinomial draws items one after another, without replacement, with probabilities from the softmax of the
+    logits. The logistic family draws each item independently, so the number of items is random. So does the Gaussian,
+    with the probability p that corresponds to a fitted value l: the weighted mean of ones (weight 1, share p) and zeros
+    (weight u = `unobserved`) is l = p / (p + u (1 - p)), so the odds of p are u l / (1 - l).
 
     Parameters
     ----------
     logits
-        (B, I), divided by `temperature`.
+        (B, I); they are divided by `temperature`.
     sizes
-        (B,), the items of each row, for the multinomial.
+        (B,), the number of items of each row; used by the multinomial only.
     generator
-        Of numpy, so that it is the same on any device.
+        A numpy generator, so that draws do not depend on the device.
     family
         "multinomial", "logistic" or "gaussian".
     temperature
@@ -61,7 +61,7 @@ def sample_rows(
     if family == "multinomial":
         noise = torch.from_numpy(generator.standard_exponential(shape, dtype=np.float32)).to(device)
         longest = min(int(sizes.max(initial=0)), logits.shape[1])
-        noisy = logits / temperature - noise.log()  # minus the logarithm of an exponential is Gumbel's
+        noisy = logits / temperature - noise.log()  # minus the log of an exponential variable is Gumbel noise
         items = noisy.topk(longest, dim=1).indices.cpu().numpy()  # (B, longest)
         return _rows(items[np.arange(longest) < sizes[:, None]], np.minimum(sizes, longest), logits.shape[1])
     if family == "gaussian":
@@ -74,8 +74,8 @@ def sample_rows(
 def score_std(network: VAE, output: Tensor, batch: Batch, items: Tensor, draws: Tensor) -> Tensor:
     """Standard deviation over z ~ q(z | x) of the logits of some items for each user.
 
-    With linear logits W z + b exactly, sqrt(sum_k W_ik^2 sigma_k^2); else over the z of `draws` (D, K), standard
-    normal noise that is the same for all users.
+    For linear logits W z + b it is exact, sqrt(sum_k W_ik^2 sigma_k^2); else it is estimated from `draws` (D, K),
+    standard normal noise that all users share.
 
     Parameters
     ----------
@@ -101,7 +101,7 @@ def score_std(network: VAE, output: Tensor, batch: Batch, items: Tensor, draws: 
 
 
 def _rows(items: NDArray[np.int64], sizes: NDArray[np.int64], n_items: int) -> sparse.csr_matrix:
-    """Rows of ones from the items of one after the other."""
+    """A matrix of ones from the concatenated items of its rows, and the number of items of each. -> (B, I)"""
     indptr = np.concatenate([[0], np.cumsum(sizes)])
     rows = sparse.csr_matrix((np.ones(len(items), np.float32), items, indptr), shape=(len(sizes), n_items))
     rows.sort_indices()

@@ -1,4 +1,4 @@
-"""Further items for a trained network: both its ends grow, and its scores of the other items stay as they are."""
+"""New items for a trained network: input and output layer get more rows, scores of the old items do not change."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from recvae.nn.vae import VAE
 
 
 class ItemVectors(NamedTuple):
-    """What a network has learned of single items, a row for each."""
+    """The parameters of a network that belong to items, one row per item."""
 
     first: Tensor  # (I, H), weight of the first layer
     last: Tensor  # (I, H'), weight of the output layer
@@ -28,7 +28,7 @@ def item_vectors(network: VAE) -> ItemVectors:
 
 
 def add_items(network: VAE, new: ItemVectors) -> VAE:
-    """A copy of the network that has further items, with these vectors, after its own."""
+    """A copy of the network with new items, which have these vectors, appended to its own."""
     copied = copy.deepcopy(network)
     for (owner, name), rows in zip(_tables(copied), new, strict=True):
         old = getattr(owner, name).detach()
@@ -37,7 +37,7 @@ def add_items(network: VAE, new: ItemVectors) -> VAE:
 
 
 def mean_where_unknown(new: ItemVectors, old: ItemVectors, known: sparse.csr_matrix) -> ItemVectors:
-    """The new vectors, but for items whose row of `known` is empty: for these the mean of all, and the lowest bias."""
+    """Set, in place, the vectors of items whose row of `known` is empty: the mean of the old ones, the lowest bias."""
     unknown = torch.from_numpy(np.diff(known.indptr) == 0)
     new.first[unknown], new.last[unknown] = old.first.mean(0), old.last.mean(0)
     new.bias[unknown] = old.bias.min()
@@ -45,5 +45,5 @@ def mean_where_unknown(new: ItemVectors, old: ItemVectors, known: sparse.csr_mat
 
 
 def _tables(network: VAE) -> list[tuple[object, str]]:
-    """Modules and names of the parameters of items, in the order of `ItemVectors`."""
+    """Module and attribute name of each parameter with a row per item, in the order of `ItemVectors`."""
     return [(input_layer(network.encoder), "weight"), (network.decoder, "weight"), (network.decoder, "bias")]

@@ -1,7 +1,7 @@
 """The layers of networks on sparse rows, and the kernels below them: products with dense and sparse weights, memory.
 
-From the top: the input layer, whose weight has a row for each item; dense layers; dense products; sparse products; the
-workspace that a training step uses again and again.
+In this order: the input layer, whose weight has a row for each item; dense layers; dense products; sparse products;
+the workspace, whose buffers all training steps share.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from recvae.nn.rng import CounterRNG
 PRECISIONS = ("auto", "float32", "bfloat16")
 ONEDNN = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch.backends.mkldnn.is_available() else None
 
-with warnings.catch_warnings():  # torch says once that CSR tensors are in beta
+with warnings.catch_warnings():  # torch warns once that CSR tensors are in beta
     warnings.simplefilter("ignore", UserWarning)
     torch.sparse_csr_tensor([0], [], [], (0, 1), check_invariants=False)
 
@@ -44,7 +44,7 @@ class SparseEmbeddingBag(nn.Module):
     Parameters
     ----------
     n_items, out_dim
-        Rows and columns of W. Weights are NaN, for `initialize`.
+        Rows and columns of W. Weights are NaN until `initialize`.
     """
 
     def __init__(self, n_items: int, out_dim: int):
@@ -86,7 +86,7 @@ class InputLayer(SparseEmbeddingBag):
         self.dropout = dropout
 
     def forward(self, batch: Batch, rng: CounterRNG | None = None) -> Tensor:
-        """-> (B, H). Without random numbers nothing is dropped."""
+        """Normalise, drop events if training with `rng`, and apply x W + b. -> (B, H)"""
         values = normalized(batch)
         if self.training and self.dropout and rng is not None:
             values = dropout(values, self.dropout, batch, rng)
@@ -108,7 +108,7 @@ def dropout(values: Tensor, rate: float, batch: Batch, rng: CounterRNG) -> Tenso
 
 
 class _SparseEmbeddingBag(torch.autograd.Function):
-    """x W, without a gradient in x."""
+    """x W, without a gradient for x."""
 
     @staticmethod
     def forward(ctx: Any, weight: Tensor, batch: Batch, values: Tensor, sparse: bool) -> Tensor:
@@ -148,12 +148,12 @@ class Dense(nn.Linear):
 
 
 def dense_layers(dims: Sequence[int]) -> nn.ModuleList:
-    """One linear layer from each size to the next."""
+    """A linear layer from each size in `dims` to the next."""
     return nn.ModuleList(_dense(a, b) for a, b in itertools.pairwise(dims))
 
 
 def gated_layers(dims: Sequence[int]) -> nn.ModuleList:
-    """Layers for `glu`, which halves them: h -> (W h + b) * sigmoid(V h + c).
+    """Layers of twice the width, to be followed by `glu`, which halves it: h -> (W h + b) * sigmoid(V h + c).
 
     References
     ----------
@@ -163,7 +163,7 @@ def gated_layers(dims: Sequence[int]) -> nn.ModuleList:
 
 
 def _dense(width: int, out: int) -> Dense:
-    """With weights of NaN, for `initialize`: torch would draw from its global generator. On the default device."""
+    """A layer of NaN weights on the default device: `initialize` sets them, without torch's global generator."""
     layer: Dense = nn.utils.skip_init(Dense, width, out, device=torch.get_default_device())
     for parameter in layer.parameters():
         nn.init.constant_(parameter, torch.nan)
@@ -199,12 +199,12 @@ def in_bfloat16(precision: str, device: torch.device) -> bool:
 
 
 def _computes_bfloat16(device: torch.device) -> bool:
-    """Whether the hardware multiplies bfloat16, rather than turning it into float32 first."""
+    """Whether the hardware multiplies bfloat16 natively, instead of converting it to float32."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type != "cpu":
         return False
-    if not hasattr(torch.cpu, "get_capabilities"):  # torch 2.6 has no public name for it
+    if not hasattr(torch.cpu, "get_capabilities"):  # torch 2.6 has no public function for it
         return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     capabilities = torch.cpu.get_capabilities()
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_tile"))
@@ -214,7 +214,7 @@ def _computes_bfloat16(device: torch.device) -> bool:
 
 
 def weighted_sums(table: Tensor, indices: Tensor, offsets: Tensor, values: Tensor) -> Tensor:
-    """Weighted sums of rows of a table: one for each of the bags that begin at `offsets`."""
+    """Weighted sums of rows of a table, one per bag; bag i is indices[offsets[i] : offsets[i + 1]]."""
     return F.embedding_bag(
         indices, table, offsets.to(indices.dtype), mode="sum", per_sample_weights=values, include_last_offset=True
     )
@@ -223,7 +223,7 @@ def weighted_sums(table: Tensor, indices: Tensor, offsets: Tensor, values: Tenso
 def grouped_sums(table: Tensor, groups: Tensor, indices: Tensor, values: Tensor, out: Tensor) -> Tensor:
     """Weighted sums of rows of a table (B, H) by group; `groups` (E,) is ascending. -> (n_groups, H)
 
-    On a CPU it is written into `out`, whose length is the number of groups.
+    On a CPU they are written into `out`; its length is the number of groups.
     """
     if table.device.type != "cpu":
         return weighted_sums(table, indices, group_offsets(groups, len(out)), values)
@@ -241,7 +241,7 @@ def products_at(rows: Tensor, columns: Tensor, left: Tensor, right: Tensor) -> T
 
 
 def csr(rows: Tensor, columns: Tensor, values: Tensor, shape: Sequence[int]) -> Tensor:
-    """A CSR tensor from cells (E,) that are in the order of their rows. Indices are int32, with which it is faster."""
+    """A CSR tensor from entries (E,) sorted by row. Its indices are int32, which is faster than int64."""
     return torch.sparse_csr_tensor(
         group_offsets(rows, shape[0]).int(), columns.int(), values, tuple(shape), check_invariants=False
     )
@@ -261,7 +261,7 @@ def group_offsets(groups: Tensor, n_groups: int) -> Tensor:
 
 
 class Workspace:
-    """Buffers of one thread, by name and by how often the name was asked for in a step."""
+    """Buffers of one thread, by name and, for `for_step` buffers, by the count of earlier requests in the step."""
 
     def __init__(self) -> None:
         self.thread = get_ident()
@@ -269,11 +269,11 @@ class Workspace:
         self.turns: Counter[str] = Counter()
 
     def begin_step(self) -> None:
-        """From here on, the buffers of the last step may be overwritten."""
+        """Start a step: buffers of the previous step may be overwritten from here on."""
         self.turns.clear()
 
     def buffer(self, name: str, turn: int, size: int, dtype: torch.dtype) -> Tensor:
-        """A buffer of that size, uninitialised. -> (size,)"""
+        """An uninitialised buffer, allocated or reused. -> (size,)"""
         buffer = self.buffers.get((name, turn))
         if buffer is None or buffer.dtype != dtype or len(buffer) < size:
             buffer = self.buffers[name, turn] = torch.empty(size, dtype=dtype)
@@ -285,7 +285,7 @@ _workspace: ContextVar[Workspace | None] = ContextVar("workspace", default=None)
 
 @contextmanager
 def reuse_workspace() -> Iterator[Workspace]:
-    """Within this context, the buffers of a step, those of gradients among them, are used again by the next.
+    """In this context, each step reuses the buffers of the previous one, those of gradients included.
 
     For a loop in one thread that no longer needs the gradients of a step when it calls `begin_step`. A nested context
     uses the buffers of the outer one.
@@ -301,9 +301,9 @@ def reuse_workspace() -> Iterator[Workspace]:
 def workspace(
     name: str, shape: Sequence[int], dtype: torch.dtype, device: torch.device, *, for_step: bool = False
 ) -> Tensor:
-    """An uninitialised tensor, to be used until the same name is asked for again; or `for_step`, until the next step.
+    """An uninitialised tensor, valid until the next request for the same name; with `for_step`, until the next step.
 
-    Other devices than the CPU have an allocator that keeps memory by itself.
+    On devices other than the CPU it is a new tensor: their allocators cache memory.
     """
     current = _of_this_thread()
     if current is None or device.type != "cpu":
@@ -314,6 +314,6 @@ def workspace(
 
 
 def _of_this_thread() -> Workspace | None:
-    """The workspace of the context that this thread is in; a context may have been copied from another thread's."""
+    """The workspace of the current context, None if another thread made it: contexts may be copied."""
     current = _workspace.get()
     return current if current is not None and current.thread == get_ident() else None

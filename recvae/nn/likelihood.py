@@ -1,8 +1,8 @@
-"""The negative log-likelihood of users' rows: one function, `nll`, for three families and in three implementations.
+"""The negative log-likelihood of users' rows: one function, `nll`, with three families and three implementations.
 
 It takes the decoder's last hidden state and the output layer, never logits, so that no (B, I) matrix has to exist. The
-file reads from the top: `nll`, the reference that says what is computed, the fused chunked implementation, and what
-each family does with a chunk of logits. The sampled softmax is in recvae.nn.sampled_softmax.
+order of the file: `nll`, the reference implementation, the fused chunked implementation, and the formulas of each
+family for a chunk of logits. The sampled softmax is in recvae.nn.sampled_softmax.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from recvae.nn.slices import ItemSlice
 FAMILIES = ("multinomial", "logistic", "gaussian")
 IMPLS = ("auto", "reference", "chunked", "sampled")
 CHUNK_BYTES = 48 << 20  # about 1,250 users of 20,000 items in bfloat16
-LARGEST = 60.0  # of a logit that exp takes as it is: e^60 times any number of items is a float32
+LARGEST = 60.0  # bound of logits that exp takes without a shift: e^60 times any number of items fits float32
 UNOBSERVED = 0.1  # confidence that an item without an event is a 0
 
-# of hidden states (B, H), weight (I, H) and bias (I,); None where no gradient is needed
+# gradients of hidden states (B, H), weight (I, H) and bias (I,); None where no gradient is needed
 Gradients = tuple[Tensor | None, Tensor | None, Tensor | None]
 
 
 class Likelihood(Protocol):
-    """-log p(x | z) of each user of a batch: `nll` with its family chosen, or a function of one's own."""
+    """-log p(x | z) of each user of a batch: `nll`, with the family set by `partial`, or your own function."""
 
     def __call__(self, hidden: Tensor, weight: Tensor, bias: Tensor, batch: Batch) -> Tensor:
         """Hidden states (B, H), weight (I, H), bias (I,), B rows -> (B,)."""
@@ -49,17 +49,17 @@ class Options:
     Parameters
     ----------
     precision
-        Of the products of "chunked" with all items: "float32" (that of the weights), or "bfloat16", in which the chunk
-        of logits is kept too, while sums over items or users are in float32; "auto" takes bfloat16 where the hardware
-        computes in it.
+        Precision of the products with all items in "chunked": "float32" (that of the weights), or "bfloat16", also for
+        the chunk of logits, with sums over items or users in float32; "auto" is "bfloat16" on hardware that supports it
+        natively.
     chunk_bytes
-        How large a chunk of logits may be; it has at least one row.
+        Largest size of a chunk of logits, which has at least one row.
     unobserved
-        Confidence of the Gaussian in items without an event, above 0, to 1 in items with one.
+        Confidence of the Gaussian in items without an event, above 0; it is 1 in items with an event.
     items
-        Which items of a larger catalogue weight and bias belong to, where each rank has a slice of them. Hidden states
-        and the batch are of all items and the same on each rank, and so are the value and the gradient of hidden
-        states. For "chunked", or "auto" without negatives.
+        For tensor parallel training: the slice of the catalogue of weight and bias on this rank. Hidden states and the
+        batch cover all items and are the same on each rank, as are the value and the gradient of hidden states.
+        Only for "chunked", or "auto" without negatives.
 
     Raises
     ------
@@ -88,14 +88,14 @@ def nll(
     impl: str = "auto",
     options: Options = Options(),
 ) -> Tensor:
-    r"""-log p(x | z) of each user, without the constant of x alone, from logits l = h W^T + b.
+    r"""-log p(x | z) of each user, without the term that depends on x alone, from logits l = h W^T + b.
 
         multinomial   log p(x | z) = sum_i x_i log softmax(l)_i
         logistic      log p(x | z) = sum_{i: x_i > 0} x_i log sigmoid(l_i) + sum_{i: x_i = 0} log(1 - sigmoid(l_i))
         gaussian      log p(x | z) = -sum_i c_i / 2 (x_i - l_i)^2,  c_i = 1 where x_i > 0, else `options.unobserved`
 
-    In the logistic family each item is a coin of its own; an event of another value than 1 counts so many times. In the
-    gaussian one each value is normal around its logit, with confidence c_i. For both a row has an item at most once.
+    In the logistic family each item is an independent Bernoulli variable; an event with value x counts x times. In the
+    gaussian one each value is normal around its logit, with confidence c_i. Both need rows without duplicate items.
 
     Parameters
     ----------
@@ -108,9 +108,9 @@ def nll(
     family
         "multinomial", "logistic" or "gaussian".
     impl
-        "reference" computes all logits and a dense row, as the formulas above are written. "chunked" has the same value
-        and gradient from chunks of users, and never more than one chunk of logits. "sampled" estimates the softmax's
-        sum over items from `batch.negatives`, for the multinomial alone: see `recvae.nn.sampled_softmax`. "auto" is
+        "reference" computes all logits and dense rows, as the formulas above are written. "chunked" has the same value
+        and gradient, and holds one chunk of logits at a time. "sampled" estimates the softmax's sum over
+        items from `batch.negatives`, for the multinomial only: see `recvae.nn.sampled_softmax`. "auto" is
         "sampled" for a batch with negatives, else "chunked".
     options
         Precision, chunk size, confidence, slice of items.
@@ -125,9 +125,10 @@ def nll(
     Raises
     ------
     UnknownNameError
-        For another family, implementation or precision.
+        For an unknown family, implementation or precision.
     InvalidParameterError
-        Where the implementation does not know the family, the batch has no negatives, or items are sliced.
+        If the implementation does not support the family, needs negatives that the batch lacks, or does not support
+        slices of items.
     InvalidTypeError
         For weights that are neither float32 nor float64.
 
@@ -164,7 +165,7 @@ def nll(
 
 
 def with_options(likelihood: Likelihood, **changes: Any) -> Likelihood:
-    """The same likelihood with some `Options` changed; a function of one's own, which has none, stays as it is."""
+    """The same likelihood with some `Options` changed; a custom function, which has none, is returned as it is."""
     if likelihood is nll:
         likelihood = partial(nll)
     if not (isinstance(likelihood, partial) and likelihood.func is nll):
@@ -177,7 +178,7 @@ def with_options(likelihood: Likelihood, **changes: Any) -> Likelihood:
 
 
 def _reference(hidden: Tensor, weight: Tensor, bias: Tensor, batch: Batch, family: str, options: Options) -> Tensor:
-    """The formulas of `nll`, word for word: what the other implementations are tested against."""
+    """The formulas of `nll`, written out: the other implementations are tested against it."""
     logits = F.linear(hidden, weight, bias)  # (B, I)
     x = torch.zeros_like(logits).index_put_((batch.rows, batch.items), batch.values.to(logits.dtype), True)  # (B, I)
     if family == "multinomial":
@@ -192,20 +193,20 @@ def _reference(hidden: Tensor, weight: Tensor, bias: Tensor, batch: Batch, famil
 
 
 class Compute(Protocol):
-    """Value and, if `users` is given, gradients of a likelihood of some rows."""
+    """Computes the value of a likelihood for B rows and, if `users` is given, its gradients."""
 
     def __call__(
         self, hidden: Tensor, weight: Tensor, bias: Tensor, users: Tensor | None
     ) -> tuple[Tensor, Gradients | None]:
-        """nll (B,), and the gradients of the loss in which user u weighs `users`[u]. -> (B,), gradients"""
+        """nll (B,), and the gradients of the loss sum_u users[u] nll_u. -> (B,), gradients"""
         ...
 
 
 class _Fused(torch.autograd.Function):
     """Computes the gradients in the forward pass, while the logits of a chunk are in the cache.
 
-    The gradient of a user's nll is known then only if the loss is known: it is taken to be the mean over users. Where
-    it turns out to be another one, or backward is called a second time, backward computes the gradients again.
+    That needs the weight of each user in the loss, which is assumed to be the mean over users. Backward computes the
+    gradients again if it is called a second time or, on a CPU, if the loss turns out to be another one.
     """
 
     @staticmethod
@@ -222,7 +223,7 @@ class _Fused(torch.autograd.Function):
         hidden, weight, bias, mean = ctx.saved_tensors
         gradients, ctx.gradients = ctx.gradients, None  # handed out, not kept: autograd may change them in place
         if gradients is not None and grad.device.type != "cpu":
-            # to look at the users' weights would halt the device: where they are not all alike, the gradients are NaN
+            # comparing weights on the host would synchronise the device: if they differ, the gradients become NaN
             scale = torch.where((grad == grad[:1]).all(), grad[0] / mean[0], torch.nan)
             for part in gradients:
                 if part is not None:
@@ -233,7 +234,7 @@ class _Fused(torch.autograd.Function):
 
 
 class Float32Products:
-    """The three products of a chunk of users with all items, on which training spends its time.
+    """The three products of a chunk of users with all items, where training spends most of its time.
 
     In the precision of the weights; `recvae.nn.bfloat16.Bfloat16Products` has the same methods.
     """
@@ -251,14 +252,14 @@ class Float32Products:
         return torch.linalg.vector_norm(p, dim=1).square()
 
     def backward(self, p: Tensor, hidden: Tensor, scale: Tensor, rows: slice, into: Gradients) -> None:
-        """Gradients by the gradient p * scale[:, None] in the logits of `rows`; the first chunk writes, others add."""
-        of_hidden, of_weight, of_bias = into
+        """Backpropagate p * scale[:, None], gradient of the logits of `rows`; the first chunk writes, others add."""
+        grad_hidden, grad_weight, grad_bias = into
         beta = 0 if rows.start == 0 else 1
-        if of_hidden is not None:
-            torch.mm(p, self.weight, out=of_hidden[rows]).mul_(scale[:, None])
-        if of_weight is not None and of_bias is not None:
-            of_weight.addmm_(p.T, hidden * scale[:, None], beta=beta)
-            of_bias.addmv_(p.T, scale, beta=beta)
+        if grad_hidden is not None:
+            torch.mm(p, self.weight, out=grad_hidden[rows]).mul_(scale[:, None])
+        if grad_weight is not None and grad_bias is not None:
+            grad_weight.addmm_(p.T, hidden * scale[:, None], beta=beta)
+            grad_bias.addmv_(p.T, scale, beta=beta)
 
 
 class Chunk(NamedTuple):
@@ -284,15 +285,15 @@ class Chunk(NamedTuple):
 def _chunked(
     batch: Batch, family: str, options: Options, hidden: Tensor, weight: Tensor, bias: Tensor, users: Tensor | None
 ) -> tuple[Tensor, Gradients | None]:
-    """As `Compute`, with one chunk of logits at a time."""
+    """The `Compute` of "chunked": holds one chunk of logits at a time."""
     values, value = batch.values.to(hidden.dtype), hidden.new_empty(len(hidden))
     gradients = None if users is None else _room(hidden, weight, bias)
     products = _products(options.precision, weight, bias)
     n_users, n_items = len(hidden), len(weight)
-    # where ranks have slices of the items, all cut users by the largest slice, so that they cut them alike
+    # with slices of items, all ranks use the size of the largest slice, so that their chunks have the same users
     row_bytes = products.dtype.itemsize * max(1, n_items if options.items is None else options.items.max_size)
     n_chunks = -(-n_users // max(1, options.chunk_bytes // row_bytes))
-    step = -(-n_users // max(1, n_chunks))  # all chunks of about one size
+    step = -(-n_users // max(1, n_chunks))  # chunks of about equal size
     for start in range(0, n_users, step):
         rows = slice(start, min(start + step, n_users))
         events = batch.events(rows)
@@ -301,24 +302,24 @@ def _chunked(
         with torch.autocast(hidden.device.type, enabled=False):  # the precision is chosen by `options`
             logits = products.logits(hidden[rows])  # (R, I)
         chunk = Chunk(logits, row_of_event, cells, values[events], products, options)
-        value[rows], factor = CHUNKS[family](chunk)  # which leaves the gradient in `logits`, but for the factor
+        value[rows], factor = CHUNKS[family](chunk)  # overwrites `logits` with their gradient, up to the factor
         if users is not None and gradients is not None:
             products.backward(logits, hidden[rows], users[rows] * factor, rows, gradients)
     return value, gradients
 
 
 def _room(hidden: Tensor, weight: Tensor, bias: Tensor) -> Gradients:
-    """Uninitialised memory for the gradients that are needed."""
-    of_weight = of_bias = None
+    """Uninitialised tensors for the gradients that are needed."""
+    grad_weight = grad_bias = None
     if weight.requires_grad or bias.requires_grad:
         name = "gradient of the output layer"
-        of_weight = workspace(name, weight.shape, weight.dtype, weight.device, for_step=True)
-        of_bias = torch.empty_like(bias)
-    return torch.empty_like(hidden) if hidden.requires_grad else None, of_weight, of_bias
+        grad_weight = workspace(name, weight.shape, weight.dtype, weight.device, for_step=True)
+        grad_bias = torch.empty_like(bias)
+    return torch.empty_like(hidden) if hidden.requires_grad else None, grad_weight, grad_bias
 
 
 def _products(precision: str, weight: Tensor, bias: Tensor) -> Float32Products | Bfloat16Products:
-    """The products in a precision; float64 stays as it is under "auto"."""
+    """The products in the given precision; "auto" keeps float64."""
     if weight.dtype not in (torch.float32, torch.float64):
         raise InvalidTypeError(
             f"Expected weights in float32 or float64, got {weight.dtype}; precision says what products are computed in."
@@ -327,7 +328,7 @@ def _products(precision: str, weight: Tensor, bias: Tensor) -> Float32Products |
     return (Bfloat16Products if not keep and in_bfloat16(precision, weight.device) else Float32Products)(weight, bias)
 
 
-# a chunk of logits, by family: -> nll (R,), and the factor of the gradient that is left in the logits -----------------
+# by family: chunk of logits -> nll (R,), factor; the logits are overwritten, factor * logits is their gradient --------
 
 
 def _multinomial(chunk: Chunk) -> tuple[Tensor, Tensor | float]:
@@ -340,19 +341,19 @@ def _multinomial(chunk: Chunk) -> tuple[Tensor, Tensor | float]:
     excess = largest - largest.clamp(-LARGEST, LARGEST)  # mostly 0: no logit is rounded a second time
     if p.device.type != "cpu" or excess.any():
         p.sub_(excess)
-    p.exp_()  # softmax, but for the factor 1 / sums
+    p.exp_()  # softmax, up to the factor 1 / sums
     sums = chunk.products.sums(p)
     if items is not None and items.communicator.size > 1:
         sums, n, observed = items.communicator.all_reduce(torch.stack([sums.to(n.dtype), n, observed]))
     less = x * (sums / n.clamp(min=torch.finfo(n.dtype).tiny))[chunk.rows]
-    p.view(-1).index_add_(0, chunk.cells, less.to(p.dtype), alpha=-1)  # n softmax(l) - x, but for n / sums
+    p.view(-1).index_add_(0, chunk.cells, less.to(p.dtype), alpha=-1)  # n softmax(l) - x, up to the factor n / sums
     return n * (sums.log() + excess[:, 0]) - observed, n / sums
 
 
 def _logistic(chunk: Chunk) -> tuple[Tensor, Tensor | float]:
     """sum_i log(1 + e^l_i) where x_i = 0, x_i log(1 + e^-l_i) elsewhere. Its gradient: sigmoid(l), -x sigmoid(-l).
 
-    As log(1 + e^-l) = log(1 + e^l) - l, the sum is over all items at first, and what events change is a sparse term.
+    As log(1 + e^-l) = log(1 + e^l) - l, it is the sum of log(1 + e^l) over all items plus a sparse term of the events.
     """
     p, x, observed = chunk.logits, chunk.values, chunk.observed()
     torch.logaddexp(p, p.new_zeros(()), out=p)  # softplus(l) = log(1 + e^l)

@@ -1,4 +1,4 @@
-"""Optimisation of tables of which a step touches few rows: row-wise Adam, clipping, and the gradients of such steps."""
+"""Optimisation of embedding tables with sparse gradients: row-wise Adam, gradient clipping, coalescing of rows."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from recvae.distributed.communicator import SINGLE_PROCESS, Communicator
 from recvae.errors import InvalidParameterError, InvalidTypeError
 from recvae.nn.layers import grouped_sums, row_sparse, workspace
 
-BLOCK = 1 << 20  # numbers of a block of rows, whose changes stay in the cache
-LEAST_UNIT = 1e-9  # of second moments: before it would be smaller, they are rescaled
+BLOCK = 1 << 20  # elements in a block of rows, so that its update stays in the cache
+LEAST_UNIT = 1e-9  # of the unit of second moments: they are rescaled before it gets smaller
 
 
 class RowwiseAdam(Optimizer):
-    """Adam whose second moment is one number for each row, the mean of the row's squared gradients, and no first one.
+    """Adam with one second moment per row, of the mean of its squared gradients, and without a first moment.
 
         v_t = beta v_{t-1} + (1 - beta) mean(g_t^2),  w_t = w_{t-1} - lr g_t / (sqrt(v_t / (1 - beta^t)) + eps)
 
     Parameters
     ----------
     params : Iterable[nn.Parameter] or Iterable[dict[str, Any]]
-        Tables (I, ...), of which a row has a state of its own; their gradients are sparse over rows or dense.
+        Tables (I, ...) with one second moment per row; their gradients are sparse over rows, or dense.
     lr : float
         Learning rate.
     beta : float
@@ -38,16 +38,16 @@ class RowwiseAdam(Optimizer):
 
     Notes
     -----
-    A row that is not in a sparse gradient is left alone, and has a gradient of 0 in that step: steps on sparse
-    gradients are those on the same ones made dense, but for weight decay. Its second moment decays all the same, for
-    those of all rows are kept in units of a power of beta, which grows by one with each step; so beta is not to be
-    changed on the way. A row that is touched in a share p of the steps moves by up to lr / sqrt(p) in each; were steps
-    without it not counted, rare rows would learn by as much less. A first moment would have to be added to the row in
-    all steps after.
+    A row that is not in a sparse gradient is not changed in that step, and counts as having a gradient of 0: apart from
+    weight decay, a step is the same as with the gradient made dense. Its second moment still decays: the moments of all
+    rows are stored in units of a power of beta, whose exponent grows by one with each step, so beta must not change
+    during training. A row with a gradient in a share p of the steps moves by up to lr / sqrt(p) in each of them; if the
+    other steps did not count, rare rows would move by only lr. There is no first moment, because it would change a row
+    in every later step.
 
     References
     ----------
-    Kingma & Ba 2015 with a first decay of 0; one second moment for a row as in FBGEMM's partial row-wise Adam; weight
+    Kingma & Ba 2015 with beta_1 = 0; one second moment per row as in FBGEMM's partial row-wise Adam; weight
     decay as Loshchilov & Hutter 2019.
     """
 
@@ -68,7 +68,7 @@ class RowwiseAdam(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """One update from the gradients of the parameters that have one."""
+        """Update the parameters that have a gradient."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -80,7 +80,7 @@ class RowwiseAdam(Optimizer):
         return loss
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load what `state_dict` gave, moved to where the parameters are, but for the steps: the host reads these."""
+        """Load a state dict onto the device of the parameters, except for the step counts, which the host reads."""
         super().load_state_dict(state_dict)
         for state in self.state.values():
             state["step"] = state["step"].cpu()
@@ -107,21 +107,21 @@ class RowwiseAdam(Optimizer):
 
 
 def _begin(state: dict[str, Tensor], table: Tensor) -> dict[str, Tensor]:
-    """Nothing was seen yet."""
+    """Initialise the state of a table: no steps, second moments of 0."""
     state["step"] = torch.zeros((), dtype=torch.int64)
     state["second"] = torch.zeros(len(table), dtype=table.dtype, device=table.device)
     return state
 
 
 def _next_step(state: dict[str, Tensor], beta: float) -> tuple[int, float]:
-    """Counts a step, in which all second moments decay.
+    """Count a step, which decays the second moments of all rows.
 
-    In units of beta^k after k steps they stay the same numbers; all are rescaled before that becomes too small.
+    Stored in units of beta^k after k steps, they need no update; they are rescaled before the unit becomes too small.
 
     Returns
     -------
     tuple[int, float]
-        How many there were, and the unit of second moments.
+        The number of steps so far, and the unit of second moments.
     """
     state["step"] += 1
     step = int(state["step"])
@@ -132,7 +132,7 @@ def _next_step(state: dict[str, Tensor], beta: float) -> tuple[int, float]:
 
 
 def _row_factors(grad: Tensor, rows: Tensor, step: int, unit: float, moments: Tensor, group: dict[str, Any]) -> Tensor:
-    """By what each row's gradient is multiplied, after its second moment. -> (T,)"""
+    """Update the second moments of `rows`. -> (T,), the factor from each row's gradient to its update"""
     beta = group["beta"]
     second = moments.index_select(0, rows).add_(_mean_squares(grad), alpha=(1 - beta) / unit)  # (T,)
     moments.index_copy_(0, rows, second)
@@ -165,13 +165,13 @@ def clip_grad_norm_(
 ) -> Tensor:
     """Scale all gradients by one factor so that their joint norm is `max_norm` at most.
 
-    As torch.nn.utils.clip_grad_norm_ does it on dense gradients. Of a sparse one, rows of one index are summed first.
-    Of parameters that are `cut`, each rank of the `communicator` has some rows.
+    The same as torch.nn.utils.clip_grad_norm_ on dense gradients. Rows of a sparse gradient with the same index are
+    summed first. Parameters in `cut` are sharded: each rank of the `communicator` has some of their rows.
 
     Returns
     -------
     Tensor
-        The norm that they had.
+        The norm before clipping.
     """
     sharded = {id(parameter) for parameter in cut}
     gradients, is_sharded = [], []
@@ -191,13 +191,13 @@ def clip_grad_norm_(
 
 
 def _joint(norms: Tensor, is_sharded: list[bool], communicator: Communicator) -> Tensor:
-    """Norm of all, of which some are a rank's own rows and the others are the same on each rank."""
+    """The joint norm of sharded gradients, summed over ranks, and the others, which are the same on each rank."""
     squares, mask = norms.square(), torch.tensor(is_sharded, device=norms.device)
     return (communicator.all_reduce(squares[mask].sum()) + squares[~mask].sum()).sqrt()
 
 
 def _dense_part(parameter: nn.Parameter) -> Tensor | None:
-    """The memory in which a gradient is."""
+    """The values of a gradient, to be changed in place; a sparse one is replaced by its coalesced form first."""
     grad = parameter.grad
     if grad is None or not grad.is_sparse:
         return grad
@@ -207,10 +207,10 @@ def _dense_part(parameter: nn.Parameter) -> Tensor | None:
 
 
 def coalesced_rows(grad: Tensor) -> tuple[Tensor, Tensor]:
-    """Indices (T,) of a sparse gradient's rows, distinct and ascending, and the rows (T, ...), equal indices summed.
+    """Coalesce a sparse gradient: distinct ascending row indices (T,), and rows (T, ...), those of equal index summed.
 
-    Gradients come out of autograd without the mark that they are coalesced, and torch coalesces in one thread. Of such
-    a tensor torch has no public name for indices and values.
+    Autograd does not mark gradients as coalesced, and torch coalesces in a single thread. torch has no public accessor
+    for indices and values of an uncoalesced tensor.
     """
     if grad.sparse_dim() != 1:
         raise InvalidTypeError(

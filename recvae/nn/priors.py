@@ -1,7 +1,7 @@
 """Priors p(z) of a user's latent variables, and the divergence KL(q(z | x) || p(z)).
 
 To add one, derive it from `BasePrior` and define `log_density` and `sample`: the KL term is then estimated from the
-draw of z. Where there is a closed form, override `forward` and `divergence` with it.
+draw of z. If there is a closed form, override `forward` and `divergence` with it.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from recvae.nn.layers import dense_layers, gated_layers
 from recvae.nn.rng import standard_normals
 
 USERS_AT_A_TIME = 2048  # encoded in one batch by `update`
-DRAWS = 64  # of z, for a divergence without a closed form
+DRAWS = 64  # of z per user, to estimate a divergence without a closed form
 
 
 class Prior(Protocol):
     """p(z), as a `VAE` calls it. A prior may use the encoder; what it stores of its output is set by `update`."""
 
     def __call__(self, posterior: Posterior, z: Tensor, batch: Batch, encoder: Encoder) -> Tensor:
-        """KL(q(z | x) || p(z)) of each user in training, exactly or estimated from the draw z (B, K). -> (B,)"""
+        """KL(q(z | x) || p(z)) of each training user, exact or estimated from the draw z (B, K). -> (B,)"""
         ...
 
     def divergence(self, posterior: Posterior, encoder: Encoder) -> Tensor:
@@ -62,7 +62,7 @@ class BasePrior(nn.Module):
     def log_density(self, z: Tensor, encoder: Encoder) -> Tensor:
         """log p(z), summed over dimensions. (B, K) -> (B,)
 
-        The encoder is for priors that are defined by it, such as `VampPrior`; others ignore it.
+        Priors defined by the encoder, such as `VampPrior`, use it; others ignore it.
         """
         raise NotSupportedError(f"Expected {type(self).__name__} to define log_density, or forward.")
 
@@ -75,7 +75,7 @@ class BasePrior(nn.Module):
         return posterior.log_density(z).sum(1) - self.log_density(z, encoder)
 
     def divergence(self, posterior: Posterior, encoder: Encoder) -> Tensor:
-        """KL(q || p) by Monte Carlo, with draws that are the same for all users and in each call. -> (B,)"""
+        """KL(q || p) by Monte Carlo, with the same noise for all users and all calls. -> (B,)"""
         if type(self).log_density is BasePrior.log_density:
             raise NotSupportedError(
                 f"Expected {type(self).__name__} to define divergence or log_density, which anomaly_score needs."
@@ -221,7 +221,7 @@ class VampPrior(BasePrior):
 class TwoLevelPrior(BasePrior):
     """p(z2) p(z1 | z2): a prior of the upper level, and a Gaussian from a gated layer for the lower one.
 
-    The KL term of z1 is in closed form at the draw z2.
+    The KL term of z1 has a closed form given the draw z2.
 
     Parameters
     ----------
@@ -312,7 +312,7 @@ def mixture_log_density(z: Tensor, components: Gaussian, variance: Tensor | floa
     """log 1/C sum_c N(z; mean_c, exp(logvar_c)).
 
     With a `variance` (B, K) around z, log 1/C sum_c exp(E[log N(.; mean_c, exp(logvar_c))]).
-    The squares are expanded, so that there are two products and never a (B, C, K) of differences.
+    The squares are expanded into two matrix products, so that no (B, C, K) tensor of differences is needed.
 
     Parameters
     ----------
@@ -327,7 +327,7 @@ def mixture_log_density(z: Tensor, components: Gaussian, variance: Tensor | floa
         (B,).
     """
     mean, logvar = components
-    with torch.autocast(z.device.type, enabled=False):  # differences of large numbers
+    with torch.autocast(z.device.type, enabled=False):  # differences of large numbers need full precision
         precision = (-logvar).exp()  # (C, K)
         constant = (mean.square() * precision + logvar + LOG_2PI).sum(1)  # (C,)
         logs = z @ (mean * precision).T - 0.5 * ((z.square() + variance) @ precision.T + constant)  # (B, C)
@@ -335,7 +335,7 @@ def mixture_log_density(z: Tensor, components: Gaussian, variance: Tensor | floa
 
 
 def device_of(encoder: Encoder) -> torch.device:
-    """Where the parameters of an encoder are."""
+    """The device of the parameters of an encoder."""
     return next(encoder.parameters()).device
 
 

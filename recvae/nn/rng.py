@@ -1,7 +1,7 @@
-"""Counter-based random numbers: functions of a key and of who the user is, in any batch and in any process.
+"""Counter-based random numbers: functions of a key and of the index of the user, in any batch and in any process.
 
-So a run gives the same model however its batches are cut or distributed, and resumes as if it had not been stopped:
-there is no state of a generator to keep. Initial weights, too, are functions of a seed, a parameter's name and a row.
+So a run gives the same model however its batches are split, or over how many processes, and resumes exactly:
+there is no generator state to save. Initial weights, too, are functions of a seed, a parameter's name and a row.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from recvae.data.batches import Batch
 WORD = (1 << 64) - 1
 GOLDEN = 0x9E3779B97F4A7C15
 MIXERS = (0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
-UNIT = 2.0**-24  # by which an integer of 24 bits becomes a number in [0, 1)
-DRAWN_ROWS = 4096  # of a parameter, from one stream
+UNIT = 2.0**-24  # scales an integer of 24 bits to [0, 1)
+DRAWN_ROWS = 4096  # rows of a parameter that are drawn from one stream
 
 
 def fold_in(*parts: int) -> int:
@@ -32,7 +32,7 @@ def fold_in(*parts: int) -> int:
 
     References
     ----------
-    SplitMix64 (Steele, Lea & Flood 2014, "Fast Splittable Pseudorandom Number Generators"), fed with the parts.
+    SplitMix64 (Steele, Lea & Flood 2014, "Fast Splittable Pseudorandom Number Generators"), fed the parts in turn.
     """
     key = 0
     for part in parts:
@@ -44,14 +44,14 @@ def fold_in(*parts: int) -> int:
 
 
 class CounterRNG:
-    """Random numbers of the users of a batch: each draw is new, and the same key gives the same draws in that order.
+    """Random numbers for the users of a batch. Every call is a new draw; the same key gives the same sequence of draws.
 
     Parameters
     ----------
     key : int
-        64 bits, of the seed, the epoch and the pass.
+        64 bits, from `fold_in` of the seed, the epoch and the pass.
     users : Tensor
-        (B,) integers that identify users: their rows in the training matrix.
+        (B,) integers that identify users: their row numbers in the training matrix.
     """
 
     def __init__(self, key: int, users: Tensor):
@@ -59,7 +59,7 @@ class CounterRNG:
 
     @classmethod
     def for_batch(cls, key: int, batch: Batch) -> CounterRNG:
-        """For the users that a batch names; where it names none, users are known by their index in it."""
+        """For `batch.users`; if that is None, users are identified by their position in the batch."""
         users = batch.users
         return cls(key, torch.arange(len(batch), device=batch.offsets.device) if users is None else users)
 
@@ -72,7 +72,7 @@ class CounterRNG:
         return torch.cat([radius * angle.cos(), radius * angle.sin()], dim=1)[:, :width]
 
     def keep_mask(self, batch: Batch, rate: float) -> Tensor:
-        """Which events are kept where each is dropped with probability `rate`. -> (E,) of 0 and 1, float32"""
+        """A mask of the events to keep if each is dropped with probability `rate`. -> (E,) of 0 and 1, float32"""
         bits = _mix((batch.items.long() * _signed(GOLDEN)).add_(self._streams()[batch.rows]))
         return ((bits & 0xFFFFFF).float().mul_(UNIT) >= rate).float()
 
@@ -90,30 +90,30 @@ def _mix(x: Tensor) -> Tensor:
 
 
 def _signed(word: int) -> int:
-    """The same 64 bits as a torch tensor has them."""
+    """The same 64 bits as a signed integer, as torch.int64 stores them."""
     return int(np.uint64(word).astype(np.int64))
 
 
 def standard_normals(generator: np.random.Generator, shape: tuple[int, int], device: torch.device) -> Tensor:
-    """Standard normal numbers from numpy: row by row they are the same in blocks of any size, on any device."""
+    """Standard normal numbers from numpy: the same on any device, and the same if rows are drawn in blocks."""
     return torch.from_numpy(generator.standard_normal(shape, dtype=np.float32)).to(device)
 
 
 def initialize(network: nn.Module, seed: int, only_missing: bool = False) -> None:
-    """Xavier-uniform weights, biases of N(0, .001^2), scales of a LayerNorm of 1.
+    """Initialise with Xavier-uniform weights, biases from N(0, .001^2), and LayerNorm scales of 1.
 
     Parameters
     ----------
     network
-        Its parameters are overwritten; each one's numbers follow from the seed and its name.
+        Its parameters are overwritten; the values of each depend only on the seed and its name.
     seed
         From 0 to 2^64 - 1.
     only_missing
-        Leave parameters alone that have been initialised: those of the layers of recvae.nn are NaN before.
+        Skip parameters that are initialised already: those of the layers of recvae.nn are NaN before.
 
     References
     ----------
-    Liang et al. 2018, whose authors' code does it so.
+    Liang et al. 2018, as in the authors' code.
     """
     for name, parameter in network.named_parameters():
         if not only_missing or bool(parameter.detach().flatten()[:1].isnan().any()):
@@ -122,9 +122,9 @@ def initialize(network: nn.Module, seed: int, only_missing: bool = False) -> Non
 
 @torch.no_grad()
 def initialize_rows(rows: Tensor, seed: int, name: str, shape: tuple[int, ...], start: int = 0) -> None:
-    """What `initialize` gives the rows from `start` on of the parameter of that name and full shape.
+    """Initialise the rows from `start` on of the parameter with that name and full `shape`, as `initialize` does.
 
-    A row's numbers follow from the seed, the name and its index, whichever rank holds it.
+    The values of a row depend on the seed, the name and its index, not on the rank that holds it.
     """
     key = np.array([seed, crc32(name.encode())], dtype=np.uint64)
     bound = math.sqrt(6 / sum(shape))

@@ -1,14 +1,14 @@
-"""The sampled softmax: of a catalogue of millions, a step computes the logits of its users' items and of negatives.
+"""The sampled softmax: a step computes logits only for the items of its users and for negatives, not for all items.
 
 The sum over items in -log p(x | z) is, for each user, exact over the items that the user has, and estimated over the
-others from the batch's `Negatives`. Neither the logits nor the gradients of all items exist anywhere.
+others from the batch's `Negatives`. Neither logits nor gradients of all items are ever in memory.
 
     n log Z - sum_i x_i l_i,  n = sum_i x_i,  l = h W^T + b
     Z = sum of e^l_i over the user's items i + sum of w_c e^l_c over the negatives c that the user does not have
 
-In expectation Z is that of all items; log Z is below it by about half the relative variance of Z. With all items as
+In expectation Z is the sum over all items; log Z is too low by about half the relative variance of Z. With all items as
 negatives of weight 1 the value is exact. Gradients of weight and bias are sparse over the rows of the negatives and
-of the batch's items. All is in the precision of the weights, the output layer's parameters themselves.
+of the batch's items. All is in the precision of the weights, which have to be leaf tensors.
 
 Source: Bengio & Senecal 2008, "Adaptive Importance Sampling to Accelerate Training of a Neural Probabilistic Language
 Model".
@@ -27,7 +27,7 @@ from recvae.nn.layers import grouped_sums, products_at, row_sparse, weighted_sum
 
 
 def check_sampled(family: str, weight: Tensor, bias: Tensor, batch: Batch) -> None:
-    """Raise InvalidParameterError for what cannot be sampled."""
+    """Raise InvalidParameterError unless it is multinomial, with negatives, and weight and bias are leaf tensors."""
     if family != "multinomial":
         raise InvalidParameterError(
             f'Expected the multinomial likelihood for impl="sampled", got {family}; take impl="chunked".'
@@ -48,7 +48,7 @@ def check_sampled(family: str, weight: Tensor, bias: Tensor, batch: Batch) -> No
 def sampled_with_gradients(
     batch: Batch, hidden: Tensor, weight: Tensor, bias: Tensor, users: Tensor | None
 ) -> tuple[Tensor, tuple[Tensor | None, Tensor | None, Tensor | None] | None]:
-    """nll (B,) and, if `users` (B,) weighs the users of a loss, its gradients in hidden states, weight and bias."""
+    """nll (B,) and, if `users` (B,) are given, gradients of sum_u users[u] nll_u: hidden states, weight, bias."""
     assert batch.negatives is not None
     with torch.autocast(hidden.device.type, enabled=False):
         negatives, index = batch.negatives, Index.of(batch, batch.negatives)
@@ -58,7 +58,7 @@ def sampled_with_gradients(
         values = batch.values.to(hidden.dtype)
         below, terms = _terms(observed, logits, batch)
         n = batch.sum(values)
-        nll = torch.xlogy(n, terms.sums) - batch.sum(values * below)  # n log Z - sum_i x_i l_i, largest taken off both
+        nll = torch.xlogy(n, terms.sums) - batch.sum(values * below)  # n log Z - sum_i x_i l_i, both minus n * largest
         if users is None:
             return nll, None
         scale = users * n / terms.sums.clamp(min=torch.finfo(n.dtype).tiny)
@@ -68,12 +68,12 @@ def sampled_with_gradients(
 
 
 class Index(NamedTuple):
-    """Positions of a batch's events and negatives among the rows of the output layer that the batch touches."""
+    """The distinct items of a batch, events and negatives, and the positions of both among them."""
 
     touched: Tensor  # (T,) distinct items, ascending
     events: Tensor  # (E,) from 0 to T - 1
     negatives: Tensor  # (C,) from 0 to T - 1
-    by_item: Tensor  # (E,) the events in the order of their items
+    by_item: Tensor  # (E,) indices that sort the events by item
     had: Tensor  # flat indices in (B, C) of negatives that the user has
 
     @classmethod
@@ -92,10 +92,10 @@ class Index(NamedTuple):
 
 
 class Terms(NamedTuple):
-    """Terms of Z_u, each divided by e^largest of the user, and their sum."""
+    """Terms of Z_u, each divided by e^(largest logit of the user), and their sum."""
 
     of_events: Tensor  # (E,)
-    of_negatives: Tensor  # (B, C), 0 in items that the user has
+    of_negatives: Tensor  # (B, C), 0 for items that the user has
     sums: Tensor  # (B,)
 
 
@@ -105,7 +105,7 @@ def _rows_of(weight: Tensor, items: Tensor) -> Tensor:
 
 
 def _negative_logits(hidden: Tensor, rows: Tensor, biases: Tensor, negatives: Negatives, index: Index) -> Tensor:
-    """log w + l of the negatives, -inf in items that the user has. (B, H), (C, H), (C,) -> (B, C)"""
+    """log w + l of the negatives, -inf for items that the user has. (B, H), (C, H), (C,) -> (B, C)"""
     shift = biases + negatives.weights.to(biases.dtype).log()
     out = workspace("logits of negatives", (len(hidden), len(rows)), hidden.dtype, hidden.device)
     torch.addmm(shift, hidden, rows.T, out=out)
@@ -114,11 +114,11 @@ def _negative_logits(hidden: Tensor, rows: Tensor, biases: Tensor, negatives: Ne
 
 
 def _terms(observed: Tensor, logits: Tensor, batch: Batch) -> tuple[Tensor, Terms]:
-    """Logits of the events less the user's largest one, and the terms of Z. The logits are overwritten."""
+    """Logits of the events minus the user's largest one, and the terms of Z. `logits` is overwritten."""
     largest = observed.new_full((len(batch),), -torch.inf).scatter_reduce_(0, batch.rows, observed, "amax")
     if logits.shape[1]:
         largest = torch.maximum(largest, logits.amax(1))
-    largest = largest.masked_fill_(largest == -torch.inf, 0)  # nothing to sum
+    largest = largest.masked_fill_(largest == -torch.inf, 0)  # users without events or negatives
     below = observed - largest[batch.rows]
     of_negatives = logits.sub_(largest[:, None]).exp_()
     of_events = below.exp()
@@ -135,23 +135,23 @@ def _gradients(
     of_negatives: Tensor,
     scale: Tensor,
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """From the gradients in the logits of events (E,), and in those of negatives (B, C), times scale (B,)."""
+    """Backpropagate the gradients of logits: `of_events` (E,), and `of_negatives` (B, C) times `scale` (B,)."""
     weight, bias = layer
-    of_hidden = of_weight = of_bias = None
-    n_touched, width = len(index.touched), weight.shape[1]
+    grad_hidden = grad_weight = grad_bias = None
+    n_rows, width = len(index.touched), weight.shape[1]
     if hidden.requires_grad:
-        of_hidden = torch.mm(of_negatives, shared).mul_(scale[:, None])
-        of_hidden += weighted_sums(weight, batch.items, batch.offsets, of_events)
+        grad_hidden = torch.mm(of_negatives, shared).mul_(scale[:, None])
+        grad_hidden += weighted_sums(weight, batch.items, batch.offsets, of_events)
     if weight.requires_grad:
         order = index.by_item
         name = "gradient of the output layer"
-        out = workspace(name, (n_touched, width), weight.dtype, weight.device, for_step=True)
+        out = workspace(name, (n_rows, width), weight.dtype, weight.device, for_step=True)
         rows = grouped_sums(hidden, index.events[order], batch.rows[order], of_events[order], out)
         out = workspace("gradient of negatives", shared.shape, weight.dtype, weight.device)
         rows.index_add_(0, index.negatives, torch.mm(of_negatives.T, hidden * scale[:, None], out=out))
-        of_weight = row_sparse(index.touched, rows, weight.shape)
+        grad_weight = row_sparse(index.touched, rows, weight.shape)
     if bias.requires_grad:
-        rows = of_events.new_zeros(n_touched).index_add_(0, index.events, of_events)
+        rows = of_events.new_zeros(n_rows).index_add_(0, index.events, of_events)
         rows.index_add_(0, index.negatives, of_negatives.T @ scale)
-        of_bias = row_sparse(index.touched, rows, bias.shape)
-    return of_hidden, of_weight, of_bias
+        grad_bias = row_sparse(index.touched, rows, bias.shape)
+    return grad_hidden, grad_weight, grad_bias

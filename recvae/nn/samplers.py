@@ -1,6 +1,6 @@
-"""Samplers of negatives for the sampled likelihood, whose number does not grow with the catalogue.
+"""Samplers of negatives for the sampled likelihood; their number does not depend on the size of the catalogue.
 
-Each draw is a function of a key: the same key gives the same negatives, on any device, whatever was drawn before.
+Each draw is a function of a key: the same key gives the same negatives, on any device, regardless of earlier draws.
 """
 
 from __future__ import annotations
@@ -19,38 +19,38 @@ from recvae.errors import InvalidDataError, InvalidParameterError, UnknownNameEr
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
-POWER = 0.75  # of counts, as in word2vec: Mikolov et al. 2013
-SIZES = 8  # of batches, for which in-batch chances are kept: there is the usual one, and the last of an epoch
+POWER = 0.75  # exponent of counts, as in word2vec: Mikolov et al. 2013
+SIZES = 8  # batch sizes whose inclusion probabilities are cached: usually two, the last batch of an epoch is smaller
 
 
 class Sampler(Protocol):
     """Draws negatives for a batch."""
 
     def draw(self, batch: Batch, key: int) -> Negatives:
-        """Negatives on the device of the batch. key : an integer from 0 to 2^128 - 1, another for each draw"""
+        """Negatives on the device of the batch. `key` is an integer from 0 to 2^128 - 1, a new one for each draw."""
         ...
 
 
 def make_sampler(kind: str, budget: int, item_counts: Ints, n_users: int, batch_size: int) -> Sampler:
-    """A sampler of about `budget` negatives, of one of the kinds in `SAMPLERS`; of all items, if they are no more.
+    """A sampler of at most `budget` negatives, one of `SAMPLERS`; for a budget of all items or more, `AllItems`.
 
     Parameters
     ----------
     item_counts : Ints
         (I,), how many of the `n_users` training users have each item.
     batch_size : int
-        Of the batches that it will draw for; only "in-batch" computes something for it ahead.
+        Usual number of users in a batch; only "in-batch" uses it, to compute inclusion probabilities ahead.
 
     Raises
     ------
     UnknownNameError
     InvalidParameterError
     InvalidDataError
-        Where counts are not those of so many users.
+        If counts are not integers from 0 to `n_users`.
 
     Notes
     -----
-    What takes time by the number of items is done here, once.
+    All work that grows with the number of items is done here, once.
     """
     if kind not in SAMPLERS:
         raise UnknownNameError.among("sampler of negatives", kind, SAMPLERS)
@@ -71,7 +71,7 @@ def make_sampler(kind: str, budget: int, item_counts: Ints, n_users: int, batch_
 
 
 class AllItems:
-    """All items with weight 1: the sum as it is."""
+    """All items with weight 1: the sum is exact."""
 
     def __init__(self, n_items: int):
         self.n_items = n_items
@@ -82,7 +82,7 @@ class AllItems:
 
 
 class Uniform:
-    """One item of each of C equal stretches of the catalogue: each is drawn C / I times in expectation."""
+    """Stratified sampling: one item from each of C equal parts of the catalogue, each C / I times in expectation."""
 
     def __init__(self, budget: int, item_counts: Ints, n_users: int, batch_size: int):
         self.n_items, self.budget = len(item_counts), budget
@@ -93,9 +93,9 @@ class Uniform:
 
 
 class ByPopularity:
-    """Items in proportion to (count + 1)^0.75, by one draw of each of C equal stretches of that distribution q.
+    """Items from q, proportional to (count + 1)^0.75: stratified, one draw from each of C parts of equal probability.
 
-    An item is drawn C q_i times in expectation, and each time weighs 1 / (C q_i).
+    An item is drawn C q_i times in expectation, and each draw has weight 1 / (C q_i).
     """
 
     def __init__(self, budget: int, item_counts: Ints, n_users: int, batch_size: int):
@@ -108,25 +108,25 @@ class ByPopularity:
         points = (np.arange(self.budget) + _random(key).random(self.budget)) * (self.bounds[-1] / self.budget)
         positions = torch.searchsorted(
             torch.from_numpy(self.bounds), torch.from_numpy(points), right=True
-        )  # by all cores
+        )  # multi-threaded, unlike numpy
         drawn = positions.numpy().clip(max=len(self.bounds) - 1)
         items, times = _distinct(drawn)
         return _negatives(items, times / self.expected[items], batch.items)
 
 
 class InBatch:
-    """The items of the batch's own events, each weighed by how seldom it occurs.
+    """The distinct items of the batch itself, weighted by inverse inclusion probability.
 
-    Batches are random: of a user's B - 1 companions, out of the U - 1 other users, one or more have an item, which the
-    user does not have and c_i others do, with probability
+    Batches are random. Of the U - 1 other users, c_i have an item that the user does not have; at least one of these is
+    among the B - 1 other users of the batch with probability
 
         P_i = 1 - C(U - 1 - c_i, B - 1) / C(U - 1, B - 1)
 
-    So over batches the sum of f(i) / P_i, over the items of the batch that the user does not have, is in expectation
-    the sum of f over all items that the user does not have: the estimator of Horvitz & Thompson 1952. With -log P_i
-    added to logits it is the correction of Bengio & Senecal 2008 and, in batches, of Yi et al. 2019, "Sampling-Bias-
-    Corrected Neural Modeling for Large Corpus Item Recommendations", here exact. An item that no user has never
-    occurs: of it nothing is learnt. If there are more distinct items than the budget, they are drawn from as by
+    So the sum of f(i) / P_i over the items of the batch that the user does not have is an unbiased estimate of the sum
+    of f over all items that the user does not have: the estimator of Horvitz & Thompson 1952. With -log P_i added to
+    the logits it is the correction of Bengio & Senecal 2008 and, in batches, of Yi et al. 2019, "Sampling-Bias-
+    Corrected Neural Modeling for Large Corpus Item Recommendations", here exact. An item without users
+    never occurs, and gets no gradient. If there are more distinct items than the budget, they are sampled as by
     `Uniform`.
     """
 
@@ -139,7 +139,7 @@ class InBatch:
         items = batch.items.unique().cpu().numpy().astype(np.int64)
         if not len(items):
             return _negatives(items, np.ones(0), batch.items)
-        # an item of the batch has a user, whatever was counted; one that has no other user is that user's own
+        # an item of the batch has at least one user, even if its count is 0
         weights = 1 / self.chances(len(batch))[self.counts[items].clip(min=1)]
         if len(items) > self.budget:
             kept, times = _spread(len(items), self.budget, _random(key))
@@ -147,7 +147,7 @@ class InBatch:
         return _negatives(items, weights, batch.items)
 
     def _chances(self, batch_size: int) -> Floats:
-        """P by count, from 0 to the largest.
+        """P by count c, from 0 to the largest.
 
         C(n - c, k) / C(n, k) is the product over j < c of 1 - k / (n - j), and 0 from c > n - k on.
 
@@ -181,13 +181,13 @@ def _random(key: int) -> np.random.Generator:
 
 
 def _spread(n: int, draws: int, random: np.random.Generator) -> tuple[Ints, Ints]:
-    """One of each of so many equal stretches of range(n). -> those drawn, ascending, and how often"""
+    """Draw one number from each of `draws` equal parts of range(n). -> distinct ones, ascending, and their counts"""
     points = (np.arange(draws) + random.random(draws)) * (n / draws)
     return _distinct(points.astype(np.int64).clip(max=n - 1))
 
 
 def _distinct(drawn: Ints) -> tuple[Ints, Ints]:
-    """Distinct ones of an ascending list, and how often each is there."""
+    """The distinct numbers of an ascending array, and their counts."""
     first = np.flatnonzero(np.concatenate([[True], drawn[1:] != drawn[:-1]]))
     return drawn[first], np.diff(first, append=len(drawn))
 

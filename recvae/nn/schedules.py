@@ -1,10 +1,10 @@
-"""Schedules of the KL weight beta over the course of training, in fractions of the run, so that they fit any data."""
+"""Schedules of the KL weight beta, in fractions of the run, so that they do not depend on the number of steps."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-# progress in [0, 1], cap, share of the run (or of a cycle) that the climb takes -> beta
+# progress in [0, 1], cap, share of the run (or of a cycle) over which beta grows -> beta
 Schedule = Callable[[float, float, float], float]
 
 
@@ -14,7 +14,7 @@ def constant_schedule(progress: float, cap: float, anneal: float) -> float:
 
 
 def linear_schedule(progress: float, cap: float, anneal: float) -> float:
-    """From 0 to the cap in the first `anneal` of the run, then the cap.
+    """Linear growth from 0 to the cap over the first `anneal` of the run, then the cap.
 
     References
     ----------
@@ -24,7 +24,7 @@ def linear_schedule(progress: float, cap: float, anneal: float) -> float:
 
 
 def cyclical_schedule(progress: float, cap: float, anneal: float) -> float:
-    """Four times from 0 to the cap, each climb `anneal` of a quarter of the run.
+    """Four cycles, each with linear growth from 0 to the cap over the share `anneal` of the cycle, then the cap.
 
     References
     ----------
@@ -33,7 +33,7 @@ def cyclical_schedule(progress: float, cap: float, anneal: float) -> float:
     return cap if progress >= 1 else linear_schedule(progress * 4 % 1, cap, anneal)
 
 
-# the models' parameter kl_schedule takes these names
+# the values of the parameter kl_schedule of models
 SCHEDULES: dict[str, Schedule] = {
     "linear": linear_schedule,
     "constant": constant_schedule,

@@ -1,4 +1,4 @@
-"""Tensor parallel networks: both embedding tables are split by items over ranks; values and gradients stay the same."""
+"""Tensor parallel networks: both embedding tables are sharded by items; values and gradients do not change."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SPLIT = ("encoder.bag.weight", "decoder.weight", "decoder.bias")
 
 
 class ShardedInputLayer(InputLayer):
-    """The input layer, with the rows of a slice of items. Norms and dropout are those of all events of a user."""
+    """The input layer with the rows of a slice of items. Norms and dropout still cover all events of a user."""
 
     def __init__(self, bag: InputLayer, items: ItemSlice, weight: nn.Parameter):
         nn.Module.__init__(self)
@@ -31,7 +31,7 @@ class ShardedInputLayer(InputLayer):
 
 
 class ShardedDecoder(MLPDecoder):
-    """A decoder whose output layer has a slice of items. Its `logits` are of all items, on each rank."""
+    """A decoder whose output layer holds a slice of items. Its `logits` cover all items, on each rank."""
 
     def __init__(self, decoder: MLPDecoder, items: ItemSlice, weight: nn.Parameter, bias: nn.Parameter):
         nn.Module.__init__(self)
@@ -44,23 +44,23 @@ class ShardedDecoder(MLPDecoder):
 
 
 def shard(network: VAE, communicator: Communicator) -> VAE:
-    """Reduce both embedding tables of a network to the rows of this rank's items, in memory or on the meta device.
+    """Shard a network: keep only the rows of this rank's items in both embedding tables. Also on the meta device.
 
-    All ranks then train it on the same batches, with the same noise, and need not exchange gradients: those of slices
-    are each rank's own, the others come out the same on all. `network.scores` gives scores of all items, on each rank;
-    `network.decoder.output` is that of the slice. Its likelihood has to be `recvae.nn.nll`, chunked.
+    All ranks then train it on the same batches, with the same noise, and do not exchange gradients: those of the tables
+    belong to one rank each, the others are equal on all ranks. `network.scores` returns scores of all items, on each
+    rank; `network.decoder.output` is the output layer of the slice. Its likelihood has to be `recvae.nn.nll`, chunked.
 
     Returns
     -------
     VAE
-        The same network.
+        The same network, changed in place.
 
     Raises
     ------
     InvalidParameterError
         For fewer items than ranks.
     NotSupportedError
-        For a likelihood or a decoder of one's own.
+        For a custom likelihood, decoder or first layer of the encoder.
     """
     encoder, bag, decoder = network.encoder, input_layer(network.encoder), network.decoder
     if not isinstance(decoder, MLPDecoder):
@@ -83,13 +83,13 @@ def shard(network: VAE, communicator: Communicator) -> VAE:
 
 
 def sharded_parameters(network: nn.Module) -> dict[str, ItemSlice]:
-    """Names of the parameters of which a rank has some rows, and which rows; none where the network is not sharded."""
+    """The sharded parameters by name, with the slice of this rank; empty if the network is not sharded."""
     bag = getattr(getattr(network, "encoder", None), "bag", None)
     return dict.fromkeys(SPLIT, bag.items) if isinstance(bag, ShardedInputLayer) else {}
 
 
 def full_state_dict(network: VAE) -> dict[str, Tensor]:
-    """All weights with the rows of all ranks, in the host memory of each rank."""
+    """The complete weights, with the rows of all ranks, in host memory of each rank."""
     sharded = sharded_parameters(network)
     return {
         name: (sharded[name].communicator.all_gather(tensor) if name in sharded else tensor.detach()).cpu()

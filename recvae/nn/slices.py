@@ -1,7 +1,7 @@
 """A rank's slice of the items in tensor parallel training: rows [start, stop) of both embedding tables.
 
 The layers between the tables are on every rank, with the same weights and the same input: all ranks see all users of a
-batch. So there are two operations where ranks meet, f and g of the source. `reduce` sums partial results over ranks,
+batch. So ranks communicate in two operations, g and f of the source. `reduce` sums partial results over ranks,
 and passes the gradient of the sum to each; `broadcast` passes a tensor that is the same on all ranks to the slices, and
 sums their gradients over ranks.
 Source: Shoeybi et al. 2019, "Megatron-LM: Training Multi-Billion Parameter Language Models Using Model Parallelism".
@@ -24,14 +24,14 @@ from recvae.nn.layers import group_offsets
 class LocalEvents(NamedTuple):
     """The events of a batch whose items are in a slice."""
 
-    indices: Tensor  # (E',) of these events among those of the batch
-    batch: Batch  # all users, items renumbered from 0 to stop - start - 1
+    indices: Tensor  # (E',) positions of these events in the batch
+    batch: Batch  # of all users; items are renumbered from 0 to stop - start - 1
 
 
 class ItemSlice:
-    """The slice [start, stop) of `n_items` items that this rank has.
+    """The slice [start, stop) of `n_items` items that this rank holds.
 
-    All ranks have to call its methods together, except `local`.
+    Its methods are collective operations, except `local`: all ranks have to call them.
     """
 
     def __init__(self, communicator: Communicator, n_items: int):
@@ -43,11 +43,11 @@ class ItemSlice:
         self.communicator, self.n_items = communicator, n_items
         items = communicator.shard_range(n_items)
         self.start, self.stop = items.start, items.stop
-        self.max_size = -(-n_items // communicator.size)  # of the slices of all ranks
+        self.max_size = -(-n_items // communicator.size)  # items in the largest slice of any rank
         self._last: tuple[Batch, LocalEvents] | None = None
 
     def local(self, batch: Batch) -> LocalEvents:
-        """The events of a batch in this slice. The last result is kept: encoder and likelihood ask for the same."""
+        """The events of a batch in this slice. The last result is cached for encoder and likelihood."""
         if self._last is None or self._last[0] is not batch:
             indices = ((batch.items >= self.start) & (batch.items < self.stop)).nonzero()[:, 0]
             offsets = group_offsets(batch.rows[indices], len(batch))
@@ -57,17 +57,17 @@ class ItemSlice:
         return self._last[1]
 
     def reduce(self, partial: Tensor) -> Tensor:
-        """Sum over ranks; the gradient of each summand is that of the sum."""
+        """Sum over ranks; in the backward pass each rank gets the gradient of the sum."""
         total: Tensor = _Reduce.apply(partial, self.communicator)  # type: ignore[no-untyped-call]
         return total
 
     def broadcast(self, tensor: Tensor) -> Tensor:
-        """A tensor that is the same on all ranks; its gradient is the sum over ranks."""
+        """Pass on a tensor that is the same on all ranks; in the backward pass its gradients are summed over ranks."""
         same: Tensor = _Broadcast.apply(tensor, self.communicator)  # type: ignore[no-untyped-call]
         return same
 
     def gather(self, columns: Tensor) -> Tensor:
-        """Columns of all ranks, side by side. (B, stop - start) -> (B, I)"""
+        """Concatenate the columns of all ranks. (B, stop - start) -> (B, I)"""
         return self.communicator.all_gather(columns.T.contiguous()).T
 
 

@@ -1,4 +1,4 @@
-"""The variational autoencoder: encoder, a draw from the posterior, decoder, and the two terms of the ELBO."""
+"""The variational autoencoder: encoder, sampling from the posterior, decoder, and the two terms of the ELBO."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from recvae.nn.rng import CounterRNG
 
 
 class Decoder(Protocol):
-    """A torch module z -> hidden state, and the output layer that turns hidden states into a logit for each item.
+    """A torch module z -> hidden state, with an output layer that maps hidden states to one logit per item.
 
     Likelihoods take the hidden state and the output layer's weight and bias, so that no B x I matrix of logits has to
     exist at once.
@@ -59,7 +59,7 @@ class Elbo(NamedTuple):
 
 
 class VAE(nn.Module):
-    """An encoder, a decoder, a likelihood of rows and a prior.
+    """A network of an encoder, a decoder, a likelihood of rows and a prior.
 
     Parameters
     ----------
@@ -68,10 +68,10 @@ class VAE(nn.Module):
     decoder
         z -> hidden state, with an output layer: `MLPDecoder`, or any module with its attributes.
     likelihood
-        -log p(x | z) from hidden state and output layer: `nll`, `partial(nll, family="logistic")`, or a function of
-        your own.
+        -log p(x | z) from hidden state and output layer: `nll`, `partial(nll, family="logistic")`, or your own
+        function.
     prior
-        p(z). None for a deterministic autoencoder, whose encoder gives points.
+        p(z). None for a deterministic autoencoder, whose encoder returns points.
     kl_by_events
         Whether a user's KL weight is beta * n_u, where n_u is the sum of the row, instead of beta.
     """
@@ -92,7 +92,7 @@ class VAE(nn.Module):
         self.kl_by_events = kl_by_events
 
     def forward(self, batch: Batch, rng: CounterRNG) -> Elbo:
-        """The ELBO's terms for rows x: z ~ q(z | x), then log p(x | z) and KL(q(z | x) || p(z))."""
+        """The terms of the ELBO for rows x: z ~ q(z | x), then log p(x | z) and KL(q(z | x) || p(z))."""
         posterior = self.encoder(batch, rng)
         z = posterior.sample(rng)  # (B, K)
         hidden = self.decoder(z)  # (B, H)
@@ -101,7 +101,7 @@ class VAE(nn.Module):
         return Elbo(nll, kl, batch.sum(batch.values) if self.kl_by_events else 1.0)
 
     def scores(self, batch: Batch) -> Tensor:
-        """Logits of all items: no noise at inference. -> (B, I)"""
+        """Logits of all items, without dropout or sampling. -> (B, I)"""
         return self.decoder.logits(self.hidden(batch))
 
     def hidden(self, batch: Batch, eps: Tensor | None = None) -> Tensor:
@@ -125,7 +125,7 @@ class VAE(nn.Module):
 
 
 class MLPDecoder(nn.Module):
-    """z -> hidden state, by tanh or `gated` layers; and the output layer that turns it into one logit for each item.
+    """z -> hidden state by tanh or `gated` layers, and the output layer that maps it to one logit per item.
 
     Parameters
     ----------
@@ -166,7 +166,7 @@ class MLPDecoder(nn.Module):
 
     @property
     def output(self) -> tuple[Tensor, Tensor]:
-        """Weight (I, H) and bias (I,) that turn hidden states into logits."""
+        """Weight (I, H) and bias (I,) of logits h W^T + b, the weight of unit rows if there is a temperature."""
         return self.weight if self.temperature is None else unit_rows(self.weight), self.bias
 
     @property

@@ -1,4 +1,4 @@
-"""Re-rankers of lists that are longer than needed: not too many of a kind, and not too much of the same."""
+"""Re-rankers that shorten longer lists: a cap on items per category, and maximal marginal relevance."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def cap_categories(ids: Any, scores: Any, categories: Any, cap: int, N: int) -> 
         (I, C), the categories of the items, or labels as `category_matrix` takes them. An item counts for all of its
         categories, and is kept only if none of them is full; an item without a category is always kept.
     cap : int
-        Most items of one category.
+        Largest number of items of one category.
     N : int
         Length of the new lists.
 
@@ -103,13 +103,13 @@ def cap_categories(ids: Any, scores: Any, categories: Any, cap: int, N: int) -> 
 
 
 def mmr(ids: Any, scores: Any, vectors: Any, N: int, trade_off: float = 0.7) -> Ranking:
-    """N items of each list by maximal marginal relevance: relevant, and unlike those already taken.
+    """N items of each list by maximal marginal relevance: relevant, and not similar to those already taken.
 
     Items are taken one after the other, each time the one with the highest
 
         trade_off * score - (1 - trade_off) * highest cosine with an item already taken
 
-    and the first in the list among equals. Scores are scaled to [0, 1] in each list.
+    and among ties the first in the list. Scores are scaled to [0, 1] in each list.
 
     Parameters
     ----------
@@ -120,7 +120,7 @@ def mmr(ids: Any, scores: Any, vectors: Any, N: int, trade_off: float = 0.7) -> 
     N : int
         Length of the new lists.
     trade_off : float
-        From 0, variety alone, to 1, the score alone.
+        From 0 (only diversity counts) to 1 (only the score counts).
 
     Returns
     -------
@@ -206,7 +206,7 @@ def _check_lists(ids: Any, scores: Any, n_items: int) -> tuple[NDArray[Any], NDA
 
 
 def _kinds(categories: sparse.csr_matrix) -> NDArray[np.int64]:
-    """The categories of each item side by side, C in the room that is left. -> (I, M)"""
+    """The indices of the categories of each item, padded with C. -> (I, M)"""
     categories = sparse.csr_matrix(categories, copy=True)
     categories.sum_duplicates()
     categories.eliminate_zeros()
@@ -217,7 +217,7 @@ def _kinds(categories: sparse.csr_matrix) -> NDArray[np.int64]:
 
 
 def _units(vectors: Any) -> NDArray[np.float32]:
-    """Vectors at unit length, or zero."""
+    """Vectors scaled to unit length; zero vectors stay zero. -> (I, K)"""
     vectors = as_array(vectors, "vectors")
     if vectors.ndim != 2 or vectors.dtype.kind not in "iuf":
         raise InvalidTypeError(
@@ -231,7 +231,7 @@ def _units(vectors: Any) -> NDArray[np.float32]:
 
 
 def _to_unit_range(there: NDArray[np.bool_], scores: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Scores brought to [0, 1] in each list, 0 where there is no item. -> (B, L)"""
+    """Scores scaled to [0, 1] in each list, 0 where there is no item. -> (B, L)"""
     values = scores.astype(np.float64)
     low = np.where(there, values, np.inf).min(axis=1, keepdims=True)
     high = np.where(there, values, -np.inf).max(axis=1, keepdims=True)

@@ -1,4 +1,4 @@
-"""Checkpoints: the state of a training on disk, from which a stopped run resumes bit for bit."""
+"""Checkpoints: the state of training on disk, from which an interrupted run resumes with identical results."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ class Checkpoint:
     Parameters
     ----------
     folder : str or Path
-        Gets a folder for each run of the training loop, such as `network`, with the last state of that run and
-        `_manifest.json`, which says what run it is. A fit of the same model on the same rows resumes from there.
+        Gets a subfolder for each run of the training loop, such as `network`, with the last state of that run and
+        `_manifest.json`, which identifies it. A fit of the same model on the same rows resumes from it.
     minutes : float or None
         Save at the first step after this many minutes; 0 saves after each step, None never.
     epochs : int or None
@@ -54,8 +54,8 @@ class Checkpoint:
 
     Notes
     -----
-    A state is written to a new file, which then replaces the last one: a run that is killed at any moment leaves one of
-    the two, complete. It contains the weights, the optimizer's moments, the best weights, and the position in the run;
+    The file of the previous state is deleted only after a new one is written: a run that is killed at any moment leaves
+    a complete one. It contains the weights, the optimizer's moments, the best weights, and the position in the run;
     order, dropout and noise follow from the seed and this position.
     """
 
@@ -96,20 +96,20 @@ def resumed(
     Parameters
     ----------
     identity : callable
-        () -> all that determines the run, as JSON can hold it; called only if there is a checkpoint.
+        () -> all that determines the run, JSON-serialisable; called only if `checkpoint` is given.
     strategy : ParallelStrategy
-        All ranks call this, rank 0 writes, and all read; how many they are may change from run to run.
+        All ranks call this, rank 0 writes, all read; the number of ranks may change when a run resumes.
     size : Size
         Users, epochs and steps of the run: the bounds of a stored position.
 
     Raises
     ------
     InvalidParameterError
-        Where the folder belongs to another run.
+        If the folder belongs to another run.
     InvalidDataError
-        Where its content is damaged.
+        If its content is damaged.
     OutputError
-        Where it cannot be written, or another process holds it.
+        If it cannot be written, or another process has locked it.
     """
     if checkpoint is None:
         yield None
@@ -131,7 +131,7 @@ def resumed(
 
 
 class CheckpointWriter(Callback):
-    """Writes the state of a run into a claimed folder. All ranks call it, for it may gather what each of them holds."""
+    """Writes the state of a run into a claimed folder. All ranks call it, since it may gather their tensors."""
 
     def __init__(
         self,
@@ -156,7 +156,7 @@ class CheckpointWriter(Callback):
             self.write()
 
     def write(self) -> None:
-        """Write the state, unless the folder has it already."""
+        """Write the state, unless the folder already has that of this position."""
         state = self._state
         position = {"epoch": state.epoch, "step": state.step}
         if self._manifest.parts and all(self._manifest.facts[name] == value for name, value in position.items()):
@@ -177,11 +177,11 @@ class CheckpointWriter(Callback):
                     f"run the same again, to resume from there."
                 ) from error
             with part.open("rb+") as content:
-                os.fsync(content.fileno())  # before its name is taken
+                os.fsync(content.fileno())  # before it is renamed to its final path
             written = Written(file=path.name, bytes=part.stat().st_size, sha256=digest_of(part))
         before = self._manifest.parts
         self._manifest = replace(self._manifest, parts=[written], facts=position | facts_of(state))
-        self._manifest.write(self._folder)  # from here on a run resumes from this state
+        self._manifest.write(self._folder)  # from here on, a run resumes from this state
         for old in before:
             if old.file != written.file:
                 (self._folder / old.file).unlink(missing_ok=True)
@@ -190,7 +190,7 @@ class CheckpointWriter(Callback):
 
 
 def digest_rows(*matrices: Any) -> str:
-    """One digest of the events of CSR matrices, wherever their arrays are."""
+    """The SHA-256 of the shapes and entries of CSR matrices, in memory or memory-mapped."""
     digest = hashlib.sha256()
     for matrix in matrices:
         digest.update(json.dumps(list(matrix.shape)).encode())

@@ -29,7 +29,7 @@ from recvae.utils.folder import (
 )
 
 PATTERN = "step-*.safetensors"
-# what optimizers keep of each parameter; of others than these, each tensor has the parameter's shape, or is a number
+# tensors that optimizers keep per parameter; for other optimizers only the shapes are checked
 MOMENTS: dict[type[torch.optim.Optimizer], set[str]] = {
     RowwiseAdam: {"step", "second"},
     torch.optim.Adam: {"step", "exp_avg", "exp_avg_sq"},
@@ -39,7 +39,7 @@ MOMENTS: dict[type[torch.optim.Optimizer], set[str]] = {
 
 @dataclass(frozen=True)
 class Size:
-    """How large a run is: its users, its epochs, and the steps of an epoch."""
+    """The size of a run: its users, its epochs, and the steps in an epoch."""
 
     users: int
     epochs: int
@@ -57,12 +57,12 @@ def facts_of(state: TrainState) -> dict[str, Any]:
 
 
 def tensors_of(state: TrainState, strategy: ParallelStrategy) -> dict[str, Tensor]:
-    """The tensors of a state by name, complete ones where ranks have some rows each; complete on rank 0 alone."""
+    """The tensors of a state by name, on rank 0; sharded ones are gathered there, and missing on other ranks."""
     sharded, parameters = sharded_parameters(state.network), dict(state.network.named_parameters())
     tensors: dict[str, Tensor] = {}
 
     def add(full_name: str, tensor: Tensor, parameter: str) -> None:
-        """A tensor of the shape of a parameter, or of its rows."""
+        """Add a tensor with the shape of `parameter`, or of its rows on this rank, which are gathered."""
         by_rows = parameter in sharded and tensor.dim() > 0
         complete = sharded[parameter].communicator.gather(tensor) if by_rows else tensor
         if complete is not None:
@@ -76,7 +76,7 @@ def tensors_of(state: TrainState, strategy: ParallelStrategy) -> dict[str, Tenso
         names = _parameter_names(optimizer, parameters)
         for index, moments in optimizer.state_dict()["state"].items():
             for moment, tensor in moments.items():
-                if isinstance(tensor, Tensor):  # SGD without momentum has None
+                if isinstance(tensor, Tensor):  # it is None for SGD without momentum
                     add(f"optimizer.{number}.{index}.{moment}", tensor, names[index])
     prior = getattr(state.network, "prior", None)
     if state.step and prior is not None:
@@ -94,7 +94,7 @@ def _parameter_names(optimizer: torch.optim.Optimizer, parameters: dict[str, Any
 def restore(
     state: TrainState, folder: Path, manifest: Manifest[Written], strategy: ParallelStrategy, size: Size
 ) -> None:
-    """Bring a fresh state to the position in the run that the folder has."""
+    """Restore a new state from the checkpoint in the folder, tensors and position."""
     with sound_manifest(folder):
         history = _check_facts(manifest, size)
     (part,) = manifest.parts
@@ -126,7 +126,7 @@ def restore(
 
 
 def _check_facts(manifest: Manifest[Written], size: Size) -> list[Epoch]:
-    """The records of the epochs that are done. Raises ValueError, KeyError or TypeError for what no such run writes."""
+    """The records of completed epochs. Raises ValueError, KeyError or TypeError for facts that no such run writes."""
     facts, history = manifest.facts, list[Epoch]()
     if len(manifest.parts) != 1 or not Path(manifest.parts[0].file).match(PATTERN):
         raise ValueError(f"expected one file {PATTERN}, got {len(manifest.parts)} files")
@@ -153,7 +153,7 @@ def _check_facts(manifest: Manifest[Written], size: Size) -> list[Epoch]:
 
 
 def _check_tensors(state: TrainState, tensors: dict[str, Tensor], done: int, size: Size) -> None:
-    """Raise ValueError or KeyError for tensors that no such state has."""
+    """Raise ValueError or KeyError unless the tensors are those of such a state."""
     parameters = dict(state.network.named_parameters())
     groups: dict[str, set[str]] = {"network": set(), "best": set(), "prior": set()}
     moments: dict[tuple[int, int], set[str]] = {}
@@ -203,7 +203,7 @@ def _check_shape(name: str, tensor: Tensor, shape: Sequence[int], dtype: torch.d
 
 
 def _read(path: Path, state: TrainState) -> dict[str, Tensor]:
-    """The tensors of the file; of parameters that are sharded, the rows of this rank."""
+    """The tensors of the file; for sharded parameters, only the rows of this rank."""
     sharded, parameters = sharded_parameters(state.network), dict(state.network.named_parameters())
     names = [_parameter_names(optimizer, parameters) for optimizer in state.optimizers]
     tensors = {}
@@ -215,18 +215,18 @@ def _read(path: Path, state: TrainState) -> dict[str, Tensor]:
                 name = names[int(number)][int(index)]
             items = sharded.get(name) if kind in ("network", "best", "optimizer") else None
             stored = file.get_slice(full_name)
-            by_rows = items is not None and stored.get_shape()  # a count of steps has none
+            by_rows = items is not None and stored.get_shape()  # the count of steps is a scalar
             tensors[full_name] = stored[items.start : items.stop] if items and by_rows else file.get_tensor(full_name)
     return tensors
 
 
 def _fill(state: TrainState, tensors: dict[str, Tensor], strategy: ParallelStrategy) -> None:
-    """Put the tensors into the network, the optimizers, the prior and the state."""
+    """Load the tensors into the network, the optimizers, the prior and the state."""
     with torch.no_grad():
         for name, parameter in state.network.named_parameters():
             parameter.copy_(tensors.pop(f"network.{name}"))
     losses = tensors.pop("steps")
-    if not strategy.data_parallel_group.is_main_process:  # they are summed over ranks at the end of the epoch
+    if not strategy.data_parallel_group.is_main_process:  # losses are summed over ranks at the end of the epoch
         losses = torch.zeros_like(losses)
     state.losses = list(losses.unbind())
     groups: dict[str, dict[str, Tensor]] = {"best": {}, "prior": {}}
@@ -247,6 +247,6 @@ def _fill(state: TrainState, tensors: dict[str, Tensor], strategy: ParallelStrat
 
 
 def _prior_shape(network: nn.Module, tensor: Tensor, size: Size) -> tuple[int, ...]:
-    """Shape of what a prior keeps of each user; in a network of one's own only the number of users is known."""
+    """The expected shape of a prior's tensor, a row per user; a custom network fixes only the number of users."""
     latent_dim = getattr(getattr(network, "decoder", None), "latent_dim", None)
     return (size.users, *tensor.shape[1:]) if latent_dim is None else (size.users, int(latent_dim))

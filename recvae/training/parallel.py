@@ -19,10 +19,10 @@ STRATEGIES = ("data", "tensor")
 class ParallelStrategy:
     """Data parallel or tensor parallel training by the ranks of a communicator.
 
-    Data parallel: each rank has the whole network and computes the gradients of its users; these are summed. Tensor
-    parallel: each rank has the rows of its items in both embedding tables and sees all users; what passes between the
-    tables is summed (recvae.nn.sharded). Either way a step is that of one process on the same batch, except for the
-    order in which floats are added.
+    Data parallel: each rank has the whole network and computes the gradients of its users, which are summed. Tensor
+    parallel: each rank has the rows of its items in both embedding tables and sees all users; partial results between
+    the tables are summed (recvae.nn.sharded). Either way a step equals that of one process on the same batch, except
+    for the order of floating-point sums.
     """
 
     communicator: Communicator = SINGLE_PROCESS
@@ -30,11 +30,11 @@ class ParallelStrategy:
 
     @property
     def data_parallel_group(self) -> Communicator:
-        """The ranks that divide the users of a batch: this one alone in tensor parallel training."""
+        """The ranks that divide the users of a batch: in tensor parallel training, only this rank."""
         return SINGLE_PROCESS if self.tensor_parallel else self.communicator
 
     def clip_grad_norm(self, network: nn.Module, max_norm: float) -> None:
-        """Scale the summed gradients down to a norm, the same on each rank."""
+        """Scale the summed gradients down to a joint norm of at most `max_norm`, equally on each rank."""
         sharded: list[nn.Parameter] = []
         if self.tensor_parallel:
             named = dict(network.named_parameters())
@@ -43,18 +43,18 @@ class ParallelStrategy:
         clip_grad_norm_(network.parameters(), max_norm, sharded, group)
 
     def reduce_losses(self, losses: Tensor) -> Tensor:
-        """Sums over the users of all ranks, from those over the users of each. (S, 3) -> (S, 3), a copy"""
+        """Sum over ranks the losses of S steps, each a sum over the users of a rank. (S, 3) -> (S, 3), a copy"""
         return self.data_parallel_group.all_reduce(losses.clone())
 
     def validate(self, validate: Callable[[], float]) -> float:
-        """The validation metric, the same on each rank; computed by the main process where it has all weights."""
+        """The validation metric, the same on each rank. With data parallelism only the main process computes it."""
         if self.tensor_parallel:
             return validate()
         metric: float = self.communicator.broadcast(validate() if self.communicator.is_main_process else None)
         return metric
 
     def due_on_main_process(self, due: bool) -> bool:
-        """Whether something is due by the clock of the main process, which differs from those of other ranks."""
+        """Whether `due` holds on the main process, for decisions by its clock; clocks differ between ranks."""
         if self.communicator.size == 1:
             return due
         on_main = due and self.communicator.is_main_process

@@ -23,7 +23,7 @@ class Live(Callback):
     epochs, steps : int
         Epochs in the run, and steps in an epoch.
     users : int
-        Passes over a user in an epoch.
+        Users in an epoch, counted once for each pass over them.
     metric : str
         Name of the validation metric.
     """
@@ -35,7 +35,7 @@ class Live(Callback):
         self._bar = bar(show, *_columns())
         self._task = self._bar.add_task(self._where(1), total=epochs * steps, note="", start=False)
         self._epoch_began = self._began = time.perf_counter()
-        self._before: int | None = None  # steps of the epoch that were made before; not known until the first one here
+        self._before: int | None = None  # steps of the epoch done before a resume; unknown until the first step here
 
     def __enter__(self) -> Live:
         self._bar.start()
@@ -49,7 +49,7 @@ class Live(Callback):
         self._bar.stop()
 
     def on_step_end(self, epoch: int, step: int) -> None:
-        """The host's clock alone: how far a GPU is behind by some steps does not matter here."""
+        """Update the bar. Speed is by the clock of the host; that a GPU lags by some steps does not matter here."""
         if not self._bar.disable:
             if self._before is None:
                 self._before = step - 1
@@ -60,7 +60,7 @@ class Live(Callback):
             self._bar.update(self._task, completed=done, description=self._where(epoch), note=f"{speed:,.0f} users/s")
 
     def on_epoch_end(self, epoch: Epoch) -> None:
-        """The figures of the last epoch stay below the bar until the next are there."""
+        """Show the figures of this epoch below the bar until the end of the next."""
         self._epoch_began, self._before, self.last = time.perf_counter(), 0, epoch
         if epoch.valid is not None and (self.best is None or epoch.best != self.best.best):
             self.best = epoch
@@ -86,7 +86,7 @@ class Live(Callback):
 
 
 def _columns() -> list[ProgressColumn]:
-    """In one line: where there is little room, the bar is what gets shorter."""
+    """Columns on one line; in a narrow terminal the bar gets shorter."""
     return [
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=None, table_column=Column(max_width=24)),

@@ -1,4 +1,4 @@
-"""The search for hyper-parameters: propose settings, fit, evaluate on the validation users, and repeat."""
+"""Hyper-parameter search: propose settings, fit, evaluate on the validation users, and repeat."""
 
 from __future__ import annotations
 
@@ -41,37 +41,37 @@ from recvae.tuning.study import Study, Trial, open_study
 from recvae.utils.checks import check_integer
 from recvae.utils.progress import bar
 
-# errors that end one trial; and those of them that end the search, because every trial would raise them
+# errors that end one trial; those among them that end the search, because every trial would raise them
 FAILURES = (RecvaeError, MemoryError, torch.OutOfMemoryError)
 FATAL = (MissingDependencyError, UnknownUsersError, InvalidTypeError)
 
 
 class Pruned(Exception):  # noqa: N818  not an error
-    """Ends a fit that the pruner has given up."""
+    """Raised in a fit to stop a trial that the pruner rejects."""
 
 
 @dataclass(frozen=True)
 class Tuned:
-    """What a search found.
+    """Result of a search.
 
     Attributes
     ----------
     model : Recommender
         A model with the best settings, not yet fitted: `fit_split(tuned.model, split)`.
     params : dict[str, Any]
-        These settings, both those searched for and those fixed.
+        The best settings: hyper-parameters that were searched for, and those that were fixed.
     value : float
-        The mean of `metric` over validation users in the best trial. As the best of many on the same users it is too
-        high: the test says how good the model is.
+        The mean of `metric` over validation users in the best trial. It is biased upwards, as the maximum of many
+        trials on the same users: judge the model by the test users.
     metric : str
-        What was maximised.
+        The metric that was maximised.
     trials : list[Trial]
         All trials, in order; `pandas.DataFrame(tuned.trials)` is a table.
     importance : dict[str, float]
         Share of each hyper-parameter in what distinguishes the best trials (PED-ANOVA, Watanabe et al. 2023); empty
-        with fewer than 10 complete trials.
+        with fewer than 10 complete trials, or if all have the same value.
     seconds : float
-        Time of all trials, those of earlier runs included.
+        Total time of all trials, including those of earlier runs.
     """
 
     model: Recommender
@@ -85,7 +85,7 @@ class Tuned:
 
 @dataclass(frozen=True)
 class Task:
-    """What is the same for all trials. The first trial is `model` as it is; the others differ in what `space` has."""
+    """What all trials share. The first trial is `model` itself; the others change the hyper-parameters in `space`."""
 
     model: Recommender
     split: Split
@@ -112,7 +112,7 @@ def tune(
 
     The first trial has the defaults. The others are proposed by the tree-structured Parzen estimator (Bergstra et al.
     2011), within the spaces that `hyper(..., search=...)` declares. Each trial is a fit on `split.train`; `split.test`
-    and `split.refit` are not looked at. If a model validates after each epoch, a trial is stopped early once its best
+    and `split.refit` are not used. If a model validates after each epoch, a trial is stopped early once its best
     epoch so far is worse than the median of complete trials at that epoch, but not before five trials and ten epochs. A
     trial that fails is recorded, and the search continues.
 
@@ -123,20 +123,20 @@ def tune(
     split : Split
         Its training and validation users are used.
     trials : int
-        How many trials in all, including those that `study` already has.
+        Total number of trials, including those that `study` already has.
     metric : str
-        What to maximise, such as "recall@20". Early stops go by NDCG@100, as the choice of an epoch in `fit` does.
+        The metric to maximise, such as "recall@20". Early stopping uses NDCG@100, as `fit` does to choose the epoch.
     fixed : Mapping[str, Any] or None
         Hyper-parameters that all trials share, such as {"epochs": 20}.
     study : str or Path or None
-        SQLite file that keeps the trials. A search that was stopped or killed resumes from it, and finds the same
-        trials as one that was not stopped; a trial that was running starts again. For one process at a time.
+        SQLite file that stores the trials. An interrupted search resumes from it, and makes the same trials as an
+        uninterrupted one; a trial that was running starts again. For one process at a time.
     name : str or None
         Name of the study within the file; by default that of the model.
     seed : int
         Seed of the proposals, and `random_state` of every trial unless that is fixed.
     timeout : float or None
-        Start no further trial, except the first, after this many seconds.
+        Start no new trial after this many seconds; the first one always runs.
     show_progress : bool
         Show a progress bar.
     log : Callable[[str], None]
@@ -152,9 +152,9 @@ def tune(
     MissingDependencyError
         If Optuna is not installed.
     UnknownNameError, InvalidParameterError, InvalidTypeError
-        If something cannot be searched for.
+        If an argument is invalid, or the model has no hyper-parameter to search for.
     InvalidDataError
-        If the study is damaged, or is of another model, metric, data set, space or fixed value.
+        If the study is damaged, or belongs to another model, metric, data set, space or fixed value.
     UnknownUsersError
         If the model cannot score the validation users.
     TrainingError
@@ -177,22 +177,22 @@ def _task(model: type[Recommender], split: Split, metric: str, fixed: dict[str, 
     for param in fixed:
         if param not in get_params(model(), deep=True):
             raise unknown_param(param, model)
-    space = {param: where for param, where in search_space(model).items() if param not in fixed}
+    space = {param: values for param, values in search_space(model).items() if param not in fixed}
     if not space:
         raise InvalidParameterError(
             f"Expected a hyper-parameter to search for, got {model.__name__}, where none has a space or all are fixed."
         )
     seeded = {"random_state": seed} if "random_state" in options(model) else {}
     first = with_params(model(), seeded | fixed)
-    check_params(first)  # here, or every trial would fail with the same error
+    check_params(first)  # now, because every trial would fail with the same error
     return Task(first, split, metric, fixed, space)
 
 
 def _asked(task: Task) -> dict[str, str]:
-    """The search in words, by which its study is recognised when it is resumed; by the keys of files."""
-    keys, same = file_keys(task.model), flat_params(task.model, run_options=False)
-    shared = {key: f"fixed at {param_text(value)}" for key, value in same.items()}
-    spaces = {keys[param]: f"searched in {where}" for param, where in task.space.items()}
+    """A description of the search, by which a resumed study is recognised; hyper-parameters by their file keys."""
+    keys, first_params = file_keys(task.model), flat_params(task.model, run_options=False)
+    shared = {key: f"fixed at {param_text(value)}" for key, value in first_params.items()}
+    spaces = {keys[param]: f"searched in {values}" for param, values in task.space.items()}
     about = {"model": type(task.model).__name__, "metric": task.metric, "data": _fingerprint(task.split)}
     return about | shared | spaces
 
@@ -209,20 +209,20 @@ def _fingerprint(split: Split) -> str:
 def _search(
     study: Study, task: Task, trials: int, timeout: float | None, show_progress: bool, log: Callable[[str], None]
 ) -> None:
-    """Run trials until there are `trials` of them or the time is over."""
-    started, ended = time.monotonic(), study.trials()
+    """Run trials until there are `trials` of them or `timeout` has passed."""
+    started, finished = time.monotonic(), study.trials()
     with bar(show_progress) as progress:
-        shown = progress.add_task(f"tuning {type(task.model).__name__}", total=trials, completed=len(ended), note="")
-        while len(ended) < trials and (not ended or timeout is None or time.monotonic() - started < timeout):
+        shown = progress.add_task(f"tuning {type(task.model).__name__}", total=trials, completed=len(finished), note="")
+        while len(finished) < trials and (not finished or timeout is None or time.monotonic() - started < timeout):
             _try(study, task)
-            ended = study.trials()
-            best = max((trial.value for trial in ended if trial.value is not None), default=float("nan"))
-            progress.update(shown, completed=len(ended), note=f"best {task.metric} {best:.4f}")
-            log(f"{_line(ended[-1], task.metric)} (best so far: {best:.4f})")
+            finished = study.trials()
+            best = max((trial.value for trial in finished if trial.value is not None), default=float("nan"))
+            progress.update(shown, completed=len(finished), note=f"best {task.metric} {best:.4f}")
+            log(f"{_line(finished[-1], task.metric)} (best so far: {best:.4f})")
 
 
 def _try(study: Study, task: Task) -> None:
-    """One trial, from its proposal to its end."""
+    """Run one trial: propose, fit, evaluate, and record the result."""
     defaults = get_params(task.model, deep=True)
     trial, params = study.ask({param: defaults[param] for param in task.space})
     model = with_params(task.model, params)
@@ -243,7 +243,7 @@ def _try(study: Study, task: Task) -> None:
     except FAILURES as error:
         study.tell(trial, state="failed", note=str(error) or type(error).__name__)
     except RuntimeError as error:
-        if "allocate memory" not in str(error):  # as torch says it of a CPU
+        if "allocate memory" not in str(error):  # torch's message if CPU memory runs out
             raise
         study.tell(trial, state="failed", note=str(error).splitlines()[0])
     else:
@@ -251,17 +251,17 @@ def _try(study: Study, task: Task) -> None:
 
 
 def _line(trial: Trial, metric: str) -> str:
-    found = f"{trial.state}: {trial.note}" if trial.value is None else f"{metric} {trial.value:.4f}"
+    outcome = f"{trial.state}: {trial.note}" if trial.value is None else f"{metric} {trial.value:.4f}"
     params = ", ".join(f"{param}={param_text(value)}" for param, value in trial.params.items())
-    return f"trial {trial.number}, {trial.seconds:.1f} s, {params}: {found}"
+    return f"trial {trial.number}, {trial.seconds:.1f} s, {params}: {outcome}"
 
 
 def _tuned(study: Study, task: Task) -> Tuned:
-    ended = study.trials()
-    complete = [(trial.value, trial) for trial in ended if trial.value is not None]
+    finished = study.trials()
+    complete = [(trial.value, trial) for trial in finished if trial.value is not None]
     if not complete:
         raise TrainingError(
-            f"Expected a trial that can be fitted, got {len(ended)} that failed; the last: {ended[-1].note}"
+            f"Expected a trial that can be fitted, got {len(finished)} that failed; the last: {finished[-1].note}"
         )
     value, best = max(complete, key=lambda pair: pair[0])
     return Tuned(
@@ -269,7 +269,7 @@ def _tuned(study: Study, task: Task) -> Tuned:
         best.params | task.fixed,
         value,
         task.metric,
-        ended,
+        finished,
         study.importance(),
-        sum(trial.seconds for trial in ended),
+        sum(trial.seconds for trial in finished),
     )

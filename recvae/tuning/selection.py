@@ -1,4 +1,4 @@
-"""Selection on validation users, and the model that is then tested."""
+"""Selection of settings on validation users, and the fit of the model that is tested."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from recvae.utils.progress import track
 
 @dataclass(frozen=True)
 class Choice:
-    """The best hyper-parameters, the number of settings that were tried, and the seconds that this took."""
+    """The best hyper-parameters, the number of settings tried, and the time that took in seconds."""
 
     params: dict[str, Any]
     settings_tried: int
@@ -31,7 +31,7 @@ class Choice:
 def choose(
     candidates: Sequence[Recommender], split: Split, metric: str = "ndcg@100", show_progress: bool = True
 ) -> Choice:
-    """The hyper-parameters of the candidate that is best on the validation users; one candidate is no choice."""
+    """The hyper-parameters of the best candidate on the validation users; with a single one nothing is fitted."""
     if len(candidates) == 1:
         return Choice(get_params(candidates[0]), 1, 0.0)
     scores, started = [], time.perf_counter()
@@ -54,24 +54,24 @@ def fit_split(
 ) -> Recommender:
     """Fit the model that is to be tested on `split.test`.
 
-    If validation users are other users than the training users, it is `model` itself, fitted on `split.train` with
-    `split.valid`. If they are the same, that fit only finds what validation chooses (the epoch to stop after), and a
-    new model is then fitted on all of `split.refit`.
+    Without `split.refit`, where validation users are not training users, this fits `model` itself on `split.train` with
+    `split.valid`. Otherwise that fit only determines what validation chooses (the epoch to stop after), and a new model
+    is then fitted on all of `split.refit`.
 
     Parameters
     ----------
     model : Recommender
-        With its hyper-parameters.
+        The model with its hyper-parameters.
     split : Split
-        Its test users are not looked at.
-    show_progress : bool, FitCallback or None
+        The split; its test users are not used.
+    show_progress : bool
         As in `fit`.
-    callback : bool, FitCallback or None
+    callback : FitCallback or None
         As in `fit`.
     callbacks : sequence
         As in `fit`; they are called in both fits.
     checkpoint : Checkpoint or str or Path or None
-        As in `fit`; it holds both fits, the first one in its folder `choice`.
+        As in `fit`; of two fits, the first one uses the subfolder `choice`.
 
     Returns
     -------
@@ -83,11 +83,11 @@ def fit_split(
     RecvaeError
         As `fit`.
     """
-    kept = as_checkpoint(checkpoint)
-    more: dict[str, Any] = {"callbacks": callbacks, "checkpoint": kept}
+    parsed = as_checkpoint(checkpoint)
+    fit_options: dict[str, Any] = {"callbacks": callbacks, "checkpoint": parsed}
     if split.refit is None:
-        return model.fit(split.train, show_progress, callback, valid=split.valid, **more)
+        return model.fit(split.train, show_progress, callback, valid=split.valid, **fit_options)
     if model.validation_metric:
-        choice = None if kept is None else replace(kept, folder=output_path(kept.folder) / "choice")
-        model.fit(split.train, show_progress, callback, valid=split.valid, **more | {"checkpoint": choice})
-    return type(model)(**model.chosen_params()).fit(split.refit, show_progress, callback, **more)
+        choice = None if parsed is None else replace(parsed, folder=output_path(parsed.folder) / "choice")
+        model.fit(split.train, show_progress, callback, valid=split.valid, **fit_options | {"checkpoint": choice})
+    return type(model)(**model.chosen_params()).fit(split.refit, show_progress, callback, **fit_options)

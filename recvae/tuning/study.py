@@ -22,7 +22,8 @@ from recvae.utils.files import check_writable, make_folder
 from recvae.utils.optional import require
 from recvae.utils.paths import output_path, real_path
 
-# trials before others are pruned by their median, epochs before one is, trials before a word on importance
+# complete trials before pruning by their median starts, epochs of a trial before it may be pruned, and complete
+# trials before importances are estimated
 FULL_TRIALS, FREE_EPOCHS, ENOUGH_TRIALS = 5, 10, 10
 SQLITE = b"SQLite format 3\0"
 TABLES = {"studies", "trials", "trial_params", "trial_values", "version_info"}  # some of Optuna's
@@ -35,13 +36,13 @@ class Trial:
     Attributes
     ----------
     params : dict[str, Any]
-        What was searched for, as it was in this fit.
+        Values of the hyper-parameters that were searched for.
     value : float or None
-        The metric's mean over validation users, where the trial is complete.
+        Mean of the metric over validation users; None unless the trial is complete.
     state : str
         "complete", "pruned" (stopped early, worse than the median of earlier trials) or "failed".
     note : str
-        Where it is not complete, why.
+        The reason, if the trial is not complete; else empty.
     """
 
     number: int
@@ -53,9 +54,9 @@ class Trial:
 
 
 class Study:
-    """Proposes trials by the tree-structured Parzen estimator and keeps what came of them.
+    """Proposes trials by the tree-structured Parzen estimator and stores their results.
 
-    All methods raise InvalidDataError where the file of the study holds what no search has written.
+    All methods raise InvalidDataError if the file of the study is damaged.
     """
 
     def __init__(
@@ -67,7 +68,7 @@ class Study:
         self._distributions = {keys[name]: _distribution(where) for name, where in space.items()}
 
     def ask(self, defaults: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
-        """The next trial, the first with the defaults. -> Optuna's trial, its hyper-parameters"""
+        """Propose the next trial; the first one has the defaults. -> Optuna's trial, its hyper-parameters"""
         import optuna
 
         with _read_from(self._path):
@@ -76,7 +77,7 @@ class Study:
             if n_done == 0 and optuna.trial.TrialState.WAITING not in states:
                 stored = {self._keys[name]: _told(self._space[name], value) for name, value in defaults.items()}
                 self._study.enqueue_trial(stored)
-            # a seed for each trial: a study that is resumed proposes what it would have proposed without the stop
+            # a seed for each trial: a resumed study proposes the same as an uninterrupted one
             seed = int(np.random.SeedSequence([self._seed, n_done]).generate_state(1)[0])
             self._study.sampler = optuna.samplers.TPESampler(seed=seed, constant_liar=False)
             trial = self._study.ask(self._distributions)
@@ -95,14 +96,14 @@ class Study:
             return bool(trial.should_prune())
 
     def trials(self) -> list[Trial]:
-        """Those that ended, in order. One that was killed is still under way in the file, and does not count."""
+        """The finished trials, in order. A killed trial is still running according to the file, and does not count."""
         names = {state: name for name, state in _states().items()}
         with _read_from(self._path):
-            ended = [trial for trial in self._study.get_trials(deepcopy=False) if trial.state in names]
-            return [self._trial(number, trial, names[trial.state]) for number, trial in enumerate(ended)]
+            finished = [trial for trial in self._study.get_trials(deepcopy=False) if trial.state in names]
+            return [self._trial(number, trial, names[trial.state]) for number, trial in enumerate(finished)]
 
     def importance(self) -> dict[str, float]:
-        """The share of each hyper-parameter in what sets the best trials apart; empty with few complete trials."""
+        """The share of each hyper-parameter in what distinguishes the best trials; empty with few complete trials."""
         import optuna
 
         values = [trial.value for trial in self.trials() if trial.state == "complete"]
@@ -113,11 +114,11 @@ class Study:
         return {self._names[key]: share for key, share in shares.items()}
 
     def _trial(self, number: int, trial: Any, state: str) -> Trial:
-        """A trial that ended, each part of it checked: SQLite keeps text in a column of numbers. Raises ValueError."""
+        """A finished trial, checked because SQLite allows text in columns of numbers. Raises ValueError."""
         value: Any = trial.value if state == "complete" else None
         if state == "complete" and not (_is_number(value) and 0 <= value <= 1):  # as all metrics are
             raise ValueError(f"trial {number} has the value {shown(value)}")
-        reports = trial.intermediate_values  # by which later trials are pruned
+        reports = trial.intermediate_values  # later trials are pruned by these
         if not all(type(epoch) is int and _is_number(metric) for epoch, metric in reports.items()):
             raise ValueError(f"trial {number} has reports of epochs that are no numbers")
         if trial.duration is None or not isinstance(trial.user_attrs.get("note"), str):
@@ -126,7 +127,7 @@ class Study:
         return Trial(number, self._params(trial), value, state, seconds, note)
 
     def _params(self, trial: Any) -> dict[str, Any]:
-        """The hyper-parameters of a trial of Optuna's. Raises ValueError where they are not of the space."""
+        """The hyper-parameters of one of Optuna's trials. Raises ValueError if they are outside of the space."""
         if trial.distributions != self._distributions:
             raise ValueError(f"trial {shown(trial.number)} has hyper-parameters of another search")
         params = {self._names[key]: stored for key, stored in trial.params.items()}
@@ -146,21 +147,21 @@ def open_study(
     keys: Mapping[str, str],
     seed: int,
 ) -> Iterator[Study]:
-    """A study in memory, or that of this name in an SQLite file, new or resumed.
+    """Open a study, new or resumed: in memory, or by its name in an SQLite file.
 
     Parameters
     ----------
     asked : Mapping[str, str]
-        What the search is, by which a study is known again.
+        Description of the search; a resumed study has to have the same one.
     keys : Mapping[str, str]
-        The name in the study of each hyper-parameter.
+        Hyper-parameter -> its name in the study.
 
     Raises
     ------
     MissingDependencyError
     OutputError
     InvalidDataError
-        For another study, or no study.
+        If the file is not a study, is damaged, or is the study of another search.
     """
     optuna = _optuna()
     verbosity = optuna.logging.get_verbosity()
@@ -187,7 +188,7 @@ def open_study(
 
 @contextmanager
 def _read_from(path: str | Path | None) -> Iterator[None]:
-    """Whatever SQLite, SQLAlchemy, JSON and Optuna raise for a file whose contents lie, as InvalidDataError."""
+    """Re-raise any error of SQLite, SQLAlchemy, JSON or Optuna as InvalidDataError, or OutputError if writing fails."""
     try:
         yield
     except Exception as error:
@@ -203,7 +204,7 @@ def _read_from(path: str | Path | None) -> Iterator[None]:
 
 
 def _is_full(error: BaseException | None) -> bool:
-    """Whether the disk is full, or the file may not be written: of SQLite, beneath others' errors."""
+    """Whether the error, or one in its chain of causes, is SQLite's for a full disk or a read-only file."""
     codes = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY)
     while error is not None and getattr(error, "sqlite_errorcode", None) not in codes:
         error = error.__cause__ or error.__context__
@@ -211,7 +212,7 @@ def _is_full(error: BaseException | None) -> bool:
 
 
 def check_study(path: str | os.PathLike[str]) -> Path:
-    """Whether a file can be that of a study: there is none yet, or Optuna's.
+    """Check that a file can hold a study: it does not exist yet, is empty, or is Optuna's.
 
     Returns
     -------
@@ -221,18 +222,18 @@ def check_study(path: str | os.PathLike[str]) -> Path:
     Raises
     ------
     InvalidDataError
-        For any other file, which is not written to.
+        For any other file; it is not changed.
     OutputError
     """
-    found = output_path(path)
-    check_writable(found)
-    if found.exists() and found.stat().st_size and not _tables(found) >= TABLES:
-        raise _no_study(found)
-    return found
+    file = output_path(path)
+    check_writable(file)
+    if file.exists() and file.stat().st_size and not _tables(file) >= TABLES:
+        raise _no_study(file)
+    return file
 
 
 def _tables(path: Path) -> set[str]:
-    """The names of the tables of an SQLite file, which is not changed; none where it is another file."""
+    """The names of the tables of an SQLite file, which is not changed; empty if it is not an SQLite file."""
     with path.open("rb") as file:
         if file.read(len(SQLITE)) != SQLITE:
             return set()
@@ -243,7 +244,7 @@ def _tables(path: Path) -> set[str]:
     try:
         with closing(sqlite3.connect(uri, uri=True)) as connection:
             return {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-    except (sqlite3.Error, UnicodeError):  # damaged, or names that are no text
+    except (sqlite3.Error, UnicodeError):  # damaged, or table names that are not text
         return set()
 
 
@@ -260,7 +261,7 @@ def _file(given: str | os.PathLike[str]) -> Any:
     path = check_study(given)
     make_folder(path.parent)
 
-    def connect() -> sqlite3.Connection:  # by its path: in a URL, ? and % would mean something, as :memory: does here
+    def connect() -> sqlite3.Connection:  # by path: in a URL, ? and % are special, and so is :memory:
         return sqlite3.connect(real_path(path), check_same_thread=False)
 
     try:
@@ -270,7 +271,7 @@ def _file(given: str | os.PathLike[str]) -> Any:
 
 
 def _check_same(study: Any, path: str | Path | None, asked: Mapping[str, str]) -> None:
-    """Raise InvalidDataError where the study is of another search."""
+    """Raise InvalidDataError if the study belongs to another search; a new study gets the description `asked`."""
     stored = study.user_attrs.get("asked", {})
     if not isinstance(stored, dict):
         raise TypeError(f"the search is {shown(stored)}")
@@ -297,12 +298,12 @@ def _distribution(space: Space) -> Any:
 
 
 def _told(space: Space, value: Any) -> Any:
-    """A hyper-parameter as Optuna keeps it: of a list, the text."""
+    """A hyper-parameter as Optuna stores it: a choice from a list as text."""
     return value if isinstance(space, Range) else param_text(value)
 
 
 def _value(space: Space, stored: Any) -> Any:
-    """The inverse of `_told`. Fractions have three digits: more of them would be noise, and hard to read."""
+    """The inverse of `_told`. Floats are rounded to three significant digits: more would be noise, and hard to read."""
     if not isinstance(space, Range):
         return {param_text(choice): choice for choice in space}[stored]
     return int(stored) if space.integer else float(f"{stored:.3g}")

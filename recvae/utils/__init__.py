@@ -1,1 +1,1 @@
-"""Small things without a home in the field: files, memory, threads, top-k, devices."""
+"""Utilities: files, memory, threads, top-k, devices."""

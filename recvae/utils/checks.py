@@ -1,4 +1,4 @@
-"""Checks of single arguments: an integer within a range, a share between 0 and 1."""
+"""Checks of single arguments: an integer within a range, a fraction between 0 and 1."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ LARGEST_INT = 2**63 - 1
 
 
 def check_integer(name: str, value: Any, low: int, high: float = math.inf) -> int:
-    """`value` as an int, or an error that says which integer `name` has to be."""
+    """`value` as an int. Raises InvalidParameterError unless it is an integer from `low` to `high`."""
     most = LARGEST_INT if high == math.inf else high
     if not isinstance(value, numbers.Integral) or isinstance(value, bool) or not low <= int(value) <= most:
         limit = f"from {low} to {high}" if high < math.inf else f"of at least {low}"
@@ -23,7 +23,7 @@ def check_integer(name: str, value: Any, low: int, high: float = math.inf) -> in
 
 
 def check_fraction(name: str, value: Any) -> float:
-    """`value` as a float, or an error that says that `name` has to lie between 0 and 1."""
+    """`value` as a float. Raises InvalidParameterError unless it lies between 0 and 1, exclusive."""
     real = isinstance(value, numbers.Real) and not isinstance(value, bool)
     if not (real and 0 < value < 1):
         raise InvalidParameterError(f"Expected a {name} between 0 and 1, got {shown(value)}.")

@@ -8,7 +8,7 @@ from recvae.errors import InvalidParameterError, shown
 
 
 def find_device(name: str) -> torch.device:
-    """The torch device of that name; "auto" is a GPU if there is one. Raises InvalidParameterError."""
+    """The torch device `name`; "auto" is a CUDA GPU if there is one. Raises InvalidParameterError if unusable."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:

@@ -1,4 +1,4 @@
-"""Atomic writing: files are written next to their final path, then renamed; only logs grow by lines."""
+"""Atomic writing: files are written next to their final path, then renamed; only logs are appended to."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from recvae.errors import OutputError, RecvaeError
 from recvae.utils.paths import output_path, real_path
 from recvae.utils.signals import undisturbed
 
-NAME_BYTES = 255  # of a name, on most file systems
+NAME_BYTES = 255  # longest file name on most file systems
 TRIES = 20
-ADDED_BYTES = 10  # what a temporary name has besides: a dot, a hyphen, eight random letters
+ADDED_BYTES = 10  # added to a name for a temporary folder: a dot, a hyphen, eight random characters
 
 
 def check_writable(path: Path) -> None:
-    """Try whether `path` can be written, before the work begins; leaves no file. Raises OutputError."""
+    """Check that `path` can be written, before the work begins; leaves no file. Raises OutputError."""
     path = output_path(path)
     with writing(path), scratch_folder(_target(path).parent):
         pass
@@ -47,14 +47,14 @@ def scratch_folder(folder: Path, prefix: str = ".recvae-") -> Iterator[Path]:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and those above it, where they are not there. Raises OutputError."""
+    """Create a folder and its missing parents. Raises OutputError."""
     folder = output_path(folder)
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write `content` to `path` atomically: readers get the old file or the new one, never a part.
+    """Write `content` to `path` atomically: readers see the old file or the new one, never a part.
 
     Raises
     ------
@@ -67,7 +67,7 @@ def write_whole(path: Path, content: bytes) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A file to be written in the `with` block, which replaces `path` at its end.
+    """Yield the path of a temporary file, to be written in the `with` block, which replaces `path` at its end.
 
     The new file gets the mode of the old one and, where that is allowed, its owner.
 
@@ -87,7 +87,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def append_line(path: Path, line: str) -> None:
-    """Add a line to a file, for others to read at once; below a last line that was cut off. Raises OutputError."""
+    """Append a line to a file, on a new line if its last one was cut off. Raises OutputError."""
     path = output_path(path)
     with writing(path):
         _make_folders(real_path(path).parent)
@@ -100,28 +100,28 @@ def append_line(path: Path, line: str) -> None:
 
 
 def _target(path: Path) -> Path:
-    """Where the file itself is or will be."""
+    """The path of the file itself, behind links."""
     if path.exists() and not path.is_file():
         raise OSError(0, "it is there and no file")
     return real_path(path)
 
 
 def _make_scratch(folder: Path, prefix: str) -> tuple[list[Path], tempfile.TemporaryDirectory[str]]:
-    """-> folders that were made for it, the innermost first; the folder itself"""
+    """Create a scratch folder. -> the parents that were created for it, innermost first; the scratch folder"""
     for left in reversed(range(TRIES)):
         created = _make_folders(folder)
         try:
             return created, tempfile.TemporaryDirectory(dir=folder, prefix=prefix)
         except OSError as error:
             _remove_folders(created)
-            # another process, which looked whether it can write there, may just have removed the folder that it made
+            # another process, in `check_writable`, may just have removed the parent folder that it had created
             if not (isinstance(error, FileNotFoundError) and left):
                 raise
     raise AssertionError("the last try has raised")
 
 
 def _make_folders(folder: Path) -> list[Path]:
-    """Make a folder and those above it. -> those that were not there, the innermost first"""
+    """Create a folder and its parents. -> those that were missing, innermost first"""
     missing = []
     while not folder.exists():
         missing.append(folder)
@@ -138,14 +138,14 @@ def _make_folders(folder: Path) -> list[Path]:
 
 
 def _remove_folders(folders: list[Path]) -> None:
-    """Remove those of the folders that are empty."""
+    """Remove the folders that are empty."""
     for folder in folders:
         with suppress(OSError):
             folder.rmdir()
 
 
 def _keep_mode(old: Path, new: Path) -> None:
-    """Give a new file the mode of the old one, and its owner where this process may."""
+    """Give a new file the mode of the old one, and its owner if this process may."""
     try:
         before = old.stat()
     except FileNotFoundError:
@@ -157,13 +157,13 @@ def _keep_mode(old: Path, new: Path) -> None:
 
 
 def _shortened(name: str) -> str:
-    """The beginning of a name, so that a temporary name made of it is not too long."""
+    """The beginning of a name, short enough for a temporary name that contains it."""
     return os.fsencode(name)[: NAME_BYTES - ADDED_BYTES].decode(errors="ignore")
 
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Within the `with` block, an OSError is raised as an OutputError about `path`."""
+    """In the `with` block, turn an OSError into an OutputError about `path`."""
     try:
         yield
     except RecvaeError:  # some are subclasses of OSError

@@ -1,4 +1,4 @@
-"""A resumable folder: a manifest of its files and of the settings that make them, and a lock for one run at a time."""
+"""A resumable folder: a manifest of its files and of the settings that produce them, and a lock against other runs."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from recvae.utils.signals import undisturbed
 
 # readers of Parquet folders ignore names that begin with _ or .
 MANIFEST = "_manifest.json"
-SCRATCH = ".recvae-scratch"  # for as long as a run lasts
+SCRATCH = ".recvae-scratch"  # exists only while a run writes to the folder
 FORMAT = 1
 LARGEST_MANIFEST = 1 << 30  # bytes
 
 
 @dataclass(frozen=True, kw_only=True)
 class Written:
-    """A file of a folder, as it was written."""
+    """The record of a file in the folder: its name, size and checksum."""
 
     file: str
     bytes: int
     sha256: str
 
     def check(self) -> None:
-        """Raise ValueError for values that no run writes, such as the name of a file outside of the folder."""
+        """Raise ValueError for values that no run writes, such as the name of a file outside the folder."""
         name = self.file
         if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
             raise ValueError(f"expected the name of a file in the folder, got {name!r:.80}")
@@ -50,7 +50,7 @@ class Written:
             return False
 
     def is_whole(self, folder: Path) -> bool:
-        """Whether the file exists and has the bytes that were written."""
+        """Whether the file exists and its content is what was written."""
         try:
             return self.has_size(folder) and digest_of(folder / self.file) == self.sha256
         except OSError:
@@ -67,9 +67,9 @@ class Manifest(Generic[W]):
     Attributes
     ----------
     kind : str
-        What the parts are, such as "lists".
+        The kind of parts, such as "lists".
     facts : dict[str, Any]
-        What else is known of the whole once it is done.
+        Further facts about the content, such as the position of a checkpoint.
 
     Notes
     -----
@@ -83,13 +83,13 @@ class Manifest(Generic[W]):
     facts: dict[str, Any] = field(default_factory=dict)
 
     def write(self, folder: Path) -> None:
-        """Write it, atomically. Raises OutputError."""
+        """Write the manifest, atomically. Raises OutputError."""
         content = asdict(self) | {"format": FORMAT}
         content["sha256"] = _checksum(content)
         write_whole(folder / MANIFEST, (json.dumps(content, indent=1) + "\n").encode())
 
     def with_part(self, number: int, part: W) -> Manifest[W]:
-        """The manifest with another part of this number, or with one part more."""
+        """A copy of the manifest with part `number` replaced, or appended."""
         return replace(self, parts=[*self.parts[:number], part, *self.parts[number + 1 :]])
 
 
@@ -140,13 +140,13 @@ def load_manifest(folder: Path, kind: str, part: type[W]) -> Manifest[W] | None:
 
 
 def check_integer(name: str, value: Any, low: int = 0, high: int = 2**63 - 1) -> None:
-    """Raise ValueError for anything but an integer in that range."""
+    """Raise ValueError unless `value` is an integer from `low` to `high`."""
     if type(value) is not int or not low <= value <= high:
         raise ValueError(f"expected {name} to be an integer from {low} to {high}, got {value!r:.80}")
 
 
 def check_number(name: str, value: Any, low: float = -math.inf) -> None:
-    """Raise ValueError for anything but a finite number of at least `low`."""
+    """Raise ValueError unless `value` is a finite number of at least `low`."""
     if type(value) not in (int, float) or not math.isfinite(value) or value < low:
         raise ValueError(f"expected {name} to be a finite number, got {value!r:.80}")
 
@@ -157,7 +157,7 @@ def _checksum(content: dict[str, Any]) -> str:
 
 
 def _constant(name: str) -> float:
-    """The value of -Infinity in JSON, which stands for the best metric before any validation; others are refused."""
+    """Parse -Infinity in JSON, the best metric before any validation. Raises ValueError for NaN and Infinity."""
     if name != "-Infinity":
         raise ValueError(f"expected numbers, got {name}")
     return -math.inf
@@ -165,7 +165,7 @@ def _constant(name: str) -> float:
 
 @contextmanager
 def sound_manifest(folder: Path) -> Iterator[None]:
-    """Within the `with` block, an error in the manifest is raised as InvalidDataError."""
+    """In the `with` block, turn an error in the manifest into an InvalidDataError."""
     try:
         yield
     except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
@@ -207,7 +207,7 @@ def claimed(folder: Path, files: Sequence[str]) -> Iterator[Path]:
     Parameters
     ----------
     files : Sequence[str]
-        Patterns of the names of what the run writes there.
+        Patterns of the names of the files that the run writes there.
 
     Yields
     ------
@@ -232,15 +232,15 @@ def claimed(folder: Path, files: Sequence[str]) -> Iterator[Path]:
     try:
         with _locked(library, folder, scratch):
             with writing(folder):
-                left = [path for name in (*files, MANIFEST) for path in folder.glob(f".{name}-*")]
-                left += [path for path in scratch.iterdir() if path.name != "lock"]
-            for path in left:
+                leftovers = [path for name in (*files, MANIFEST) for path in folder.glob(f".{name}-*")]
+                leftovers += [path for path in scratch.iterdir() if path.name != "lock"]
+            for path in leftovers:
                 shutil.rmtree(path, ignore_errors=True)
             yield scratch
     finally:
         with undisturbed():
             for path in new:
-                with suppress(OSError):  # there is something in it
+                with suppress(OSError):  # it is not empty
                     path.rmdir()
 
 
@@ -254,13 +254,13 @@ def resolved(folder: Path) -> Path:
 
 @contextmanager
 def _locked(library: Any, folder: Path, scratch: Path) -> Iterator[None]:
-    """Hold the lock in the scratch folder; both exist within the `with` block only."""
+    """Hold the lock in the scratch folder; both exist only during the `with` block."""
     acquired = False
     try:
         make_folder(scratch)
         check_writable(scratch / "lock")
         with undisturbed():
-            lock = library.FileLock(scratch / "lock")  # it ends with the process
+            lock = library.FileLock(scratch / "lock")  # released when the process ends
             try:
                 lock.acquire(timeout=0)
             except library.Timeout:
@@ -274,13 +274,13 @@ def _locked(library: Any, folder: Path, scratch: Path) -> Iterator[None]:
             if acquired:
                 shutil.rmtree(scratch, ignore_errors=True)
                 lock.release()
-            else:  # remove only what was made just now
+            else:  # remove only what was created here
                 with suppress(OSError):
                     scratch.rmdir()
 
 
 def _check_ours(folder: Path) -> None:
-    """Refuse a folder that is neither empty nor begun by a run, and links where a run writes its files."""
+    """Raise OutputError for a folder that is neither empty nor from an earlier run, and for links in it."""
     for path in (folder / SCRATCH / "lock", *(folder.iterdir() if folder.is_dir() else ())):
         if path.is_symlink():
             raise OutputError(
@@ -291,7 +291,7 @@ def _check_ours(folder: Path) -> None:
         raise OutputError(f"Expected a folder for the parts, got {folder}, which is a file.")
     if not folder.is_dir() or (folder / MANIFEST).exists():
         return
-    # a run that was killed at its very beginning may have left these
+    # a run that was killed at its start may have left the scratch folder or a temporary manifest
     others = sorted(
         path.name for path in folder.iterdir() if path.name != SCRATCH and not path.name.startswith(f".{MANIFEST}-")
     )

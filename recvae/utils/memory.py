@@ -1,4 +1,4 @@
-"""Checks of the memory that is available, and measurement of the peak that is used."""
+"""Checks of available memory, and measurement of peak memory."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from recvae.errors import NotEnoughMemoryError
 
 
 def require_memory(n_bytes: int, what: str, remedy: str) -> None:
-    """Raise NotEnoughMemoryError where `what` takes more than is available, before it is allocated."""
+    """Raise NotEnoughMemoryError if `what` needs more memory than is available. Call it before allocating."""
     available = psutil.virtual_memory().available
     if n_bytes > available:
         raise NotEnoughMemoryError(

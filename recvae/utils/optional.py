@@ -1,4 +1,4 @@
-"""Optional libraries: imported when something needs them, or a sentence that names the extra to install."""
+"""Optional libraries: imported when needed; if they are missing, the error names the extra to install."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def require(module: str, *, extra: str, purpose: str) -> ModuleType:
     Raises
     ------
     MissingDependencyError
-        Where the module, or one that it imports, is not installed or cannot be loaded.
+        If the module, or one that it imports, is not installed or cannot be loaded.
     """
     try:
         return import_module(module)

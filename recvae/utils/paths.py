@@ -1,4 +1,4 @@
-"""Checks of paths: of inputs, of outputs, and that no output is an input."""
+"""Checks of input and output paths, and that no output overwrites an input."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ def as_path(path: Any) -> Path:
 
 
 def input_path(path: Any) -> Path:
-    """The path of what is to be read. Raises as `as_path`, DataNotFoundError for a loop of links or too long a name."""
+    """Check an input path. Raises as `as_path`, and DataNotFoundError for a loop of links or too long a name."""
     return _usable(as_path(path), DataNotFoundError)
 
 
 def output_path(path: Any) -> Path:
-    """The path of what is to be written. Raises as `as_path`, OutputError for a loop of links or too long a name."""
+    """Check an output path. Raises as `as_path`, and OutputError for a loop of links or too long a name."""
     return _usable(as_path(path), OutputError)
 
 
@@ -62,7 +62,7 @@ def real_path(path: Path) -> Path:
 
 
 def check_below(folder: Path, name: str, what: str) -> Path:
-    """The path of `name` in `folder`. Raises InvalidDataError where it leads out of there, by dots or by links."""
+    """The path of `name` in `folder`. Raises InvalidDataError if it leads out of the folder, by dots or by links."""
     path = folder / name
     if not is_below(name) or not real_path(path).is_relative_to(real_path(folder)):
         raise InvalidDataError(f"Expected {what} to be within {folder}, got {name!r}, which leads out of it.")
@@ -75,20 +75,20 @@ def is_name(name: str) -> bool:
 
 
 def is_below(name: str) -> bool:
-    """Whether a name is that of something within a folder, as far as the name alone tells."""
+    """Whether a name, taken by itself, stays within a folder: relative, not empty, without `..`."""
     parts = Path(name).parts
     return bool(parts) and not Path(name).is_absolute() and ".." not in parts and "\0" not in name
 
 
 def check_apart(outputs: Mapping[str, Path], inputs: Iterable[Path]) -> None:
-    """Refuse an output that is an input, lies within one or holds one; links of both kinds are followed.
+    """Refuse an output that is an input, lies within one or contains one; symbolic and hard links are resolved.
 
     Parameters
     ----------
     outputs : Mapping[str, Path]
-        What is written, files and folders, by the name of the argument.
+        Files and folders that are written, by the name of the argument.
     inputs : Iterable[Path]
-        What is read, files and folders.
+        Files and folders that are read.
 
     Raises
     ------
@@ -121,7 +121,7 @@ def relation_of(output: Path, source: Path) -> str:
 
 
 def _linked_within(output: Path, source: Path) -> bool:
-    """Whether an output is one of the files of an input folder under another name, by a hard link."""
+    """Whether an output is a hard link to one of the files of an input folder."""
     try:
         if not (output.is_file() and output.stat().st_nlink > 1 and source.is_dir()):
             return False

@@ -1,4 +1,4 @@
-"""Progress bars with the time left, on a terminal and in a notebook; nothing is drawn elsewhere."""
+"""Progress bars with the remaining time, in a terminal or a notebook; nothing is drawn elsewhere."""
 
 from __future__ import annotations
 
@@ -38,27 +38,27 @@ class Bar(Progress):
     below: Sequence[str] = ()
 
     def get_renderables(self) -> Iterable[RenderableType]:
-        """What is drawn."""
+        """The bars, then the lines of `below`."""
         yield from super().get_renderables()
         yield from (Text(escaped(line), no_wrap=True, overflow="ellipsis") for line in self.below)
 
     def leave(self, line: str) -> None:
-        """Print a line that stays when the display has ended."""
+        """Print a line that remains after the display has ended."""
         if not self.disable:
             self.console.print(Text(escaped(line)), soft_wrap=True)
 
 
 class NotebookBar(Bar):
-    """A bar as text in the output of its cell, drawn again as it advances: without threads and widgets."""
+    """A bar as text in the output of a notebook cell, redrawn as it advances, without threads or widgets."""
 
     _drawn = 0.0
     _output: Any = None
 
     def start(self) -> None:
-        """Nothing is drawn before there is a task."""
+        """Do nothing: there is nothing to draw before there is a task."""
 
     def stop(self) -> None:
-        """Draw the end."""
+        """Draw the final state."""
         self.refresh()
 
     def refresh(self) -> None:
@@ -85,7 +85,7 @@ class NotebookBar(Bar):
         self._draw_now_and_then()
 
     def leave(self, line: str) -> None:
-        """The display itself stays."""
+        """Do nothing: in a notebook the display itself remains."""
 
     def _draw_now_and_then(self) -> None:
         if time.monotonic() - self._drawn > NOTEBOOK_PAUSE:
@@ -93,7 +93,7 @@ class NotebookBar(Bar):
 
 
 class TimeLeftColumn(ProgressColumn):
-    """The time left at the mean speed since the beginning: for steps between which other things take time.
+    """The remaining time, from the mean speed since the start, which includes work between the steps.
 
     Steps of an earlier run, the field `before` of the task, took none of that time.
     """
@@ -108,7 +108,7 @@ class TimeLeftColumn(ProgressColumn):
 
 
 def bar(show: bool = True, *columns: ProgressColumn) -> Bar:
-    """A progress display on standard error; nothing is drawn unless `show` and that is a terminal or a notebook."""
+    """A progress display on standard error; drawn only with `show`, in a terminal or a notebook."""
     console = Console(stderr=True, markup=False, emoji=False)
     kind = NotebookBar if console.is_jupyter else Bar
     return kind(
@@ -122,7 +122,7 @@ def bar(show: bool = True, *columns: ProgressColumn) -> Bar:
 
 @contextmanager
 def busy(description: str, show: bool = True) -> Iterator[Callable[[str], None]]:
-    """A bar for work of unknown length; gives a function that sets what it is working on."""
+    """A bar for work of unknown length; yields a function that sets the description of the current work."""
     with bar(show, TextColumn("{task.description}", markup=False), BarColumn(12), TimeElapsedColumn()) as progress:
         task = progress.add_task(description, total=None)
         yield lambda what: progress.update(task, description=f"{description}, {what}")
@@ -150,7 +150,7 @@ def track(steps: Sequence[T], description: str, show: bool = True) -> Iterable[T
 
 
 class DownloadBar:
-    """A progress bar of bytes, with the methods that pooch calls."""
+    """A progress bar in bytes, with the methods that pooch calls."""
 
     def __init__(self, description: str, show: bool = True):
         self._progress = bar(show)

@@ -1,4 +1,4 @@
-"""How a command ends on Ctrl-C (SIGINT) or when another program asks (SIGTERM).
+"""Handling of Ctrl-C (SIGINT) and SIGTERM in commands.
 
 This module imports no library: its handlers are installed before libraries are loaded, which takes seconds.
 """
@@ -16,16 +16,16 @@ from types import FrameType
 from typing import Any
 
 SAID = {signal.SIGINT: "recvae: stopped.", signal.SIGTERM: "recvae: stopped, as SIGTERM asks."}
-AGAIN = 1.0  # seconds after which a second signal is no longer taken for the first: `timeout` sends its own twice
+AGAIN = 1.0  # seconds in which a second signal counts as a repetition of the first: `timeout` sends its signal twice
 RETRY = 0.05
 
 
 class StoppedError(KeyboardInterrupt):
-    """What a signal raises in the main thread, for `finally` blocks to clean up."""
+    """Raised in the main thread by a signal, so that `finally` blocks clean up."""
 
 
 class _Shield:
-    """The number of `undisturbed` blocks that the main thread is in, and whether a signal waits for their end."""
+    """The depth of nested `undisturbed` blocks in the main thread, and whether a signal is pending."""
 
     depth = 0
     waits = False
@@ -34,7 +34,7 @@ class _Shield:
 @contextmanager
 def undisturbed() -> Iterator[None]:
     """Defer signals to the end of this block, so that what it creates or removes is complete."""
-    if threading.current_thread() is not threading.main_thread():  # where no signal is raised
+    if threading.current_thread() is not threading.main_thread():  # signals are raised in the main thread only
         yield
         return
     _Shield.depth += 1
@@ -55,7 +55,7 @@ class Stop:
         self._at = 0.0
 
     def raise_stopped(self, number: int, frame: FrameType | None) -> None:
-        """The handler: raise once; end at once at a second signal a while later."""
+        """The signal handler: raise once; on a second signal, later than `AGAIN`, end the process at once."""
         if self.signal is None:
             self.signal, self._at = signal.Signals(number), time.monotonic()
             if _Shield.depth:
@@ -66,7 +66,7 @@ class Stop:
             end_at_once(number, frame)
 
     def retry(self, unraisable: Any) -> None:
-        """The hook for exceptions that Python cannot raise: a signal among them would be lost, and is sent again."""
+        """The hook for unraisable exceptions: a signal that was raised there would be lost, and is sent again."""
         if isinstance(unraisable.exc_value, StoppedError) and self.signal is not None:
             number, self.signal = self.signal, None
             threading.Timer(RETRY, os.kill, (os.getpid(), number)).start()
@@ -75,19 +75,19 @@ class Stop:
 
 
 def status_of(number: int) -> int:
-    """The exit status by which a shell knows the signal: 130 or 143."""
+    """The exit status of a process that a signal ended, by shell convention: 130 or 143."""
     return 128 + number
 
 
 def end_at_once(number: int, frame: FrameType | None = None) -> None:
-    """The handler where there is nothing to clean up: say so, and end."""
+    """The signal handler if there is nothing to clean up: print a line, and end the process."""
     with suppress(OSError):
         os.write(2, f"{SAID[signal.Signals(number)]}\n".encode())
     os._exit(status_of(number))
 
 
 def handle(handler: Any) -> dict[signal.Signals, Any]:
-    """Install `handler` for both signals, except one that the process was started to ignore. -> the handlers before"""
+    """Install `handler` for both signals, except for those that are ignored. -> the previous handlers"""
     before = {}
     if threading.current_thread() is threading.main_thread():
         for number in SAID:
@@ -98,7 +98,7 @@ def handle(handler: Any) -> dict[signal.Signals, Any]:
 
 @contextmanager
 def stoppable() -> Iterator[Stop]:
-    """Within this block a signal raises KeyboardInterrupt, once, and is remembered."""
+    """In this block a signal raises KeyboardInterrupt, once; `Stop.signal` records it."""
     stop = Stop()
     before, hook = handle(stop.raise_stopped), sys.unraisablehook
     sys.unraisablehook = stop.retry

@@ -1,4 +1,4 @@
-"""Standard output and error of the command line, which may be closed, full, or of a small character set."""
+"""Standard output and error of the command line, which may be closed, full, or of a limited encoding."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def keep_numbers() -> None:
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free descriptor
 
 
 def put(text: str, data: bool = True) -> None:
@@ -35,12 +35,12 @@ def put(text: str, data: bool = True) -> None:
     Raises
     ------
     OutputError
-        Where standard output is closed or full, or has no such characters.
+        If standard output is closed or full, or its encoding lacks a character.
     """
     stream = sys.stdout
     if stream is None:
         raise OutputError("Expected a standard output to write to, but it is closed; name a file with --out.")
-    if data and stream.isatty():  # a title may hold what moves the cursor, or more
+    if data and stream.isatty():  # a title may contain control sequences
         text = "\n".join(escaped(line) for line in text.split("\n"))
     encoding = getattr(stream, "encoding", None) or "utf-8"
     try:
@@ -62,7 +62,7 @@ def put(text: str, data: bool = True) -> None:
 
 
 def note(line: str) -> None:
-    """Write a line for people to standard error; where that is closed or full, it is dropped."""
+    """Write a line for people to standard error; it is dropped if that is closed or full."""
     stream = sys.stderr
     if stream is None:
         return
@@ -77,7 +77,7 @@ def note(line: str) -> None:
 
 @contextmanager
 def printed() -> Iterator[Console]:
-    """A console for tables, whose text goes to standard output at the end of the block.
+    """Yield a console for tables; its text is written to standard output at the end of the block.
 
     It is as wide as the terminal, or 120 wide where there is none. Text is shown as it is: no markup, no emoji codes.
 
@@ -96,7 +96,7 @@ def printed() -> Iterator[Console]:
 
 
 def _mute(stream: Any) -> None:
-    """Discard what is still written to a stream, as by its flush at the end of the process."""
+    """Discard later writes to a stream, such as its flush at the end of the process."""
     with suppress(OSError, ValueError, AttributeError):
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, stream.fileno())

@@ -1,7 +1,7 @@
 """Tensors in the format of safetensors: eight bytes of length, a header in JSON, then the bytes of each tensor.
 
-The library of that name writes entries of text in an order that changes by process, and reads a file as a whole before
-it looks at its header. Here equal tensors give equal bytes, and what a header claims is checked before memory is taken.
+The safetensors library writes metadata in an order that differs between processes, and reads a whole file before it
+checks the header. Here equal tensors give equal bytes, and the header is checked before memory is allocated.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from recvae.errors import shown
 
 CHUNK = 16 << 20  # bytes that are read at a time
 DIMS = 8  # of a tensor, at most
-# safetensors' names of the types that a model file may have: those that numpy has too
+# names in safetensors of the dtypes in model files: those that numpy has, too
 DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -34,7 +34,7 @@ NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
 class Entry(NamedTuple):
-    """A tensor as the header of a file names it."""
+    """A tensor as the header of a file describes it."""
 
     name: str
     dtype: torch.dtype
@@ -43,9 +43,9 @@ class Entry(NamedTuple):
 
 
 def packed(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> tuple[bytes, list[Any]]:
-    """Contiguous tensors on the host, of `DTYPES`, as a file: its header, and the buffers that follow."""
+    """Serialise contiguous tensors on the host, of `DTYPES`. -> the header, and the buffers that follow it"""
     header: dict[str, Any] = {"__metadata__": metadata}
-    names, end = sorted(tensors, key=lambda name: (-tensors[name].itemsize, name)), 0  # the widest first: all aligned
+    names, end = sorted(tensors, key=lambda name: (-tensors[name].itemsize, name)), 0  # widest first, for alignment
     for name in names:
         tensor, begin = tensors[name], end
         end += tensor.nbytes
@@ -56,7 +56,7 @@ def packed(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> tuple[
 
 
 def read_header(stream: BinaryIO, longest: int) -> dict[str, Any]:
-    """The header of a file, and no more. Raises ValueError, RecursionError where there is none."""
+    """Read only the header of a file. Raises ValueError or RecursionError if it is invalid."""
     start = stream.read(8)
     size = int.from_bytes(start, "little")
     if len(start) != 8 or size > longest:
@@ -69,14 +69,14 @@ def read_header(stream: BinaryIO, longest: int) -> dict[str, Any]:
 
 
 def tensor_entries(header: dict[str, Any]) -> list[Entry]:
-    """The tensors that a header names, in the order of their bytes.
+    """The tensors that a header lists, in the order of their bytes.
 
-    Sizes are Python's integers: what a header claims cannot wrap.
+    Sizes are Python integers, which cannot overflow.
 
     Raises
     ------
     ValueError
-        For gaps and overlaps, and more.
+        For gaps or overlaps, and for unknown dtypes or invalid shapes.
     """
     named = [(name, entry) for name, entry in header.items() if name != "__metadata__"]
     entries, end = [], 0
@@ -107,7 +107,7 @@ def read_tensors(stream: BinaryIO, entries: Sequence[Entry]) -> dict[str, Tensor
 
 
 def _tensor(stream: BinaryIO, entry: Entry) -> Tensor:
-    """The next tensor of a file, in memory that is taken as its bytes arrive."""
+    """Read the next tensor of a file; memory is allocated as its bytes arrive."""
     content = bytearray()
     while len(content) < entry.size:
         part = stream.read(min(CHUNK, entry.size - len(content)))
@@ -127,5 +127,5 @@ def refuse_constant(name: str) -> NoReturn:
 
 
 def raw_bytes(tensor: Tensor) -> Any:
-    """The bytes of a contiguous tensor on the host, not copied."""
+    """A view of the bytes of a contiguous tensor on the host."""
     return tensor.reshape(-1).view(torch.uint8).numpy()

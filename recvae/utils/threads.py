@@ -1,4 +1,4 @@
-"""Forks and threads: what a child has to reset after a fork, and properties that several threads may compute."""
+"""Forks and threads: hooks that reset state in a forked child, and lazy properties that need no lock."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ Reset = Callable[[], None]
 
 
 def after_fork(reset: Reset) -> Reset:
-    """Decorator: call this in each child that a fork makes, before anything else runs there.
+    """Decorator: call the function in each forked child, before anything else runs there.
 
-    It may not import, nor wait for a lock: a thread may have held that, and threads are not copied.
+    It must not import or wait for a lock: another thread may hold the lock, and threads are not copied by a fork.
     """
-    if hasattr(os, "register_at_fork"):  # there is no fork on Windows
+    if hasattr(os, "register_at_fork"):  # missing on Windows, which has no fork
         os.register_at_fork(after_in_child=reset)
     return reset
 
 
 @after_fork
 def _one_thread() -> None:
-    """Let torch compute in one thread.
+    """Make torch compute in one thread.
 
     A fork copies the state of an OpenMP pool but none of its threads: the next matrix product in the child would wait
     for them forever. With one thread it does not wait. (OpenBLAS starts new threads by itself.)
@@ -36,8 +36,8 @@ def _one_thread() -> None:
 class lazy(Generic[T]):  # noqa: N801 (a decorator)
     """A property that is computed once and kept in the object's `__dict__`; concurrent threads may each compute it.
 
-    That of functools holds a lock while it computes, before Python 3.12: one for all objects of a class, on which
-    threads wait for one another, and which a fork in the meantime leaves locked for ever in the child.
+    Before Python 3.12, functools.cached_property holds a lock while it computes, one for all objects of a class;
+    threads wait for each other, and a child that is forked in the meantime has it locked for ever.
     """
 
     def __init__(self, compute: Callable[[Any], T]):

@@ -1,4 +1,4 @@
-"""Scores -> mask -> exact top-k, in blocks of users. The one path by which every model of the package ranks items."""
+"""Scores -> mask -> exact top-k, in blocks of users. Every model of the package ranks items by these functions."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from recvae.utils.memory import require_memory
 
 PAD_ID = -1
 PAD_SCORE = float(np.finfo(np.float32).min)  # -FLT_MAX, as implicit pads
-BLOCK_BYTES = 20 << 20  # of scores that are held at a time
+BLOCK_BYTES = 20 << 20  # of scores in memory at a time
 
 
 class Allowed(NamedTuple):
-    """What may be ranked, as far as that is limited."""
+    """The items that may be ranked; None where there is no restriction."""
 
     items: NDArray[np.bool_] | None = None  # (I,), for all users
     only: sparse.csr_matrix | None = None  # (U, I), the only items of each user
@@ -28,7 +28,7 @@ class Allowed(NamedTuple):
     seen: sparse.csr_matrix | None = None  # (U, I), nor these, which the user has seen; stored zeros count too
 
     def apply(self, scores: Tensor, users: slice) -> None:
-        """Set the scores (B, I) of what may not be ranked for some users to -inf."""
+        """Set the scores (B, I) of items that may not be ranked to -inf, for a block of `users`."""
         if self.items is not None:
             scores[:, torch.from_numpy(~self.items).to(scores.device)] = -torch.inf
         for masked in (self.never, self.seen):
@@ -44,8 +44,8 @@ class Rough(NamedTuple):
     """Low-precision scores for screening, and the functions by which the best are computed exactly."""
 
     scores: Tensor  # (B, I), rough
-    within: Callable[[Tensor], Tensor]  # k-th best rough score (B, 1) -> the least that a true k-th best may have
-    exact: Callable[[Tensor, Tensor], Tensor]  # rows, columns of some cells, in order -> their scores
+    within: Callable[[Tensor], Tensor]  # k-th best rough score (B, 1) -> lower bound of the rough scores to consider
+    exact: Callable[[Tensor, Tensor], Tensor]  # rows, columns of some cells, ordered by row -> their exact scores
 
 
 # (rows, their slice of all rows) -> scores
@@ -102,13 +102,13 @@ def top_k(scores: Tensor | Rough, k: int) -> tuple[Tensor, Tensor]:
 
 
 def _group_maxima(scores: Tensor, n_groups: int) -> Tensor:
-    """Maxima of that many disjoint groups of columns, or of up to twice as many; NaN and inf are errors."""
-    maxima, left = scores, []
-    while maxima.shape[1] >= 2 * n_groups:  # one half of the columns against the other
+    """Maxima of at least `n_groups` disjoint groups of columns, or of each column if there are fewer; no NaN or inf."""
+    maxima, odd_columns = scores, []
+    while maxima.shape[1] >= 2 * n_groups:  # pairwise maxima of both halves of the columns
         half = maxima.shape[1] // 2
-        left.append(maxima[:, 2 * half :])
+        odd_columns.append(maxima[:, 2 * half :])
         maxima = torch.maximum(maxima[:, :half], maxima[:, half : 2 * half])
-    maxima = torch.cat([maxima, *left], dim=1)
+    maxima = torch.cat([maxima, *odd_columns], dim=1)
     if not (maxima < torch.inf).all():  # NaN compares false
         raise InvalidDataError("Expected scores that are finite, got NaN or inf; the model's weights are damaged.")
     return maxima
@@ -136,7 +136,7 @@ def rank(
         Rows (B, I) and their slice of `user_items` -> scores (B, I), called on blocks of at most `block_bytes`. Scores
         may be of low precision (`Rough`); the lists are still those of the exact ones.
     filter_seen : bool
-        Leave out the items that a row has.
+        Exclude the items of the row itself.
     allowed : Allowed
         The items that may be ranked at all, or for some users.
 
@@ -166,7 +166,7 @@ def rank(
 
 
 def _step(rows: int) -> int:
-    """As many rows as that, or a few less: products have kernels for whole groups of them."""
+    """`rows`, rounded down to a multiple of 64 if above it: matrix kernels compute whole groups of rows."""
     return rows - rows % 64 if rows > 64 else max(1, rows)
 
 

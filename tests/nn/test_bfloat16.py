@@ -95,10 +95,10 @@ def test_weights_that_are_no_numbers():
         ScreenedLogits(weight, bias)
 
 
-@pytest.mark.parametrize("settings", [{}, {"logits": "cosine"}], ids=["dot", "cosine"])
+@pytest.mark.parametrize("settings", [{}, {"output__logits": "cosine"}], ids=["dot", "cosine"])
 def test_models_rank_many_users_roughly_at_first_and_alike(settings, monkeypatch):
     rows = sparse.random(300, 60, 0.2, format="csr", random_state=0, dtype=np.float32)
-    model = MultVAE(epochs=3, latent_dim=4, random_state=0, **settings).fit(rows)
+    model = MultVAE(epochs=3, latent_dim=4, random_state=0).set_params(**settings).fit(rows)
     results = []
     for supported in (True, False):
         monkeypatch.setattr(layers, "_computes_bfloat16", lambda device, answer=supported: answer)

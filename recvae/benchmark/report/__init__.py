@@ -1,4 +1,4 @@
-"""Reports of a benchmark for people: a table on the terminal, and a page in HTML."""
+"""Reports of a benchmark: a table on the terminal, and an HTML page."""
 
 from recvae.benchmark.report.page import PAGE, check_page, write_page
 from recvae.benchmark.report.terminal import print_results

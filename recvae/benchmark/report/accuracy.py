@@ -1,4 +1,4 @@
-"""The charts of accuracy: for which users and items, at what cost; and of what the models recommend."""
+"""Charts of accuracy, overall, by user and item group and against cost, and of the recommended items."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def accuracy(view: View) -> list[Chart]:
 
 
 def costs(view: View) -> list[Chart]:
-    """Accuracy against the seconds of training, and against the users ranked in a second."""
+    """Accuracy against training time, and against users ranked per second."""
     return [
         _cost(
             view,
@@ -76,7 +76,7 @@ def costs(view: View) -> list[Chart]:
 def _cost(
     view: View, name: str, key: str, heading: str, x: str, read: str, column: tuple[str, Any], tip: alt.Tooltip
 ) -> Chart:
-    """Accuracy against a cost. column : its name in the table, and how a cost is written there"""
+    """Accuracy against a cost. column : its name in the table, and the function that formats it"""
     title = metric_name(view.main)
     # a logarithmic scale has no zero
     rows = [view.chart_row(model) | {"cost": max(0.001, cost)} for model, cost in view.numbers(key).items()]
@@ -95,7 +95,7 @@ def _cost(
 
 
 def recall_curves(view: View) -> list[Chart]:
-    """Recall by the length of the list."""
+    """Recall@k by k, the length of the list."""
     curves = {name: [interval(point) for point in curve] for name, curve in view.values("recall_curve").items()}
     looks = [view.looks[name] for name in curves]
     rows: list[dict[str, Any]] = [
@@ -124,7 +124,7 @@ def recall_curves(view: View) -> list[Chart]:
 
 
 def by_activity(view: View) -> list[Chart]:
-    """The main metric by how many items a user has."""
+    """The main metric by the number of items in a user's history."""
     groups = _groups(view, "activity")
     labels = _ranges(groups)
     sizes = [f"{group['users']:,} users" for group in groups]
@@ -178,7 +178,7 @@ def _by_group(
 
 
 def _best_model(by_model: dict[str, list[Interval | None]], index: int) -> str:
-    """The model with the highest mean in the group of this index, or nothing."""
+    """The model, apart from the oracle, with the highest mean in group `index`; "" without one."""
     means = {name: value.mean for name, values in by_model.items() if (value := values[index]) and name != ORACLE}
     return max(means, key=means.__getitem__) if means else ""
 
@@ -264,6 +264,6 @@ def _ranges(groups: Sequence[dict[str, int]]) -> list[str]:
 
 
 def _item_labels(groups: Sequence[dict[str, int]]) -> list[str]:
-    """How many items each group has, from the most popular."""
+    """Labels of the item groups, from the most popular: top 20, next 50, last 900"""
     positions = ["top", *["next"] * (len(groups) - 2), "last"][: len(groups)]
     return [f"{position} {group['items']:,}" for position, group in zip(positions, groups, strict=True)]

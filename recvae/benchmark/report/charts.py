@@ -34,7 +34,7 @@ CONFIG: dict[str, Any] = {
     "text": {"color": "currentColor", "fontSize": 13},
     "rule": {"color": "currentColor"},
 }
-# the label of a tick: no powers of ten, no prefixes
+# format of tick labels: plain numbers, without powers of ten or SI prefixes
 PLAIN = "format(datum.value, datum.value >= 1 ? ',.0f' : '~g')"
 Rows = Sequence[dict[str, Any]]
 Spec = dict[str, Any]
@@ -79,7 +79,7 @@ def curves(rows: Rows, looks: Sequence[Look], x: str, y: str, y_format: str, hei
     Parameters
     ----------
     rows : Rows
-        Name, x, y, and kept for those with a mark.
+        name, x, y, and kept: whether the point gets a mark.
     """
     names = [look.name for look in looks]
     base = alt.Chart(_data(rows)).encode(
@@ -139,7 +139,7 @@ def by_group(rows: Rows, groups: Sequence[str], looks: Sequence[Look], x: str, y
 
 
 def shares(rows: Rows, names: Sequence[str], looks: Sequence[Look]) -> Spec:
-    """Parts of a whole, a bar for each name. rows : name, group, place, share"""
+    """Stacked shares, a bar for each name. rows : name, group, place (order in the bar), share"""
     bars = (
         alt.Chart(_data(rows))
         .mark_bar(stroke="var(--page)", strokeWidth=1.5)
@@ -208,7 +208,7 @@ def points(rows: Rows, looks: Sequence[Look], controls: str) -> Spec:
     """The map of the items.
 
     rows : x, y, title, genres, users, group
-    controls : CSS selector of the element for the choice of a group
+    controls : CSS selector of the element that gets the menu of groups
     """
     names = [look.name for look in looks]
     group = alt.param(
@@ -248,13 +248,13 @@ def _flat_axis(title: str, **more: Any) -> alt.Axis:
 
 
 def _group_axis(title: str) -> alt.Axis:
-    """A label in the middle of each group, one word below the other, so that all fit on a phone."""
+    """An axis with a label in the middle of each group, one word per line, so that all fit on a phone."""
     bare = {"grid": False, "ticks": False, "labelAngle": 0, "labelOverlap": False, "labelPadding": 8}
     return alt.Axis(title=title, bandPosition=0.5, labelExpr="split(datum.label, ' ')", **bare)
 
 
 def _ticks(values: Sequence[float]) -> list[float]:
-    """Ticks of a logarithmic scale: powers of ten and, where the values span few of these, numbers between."""
+    """Ticks of a logarithmic scale: powers of ten and, if the values span few of these, numbers in between."""
     low, high = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)))
     digits = (1.0,) if high - low > 3 else (1.0, 2.0, 5.0) if high - low < 3 else (1.0, 3.0)
     return [float(f"{digit}e{power}") for power in range(low, high + 1) for digit in digits]
@@ -276,7 +276,7 @@ def _data(rows: Rows) -> alt.Data:
 
 
 def _spec(chart: Any, height: int) -> Spec:
-    """A chart as wide as its element of the page."""
+    """The specification of a chart that is as wide as its element of the page."""
     fit = alt.AutoSizeParams(type="fit-x", contains="padding")
     spec: Spec = chart.properties(width="container", height=height, autosize=fit).to_dict()
     return spec | {"config": CONFIG, "padding": {"left": 2, "right": 8, "top": 6, "bottom": 4}}
@@ -296,20 +296,20 @@ def _interval_tips(title: str) -> list[alt.Tooltip]:
 
 
 def _colour(looks: Sequence[Look], field: str = "name") -> alt.Color:
-    scale = alt.Scale(domain=[each.name for each in looks], range=[each.colour for each in looks])
+    scale = alt.Scale(domain=[look.name for look in looks], range=[look.colour for look in looks])
     return alt.Color(f"{field}:N", scale=scale, legend=None)
 
 
 def _shape(looks: Sequence[Look], field: str = "name") -> alt.Shape:
-    scale = alt.Scale(domain=[each.name for each in looks], range=[each.shape for each in looks])
+    scale = alt.Scale(domain=[look.name for look in looks], range=[look.shape for look in looks])
     return alt.Shape(f"{field}:N", scale=scale, legend=None)
 
 
 def _dash(looks: Sequence[Look]) -> alt.StrokeDash:
-    scale = alt.Scale(domain=[each.name for each in looks], range=[list(each.dash) for each in looks])
+    scale = alt.Scale(domain=[look.name for look in looks], range=[list(look.dash) for look in looks])
     return alt.StrokeDash("name:N", scale=scale, legend=None)
 
 
 def _escaped(name: str) -> str:
-    """A name as a field of Vega-Lite, where dots, brackets and colons would have a meaning."""
+    """A name escaped for use as a field of Vega-Lite, where dots, brackets, colons and quotes are special."""
     return "".join(f"\\{letter}" if letter in ".[]:\\'\"" else letter for letter in name)

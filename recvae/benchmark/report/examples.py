@@ -14,7 +14,7 @@ from recvae.benchmark.report.view import AbsentError, Chart, Look, Table, View, 
 from recvae.benchmark.results import number
 
 CONTROLS = "map-controls"  # id of the element for the choice of a genre
-GENRES = 7  # with a colour of their own; the rest are "other"
+GENRES = 7  # the most common ones have a colour of their own; the rest are "other"
 OTHER = "other"
 GREY = 6  # the index of the grey look, which "other" gets
 SHOWN = 30  # items of a history that are shown before the fold
@@ -22,7 +22,7 @@ SHOWN = 30  # items of a history that are shown before the fold
 
 @dataclass(frozen=True)
 class Item:
-    """An item of a list. hit : it is among the hidden items; because : the user's items that explain it"""
+    """An item of a list. hit : whether it is a hidden item; because : titles in the history that explain it"""
 
     title: str
     genres: str
@@ -51,7 +51,7 @@ class User:
 
 
 def users(view: View) -> list[User]:
-    """The examples. Raises AbsentError where there are none."""
+    """The example users. Raises AbsentError if the results have none."""
     examples = view.results.get("examples")
     if not examples:
         raise AbsentError("the results hold no users; they were made with --examples 0, as where data stay private.")
@@ -88,7 +88,7 @@ def _item(label: str, hit: bool = False, because: str = "") -> Item:
 
 
 def item_map(view: View) -> list[Chart]:
-    """The items in the plane. Raises AbsentError where the results have no map."""
+    """The map of the items. Raises AbsentError if the results have none."""
     data: dict[str, Any] | None = view.results.get("item_map")
     if data is None:
         raise AbsentError(
@@ -129,7 +129,7 @@ def item_map(view: View) -> list[Chart]:
 
 
 def _map_groups(data: dict[str, Any]) -> tuple[list[str], list[Look], str]:
-    """-> the group of each item, the look of each group, what groups are: first genres, else fifths by popularity"""
+    """Group items by first genre, else into fifths by popularity. -> group of each item, looks, name of the grouping"""
     if data["genres"] is None:
         n = len(data["users"])
         limits = [f"{'top' if fifth == 0 else 'next'} {-(-n // 5):,}" if fifth < 4 else "rarest" for fifth in range(5)]

@@ -1,4 +1,4 @@
-"""One self-contained HTML page of a benchmark's results: no network, opens from disk."""
+"""One self-contained HTML page of a benchmark's results, which opens from disk without network."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FOLDER = Path(__file__).parent  # of the template, the styles and the script
 
 @dataclass(frozen=True)
 class Section:
-    """A section of the page: its content, or the sentence that says why it has none."""
+    """A section of the page: its content, or the reason why it has none."""
 
     name: str
     title: str
@@ -33,14 +33,14 @@ class Section:
 def write_page(results: dict[str, Any], folder: Path) -> Path:
     """Write the page of a benchmark's results.
 
-    A section for which the results lack something, or hold it damaged, is replaced by a sentence that says so.
+    A section whose data are missing from the results, or damaged, is replaced by a sentence that says so.
 
     Parameters
     ----------
     results
         See `recvae.benchmark.results`.
     folder
-        Where index.html is written.
+        Folder of index.html.
 
     Returns
     -------
@@ -50,11 +50,11 @@ def write_page(results: dict[str, Any], folder: Path) -> Path:
     Raises
     ------
     InvalidDataError
-        For something that is not the results of a benchmark.
+        If `results` are not those of a benchmark.
     MissingDependencyError
-        Without the libraries of the extra `report`.
+        If the libraries of the extra `report` are not installed.
     OutputError
-        Where the page cannot be written.
+        If the page cannot be written.
     """
     check_page()
     check_results(results)
@@ -65,7 +65,7 @@ def write_page(results: dict[str, Any], folder: Path) -> Path:
 
 
 def check_page() -> None:
-    """Raise MissingDependencyError where a library that makes the page is not installed."""
+    """Raise MissingDependencyError if a library that the page needs is not installed."""
     for library in ("altair", "jinja2", "vl_convert"):
         require(library, extra="report", purpose="The page of results")
 
@@ -125,7 +125,7 @@ def _section(view: View, name: str, title: str, make: Callable[[View], Any], int
     except AbsentError as why:
         return Section(name, title, missing=f"Missing here: {why}")
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError):
-        # a file of results may come from anywhere: damage in it costs a section, not the page
+        # a file of results may come from anywhere: damaged data lose a section, not the page
         return Section(name, title, missing="Missing here: what the results hold of this is damaged, or cut.")
 
 

@@ -1,4 +1,4 @@
-"""The results of a benchmark as tables on a terminal."""
+"""Tables of a benchmark's results for the terminal."""
 
 from __future__ import annotations
 

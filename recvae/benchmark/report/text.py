@@ -1,4 +1,4 @@
-"""What the page says in words and tables: verdict, facts, the table of models, and how the results were made."""
+"""Text and tables of the page: verdict, facts, the table of models, and provenance."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def verdict(view: View) -> str:
 
 
 def facts(view: View) -> list[tuple[str, str]]:
-    """How many models, users, items and events there are, as pairs of a number and a name."""
+    """The numbers of models, users, items and events, as pairs of number and name."""
     settings = view.results["settings"]
     names = {"test_users": "test users", "train_users": "training users", "items": "items", "train_events": "events"}
     sizes = [
@@ -80,7 +80,7 @@ def facts(view: View) -> list[tuple[str, str]]:
 def models(view: View) -> Models:
     """The table of all models, best first."""
     rival = next((test[0] for name in view.models if (test := view.paired_test(name))), None)
-    metrics = [view.main, *view.metrics[:-1]]  # the main one first: on a phone only that one is visible
+    metrics = [view.main, *view.metrics[:-1]]  # the main metric first: on a phone only the first one is visible
     head = [
         "model",
         *(metric_name(metric) for metric in metrics),
@@ -120,7 +120,7 @@ def _costs(row: dict[str, Any]) -> list[str]:
 
 
 def _meanings(view: View) -> list[tuple[str, str]]:
-    """The definition of each metric of the table, once for those that differ in k alone."""
+    """The definition of each metric of the table, once for metrics that differ only in k."""
     names: dict[str, list[str]] = {}
     for metric in view.metrics:
         names.setdefault(metric.partition("@")[0], []).append(metric_name(metric))
@@ -151,7 +151,7 @@ def provenance(view: View) -> Provenance:
     settings = dict(results["settings"])
     protocol = settings.pop("protocol", None) or {}
     split = settings.pop("split", None) or {}
-    shown = {"split", *split, *settings}  # what the protocol need not repeat
+    shown = {"split", *split, *settings}  # keys that are not repeated from the protocol
     settings |= {f"split: {key}": value for key, value in split.items()}
     settings |= {f"protocol: {k}": value for k, value in protocol.items() if value is not None and k not in shown}
     versions = results.get("versions")

@@ -11,7 +11,7 @@ from recvae.benchmark.results import number
 
 
 def learning_curves(view: View) -> list[Chart]:
-    """The two terms of the ELBO, the weight of one of them, and validation, by epoch."""
+    """Validation NDCG@100, the two terms of the ELBO and the weight of the KL term, by epoch."""
     histories = view.values("history")
     best_epochs = {name: view.rows[name].get("best_epoch") for name in histories}
     curves = []
@@ -39,7 +39,7 @@ def learning_curves(view: View) -> list[Chart]:
 
 
 def _learning_curve(view: View, name: str, title: str, read: str, y: str, rows: list[dict[str, Any]]) -> Chart:
-    last = {row["name"]: row for row in rows}  # by model, the last epoch
+    last = {row["name"]: row for row in rows}  # model -> row of its last epoch
     first = {row["name"]: row for row in reversed(rows)}
     looks = [view.looks[model] for model in last]
     texts = [[m, f"{first[m]['y']:.4g}", f"{last[m]['y']:.4g}", str(last[m]["x"])] for m in last]
@@ -63,7 +63,7 @@ def latent_units(view: View) -> list[Chart]:
         for name, model_units in units.items()
         for rank, variance in enumerate(model_units["variances"], 1)
     ]
-    counts = {name: f"{each['active']} of {len(each['variances'])}" for name, each in units.items()}
+    counts = {name: f"{unit_info['active']} of {len(unit_info['variances'])}" for name, unit_info in units.items()}
     counts_text = ", ".join(f"{name} {count}" for name, count in counts.items())
     return [
         Chart(

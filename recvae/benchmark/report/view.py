@@ -1,4 +1,4 @@
-"""Results as the page shows them: models in order, a look for each, and an error that says what the results lack."""
+"""Results as the page shows them: ordered models, their looks, and the error for missing data."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Look:
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean with its 95 % interval; low = high = mean where the standard error is not known."""
+    """A mean with its 95 % interval; low = high = mean if the standard error is unknown."""
 
     mean: float
     low: float
@@ -54,17 +54,17 @@ class Chart:
     Attributes
     ----------
     read : str
-        One sentence on how to read it.
+        One sentence on how to read the chart.
     label : str
-        What it shows, for screen readers.
+        What the chart shows, for screen readers.
     spec : dict[str, Any]
         The chart in Vega-Lite.
     looks : list[Look]
         Its legend.
     caption : str
-        The result that the chart shows, where words can say it.
+        The result that the chart shows in words, if it has one.
     controls : bool
-        Whether the page leaves room for a choice above the chart.
+        Whether the page has an element for controls above the chart.
     """
 
     name: str
@@ -79,16 +79,16 @@ class Chart:
 
 
 class View:
-    """Checked results, with what all sections ask of them.
+    """Checked results, with the queries that all sections share.
 
     Attributes
     ----------
     main
         The metric that sorts the table.
     rows : dict[str, dict[str, Any]]
-        The models that have it, best first, by name.
+        Name -> row of each model that has this metric, best first.
     models
-        Their names without the oracle.
+        Names of the models without the oracle.
     looks
         How each model is drawn, by name.
     """
@@ -109,7 +109,7 @@ class View:
 
     @property
     def ours(self) -> list[str]:
-        """The models of this package that it is about, best first."""
+        """The models in `OURS`, those that this package is about, best first."""
         return [name for name in self.models if name in OURS]
 
     def interval(self, name: str, metric: str | None = None) -> Interval | None:
@@ -148,7 +148,7 @@ class View:
 
 
 def look(name: str, index: int) -> Look:
-    """The look of the thing of this index; of the first 24, no two share colour and dashes, or colour and shape."""
+    """The look of index `index`; of the first 24, no two share colour and dashes, or colour and shape."""
     return Look(
         name,
         f"var(--m{index % N_COLOURS})",
@@ -158,7 +158,7 @@ def look(name: str, index: int) -> Look:
 
 
 def interval(summary: Any) -> Interval | None:
-    """The interval of a mean and its standard error as the results hold them; None where the mean is not a number."""
+    """The interval of a mean and its standard error as the results hold them; None if the mean is not a number."""
     mean = number(summary.get("mean")) if isinstance(summary, dict) else None
     if mean is None:
         return None

@@ -1,7 +1,7 @@
-"""Parquet files as others write them: which there are, where each asked column is, and of which type it is in all.
+"""Find Parquet files in folders, locate the requested columns in each, and determine their common types.
 
-A folder may hold folders. Where these are called `column=value`, as Spark and Hive write them, that is a column of the
-files in them. Names that begin with _ or . are passed over. A column that was not asked for is not looked at.
+Folders may be nested. Folders named `column=value`, as written by Spark and Hive, define a column of the files in them.
+Names that begin with _ or . are skipped. Columns that were not requested are ignored.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from recvae.errors import InvalidDataError
 from recvae.utils.threads import lazy
 
 NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
-N_IDS = 2  # so many of the asked columns, the first ones, are ids
+N_IDS = 2  # the first N_IDS requested columns are ids
 
 
 @dataclass(frozen=True)
 class ParquetFile:
-    """A file.
+    """A Parquet file, with the location and type of each requested column.
 
     Attributes
     ----------
     names : tuple[str, ...]
-        Its columns, in their order.
+        Columns of the file, in order.
     types : tuple[pa.DataType | None, ...]
-        Of the asked columns, as the file has them; None for one that is in the name of its folder.
+        Types of the requested columns in the file; None for a column in the names of its folders.
     partition : dict[str, str | None]
-        Columns in the names of its folders, as text.
+        Columns in the names of its folders, and their values as text.
     """
 
     path: str
@@ -46,24 +46,24 @@ class ParquetFile:
 
 @dataclass(frozen=True)
 class ParquetFiles:
-    """Files, in the order of their names, all of which have the asked columns, of types that can be brought to one."""
+    """Files sorted by name, all of which have the requested columns, with types that can be unified."""
 
     columns: tuple[str, ...]
     parts: tuple[ParquetFile, ...]
 
     @property
     def paths(self) -> tuple[str, ...]:
-        """Where the files are."""
+        """Paths of the files."""
         return tuple(part.path for part in self.parts)
 
     @lazy
     def schema(self) -> pa.Schema:
-        """The asked columns, of the type that holds what all files have; texts as such, in whatever coding."""
+        """Schema of the requested columns: the common type of all files; text in any encoding becomes string."""
         return pa.schema([(name, self._type(index)) for index, name in enumerate(self.columns)])
 
     @lazy
     def constants(self) -> dict[str, dict[str, pa.Scalar]]:
-        """By column, then by path, the values of those that are in names of folders."""
+        """Values of the columns in names of folders, by column and path."""
         values_of: dict[str, dict[str, pa.Scalar]] = {}
         for index, name in enumerate(self.columns):
             parts = [part for part in self.parts if part.types[index] is None]
@@ -80,15 +80,15 @@ class ParquetFiles:
         return values_of
 
     def read(self) -> pa.Table:
-        """The asked columns in memory, in the order of the files. Texts are dictionaries: each is held once."""
+        """Read the requested columns, in the order of the files. Text is dictionary-encoded to save memory."""
         tables = [self._read(list(parts)) for _, parts in groupby(self.parts, key=lambda part: part.types)]
         if len(tables) > 1:
             tables = [table.cast(_encoded(self.schema)) for table in tables]
         return pa.concat_tables(tables)
 
     def _read(self, parts: list[ParquetFile]) -> pa.Table:
-        """Files whose types are the same."""
-        from pyarrow import dataset  # not before it is needed: it imports pandas, where that is installed
+        """Read files with equal types."""
+        from pyarrow import dataset  # lazy: it imports pandas, if that is installed
 
         system, types = pyarrow.fs.LocalFileSystem(), dict(zip(self.columns, parts[0].types, strict=True))
         texts = [name for name, kind in types.items() if kind is not None and _is_text(kind)]
@@ -101,7 +101,7 @@ class ParquetFiles:
         return table
 
     def _partition(self, path: str) -> Any:
-        """What the folder says of the asked columns, as an expression."""
+        """Values of the requested columns in the folder names of a file, as an expression."""
         from pyarrow import dataset
 
         expression = dataset.scalar(True)
@@ -130,14 +130,14 @@ class ParquetFiles:
 
 
 def find_files(path: Path, columns: Sequence[str]) -> ParquetFiles:
-    """A Parquet file, or those of a folder, which have the named columns, of which the first two are ids.
+    """Find a Parquet file, or those of a folder; all need the named columns, of which the first two are ids.
 
     Raises
     ------
     InvalidDataError
-        That names the first file which lacks a column, has it twice or of another type.
+        If a file lacks a column, has it twice or with another type; the message names the file.
     OSError
-        And ArrowException as they come.
+        And ArrowException, as raised by pyarrow.
     """
     columns = tuple(columns)
     if len(set(columns)) < len(columns):
@@ -147,19 +147,19 @@ def find_files(path: Path, columns: Sequence[str]) -> ParquetFiles:
     if not paths:
         raise InvalidDataError(f"Expected Parquet files in the folder {path}, got none.")
     files = ParquetFiles(columns, tuple(_file(path, root, columns) for path in paths))
-    _ = files.schema, files.constants  # so that types which do not fit are refused now
+    _ = files.schema, files.constants  # computed now, to refuse incompatible types early
     return files
 
 
 def _is_text(kind: pa.DataType) -> bool:
-    """Whether a column is of text, not coded."""
+    """Whether a type is text, not dictionary-encoded."""
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 
 def row_reader(files: ParquetFiles) -> Callable[[pa.Table], Iterator[pa.Table]]:
-    """A function of rows (path, group) that yields the rows of those row groups: columns as in `files.schema`.
+    """Make a function of a table (path, group) that yields the rows of these row groups, as in `files.schema`.
 
-    A function in a function goes to other processes as code: these need not import this package.
+    A nested function is pickled by value: other processes need not import this package.
     """
     schema, constants = files.schema, files.constants
 
@@ -169,7 +169,7 @@ def row_reader(files: ParquetFiles) -> Callable[[pa.Table], Iterator[pa.Table]]:
             stored = [name for name in schema.names if name not in fixed]
             with pyarrow.parquet.ParquetFile(path) as file:
                 for batch in file.iter_batches(row_groups=[group], columns=stored):
-                    # by name alone: a name with a dot in it may have brought other columns along
+                    # select by name: a name with a dot may have matched further columns
                     columns = [
                         pa.repeat(fixed[field.name], len(batch)) if field.name in fixed else batch.column(field.name)
                         for field in schema
@@ -181,7 +181,7 @@ def row_reader(files: ParquetFiles) -> Callable[[pa.Table], Iterator[pa.Table]]:
 
 
 def row_groups(files: ParquetFiles) -> pa.Table:
-    """The row groups of all files: path, group."""
+    """Table of the row groups of all files: path, group."""
     counts = [pyarrow.parquet.read_metadata(path).num_row_groups for path in files.paths]
     groups = [group for count in counts for group in range(count)]
     paths = [path for path, count in zip(files.paths, counts, strict=True) for _ in range(count)]
@@ -189,7 +189,7 @@ def row_groups(files: ParquetFiles) -> pa.Table:
 
 
 def _walk(folder: Path, above: tuple[Path, ...]) -> Iterator[Path]:
-    """The files in a folder and in those within it, links among them; `above` are the folders on the way there."""
+    """Files in a folder and its subfolders, following links; `above` are the real paths of the parent folders."""
     for path in folder.iterdir():
         if path.name.startswith(("_", ".")):
             continue
@@ -229,7 +229,7 @@ def _partitions(path: Path, root: Path) -> Iterator[tuple[str, str | None]]:
 
 
 def _written(texts: list[str | None], is_id: bool) -> pa.DataType:
-    """The type of values that came as text: ids are integers where all are written as such, so that 007 stays 007."""
+    """Infer the type of values given as text: ids are integers only in canonical form, so that 007 stays 007."""
     column = pa.array(texts, pa.string())
     for kind in (pa.int64(), *(() if is_id else (pa.float64(), pa.date32(), pa.timestamp("us")))):
         try:
@@ -242,7 +242,7 @@ def _written(texts: list[str | None], is_id: bool) -> pa.DataType:
 
 
 def plain(kind: pa.DataType) -> pa.DataType:
-    """Text as one type, in whatever coding; a list as one of these."""
+    """Normalise a type: any encoding of text becomes string, any kind of list becomes list."""
     if pa.types.is_dictionary(kind):
         return plain(kind.value_type)
     if _is_text(kind):
@@ -253,7 +253,7 @@ def plain(kind: pa.DataType) -> pa.DataType:
 
 
 def _common(one: pa.DataType, other: pa.DataType) -> pa.DataType:
-    """The type that holds both. Raises ArrowException."""
+    """Common type of two types. Raises ArrowException."""
     one, other = plain(one), plain(other)
     if pa.types.is_list(one) and pa.types.is_list(other):
         return pa.list_(_common(one.value_type, other.value_type))
@@ -262,7 +262,7 @@ def _common(one: pa.DataType, other: pa.DataType) -> pa.DataType:
 
 
 def _encoded(schema: pa.Schema) -> pa.Schema:
-    """The same with texts as dictionaries."""
+    """The schema with text columns dictionary-encoded."""
     return pa.schema(
         [
             (field.name, pa.dictionary(pa.int32(), field.type) if _is_text(field.type) else field.type)

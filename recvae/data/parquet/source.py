@@ -1,4 +1,4 @@
-"""Parquet files of events, looked at before they are read: which files, which columns, of what kind."""
+"""Locate Parquet files of events and check the types of their columns, before any events are read."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from recvae.utils.paths import input_path, relation_of
 
 @dataclass(frozen=True)
 class Source:
-    """Parquet files, and which of their columns count.
+    """Parquet files of events, and the names of the columns that are used.
 
     Attributes
     ----------
     lists : bool
-        Whether a row is a user with all items, and not an event.
+        Whether a row holds a user with the list of all items, rather than a single event.
     """
 
     path: Path
@@ -33,7 +33,7 @@ class Source:
     lists: bool
 
     def state(self) -> list[dict[str, Any]]:
-        """Name, size and time of change of each file: another state is another input."""
+        """Name, size and modification time of each file, to detect changes of the input."""
         root = self.path.absolute()
         names = [str(Path(path).relative_to(root)) for path in self.files.paths]
         if not self.path.is_dir():
@@ -42,7 +42,7 @@ class Source:
         return [{"file": name, "bytes": stat.st_size, "modified": stat.st_mtime_ns} for name, stat in stats]
 
     def check_apart(self, folder: Path) -> None:
-        """Refuse a folder to write to that lies within what is read, or holds it."""
+        """Refuse an output folder that is inside of the input or contains it."""
         if relation_of(folder, self.path):
             raise InvalidParameterError(
                 f"Expected a folder for the parts outside of {self.path}, which is read, got {folder}."
@@ -50,16 +50,15 @@ class Source:
 
 
 def find_source(path: str | Path, user: str, item: str, value: str | None, min_value: float | None) -> Source:
-    """The Parquet file or folder at `path`, its columns looked at and not yet its events.
+    """Locate the Parquet file or folder at `path` and check its columns; no events are read.
 
     Raises
     ------
     DataNotFoundError
     InvalidDataError
-        For another kind of file, missing columns and columns of another kind than ids and numbers, in all files or in
-        one.
+        For another kind of file, for missing columns, and for columns that are not ids and numbers in every file.
     InvalidParameterError
-        For a `value` or `min_value` without use.
+        For a `min_value` that is not a number or lacks a `value`, and for a `value` next to lists of items.
     """
     path = input_path(path)
     if min_value is not None and value is None:

@@ -1,4 +1,4 @@
-"""Stored events as relations of DuckDB, within a limit of memory: the filters of `Interactions`, and its checks."""
+"""Stored events as DuckDB relations, within a memory limit, with the filters and checks of `Interactions`."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from recvae.data.rows import check_content
 from recvae.errors import InvalidDataError, NotEnoughMemoryError, OutputError, RecvaeError
 from recvae.utils.optional import require
 
-LEAST_MIB = 64  # to sort in
-MIB_OF_A_THREAD = 256  # with less, threads that sort get into each other's way
-FILE = "recvae file"  # a column of our own; those of the files are renamed where they have its name
+LEAST_MIB = 64  # smallest memory limit for sorting
+MIB_OF_A_THREAD = 256  # with less memory per thread, parallel sorts hinder each other
+FILE = "recvae file"  # internal column; columns of the files with this name are renamed
 TYPES = {
     pa.int8(): "TINYINT",
     pa.int16(): "SMALLINT",
@@ -38,10 +38,10 @@ TYPES = {
 
 
 class StoredEvents:
-    """What DuckDB makes of a source, within `memory_mib` and else in files in `scratch`: to be used in a `with` block.
+    """Relations of a source in DuckDB, within `memory_mib`, spilling to files in `scratch`; used in a `with` block.
 
-    All methods raise InvalidDataError for files that cannot be read, NotEnoughMemoryError where neither memory nor disk
-    will do, OutputError where the disk is full.
+    All methods raise InvalidDataError for unreadable files, NotEnoughMemoryError if memory and spilling to disk do not
+    suffice, OutputError if the disk is full.
 
     Raises
     ------
@@ -53,7 +53,7 @@ class StoredEvents:
         self._source, self._memory_mib = source, memory_mib
         self._duckdb: Any = require("duckdb", extra="large", purpose="Sorting events larger than memory")
         self._config = {
-            "memory_limit": f"{min(memory_mib, 2**40)}MiB",  # more is more than DuckDB can count
+            "memory_limit": f"{min(memory_mib, 2**40)}MiB",  # larger numbers overflow in DuckDB
             "temp_directory": str(scratch),
             "threads": max(1, min(os.cpu_count() or 1, memory_mib // MIB_OF_A_THREAD)),
             "preserve_insertion_order": False,  # every query that needs an order asks for it
@@ -63,8 +63,8 @@ class StoredEvents:
         source, column, number = self._source, self._duckdb.ColumnExpression, self._duckdb.ConstantExpression
         with self._translating_errors():
             self._connection = self._duckdb.connect(":memory:", config=self._config)
-            self._connection.execute("SET enable_progress_bar = false")  # it would be drawn on standard output
-            # relations, which are run when they are asked
+            self._connection.execute("SET enable_progress_bar = false")  # it would go to standard output
+            # relations are lazy: they are executed when results are fetched
             names = ["user", "item", *(["value"] if source.value is not None else [])]
             self._rows = parquet_relation(self._connection, source.files, names)
             if source.value is not None:
@@ -83,14 +83,14 @@ class StoredEvents:
         self._connection.close()
 
     def check_events(self) -> None:
-        """Refuse gaps, and values that are no numbers >= 0."""
+        """Refuse nulls, and values that are not numbers >= 0."""
         with self._translating_errors():
             self._check_gaps()
             if self._source.value is not None:
                 self._check_values()
 
     def _batches(self, result: Any, rows: int) -> Iterator[pa.RecordBatch]:
-        """What a query gives, so many rows at a time."""
+        """Batches of at most `rows` rows of a query result."""
         with self._translating_errors():
             reader = result.to_arrow_reader(rows)
         while True:
@@ -116,7 +116,7 @@ class StoredEvents:
                 )
 
     def _check_values(self) -> None:
-        # to DuckDB, NaN is more than any number
+        # DuckDB orders NaN above all numbers
         extremes = self._above.aggregate("min(value), max(value), min(value) FILTER (value <> 0)")
         (extreme,) = extremes.fetchall()
         if extreme[2] is None:
@@ -131,7 +131,7 @@ class StoredEvents:
         try:
             yield
         except (self._duckdb.Error, pa.ArrowException, OSError, RuntimeError, SystemError) as error:
-            if isinstance(error, RecvaeError):  # some are kin of OSError and RuntimeError
+            if isinstance(error, RecvaeError):  # some are subclasses of OSError or RuntimeError
                 raise
             reason = str(error).partition("\n")[0]
             if isinstance(error, self._duckdb.InterruptException) or _is_interrupt(error):
@@ -149,14 +149,14 @@ class StoredEvents:
 
 
 def _is_interrupt(error: BaseException) -> bool:
-    """Whether it is what DuckDB makes of Ctrl-C: there are several, depending on the call that was under way."""
+    """Whether DuckDB raised this for Ctrl-C; the error depends on the call that was interrupted."""
     return "Query interrupted" in str(error) or "INTERRUPT Error" in str(error)
 
 
 def exact_name(path: str) -> str:
-    """A pattern that the file of that name alone fits. Raises InvalidDataError where there is none."""
+    """Glob pattern that matches only the file of that name. Raises InvalidDataError if there is none."""
     pattern = "".join(f"[{character}]" if character in "*?[" else character for character in path)
-    if pattern != path and "\\" in path:  # which is no part of a name in a pattern
+    if pattern != path and "\\" in path:  # a backslash cannot be part of a name in a pattern
         raise InvalidDataError(
             f"Expected a name without either a backslash or any of * ? [, got {path}; rename the file or its folder."
         )
@@ -164,7 +164,7 @@ def exact_name(path: str) -> str:
 
 
 def parquet_relation(connection: Any, files: ParquetFiles, names: Sequence[str]) -> Any:
-    """The asked columns of all files as a relation, under these names, in no order."""
+    """Relation of the requested columns of all files, renamed to `names`; rows in no particular order."""
     groups: dict[Any, list[ParquetFile]] = {}
     for part in files.parts:
         groups.setdefault((part.names, part.types), []).append(part)
@@ -176,13 +176,13 @@ def parquet_relation(connection: Any, files: ParquetFiles, names: Sequence[str])
 
 
 def _of_one_kind(connection: Any, files: ParquetFiles, parts: list[ParquetFile], names: Sequence[str]) -> Any:
-    """Files that have the same columns in the same order, and the asked ones of the same types."""
+    """Relation of files with the same columns in the same order, and requested columns of the same types."""
     fields = list(zip(names, files.schema, parts[0].types, strict=True))
     in_folders = {name: field.name for name, field, own_type in fields if own_type is None}
     paths = ", ".join(_text(exact_name(part.path)) for part in parts)
     file = f", filename = {_text(FILE)}" if in_folders else ""
     rows = connection.sql(f"SELECT * FROM read_parquet([{paths}], hive_partitioning = false{file})")  # noqa: S608 (quoted)
-    inside = rows.columns  # in the order of the files; where names differ in their case alone, some are changed
+    inside = rows.columns  # in the order of the file; DuckDB renames columns that differ in case only
     if len(inside) != len(parts[0].names) + bool(in_folders):
         raise InvalidDataError(f"Expected columns that DuckDB can read in {parts[0].path}, got {list(parts[0].names)}.")
     chosen = [
@@ -201,13 +201,13 @@ def _of_one_kind(connection: Any, files: ParquetFiles, parts: list[ParquetFile],
 
 
 def _values(files: ParquetFiles, column: str, parts: list[ParquetFile]) -> pa.Array:
-    """What the folders of the files say of a column."""
+    """Values of a column in the folder names of the files."""
     values = [files.constants[column][part.path].as_py() for part in parts]
     return pa.array(values, files.schema.field(column).type)
 
 
 def _cast(column: str, kind: pa.DataType, own_type: pa.DataType) -> str:
-    """The column, brought to the type that all files' are brought to."""
+    """SQL expression of the column, cast to the common type of all files."""
     if plain(own_type) == kind:
         return _quoted(column)
     of_lists = pa.types.is_list(kind)
@@ -216,10 +216,10 @@ def _cast(column: str, kind: pa.DataType, own_type: pa.DataType) -> str:
 
 
 def _quoted(name: str) -> str:
-    """A name in SQL."""
+    """Quote an identifier for SQL."""
     return '"' + name.replace('"', '""') + '"'
 
 
 def _text(text: str) -> str:
-    """A text in SQL."""
+    """Quote a string literal for SQL."""
     return "'" + text.replace("'", "''") + "'"

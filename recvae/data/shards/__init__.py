@@ -1,4 +1,4 @@
-"""Events larger than memory: Parquet files -> shards on disk, whole users each, to be read in any order."""
+"""Events larger than memory: Parquet files are converted to shards of whole users, which are read in any order."""
 
 from recvae.data.shards.files import ShardFile as ShardFile
 from recvae.data.shards.read import Shards as Shards

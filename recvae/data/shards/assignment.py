@@ -1,4 +1,4 @@
-"""Which users and items are kept, and who is trained on: the filters of `Interactions`, and the strong split."""
+"""Assignment of users and items for shards: the filters of `Interactions`, and the strong split."""
 
 from __future__ import annotations
 
@@ -16,18 +16,19 @@ DROPPED, TRAIN, VALID, TEST = range(4)
 
 @dataclass(frozen=True)
 class Assignment:
-    """What each user and each item of the cells is used for.
+    """Part of each user (dropped, training, validation, test) and column of each item of the cells.
 
     Attributes
     ----------
     parts : NDArray[np.int8]
-        For each user of the cells DROPPED, TRAIN, VALID or TEST.
+        (users of the cells,) DROPPED, TRAIN, VALID or TEST.
     columns : NDArray[np.int32]
-        For each item of the cells its column, -1 if it is dropped.
+        (items of the cells,) column of each item, -1 if it is dropped.
     counts : NDArray[np.int64]
-        How many training users have the item of each column.
+        (columns,) number of training users of each item.
     lengths : NDArray[np.int64]
-        How many cells each user keeps, if a training user, before the vocabulary is known.
+        (users of the cells,) number of cells of each user on frequent items, before items without training users are
+        dropped.
     """
 
     parts: NDArray[np.int8]
@@ -41,15 +42,15 @@ def assign(
 ) -> Assignment:
     """Assign users and items as `Interactions.filter` and `strong_split` do.
 
-    Items with fewer than `min_item` cells go, users with fewer than `min_user` of those that remain, and items that
-    no training user has.
+    Drops items with fewer than `min_item` cells, then users with fewer than `min_user` of the remaining cells, then
+    items without a training user.
 
     Raises
     ------
     InvalidDataError
-        Where nothing is left, or would be held out.
+        If no events are left, or nothing would be held out.
     InvalidParameterError
-        Where no training user would be.
+        If no training users would be left.
     """
     frequent = cells.counts >= max(min_item, 1)
     lengths = cells.lengths if frequent.all() else _lengths(cells, frequent)
@@ -76,7 +77,7 @@ def assign(
 
 
 def _lengths(cells: Cells, items: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """How many cells on some of the items each user has."""
+    """Number of cells of each user on the items of a mask."""
     lengths = np.zeros_like(cells.lengths)
     for users, columns, _ in cells.blocks():
         ends = np.concatenate([[0], np.cumsum(items[columns])])
@@ -85,7 +86,7 @@ def _lengths(cells: Cells, items: NDArray[np.bool_]) -> NDArray[np.int64]:
 
 
 def _counts(cells: Cells, users: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """How many of some users have each item."""
+    """Number of users of a mask with each item."""
     counts = np.zeros_like(cells.counts)
     for block, columns, _ in cells.blocks():
         counts += np.bincount(columns[np.repeat(users[block], cells.lengths[block])], minlength=len(counts))

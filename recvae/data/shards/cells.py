@@ -1,6 +1,6 @@
-"""Stored events -> one cell for each (user, item) pair, in order, in files: the source of the shards.
+"""Convert stored events to files of sorted cells, one per (user, item) pair: the source of the shards.
 
-Memory holds a number for each user and each item, and a block of cells, however many events there are.
+Memory holds one number per user and per item, and a block of cells, independent of the number of events.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from recvae.utils.files import writing
 from recvae.utils.folder import Manifest, Written, digest_of, load_manifest
 
 KIND = "cells"
-AT_A_TIME = 1 << 20  # rows of a query's result
+AT_A_TIME = 1 << 20  # rows in a batch of a query result
 BLOCK = 1 << 22  # cells
 ARRAYS = {"lengths": np.int64, "counts": np.int64, "items": np.int32, "values": np.float32}
 
@@ -33,14 +33,14 @@ Cell = tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.float32]]
 
 @dataclass(frozen=True)
 class Cells:
-    """The cells in a folder, by user.
+    """Cells in the files of a folder, sorted by user.
 
     Attributes
     ----------
     lengths, counts : NDArray[np.int64]
-        How many cells each user, and each item, has.
+        Number of cells of each user, and of each item.
     has_values : bool
-        Whether values other than 1 are kept.
+        Whether there is a file of values; otherwise all values are 1.
     """
 
     folder: Path
@@ -51,7 +51,7 @@ class Cells:
 
     @classmethod
     def open(cls, folder: Path) -> Cells | None:
-        """The files that `store_cells` wrote; None if they are missing, damaged or do not fit each other."""
+        """Open the files written by `store_cells`; None if they are missing, damaged or inconsistent."""
         try:
             manifest = load_manifest(folder, KIND, Written)
             if manifest is None or not all(part.is_whole(folder) for part in manifest.parts):
@@ -69,7 +69,7 @@ class Cells:
         return cells if cells._is_sound() else None
 
     def _is_sound(self) -> bool:
-        """Whether the files agree about the cells."""
+        """Whether the files are consistent."""
         n_cells, counts = int(self.starts[-1]), np.zeros_like(self.counts)
         sizes = [(self.folder / name).stat().st_size for name in ("items", *["values"][: self.has_values])]
         if not len(self.lengths) or self.lengths.min() < 1 or self.lengths.max() > len(self.counts):
@@ -84,7 +84,7 @@ class Cells:
         return bool((counts == self.counts).all())
 
     def blocks(self, first: int = 0, last: int | None = None) -> Iterator[tuple[slice, Any, Any]]:
-        """Cells of the users from `first` on, before `last`: the users of a block, their items, and values or None."""
+        """Cells of the users [first, last) in blocks: slice of users, their items, and their values or None."""
         last = len(self.lengths) if last is None else last
         bounds = cut(self.lengths[first:last], last - first, BLOCK)
         for start, stop in zip(first + bounds[:-1], first + bounds[1:], strict=True):
@@ -101,7 +101,7 @@ class Cells:
 
 
 def cut(lengths: NDArray[np.int64], most_users: int, most_events: int) -> NDArray[np.int64]:
-    """Bounds of runs of users, each of at most so many users and events; a user with more events stands alone."""
+    """Bounds of blocks of at most `most_users` users and `most_events` events, or of one user with more events."""
     ends = np.cumsum(lengths)
     bounds = [0]
     while (start := bounds[-1]) < len(lengths):
@@ -112,7 +112,7 @@ def cut(lengths: NDArray[np.int64], most_users: int, most_events: int) -> NDArra
 
 
 def store_cells(events: NumberedEvents, folder: Path) -> Cells:
-    """Make the files of `Cells` in a new folder. Raises as `StoredEvents`, and OutputError."""
+    """Write the files of `Cells` to a new folder. Raises as `StoredEvents`, and OutputError."""
     with writing(folder):
         folder.mkdir(parents=True)
     events.check_events()
@@ -138,16 +138,16 @@ def store_cells(events: NumberedEvents, folder: Path) -> Cells:
 
 
 def merged(batches: Iterable[pa.RecordBatch]) -> Iterator[Cell]:
-    """Rows in the order of user and item, values added up where a pair repeats; without values each row counts 1.
+    """Merge rows sorted by user and item: the values of repeated pairs are summed; without values each row counts 1.
 
-    Sums are of float64 in the order of the rows, so that they depend on nothing else.
+    Sums are in float64 and in the order of the rows, so that they are reproducible.
     """
     held = None
     for batch in batches:
         table = pa.Table.from_batches([batch])
         table = table if held is None else pa.concat_tables([held, table])
         pairs = table["user"].to_numpy().astype(np.int64) << 32 | table["item"].to_numpy()
-        last = int(np.searchsorted(pairs, pairs[-1]))  # only where the next pair begins is one known to be complete
+        last = int(np.searchsorted(pairs, pairs[-1]))  # the last pair may continue in the next batch
         if last:
             yield _merged(pairs[:last], table[:last])
         held, pairs = table[last:], pairs[last:]
@@ -157,12 +157,12 @@ def merged(batches: Iterable[pa.RecordBatch]) -> Iterator[Cell]:
 
 def _merged(pairs: NDArray[np.int64], table: pa.Table) -> Cell:
     first, sums = merge_sorted(pairs, table["value"].to_numpy() if "value" in table.column_names else None)
-    check_content(sums)  # each value was within the limits; is their sum?
+    check_content(sums)  # each value is within the limits, but their sum may not be
     return table["user"].to_numpy()[first], table["item"].to_numpy()[first], sums
 
 
 class _Columns:
-    """The files of items and, from the first value that is not 1 on, of values."""
+    """Writer of the file of items and, once a value differs from 1, of the file of values."""
 
     def __init__(self, folder: Path):
         self._folder, self._files = folder, ExitStack()
@@ -174,7 +174,7 @@ class _Columns:
         return self
 
     def __exit__(self, *error: object) -> None:
-        with writing(self._folder):  # the last bytes are written now
+        with writing(self._folder):  # closing flushes the last bytes
             self._files.close()
 
     def add(self, items: NDArray[np.int32], values: NDArray[np.float32]) -> None:
@@ -195,16 +195,16 @@ class _Columns:
 
 
 class NumberedEvents(StoredEvents):
-    """Stored events whose users and items are numbered by files of ids."""
+    """Stored events, with users and items replaced by their rows in files of ids."""
 
     def ids(self, column: str, rows: int) -> Iterator[pa.RecordBatch]:
-        """The distinct ids of "user" or "item" in ascending order, as a column `id`, so many rows at a time."""
+        """Distinct ids of "user" or "item" in ascending order, as a column `id`, in batches of at most `rows` rows."""
         with self._translating_errors():
             distinct = self._single().select(f'"{column}" AS id').distinct().order("id")
         return self._batches(distinct, rows)
 
     def numbered(self, users: Path, items: Path, rows: int) -> Iterator[pa.RecordBatch]:
-        """Events by user, item and value: columns user and item, int32 rows of files of `ids`, and value, if any."""
+        """Events sorted by user, item and value: user and item as int32 rows in the files of ids, and value, if any."""
         names = ["user", "item", *(["value"] if self._source.value is not None else [])]
         with self._translating_errors():
             events = self._single()
@@ -213,10 +213,10 @@ class NumberedEvents(StoredEvents):
                 numbers = ids.select(f'id AS "{name} id", CAST(file_row_number AS INTEGER) AS "{name} number"')
                 events = events.join(numbers, f'"{name}" = "{name} id"')
             chosen = ['"user number" AS "user"', '"item number" AS "item"', *names[2:]]
-            # values are added up, and sums of floats depend on the order
+            # sorted by value, too: sums of floats depend on the order
             ordered = events.select(", ".join(chosen)).order(", ".join(f'"{name}"' for name in names))
         return self._batches(ordered, rows)
 
     def _single(self) -> Any:
-        """A row for each event, also where the source has one for each user."""
+        """One row per event; lists of items are unnested."""
         return self._events.select('"user", unnest(item) AS item') if self._source.lists else self._events

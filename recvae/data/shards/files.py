@@ -1,6 +1,6 @@
-"""The files of a folder of shards: Arrow files of rows, and Parquet files of raw ids.
+"""File formats of a folder of shards: Arrow files of rows, and Parquet files of raw ids.
 
-A shard has all events of some users in one Arrow file, uncompressed, so that its arrays are those of a CSR matrix.
+A shard holds all events of some users in one uncompressed Arrow file, whose arrays are those of a CSR matrix.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ KIND = "shards"
 USERS, ITEMS = "users.parquet", "items.parquet"  # raw ids of rows and columns, in their order
 LISTS = [("items", pa.list_(pa.int32())), ("values", pa.list_(pa.float32()))]
 SCHEMAS = [pa.schema(LISTS[:1]), pa.schema(LISTS)]
-# what Arrow and numpy raise for damaged files
+# raised by Arrow and numpy for damaged files
 DAMAGED = (OSError, pa.ArrowException, MemoryError, LookupError, TypeError, ValueError, OverflowError)
 REMEDY = "run the recvae shard command that wrote it once more, which writes damaged files again"
 AT_A_TIME = 1 << 18
@@ -35,14 +35,14 @@ AT_A_TIME = 1 << 18
 
 @dataclass(frozen=True, kw_only=True)
 class ShardFile(Written):
-    """A file of the folder: a shard, or ids.
+    """Manifest entry of a file of the folder: a shard, or ids.
 
     Attributes
     ----------
     rows, events : int
-        Users or ids, and events.
+        Number of users or of ids, and of events.
     total : float
-        Sum of the values as `values` reads them.
+        Sum of the values after the transform `values`.
     """
 
     rows: int
@@ -54,29 +54,29 @@ class ShardFile(Written):
         check_integer("rows", self.rows, 1)
         check_integer("events", self.events)
         check_number("total", self.total, 0)
-        # nothing is compressed: so no file claims more than there is
+        # files are uncompressed, so the counts are bounded by the size
         if self.file.endswith(".arrow") and 4 * (self.rows + 1 + self.events) > self.bytes:
             raise ValueError(f"expected {self.rows} rows and {self.events} events in {self.bytes} bytes")
 
 
 def shard_name(number: int) -> str:
-    """The file of a shard."""
+    """File name of a shard."""
     return f"shard-{number:05}.arrow"
 
 
 def heldout_names(part: str) -> tuple[str, str]:
-    """The files of ids and rows of the users that are kept out of training as "valid" or "test"."""
+    """File names of the ids and of the rows of the "valid" or "test" users, who are held out of training."""
     return f"{part}-users.parquet", f"{part}.arrow"
 
 
 def is_shard(name: str) -> bool:
-    """Whether a file holds training users, and not others or ids."""
+    """Whether a file holds rows of training users, rather than held-out users or ids."""
     return name.startswith("shard-")
 
 
 @dataclass(frozen=True)
 class CsrRows:
-    """CSR arrays of some users; without `values` each is 1."""
+    """CSR arrays of some users; if `values` is None, each value is 1."""
 
     indptr: NDArray[Any]  # (users + 1,)
     items: NDArray[np.int32]  # (events,)
@@ -91,15 +91,15 @@ class CsrRows:
 
     @property
     def data(self) -> NDArray[np.float32]:
-        """The values, ones among them."""
+        """The values, as ones if they are not stored."""
         return np.ones(len(self.items), dtype=np.float32) if self.values is None else self.values
 
     def matrix(self, n_items: int) -> sparse.csr_matrix:
-        """The same as a matrix, which shares the arrays."""
+        """A matrix over the same arrays."""
         return sparse.csr_matrix((self.data, self.items, self.indptr), shape=(len(self), n_items))
 
     def take(self, rows: NDArray[np.int64]) -> CsrRows:
-        """Some of the users, in any order, as copies."""
+        """Copy the given users, in any order."""
         starts, lengths = self.indptr[:-1][rows].astype(np.int64), self.lengths[rows]
         indptr = np.concatenate([[0], np.cumsum(lengths)])
         events = np.arange(indptr[-1]) + np.repeat(starts - indptr[:-1], lengths)
@@ -107,7 +107,7 @@ class CsrRows:
 
 
 def joined(parts: list[CsrRows]) -> CsrRows:
-    """Users of several, one after the other, as copies."""
+    """Concatenate the users of several parts, as a copy."""
     lengths = np.concatenate([[0], *(part.lengths for part in parts)])
     with_values = any(part.values is not None for part in parts)
     values = np.concatenate([part.data for part in parts]) if with_values else None
@@ -115,7 +115,7 @@ def joined(parts: list[CsrRows]) -> CsrRows:
 
 
 def shard_bytes(rows: CsrRows) -> bytes:
-    """The content of a shard's file: a row for each user, with a list of items and, where there are any, of values."""
+    """Content of the file of a shard: one row per user, with a list of items and, if stored, of values."""
     offsets = pa.array(rows.indptr.astype(np.int32))
     columns = {"items": rows.items} if rows.values is None else {"items": rows.items, "values": rows.values}
     lists = {name: pa.ListArray.from_arrays(offsets, pa.array(array)) for name, array in columns.items()}
@@ -126,15 +126,15 @@ def shard_bytes(rows: CsrRows) -> bytes:
 
 
 def read_shard(folder: Path, piece: ShardFile, n_items: int) -> CsrRows:
-    """The users of a shard, not to be written to.
+    """Read the users of a shard, as read-only arrays.
 
-    Compiled code follows the arrays blindly, so each is looked at whenever it is read. It is read, not mapped: where a
-    file that is mapped becomes shorter, there is no error but a crash.
+    Compiled code trusts the arrays, so all are validated on each read. The file is not memory-mapped: if a mapped file
+    is truncated meanwhile, access crashes the process instead of raising an error.
 
     Raises
     ------
     InvalidDataError
-        For another content than was written.
+        If the content of the file has changed.
     """
     path = folder / piece.file
     with suppress(*DAMAGED):
@@ -147,7 +147,7 @@ def read_shard(folder: Path, piece: ShardFile, n_items: int) -> CsrRows:
 
 
 def read_lengths(folder: Path, piece: ShardFile) -> NDArray[np.int64]:
-    """How many events each user of a shard has, reading little else of its file. Raises as `read_shard`."""
+    """Read the number of events of each user of a shard, and little else of its file. Raises as `read_shard`."""
     path = folder / piece.file
     with suppress(*DAMAGED):
         if piece.has_size(folder):
@@ -159,12 +159,12 @@ def read_lengths(folder: Path, piece: ShardFile) -> NDArray[np.int64]:
 
 
 def _rows(content: Any) -> CsrRows | None:
-    """The arrays of an Arrow file; None for others than `shard_bytes` writes, and where they have gaps."""
+    """Arrays of an Arrow file; None if its schema is not that of `shard_bytes`, or if it has nulls."""
     with pa.ipc.open_file(content) as file:
         if file.schema.remove_metadata() not in SCHEMAS or file.num_record_batches != 1:
             return None
         batch = file.get_batch(0)
-    batch.validate(full=True)  # lengths and offsets, against the bytes that there are
+    batch.validate(full=True)  # checks lengths and offsets against the size of the buffers
     items = batch.column(0)
     if any(column.null_count or column.values.null_count for column in batch.columns):
         return None
@@ -177,7 +177,7 @@ def _rows(content: Any) -> CsrRows | None:
 
 
 def is_sound(rows: CsrRows, n_rows: int, n_events: int, n_items: int) -> bool:
-    """Whether arrays are those of so many users: items in ascending order and known, values as `check_content`."""
+    """Whether arrays have the expected sizes, sorted items below `n_items`, and values as in `check_content`."""
     bounds, items, values = rows.indptr, rows.items, rows.values
     if (len(rows), len(items)) != (n_rows, n_events) or (values is not None and len(values) != n_events):
         return False
@@ -188,15 +188,15 @@ def is_sound(rows: CsrRows, n_rows: int, n_events: int, n_items: int) -> bool:
         return True
     starts = bounds[:-1][lengths > 0]
     ascending = items[1:] > items[:-1]
-    ascending[starts[1:] - 1] = True  # where a user ends and the next one begins
+    ascending[starts[1:] - 1] = True  # no order is required across the boundary between users
     if not ascending.all() or items[starts].min() < 0 or items[bounds[1:][lengths > 0] - 1].max() >= n_items:
         return False
-    # NaN is neither
+    # NaN fails both comparisons
     return values is None or bool(values.min() >= np.float32(1 / LARGEST) and values.max() <= LARGEST)
 
 
 def write_ids(path: Path, pieces: Iterator[pa.RecordBatch]) -> int:
-    """Tables of ids, as they come, to a file. -> how many. Raises OutputError."""
+    """Write batches of ids to a file. -> number of ids. Raises OutputError."""
     first = next(pieces)
     n_ids = 0
     with writing(path), pyarrow.parquet.ParquetWriter(path, first.schema) as file:
@@ -207,14 +207,14 @@ def write_ids(path: Path, pieces: Iterator[pa.RecordBatch]) -> int:
 
 
 def id_pieces(path: Path, column: int = 0) -> Iterator[pa.Array]:
-    """A column of the file, in pieces."""
+    """Read a column of the file in batches."""
     with pyarrow.parquet.ParquetFile(path) as file:
         for batch in file.iter_batches(AT_A_TIME):
             yield batch.column(column)
 
 
 def read_ids(path: Path, n_ids: int) -> pa.ChunkedArray:
-    """The ids of the file, so many. Raises InvalidDataError for another content than was written."""
+    """Read the `n_ids` ids of the file. Raises InvalidDataError if its content has changed."""
     with _as_written(path):
         ids = _column(path, 0, n_ids)
         if not pa.types.is_integer(ids.type) and not pa.types.is_string(ids.type):
@@ -225,7 +225,7 @@ def read_ids(path: Path, n_ids: int) -> pa.ChunkedArray:
 
 
 def read_counts(path: Path, n_ids: int, n_events: int) -> NDArray[np.int64]:
-    """How many users have each item, so many in all. Raises as `read_ids`."""
+    """Read the number of users of each item, which sum to `n_events`. Raises as `read_ids`."""
     with _as_written(path):
         counts = _column(path, 1, n_ids)
         if counts.type != pa.int64():

@@ -1,4 +1,4 @@
-"""A folder of shards: users x items that stay on disk, and come as CSR matrices a piece at a time."""
+"""Read a folder of shards: a users x items matrix on disk, accessed as CSR matrices of some of its rows."""
 
 from __future__ import annotations
 
@@ -40,29 +40,30 @@ from recvae.utils.threads import lazy
 
 
 class Shards:
-    """What `write_shards` has put into a folder: training users, in ascending order of raw id, over the items.
+    """A folder written by `write_shards`: rows of training users, in ascending order of raw id, over the items.
 
     Attributes
     ----------
     n_users, n_items, n_events
-        Of the training users.
+        Numbers of training users, of items, and of events of training users.
     values : Values
-        How models read the numbers, as in `Interactions`.
+        Transform of the values, as in `Interactions`.
     heldout_users : int or None
-        How many users there are in `valid`, and in `test`, None where all are in the shards.
+        Number of users held out for validation, and for test, before users with too few events are dropped; None if all
+        users are in the shards.
     bounds
-        (shards + 1,), the row at which each shard begins, and the number of rows.
+        (shards + 1,) first row of each shard, and the total number of rows.
 
     Raises
     ------
     DataNotFoundError
-        Where there are no shards.
+        If there are no shards in the folder.
     InvalidDataError
-        Where they are not finished, and for a file that is missing or cut.
+        If they are incomplete, or a file is missing or of another size.
 
     Notes
     -----
-    Opening looks at the manifest and at the size of each file, and reads nothing else.
+    Opening reads the manifest and the size of each file, nothing else.
     """
 
     def __init__(self, folder: str | Path):
@@ -81,12 +82,12 @@ class Shards:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Users and items, as a matrix has them."""
+        """(n_users, n_items), as of a matrix."""
         return self.n_users, self.n_items
 
     @property
     def nnz(self) -> int:
-        """Events, as a sparse matrix has them."""
+        """Number of events, as of a sparse matrix."""
         return self.n_events
 
     def __repr__(self) -> str:
@@ -96,7 +97,7 @@ class Shards:
         )
 
     def check(self, deep: bool = False) -> None:
-        """Hold each file against its size or, if `deep`, each byte against the digest. Raises InvalidDataError."""
+        """Check the size of each file and, if `deep`, its digest. Raises InvalidDataError."""
         for piece in self._files.values():
             path = self.folder / piece.file
             if not path.exists():
@@ -115,17 +116,17 @@ class Shards:
 
     @lazy
     def item_counts(self) -> NDArray[np.int64]:
-        """How many of the users have each item."""
+        """(n_items,) number of training users of each item."""
         return read_counts(self.folder / ITEMS, self.n_items, self.n_events)
 
     @lazy
     def user_ids(self) -> pa.ChunkedArray:
-        """Raw ids of the rows, as Arrow has them: Python objects of millions of texts would take much memory."""
+        """Raw ids of the rows, as an Arrow array: Python objects for millions of strings would take much memory."""
         return read_ids(self.folder / USERS, self.n_users)
 
     @property
     def valid(self) -> Holdout:
-        """The validation users, in memory: those of `strong_split`. Raises InvalidParameterError where none are."""
+        """The validation users, in memory, as of `strong_split`. Raises InvalidParameterError if there are none."""
         return self._holdout("valid", "validation")
 
     @property
@@ -134,7 +135,7 @@ class Shards:
         return self._holdout("test", "test")
 
     def mean_value(self) -> float:
-        """The mean of the events' values, as `values` reads them."""
+        """Mean value of the events, after the transform `values`."""
         return sum(piece.total for piece in self.shard_files) / self.n_events
 
     def fingerprint(self) -> str:
@@ -142,15 +143,15 @@ class Shards:
         return self._fingerprint
 
     def stored(self, number: int) -> CsrRows:
-        """The arrays of a shard, not to be written to. Raises as `shard`."""
+        """Read-only CSR arrays of a shard. Raises as `shard`."""
         return read_shard(self.folder, self._piece(number), self.n_items)
 
     def lengths(self, number: int) -> NDArray[np.int64]:
-        """How many events each user of a shard has. Raises as `shard`."""
+        """Number of events of each user of a shard. Raises as `shard`."""
         return read_lengths(self.folder, self._piece(number))
 
     def shard(self, number: int) -> sparse.csr_matrix:
-        """The users of a shard, over the bytes of its file: not to be written to.
+        """Read-only matrix of the users of a shard, over the bytes of its file.
 
         Returns
         -------
@@ -161,18 +162,18 @@ class Shards:
         ------
         OutOfRangeError
         InvalidDataError
-            Where the file is not as it was written.
+            If the content of the file has changed.
         """
         return self.stored(number).matrix(self.n_items)
 
     def rows(self, start: int, stop: int) -> sparse.csr_matrix:
-        """The users from `start` on, before `stop`, copied into memory. Raises as `take`."""
+        """Copy the users of rows [start, stop) into memory. Raises as `take`."""
         if not 0 <= start <= stop <= self.n_users:
             raise OutOfRangeError(f"Expected 0 <= start <= stop <= {self.n_users}, got {start} and {stop}.")
         return self.take(np.arange(start, stop))
 
     def take(self, rows: Any) -> sparse.csr_matrix:
-        """Users by their rows, in any order, copied into memory.
+        """Copy the users of the given rows, in any order, into memory.
 
         Returns
         -------
@@ -193,7 +194,7 @@ class Shards:
         return self.stored_rows(wanted).matrix(self.n_items)
 
     def stored_rows(self, wanted: NDArray[Any]) -> CsrRows:
-        """The arrays of what `take` gives."""
+        """CSR arrays of the rows that `take` returns as a matrix."""
         if wanted.dtype.kind not in "iu" or wanted.ndim != 1:
             raise InvalidTypeError(f"Expected a list of integers as rows, got {wanted.dtype} {wanted.shape}.")
         if wanted.min() < 0 or wanted.max() >= self.n_users:
@@ -211,7 +212,7 @@ class Shards:
         return self.shard_files[number]
 
     def _taken(self, wanted: NDArray[np.int64]) -> Iterator[CsrRows]:
-        """Rows in ascending order, shard by shard."""
+        """Read rows given in ascending order, shard by shard."""
         numbers = np.searchsorted(self.bounds, wanted, side="right") - 1
         for number in np.unique(numbers):
             yield self.stored(int(number)).take(wanted[numbers == number] - self.bounds[number])
@@ -230,7 +231,7 @@ class Shards:
 
 
 def _check(manifest: Manifest[ShardFile]) -> None:
-    """Raise ValueError or KeyError where the parts, settings and facts do not fit each other."""
+    """Raise ValueError or KeyError if parts, settings and facts of the manifest are inconsistent."""
     settings, facts = manifest.settings, manifest.facts
     if settings["values"] not in VALUES:
         raise ValueError(f"expected values to be one of {', '.join(VALUES)}, got {settings['values']!r:.80}")

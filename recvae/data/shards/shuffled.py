@@ -1,7 +1,7 @@
-"""Shards in a random order for training: each user once in a pass, in bounded memory, the same again for the same key.
+"""Shuffled passes over shards for training, in bounded memory; the order is reproducible from a key.
 
-The shards are shuffled, and read a window of several at a time; the users of a window are shuffled. So users who lie in
-one shard come in one window, and where a window holds all shards the order is that of a shuffle of all users.
+The order of the shards is shuffled; they are read in windows of several shards, and the users of each window are
+shuffled. So users of one shard are in the same window; if a window holds all shards, all users are shuffled.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ KEYS = 1 << 64
 
 @dataclass(frozen=True)
 class Window:
-    """Users in the order in which they are trained on, as a batch has them, in memory."""
+    """A window of users in training order, as arrays of a batch on the host."""
 
-    users: NDArray[np.int64]  # their rows in the shards
-    bounds: NDArray[np.int64]  # (users + 1,), where their events begin
+    users: NDArray[np.int64]  # rows in the shards
+    bounds: NDArray[np.int64]  # (users + 1,) offsets of their events
     items: NDArray[np.int32]
     values: NDArray[np.float32]
 
@@ -40,13 +40,13 @@ class Window:
         return len(self.users)
 
     def part(self, start: int, stop: int) -> Window:
-        """The users from `start` on, before `stop`, over the same memory."""
+        """The users [start, stop), sharing memory."""
         events = slice(self.bounds[start], self.bounds[stop])
         bounds = self.bounds[start : stop + 1] - self.bounds[start]
         return Window(self.users[start:stop], bounds, self.items[events], self.values[events])
 
     def batch(self, device: torch.device) -> Batch:
-        """The same on a device."""
+        """Copy the users to a device, as one batch."""
         users, offsets, items, values = (
             torch.from_numpy(array).to(device) for array in (self.users, self.bounds, self.items, self.values)
         )
@@ -54,21 +54,21 @@ class Window:
 
 
 class ShuffledRows:
-    """The rows (U, I) of shards as `DeviceRows` gives those of a matrix: ragged batches on a device.
+    """Rows (U, I) of shards as ragged batches on a device, with the interface of `DeviceRows`.
 
     Parameters
     ----------
     window_bytes : int
-        How many bytes of events a window has, at 8 bytes an event; no shard is cut. Two windows are in memory at a
-        time: that which is trained on, and the next, which a thread reads meanwhile.
+        Bytes of events in a window, at 8 bytes per event; shards are not split. Two windows are in memory at a time:
+        the current one, and the next, which a thread reads ahead.
     scale : float
-        What values are multiplied with, after they were read as `shards.values` says.
+        Factor of the values, after the transform `shards.values`.
 
     Notes
     -----
-    Keys are integers from 0 to 2^64 - 1. The order of the shards is that of the 64-bit numbers which numpy's
-    Philox draws by (key, 0), and the order of the users in window w, from 0, that of those by (key, w + 1): so it
-    depends on the key, the shards and `window_bytes`, and on nothing else.
+    Keys are integers from 0 to 2^64 - 1. Shards are sorted by 64-bit draws of numpy's Philox with key
+    (key, 0), the users of window w = 0, 1, ... by those with key (key, w + 1): the order depends only on the key, the
+    shards and `window_bytes`.
     """
 
     def __init__(
@@ -86,26 +86,26 @@ class ShuffledRows:
         return self.shards.n_users
 
     def order(self, key: int) -> Iterator[NDArray[np.int64]]:
-        """The rows of all users in the order of a pass, a window at a time; no shard is read for it."""
+        """Rows of all users in the order of a pass, one array per window; reads no shard."""
         check_integer("key", key, 0, KEYS - 1)
         return (self._users(key, number, chosen)[0] for number, chosen in enumerate(self._windows(key)))
 
     def batches_of(self, key: int, batch_size: int, start: int = 0) -> Iterator[Batch]:
-        """A pass in the order of `key`: batches of `batch_size` users, across the borders of windows, the last fewer.
+        """Batches of a pass in the order of `key`: `batch_size` users each, across windows; the last may be smaller.
 
         Parameters
         ----------
         start : int
-            How many batches to leave out at the beginning; windows that are left out whole are not read.
+            Number of batches to skip at the beginning; windows that are skipped entirely are not read.
 
         Raises
         ------
         InvalidDataError
-            Where a shard is not as it was written.
+            If the content of a shard has changed.
         """
         check_integer("key", key, 0, KEYS - 1)
         check_integer("batch_size", batch_size, 1)
-        held: list[Window] = []  # users of windows before, fewer than a batch
+        held: list[Window] = []  # remaining users of previous windows, fewer than a batch
         for window in self._read_ahead(key, start * batch_size):
             missing = batch_size - sum(map(len, held))
             if len(window) < missing:
@@ -117,13 +117,13 @@ class ShuffledRows:
             last = first + (len(window) - first) // batch_size * batch_size
             for start in range(first, last, batch_size):
                 yield window.part(start, start + batch_size).batch(self.device)
-            # copied, so that the window can go
+            # a copy, so that the memory of the window can be freed
             held = [_joined([window.part(last, len(window))])] if last < len(window) else []
         if held:
             yield _joined(held).batch(self.device)
 
     def batches(self, order: Tensor, batch_size: int) -> Iterator[Batch]:
-        """These rows, in that order, in batches, the last one smaller. Quick where neighbours come together."""
+        """Batches of the given rows, in that order; the last may be smaller. Fast if a batch has rows of few shards."""
         users = order.cpu().numpy().astype(np.int64)
         for start in range(0, len(users), batch_size):
             some = users[start : start + batch_size]
@@ -137,19 +137,19 @@ class ShuffledRows:
         return next(self.batches(torch.arange(len(self)), len(self)))
 
     def _windows(self, key: int) -> list[NDArray[np.int64]]:
-        """The shards of each window, in their order."""
+        """Indices of the shards of each window, in order."""
         order = shuffle(len(self.shards.shard_files), key, 0)
         sizes = BYTES_OF_AN_EVENT * np.array([piece.events for piece in self.shards.shard_files])[order]
         return np.split(order, cut(sizes, len(order), self._window_bytes)[1:-1])
 
     def _users(self, key: int, number: int, chosen: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The rows of the users of a window of such shards, in order; and their positions before they were shuffled."""
+        """Rows of the users of a window with these shards, in training order; and the permutation that was applied."""
         rows = np.concatenate([np.arange(*self.shards.bounds[shard : shard + 2]) for shard in chosen])
         order = shuffle(len(rows), key, number + 1)
         return rows[order], order
 
     def _read_ahead(self, key: int, left_out: int) -> Iterator[Window]:
-        """The windows of a pass without its first users; a thread reads the next one meanwhile."""
+        """Windows of a pass after skipping its first `left_out` users; a thread reads the next window ahead."""
         windows = list(enumerate(self._windows(key)))
         while windows and left_out >= (n_users := sum(self.shards.shard_files[shard].rows for shard in windows[0][1])):
             left_out -= n_users
@@ -166,15 +166,15 @@ class ShuffledRows:
                 left_out = 0
 
     def _read(self, key: int, number: int, chosen: NDArray[np.int64]) -> Window:
-        """Put the events of each shard where the order has them. What is read is as much as is kept."""
+        """Read a window: copy the events of each shard to their positions in the training order."""
         users, order = self._users(key, number, chosen)
         lengths = np.concatenate([self.shards.lengths(int(shard)) for shard in chosen])
         bounds = np.concatenate([[0], np.cumsum(lengths[order])])
         starts = np.empty_like(order)
-        starts[order] = bounds[:-1]  # of each user as the shards have them
+        starts[order] = bounds[:-1]  # offset of each user, in the order of the shards
         items, values = np.empty(bounds[-1], np.int32), np.empty(bounds[-1], np.float32)
         user = 0
-        for shard in chosen:  # of the shards, one at a time is in memory, next to the window
+        for shard in chosen:  # one shard at a time is in memory, in addition to the window
             rows = self.shards.stored(int(shard))
             targets = starts[user : user + len(rows)]
             events = np.arange(len(rows.items)) + np.repeat(targets - rows.indptr[:-1], rows.lengths)
@@ -185,7 +185,7 @@ class ShuffledRows:
 
 
 def _joined(parts: list[Window]) -> Window:
-    """Users of several, one after the other, as copies."""
+    """Concatenate the users of several windows, as a copy."""
     bounds = np.cumsum(np.concatenate([[0], *(np.diff(part.bounds) for part in parts)]))
     users, items, values = (
         np.concatenate([getattr(part, name) for part in parts]) for name in ("users", "items", "values")

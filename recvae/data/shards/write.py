@@ -1,4 +1,4 @@
-"""Parquet files of events, of any size -> a folder of shards; a run that was stopped is resumed."""
+"""Convert Parquet files of events, of any size, to a folder of shards; an interrupted run is resumed."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ from recvae.utils.progress import bar
 from recvae.version import __version__
 
 USERS_PER_SHARD = 20_000
-STAGE = ".recvae-cells"  # from the sort to the last shard
-EVENTS_PER_SHARD = 1 << 22  # a shard has fewer users where these have more events
+STAGE = ".recvae-cells"  # folder of sorted cells, until the last shard is written
+EVENTS_PER_SHARD = 1 << 22  # limit of events in a shard, which then has fewer users
 
 
 def write_shards(
@@ -70,7 +70,7 @@ def write_shards(
     show_progress: bool = True,
     on_part: Callable[[ShardFile], None] | None = None,
 ) -> Shards:
-    """Write what `Interactions.read` would make of Parquet files as shards on disk, in bounded memory.
+    """Convert Parquet files of events to shards on disk, with the rules of `Interactions.read`, in bounded memory.
 
     Parameters
     ----------
@@ -79,34 +79,32 @@ def write_shards(
         lists of items; columns, filters and `values` as in `Interactions.from_frame`, repeated events added up. Times
         are not kept.
     out : str or Path
-        A folder, which gets the files that `Shards` reads.
+        Output folder, to be opened by `Shards`.
     users_per_shard : int
-        Users in a shard, or fewer where these have more than four million events.
+        Users in a shard; fewer if they have more than four million events.
     heldout_users, split_seed, test_share
-        Keep users for validation and test out of the shards, as `strong_split` does; the items are then those of the
-        training users.
+        Hold out users for validation and test, as `strong_split` does; the items are then those of the training users.
     memory_mib : int
-        How much DuckDB may take to sort in; what is more goes to files in `out`, where there has to be room for all
-        events, 20 bytes each or so.
+        Memory limit of DuckDB for sorting; beyond it, DuckDB spills to files in `out`, which needs disk space for all
+        events, about 20 bytes each.
     on_part : Callable[[ShardFile], None] or None
-        Called with each file that was written. What it raises ends the run.
+        Called with each file after it is written. An exception ends the run.
 
     Raises
     ------
     InvalidParameterError
-        Where `out` was begun with another input or setting.
+        If `out` was started with another input or other settings.
     OutputError
-        Where it holds something else or cannot be written.
+        If `out` holds something else or cannot be written.
     MissingDependencyError
-        Without DuckDB, and as `Interactions.from_frame` and `strong_split`.
+        If DuckDB is not installed.
     RecvaeError
-        What was not there before is not there then.
+        As `Interactions.from_frame` and `strong_split`. A new folder is removed again if it is still empty.
 
     Notes
     -----
-    If `out` was begun by a run that was stopped or killed, or has a damaged file, intact files stay and the others are
-    written: in the end, all files are those of an uninterrupted run, byte for byte (on one machine, with one set of
-    libraries).
+    If a previous run was interrupted, or a file is damaged, intact files are kept and the others are written: the
+    result is that of an uninterrupted run, byte for byte (on one machine, with the same versions of libraries).
     """
     least = {"min_user": min_user, "min_item": min_item}
     settings = {name: check_integer(name, number, 0) for name, number in least.items()}
@@ -135,7 +133,7 @@ def write_shards(
 def _settings(
     source: Source, values: Values, heldout_users: int | None, split_seed: int, test_share: float
 ) -> dict[str, Any]:
-    """All else that determines the output, as JSON can hold it."""
+    """All other settings that determine the output, JSON-serialisable."""
     if values not in VALUES:
         raise UnknownNameError.among("values transform", values, VALUES)
     return {
@@ -151,16 +149,16 @@ def _settings(
 
 
 def _sorted(source: Source, scratch: Path, memory_mib: int) -> Cells:
-    """The cells of the source, in a folder that will be moved to its final path."""
+    """Sort the events of the source into cells, in a temporary folder."""
     with NumberedEvents(source, scratch / "sort", memory_mib) as events:
         return store_cells(events, scratch / "cells")
 
 
 def _settled(cells: Cells, folder: Path) -> Cells:
-    """Move the cells to where they stay until the last shard is written."""
+    """Move the cells to `STAGE`, where they stay until the last shard is written."""
     target = folder / STAGE
     if cells.folder != target:
-        shutil.rmtree(target, ignore_errors=True)  # it may be there and damaged
+        shutil.rmtree(target, ignore_errors=True)  # it may exist and be damaged
         with writing(target):
             cells.folder.rename(target)
     return replace(cells, folder=target)
@@ -173,7 +171,7 @@ def _fill(
     on_part: Callable[[ShardFile], None],
     tell: Callable[[int, int], None],
 ) -> None:
-    """Make the files that are not whole, in order."""
+    """Write the files that are missing or damaged, in order."""
     whole = {file.file: file for file in manifest.parts if file.is_whole(folder)}
     manifest = replace(manifest, done=False, facts={}, parts=[whole[name] for name in writer.names if name in whole])
     manifest.write(folder)
@@ -188,7 +186,7 @@ def _fill(
 
 
 def _facts(folder: Path, parts: list[ShardFile]) -> dict[str, Any]:
-    """What is known of the whole: its sizes, and the digest that `Interactions.fingerprint` would give."""
+    """Facts of the data set: its sizes, and the digest that `Interactions.fingerprint` would return."""
     shards = [file for file in parts if is_shard(file.file)]
     n_users, n_items = (next(file.rows for file in parts if file.file == name) for name in (USERS, ITEMS))
     kinds: dict[str, Callable[[CsrRows, int], NDArray[Any]]] = {
@@ -239,7 +237,7 @@ class ShardWriter:
         return self._makers[path.name](path)
 
     def _rows(self, part: int, first: int, last: int, path: Path) -> ShardFile:
-        """A file of the users of one part that are from `first` on, before `last`, among the cells."""
+        """Write the rows of those users of a part that are in [first, last) of the cells."""
         rows = joined(list(self._chosen(part, int(first), int(last))))
         content = shard_bytes(rows)
         write_whole(path, content)
@@ -264,7 +262,7 @@ class ShardWriter:
     def _ids(
         self, name: str, column: str, mask: NDArray[np.bool_], counts: NDArray[np.int64] | None, path: Path
     ) -> ShardFile:
-        """A file of the ids that a mask chooses, with the number of users for each item."""
+        """Write the ids selected by a mask, with the number of training users of each item, if given."""
         with replacing(path) as part:
             n_ids = write_ids(part, _masked(id_pieces(self._cells.folder / name), column, mask, counts))
         return ShardFile(file=path.name, rows=n_ids, bytes=path.stat().st_size, sha256=digest_of(path))
@@ -274,10 +272,10 @@ def _masked(
     writer: Iterator[pa.Array], column: str, mask: NDArray[np.bool_], counts: NDArray[np.int64] | None
 ) -> Iterator[pa.RecordBatch]:
     start = done = 0
-    for file in writer:
-        chosen = file.filter(pa.array(mask[start : start + len(file)]))
+    for chunk in writer:
+        chosen = chunk.filter(pa.array(mask[start : start + len(chunk)]))
         columns = {column: chosen}
         if counts is not None:
             columns["users"] = pa.array(counts[done : done + len(chosen)])
         yield pa.RecordBatch.from_pydict(columns)
-        start, done = start + len(file), done + len(chosen)
+        start, done = start + len(chunk), done + len(chosen)

@@ -1,4 +1,4 @@
-"""What a split is: training interactions, and users from whom something is hidden."""
+"""Data classes of splits: training interactions, and users with held-out events."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from recvae.errors import InvalidDataError
 from recvae.utils.checks import check_integer
 
 SPLIT_SEED = 98765  # that of Liang et al. 2018
-NOT_BOTH = "nothing of theirs was held out, or seen"  # why users are dropped, where a split does not say more
+NOT_BOTH = "nothing of theirs was held out, or seen"  # default reason for dropping users
 
 
 @dataclass(frozen=True, eq=False)
 class Holdout:
-    """Users to evaluate on: what a model sees of them, and what it is to predict. Two matrices are enough.
+    """Users to evaluate on: events that a model sees, and events to predict. Only the two matrices are required.
 
     Parameters
     ----------
@@ -31,23 +31,23 @@ class Holdout:
     users : numpy.ndarray
         Raw ids of the rows; by default 0, 1, 2, ...
     dropped : int
-        How many users were left out, for the `reason`.
+        Number of users who were left out for the `reason`.
     item_counts : numpy.ndarray or None
-        How many training users have each item: needed for novelty and for groups of items by popularity.
+        (items,) number of training users of each item: required for novelty and for groups of items by popularity.
     n_train : int or None
-        How many training users there are: needed for novelty.
+        Number of training users: required for novelty.
     train_rows : numpy.ndarray or None
-        The row of each user in the training data, if they are training users.
+        (users,) row of each user in the training data, if they are training users.
     item_ids : numpy.ndarray or None
-        Raw ids of the columns. If the model, or the training part of a `Split`, has ids too, columns are matched by
-        them and other items are refused; otherwise only shapes are compared.
+        Raw ids of the columns. If the model, or the training part of a `Split`, has ids, too, columns are matched
+        by them and other items are refused; otherwise only shapes are compared.
     reason : str
-        Why users were dropped; by default because nothing of theirs was held out, or nothing was left to fold in.
+        Why users were dropped; by default because they have no held-out or no fold-in events.
 
     Raises
     ------
     InvalidTypeError, InvalidDataError
-        If matrices are not as above, or do not fit each other.
+        If matrices are not as above, or are inconsistent.
     """
 
     fold_in: sparse.csr_matrix
@@ -85,12 +85,12 @@ class Holdout:
             object.__setattr__(self, name, value)
 
     def over(self, item_ids: Ids | None) -> Holdout:
-        """The same users over the same items in the order of `item_ids`, if both sides have ids.
+        """Reorder the columns to the order of `item_ids`, if both sides have ids.
 
         Parameters
         ----------
         item_ids : numpy.ndarray or None
-            Raw ids in the order that is wanted.
+            Raw ids in the requested order.
 
         Returns
         -------
@@ -100,7 +100,7 @@ class Holdout:
         Raises
         ------
         InvalidDataError
-            If the items are not the same, or arrays have been changed such that this is no longer a valid holdout.
+            If the items differ, or arrays have been modified such that the holdout is no longer valid.
         """
         order = item_order(self.item_ids, item_ids)
         if order is None:
@@ -123,17 +123,17 @@ class Holdout:
 class Split:
     """Training interactions, validation and test users over the same items.
 
-    Columns of `valid`, `test` and `refit` that have ids are brought into the order of the columns of `train`.
+    If they have ids, the columns of `valid`, `test` and `refit` are reordered to those of `train`.
 
     Parameters
     ----------
     train : Interactions
-        What models are fitted on.
+        Data to fit models on.
     valid, test : Holdout
-        Users for choices (epochs, hyper-parameters), and for the final evaluation.
+        Users for model selection (epochs, hyper-parameters), and for the final evaluation.
     refit : Interactions or None
-        If validation events are those of training users: `train` with these events, on which a model is fitted once
-        more after all choices, before the test. None if validation users are other users.
+        If validation users are training users: `train` plus their validation events, on which a model is fitted again
+        after model selection, before the test. None if validation users are other users.
 
     Raises
     ------
@@ -148,7 +148,7 @@ class Split:
 
     def __post_init__(self) -> None:
         for name, part in (("valid", self.valid), ("test", self.test)):
-            if not isinstance(part, Holdout):  # refused where it is used
+            if not isinstance(part, Holdout):  # refused by `evaluate`
                 continue
             if part.fold_in.shape[1] != self.train.n_items:
                 raise InvalidDataError(
@@ -170,14 +170,14 @@ class Split:
 
 
 def item_order(own: Ids | None, wanted: Ids | None) -> NDArray[np.int64] | None:
-    """The column of each of the `wanted` items among a holdout's `own`, matched as by `ItemIndex`.
+    """Column of each of the `wanted` items in a holdout's `own` items, matched as by `ItemIndex`.
 
-    None where there is nothing to reorder: the order is the same, or one side has no ids.
+    None if there is nothing to reorder: the order is the same, or one side has no ids.
 
     Raises
     ------
     InvalidDataError
-        Where the items are not the same.
+        If the items differ.
     """
     if own is None or wanted is None or np.array_equal(own, np.asarray(wanted)):
         return None
@@ -202,7 +202,7 @@ def _check_disjoint(fold_in: sparse.csr_matrix, held_out: sparse.csr_matrix, use
 
 
 def _numbers(values: Any, n: int, name: str, kinds: str) -> NDArray[Any] | None:
-    """So many numbers of 0 or more, as an array. Raises InvalidDataError."""
+    """Array of `n` finite numbers >= 0, or None. Raises InvalidDataError."""
     if values is None:
         return None
     numbers = np.asarray(values)

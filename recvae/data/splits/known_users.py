@@ -27,17 +27,17 @@ def per_user_split(
 ) -> Split:
     """Hold out events of every user at random: `int(test_share * n)` of the n events are for test.
 
-    Of the m that remain, `int(valid_share * m)` are for validation. The items are those that are left in training or
-    validation.
+    Of the m remaining events, `int(valid_share * m)` are for validation. Items without training or validation events
+    are dropped.
 
     Parameters
     ----------
     data : Interactions
         All events.
     test_share : float
-        Share of a user's events that are for test, in (0, 1).
+        Share of each user's events for test, in (0, 1).
     valid_share : float
-        Share of the other events that are for validation, in (0, 1).
+        Share of each user's other events for validation, in (0, 1).
     seed : int
         Seed of the draws.
 
@@ -63,15 +63,15 @@ def per_user_split(
 def leave_last_split(data: Interactions, last: int = 1) -> Split:
     """Hold out the `last` events of each user by time for test, and as many before these for validation.
 
-    Events at the same time are ordered by item. Users with fewer than 2 * last + 1 events are trained on; in validation
-    and test they are dropped and counted.
+    Events at the same time are ordered by item. Users with fewer than 2 * last + 1 events are only trained on:
+    validation and test drop and count them.
 
     Parameters
     ----------
     data : Interactions
         All events, with times.
     last : int
-        How many events of a user are for test.
+        Number of events of each user for test, and for validation.
 
     Returns
     -------
@@ -100,18 +100,18 @@ def temporal_split(
     test_start: Time | None = None,
     valid_start: Time | None = None,
 ) -> Split:
-    """Cut at one point in time for all users: events from `test_start` on are for test, those before are known.
+    """Split at one point in time for all users: events from `test_start` on are for test.
 
-    Events from `valid_start` until `test_start` are for validation. A repeated event counts at its first time. Users
-    and items that appear only in the test period are dropped, and the users counted.
+    Events from `valid_start` until `test_start` are for validation. A repeated event has the time of the first one.
+    Users and items that appear only in the test period are dropped; the users are counted.
 
     Parameters
     ----------
     data : Interactions
         All events, with times.
     test_share, valid_share : float or None
-        If there is no start: the last share of all events for test, and of the events before those for validation, as
-        nearly as events at the same time allow; by default a tenth each.
+        Without a start: the share of all events that are for test, the latest ones, and of the events before them for
+        validation, as nearly as events at the same time allow; by default 0.1 each.
     test_start, valid_start : float or str or None
         A date such as "2018-01-31" (UTC), or a number in the unit of the data's times.
 
@@ -125,7 +125,7 @@ def temporal_split(
     InvalidDataError
         If times are not known.
     InvalidParameterError
-        If a start leaves a part empty, or if there are both a start and a share.
+        If a start leaves a part empty, or if both a start and a share are given.
     """
     _check(data)
     times = _known_times(data)
@@ -144,16 +144,15 @@ def temporal_split(
 def given_split(train: Interactions, test: Interactions, valid_share: float = 0.1, seed: int = SPLIT_SEED) -> Split:
     """Use the test events that come with the data.
 
-    `int(valid_share * n)` of each user's n training events are for validation.
-
-    Users and items are those of `train`; test events on others are left out, and the users counted.
+    Of the n training events of each user, `int(valid_share * n)` are for validation, at random. Users and items are
+    those of `train`; test events of other users or on other items are dropped, and these users counted.
 
     Parameters
     ----------
     train, test : Interactions
-        Disjoint events.
+        Training and test events, disjoint.
     valid_share : float
-        Share in (0, 1).
+        Share of each user's training events for validation, in (0, 1).
     seed : int
         Seed of the draws.
 
@@ -207,13 +206,13 @@ def _date(time: float) -> str:
 
 
 def _seconds(time: Time, times: NDArray[np.float64]) -> float:
-    """A start as a number of the data's own times, those being seconds where the start is a date."""
+    """Convert a start to the unit of the data's times; a date requires that these are in seconds."""
     dates = unit_of(times[times != 0])
     try:
         number = float(time)
     except (TypeError, ValueError):
         pass
-    else:  # in the unit in which the times may have come
+    else:  # a number may be in the original unit of the times
         return number / UNITS[unit_of(np.array([number])) or "seconds"] if dates == "seconds" else number
     try:
         date = datetime.fromisoformat(str(time))
@@ -228,7 +227,7 @@ def _seconds(time: Time, times: NDArray[np.float64]) -> float:
 
 
 def _start(part: str, start: Time | None, share: float | None, times: NDArray[np.float64]) -> float:
-    """The time from which on events are for `part`: as asked for, or such that a share of all events follow."""
+    """First time of the events for `part`: the given start, or such that about a share of all events follow."""
     if start is not None:
         if share is not None:
             raise InvalidParameterError(f"Expected {part}_start or {part}_share, got both: {start!r} and {share!r}.")
@@ -237,7 +236,7 @@ def _start(part: str, start: Time | None, share: float | None, times: NDArray[np
     known, counts = np.unique(times, return_counts=True)
     if len(known) < 2:
         raise InvalidDataError(f"Expected events of different times, got {len(times):,} of one: {_date(known[0])}.")
-    later = counts[::-1].cumsum()[::-1]  # events from each time on
+    later = counts[::-1].cumsum()[::-1]  # number of events at or after each time
     return float(known[1:][np.abs(later[1:] - wanted).argmin()])
 
 
@@ -248,16 +247,16 @@ def _hide(
     keys: NDArray[np.float64],
     size: Callable[[NDArray[np.int64]], NDArray[Any]],
 ) -> None:
-    """Move events from training to `purpose`: of each user those of the largest keys.
+    """Move those events of each user with the largest keys from training to `purpose`.
 
     Parameters
     ----------
     size : Callable[[NDArray[np.int64]], NDArray[Any]]
-        How many events each user has in training (U,) -> how many of them to move (U,), rounded down.
+        Number of training events of each user (U,) -> number of them to move (U,), rounded down.
     """
     free = part == TRAIN
     row_of = np.repeat(np.arange(data.n_users), np.diff(data.matrix.indptr))
-    n = np.bincount(row_of[free], minlength=data.n_users)  # of each user
+    n = np.bincount(row_of[free], minlength=data.n_users)  # (U,) training events of each user
     order = np.flatnonzero(free)
     order = order[np.lexsort((keys[order], row_of[order]))]  # by user, then key
     rank = np.arange(len(order)) - np.repeat(np.cumsum(n) - n, n)
@@ -269,7 +268,7 @@ def _split(data: Interactions, part: NDArray[np.int8]) -> Split:
 
 
 def _assemble(data: Interactions, part: NDArray[np.int8], held: Interactions, unknown: int) -> Split:
-    """The split where `part` says what is for training and for validation, and `held` has the test events."""
+    """Assemble the split: `part` marks training and validation events of `data`, `held` has the test events."""
     seen = data.select_events(part < TEST)
     known = np.flatnonzero(np.diff(seen.matrix.indptr))
     vocabulary = np.flatnonzero(np.bincount(seen.matrix.indices, minlength=data.n_items))
@@ -284,7 +283,7 @@ def _assemble(data: Interactions, part: NDArray[np.int8], held: Interactions, un
 
 
 def _holdout(seen: Interactions, held: Interactions, unknown: int, purpose: str) -> Holdout:
-    """Users with events on both sides; the others are dropped."""
+    """Holdout of the users with both fold-in and held-out events; the others are dropped."""
     rows = np.flatnonzero((np.diff(seen.matrix.indptr) > 0) & (np.diff(held.matrix.indptr) > 0))
     if not len(rows):
         raise InvalidParameterError(

@@ -1,4 +1,4 @@
-"""Any split by its name, as data set cards and the command line ask for it."""
+"""Registry of splits by name, for data set cards and the command line."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ def check_split(kind: str, options: dict[str, Any]) -> None:
     Raises
     ------
     UnknownNameError
-        For another kind.
+        For an unknown kind.
     InvalidParameterError
-        For options it does not have or lacks, and for shares and numbers out of range.
+        For unknown or missing options, and for shares and numbers out of range.
     """
     known = split_options(kind)
     for name, value in options.items():
@@ -61,7 +61,7 @@ def make_split(data: Interactions, kind: str, test: Interactions | None = None, 
     Raises
     ------
     RecvaeError
-        As `check_split`, and what the split itself raises.
+        As `check_split`, and as the function of the split.
     """
     check_split(kind, options)
     if kind == "given" and test is None:

@@ -1,4 +1,4 @@
-"""Strong generalisation: the users that a model is tested on were not there when it was trained."""
+"""Strong generalisation: validation and test users are not training users."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ def strong_split(data: Interactions, heldout_users: int, seed: int = SPLIT_SEED,
     """Strong generalisation as in Liang et al. 2018: training, validation and test users are disjoint.
 
     Users are permuted by `RandomState(seed)`; the last `heldout_users` are test users, and as many before them
-    validation users. The items are those of the training users. Of each held-out user with at least five events on
-    these, `int(test_share * n)` are held out and the others folded in; users left with nothing to predict are dropped
-    and counted. The draws follow the authors' preprocessing: seed 98765 on ML-20M gives the paper's users.
+    validation users. The items are those of the training users. Of the n >= 5 events of a held-out user on these
+    items, `int(test_share * n)` are held out and the others folded in; users without held-out events are dropped and
+    counted. The draws follow the authors' preprocessing: seed 98765 on ML-20M gives the paper's users.
 
     Parameters
     ----------
     data : Interactions
         All events.
     heldout_users : int
-        How many validation users, and how many test users.
+        Number of validation users, and of test users.
     seed : int
         Seed of the permutation and of the draws of held-out events.
     test_share : float
-        Share of a held-out user's events that is to be predicted, in (0, 1).
+        Share of a held-out user's events to predict, in (0, 1).
 
     Returns
     -------
@@ -69,17 +69,17 @@ def strong_split(data: Interactions, heldout_users: int, seed: int = SPLIT_SEED,
 
 
 def draw_users(n_users: int, heldout_users: int, seed: int) -> tuple[NDArray[np.int64], ...]:
-    """Which of so many users, in ascending order of raw id, are for training, validation and test.
+    """Draw the training, validation and test users, as indices of the users in ascending order of raw id.
 
     Returns
     -------
     tuple[NDArray[np.int64], ...]
-        Three arrays.
+        Sorted indices of training, validation and test users.
 
     Raises
     ------
     InvalidParameterError
-        Where no training user would be left.
+        If no training users would be left.
     """
     heldout_users, seed = check_integer("heldout_users", heldout_users, 1), check_integer("seed", seed, 0, 2**32 - 1)
     if n_users <= 2 * heldout_users:
@@ -94,21 +94,21 @@ def draw_users(n_users: int, heldout_users: int, seed: int) -> tuple[NDArray[np.
 def hold_out(
     matrix: sparse.csr_matrix, users: Ids, test_share: float, seed: int, purpose: str, **training: Any
 ) -> Holdout:
-    """Hide events of users who were not trained on.
+    """Hold out events of users who are not training users.
 
     Parameters
     ----------
     matrix, users
         Rows (users, items) and their raw ids, in ascending order of these.
     purpose : str
-        What the users are for, in errors.
+        "validation" or "test", for error messages.
     **training : Any
-        What `Holdout` keeps of the training users and their items.
+        Fields of `Holdout` on the training data: item_counts, n_train, item_ids.
 
     Raises
     ------
     InvalidDataError
-        Where no one has enough events.
+        If no user has enough events.
     """
     enough = check_enough(purpose, np.diff(matrix.indptr), test_share)
     matrix.sort_indices()
@@ -126,17 +126,17 @@ def hold_out(
 
 
 def check_enough(purpose: str, lengths: NDArray[np.integer], test_share: float) -> int:
-    """How many events a user needs for one of them to be held out.
+    """Smallest number of events of a user of which at least one is held out.
 
     Parameters
     ----------
     lengths : NDArray[np.integer]
-        How many the users have, on items of the training users.
+        (users,) number of events of each user on items of the training users.
 
     Raises
     ------
     InvalidDataError
-        Where no one has so many.
+        If no user has so many.
     """
     enough = max(5, math.floor(1 / test_share))
     while int(test_share * enough) < 1:
@@ -152,7 +152,7 @@ def check_enough(purpose: str, lengths: NDArray[np.integer], test_share: float) 
 
 
 def _draw(indptr: NDArray[Any], test_share: float, random: np.random.RandomState) -> NDArray[np.bool_]:
-    """For each event, whether it is held out: int(test_share * n) of each user with n >= 5 events."""
+    """Draw a mask of held-out events: int(test_share * n) of each user with n >= 5 events."""
     held = np.zeros(indptr[-1], dtype=bool)
     for start, stop in itertools.pairwise(indptr):
         if stop - start >= 5:

@@ -1,4 +1,4 @@
-"""Tables of events, from any library or file: ids numbered in ascending order, and numbers. All is Arrow inside."""
+"""Read and write tables of events, from data frames or files, as Arrow; number ids, parse values and times."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ from recvae.utils.files import check_writable, write_whole
 from recvae.utils.paths import input_path, output_path
 
 READABLE = ("parquet", "csv", "tsv")
-# between these, in seconds since 1970, a time is taken for a date: 1973 to 2286
+# times in this range, in seconds since 1970, are taken for dates: 1973 to 2286
 DATES = (1e8, 1e10)
-# how many of each are a second; dates in different units are of different size, so that numbers say their own
+# units per second; the ranges of dates in these units are disjoint, so that the unit can be inferred
 UNITS = {"seconds": 1.0, "milliseconds": 1e3, "microseconds": 1e6, "nanoseconds": 1e9}
 ZONE = r":\d\d(?:\.\d+)?(?:Z|[+-]\d\d(?::?\d\d)?)$"
 
 
 def read_table(path: str | Path, columns: Sequence[str], numbers: Sequence[str] = ()) -> pa.Table:
-    """The named columns of a Parquet file (.parquet), a folder of such, or a text file with a header (.csv, .tsv).
+    """Read columns of a Parquet file (.parquet), a folder of such, or a text file with a header (.csv, .tsv).
 
-    The first two are ids, `numbers` are those that hold numbers only. Text files may be compressed (.csv.gz), and are
+    The first two columns are ids, `numbers` hold numbers only. Text files may be compressed (.csv.gz), and are
     read as by `recvae.data.tables.text.read_delimited`.
 
     Raises
     ------
     DataNotFoundError
     InvalidDataError
-        For an unknown ending, missing or double columns, and broken lines.
+        For an unknown file extension, missing or repeated columns, and broken lines.
     """
     path = input_path(path)
     kind = "parquet" if path.is_dir() else _kind(path, READABLE, COMPRESSIONS)
@@ -51,7 +51,7 @@ def read_table(path: str | Path, columns: Sequence[str], numbers: Sequence[str] 
 
 
 def parquet_parts(path: Path, columns: Sequence[str]) -> ParquetFiles:
-    """A Parquet file or a folder of such, all of which have the named columns. Raises as `read_table`."""
+    """Locate a Parquet file or those of a folder, with the named columns; reads no rows. Raises as `read_table`."""
     with reading(path):
         return find_files(path, columns)
 
@@ -69,17 +69,17 @@ def write_table(path: str | Path, table: pa.Table) -> None:
 
 
 def check_table(path: Path) -> str:
-    """Whether a table can be written to `path`, before the work.
+    """Check that a table can be written to `path`, before the work.
 
     Returns
     -------
     str
-        Kind of file.
+        Kind of file, by its extension.
 
     Raises
     ------
     InvalidDataError
-        For an unknown ending.
+        For an unknown file extension.
     OutputError
     """
     kind = _kind(path, (*READABLE, "jsonl"))
@@ -88,7 +88,7 @@ def check_table(path: Path) -> str:
 
 
 def text_of(table: pa.Table, kind: str = "csv") -> str:
-    """A table as text: "csv", "tsv" or "jsonl"."""
+    """Serialise a table as "csv", "tsv" or "jsonl"."""
     if kind == "jsonl":
         return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in table.to_pylist())
     sink = pa.BufferOutputStream()
@@ -97,7 +97,7 @@ def text_of(table: pa.Table, kind: str = "csv") -> str:
 
 
 def read_column(frame: Any, name: str, gaps: bool = False) -> pa.ChunkedArray:
-    """A column of a pandas or polars frame, or of a pyarrow table, without `gaps` unless these may be."""
+    """Read a column of a pandas or polars frame or a pyarrow table; nulls are refused unless `gaps` is true."""
     lazy = hasattr(frame, "collect")
     known = None if lazy else getattr(frame, "column_names", None) or getattr(frame, "columns", None)
     if known is None:
@@ -117,7 +117,7 @@ def read_column(frame: Any, name: str, gaps: bool = False) -> pa.ChunkedArray:
 
 def number_ids(column: pa.ChunkedArray, name: str) -> tuple[NDArray[np.int64], NDArray[Any]]:
     """Number the distinct ids in ascending order. -> (code of each event, ids)"""
-    if not len(column):  # of no kind yet
+    if not len(column):  # an empty column may have no type
         return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
     if pa.types.is_dictionary(column.type):
         column = pa.chunked_array([_sortable(chunk.dictionary).take(chunk.indices) for chunk in column.chunks])
@@ -147,13 +147,13 @@ def check_ids(kind: pa.DataType, name: str) -> None:
 
 
 def check_numbers(kind: pa.DataType, name: str) -> None:
-    """Refuse a column of values that are no numbers."""
+    """Refuse a column of values that are not numbers."""
     if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):
         raise InvalidDataError(f"Expected numbers in column {name!r}, got {kind}.")
 
 
 def _kind(path: Path, endings: Sequence[str], compressions: Sequence[str] = ()) -> str:
-    """What a file is, by its ending, which that of a compression may follow."""
+    """Kind of file by its extension, after removing that of a compression."""
     if path.suffix.lower() in compressions:
         path = path.with_suffix("")
     if path.suffix.lower().removeprefix(".") in endings:
@@ -171,7 +171,7 @@ def _refuse_nulls(column: pa.ChunkedArray, name: str) -> None:
 
 
 def _refuse_words(codes: NDArray[np.int64], ids: NDArray[Any], name: str) -> None:
-    """Refuse ids, in ascending order, of which one is blank or a word for nothing: it would be one user of many."""
+    """Refuse blank ids and words for missing values among sorted ids: they would merge many users into one."""
     positions = np.searchsorted(ids, np.array(MISSING, dtype=object)).tolist()
     missing = [
         position
@@ -184,31 +184,31 @@ def _refuse_words(codes: NDArray[np.int64], ids: NDArray[Any], name: str) -> Non
 
 
 def _sortable(texts: Any) -> Any:
-    """Text as the one kind that Arrow sorts at any size; anything else as it is."""
+    """Cast text to large_string, which Arrow can sort at any size; other types are unchanged."""
     return texts.cast(pa.large_string()) if _is_text(texts.type) else texts
 
 
 def read_numbers(column: pa.ChunkedArray, name: str) -> NDArray[np.float64]:
-    """A column of numbers as an array."""
+    """Convert a column of numbers to float64."""
     check_numbers(column.type, name)
     return np.asarray(column.to_numpy(), dtype=np.float64)
 
 
 def read_times(column: pa.ChunkedArray, name: str) -> tuple[NDArray[np.float64], str]:
-    """A column of dates, as seconds since 1970, or of numbers; 0 where there is no time.
+    """Convert a column of dates to seconds since 1970, or read a column of numbers; missing times become 0.
 
-    Numbers that all are dates from 1973 to 2286 in milliseconds, microseconds or nanoseconds become seconds; others
-    stay as they are.
+    Numbers that all are dates from 1973 to 2286 in milliseconds, microseconds or nanoseconds are converted to seconds;
+    other numbers are unchanged.
 
     Returns
     -------
     tuple[NDArray[np.float64], str]
-        (times, unit they came in).
+        Times, and the unit of the input: "" for dates, and for numbers that are not dates.
 
     Raises
     ------
     InvalidDataError
-        For what is neither, and for numbers in several units.
+        If the column is neither, or has numbers in several units.
     """
     kind = column.type
     if pa.types.is_null(kind):
@@ -230,7 +230,7 @@ def read_times(column: pa.ChunkedArray, name: str) -> tuple[NDArray[np.float64],
 
 
 def unit_of(times: NDArray[np.float64]) -> str:
-    """The unit in which all of some numbers are dates, or "" where there is none."""
+    """Unit in which all of the numbers are dates, "" if there is none."""
     if not len(times):
         return ""
     least, most = float(times.min()), float(times.max())
@@ -251,8 +251,8 @@ def _to_seconds(times: NDArray[np.float64], name: str) -> tuple[NDArray[np.float
 
 
 def _parsed(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
-    """Dates in text, as ISO 8601 has them, with a zone or in UTC; nothing where the text is blank."""
-    texts = pc.utf8_trim_whitespace(column.cast(pa.large_string()))  # of views Arrow trims none
+    """Parse ISO 8601 dates, with a time zone or in UTC; blank text becomes null."""
+    texts = pc.utf8_trim_whitespace(column.cast(pa.large_string()))  # Arrow cannot trim string views
     texts = pc.if_else(pc.equal(texts, ""), pa.scalar(None, texts.type), texts)
     zoned = pc.any(pc.match_substring_regex(texts, ZONE)).as_py()
     try:

@@ -1,4 +1,4 @@
-"""What quotes do in the bytes of a text file: whether fields have line breaks, and where one is never closed."""
+"""Scan the quotes in the bytes of a text file: detect line breaks within fields, and quotes that are never closed."""
 
 from __future__ import annotations
 
@@ -11,24 +11,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 QUOTE, LF, CR = b'"\n\r'
-SHARE = 2 / 3  # of the lines of a field: with so many that could be rows, they are rows
-BLOCK = 1 << 20  # bytes, which caches hold
+SHARE = 2 / 3  # if this share of the lines of a quoted field could be rows, they are rows
+BLOCK = 1 << 20  # bytes; fits the CPU cache
 
 
 @dataclass(frozen=True)
 class Quotes:
-    """What was found.
+    """Result of a scan of a file.
 
     Attributes
     ----------
     breaks : bool
         Whether a field in quotes has line breaks.
     longest : int
-        Bytes of the longest such field.
+        Bytes of the longest field with line breaks.
     open : int or None
-        The byte of a quote that is not closed, or only by one of another row; `end` where the file ends within it.
+        Byte offset of a quote that is not closed, or only by a quote of another row.
+    end : bool
+        Whether the file ends within that quote.
     nul : int or None
-        The first byte that is NUL.
+        Byte offset of the first NUL.
     """
 
     breaks: bool = False
@@ -41,12 +43,12 @@ class Quotes:
 def scan_quotes(
     file: IO[bytes], delimiter: bytes, quoted: bool, n_columns: int, is_row: Callable[[str], bool]
 ) -> Quotes:
-    """Look at all bytes once; where there are no quotes, that is a search for one character.
+    """Scan all bytes once; without quotes, this is only a search for one character.
 
-    A quote opens a field where it is its first character, and closes it where a delimiter or the end of a line comes
-    next; a quote written twice within is text. A field of several lines is taken for what it says, unless text comes
-    after its closing quote, or most of its lines could stand as rows of their own (`is_row`): then a quote was never
-    closed, and what closes it is one of another row.
+    A quote opens a field if it is the first character, and closes it if a delimiter or the end of a line follows; a
+    doubled quote within is text. A field of several lines is accepted, unless text follows its closing quote, or most
+    of its lines could be rows of their own (`is_row`): then its opening quote was never closed, and the closing one
+    belongs to another row.
     """
     start, opened, size, carried = 0, 0, BLOCK, b""
     breaks, longest = False, 0
@@ -69,19 +71,19 @@ def scan_quotes(
                 opened = start + scan.tail
                 carried, block = block[scan.rest :], block[: scan.rest]
         start += len(block)
-        size = max(BLOCK, 2 * len(carried))  # what is scanned again stays a share of the whole
+        size = max(BLOCK, 2 * len(carried))  # grows, so that repeated scans stay a bounded share of the work
 
 
 @dataclass(frozen=True)
 class _Found:
-    """What quotes do in a block that begins and ends with a line.
+    """Result of a scan of a block of whole lines.
 
     Attributes
     ----------
     wrong : int or None
-        The opening quote of the first field that is closed by one of another row.
+        Offset of the opening quote of the first field that is closed by a quote of another row.
     tail : int or None
-        The opening quote of the field that the block ends within; `rest` is where the row of that begins.
+        Offset of the opening quote of a field that continues after the block; its row begins at `rest`.
     """
 
     breaks: bool = False
@@ -108,7 +110,7 @@ def _scan(block: bytes, delimiter: int, n_columns: int, is_row: Callable[[str], 
     toggles[quotes[_literal(at, edge[before] | (before == QUOTE), edge[after] | (after == QUOTE))]] = 0
     inside = np.cumsum(toggles, dtype=np.uint8) & 1
     within = np.flatnonzero((inside == 1) & (kind != QUOTE))
-    opens = np.zeros(len(where), dtype=np.intp)  # the event that opens the field, doubled quotes left out
+    opens = np.zeros(len(where), dtype=np.intp)  # index of the quote that opens the field, without doubled quotes
     first = quotes[(toggles[quotes] == 1) & (inside[quotes] == 1) & (before != QUOTE)]
     tail, rest = None, 0
     if inside[-1]:
@@ -124,7 +126,7 @@ def _scan(block: bytes, delimiter: int, n_columns: int, is_row: Callable[[str], 
     loose[closes] = ~edge[after[np.searchsorted(quotes, closes)]]
     fields, starts = np.unique(opens[within], return_index=True)
     closing = np.searchsorted(closes, fields)
-    closed = closing < len(closes)  # all but the tail
+    closed = closing < len(closes)  # False for a field that continues after the block
     ends = np.append(closes, len(where))[closing]
     longest = int((np.append(where, len(a))[ends] - where[fields]).max())
     suspects = _dense(a, where, kind, within, starts, delimiter, n_columns - 1)
@@ -138,14 +140,14 @@ def _scan(block: bytes, delimiter: int, n_columns: int, is_row: Callable[[str], 
 
 
 def _literal(at: NDArray[np.intp], opens: NDArray[np.bool_], closes: NDArray[np.bool_]) -> list[int]:
-    """Which quotes are text: those of a field that does not begin with one.
+    """Indices of quotes that are text, in fields that do not begin with a quote.
 
-    In good order quotes open and close in turn. Only where one is out of order is it looked at by itself.
+    In valid text, quotes open and close alternately; only those that break the alternation are examined one by one.
     """
     is_odd = np.arange(len(at)) % 2 == 1
     wrong = [np.flatnonzero(~np.where(is_odd == bool(turn), opens, closes)).tolist() for turn in (0, 1)]
     literal: list[int] = []
-    turn = k = 0  # where k + turn is even, a quote should open
+    turn = k = 0  # if k + turn is even, quote k should open a field
     while True:
         index = bisect.bisect_left(wrong[turn], k)
         if index == len(wrong[turn]):
@@ -170,20 +172,20 @@ def _dense(
     delimiter: int,
     least: int,
 ) -> NDArray[np.bool_]:
-    """Of the fields with line breaks `within`, whether most lines after the first have so many delimiters."""
+    """For each field with line breaks `within`, whether enough of its lines have `least` delimiters or more."""
     delimiters = np.flatnonzero(a == delimiter)
     breaks = np.flatnonzero(kind != QUOTE)
     begin = where[within] + 1
     following = np.searchsorted(breaks, within, side="right")
     end = np.append(where, len(a))[np.append(breaks, len(where))[following]]
     enough = np.searchsorted(delimiters, end) - np.searchsorted(delimiters, begin) >= least
-    enough |= (kind[within] == CR) & (np.append(a, 0)[begin] == LF)  # one break, not two
+    enough |= (kind[within] == CR) & (np.append(a, 0)[begin] == LF)  # CR LF is one line break
     sizes = np.diff(np.append(starts, len(enough)))
     return np.asarray(np.add.reduceat(enough.astype(np.intp), starts) >= SHARE / 2 * sizes)
 
 
 def _are_rows(block: bytes, opened: int, end: int, is_row: Callable[[str], bool]) -> bool:
-    """Whether the lines that a field is in, or most of them, could stand as rows, if its opening quote were text."""
+    """Whether most lines of a field could be rows of their own, if its opening quote were text."""
     start = max(block.rfind(b"\n", 0, opened), block.rfind(b"\r", 0, opened)) + 1
     stop = min((at for at in (block.find(b"\n", end), block.find(b"\r", end)) if at >= 0), default=len(block))
     text = (block[start:opened] + block[opened + 1 : stop]).decode("utf-8", "replace")

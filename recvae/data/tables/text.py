@@ -1,7 +1,7 @@
-"""Delimited text -> a table of the columns asked for, as what its bytes are found to be: quotes, lines, ids, numbers.
+"""Read columns of delimited text as an Arrow table, with checks of quotes, lines, ids and numbers.
 
-pyarrow reads. Before, the bytes are scanned once for what it would take without a word: quotes that are never closed,
-line breaks within quotes, NUL. A file that is refused is read again, slowly, to name the line.
+pyarrow parses. Before, the bytes are scanned once for what pyarrow would accept silently: quotes that are never closed,
+line breaks within quotes, NUL. A file that is refused is read again, slowly, to report the line.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from recvae.data.tables.text_columns import (
 from recvae.data.tables.text_file import NUL, Format, TextFile, check_bytes, open_text, reading
 from recvae.errors import InvalidDataError
 
-BLOCK, LARGEST_BLOCK = 2**20, 2**31 - 1  # bytes that a thread parses at a time
+BLOCK, LARGEST_BLOCK = 2**20, 2**31 - 1  # bytes of a block that a thread parses
 
 
 def read_delimited(
@@ -38,17 +38,17 @@ def read_delimited(
     numbers: Sequence[str] = (),
     content: bytes | None = None,
 ) -> pa.Table:
-    """The named columns of a delimited text file.
+    """Read the named columns of a delimited text file.
 
-    The first `n_ids` are ids: integers where all of a column are written as such, 7.0 being 7, and else text, so that
-    007 stays 007. `numbers` are those that hold numbers only, the others hold times. `content` may
-    stand in for what the file holds.
+    The first `n_ids` columns are ids: integers if all values of the column are written as such (7.0 is 7), otherwise
+    text, so that 007 stays 007. Of the others, `numbers` hold numbers only, the rest times. `content`, if given, is
+    parsed instead of the content of the file.
 
     Raises
     ------
     DataNotFoundError
     InvalidDataError
-        That names the line and the column.
+        If the file is malformed; the message names the line and the column.
     """
     with reading(path):
         text = open_text(path, format, content)
@@ -66,7 +66,7 @@ def read_delimited(
 
 
 def check_columns(wanted: Sequence[str], known: Iterable[Any]) -> None:
-    """Refuse columns of which one is wanted twice, or is not there once."""
+    """Refuse columns that are requested twice, missing or repeated."""
     known = list(known)
     if len(set(wanted)) < len(wanted):
         raise InvalidDataError(f"Expected different columns for users, items and values, got {list(wanted)}.")
@@ -78,7 +78,7 @@ def check_columns(wanted: Sequence[str], known: Iterable[Any]) -> None:
 
 
 def _names(text: TextFile, columns: Sequence[str]) -> list[str]:
-    """Names of all columns. Raises InvalidDataError where one of `columns` is not there once."""
+    """Names of all columns. Raises InvalidDataError if one of `columns` is missing or repeated."""
     if text.format.names is not None:
         return [name or f"_{index}" for index, name in enumerate(text.format.names)]
     line, names = next(text.records(strict=True), (0, []))
@@ -89,7 +89,7 @@ def _names(text: TextFile, columns: Sequence[str]) -> list[str]:
     try:
         check_columns(columns, names)
     except InvalidDataError as error:
-        check_bytes(text, names, ())  # a quote that is not closed may have eaten names
+        check_bytes(text, names, ())  # an unclosed quote may have swallowed names
         hint = f"line {line} looks like a row: begin the file with their names" if _is_data(names) else ""
         if len(names) == 1:
             hint = f"is the delimiter another than {text.format.delimiter!r}?"
@@ -100,7 +100,7 @@ def _names(text: TextFile, columns: Sequence[str]) -> list[str]:
 
 
 def _is_data(names: Sequence[str]) -> bool:
-    """Whether what should be names of columns are numbers, and not those of the columns."""
+    """Whether the header consists of numbers other than the numbers of the columns."""
     return all(map(NUMBER.fullmatch, names)) and not is_counted(names)
 
 
@@ -123,7 +123,7 @@ def _read(text: TextFile, columns: Sequence[str], n_ids: int, quotes: Quotes, na
         try:
             return pyarrow.csv.read_csv(text.source(), options, parse, convert)
         except pa.ArrowInvalid as error:
-            if block == BLOCK and "straddl" in str(error):  # a row is longer than a block
+            if block == BLOCK and "straddl" in str(error):  # a row exceeds a block
                 block = text.size() + 1
                 continue
             _explain(text, names)
@@ -131,7 +131,7 @@ def _read(text: TextFile, columns: Sequence[str], n_ids: int, quotes: Quotes, na
 
 
 def _explain(text: TextFile, names: Sequence[str] | None) -> None:
-    """Raise an error that names the line for what the parser refused."""
+    """Raise InvalidDataError with the line of the first row with a wrong number of columns, if there is one."""
     expected = None if names is None else len(names)
     skip = int(text.format.header and names is not None)
     for line, fields in itertools.islice(text.records(strict=True), skip, None):

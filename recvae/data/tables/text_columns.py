@@ -1,4 +1,4 @@
-"""Columns of a text file that was read: ids as integers or text, numbers and times, each checked and named by line."""
+"""Check the columns of a text file: ids as integers or text, numbers and times; errors name the line."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from recvae.errors import InvalidDataError
 
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
-# what libraries write where there is nothing; as an id, it would make one user of all who have none
+# written by libraries for missing values; as an id, they would merge all users without one
 MISSING = (
     *("#N/A", "#NA", "-nan", "<NA>", "N/A", "NA", "NAN", "NONE", "NULL", "NaN", "NaT", "None", "Null"),
     *("\\N", "n/a", "nan", "nil", "none", "null", "undefined"),
@@ -24,22 +24,22 @@ DATE = r"\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:\.\d+)?)?(?: ?Z|[+-]\d\d(?::?
 
 
 def number_texts(ids: Sequence[str]) -> pa.ChunkedArray:
-    """Ids that came as text, as `read_delimited` has them: integers where all are written as such."""
+    """Convert ids given as text as `read_delimited` does: to integers if all are written as such."""
     return as_numbers(encoded(ids))
 
 
 def encoded(ids: Sequence[str]) -> pa.ChunkedArray:
-    """Texts as a dictionary, of which each is held once."""
+    """Dictionary-encode texts."""
     return pa.chunked_array([pa.array(ids, pa.string()).dictionary_encode()])
 
 
 def as_numbers(ids: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Ids as integers if each is written as one, 7.0 among them, else as they are.
+    """Convert ids to integers if each is written as one (7.0 is 7), otherwise return them unchanged.
 
     Parameters
     ----------
     ids : pa.ChunkedArray
-        Chunks with one dictionary of text.
+        Dictionary-encoded text; all chunks share one dictionary.
     """
     if ids.num_chunks == 0 or ids.null_count:
         return ids
@@ -48,7 +48,7 @@ def as_numbers(ids: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _integers(texts: pa.Array) -> pa.Array | None:
-    """Texts as integers, if each is written as one would write an integer, or a float that is one."""
+    """Convert texts to integers; None unless each is a canonical integer, or one followed by . and zeros."""
     if not len(texts) or not NUMBER.fullmatch(texts[0].as_py()):
         return None
     if pc.any(pc.match_substring(texts, ".")).as_py():
@@ -61,7 +61,7 @@ def _integers(texts: pa.Array) -> pa.Array | None:
 
 
 def missing_word(ids: pa.Array) -> str | None:
-    """The first of distinct ids, all of them text, that is blank or a word for nothing."""
+    """First of the distinct text ids that is blank or a word for a missing value; None if there is none."""
     blank = pc.equal(pc.utf8_trim_whitespace(ids), "")
     is_missing = pc.or_(blank, pc.is_in(ids, value_set=pa.array(MISSING, ids.type)))
     index = pc.index(is_missing, True).as_py()
@@ -69,24 +69,24 @@ def missing_word(ids: pa.Array) -> str | None:
 
 
 def no_id(word: str | None, where: str, name: str) -> InvalidDataError:
-    """The error for a row that has nothing, or a word for nothing, in a column."""
+    """Make the error for a row with a blank, or a word for a missing value, in a column."""
     got = "none" if word is None or not word.strip() else repr(word)
     hint = "" if got == "none" else "; where it is an id, write it in another way"
     return InvalidDataError(f"Expected a value in every row of {name!r}, got {got} in {where}; drop such rows{hint}.")
 
 
 def checked_ids(text: TextFile, ids: pa.ChunkedArray, name: str, lines: Sequence[int] | None = None) -> pa.ChunkedArray:
-    """A column of ids in a dictionary as numbers or text.
+    """Check a dictionary-encoded column of ids. -> integers, or dictionary-encoded text
 
     Parameters
     ----------
     lines : Sequence[int] or None
-        Of each id, where that is not the line of its row.
+        Line of each id, if rows of the column are not lines of the file.
 
     Raises
     ------
     InvalidDataError
-        For rows without an id, and for one id in two writings.
+        For rows without an id, and for ids that are written in two ways.
     """
 
     def line(index: int) -> int:
@@ -114,7 +114,7 @@ def checked_ids(text: TextFile, ids: pa.ChunkedArray, name: str, lines: Sequence
 
 
 def _ambiguous_ids(texts: pa.Array) -> Iterator[tuple[str, str]]:
-    """Those of the distinct ids that are another one in another writing, and why they cannot stand."""
+    """Yield distinct ids that may be another spelling of an id, with the reason to refuse them."""
     bare = pc.utf8_trim_whitespace(texts)
     others = [(bare, "is {!r} in another row: take out the spaces around it")]
     if pc.any(pc.and_(pc.ends_with(texts, "0"), pc.match_substring(texts, "."))).as_py():
@@ -137,7 +137,7 @@ def _ambiguous_ids(texts: pa.Array) -> Iterator[tuple[str, str]]:
 
 
 def _refuse_header(text: TextFile, ids: pa.ChunkedArray, name: str) -> None:
-    """Refuse a first row that is a header: the names of columns, or text where all others are integers."""
+    """Refuse a first row that looks like a header: names of columns, or text if all other ids are integers."""
     if text.format.header or text.format.names is None:
         return
     line, fields = next(text.records(strict=True))
@@ -157,7 +157,7 @@ def _refuse_header(text: TextFile, ids: pa.ChunkedArray, name: str) -> None:
 
 
 def check_header(text: TextFile, table: pa.Table, names: Sequence[str]) -> None:
-    """Refuse a row that was skipped as the header: one with a number in each column that has only numbers."""
+    """Refuse a header that looks like a row, with a number in each numeric column."""
     if not text.format.header or text.format.names is None or not len(table):
         return
     line, fields = next(text.records(strict=True))
@@ -172,12 +172,12 @@ def _is_number(kind: pa.DataType) -> bool:
 
 
 def is_counted(names: Sequence[str]) -> bool:
-    """Whether columns are called by their number."""
+    """Whether the names of columns are their numbers, from 0 or from 1."""
     return list(names) in ([str(k) for k in range(len(names))], [str(k + 1) for k in range(len(names))])
 
 
 def check_number_column(text: TextFile, column: pa.ChunkedArray, name: str) -> None:
-    """Refuse what is no number in a column of numbers."""
+    """Refuse values that are not numbers in a column of numbers, with the line in the error."""
     kind, invalid = column.type, column.is_null()
     if pa.types.is_floating(kind) and not column.null_count:
         invalid = pc.invert(pc.is_finite(column))
@@ -199,7 +199,7 @@ def check_number_column(text: TextFile, column: pa.ChunkedArray, name: str) -> N
 
 
 def check_time_column(text: TextFile, column: pa.ChunkedArray, name: str) -> None:
-    """Refuse what is neither a date nor a number nor nothing in a column of times."""
+    """Refuse text that is not a date, a number or blank in a column of times."""
     if not pa.types.is_string(column.type):
         return
     known = pc.match_substring_regex(column, rf"^\s*(?:{DATE}|{NUMBER.pattern})?\s*$")
@@ -213,12 +213,12 @@ def check_time_column(text: TextFile, column: pa.ChunkedArray, name: str) -> Non
 
 
 def _restored(ids: pa.ChunkedArray, delimiter: str) -> pa.ChunkedArray:
-    """Ids with the delimiter of many characters where it was in quotes."""
+    """Restore delimiters of several characters within quoted ids."""
     texts = pc.replace_substring(ids.chunk(0).dictionary, SEPARATOR, delimiter)
     return pa.chunked_array([pa.DictionaryArray.from_arrays(chunk.indices, texts) for chunk in ids.chunks])
 
 
 def _first(ids: pa.ChunkedArray, name: str) -> int:
-    """The index of the first row with an id."""
+    """Index of the first row with an id."""
     code = pc.index(ids.chunk(0).dictionary, name).as_py()
     return int(pc.index(pa.chunked_array([chunk.indices for chunk in ids.chunks]), pa.scalar(code, pa.int32())).as_py())

@@ -1,4 +1,4 @@
-"""A text file as bytes and lines: how it is written, its rows one by one, and what its quotes do."""
+"""A delimited text file: its format, its rows one by one, and checks of its bytes."""
 
 from __future__ import annotations
 
@@ -21,30 +21,30 @@ COMPRESSIONS = (".gz", ".bz2", ".zst")
 
 UTF_8 = ("utf-8", "utf8", "utf-8-sig", "ascii", "us-ascii")
 
-SEPARATOR = "\x1f"  # the unit separator of ASCII, which text does not use: stands in for a delimiter of many characters
+SEPARATOR = "\x1f"  # ASCII unit separator, not used in text: replaces a delimiter of several characters
 
 NUL = "a NUL byte: the file is damaged, or its encoding is another, such as utf-16."
 
 CLOSING = re.compile(r'((?:[^"]|"")*+)"')  # the rest of a field in quotes
 
 INTEGER = re.compile(r"-?\d+")
-SAMPLE = 1000  # rows that show what ids look like
+SAMPLE = 1000  # rows from which the form of ids is inferred
 
 
 @dataclass(frozen=True)
 class Format:
-    """How a text file is written.
+    """Format of a delimited text file.
 
     Attributes
     ----------
     names : tuple[str, ...] or None
-        Of the columns, "" for those that are not read; None where the first line says them.
+        Names of the columns, "" for those that are not read; None if they are in the first line.
     header : bool
-        Whether the first line is none of the rows.
+        Whether the first line is a header.
     quoted : bool
-        Whether a field in quotes may hold delimiters and line breaks; else quotes are text.
+        Whether quoted fields may contain delimiters and line breaks; if not, quotes are text.
     spill : bool
-        Whether the last of the named columns may hold delimiters, where nothing is quoted.
+        Whether the last of the named columns may contain delimiters, if `quoted` is false.
     """
 
     delimiter: str = ","
@@ -56,13 +56,13 @@ class Format:
 
     @property
     def one(self) -> str:
-        """The delimiter as the one character that the parser takes."""
+        """The delimiter as a single character, as the parser requires."""
         return self.delimiter if len(self.delimiter) == 1 else SEPARATOR
 
 
 @dataclass(frozen=True)
 class TextFile:
-    """A text file, or `content` instead of what it holds."""
+    """A text file; `content`, if given, is used instead of the content of the file."""
 
     path: Path
     format: Format = field(default_factory=Format)
@@ -75,16 +75,16 @@ class TextFile:
         return self.path.stat().st_size if self.content is None else len(self.content)
 
     def source(self) -> Any:
-        """The file as pyarrow takes it."""
+        """The file as an input of pyarrow."""
         return self.path if self.content is None else pa.BufferReader(self.content)
 
     def records(self, strict: bool = False) -> Iterator[tuple[int, list[str]]]:
-        """Number of its first line, from 1, and fields of each row, the header among them. Slow.
+        """Yield the number of the first line, from 1, and the fields of each row, including the header. Slow.
 
         Raises
         ------
         InvalidDataError
-            For bytes that are no text, where `strict`.
+            For bytes that are not UTF-8, if `strict`.
         """
         several = len(self.format.delimiter) > 1
         with io.TextIOWrapper(self.open(), "utf-8-sig", errors="surrogateescape", newline="") as lines:
@@ -96,7 +96,7 @@ class TextFile:
                 yield number, [f.replace(SEPARATOR, self.format.delimiter) for f in fields] if several else fields
 
     def split(self, lines: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
-        """The rows of quoted text, as the module csv reads them, but of any length: its limit is one of the process."""
+        """Split quoted text into rows, as the module csv does, but without its limit on field size, which is global."""
         delimiter = self.format.one
         fields: list[str] = []
         pieces: list[str] = []  # of a quoted field that continues on the next line
@@ -136,11 +136,11 @@ class TextFile:
                 yield number, line.rstrip("\r\n").split(self.format.one, most)
 
     def row(self, index: int) -> tuple[int, list[str]]:
-        """The line and the fields of the row at an index, from 0, the header not counted."""
+        """Line number and fields of a row by its index, from 0, not counting the header."""
         return next(itertools.islice(self.records(), index + int(self.format.header), None), (0, []))
 
     def line_of(self, offset: int) -> int:
-        """The number, from 1, of the line that a byte is in."""
+        """Number of the line, from 1, at a byte offset."""
         with self.open() as file:
             before = file.read(offset)
         return 1 + before.count(b"\n") + before.count(b"\r") - before.count(b"\r\n")
@@ -150,12 +150,12 @@ class TextFile:
 
 
 def open_text(path: Path, format: Format, content: bytes | None = None) -> TextFile:
-    """The file as UTF-8 with a delimiter of one character: as it lies on the disk, or in memory where it is another.
+    """Open a file as UTF-8 with a delimiter of one character; other files are decompressed or converted in memory.
 
     Raises
     ------
     InvalidDataError
-        For bytes that are no text of its encoding.
+        For bytes that are invalid in the encoding, and for control characters that clash with a long delimiter.
     """
     if content is None and path.suffix.lower() in COMPRESSIONS:
         with pa.input_stream(str(path)) as stream:
@@ -183,19 +183,19 @@ def open_text(path: Path, format: Format, content: bytes | None = None) -> TextF
 
 
 def check_bytes(text: TextFile, names: Sequence[str], ids: Sequence[int]) -> Quotes:
-    """What quotes do in a file of columns `names`, of which those at `ids` have ids.
+    """Check quotes and NUL in a file with columns `names`, of which those at indices `ids` are ids.
 
     Raises
     ------
     InvalidDataError
-        For a quote that is never closed, or closed by one of another row, and for NUL.
+        For a quote that is never closed, or closed by a quote of another row, and for NUL.
     """
     first = itertools.islice(text.records(), int(text.format.header), SAMPLE)
     rows = [fields for _, fields in first if len(fields) == len(names)] if ids else []
     shapes = [_shape([fields[column] for fields in rows]) for column in ids]
 
     def is_row(line: str) -> bool:
-        """Whether a line within quotes could stand as a row of its own."""
+        """Whether a line within quotes could be a row of its own."""
         _, fields = next(text.split([line]), (0, []))
         return len(fields) == len(names) and all(
             shape.fullmatch(fields[column].strip('"')) for column, shape in zip(ids, shapes, strict=True)
@@ -220,10 +220,10 @@ def check_bytes(text: TextFile, names: Sequence[str], ids: Sequence[int]) -> Quo
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Turn what libraries raise for a file within the `with` block into a RecvaeError of one line."""
+    """Context manager that converts errors of libraries on a file into a RecvaeError of one line."""
     try:
         yield
-    except InvalidDataError:  # a ValueError too
+    except InvalidDataError:  # it is a ValueError, too
         raise
     except FileNotFoundError as error:
         raise DataNotFoundError(f"Expected a file of events at {path}, got: {error.strerror or error}.") from error
@@ -233,14 +233,14 @@ def reading(path: Path) -> Iterator[None]:
 
 
 def _shape(examples: Sequence[str]) -> re.Pattern[str]:
-    """What ids look like: integers, or text, with blanks in it where an example has some."""
+    """Pattern of ids like the examples: integers, or text, with inner blanks if an example has some."""
     if examples and all(map(INTEGER.fullmatch, examples)):
         return INTEGER
     return re.compile(r"\S(.*\S)?" if any(re.search(r"\S[ \t]\S", example) for example in examples) else r"\S+")
 
 
 def _before(text: TextFile, offset: int) -> str:
-    """What stands before a byte in its row, fields in quotes left out."""
+    """Text before a byte offset in its line, without quoted fields."""
     with text.open() as file:
         before = file.read(offset)
     start = max(before.rfind(b"\n"), before.rfind(b"\r")) + 1

@@ -15,7 +15,7 @@ from recvae.utils.folder import Manifest
 
 
 def check_parts(manifest: Manifest[Part]) -> None:
-    """Raise ValueError unless the parts are numbered from 0, and their users all numbers or all text."""
+    """Raise ValueError unless the parts are numbered from 0, and the ids of users are all integers or all text."""
     for number, part in enumerate(manifest.parts):
         if part.file != _name(number):
             raise ValueError(f"expected {_name(number)}, got {part.file}")
@@ -32,7 +32,7 @@ def make_missing_parts(
     progress: Progress,
     on_part: Callable[[Part], None],
 ) -> tuple[Manifest[Part], int]:
-    """Make the parts that are not intact, in order, from the first of them on. -> the manifest, how many were made"""
+    """Write the parts that are not intact, in order. -> the final manifest, the number of parts written"""
     first = intact.index(False) if False in intact else len(intact)
     kept = manifest.parts[:first]
     manifest, n_made = replace(manifest, done=False), 0
@@ -66,7 +66,7 @@ def replace_parts(
 ) -> tuple[Manifest[Part], int]:
     """Replace the parts of the folder by those in `source`, ordered by user. -> as `make_missing_parts`"""
     manifest = replace(manifest, parts=[], done=False)
-    manifest.write(folder)  # from here on the files in the folder are this run's
+    manifest.write(folder)  # from here on, no file in the folder counts as written by an earlier run
     with writing(folder):
         for old in folder.glob("part-?????.parquet"):
             old.unlink()

@@ -1,4 +1,4 @@
-"""Stored events, which may be larger than memory, as blocks of complete users in ascending order. DuckDB sorts."""
+"""Stored events, which may be larger than memory, as blocks of complete users in ascending order, sorted by DuckDB."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class OrderedEvents(StoredEvents):
         return self
 
     def check(self, index: ItemIndex) -> None:
-        """Refuse gaps, values that are no numbers >= 0, and events on none of the items of `index`."""
+        """Raise InvalidDataError for nulls, values that are not numbers >= 0, or no event on an item of `index`."""
         self.check_events()
         with self._translating_errors():
             items = "unnest(item)" if self._source.lists else "item"
@@ -68,24 +68,24 @@ class OrderedEvents(StoredEvents):
         return int(n_users)
 
     def blocks(self, after: Any, sizes: Iterable[int]) -> Iterator[pa.Table]:
-        """Events of the users that come after the user `after`, or of all for None, in blocks as `by_users` cuts them.
+        """Events of the users after the user `after` (None: of all users), in blocks as `by_users` cuts them.
 
-        Columns are user, item and, where there are such, value and seen. In the same source, they are always the same.
+        Columns are user, item and, if the source has them, value and seen: the same ones in all blocks.
         """
         events = self._all
         if after is not None:
             with self._translating_errors():
                 events = events.filter(self._duckdb.ColumnExpression("user") > self._duckdb.ConstantExpression(after))
-        # values are added up, and sums of floats depend on the order
+        # values of repeated items are summed, and float sums depend on the order
         order = '"user"' if self._source.value is None else '"user", "item", "value"'
         at_a_time = LISTS_AT_A_TIME if self._source.lists else EVENTS_AT_A_TIME
         return by_users(self._batches(events.order(order), at_a_time), sizes)
 
 
 def by_users(batches: Iterable[pa.RecordBatch], sizes: Iterable[int]) -> Iterator[pa.Table]:
-    """Cut rows that are in the order of their column `user` into tables of `sizes` complete users.
+    """Cut rows that are sorted by their column `user` into tables of complete users, `sizes` of them in each.
 
-    The last one has as many as are left.
+    The last table may have fewer.
     """
     next_sizes, pending = iter(sizes), pa.table({})
     size = next(next_sizes)
@@ -103,7 +103,7 @@ def by_users(batches: Iterable[pa.RecordBatch], sizes: Iterable[int]) -> Iterato
 
 
 def _starts(users: pa.ChunkedArray) -> NDArray[np.int64]:
-    """Where the rows of each user begin."""
+    """The index of the first row of each user."""
     column = users.combine_chunks()
     changes = pc.not_equal(column[1:], column[:-1]).to_numpy(zero_copy_only=False)
     return np.flatnonzero(np.concatenate([[True], changes])[: len(column)])

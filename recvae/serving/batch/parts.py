@@ -1,4 +1,4 @@
-"""Parts of the output: blocks of events become the lists of a part, the same on one machine and on a cluster."""
+"""Parts of the output: from blocks of events to the lists of a part, on one machine and on a cluster."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ BLOCK = 4096  # users that are scored at a time
 
 @dataclass(frozen=True, kw_only=True)
 class Part(Written):
-    """A file of the folder: lists of `users` users, from the id `first` to the id `last`.
+    """A file of the folder: the lists of `users` users, with ids from `first` to `last`.
 
     Attributes
     ----------
     unknown, examples
-        Events on items that the model does not know, and some of these items.
+        Number of events on items that the model does not know, and up to 3 of these items.
     """
 
     users: int
@@ -53,7 +53,7 @@ class Part(Written):
 
 
 def block_sizes(users_per_part: int) -> list[int]:
-    """The users of each block of a part: the same blocks whether a run makes one part or all."""
+    """The number of users in each block of a part. A part has the same blocks in any run that makes it."""
     n_full, remainder = divmod(users_per_part, BLOCK)
     return [BLOCK] * n_full + [remainder] * (remainder > 0)
 
@@ -70,7 +70,7 @@ class PartMaker:
     users_per_part: int
 
     def make(self, blocks: Iterable[pa.Table], advance: Callable[[int], None]) -> tuple[Part, bytes] | None:
-        """A part, named by the digest of its file, and the bytes of that file; None where there are no blocks."""
+        """A part, named by the digest of its file, and the bytes of that file; None without blocks."""
         sink, writer, unknown = pa.BufferOutputStream(), None, UnknownItems()
         users: list[Any] = []  # the first and the last of each block
         n_users = n_rows = 0
@@ -103,13 +103,13 @@ class PartMaker:
 
 
 class Progress:
-    """A progress bar of users, with the users ranked in a second by this run."""
+    """A progress bar of users, with the speed of this run in users per second."""
 
     def __init__(self, bar: Bar):
         self._bar, self._task = bar, bar.add_task("sorting events", total=None, note="")
 
     def start(self, n_users: int, n_done: int) -> None:
-        """Begin to count, with `n_done` of `n_users` users ranked by earlier runs."""
+        """Start the count at `n_done` of `n_users`, the users that earlier runs ranked."""
         self._started, self._first, self._done = time.perf_counter(), n_done, n_done
         self._bar.update(self._task, description="recommending", total=n_users, completed=n_done)
 

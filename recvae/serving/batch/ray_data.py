@@ -1,6 +1,6 @@
 """The parts of a run on a cluster: Ray Data groups events by user, and actors with a model each rank them.
 
-Ray reads, shuffles, schedules and restarts; how events become lists is `recvae.serving.batch.parts`, as on one machine.
+Ray reads, shuffles, schedules and restarts; events become lists in `recvae.serving.batch.parts`, as on one machine.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from recvae.utils.optional import require
 
 MODEL = "model"
 LOGGERS = ("ray", "ray.data")
-MOST_BLOCKS = 1024  # of row groups to read
+MOST_BLOCKS = 1024  # largest number of blocks of row groups to read
 
 
 class Cluster:
@@ -39,14 +39,14 @@ class Cluster:
     Parameters
     ----------
     actors : int or None
-        How many processes score; None for one for each CPU.
+        Number of processes that score; None for one per CPU.
 
     Raises
     ------
     MissingDependencyError
-        Where Ray is not installed.
+        If Ray is not installed.
     InvalidParameterError
-        For an address where this process is connected already.
+        If an address is given and this process is already connected to a cluster.
     """
 
     def __init__(self, actors: int | None = None, address: str | None = None):
@@ -69,29 +69,29 @@ class Cluster:
         progress: Progress,
         seen_rows: pa.Table | None = None,
     ) -> list[Part]:
-        """The lists of all users of a source as files in a folder, named by their digests, in no order.
+        """Write the lists of all users of a source as files in a folder, named by their digests. -> parts in any order
 
         Parameters
         ----------
         content : bytes
-            The model, as in its file.
+            The content of the model's file.
         n_users : int
             The number of users.
         seen_rows : pa.Table or None
-            Rows of items seen, added to those of the source, with all columns of a block.
+            Rows of items seen, with all columns of a block; they are added to those of the source.
 
         Raises
         ------
         EngineError
-            Where Ray fails.
+            If Ray fails.
         RecvaeError
-            What recvae raises in an actor.
+            If recvae raises it in an actor.
         """
         folder = folder.resolve()
         write_whole(folder / MODEL, content)
         with self._connected(), self._translating_errors():
             n_parts = -(-n_users // maker.users_per_part)
-            # two steps: actors that wait for the shuffle would hold the CPUs that it needs
+            # in two steps: actors that wait for the shuffle would occupy the CPUs that it needs
             users = self._grouped_by_user(source, n_parts, seen_rows)
             progress.start(n_users, 0)
             parts = []
@@ -120,7 +120,7 @@ class Cluster:
         return events.repartition(n_blocks, keys=["user"], sort=True).materialize()
 
     def _ranked(self, users: Any, maker: PartMaker, folder: Path, n_parts: int) -> Any:
-        """The parts that `PartActor`s make of all blocks, a Dataset. Ray replaces actors that die."""
+        """A Dataset of the parts that `PartActor`s make of the blocks. Ray replaces actors that die."""
         n_cpus = int(self._ray.cluster_resources().get("CPU", 1))
         actors = min(self._actors or n_cpus, n_parts)
         cpus = min(max(1, n_cpus // actors), self._fewest_cpus())
@@ -143,7 +143,7 @@ class Cluster:
         )
 
     def _fewest_cpus(self) -> int:
-        """The number of CPUs of the machine that has the fewest."""
+        """The smallest number of CPUs of any machine that has some."""
         nodes = [node["Resources"].get("CPU", 0) for node in self._ray.nodes() if node["Alive"]]
         return max(1, int(min((cpus for cpus in nodes if cpus), default=1)))
 
@@ -153,7 +153,7 @@ class Cluster:
         context = self._ray.data.DataContext.get_current().copy()
         context.enable_progress_bars = False
         context.print_on_execution_start = False
-        # its threads import fsspec's HTTP at once: without aiohttp, one that comes second fails now and then
+        # its threads import fsspec's HTTP module concurrently: without aiohttp, that fails now and then
         context.use_datasource_v2 = False
         with _quiet(), self._ray.data.DataContext.current(context):
             if self._ray.is_initialized():
@@ -170,7 +170,7 @@ class Cluster:
         options: dict[str, Any] = {"address": address, "log_to_driver": False, "logging_level": logging.ERROR}
         if address == "local":
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-            os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # it warns of what Ray Data itself does
+            os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # Ray Data itself causes its warnings
             options["include_dashboard"] = False
         try:
             self._ray.init(**options)
@@ -182,7 +182,7 @@ class Cluster:
 
     @contextmanager
     def _translating_errors(self) -> Iterator[None]:
-        """Within the `with` block, an error of recvae in an actor is that error, and any other one an EngineError."""
+        """Within the `with` block, re-raise recvae's errors of actors as they are, and others as EngineError."""
         try:
             yield
         except self._ray.exceptions.RayError as error:
@@ -193,7 +193,7 @@ class Cluster:
 
 
 class PartActor:
-    """An actor: a model, loaded once, that writes the part of each block of users to a folder."""
+    """An actor that loads the model once and writes a part to a folder for each block of users."""
 
     def __init__(
         self,
@@ -206,7 +206,7 @@ class PartActor:
         threads: int,
     ):
         torch.set_num_threads(threads)
-        # unpickling the class has registered it, also one that is not of this package
+        # unpickling the class has registered it, even if it is not of this package
         model = kind.load(folder / MODEL, device="cpu")
         self._maker = PartMaker(model, model.known_items(), N, value, min_value, users_per_part)
         self._folder = folder
@@ -263,12 +263,12 @@ def _quiet() -> Iterator[None]:
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """An error of Ray, then its cause, then the cause of that, and so on."""
+    """An error of Ray and its chain of causes."""
     cause: Any = error
     while isinstance(cause, BaseException):
         yield cause
         inner = getattr(cause, "cause", None) or cause.__cause__
-        cause = inner if str(inner or "").strip() else None  # Ray Data adds errors of its own without a text
+        cause = inner if str(inner or "").strip() else None  # Ray Data appends errors without a message
 
 
 def _reason(error: BaseException) -> str:
@@ -278,13 +278,13 @@ def _reason(error: BaseException) -> str:
 
 
 def _line(error: BaseException) -> str:
-    """The informative line: Ray puts advice below an error of others, and a trace above one of its own."""
+    """The informative line: the last one of a traceback of Ray ("ray::..."), else the first, above any advice."""
     lines = str(error).strip().splitlines() or [""]
     return lines[-1 if lines[0].startswith("ray::") else 0]
 
 
 def _ray() -> Any:
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # the default of today, set to silence a warning
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # today's default, set to silence a warning
     ray = require("ray", extra="ray", purpose="Scoring on a cluster")
     require("ray.data", extra="ray", purpose="Scoring on a cluster")
     return ray

@@ -1,4 +1,4 @@
-"""The run: check the arguments and the folder, then make the parts on this machine or with Ray."""
+"""`recommend_to_parquet`: check the arguments and the folder, then make the parts on this machine or with Ray."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class BulkResult:
     users, recommendations : int
         Totals over all parts.
     parts, made : int
-        How many parts there are, and how many of them this run wrote.
+        Number of parts, and how many of them this run wrote.
     unknown : UnknownItems
         Events on items that the model does not know.
     """
@@ -74,18 +74,18 @@ def recommend_to_parquet(
     ray_address: str | None = None,
     seen: Any = None,
 ) -> BulkResult:
-    """The N best new items for each user of Parquet files that may be larger than memory, as a folder of Parquet files.
+    """Write the N best new items for each user of Parquet files that may exceed memory to a folder of Parquet files.
 
     Parameters
     ----------
     model : Recommender
         A fitted model that knows the raw ids of its items.
     input : str or Path
-        A Parquet file or a folder of them, in any order: a row for each event, or for each user with a column of lists
+        A Parquet file or a folder of them, rows in any order: a row per event, or a row per user with a column of lists
         of items.
     out : str or Path
-        A folder, which gets part-00000.parquet, ... with columns user, rank, item, score and, if known, title, each
-        with `users_per_part` users in ascending order, and _manifest.json, which records what it was made from.
+        The output folder: part-00000.parquet, ... with columns user, rank, item, score and, if known, title, each with
+        `users_per_part` users in ascending order, and _manifest.json, which records the inputs and settings.
     N : int
         Length of the lists.
     user : str
@@ -95,9 +95,9 @@ def recommend_to_parquet(
     value : str or None
         Column of values.
     min_value : float or None
-        Least `value` of an event that says that its item was liked. Items of lower values, and of 0, were seen: the
-        model does not read them, and does not recommend them. Users who liked nothing get what the model recommends
-        without a history, except what they have seen.
+        Least `value` of an event whose item counts as liked. Items with lower values, or 0, count as seen only: the
+        model neither reads nor recommends them. Users who liked nothing get the recommendations for an empty history,
+        without what they have seen.
     users_per_part : int
         Users in a file.
     memory_mib : int
@@ -110,10 +110,10 @@ def recommend_to_parquet(
     engine : str
         "local", or "ray" for Ray Data on a cluster whose machines all see `input` and `out` at the same paths.
     actors : int or None
-        With Ray, how many processes score, each with a copy of the model; by default one for each CPU.
+        With Ray, the number of processes that score, each with a copy of the model; by default one per CPU.
     ray_address : str or None
-        With Ray, the address of a running cluster, or "auto"; by default the cluster that this process is connected to
-        or RAY_ADDRESS names, otherwise one on this machine for the duration of the run.
+        With Ray, the address of a running cluster, or "auto"; by default the cluster that this process is connected to,
+        else the one in RAY_ADDRESS, else one on this machine for the duration of the run.
     seen : dict or frame or None
         Other items that users have seen, in raw ids: {user: [item, ...]} or a frame with columns `user` and `item`, in
         memory. It is not recommended either, and users who appear only here get lists too.
@@ -140,9 +140,9 @@ def recommend_to_parquet(
 
     Notes
     -----
-    If an earlier run into `out` was stopped or killed, its complete parts stay and the others are written: in the end
-    all files are those of an uninterrupted run, byte for byte (on one machine, with the same libraries). With Ray a run
-    starts from the beginning, and a file has the users whose ids share a hash, `users_per_part` on average.
+    If an earlier run into `out` was interrupted, its complete parts are kept and only the others are written: in the
+    end all files are those of an uninterrupted run, byte for byte (on one machine, with the same libraries). With Ray a
+    run starts from the beginning, and a file has the users whose ids share a hash, `users_per_part` on average.
     """
     N, users_per_part = check_integer("N", N, 1), check_integer("users_per_part", users_per_part, 1)
     check_integer("memory_mib", memory_mib, LEAST_MIB)
@@ -155,7 +155,7 @@ def recommend_to_parquet(
     content = _content(model)
     seen_rows = seen_table(seen, index, user, item)
     settings = _settings(type(model), content, source, N, users_per_part, engine) | {
-        # added later, and a change of the lists: None is what older folders have
+        # added later, because it changes the lists; older folders have None here
         "masked items": None if source.value is None else "all that a user has touched",
         "items seen besides": digest_of_seen(seen_rows),
     }
@@ -192,7 +192,7 @@ def _cluster(engine: str, actors: int | None, ray_address: str | None) -> Any:
 
 
 def _known_items(model: Recommender, N: int) -> ItemIndex:
-    """The items that a model knows. Raises NotFittedError and UnknownUsersError, InvalidDataError without raw ids."""
+    """Items of a model, which has to score new users. Raises NotFittedError, UnknownUsersError, InvalidDataError."""
     model.ranked_table(
         np.empty(0, dtype=np.int64), sparse.csr_matrix((0, len(model.known_items())), dtype=np.float32), N
     )
@@ -208,7 +208,7 @@ def _content(model: Recommender) -> bytes:
 
 
 def _settings(kind: type, content: bytes, source: Source, N: int, users_per_part: int, engine: str) -> dict[str, Any]:
-    """All that determines the output, as JSON can hold it."""
+    """All settings that determine the output, as JSON values."""
     return {
         "recvae": __version__,
         "engine": engine,

@@ -1,4 +1,4 @@
-"""Items that users have seen apart from the stored events: a table in memory, whose rows join those of the events."""
+"""Items that users have seen outside the stored events: a table in memory, whose rows are added to the events."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def seen_table(seen: Any, index: ItemIndex, user: str, item: str) -> pa.Table | 
     """A dict {user: [item, ...]} or a frame -> columns user and seen; None without rows. Raises as `read_histories`."""
     if seen is None:
         return None
-    read_histories({}, index, user=user, item=item, seen=seen)  # checks all of it before anything is made
+    read_histories({}, index, user=user, item=item, seen=seen)  # checks all of it first
     if isinstance(seen, Mapping):
         users, items = (
             pa.array(id_array(list(seen), "users")),
@@ -33,7 +33,7 @@ def seen_table(seen: Any, index: ItemIndex, user: str, item: str) -> pa.Table | 
 
 
 def digest_of_seen(table: pa.Table | None) -> str | None:
-    """A digest of the rows; None without any."""
+    """SHA-256 of the rows in Arrow's stream format; None without rows."""
     if table is None:
         return None
     sink = pa.BufferOutputStream()
@@ -43,7 +43,7 @@ def digest_of_seen(table: pa.Table | None) -> str | None:
 
 
 def with_columns(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """The columns of `schema`, null where the table does not have them. Raises InvalidDataError."""
+    """The table with the columns of `schema`, null if it lacks them. Raises InvalidDataError if types do not fit."""
     names = table.column_names
     try:
         columns = [
@@ -59,7 +59,7 @@ def with_columns(table: pa.Table, schema: pa.Schema) -> pa.Table:
 
 
 def block_histories(block: pa.Table, index: ItemIndex, value: str | None, min_value: float | None) -> Histories:
-    """The histories of a block of users, whose rows are events or, with an item in the column `seen`, items seen."""
+    """The histories of a block of users; a row is an event or, if its column `seen` is not null, an item seen."""
     if SEEN not in block.column_names:
         return read_histories(block, index, value=value, min_value=min_value)
     events, seen_rows = (block.filter(block[name].is_valid()) for name in ("item", SEEN))

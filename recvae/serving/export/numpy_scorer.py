@@ -1,7 +1,7 @@
-"""Recommendations by a model that recvae exported, with numpy alone: this file may be copied to where torch is not.
+"""Recommendations from an exported model with numpy alone: this file can be copied to machines without torch.
 
     scorer = load("model.npz")                              # as recvae.serving.export.export_numpy wrote it
-    ids, scores = scorer.recommend([[3, 8, 21], []], N=10)  # the columns that two users have
+    ids, scores = scorer.recommend([[3, 8, 21], []], N=10)  # columns of the items of two users
 
 A model is arrays and a list of steps, each with the name and arguments of one of torch's operators: see `OPERATORS`.
 """
@@ -25,27 +25,27 @@ from numpy.typing import NDArray
 FORMAT = 1
 PAD_ID = -1
 PAD_SCORE = float(np.finfo(np.float32).min)  # -FLT_MAX
-LARGEST = 1e15  # of a value, whose square 32 bits have to hold
-BLOCK = 1 << 24  # numbers that are held at a time
-ROOM = 64, 4096  # numbers that a row may take in all steps: so many for each number of the file, and so many more
+LARGEST = 1e15  # largest value: its square has to fit in float32
+BLOCK = 1 << 24  # numbers held in memory at a time
+ROOM = 64, 4096  # limit on the numbers of a row in all steps: 64 for each number of the file, plus 4096
 
 Array = NDArray[Any]
 READ: dict[str, Callable[[Array], Array]] = {"binary": np.ones_like, "log1p": np.log1p, "raw": np.asarray}
 
 
 class Scorer:
-    """Ranks items for users by what they have.
+    """Ranks items for users by the items in their histories.
 
     Attributes
     ----------
     n_items : int
-        How many items the model knows, columns 0 to n_items - 1.
+        Number of items of the model; their columns are 0 to n_items - 1.
     values : str
-        How it reads values: "binary" (1 for each event), "log1p" (log(1 + value)) or "raw".
+        How the model reads values: "binary" (1 for each event), "log1p" (log(1 + value)) or "raw".
     item_ids : Array or None
-        Raw ids of the columns, or None where the model had none.
+        Raw ids of the columns, or None if the model has none.
     description : dict[str, Any]
-        What else is known of the model: its class, the version of recvae that wrote it.
+        Metadata of the model, such as its class and the version of recvae that wrote it.
     """
 
     def __init__(self, description: dict[str, Any], arrays: dict[str, Array]):
@@ -54,7 +54,7 @@ class Scorer:
         self.values: str = description["values"]
         ids = description["item_ids"]
         self.item_ids: Array | None = None if ids is None else _ids(ids)
-        self._held = self.n_items + _check_steps(description, arrays)  # numbers that a row needs
+        self._held = self.n_items + _check_steps(description, arrays)  # numbers that are held for a row
 
     def recommend(
         self, histories: Sequence[Sequence[int]] | tuple[Any, ...], N: int = 10, filter_seen: bool = True
@@ -64,22 +64,24 @@ class Scorer:
         Parameters
         ----------
         histories : Sequence[Sequence[int]] or tuple[Any, ...]
-            A list with the columns that each user has; or a tuple (items, offsets), where user b has items[offsets[b] :
-            offsets[b + 1]] (of a scipy CSR matrix: indices, indptr), or (items, offsets, values), which a model needs
-            that reads values.
+            For each user a list of item columns; or a tuple (items, offsets), where user b has items[offsets[b] :
+            offsets[b + 1]] (indices and indptr of a scipy CSR matrix); or (items, offsets, values), which is required
+            unless `values` is "binary".
+        N : int
+            Length of the lists.
         filter_seen : bool
-            Leave out what a user has.
+            Leave out the items in the user's history.
 
         Returns
         -------
         tuple[NDArray[np.int32], NDArray[np.float32]]
-            (ids int32, scores float32), both (B, N), by descending score, equal scores by ascending id. Where there are
-            no more items to give, id -1 and score -FLT_MAX.
+            (ids int32, scores float32), both (B, N), by descending score, ties by ascending id. Lists
+            that run out of items are padded with id -1 and score -FLT_MAX.
 
         Raises
         ------
         ValueError
-            For what is not of this form.
+            If an argument does not have this form, or scores are not finite.
         """
         if isinstance(N, bool) or not isinstance(N, (int, np.integer)) or N < 1:
             raise ValueError(f"Expected N to be an integer of at least 1, got {N!r}.")
@@ -92,48 +94,48 @@ class Scorer:
             block = self._scores([(items[row], values[row]) for row in rows])
             if not block.max() < np.inf:  # NaN compares false
                 raise ValueError("Expected scores that are finite, got others; the model's weights are damaged.")
-            for user, (row, mine) in enumerate(zip(rows, block, strict=True), start):
+            for user, (row, user_scores) in enumerate(zip(rows, block, strict=True), start):
                 if filter_seen:
-                    mine[items[row]] = -np.inf
-                best = _best(mine, int(N))
-                ids[user, : len(best)], scores[user, : len(best)] = best, mine[best]
+                    user_scores[items[row]] = -np.inf
+                best = _best(user_scores, int(N))
+                ids[user, : len(best)], scores[user, : len(best)] = best, user_scores[best]
         return ids, scores
 
     def _scores(self, users: list[tuple[Array, Array]]) -> NDArray[np.float32]:
-        """Scores of all items for users by their columns and values. -> (B, I)"""
-        known = self._arrays
-        table = known["first.weight"]  # (I, H)
+        """Scores of all items for users, each given by item columns and values. -> (B, I)"""
+        arrays = self._arrays
+        table = arrays["first.weight"]  # (I, H)
         sums = [values / np.sqrt(np.sum(values * values)) @ table[items] for items, values in users]
-        known = known | {"first": np.stack(sums) + known["first.bias"]}
+        arrays = arrays | {"first": np.stack(sums) + arrays["first.bias"]}
         for name, step, arguments in self.description["steps"]:
-            known[name] = OPERATORS[step](*resolved(arguments, known))
-        scores: NDArray[np.float32] = known[self.description["hidden"]] @ known["last.weight"].T
-        scores += known["last.bias"]
+            arrays[name] = OPERATORS[step](*resolved(arguments, arrays))
+        scores: NDArray[np.float32] = arrays[self.description["hidden"]] @ arrays["last.weight"].T
+        scores += arrays["last.bias"]
         if self.description["path_weight"] is not None:
             for row, (items, values) in zip(scores, users, strict=True):
                 self._add_path(row, items, values * np.float32(self.description["path_weight"]))
         return scores
 
     def _add_path(self, row: Array, items: Array, values: Array) -> None:
-        """Add the linear path x B to a row of scores; B is dense, or sparse as scipy's CSR matrices are."""
+        """Add the linear path x B to a row of scores; B is dense or in CSR format."""
         if "path" in self._arrays:
             row += values @ self._arrays["path"][items]
             return
         starts, columns, weights = (self._arrays[f"path.{part}"] for part in ("indptr", "indices", "data"))
         for item, value in zip(items, values, strict=True):
-            said = slice(starts[item], starts[item + 1])
-            row[columns[said]] += value * weights[said]  # no column twice in a row
+            entries = slice(starts[item], starts[item + 1])
+            row[columns[entries]] += value * weights[entries]  # the columns of a CSR row are distinct, so += adds each
 
     def _read(self, items: Array, offsets: Array, values: Array | None) -> tuple[Array, Array, Array]:
-        """Checked, sorted, each column once in a row, values read as the model does."""
+        """Check histories; sort, merge repeated columns of a row, transform values. -> items, offsets, values"""
         _check_rows(items, offsets, self.n_items)
         if values is None and self.values != "binary":
             raise ValueError(f'Expected (items, offsets, values): the model reads values, as "{self.values}".')
         items, offsets = items.astype(np.int64), offsets.astype(np.int64)
         values = np.ones(len(items), dtype=np.float32) if values is None else _checked_values(values, len(items))
         rows = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
-        cells, place = np.unique(rows * self.n_items + items, return_inverse=True)
-        sums = np.bincount(place, values, len(cells)).astype(np.float32)
+        cells, cell_of_event = np.unique(rows * self.n_items + items, return_inverse=True)
+        sums = np.bincount(cell_of_event, values, len(cells)).astype(np.float32)
         cells, sums = cells[sums > 0], sums[sums > 0]
         offsets = np.searchsorted(cells, np.arange(len(offsets)) * self.n_items)
         return cells % self.n_items, offsets, READ[self.values](sums)
@@ -142,13 +144,13 @@ class Scorer:
 def load(file: str | Path | BinaryIO) -> Scorer:
     """Read a model from a path or an open binary file. Nothing in it is executed.
 
-    What it claims is held against what is in it before memory is taken.
+    Its claims about sizes are checked against its contents before memory is allocated.
 
     Raises
     ------
     FileNotFoundError
     ValueError
-        For a file that is damaged or another.
+        If the file is damaged, or is not an exported model.
     """
     name = str(file) if isinstance(file, (str, Path)) else str(getattr(file, "name", "the open file"))
     with ExitStack() as stack:
@@ -166,7 +168,7 @@ def load(file: str | Path | BinaryIO) -> Scorer:
             empty_user = scorer._scores([(np.arange(0), np.ones(0, dtype=np.float32))])
             if empty_user.shape != (1, scorer.n_items) or not np.isfinite(empty_user).all():
                 raise ValueError(f"it does not give a finite score to each of {scorer.n_items} items")
-        except Exception as error:  # of any kind that zipfile, numpy and JSON have for bytes that are not theirs
+        except Exception as error:  # zipfile, numpy and JSON raise errors of many kinds for foreign bytes
             raise ValueError(
                 f"Expected a file of recvae.serving.export.export_numpy, got {_one_line(name)}, which is damaged or "
                 f"another: {_one_line(repr(error))}."
@@ -175,7 +177,7 @@ def load(file: str | Path | BinaryIO) -> Scorer:
 
 
 def _arrays(stream: BinaryIO) -> dict[str, Array]:
-    """The arrays of an .npz file, each held against its checksum before it is looked at."""
+    """The arrays of an .npz file; reading checks the checksum of each."""
     size = stream.seek(0, io.SEEK_END)
     with zipfile.ZipFile(stream) as archive:
         if sum(entry.file_size for entry in archive.infolist()) > size:
@@ -187,7 +189,7 @@ def _arrays(stream: BinaryIO) -> dict[str, Array]:
 
 
 def _check_arrays(description: dict[str, Any], arrays: dict[str, Array]) -> None:
-    """Refuse arrays of other types and shapes than the model's parts have, or that lead out of the items."""
+    """Raise ValueError for arrays of a wrong type or shape, or with indices that are out of range."""
     n_items, weight = description["n_items"], description["path_weight"]
     if type(n_items) is not int or description["values"] not in READ:
         raise ValueError("its number of items or its reading of values is none")
@@ -220,7 +222,7 @@ def _check_arrays(description: dict[str, Any], arrays: dict[str, Array]) -> None
 
 
 def _ids(values: list[Any]) -> Array:
-    """Texts as objects, integers as numbers."""
+    """Item ids as an array: strings as objects, integers as int64, or uint64 if one needs it."""
     kinds = set(map(type, values))
     if kinds == {str}:
         return np.array(values, dtype=object)
@@ -234,29 +236,29 @@ def _refuse_constant(name: str) -> None:
 
 
 def _one_line(text: str) -> str:
-    """Text for a message, without line breaks and control characters, and not without end."""
+    """Text for a message: at most 500 characters, with control characters escaped."""
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text[:500])
 
 
 def _ragged(histories: Any) -> tuple[Array, Array, Array | None]:
-    """Histories of either form as items, offsets, and values where there are some."""
+    """Histories of any of the accepted forms. -> items, offsets, and values or None"""
     if isinstance(histories, tuple):
         if len(histories) not in (2, 3):
             raise ValueError(f"Expected (items, offsets) or (items, offsets, values), got {len(histories)} parts.")
         items, offsets = (np.asarray(part) for part in histories[:2])
         return items, offsets, np.asarray(histories[2]) if len(histories) == 3 else None
     lists = [np.asarray(history) for history in histories]
-    if any(each.ndim != 1 for each in lists):
+    if any(columns.ndim != 1 for columns in lists):
         raise ValueError("Expected a list of columns for each user; for one user, [[3, 8, 21]].")
-    offsets = np.cumsum([0, *(len(each) for each in lists)])
-    return np.concatenate([each for each in lists if len(each)] or [np.arange(0)]), offsets, None
+    offsets = np.cumsum([0, *(len(columns) for columns in lists)])
+    return np.concatenate([columns for columns in lists if len(columns)] or [np.arange(0)]), offsets, None
 
 
 def _check_rows(items: Array, offsets: Array, n_items: int) -> None:
     if (
         items.ndim != 1
         or offsets.ndim != 1
-        or any(each.size and each.dtype.kind not in "iu" for each in (items, offsets))
+        or any(array.size and array.dtype.kind not in "iu" for array in (items, offsets))
     ):
         raise ValueError(f"Expected integers as columns and offsets, got {items.dtype} and {offsets.dtype}.")
     if not len(offsets) or offsets[0] != 0 or offsets[-1] != len(items) or (offsets[1:] < offsets[:-1]).any():
@@ -268,22 +270,22 @@ def _check_rows(items: Array, offsets: Array, n_items: int) -> None:
 def _checked_values(values: Array, n_events: int) -> Array:
     if values.shape != (n_events,) or values.dtype.kind not in "buif":
         raise ValueError(f"Expected {n_events} numbers as values, got {values.dtype} of shape {values.shape}.")
-    odd = ~np.isfinite(values) | (values < 0) | (values > LARGEST) | ((values < 1 / LARGEST) & (values != 0))
-    if odd.any():
-        raise ValueError(f"Expected values of zero or from {1 / LARGEST:g} to {LARGEST:g}, got {values[odd][0]:g}.")
+    invalid = ~np.isfinite(values) | (values < 0) | (values > LARGEST) | ((values < 1 / LARGEST) & (values != 0))
+    if invalid.any():
+        raise ValueError(f"Expected values of zero or from {1 / LARGEST:g} to {LARGEST:g}, got {values[invalid][0]:g}.")
     return values
 
 
 def _best(scores: Array, N: int) -> Array:
-    """The columns of the N best scores, in their order; -inf is in no list. (I,) -> (at most N,)"""
+    """The columns of the N best scores, best first; those of -inf are left out. (I,) -> (at most N,)"""
     k = min(N, len(scores))
-    least = max(np.partition(scores, len(scores) - k)[len(scores) - k], PAD_SCORE)
-    found = np.flatnonzero(scores >= least)
-    return found[np.argsort(-scores[found], kind="stable")[:k]]
+    threshold = max(np.partition(scores, len(scores) - k)[len(scores) - k], PAD_SCORE)
+    columns = np.flatnonzero(scores >= threshold)
+    return columns[np.argsort(-scores[columns], kind="stable")[:k]]
 
 
 def resolved(argument: Any, known: dict[str, Any]) -> Any:
-    """Arguments with the values of names instead of the names."""
+    """Replace the names in an argument, which may be nested lists, by their values in `known`."""
     if isinstance(argument, list):
         return [resolved(part, known) for part in argument]
     return known[argument] if isinstance(argument, str) else argument
@@ -322,37 +324,37 @@ OPERATORS: dict[str, Callable[..., Any]] = {
 
 
 class _Rows(NamedTuple):
-    """What is known of the value of a step before it is computed: how many numbers it has for each user."""
+    """The shape of the result of a step, before it is computed: (B, width)."""
 
     width: int
 
 
 def _check_steps(description: dict[str, Any], arrays: dict[str, Array]) -> int:
-    """Go through the steps by shapes alone, before anything is computed.
+    """Check the steps by shape inference, before anything is computed.
 
     Returns
     -------
     int
-        Numbers that a row takes in all of them.
+        Sum of the widths of all results: the numbers that a row takes.
 
     Raises
     ------
     ValueError
-        For a step that is none, and where that is far more than a network of this size takes.
+        For an invalid step, or if the sum is far more than a network of this size takes.
     """
-    known: dict[str, Any] = {name: array.shape for name, array in arrays.items()}
-    known["first"] = _Rows(*arrays["first.bias"].shape)
-    most, total = ROOM[0] * sum(array.size for array in arrays.values()) + ROOM[1], 0
+    shapes: dict[str, Any] = {name: array.shape for name, array in arrays.items()}
+    shapes["first"] = _Rows(*arrays["first.bias"].shape)
+    limit, total = ROOM[0] * sum(array.size for array in arrays.values()) + ROOM[1], 0
     for name, step, arguments in description["steps"]:
-        if not isinstance(name, str) or name in known or step not in WIDTHS:
+        if not isinstance(name, str) or name in shapes or step not in WIDTHS:
             raise ValueError(f"it has a step {name!r:.80} that is none")
-        known[name] = WIDTHS[step](*resolved(arguments, known))
-        parts = known[name] if isinstance(known[name], list) else [known[name]]
+        shapes[name] = WIDTHS[step](*resolved(arguments, shapes))
+        parts = shapes[name] if isinstance(shapes[name], list) else [shapes[name]]
         total += sum(part.width for part in parts)
-        if total > most:
-            raise ValueError(f"its steps take more than {most:,} numbers for a user")
-    hidden = known[description["hidden"]]
-    if not isinstance(hidden, _Rows) or (hidden.width,) != known["last.weight"][1:]:
+        if total > limit:
+            raise ValueError(f"its steps take more than {limit:,} numbers for a user")
+    hidden = shapes[description["hidden"]]
+    if not isinstance(hidden, _Rows) or (hidden.width,) != shapes["last.weight"][1:]:
         raise ValueError("its steps do not lead to the last layer")
     return total
 
@@ -367,7 +369,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _each(x: Any, *others: Any) -> _Rows:
-    """Of an operator that works number by number, on rows as wide as each other, or on single numbers."""
+    """The width of an elementwise operator's result; its operands have equal widths, width 1, or are numbers."""
     widths = {part.width for part in (x, *others) if isinstance(part, _Rows)}
     _need(isinstance(x, _Rows) and all(isinstance(y, _Rows) or _is_number(y) for y in others))
     _need(len(widths - {1}) < 2)
@@ -411,7 +413,7 @@ def _linear_width(x: Any, weight: Any, bias: Any) -> _Rows:
     return _Rows(weight[0])
 
 
-# how wide what an operator gives is, of the same arguments: the shapes of arrays, and `_Rows`
+# the width of an operator's result, from the same arguments with shapes for arrays, and `_Rows` for results
 WIDTHS: dict[str, Callable[..., Any]] = {
     "add": _each,
     "cat": _cat_width,

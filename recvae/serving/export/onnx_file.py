@@ -1,8 +1,8 @@
-"""Models for ONNX runtimes: one graph from what users have to their lists.
+"""Export to ONNX: one graph from the histories of users to their lists.
 
-The graph is built from the traced steps (`program`), not by torch's own exporter: that turns sums
-over ragged rows into ScatterND with reduction, which onnxruntime computes wrongly on several threads where rows repeat,
-and it writes the paths of source files into the model. Here a loop over users takes weighted sums of rows.
+The graph is built from the traced steps (`program`), not by torch's own exporter: that one turns sums over ragged rows
+into ScatterND with reduction, which onnxruntime computes incorrectly on several threads if rows repeat, and it writes
+the paths of source files into the model. Here a loop over users computes the weighted sums of rows.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from recvae.utils.topk import PAD_ID, PAD_SCORE
 from recvae.version import __version__
 
 OPSET, IR = 18, 8
-LARGEST = 2**31 - 2**20  # bytes; protobuf ends at 2 GiB
+LARGEST = 2**31 - 2**20  # bytes of all arrays; protobuf messages are limited to 2 GiB
 
 Input = str | int | float | list[int]
 
 
 def export_onnx(model: Any, file: File) -> None:
-    """Write a fitted network as an ONNX file, whose graph scores and ranks.
+    """Write a fitted network as an ONNX file, with a graph that scores and ranks.
 
     Parameters
     ----------
@@ -59,13 +59,13 @@ def export_onnx(model: Any, file: File) -> None:
         values (E,) float32 > 0     only for models that read values; log1p is in the graph
         N () int64                  length of the lists
 
-    Its outputs are the best items that a user does not have, by descending score, equal scores by ascending id, padded
+    Its outputs are the best items that are not in the user's history, by descending score, ties by ascending id, padded
     with -1 and -FLT_MAX:
 
         ids (B, N) int64, scores (B, N) float32
 
     The file's metadata has the model's class, the version of recvae, n_items, values and the raw item ids as JSON,
-    under "recvae". Columns that the model does not have are an error of the ONNX runtime.
+    under "recvae". For columns out of range the ONNX runtime raises an error.
     """
     check_file(file, "write")
     onnx = _onnx()
@@ -76,7 +76,7 @@ def export_onnx(model: Any, file: File) -> None:
             f"Expected a model of less than 2 GiB, the most that an ONNX file can hold, got {size / 2**30:.1f} GiB; "
             f"export_numpy has no such limit."
         )
-    made = onnx.helper.make_model(
+    onnx_model = onnx.helper.make_model(
         _graph(content),
         ir_version=IR,
         opset_imports=[onnx.helper.make_opsetid("", OPSET)],
@@ -84,8 +84,8 @@ def export_onnx(model: Any, file: File) -> None:
         producer_version=__version__,
     )
     about = {name: content.description[name] for name in ("class", "version", "n_items", "values", "item_ids")}
-    onnx.helper.set_model_props(made, {"recvae": json.dumps(about)})
-    write_bytes(file, made.SerializeToString())
+    onnx.helper.set_model_props(onnx_model, {"recvae": json.dumps(about)})
+    write_bytes(file, onnx_model.SerializeToString())
 
 
 class Nodes:
@@ -108,7 +108,7 @@ class Nodes:
         return names
 
     def constant(self, value: int | float | list[int]) -> str:
-        """Floats as float32, integers as int64. -> their name"""
+        """Add a constant: floats as float32, integers as int64. -> its name"""
         array = np.asarray(value, dtype=np.float32 if isinstance(value, float) else np.int64)
         name = f"{array.dtype}{array.tolist()}"
         self.constants[name] = array
@@ -120,7 +120,7 @@ def _graph(content: Program) -> Any:
     helper, types = _onnx().helper, _onnx().TensorProto
     description, n_items = content.description, content.description["n_items"]
     nodes = Nodes(dict(content.arrays))
-    items = nodes("Where", nodes("Less", "items", 0), n_items, "items")  # those below 0 would count from the end
+    items = nodes("Where", nodes("Less", "items", 0), n_items, "items")  # not to count from the end
     first, *paths = _by_user(nodes, content, items, _values(nodes, description["values"]))
     known: dict[str, Any] = {name: name for name in content.arrays}
     known["first"] = nodes("Add", first, "first.bias")
@@ -153,14 +153,14 @@ def _values(nodes: Nodes, values: str) -> str:
         return nodes("Expand", 1.0, nodes("Shape", "items"))
     if values == "raw":
         return "values"
-    # log1p(x) = x log(u) / (u - 1) for u = 1 + x as it is rounded, x where that is 1
+    # log1p(x) = x log(u) / (u - 1) with u = 1 + x as rounded to float32; x itself if u is 1
     u = nodes("Add", "values", 1.0)
     ratio = nodes("Div", nodes("Log", u), nodes("Sub", u, 1.0))
     return nodes("Where", nodes("Equal", u, 1.0), "values", nodes("Mul", "values", ratio))
 
 
 def _by_user(nodes: Nodes, content: Program, items: str, values: str) -> list[str]:
-    """What needs a user's events one by one: x W at unit norm (B, H), and of a HybridVAE a x B (B, I)."""
+    """Loop over users: x W of the row x at unit norm (B, H), and for a HybridVAE the path a x B (B, I)."""
     helper, types = _onnx().helper, _onnx().TensorProto
     body = Nodes(nodes.constants, prefix="user.")
     index = body("Reshape", "user", [1])
@@ -188,7 +188,7 @@ def _dense_path(body: Nodes, items: str, x: str) -> str:
 
 
 def _sparse_path(body: Nodes, items: str, x: str) -> str:
-    """x B for a CSR matrix B: of the rows of the items, laid end to end, each number goes to its column. -> (I,)"""
+    """x B for a CSR matrix B: concatenates the items' rows of B and adds each entry to its column. -> (I,)"""
     starts = body("Gather", "path.indptr", items)  # (n,)
     lengths = body("Sub", body("Gather", "path.indptr", body("Add", items, 1)), starts)
     ends = body("CumSum", lengths, 0)
@@ -197,27 +197,27 @@ def _sparse_path(body: Nodes, items: str, x: str) -> str:
     shift = body("Sub", starts, body("Sub", ends, lengths))
     cells = body("Add", body("Range", 0, total, 1), body("Gather", shift, row))
     path = body("Mul", body("Gather", "path.data", cells), body("Gather", x, row))
-    nothing = body("Expand", 0.0, [len(body.constants["path.indptr"]) - 1])
-    return body("ScatterElements", nothing, body("Gather", "path.indices", cells), path, reduction="add")
+    zeros = body("Expand", 0.0, [len(body.constants["path.indptr"]) - 1])
+    return body("ScatterElements", zeros, body("Gather", "path.indices", cells), path, reduction="add")
 
 
 def _rows(nodes: Nodes, ends: str, total: str) -> str:
-    """The row of each of `total` events, which is how many rows end before it or with it. -> (total,)"""
+    """The row of each of `total` events: the number of rows with an end at or before its index. -> (total,)"""
     size = nodes("Reshape", total, [1])
     zeros, ones = nodes("Expand", 0, nodes("Add", size, [1])), nodes("Expand", 1, nodes("Shape", ends))
-    ending = nodes("ScatterElements", zeros, ends, ones, reduction="add")  # along one axis it is one thread's
+    ending = nodes("ScatterElements", zeros, ends, ones, reduction="add")  # on one axis a single thread adds
     return nodes("Slice", nodes("CumSum", ending, 0), [0], size)
 
 
 def _rank(nodes: Nodes, scores: str, items: str, n_items: int) -> None:
-    """The N best of each user's scores (B, I) without what the user has: into `ids` and `scores`."""
-    nothing = float("-inf")
+    """Add the outputs `ids` and `scores`: the N best of the scores (B, I) of each user, without seen items."""
+    minus_infinity = float("-inf")
     rows = _rows(nodes, nodes("Slice", "offsets", [1], [np.iinfo(np.int64).max]), nodes("Size", "items"))
     cells = nodes("Concat", *(nodes("Unsqueeze", part, [1]) for part in (rows, items)), axis=1)
-    seen = nodes("Expand", nothing, nodes("Shape", "items"))
+    seen = nodes("Expand", minus_infinity, nodes("Shape", "items"))
     k = nodes("Min", "N", n_items)
     best, ids = nodes.several(2, "TopK", nodes("ScatterND", scores, cells, seen), nodes("Reshape", k, [1]))
-    listed_items = nodes("Greater", best, nothing)
+    listed_items = nodes("Greater", best, minus_infinity)
     missing = nodes("Concat", [0, 0, 0], nodes("Reshape", nodes("Sub", "N", k), [1]), axis=0)
     for name, part, pad in (("ids", ids, PAD_ID), ("scores", best, PAD_SCORE)):
         listed = nodes("Pad", nodes("Where", listed_items, part, pad), missing, pad)
@@ -248,7 +248,7 @@ STEPS: dict[str, Callable[..., Any]] = {
     "chunk": lambda nodes, x, n, axis: nodes.several(n, "Split", x, axis=axis, num_outputs=n),
     "clamp_min": lambda nodes, x, least: nodes("Max", x, _number(least)),
     "div": lambda nodes, x, y: nodes("Div", x, _number(y)),
-    "getitem": lambda nodes, parts, place: parts[place],
+    "getitem": lambda nodes, parts, index: parts[index],
     "glu": _glu,
     "layer_norm": _layer_norm,
     "linalg_vector_norm": lambda nodes, x, order, axes, keepdims: nodes("ReduceL2", x, axes, keepdims=int(keepdims)),

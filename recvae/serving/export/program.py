@@ -1,6 +1,6 @@
-"""A fitted model as data: arrays and the operations of its network, traced from its modules; a file of it for numpy.
+"""A fitted model as data, arrays and the traced operations of its network, and its export as a file for numpy.
 
-The trace is the only source of both exports: no network is written down a second time.
+Both exports are built from the trace: no network is implemented a second time.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ ENDS = ("first.weight", "first.bias", "last.weight", "last.bias")  # (I, H), (H,
 
 
 class Program(NamedTuple):
-    """What scores are made of: h(x) W^T + b, and of a HybridVAE + a x B.
+    """The arrays and operations that compute scores: h(x) W^T + b, for a HybridVAE + a x B.
 
     Attributes
     ----------
     description : dict[str, Any]
-        "steps", from "first" (B, H), what the first layer gives, to what is named by "hidden", h; "path_weight" a, None
-        where there is no linear path; and what is known of the model.
+        "steps", from "first" (B, H), the output of the first layer, to h, which "hidden" names; "path_weight", which is
+        a, or None without a linear path; and the metadata of `describe`.
     arrays : dict[str, Array]
-        Those of `ENDS`; of a linear path "path", or "path.data", "path.indices" and "path.indptr" of a CSR matrix; and
-        the network's by the names of its parameters.
+        Those of `ENDS`; those of a linear path, "path" or, for a CSR matrix, "path.data", "path.indices" and
+        "path.indptr"; and the parameters of the other layers by name.
     """
 
     description: dict[str, Any]
@@ -50,7 +50,7 @@ class Program(NamedTuple):
 
 
 def program(model: Any) -> Program:
-    """A fitted model as a program, tried on a user. Raises as `check_network` does."""
+    """A fitted model as a program, checked against the model on one user. Raises as `check_network` does."""
     fitted = check_network(model)
     steps, hidden, arrays = _trace(fitted)
     bag = input_layer(fitted.network_.encoder)
@@ -65,12 +65,12 @@ def program(model: Any) -> Program:
 
 
 def ragged(rows: sparse.csr_matrix) -> tuple[Array, Array, Array]:
-    """Columns (E,), where the rows begin (B + 1,), values (E,)."""
+    """The arrays of a CSR matrix: columns (E,), offsets of the rows (B + 1,), values (E,)."""
     return rows.indices, rows.indptr, rows.data
 
 
 def describe(model: Recommender) -> dict[str, Any]:
-    """What is known of a fitted model, for JSON."""
+    """Metadata of a fitted model, for JSON."""
     return {
         "class": type(model).__name__,
         "version": __version__,
@@ -81,7 +81,7 @@ def describe(model: Recommender) -> dict[str, Any]:
 
 
 def check_network(model: Any) -> Autoencoder:
-    """The model as it is now, if it is fitted and ranks by a network.
+    """Return a snapshot of the model, if it is fitted and ranks by a network.
 
     Raises
     ------
@@ -103,21 +103,21 @@ def check_network(model: Any) -> Autoencoder:
 
 
 def check_scores(model: Recommender, ranking: Callable[[sparse.csr_matrix], tuple[Array, Array]]) -> None:
-    """Refuse a model that ranks otherwise than its parts say, as a class of one's own may.
+    """Raise NotSupportedError if a model's scores differ from those of its network, as in a user's own subclass.
 
     Parameters
     ----------
     ranking : Callable[[sparse.csr_matrix], tuple[Array, Array]]
-        A row -> ids and scores (1, I) of all items, those of the row among them.
+        A row -> ids and scores (1, I) of all items, including those in the row.
     """
-    n_items, n_had = model.n_items_, min(5, model.n_items_)
-    row = sparse.csr_matrix((np.ones(n_had, np.float32), np.arange(n_had), [0, n_had]), shape=(1, n_items))
+    n_items, n_seen = model.n_items_, min(5, model.n_items_)
+    row = sparse.csr_matrix((np.ones(n_seen, np.float32), np.arange(n_seen), [0, n_seen]), shape=(1, n_items))
     expected, found = np.full((2, n_items), np.nan)
-    for scores, (ids, given) in (
+    for scores, (ids, values) in (
         (expected, model.recommend([0], row, n_items, filter_already_liked_items=False)),
         (found, ranking(row)),
     ):
-        scores[ids[0]] = given[0]
+        scores[ids[0]] = values[0]
     if not np.allclose(found, expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max()):
         raise NotSupportedError(
             f"{type(model).__name__} scores otherwise than its network by itself does, and so cannot be exported."
@@ -154,16 +154,16 @@ def export_numpy(model: Any, file: File) -> None:
 
 
 class _PassThrough(nn.Module):
-    """Replaces the first layer: the input is its output."""
+    """Replaces the first layer: returns its input, which already is the output of that layer."""
 
     def forward(self, h: Tensor, rng: object) -> Tensor:
         return h
 
 
 class _AfterFirstLayer(nn.Module):
-    """The layers after the first one: its output (B, H) -> the decoder's last hidden state (B, H')
+    """The layers after the first one: its output (B, H) -> the decoder's last hidden state (B, H').
 
-    It shares the parameters of the network, which is not changed.
+    It uses the network's parameters, and does not change the network.
     """
 
     def __init__(self, network: VAE):
@@ -181,15 +181,15 @@ class _AfterFirstLayer(nn.Module):
 def _trace(model: Autoencoder) -> tuple[list[list[Any]], str, dict[str, Array]]:
     """Trace the network after its first layer.
 
-    Arguments are names of arrays and of steps, numbers, and lists of these.
+    The arguments of a step are names of arrays or of earlier steps, numbers, and lists of these.
 
     Returns
     -------
     tuple[list[list[Any]], str, dict[str, Array]]
-        Steps [name, operator, arguments], the last's name, arrays.
+        Steps [name, operator, arguments], the name of the last one, and the arrays that they use.
     """
     example = torch.zeros(2, input_layer(model.network_.encoder).weight.shape[1])
-    with torch.enable_grad():  # without gradients, products would be oneDNN's operators
+    with torch.enable_grad():  # without gradients, torch would trace products as operators of oneDNN
         exported = torch.export.export(
             _AfterFirstLayer(model.network_), (example,), dynamic_shapes=({0: torch.export.Dim("B")},), strict=False
         )
@@ -203,12 +203,12 @@ def _trace(model: Autoencoder) -> tuple[list[list[Any]], str, dict[str, Array]]:
 
 
 def _follow(node: fx.Node, names: dict[fx.Node, str], steps: dict[str, list[Any]]) -> str:
-    """Add the steps that lead to a node to `steps`, in order. -> the name of its value"""
+    """Append the steps that compute a node to `steps`, in order. -> the name of its value"""
     if node in names:
         return names[node]
     step = getattr(getattr(node.target, "overloadpacket", node.target), "__name__", "")
-    arguments: Any = fx.map_arg(list(node.args), lambda each: _follow(each, names, steps))
-    if step == "expand_as" or (step == "to" and node.args[1] is torch.float32):  # all is in float32, and broadcast
+    arguments: Any = fx.map_arg(list(node.args), lambda source: _follow(source, names, steps))
+    if step == "expand_as" or (step == "to" and node.args[1] is torch.float32):  # all is float32, and broadcasts
         names[node] = arguments[0]
         return names[node]
     length = step == "linalg_vector_norm" and node.args[1] != 2
@@ -222,12 +222,12 @@ def _follow(node: fx.Node, names: dict[fx.Node, str], steps: dict[str, list[Any]
 def _names(argument: Any) -> list[str]:
     """All names among nested arguments."""
     if isinstance(argument, list):
-        return [name for each in argument for name in _names(each)]
+        return [name for part in argument for name in _names(part)]
     return [argument] if isinstance(argument, str) else []
 
 
 def _path(weights: Tensor | sparse.csr_matrix) -> dict[str, Array]:
-    """A linear path as arrays."""
+    """The arrays of a linear path: "path" if it is dense, three of a CSR matrix if it is sparse."""
     if isinstance(weights, Tensor):
         return {"path": _array(weights)}
     if not weights.has_canonical_format:

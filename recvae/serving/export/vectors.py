@@ -1,4 +1,4 @@
-"""Items and users as vectors whose inner products are the scores: for a vector index, where catalogues are large."""
+"""Items and users as vectors whose inner products are the scores: for a vector index over a large catalogue."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def item_vectors(model: Any) -> NDArray[np.float32]:
     NotFittedError, InvalidTypeError
         If it is not a fitted model.
     NotSupportedError
-        If scores are not inner products in few dimensions: HybridVAE, linear models, those of other libraries.
+        If scores are not inner products of low dimension: HybridVAE, linear models, models of other libraries.
     """
     fitted = _check_vectors(model)
     weight, bias = (part.detach().cpu() for part in fitted.network_.decoder.output)
@@ -66,7 +66,7 @@ def user_vectors(model: Any, user_items: Any) -> NDArray[np.float32]:
     NotFittedError, NotSupportedError
         As `item_vectors`.
     InvalidTypeError, InvalidDataError
-        If rows do not fit.
+        If the rows are not a valid matrix over the items of training.
     """
     fitted = _check_vectors(model)
     rows = transform_values(check_rows(user_items, fitted.n_items_), fitted.values_)
