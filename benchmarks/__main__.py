@@ -53,7 +53,7 @@ Option = tuple[str, dict[str, Any]]
 
 
 class Command(NamedTuple):
-    """What can be measured: in words, by what function (its exit status, None for 0), with what options."""
+    """A benchmark on the command line: its help, its function (-> exit status, None for 0), its options."""
 
     about: str
     run: Callable[[Given, Save], int | None]
@@ -61,18 +61,18 @@ class Command(NamedTuple):
 
 
 def option(name: str, default: Any = None, text: str = "", **more: Any) -> Option:
-    """A flag, of the type of its default; the help says the default."""
+    """A flag with the type of its default, which the help text shows."""
     kind = {} if default is None or "action" in more else {"type": type(default)}
     shown = text if default is None or "action" in more else f"{text} (default: %(default)s)".strip()
     return name, {"default": default, "help": shown} | kind | more
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command. -> exit status: 0; 1 where figures are not as they should be; 2 after one sentence"""
+    """Run a command. -> exit status: 0; 1 if results are not as expected; 2 after an error message"""
     given = _parser().parse_args(argv)
     try:
         if given.out is not None:
-            check_writable(given.out)  # now rather than after the work
+            check_writable(given.out)  # before the measurement rather than after it
         return given.run(given, partial(_save, given.out)) or 0
     except RecvaeError as error:
         print(f"benchmarks: {error}", file=sys.stderr)
@@ -83,15 +83,15 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, command in COMMANDS.items():
-        made = commands.add_parser(name, help=command.about, description=command.about)
-        made.set_defaults(run=command.run)
+        subparser = commands.add_parser(name, help=command.about, description=command.about)
+        subparser.set_defaults(run=command.run)
         for flag, options in (*command.options, OUT):
-            made.add_argument(flag, **options)
+            subparser.add_argument(flag, **options)
     return parser
 
 
 def _shown(run: Callable[[Given], dict[str, Any]]) -> Callable[[Given, Save], None]:
-    """What measures at one go: its results are printed as JSON, and saved."""
+    """Wrap a benchmark that runs in one go: print its results as JSON, and save them."""
 
     def shown(given: Given, save: Save) -> None:
         results = run(given)
@@ -208,47 +208,47 @@ COMMANDS = {
         (DATASET, HOME, option("--seeds", 3), option("--textbook-epochs", 100, "its passes over the users")),
     ),
     "speed": Command(
-        "training steps beside a dense textbook's, ranking beside implicit's ALS, in turns",
+        "training steps against a dense textbook implementation's, ranking against implicit's ALS, interleaved",
         lambda given, save: run_speed(given.rounds, save),
         (option("--rounds", 5),),
     ),
     "epochs": Command(
-        "epochs on real data beside RecBole's and Cornac's",
+        "epochs on real data against RecBole's and Cornac's",
         lambda given, save: run_epochs(given.epochs, given.data_home, given.peers, save),
         (option("--epochs", 5), HOME, PEERS),
     ),
     "rounds": Command(
-        "RecVAE's rounds of passes beside those of dense code",
+        "RecVAE's rounds of passes against those of dense code",
         lambda given, save: run_rounds(given.rounds, given.data_home, save),
         (option("--rounds", 5), HOME),
     ),
     "joins": Command(
-        "ways to join a VAE and a linear path, on validation users",
+        "ways to combine a VAE and a linear path, on validation users",
         lambda given, save: run_joins(given.dataset, given.data_home, seeds_of(given.split_seeds), save),
-        (DATASET, HOME, option("--split-seeds", "1,2", "seeds of the splits whose validation users are looked at")),
+        (DATASET, HOME, option("--split-seeds", "1,2", "seeds of the splits, whose validation users are used")),
     ),
-    "gpu": Command("training steps on a GPU, beside the time that they need at least", _shown(lambda given: run_gpu())),
+    "gpu": Command("training steps on a GPU, against a lower bound on their time", _shown(lambda given: run_gpu())),
     "growth": Command(
         "time and memory of training against the number of items and of users",
         lambda given, save: run_growth(given.repeats, save),
         (option("--repeats", 5),),
     ),
     "family": Command(
-        "every model on several splits, differences pooled by user; to be resumed where it was stopped",
+        "every model on several splits, differences pooled by user; resumes where it was stopped",
         _family,
         (
             DATASET,
             HOME,
             option("--peers", None, "folder for the environment of iALS; without it, iALS is not run", type=Path),
             option("--split-seeds", "101-105", "seeds of the splits, such as 101-105 or 1,2"),
-            option("--models", "all", "comma-separated names, iALS among them"),
-            option("--users", "test", "valid, for development: no test user is looked at", choices=("test", "valid")),
-            option("--work", None, "folder outside of the repository for users' values", type=Path, required=True),
-            option("--again", False, "run what is finished once more", action="store_true"),
+            option("--models", "all", "comma-separated names, including iALS"),
+            option("--users", "test", "valid is for development: test users are not used", choices=("test", "valid")),
+            option("--work", None, "folder outside of the repository for values per user", type=Path, required=True),
+            option("--again", False, "run finished models again", action="store_true"),
         ),
     ),
     "reproduce": Command(
-        "our models by a card's protocol, beside the figures that papers have published",
+        "our models by a card's protocol, against published figures",
         _reproduce,
         (
             option("--dataset", "ml-20m", "one whose card has published figures"),
@@ -258,7 +258,7 @@ COMMANDS = {
         ),
     ),
     "exports": Command(
-        "lists of exported models beside torch's, on real data", _exports, (DATASET, HOME, option("--epochs", 2))
+        "lists of exported models against torch's, on real data", _exports, (DATASET, HOME, option("--epochs", 2))
     ),
     "vectors": Command(
         "a vector index over the item vectors of large catalogues",
@@ -266,27 +266,27 @@ COMMANDS = {
         (option("--items", "100000,1000000", "numbers of items"), HOME),
     ),
     "serving": Command(
-        "milliseconds in which one person gets ten items, from raw ids to raw ids",
+        "latency of ten recommendations for one user, from raw ids to raw ids",
         _shown(lambda given: run_serving(given.calls)),
         (option("--calls", 500),),
     ),
     "service": Command(
-        "a service of four forked workers of eight threads: memory, log and warnings from a tenth of the requests on",
+        "four forked workers of eight threads each: whether memory, log and warnings stay constant after warm-up",
         _service,
         (option("--requests", 10_000),),
     ),
     "signals": Command(
-        "commands that get SIGKILL, SIGINT and SIGTERM at many moments; resumes from --out",
+        "commands that are sent SIGKILL, SIGINT and SIGTERM at many moments; resumes from --out",
         _signals,
         (
-            option("--moments", 40, "of each command, for which the signals take turns"),
-            option("--each", False, "each signal at each of these moments: three times as long", action="store_true"),
+            option("--moments", 40, "moments for each command; the signals alternate"),
+            option("--each", False, "send each signal at each moment: three times as many runs", action="store_true"),
             option("--commands", ";".join(STOPPED), "separated by semicolons"),
             option("--signals", ";".join(SIGNALS), "separated by semicolons"),
         ),
     ),
     "paired": Command(
-        "two checkouts in turns: seconds of fits, lists and loading, and whether all is the same bit for bit",
+        "two checkouts, interleaved: seconds of fits, lists and loading, and whether all results are bit-identical",
         _paired,
         (
             DATASET,
@@ -296,12 +296,12 @@ COMMANDS = {
             option("--rounds", 5),
             option("--threads", 2),
             option("--epochs", 2, "of MultVAE"),
-            option("--repeats", 3, "in a process, of which the least counts"),
-            option("--same", False, "fail where anything is not the same bit for bit", action="store_true"),
+            option("--repeats", 3, "in a process, of which the shortest counts"),
+            option("--same", False, "fail if any result is not bit-identical", action="store_true"),
         ),
     ),
     "same": Command(
-        "two checkouts: whether every model's weights, lists and files are the same bit for bit",
+        "two checkouts: whether weights, lists and files of every model are bit-identical",
         _same,
         (
             option("--before", None, "folder of a checkout", type=Path, required=True),
@@ -315,13 +315,13 @@ COMMANDS = {
         (
             HOME,
             option("--users", 1_000_000, "drawn from those of ml-1m"),
-            option("--wide-users", 100_000, "random ones, at 20,000 items"),
+            option("--wide-users", 100_000, "random users with 20,000 items"),
             option("--users-per-part", None, "(default: 50,000, and eight parts at least)", type=int),
             option("--work", None, "folder with room for input and output (default: the system's)", type=Path),
         ),
     ),
     "ray": Command(
-        "lists for a million users on Ray, beside one process; a run of which an actor is killed",
+        "lists for a million users on Ray, against one process; and a run in which an actor is killed",
         _ray,
         (
             HOME,
@@ -331,17 +331,17 @@ COMMANDS = {
         ),
     ),
     "anomaly": Command(
-        "bots planted among real users, and how well they are found",
+        "how well bots planted among real users are detected",
         lambda given, save: run_anomaly(given.dataset, given.data_home, save),
         (DATASET, HOME),
     ),
     "generation": Command(
-        "a model trained on synthetic users alone, tested on real ones",
+        "a model trained on synthetic users only, tested on real ones",
         lambda given, save: run_generation(given.dataset, given.data_home, save),
         (DATASET, HOME),
     ),
     "exploration": Command(
-        "accuracy of lists that explore against how much of the catalogue they reach",
+        "accuracy of lists with exploration against their coverage of the catalogue",
         lambda given, save: run_exploration(given.dataset, given.data_home, save),
         (DATASET, HOME),
     ),
@@ -351,7 +351,7 @@ COMMANDS = {
         (DATASET, HOME),
     ),
     "cold": Command(
-        "cold items, placed by their features",
+        "cold items, added by their features",
         lambda given, save: run_cold(given.dataset, given.data_home, given.split_seed, save),
         (DATASET, HOME, SPLIT),
     ),
@@ -361,12 +361,12 @@ COMMANDS = {
         (DATASET, HOME, SPLIT),
     ),
     "ingest": Command(
-        "seconds and memory in which ten million events of a Parquet file become `Interactions`",
+        "time and memory of reading ten million events from a Parquet file into `Interactions`",
         _shown(lambda given: run_ingest(given.rows)),
         (option("--rows", 10_000_000),),
     ),
     "shards": Command(
-        "raw events in Parquet files as shards on disk, and a shuffled pass over these: seconds and memory",
+        "raw events in Parquet files to shards on disk, and a shuffled pass over these: time and memory",
         _shards,
         (
             option("--rows", 100_000_000),
@@ -387,27 +387,27 @@ COMMANDS = {
         ),
     ),
     "ranks": Command(
-        "one model by one, two and four processes, on ml-1m: how far they are apart",
+        "one model trained by one, two and four processes, on ml-1m: how much the results differ",
         _shown(lambda given: run_ranks(given.data_home)),
         (HOME,),
     ),
     "resume": Command(
-        "trainings on ml-1m that are killed at random moments and resumed, against runs without a stop",
+        "trainings on ml-1m that are killed at random moments and resumed, against uninterrupted runs",
         _shown(lambda given: run_resume(given.data_home, given.kills)),
         (HOME, option("--kills", 20)),
     ),
     "large": Command(
-        "an epoch at a million items from shards on disk, steps beside those at fewer, and a dense step",
+        "an epoch with a million items from shards on disk, steps with fewer items, and a dense step",
         _shown(lambda given: run_large([Path(folder) for folder in given.folders.split(",")])),
         (option("--folders", "", "folders of recvae shard, comma-separated, the one with most items first"),),
     ),
     "scaling": Command(
-        "a step's time and memory against items, users, events, candidates and ranks, beside a model of the cost",
+        "time and memory of a step against items, users, events, candidates and ranks, with a cost model",
         _scaling,
-        (option("--quick", False, "points so small that only that they run can be seen", action="store_true"),),
+        (option("--quick", False, "tiny sizes, as a smoke test", action="store_true"),),
     ),
     "sampled": Command(
-        "the sampled likelihood against the exact one: accuracy, and seconds to what exact reaches",
+        "the sampled likelihood against the exact one: accuracy, and time to the accuracy of the exact one",
         _shown(
             lambda given: run_sampled(
                 given.dataset, given.data_home, given.work, given.epochs, given.samplers.split(",")
@@ -422,7 +422,7 @@ COMMANDS = {
         ),
     ),
     "table": Command(
-        "from the recorded results: the tables in the README and the guide, the pictures, the page of all tables",
+        "write the tables of the README and the guide, the figures and the page of all tables from recorded results",
         _table,
     ),
 }

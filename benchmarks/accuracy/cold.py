@@ -1,6 +1,6 @@
 """Cold items: a tenth of the catalogue is kept out of training and added by genres and years.
 
-Beside chance, the overlap of genres with a user's history, and the same model trained with these items.
+Compared with chance, the overlap of genres with a user's history, and the same model trained with these items.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ Array = NDArray[Any]
 
 
 class Cold(NamedTuple):
-    """Training rows, and users to rank for; the last columns are the hidden items."""
+    """Training rows and test users; the last columns are the hidden items."""
 
     train: Interactions
     n_old: int
-    new: Holdout  # seen: old items alone; to be found: all that the users have of the hidden ones
-    everything: Holdout  # the same users; to be found: all that is not seen
+    new: Holdout  # folded in: old items only; held out: all hidden items of the users
+    everything: Holdout  # the same users; held out: all items that are not folded in
 
 
 def run_cold(dataset: str, home: Path | None, split_seed: int, save: Callable[[dict[str, Any]], None]) -> None:
-    """How well each way ranks the hidden items for test users who have one."""
+    """Measure how each method ranks the hidden items, for test users who have at least one."""
     cold = hide(dataset, home, split_seed)
     n_users, results = int((np.diff(cold.new.held_out.indptr) > 0).sum()), {}
     about = {"dataset": dataset, "split_seed": split_seed, "new_items": cold.train.n_items - cold.n_old}
@@ -50,7 +50,7 @@ def run_cold(dataset: str, home: Path | None, split_seed: int, save: Callable[[d
 
 
 def hide(dataset: str, home: Path | None, split_seed: int) -> Cold:
-    """Put a tenth of the items, drawn by `RandomState(0)`, at the end, and all that test users have of it aside."""
+    """Move a tenth of the items, drawn by `RandomState(0)`, to the end, and hold out the test users' events on them."""
     split = load_split(dataset, home, seed=split_seed)
     n_items = split.train.n_items
     order = np.random.RandomState(0).permutation(n_items)
@@ -73,7 +73,7 @@ def hide(dataset: str, home: Path | None, split_seed: int) -> Cold:
 
 
 def features(data: Interactions) -> sparse.csr_matrix:
-    """Of each item its genres as 0 and 1, and its year shared out between the two nearest decades. -> (I, F)"""
+    """Features of items: genres as 0 and 1, and the year, interpolated between the two nearest decades. -> (I, F)"""
     genres, titles = data.genres, data.titles
     if genres is None or titles is None:
         raise ValueError(f"Expected data with titles and genres, got {data}.")
@@ -86,7 +86,7 @@ def features(data: Interactions) -> sparse.csr_matrix:
 
 
 def measured(cold: Cold, scores: Array) -> dict[str, float]:
-    """Means over users, of scores (U, I)."""
+    """Means of the metrics over users, for scores (U, I)."""
     n_new = cold.train.n_items - cold.n_old
     among_new = np.where(np.arange(cold.train.n_items) < cold.n_old, -np.inf, scores).astype(np.float32)
     ids, _ = rank(lambda _, places: torch.from_numpy(among_new[places].copy()), cold.new.fold_in, n_new)
@@ -101,7 +101,7 @@ def measured(cold: Cold, scores: Array) -> dict[str, float]:
 
 
 def _ways(cold: Cold) -> Iterator[tuple[str, Array, float]]:
-    """Each way's name, its scores of the test users, and the seconds that new items cost."""
+    """Name of each method, its scores for the test users, and the seconds that adding the new items took."""
     rows, train = cold.new.fold_in, cold.train
     random = np.random.default_rng(0)
     yield "chance", random.random(rows.shape), 0.0
@@ -123,7 +123,7 @@ def _ways(cold: Cold) -> Iterator[tuple[str, Array, float]]:
 
 
 def _overlap(rows: sparse.csr_matrix, part: sparse.csr_matrix) -> Array:
-    """Cosines of the sums of features of what a user has with the features of each item. -> (U, I)"""
+    """Cosine between the summed features of a user's items and the features of each item. -> (U, I)"""
     taste, unit = (rows @ part).toarray(), part.toarray()
     for side in (taste, unit):
         side /= np.maximum(np.linalg.norm(side, axis=1, keepdims=True), 1e-12)
@@ -142,7 +142,7 @@ def _ranker(scores: Array) -> Callable[[Array, sparse.csr_matrix, int], Array]:
 
 
 def _auc(ids: Array, wanted: sparse.csr_matrix, n_new: int) -> Array:
-    """Share of pairs of a new item that the user has and one that not, in which the first comes first. -> (U,)"""
+    """Area under the ROC curve: share of pairs (new item of the user, other new item) in the right order. -> (U,)"""
     hits = np.take_along_axis(wanted.toarray() > 0, ids, axis=1)  # (U, n_new), all of them are ranked
     n_held = hits.sum(1)
     before = (np.cumsum(~hits, axis=1) * hits).sum(1)  # misses that come before a hit

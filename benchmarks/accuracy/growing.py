@@ -1,4 +1,4 @@
-"""A catalogue and an audience that grow: `partial_fit` on what came later, next to no update and a new fit on all rows.
+"""Growing catalogues: `partial_fit` on later rows, compared with no update and with a new fit on all rows.
 
 The first fit sees half of the training users and four fifths of the items, drawn at random.
 """
@@ -25,7 +25,7 @@ EPOCHS = (0, None, 20)  # of `partial_fit` on the new rows; None is the default
 
 
 class Growth(NamedTuple):
-    """What there was at first, what came later, both together, and the test; the last items are the new ones."""
+    """The first data, the later data, both together, and the test; the last items are the new ones."""
 
     first: Interactions
     later: Interactions
@@ -34,7 +34,7 @@ class Growth(NamedTuple):
 
 
 def run_growing(dataset: str, home: Path | None, split_seed: int, save: Callable[[dict[str, Any]], None]) -> None:
-    """NDCG@100 of test users, of all items, of the new and of the old, and seconds, of each way."""
+    """Measure each method: NDCG@100 of test users on all items, on new and on old ones, and seconds."""
     growth = grow(dataset, home, split_seed)
     sizes = {"first": growth.first, "later": growth.later}
     about: dict[str, Any] = {"dataset": dataset, "split_seed": split_seed}
@@ -47,7 +47,7 @@ def run_growing(dataset: str, home: Path | None, split_seed: int, save: Callable
 
 
 def grow(dataset: str, home: Path | None, split_seed: int) -> Growth:
-    """Part the training rows, as `RandomState(0)` draws items and users."""
+    """Divide the training rows into first and later, with items and users drawn by `RandomState(0)`."""
     split = load_split(dataset, home, seed=split_seed)
     train, n_items, random = split.train, split.train.n_items, np.random.RandomState(0)
     order = random.permutation(n_items)
@@ -65,7 +65,7 @@ def grow(dataset: str, home: Path | None, split_seed: int) -> Growth:
 
 
 def _ways(growth: Growth) -> Iterator[tuple[str, Recommender, float]]:
-    """Each way's name, its model, and the seconds that the update took."""
+    """Name of each method, its model, and the seconds that the update took."""
     for make in MODELS:
         name, started = make.__name__, time.perf_counter()
         base = make(random_state=0).fit(growth.first, show_progress=False)
@@ -73,8 +73,8 @@ def _ways(growth: Growth) -> Iterator[tuple[str, Recommender, float]]:
         for epochs in EPOCHS:
             model, started = copy.deepcopy(base), time.perf_counter()
             model.partial_fit(growth.later, epochs=epochs, show_progress=False)
-            told = "the default" if epochs is None else str(epochs)
-            yield f"{name}, partial_fit on the later, epochs {told}", model, time.perf_counter() - started
+            epochs_text = "the default" if epochs is None else str(epochs)
+            yield f"{name}, partial_fit on the later, epochs {epochs_text}", model, time.perf_counter() - started
         model, started = copy.deepcopy(base), time.perf_counter()
         model.partial_fit(growth.both, show_progress=False)
         yield f"{name}, partial_fit on both", model, time.perf_counter() - started
@@ -87,7 +87,7 @@ def _ways(growth: Growth) -> Iterator[tuple[str, Recommender, float]]:
 
 
 def _measured(growth: Growth, model: Recommender) -> dict[str, float]:
-    """NDCG@100 where all items are to be found, or the new alone, or the old alone; any may be recommended."""
+    """NDCG@100 with all held-out items, only the new ones, or only the old ones; any item may be recommended."""
     n_items, n_old = growth.later.n_items, growth.first.n_items
 
     def ranker(_: NDArray[Any], rows: sparse.csr_matrix, N: int) -> NDArray[Any]:

@@ -1,6 +1,6 @@
-"""Ways to join a VAE and a linear path, beside each other on validation users: what `docs/hybrid.md` reports.
+"""Ways to combine a VAE and a linear path, compared on validation users: the results in `docs/hybrid.md`.
 
-A weight that a join needs is the best of a few on the same users, for all ways alike; test users are not looked at.
+A weight that a combination needs is the best of a few on the same users, for all ways alike; test users are not used.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from recvae.nn import VAE
 from recvae.utils.topk import rank
 
 METRIC = "ndcg@100"
-WEIGHTS = (0.0625, 0.125, 0.25, 0.5, 1.0, 2.0)  # of the second voice, in units of the ratio of standard deviations
+WEIGHTS = (0.0625, 0.125, 0.25, 0.5, 1.0, 2.0)  # of the second model, in units of the ratio of standard deviations
 FOLDS = 5
 
 
 def run_joins(dataset: str, home: Path | None, split_seeds: list[int], save: Callable[[dict[str, Any]], None]) -> None:
-    """NDCG@100 on the validation users of each split, by each way."""
+    """Measure NDCG@100 of each combination on the validation users of each split."""
     results: dict[str, list[float]] = {}
     for seed in split_seeds:
         split = load_split(dataset, home, seed=seed)
@@ -51,7 +51,7 @@ def _ways(rows: sparse.csr_matrix, valid: Holdout) -> Iterator[tuple[str, float]
         "ALS": ALS(factors=256, regularization=60.0, alpha=8.0, random_state=0),
     }
     for model in models.values():
-        model.values = "raw"  # they have been read
+        model.values = "raw"  # `transform_values` has been applied already
     s: dict[str, Tensor] = {}  # (U, I)
     for name, model in models.items():
         s[name] = model.fit(rows, show_progress=False, valid=valid)._score(valid.fold_in)
@@ -83,15 +83,15 @@ def _value(scores: Tensor, valid: Holdout) -> float:
 
 
 def _best(first: Tensor, second: Tensor, valid: Holdout) -> tuple[float, float]:
-    """The best value of first + a * second, and its a."""
+    """The best metric of first + a * second over WEIGHTS, and its a."""
     unit = float(first.std() / second.std())
     return max((_value(first + weight * unit * second, valid), weight * unit) for weight in WEIGHTS)
 
 
 class JoinedInTraining:
-    """A MultDAE whose logits have a * x B added from the first step on, a learned with the network.
+    """A MultDAE trained with a * x B added to its logits; a is learned with the network.
 
-    With one fold B is solved on the very users it is then trained with, else on those of the other folds.
+    With one fold, B is solved on the users that the network is trained on; otherwise on those of the other folds.
     """
 
     def __init__(self, folds: int):
@@ -126,7 +126,7 @@ class _Joined(MultDAE):
     def _network(self, n_items: int) -> VAE:
         network = super()._network(n_items)
         network.likelihood = self._nll
-        network.log_a = self.log_a  # a parameter of the network: it is trained along
+        network.log_a = self.log_a  # a parameter of the network, so that it is trained with it
         return network
 
     def _nll(self, hidden: Tensor, weight: Tensor, bias: Tensor, batch: Batch) -> Tensor:

@@ -1,4 +1,4 @@
-"""The package's MultVAE against the dense textbook, on one split, in one run: accuracy by user and seconds."""
+"""The package's MultVAE against the dense textbook implementation, on one split in one run: accuracy and seconds."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from recvae.evaluation.evaluate import DEFAULT_METRICS
 def run_reference(
     dataset: str, data_home: Path | None, seeds: int, textbook_epochs: int = 100, split_seed: int = 98765
 ) -> dict[str, Any]:
-    """Train both with random_state 0 ... seeds - 1, in turn. -> results that JSON can hold"""
+    """Train both in turn with random_state 0 to seeds - 1. -> results for JSON"""
     split = load_split(dataset, data_home, seed=split_seed)
     ours: list[Evaluation] = []
     textbook: list[Evaluation] = []

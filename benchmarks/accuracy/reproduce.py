@@ -1,4 +1,4 @@
-"""Our models by a data set card's protocol, held against the figures that the card has from papers."""
+"""Our models by the protocol of a data set's card, compared with the published figures in the card."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from recvae.benchmark.run import run_benchmark
 from recvae.datasets.card import Card, load_card
 from recvae.errors import InvalidParameterError
 
-STANDARD_ERRORS = 2.0  # a figure that is no further from the paper's is reproduced
+STANDARD_ERRORS = 2.0  # a figure within this distance of the published one counts as reproduced
 
 
 def published_models(card: Card) -> dict[str, str]:
@@ -32,10 +32,10 @@ def run_reproduce(
     seeds: int = 1,
     log: Callable[[str], None] = print,
 ) -> dict[str, Any]:
-    """Train and evaluate by the card's own protocol. -> for JSON: each figure beside the published one
+    """Train and evaluate by the card's own protocol. -> for JSON: each figure with the published one
 
     models : names; by default all that the card has figures of
-    Standard errors are over our test users: where the card's split is the paper's, these are the same persons.
+    Standard errors are over our test users: if the card's split is the paper's, these are the same users.
 
     Raises InvalidParameterError for a model that the card has no figures of, and as `run_benchmark`, such as
     DataNotFoundError where the data are absent.
@@ -66,7 +66,7 @@ def run_reproduce(
 
 
 def reproduce_table(results: dict[str, Any]) -> str:
-    """Each figure beside the published one, as Markdown."""
+    """Each figure next to the published one, as Markdown."""
     head = ["model", "metric", "published", "ours", "difference", f"within {STANDARD_ERRORS:g} standard errors"]
     return markdown(
         [head]

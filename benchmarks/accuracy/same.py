@@ -1,6 +1,6 @@
 """Two checkouts: the same seed gives the same weights and lists bit for bit, and each reads the other's files.
 
-For a change that is to change no result, such as a new layout of the code. Seconds are compared by `paired`.
+For changes that must not change results, such as a refactoring. `paired` compares their speed.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def run_same(before: Path, after: Path, threads: int = 1) -> dict[str, Any]:
 
 
 def _digests(checkout: Path, arguments: list[str], threads: int) -> dict[str, str]:
-    """What the script finds in a process that imports recvae from a checkout."""
+    """Digests that the script prints in a process that imports recvae from a checkout."""
     environment = os.environ | {"PYTHONPATH": str(checkout), "OMP_NUM_THREADS": str(threads)}
     command = [sys.executable, *arguments]
     done = subprocess.run(command, env=environment, cwd=checkout, stdout=subprocess.PIPE, text=True, check=True)

@@ -3,8 +3,8 @@
 It runs in a process whose PYTHONPATH is one of two checkouts, whose names may differ: it imports recvae alone, and
 takes options by the names that model files keep.
 
-    same_fits.py fit FOLDER     fit all cases there, save them, and leave a training stopped in its second epoch
-    same_fits.py load FOLDER    load what is there, written by the other side, and resume that training
+    same_fits.py fit FOLDER     fit all cases, save them there, and leave a training stopped in its second epoch
+    same_fits.py load FOLDER    load the files there, written by the other side, and resume that training
     same_fits.py ranks          the same fit by the processes of a torchrun launch
 """
 
@@ -55,7 +55,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "BPR": ("BPR", {"random_state": 7}),
     "LMF": ("LMF", {"random_state": 7}),
 }
-# name in files -> today's, and values that have another name
+# name in files -> current name, and values that were renamed
 RENAMED: dict[str, tuple[str, dict[Any, Any]]] = {
     "impl": ("training__impl", {"dense": "reference", "exact": "chunked"}),
     "candidates": ("training__num_negatives", {}),
@@ -120,7 +120,7 @@ def load(folder: Path) -> dict[str, str]:
 
 
 def fit_on_ranks() -> dict[str, str] | None:
-    """Fits by the processes of this launch. -> digests, in the first process"""
+    """Fit by the processes of this launch. -> digests, in the first process, else None"""
     split = recvae.load_split("sample", heldout_users=60)
     found: dict[str, str] = {}
     with recvae.joined("cpu"):
@@ -143,7 +143,7 @@ def build(name: str, options: dict[str, Any]) -> Any:
 
 
 def tensors_digest(path: Path) -> str:
-    """Of all tensors in a model file, bit for bit."""
+    """SHA-256 of all tensors in a model file, with their names."""
     content = hashlib.sha256()
     with safe_open(path, "np") as file:
         for name in sorted(file.keys()):
@@ -152,7 +152,7 @@ def tensors_digest(path: Path) -> str:
 
 
 def lists_digest(model: Any, split: Any) -> str:
-    """Of the lists for held-out users, or, where a model knows its own users alone, for these."""
+    """SHA-256 of the lists for held-out users, or for training users if the model knows only these."""
     rows = split.test.fold_in
     try:
         ids, scores = model.recommend(np.arange(rows.shape[0]), rows, N=50)

@@ -1,4 +1,4 @@
-"""The sampled likelihood against the exact one: accuracy on the test, and seconds to what exact reaches."""
+"""The sampled likelihood against the exact one: accuracy on test users, and time to the best of the exact one."""
 
 from __future__ import annotations
 
@@ -20,22 +20,23 @@ from recvae.training.callbacks import Callback, Epoch
 from recvae.utils.files import write_whole
 
 METRICS = ("recall@20", "ndcg@20", "ndcg@100")
-# by data set: how many candidates, about a quarter of the items or less, and of these a quarter; users held out, twice
+# by data set: numbers of candidates, about a quarter of the items or less, and a quarter of that; HELD_OUT is the
+# number of held-out users, for validation and again for the test
 BUDGETS = {"ml-1m": (1024, 256), "ml-10m-implicit": (2048, 512), "gowalla": (4096, 1024)}
 HELD_OUT = {"ml-1m": 600, "ml-10m-implicit": 5000, "gowalla": 2000}
 DEFAULT = "popularity"
-ALIKE = {"learning_rate": 3e-3, "item_biases": "popularity"}  # what a sampled likelihood's tables have
+ALIKE = {"learning_rate": 3e-3, "item_biases": "popularity"}  # settings of the sampled likelihood's tables
 
 
 @parameters
 class Watched(MultVAE):
-    """A Mult-VAE that is validated by what the curves are of."""
+    """A Mult-VAE that is validated by the metric of the curves."""
 
     validation_metric = "ndcg@20"
 
 
 class Curve(Callback):
-    """NDCG@20 on validation users against seconds of training, validation left out."""
+    """NDCG@20 on validation users against seconds of training, without validation."""
 
     def __init__(self) -> None:
         self.points: list[dict[str, float | None]] = []
@@ -50,8 +51,8 @@ class Curve(Callback):
 
 
 def cases_of(dataset: str, samplers: Sequence[str]) -> list[dict[str, Any]]:
-    """Exact first, at the paper's rate; then the default sampler at the larger and the smaller budget, and the others
-    at the larger; at last exact with the rate and the first biases of the sampled one's tables."""
+    """Cases: the exact likelihood with the paper's learning rate; the default sampler with the larger and the smaller
+    budget, other samplers with the larger; the exact one with the rate and initial biases of the sampled one."""
     large, small = BUDGETS.get(dataset, (4096, 1024))
     both = [(DEFAULT, large), (DEFAULT, small), *((sampler, large) for sampler in samplers if sampler != DEFAULT)]
     chosen = [{"impl": "sampled", "sampler": sampler, "candidates": budget} for sampler, budget in both]
@@ -61,9 +62,9 @@ def cases_of(dataset: str, samplers: Sequence[str]) -> list[dict[str, Any]]:
 def run_sampled(
     dataset: str, data_home: Path | None, work: Path | None, epochs: int, samplers: Sequence[str]
 ) -> dict[str, Any]:
-    """Each case, or what `work` has of it. -> results for JSON, without values of single users
+    """Run each case, or read it from `work`. -> results for JSON, without values of single users
 
-    The split is strong on all data sets, also where a published one is of another kind.
+    The split is strong on all data sets, even if their published split is another.
     """
     split = load_split(dataset, data_home, split="strong", heldout_users=HELD_OUT.get(dataset, 600))
     found = []

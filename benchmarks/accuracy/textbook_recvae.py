@@ -1,4 +1,4 @@
-"""RecVAE as its authors' code goes about it, dense from end to end: what a round of the package's is timed against.
+"""RecVAE as in its authors' code, dense throughout: a round of the package's is timed against this.
 
 Every batch is a dense users x items matrix, the old posterior is computed again in each step, and both halves of the
 network get gradients in each phase.
@@ -48,7 +48,7 @@ class TextbookRecVAE:
         self.optimizers = [torch.optim.Adam(part.parameters(), lr=5e-4) for part in (self.encoder, self.decoder)]
 
     def round(self, rows: Any) -> None:
-        """Three passes for the encoder, one for the decoder."""
+        """Train the encoder in three passes, then the decoder in one."""
         of_encoder, of_decoder = self.optimizers
         for _ in range(3):
             self._pass(rows, of_encoder, 0.5)

@@ -1,4 +1,4 @@
-"""What verbs on the posterior are worth on real data: odd users, users who never were, lists that explore."""
+"""Methods that use the posterior, on real data: anomalous users, synthetic users, lists with exploration."""
 
 from __future__ import annotations
 
@@ -18,5 +18,5 @@ def training_rows(split: Split) -> sparse.csr_matrix:
 
 
 def whole_rows(holdout: Holdout, values: str) -> sparse.csr_matrix:
-    """All that held-out users have, folded in or held out."""
+    """All events of held-out users, folded in or held out."""
     return transform_values((holdout.fold_in + holdout.held_out).tocsr(), values).astype(np.float32)

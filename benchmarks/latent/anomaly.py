@@ -1,4 +1,4 @@
-"""Whether users who are none stand out: bots planted among real users, found by `anomaly_score`."""
+"""Detection of bots planted among real users, by `anomaly_score`."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from recvae.models.autoencoder.variational import Variational
 from recvae.models.base.generative import elbo_terms, standardized
 
 SHARE = 0.01  # bots for each real user
-PLANTINGS = 100  # among held-out users; among training users there is one, with its fit
+PLANTINGS = 100  # repetitions among held-out users; among training users, once, because each needs a fit
 Values = NDArray[np.float64]
 
 
 def run_anomaly(dataset: str, home: Path | None, save: Callable[[dict[str, Any]], None]) -> None:
-    """AUROC of bots of each kind, among users whom the model has not seen and among those it is fitted on."""
+    """AUROC of bots of each kind, among users who were not in training and among training users."""
     split = load_split(dataset, home)
     train = training_rows(split)
     held_out = sparse.vstack([whole_rows(h, split.train.values) for h in (split.valid, split.test)], format="csr")
@@ -46,7 +46,7 @@ def run_anomaly(dataset: str, home: Path | None, save: Callable[[dict[str, Any]]
 def among_held_out(
     model: Variational, train: sparse.csr_matrix, held_out: sparse.csr_matrix
 ) -> dict[str, dict[str, float]]:
-    """Mean AUROC over plantings among users who were not in training: by kind, by what ranks."""
+    """Mean AUROC over plantings among users who were not in training, by kind of bot and by score."""
     random = np.random.default_rng(0)
     n = round(SHARE * held_out.shape[0])
     kinds = bots(n * PLANTINGS, train, np.diff(held_out.indptr), random)
@@ -63,7 +63,7 @@ def among_held_out(
 
 
 def among_training(model: Variational, train: sparse.csr_matrix) -> dict[str, dict[str, float]]:
-    """AUROC where bots of all kinds are among the rows that the model is fitted on, and compared with."""
+    """AUROC by kind and by score if bots of all kinds are among the training rows, which are also the reference."""
     n = round(SHARE * train.shape[0])
     kinds = bots(n, train, np.diff(train.indptr), np.random.default_rng(1))
     rows = sparse.vstack([train, *kinds.values()], format="csr")
@@ -78,7 +78,7 @@ def among_training(model: Variational, train: sparse.csr_matrix) -> dict[str, di
 def bots(
     n: int, users: sparse.csr_matrix, sizes: NDArray[Any], random: np.random.Generator
 ) -> dict[str, sparse.csr_matrix]:
-    """Baskets of bots by kind, of real users' sizes: of any items, of popular ones, and a real user's each."""
+    """Baskets of bots by kind, as large as real users': random items, items by popularity, copies of real users."""
     popularity = np.bincount(users.indices, minlength=users.shape[1]) + 1e-9
     return {
         "random": _baskets(random.choice(sizes, n), np.ones(users.shape[1]), random),
@@ -88,7 +88,7 @@ def bots(
 
 
 def auroc(odd: Values, usual: Values) -> float:
-    """How often one of the odd has a higher value than one of the usual, ties by half: the area under the ROC curve."""
+    """Area under the ROC curve: how often an odd value is above a usual one, ties counted as half."""
     return float(stats.mannwhitneyu(odd, usual).statistic / (len(odd) * len(usual)))
 
 
@@ -101,7 +101,7 @@ def _baskets(sizes: NDArray[Any], weights: NDArray[Any], random: np.random.Gener
 
 
 def _scores(model: Variational, reference: sparse.csr_matrix, rows: sparse.csr_matrix) -> dict[str, Values]:
-    """What may rank users by how odd they are."""
+    """Scores by which users can be ranked as anomalous, by name."""
     sizes, of_reference = np.diff(rows.indptr), np.diff(reference.indptr)
     terms, usual = elbo_terms(model, rows), elbo_terms(model, reference)
     elbo, usual_elbo = terms[:, 0] + terms[:, 1] / sizes, usual[:, 0] + usual[:, 1] / of_reference

@@ -1,4 +1,4 @@
-"""What the two terms of the ELBO do on real data: MultVAE over caps of beta, its space, walks and draws in it."""
+"""The two terms of the ELBO on real data: MultVAE over caps of beta, its latent space, interpolation and samples."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Floats = NDArray[np.float64]
 
 
 def run_elbo(dataset: str, home: Path | None, out: Path | None, save: Callable[[dict[str, Any]], None]) -> None:
-    """Train for each cap, look at validation users; what `out` has already is not measured again."""
+    """Train for each cap, measure on validation users; results that `out` already has are not measured again."""
     split, genres = load_split(dataset, home), genres_of(dataset, home)
     results: dict[str, Any] = {"dataset": dataset, "users": len(split.valid.users), "caps": {}, "planes": {}}
     if out is not None and out.exists():
@@ -52,14 +52,14 @@ def run_elbo(dataset: str, home: Path | None, out: Path | None, save: Callable[[
 
 
 def genres_of(dataset: str, home: Path | None) -> Callable[[NDArray[Any]], NDArray[np.bool_]]:
-    """Which of `GENRES` items are of, by raw id. -> function of ids (I,) to (I, G)"""
+    """Membership of items in `GENRES`. -> function: raw ids (I,) -> (I, G)"""
     data = load_dataset(dataset, home)
     labels = dict(zip(data.item_ids.tolist(), (data.genres if data.genres is not None else []), strict=True))
     return lambda ids: np.array([[genre in labels[item].split("|") for genre in GENRES] for item in ids.tolist()])
 
 
 def of_cap(cap: float, split: Split, genres: NDArray[np.bool_]) -> dict[str, Any]:
-    """The terms over training; on validation users rate, distortion, accuracy, active units; draws; and the walk."""
+    """Both terms over training; rate, distortion, accuracy and active units on validation users; samples; the walk."""
     train, rows = training_rows(split), whole_rows(split.valid, split.train.values)
     model = MultVAE(kl_cap=cap, **OPTIONS).fit(train, show_progress=False)
     batch = batch_of(rows)
@@ -81,12 +81,12 @@ def of_cap(cap: float, split: Split, genres: NDArray[np.bool_]) -> dict[str, Any
 
 
 def drawn_like(model: MultVAE, latent: Any, train: sparse.csr_matrix) -> float:
-    """How near the nearest training user is to users who never were: the Jaccard index, in the mean."""
+    """Mean Jaccard index of synthetic users with the nearest training user."""
     return float(nearest(model.sample_users(DRAWN, latent, random_state=0), train).mean())
 
 
 def walk(model: MultVAE, train: sparse.csr_matrix, genres: NDArray[np.bool_], steps: int = 11) -> dict[str, Any]:
-    """From a made-up user with the ten best-known films of a genre to one of another: shares among the likeliest 20."""
+    """Interpolate between invented users with the ten most popular films of a genre: genre shares of the top 20."""
     popularity = np.bincount(train.indices, minlength=train.shape[1])
     best = [np.argsort(-popularity * genres[:, GENRES.index(genre)], kind="stable")[:10] for genre in ENDS]
     made_up = sparse.csr_matrix((np.ones(20, np.float32), np.concatenate(best), [0, 10, 20]), shape=(2, train.shape[1]))
@@ -99,7 +99,7 @@ def walk(model: MultVAE, train: sparse.csr_matrix, genres: NDArray[np.bool_], st
 
 
 def gradient_noise(model: MultVAE, rows: sparse.csr_matrix) -> dict[str, float]:
-    """Standard deviation over draws of one entry of the gradient of E[-log p(x | z)] by mu, by two estimators.
+    """Standard deviation over draws of an entry of the gradient of E[-log p(x | z)] by mu, for two estimators.
 
     "reparameterised" : the gradient at z = mu + sigma eps; "score function" : (nll - its mean over draws) eps / sigma
     """
@@ -107,22 +107,22 @@ def gradient_noise(model: MultVAE, rows: sparse.csr_matrix) -> dict[str, float]:
     mean, logvar = (torch.from_numpy(part) for part in model.encode(rows))
     sigma, random = torch.exp(0.5 * logvar), torch.Generator().manual_seed(0)
     eps = torch.empty(NOISY_DRAWS, *mean.shape).normal_(generator=random)
-    losses, through = [], []
+    losses, reparameterised = [], []
     for noise in eps:
         z = (mean + sigma * noise).requires_grad_()
         nll = network.likelihood(network.decoder(z), *network.decoder.output, batch)
         losses.append(nll.detach())
-        through.append(torch.autograd.grad(nll.mean(), z)[0] * len(rows.indptr[1:]))
+        reparameterised.append(torch.autograd.grad(nll.mean(), z)[0] * len(rows.indptr[1:]))
     loss = torch.stack(losses)  # (D, B)
-    beside = (loss - loss.mean(0))[:, :, None] * eps / sigma  # (D, B, K)
+    score_function = (loss - loss.mean(0))[:, :, None] * eps / sigma  # (D, B, K)
     return {
-        "reparameterised": float(torch.stack(through).var(0).mean().sqrt()),
-        "score function": float(beside.var(0).mean().sqrt()),
+        "reparameterised": float(torch.stack(reparameterised).var(0).mean().sqrt()),
+        "score function": float(score_function.var(0).mean().sqrt()),
     }
 
 
 def of_plane(cap: float, split: Split, genres: NDArray[np.bool_]) -> dict[str, Any]:
-    """Where validation users are in two dimensions, with no ids, in a random order, and each one's favourite genre."""
+    """Posterior means of validation users in two dimensions, without ids and shuffled, and their favourite genres."""
     train, rows = training_rows(split), whole_rows(split.valid, split.train.values)
     model = MultVAE(kl_cap=cap, **OPTIONS | PLANE_OPTIONS).fit(train, show_progress=False)
     mean, logvar = model.encode(rows)
@@ -145,12 +145,12 @@ def favourites(rows: sparse.csr_matrix, train: sparse.csr_matrix, genres: NDArra
 
 
 def shares_of(rows: sparse.csr_matrix, genres: NDArray[np.bool_]) -> Floats:
-    """What share of each row is of each genre. -> (B, G)"""
+    """Share of each genre among the items of each row. -> (B, G)"""
     return np.asarray(rows @ genres.astype(float)) / np.maximum(1, np.diff(rows.indptr))[:, None]
 
 
 def alike(places: NDArray[np.float32], kinds: NDArray[np.int64]) -> float:
-    """How many of the ten nearest of each place are of its kind, in the mean."""
+    """Mean share of the ten nearest points that are of the same kind."""
     apart = np.square(places[:, None] - places[None]).sum(2)
     np.fill_diagonal(apart, np.inf)
     near = np.argsort(apart, axis=1)[:, :NEIGHBOURS]
@@ -158,5 +158,5 @@ def alike(places: NDArray[np.float32], kinds: NDArray[np.int64]) -> float:
 
 
 def batch_of(rows: sparse.csr_matrix) -> Batch:
-    """Rows as networks take them."""
+    """All rows as one batch, as networks take them."""
     return DeviceRows(rows, torch.device("cpu")).all()

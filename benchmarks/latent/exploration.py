@@ -1,4 +1,4 @@
-"""What exploring costs and brings: accuracy of lists against how much of the catalogue they reach, by strength."""
+"""Cost and gain of exploration: accuracy of lists against their coverage of the catalogue, by strength."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ def run_exploration(dataset: str, home: Path | None, save: Callable[[dict[str, A
 
 
 def measured(model: Variational, holdout: Holdout, strength: float, seed: int) -> dict[str, float]:
-    """Accuracy, and the share of the catalogue that stands in a list of 20, for one draw of all users."""
+    """Accuracy, and the share of the catalogue in at least one list of 20, with one draw for each user."""
     explorer = Explorer(model, strength, seed)
     short, long = evaluate(explorer, holdout, [RECALL]), evaluate(explorer, holdout, [NDCG])
     return {RECALL: short[RECALL].mean, NDCG: long[NDCG].mean, COVERAGE: short.lists["coverage"]}
 
 
 class Explorer:
-    """A model whose lists explore, for the evaluator."""
+    """Adapter for the evaluator: recommends with exploration."""
 
     def __init__(self, model: Variational, strength: float, seed: int):
         self.model, self.strength, self.seed = model, strength, seed

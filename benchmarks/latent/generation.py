@@ -1,4 +1,4 @@
-"""What users who never were are worth: a model trained on them alone, tested on real users; and whom they resemble."""
+"""Synthetic users: accuracy on real users of a model trained on them only; similarity to real users."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BLOCK = 512  # rows
 
 
 def run_generation(dataset: str, home: Path | None, save: Callable[[dict[str, Any]], None]) -> None:
-    """As many synthetic users as there are training users, from each latent: what they teach, how near they are."""
+    """Sample as many synthetic users as training users, from each latent; train and test a model on them."""
     split = load_split(dataset, home)
     train = training_rows(split)
     held_out = sparse.vstack([whole_rows(h, split.train.values) for h in (split.valid, split.test)], format="csr")
@@ -47,18 +47,18 @@ def run_generation(dataset: str, home: Path | None, save: Callable[[dict[str, An
 
 
 def nearest(rows: sparse.csr_matrix, users: sparse.csr_matrix) -> NDArray[np.float64]:
-    """The Jaccard index of each row with the user most like it. (B, I), (U, I) -> (B,)"""
-    found = np.zeros(rows.shape[0])
+    """Jaccard index of each row with the most similar user. (B, I), (U, I) -> (B,)"""
+    best = np.zeros(rows.shape[0])
     sizes, of_users = np.diff(rows.indptr), np.diff(users.indptr)
     ones = (sparse.csr_matrix((np.ones_like(m.data), m.indices, m.indptr), shape=m.shape) for m in (rows, users))
     some, all_users = ones
     for start in range(0, rows.shape[0], BLOCK):
-        here = slice(start, start + BLOCK)
-        common = (some[here] @ all_users.T).toarray()  # (b, U)
-        found[here] = (common / np.maximum(1, sizes[here, None] + of_users - common)).max(1)
-    return found
+        block = slice(start, start + BLOCK)
+        common = (some[block] @ all_users.T).toarray()  # (b, U)
+        best[block] = (common / np.maximum(1, sizes[block, None] + of_users - common)).max(1)
+    return best
 
 
 def summary(values: NDArray[np.float64]) -> dict[str, float]:
-    """Mean, and what one in a hundred is above, and the highest."""
+    """Mean, 99th percentile and maximum."""
     return {"mean": float(values.mean()), "p99": float(np.quantile(values, 0.99)), "max": float(values.max())}

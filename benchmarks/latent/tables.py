@@ -10,7 +10,7 @@ from benchmarks.pages.markdown import markdown
 
 
 def anomaly_table(results: dict[str, Any]) -> str:
-    """AUROC by what is planted among whom, for each model."""
+    """AUROC by kind of bot and by the users among whom they are planted, for each model."""
     first, *_ = results["models"].values()
     by = list(next(iter(first["held-out users"].values())))
     rows = [["AUROC", "bots", *(f"{name}, {way}" for name in results["models"] for way in by[:-1]), by[-1]]]
@@ -23,7 +23,7 @@ def anomaly_table(results: dict[str, Any]) -> str:
 
 
 def generation_table(results: dict[str, Any]) -> str:
-    """What a model that saw synthetic users alone is worth, and how near these are to training users."""
+    """Accuracy of models trained on synthetic users only, and similarity of these to training users."""
     rows = [["trained on", "model", "NDCG@100", "share of real", "nearest training user, mean", "1 % above", "highest"]]
     for name, ways in results["models"].items():
         for way, found in ways.items():
@@ -45,7 +45,7 @@ def exploration_table(results: dict[str, Any]) -> str:
 
 
 def elbo_table(results: dict[str, Any]) -> str:
-    """Both terms on held-out users, accuracy, and how many dimensions say anything, by the cap of beta."""
+    """Both terms on held-out users, accuracy and active units, by the cap of beta."""
     keys = {"rate": ".1f", "distortion": ".1f", "ndcg@100": ".4f", "active units": "d", "sigma": ".2f"}
     rows = [["cap of beta", "KL (rate)", "-log p(x given z) (distortion)", "NDCG@100", "active units", "mean sigma"]]
     for cap in sorted(results["caps"], key=float):
@@ -54,7 +54,7 @@ def elbo_table(results: dict[str, Any]) -> str:
 
 
 def noise_table(results: dict[str, Any]) -> str:
-    """How much two estimators of the same gradient vary from draw to draw."""
+    """Standard deviation, over draws, of two estimators of the same gradient."""
     (noise,) = (found["noise"] for found in results["caps"].values() if "noise" in found)
     least = min(noise.values())
     rows = [[name, f"{value:.2f}", f"{value / least:.1f}"] for name, value in noise.items()]
@@ -62,7 +62,7 @@ def noise_table(results: dict[str, Any]) -> str:
 
 
 def planes_table(results: dict[str, Any]) -> str:
-    """What two dimensions are worth, and whether neighbours are alike, by the cap of beta."""
+    """Models with two dimensions: accuracy, and how similar neighbours are, by the cap of beta."""
     rows = [["cap of beta, 2 dimensions", "distance from 0", "sigma", "NDCG@100", "neighbours alike", "by chance"]]
     for cap, found in results["planes"].items():
         distance = statistics.fmean(math.hypot(*place) for place in found["places"])

@@ -1,6 +1,6 @@
-"""The tables of the README and of the guide, put where a page asks for them: `<!-- table: NAME -->` to `<!-- end -->`.
+"""Fill the tables of the README and the guide, between `<!-- table: NAME -->` and `<!-- end -->`.
 
-So no figure of a table is typed by hand, and one command brings all pages up to date.
+So no number in a table is typed by hand, and one command updates all pages.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def pages() -> list[Path]:
 
 
 def filled(text: str, tables: Mapping[str, Callable[[], str]]) -> str:
-    """A page with its tables as the recorded results have them. Raises KeyError for a name that is not known."""
+    """The text of a page with its tables filled in. Raises KeyError for an unknown name."""
     return PLACE.sub(lambda place: f"{place[1]}\n{tables[place[2]]()}\n\n{place[3]}", text)
 
 

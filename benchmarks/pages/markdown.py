@@ -4,6 +4,6 @@ from __future__ import annotations
 
 
 def markdown(rows: list[list[str]]) -> str:
-    """The first row is the head."""
+    """Format rows of cells as a Markdown table; the first row is the header."""
     head, *body = (f"| {' | '.join(row)} |" for row in rows)
     return "\n".join([head, f"|{'---|' * len(rows[0])}", *body])

@@ -17,7 +17,7 @@ MODELS = ("HybridVAE", "RecVAE", "MultDAE", "MultVAE", "EDLAE", "EASE", "iALS", 
 
 
 def results_table(folder: Path = RESULTS) -> str:
-    """NDCG@100 of each model over the recorded families of splits, and what HybridVAE is ahead by, as Markdown."""
+    """NDCG@100 of each model on the recorded data sets, and the lead of HybridVAE, as Markdown."""
     families = _families(folder)
     rows = [["NDCG@100", *(f["dataset"] for f in families)]]
     rows += [[model, *(_cell(family, model) for family in families)] for model in MODELS]
@@ -55,13 +55,13 @@ def reference_table(folder: Path = RESULTS) -> str:
 
 
 def speed_tables(folder: Path = RESULTS) -> list[str]:
-    """Steps, epochs and ranking beside other packages, and growth with size, as Markdown."""
+    """Steps, epochs and ranking compared with other packages, and growth with size, as Markdown."""
     speed, epochs, growth = (_read(folder, name) for name in ("speed", "epochs", "growth"))
     return [step_table(speed), epoch_table(epochs), rank_table(speed, epochs), growth_table(growth)]
 
 
 def speed_table(number: int, folder: Path = RESULTS) -> str:
-    """One of these."""
+    """One of `speed_tables`, by index."""
     return speed_tables(folder)[number]
 
 
@@ -78,7 +78,7 @@ def models_table(folder: Path = RESULTS, name: str = "ml-1m") -> str:
 
 
 def family_table(result: dict[str, Any]) -> str:
-    """Every model on several splits, and ours against the best baseline, best first, as Markdown."""
+    """Every model on several splits, with paired tests against the best baseline, best first, as Markdown."""
     metrics, best = result["metrics"], result["best_baseline"]
     seeds, main = result["split_seeds"], metrics[-1]
     head = [
@@ -103,7 +103,7 @@ def family_tables(folder: Path = RESULTS) -> list[str]:
 
 
 def joins_table(folder: Path = RESULTS) -> str:
-    """What each way to join a VAE and a linear path gives, as Markdown."""
+    """NDCG@100 of each combination of a VAE and a linear path, as Markdown."""
     result = _read(folder, "joins-ml-1m")
     rows = [["NDCG@100", *(f"split {seed}" for seed in result["split_seeds"]), "mean"]]
     rows += [
@@ -131,7 +131,7 @@ def growing_table(folder: Path = RESULTS) -> str:
 
 
 def results_page(folder: Path = RESULTS) -> str:
-    """The page that stands beside the results."""
+    """The content of benchmarks/results/README.md."""
     return "\n\n".join(
         [
             "# Recorded results",
@@ -163,7 +163,7 @@ def _read(folder: Path, name: str) -> dict[str, Any]:
 
 
 def _families(folder: Path) -> list[dict[str, Any]]:
-    """The recorded families whose users were not there in training, in the order of DATASETS."""
+    """The recorded results of `DATASETS` that exist, in this order."""
     return [_read(folder, f"family-{name}") for name in DATASETS if (folder / f"family-{name}.json").exists()]
 
 

@@ -26,7 +26,7 @@ from benchmarks.speed import machine
 from benchmarks.speed.synthetic import ML_20M, synthetic
 from recvae import Interactions, MultVAE, load_dataset
 
-CHUNK = 10_000  # users that are written at a time
+CHUNK = 10_000  # users written at a time
 WIDE = 20_000  # items
 N = 10
 
@@ -34,9 +34,9 @@ N = 10
 def run_bulk(
     home: Path | None, n_users: int, n_wide_users: int, users_per_part: int | None, work: Path | None
 ) -> dict[str, Any]:
-    """Users drawn from ml-1m's, and random ones at a wide catalogue, each with a MultVAE. -> results for JSON
+    """Users drawn from ml-1m's, and random ones with a wide catalogue, each with a MultVAE. -> results for JSON
 
-    work : folder on a disk with room for input, output and what is sorted; the system's by default
+    work : folder on a disk with room for input, output and temporary files of the sort; the system's by default
     """
     data = load_dataset("ml-1m", home)
     drawn = _case(data, 3, partial(write_drawn, data=data, n_users=n_users), users_per_part, work)
@@ -77,12 +77,12 @@ def _case(
 
 
 def chunks(rows: sparse.csr_matrix) -> Iterator[sparse.csr_matrix]:
-    """Rows, so many at a time."""
+    """Blocks of CHUNK rows."""
     return (rows[start : start + CHUNK] for start in range(0, rows.shape[0], CHUNK))
 
 
 def write_drawn(path: Path, data: Interactions, n_users: int, seed: int = 0) -> dict[str, int]:
-    """New users, each a random half or more of the events of a real one. -> sizes"""
+    """Write new users, each with a random half or more of the events of a real one. -> sizes"""
     random = np.random.default_rng(seed)
 
     def drawn() -> Iterator[sparse.csr_matrix]:
@@ -98,7 +98,7 @@ def write_drawn(path: Path, data: Interactions, n_users: int, seed: int = 0) -> 
 
 
 def write_rows(path: Path, parts: Iterator[sparse.csr_matrix], item_ids: Any = None, seed: int = 1) -> dict[str, int]:
-    """Events in no order of users, whose numbers are far apart, to Parquet. -> sizes"""
+    """Write events to Parquet, shuffled within each part; ids of users are scattered. -> sizes"""
     random = np.random.default_rng(seed)
     n_users = n_events = 0
     with pyarrow.parquet.ParquetWriter(path, pa.schema({"user": pa.int64(), "item": pa.int64()})) as writer:
@@ -106,7 +106,7 @@ def write_rows(path: Path, parts: Iterator[sparse.csr_matrix], item_ids: Any = N
             order = random.permutation(rows.nnz)
             users = np.repeat(n_users + np.arange(rows.shape[0]), np.diff(rows.indptr))[order]
             items = rows.indices[order] if item_ids is None else item_ids[rows.indices[order]]
-            # an odd multiplier permutes the numbers of 32 bits
+            # an odd multiplier permutes 32-bit integers
             names = (users * 2_654_435_761) % 2**32
             writer.write_table(pa.table({"user": names, "item": np.asarray(items, dtype=np.int64)}))
             n_users, n_events = n_users + rows.shape[0], n_events + rows.nnz
@@ -114,7 +114,7 @@ def write_rows(path: Path, parts: Iterator[sparse.csr_matrix], item_ids: Any = N
 
 
 def _measure(place: Path, n_users: int, users_per_part: int) -> dict[str, Any]:
-    """A run without a stop, and one that is killed half-way and resumed."""
+    """Measure an uninterrupted run, and one that is killed half-way and resumed."""
     n_parts = -(-n_users // users_per_part)
     whole, broken = place / "whole", place / "broken"
     first = _finish(_start(place, whole, users_per_part))
@@ -152,7 +152,7 @@ def _finish(process: subprocess.Popen[str]) -> dict[str, float]:
 
 
 def _kill_after(process: subprocess.Popen[str], out: Path, n_parts: int) -> int:
-    """Kill it when so many parts are there. -> how many were"""
+    """Kill the process once `n_parts` parts are written. -> number of parts after the kill"""
     while process.poll() is None and len(list(out.glob("part-*"))) < n_parts:
         time.sleep(0.02)
     os.kill(process.pid, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""A simple cost model of a training step: counts of what one rank does, each over a rate; nothing overlaps.
+"""A simple cost model of a training step: the work of one rank, each part divided by a rate; nothing overlaps.
 
 For a Mult-VAE whose hidden and latent layers are H wide, on R ranks, with B users in a batch of all ranks, I items, E
 events in the batch of a rank, and C candidates of the sampled likelihood. Data parallel, a rank has b = B / R users and
@@ -12,7 +12,7 @@ i = I items; tensor parallel, b = B and i = I / R. In a step of a rank there are
     exchange    chunked, data parallel: all-reduce of all gradients, 2 (R - 1) / R times 4 I (2 H + 1) bytes
                 sampled, data parallel: all-gather of rows of gradients, (R - 1) (2 E + C) (4 H + 8) bytes
                 tensor parallel: all-reduce of hidden states and sums, 2 (R - 1) / R times 4 B (2 H + 4) bytes
-    steps       1: what does not depend on any of these sizes
+    steps       1: a constant cost, which does not depend on any of these sizes
 
 Memory is not modelled here: `model.plan` of the package predicts it.
 """
@@ -27,12 +27,12 @@ from scipy.optimize import nnls
 
 Point = dict[str, Any]
 Counts = dict[str, float]
-FITTED = ("bfloat16", "float32", "row_bytes", "steps")  # the other rates are measured by themselves
+FITTED = ("bfloat16", "float32", "row_bytes", "steps")  # the other rates are measured directly
 PROBED = {"table_bytes": "streamed_per_second", "sent_bytes": "sent_per_second"}
 
 
 def counts(point: Point) -> Counts:
-    """What a rank does in a step of a measured point."""
+    """The work of one rank in a step, at a measured point: operations, bytes and steps."""
     width, ranks, n_items, batch = point["width"], point["ranks"], point["items"], point["batch"]
     tensor_parallel = point["share"] == "items"
     users, items = (batch, n_items / ranks) if tensor_parallel else (batch / ranks, n_items)
@@ -51,20 +51,20 @@ def counts(point: Point) -> Counts:
     if tensor_parallel:
         sent = 2 * other_ranks * 4 * batch * (2 * width + 4)
     precision = "bfloat16" if candidates is None and point["bfloat16"] else "float32"
-    found = {"bfloat16": 0.0, "float32": 0.0, "table_bytes": table_bytes, "row_bytes": row_bytes}
-    return found | {precision: operations, "sent_bytes": sent, "steps": 1.0}
+    result = {"bfloat16": 0.0, "float32": 0.0, "table_bytes": table_bytes, "row_bytes": row_bytes}
+    return result | {precision: operations, "sent_bytes": sent, "steps": 1.0}
 
 
 def measured_seconds(point: Point) -> float:
-    """The shortest step; of one rank its thread's time on a core, so that other work on the machine counts less."""
+    """The shortest step: CPU time for one rank, which other work on the machine affects less, else elapsed time."""
     return float(min(point["cpu_seconds"] if point["ranks"] == 1 else point["seconds"]))
 
 
 def fit(points: list[Point]) -> dict[str, float]:
-    """Rates by kind, a second, by non-negative least squares of the relative errors at the points marked `fit`.
+    """Rates per second by kind, by non-negative least squares of the relative errors at the points marked `fit`.
 
-    Rates of bytes in one piece and of bytes sent are measured: they grow with the operations, and a fit could not tell
-    these apart.
+    The rates of `table_bytes` and `sent_bytes` are measured: both counts grow with the operations, so a fit could not
+    separate them.
     """
     rates = {
         kind: statistics.median(point[name] for point in points if name in point)
@@ -84,5 +84,5 @@ def fit(points: list[Point]) -> dict[str, float]:
 
 
 def predicted_seconds(point: Point, rates: dict[str, float]) -> float:
-    """Of a step; a kind without a rate costs nothing."""
+    """Predicted time of a step; a kind of work without a rate costs nothing."""
     return sum(n / rates[kind] for kind, n in counts(point).items() if kind in rates)

@@ -1,4 +1,4 @@
-"""A users x items matrix -> a larger one that is like it: a randomised Kronecker product with a small copy of itself.
+"""Expand a users x items matrix into a larger, similar one: a randomised Kronecker product with a small copy of it.
 
 After Belletti, Lakshmanan, Krichene, Chen & Anderson (2019), "Scalable Realistic Recommendation Datasets through
 Fractal Expansions", arXiv:1901.08910, with which MLPerf expanded MovieLens. R is the real matrix, 1 for each event:
@@ -8,10 +8,10 @@ Fractal Expansions", arXiv:1901.08910, with which MLPerf expanded MovieLens. R i
     block     block (i, j) of the expansion is R, each event kept with probability min(1, c * reduced[i, j]); c is such
               that as many events are expected as are asked for
     shuffle   in each block, users and items are permuted within small groups of similar ones: no two blocks are
-              copies, and activity, popularity and tastes stay with whom they belong to
+              copies, and users keep their activity and taste, items their popularity
     minimum   users with fewer than MIN_EVENTS events get more, of items drawn as events of their row of blocks are
 
-Each block is a function of (seed, i, j): rows of blocks may be made in any order, in the memory of one.
+Each block is a function of (seed, i, j): rows of blocks can be made in any order, one in memory at a time.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ N_TASTES = 4  # singular vectors by which similar users or items are found, afte
 class Groups:
     """Groups of similar users, or items, and the positions that each group has in every block.
 
-    Permuting all users of a block would give all the same activity in the sum over blocks, and no taste; permuting none
-    would make the block a plain copy.
+    If all users of a block were permuted freely, all would have the same activity in the sum over blocks, and no taste;
+    without a permutation, the block would be a plain copy.
 
     members : the n users, group after group
     groups : the group of each member, ascending
-    positions : those of the groups, in the order of members; which group has which follows from the seed alone
+    positions : the positions of the groups, in the order of `members`; they are assigned to groups by the seed only
     """
 
     members: NDArray[np.int64]
@@ -52,11 +52,11 @@ class Groups:
         return self._positions_of(self.members[order])
 
     def fixed(self) -> NDArray[np.int64]:
-        """The same, not shuffled."""
+        """The position of each user by `members`, without shuffling. -> (n,)"""
         return self._positions_of(self.members)
 
     def probability_below(self, n: int) -> NDArray[np.float64]:
-        """With which each user has one of the first n positions. -> (n,)"""
+        """Probability that `shuffled` gives a user one of the first n positions, for each user. -> (members,)"""
         shares = np.bincount(self.groups, self.positions < n) / np.bincount(self.groups)
         probability = np.empty(len(self.members))
         probability[self.members] = shares[self.groups]
@@ -91,10 +91,10 @@ def group_similar(counts: NDArray[np.int64], vectors: NDArray[np.float64], rando
 class Expansion:
     """A plan of blocks, from which rows of blocks are made.
 
-    base : the real matrix R, CSR (m, n), of which only the structure counts
+    base : the real matrix R, CSR (m, n), of which only the structure is used
     shape : users and items
-    probabilities : with which an event of each block is kept (m', n')
-    expected : how many events each block has in the mean (m', n')
+    probabilities : the probability to keep an event of R, for each block (m', n')
+    expected : the mean number of events of each block (m', n')
     """
 
     base: sparse.csr_matrix
@@ -108,7 +108,7 @@ class Expansion:
 
     @property
     def n_rows(self) -> int:
-        """How many rows of blocks there are."""
+        """Number of rows of blocks."""
         return len(self.probabilities)
 
     def users_of(self, row: int) -> range:
@@ -120,7 +120,7 @@ class Expansion:
 def expand(base: sparse.csr_matrix, n_users: int, n_items: int, n_events: int, seed: int = 0) -> Expansion:
     """Plan an expansion of the given numbers of users and items, and about as many events.
 
-    What users with fewer than MIN_EVENTS get is added to these. Raises InvalidParameterError for sizes out of reach.
+    Events added for users with fewer than MIN_EVENTS come on top. Raises InvalidParameterError for sizes out of range.
     """
     m, n = base.shape
     rows, columns = -(-n_users // m), -(-n_items // n)
@@ -162,7 +162,7 @@ def _block(expansion: Expansion, row: int, column: int) -> NDArray[np.int64]:
 
 
 def _kept(n: int, probability: float, random: np.random.Generator) -> NDArray[np.int64]:
-    """Which of n things are kept, each with that probability, by drawing the gaps between them."""
+    """Indices that are kept out of n, each with that probability; draws the gaps between them."""
     if probability <= 0:
         return np.empty(0, dtype=np.int64)
     kept = [np.array([-1])]
@@ -174,7 +174,7 @@ def _kept(n: int, probability: float, random: np.random.Generator) -> NDArray[np
 
 
 def _filled(expansion: Expansion, row: int, cells: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The same with more events of those who have fewer than MIN_EVENTS."""
+    """Add events of users who have fewer than MIN_EVENTS. -> cells, sorted"""
     n_users, n_items = len(expansion.users_of(row)), expansion.shape[1]
     random = np.random.default_rng([expansion.seed, row, expansion.probabilities.shape[1]])
     weights = np.cumsum(expansion.expected[row])
@@ -202,10 +202,10 @@ def _svd(base: sparse.csr_matrix, rank: int) -> tuple[NDArray[np.float64], NDArr
 def _reduced(
     u: NDArray[np.float64], s: NDArray[np.float64], v: NDArray[np.float64], rows: int, columns: int
 ) -> NDArray[np.float64]:
-    """A matrix (rows, columns) from 0 to 1, of the same singular values but for the clipping at 0."""
+    """A matrix (rows, columns) of values from 0 to 1 whose singular values, before clipping, are proportional to s."""
     rank = min(rows, columns, len(s))
     product = (_resized(u[:, :rank], rows) * s[:rank]) @ _resized(v[:, :rank], columns).T
-    return np.round(np.clip(product / product.max(), 0, 1), 6)  # so that rounding of another machine changes nothing
+    return np.round(np.clip(product / product.max(), 0, 1), 6)  # so that results do not depend on a machine's rounding
 
 
 def _resized(vectors: NDArray[np.float64], n: int) -> NDArray[np.float64]:
@@ -219,7 +219,7 @@ def _resized(vectors: NDArray[np.float64], n: int) -> NDArray[np.float64]:
 def _events(
     base: sparse.csr_matrix, users: Groups, items: Groups, last_users: int, last_items: int, shape: tuple[int, ...]
 ) -> NDArray[np.float64]:
-    """How many events each block would have if all were kept; those at the ends are smaller."""
+    """Expected events of each block if all were kept; blocks in the last row and column are cut off."""
     ones = sparse.csr_matrix((np.ones(base.nnz), base.indices, base.indptr), base.shape)
     inside = users.probability_below(last_users), items.probability_below(last_items)
     most = np.full(shape, float(base.nnz))
@@ -230,7 +230,7 @@ def _events(
 
 
 def _probabilities(reduced: NDArray[np.float64], most: NDArray[np.float64], n_events: int) -> NDArray[np.float64]:
-    """min(1, c * reduced), c such that so many events are expected. Raises InvalidParameterError."""
+    """min(1, c * reduced), with c such that `n_events` are expected. Raises InvalidParameterError."""
     reachable = int(most[reduced > 0].sum())
     if not 0 < n_events <= 0.9 * reachable:
         raise InvalidParameterError(

@@ -1,4 +1,4 @@
-"""Real data expanded fractally, as large as is asked for, as Parquet files; and how like the real data they are."""
+"""Real data expanded fractally to a given size, as Parquet files, and how similar they are to the real data."""
 
 from __future__ import annotations
 
@@ -45,11 +45,12 @@ def run_fractal(
 
 
 def write_events(expansion: Expansion, folder: Path) -> None:
-    """A file for each row of blocks, of int64 columns user and item, in random order.
+    """Write a file for each row of blocks, with int64 columns user and item, in random order.
 
-    Ids are 0 to n_users - 1 and n_items - 1, such that neighbours are of different blocks.
+    Ids run from 0 to n_users - 1 and to n_items - 1, permuted so that neighbouring ids belong to different
+    blocks.
 
-    Raises InvalidParameterError where the folder is not empty.
+    Raises InvalidParameterError if the folder is not empty.
     """
     folder.mkdir(parents=True, exist_ok=True)
     if any(folder.iterdir()):
@@ -77,7 +78,7 @@ def scattered(numbers: NDArray[np.int64], n: int) -> NDArray[np.int64]:
 
 
 def read_events(folder: Path, shape: tuple[int, int]) -> sparse.csr_matrix:
-    """What was written, as a matrix of ones whose rows and columns are the ids. It takes 20 bytes an event or so."""
+    """Read the files as a matrix of ones, indexed by the ids; takes about 20 bytes per event."""
     tables = [pyarrow.parquet.read_table(path) for path in sorted(folder.glob("*.parquet"))]
     users, items = (
         np.concatenate([table[name].to_numpy().astype(np.int32) for table in tables]) for name in ("user", "item")
@@ -86,9 +87,9 @@ def read_events(folder: Path, shape: tuple[int, int]) -> sparse.csr_matrix:
 
 
 def likeness(matrix: sparse.csr_matrix) -> dict[str, Any]:
-    """What makes interactions look real: how unequal users and items are, and the largest singular values.
+    """Statistics of realism: inequality of users and of items, and the largest singular values.
 
-    matrix : with `data` of ones, which is not copied
+    matrix : its `data` has to be ones, and is not copied
     """
     activity, popularity = np.diff(matrix.indptr), np.bincount(matrix.indices, minlength=matrix.shape[1])
     rank, start = min(N_SINGULAR_VALUES, min(matrix.shape) - 1), np.ones(min(matrix.shape), matrix.dtype)
@@ -108,14 +109,14 @@ def likeness(matrix: sparse.csr_matrix) -> dict[str, Any]:
 
 
 def gini(counts: NDArray[np.int64]) -> float:
-    """0 where all have as many, towards 1 where one has all."""
+    """The Gini index of counts: 0 if all are equal, near 1 if one has everything."""
     ordered = np.sort(counts).astype(float)
     n = len(ordered)
     return float((2 * np.arange(1, n + 1) - n - 1) @ ordered / (n * ordered.sum()))
 
 
 def fractal_table(*results: dict[str, Any]) -> str:
-    """Expansions of one data set next to it, and what they took, as Markdown."""
+    """Expansions of one data set next to the data set itself, with their cost, as Markdown."""
     sides = [results[0]["real"], *(result["expansion"] for result in results)]
     rows = [["", results[0]["dataset"], *("expanded" for _ in results)]]
     for name in ("users", "items", "items_without_events", "events"):

@@ -1,4 +1,4 @@
-"""An epoch at a million items, from shards on disk: seconds, memory, and steps beside those at fewer items."""
+"""An epoch with a million items, from shards on disk: time, memory, and steps against those with fewer items."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ from recvae.utils.memory import PeakMemory
 from recvae.utils.topk import rank
 
 SETTINGS: dict[str, Any] = {"hidden_dims": (128,), "latent_dim": 128, "batch_size": 500, "random_state": 0}
-SAMPLED = TrainingOptions(impl="sampled")  # also where the chunked likelihood would do, for steps to be compared
+SAMPLED = TrainingOptions(impl="sampled")  # also where the chunked one would do, so that steps are comparable
 WIDTHS = ((128, 128), (600, 200))  # of hidden and latent layers; the second are those of the paper
-ROUNDS, STEPS = 25, 10  # of steps in turns
+ROUNDS, STEPS = 25, 10  # rounds, and steps of each size in a round
 
 
 class Steps(Callback):
-    """When each step was done."""
+    """The time at which each step ended."""
 
     def __init__(self) -> None:
         self.times: list[float] = []
@@ -45,8 +45,8 @@ class Steps(Callback):
 
 
 def run_large(folders: list[Path]) -> dict[str, Any]:
-    """Each folder of shards: an epoch in a process of its own, then steps in turns. On the first, larger ones also an
-    epoch of the paper's widths, and dense steps of both. -> for JSON"""
+    """Train an epoch on each folder of shards, in separate processes, then interleaved steps. On the first, largest,
+    one also an epoch with the paper's widths, and dense steps with both. -> for JSON"""
     epochs = [_apart("epoch", folder, WIDTHS[0]) for folder in folders] + [_apart("epoch", folders[0], WIDTHS[1])]
     turns, shards = _apart("turns", *folders), Shards(folders[0])
     sizes = {"sizes": [*shards.shape, shards.nnz], "available_mib": psutil.virtual_memory().available / 2**20}
@@ -55,7 +55,7 @@ def run_large(folders: list[Path]) -> dict[str, Any]:
 
 
 def epoch(folder: str, widths: tuple[int, int]) -> dict[str, Any]:
-    """One epoch, and how well validation users are served after it."""
+    """Train for one epoch. -> time, memory, and NDCG@100 of the validation users"""
     shards, steps = Shards(folder), Steps()
     model = MultVAE(**SETTINGS | {"hidden_dims": widths[:1], "latent_dim": widths[1], "epochs": 1}, training=SAMPLED)
     planned = model.plan(shards)
@@ -64,15 +64,15 @@ def epoch(folder: str, widths: tuple[int, int]) -> dict[str, Any]:
         model.fit(shards, show_progress=False, callbacks=[steps])
     seconds = time.perf_counter() - started
     each = [b - a for a, b in zip(steps.times[:-1], steps.times[1:], strict=True)]
-    found: dict[str, Any] = {"sizes": [*shards.shape, shards.nnz], "widths": widths, "impl": planned.impl}
-    found |= {"seconds": seconds, "median_step": statistics.median(each), "peak_mib": peak.mib}
-    found |= {"plan_mib": planned.memory.peak / 2**20, "plan_seconds": planned.seconds_per_epoch}
+    result: dict[str, Any] = {"sizes": [*shards.shape, shards.nnz], "widths": widths, "impl": planned.impl}
+    result |= {"seconds": seconds, "median_step": statistics.median(each), "peak_mib": peak.mib}
+    result |= {"plan_mib": planned.memory.peak / 2**20, "plan_seconds": planned.seconds_per_epoch}
     ndcg = evaluate(model, shards.valid, ["ndcg@100"])["ndcg@100"].mean
-    return found | {"loss": model.history_[0].loss, "ndcg@100": ndcg, "by_popularity": _by_popularity(shards)}
+    return result | {"loss": model.history_[0].loss, "ndcg@100": ndcg, "by_popularity": _by_popularity(shards)}
 
 
 def _by_popularity(shards: Shards) -> float:
-    """NDCG@100 of a list of the items that most users have."""
+    """NDCG@100 of the list of the most popular items."""
     counts = torch.tensor(shards.item_counts, dtype=torch.float32)
 
     def ranker(_: Any, rows: sparse.csr_matrix, N: int) -> Any:
@@ -82,15 +82,15 @@ def _by_popularity(shards: Shards) -> float:
 
 
 def turns(*folders: str) -> dict[str, Any]:
-    """Steps at each size in turns, so that what else the machine does meets all alike."""
+    """Interleave steps of each size, so that other work on the machine affects all alike. -> seconds of a step"""
     runs = [_stepper(folder) for folder in folders]
     seconds: list[list[float]] = [[] for _ in runs]
-    with reuse_workspace():  # as in an epoch, whose steps have memory that is warm
+    with reuse_workspace():  # as in an epoch, whose steps reuse their buffers
         for round_ in range(ROUNDS + 2):
             for run, found in zip(runs, seconds, strict=True):
                 started = time.perf_counter()
                 run(STEPS)
-                if round_ > 1:  # the first are for warming up
+                if round_ > 1:  # the first two are warm-up
                     found.append((time.perf_counter() - started) / STEPS)
     ratios = [first / second for first, second in zip(*seconds[:2], strict=True)]
     return {
@@ -101,9 +101,9 @@ def turns(*folders: str) -> dict[str, Any]:
 
 
 def dense(folder: str, widths: tuple[int, int]) -> dict[str, Any]:
-    """The textbook's step on dense rows, within the memory that is there. -> what it came to"""
+    """Run the textbook's step on dense rows, within the available memory. -> outcome, peak memory, seconds"""
     shards, room = Shards(folder), psutil.virtual_memory().available
-    resource.setrlimit(resource.RLIMIT_AS, (room, room))  # an error here, rather than the end of another process
+    resource.setrlimit(resource.RLIMIT_AS, (room, room))  # fail here, rather than have the system kill another process
     started = time.perf_counter()
     try:
         with PeakMemory() as peak:
@@ -119,7 +119,7 @@ def _textbook_steps(shards: Shards, widths: tuple[int, int]) -> None:
 
     model = TextbookMultVAE(hidden_dim=widths[0], latent_dim=widths[1])
     _, optimizer = model.build(shards.n_items)
-    for start in (0, SETTINGS["batch_size"]):  # the second has Adam's moments beside it
+    for start in (0, SETTINGS["batch_size"]):  # Adam's moments exist from the second step on
         model.step(shards.rows(start, start + SETTINGS["batch_size"]), optimizer, 0.1)
 
 
@@ -138,7 +138,7 @@ def _stepper(folder: str) -> Callable[[int], None]:
 
 
 def _apart(what: str, *arguments: Any) -> dict[str, Any]:
-    """A function of this module in a process of its own."""
+    """Call a function of this module in a new process. -> its result, or {"outcome": why not}"""
     given = [str(argument) if isinstance(argument, Path) else argument for argument in arguments]
     script = f"import json; from benchmarks.scale.large import {what}; print(json.dumps({what}(*{given!r})))"
     done = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, check=False)

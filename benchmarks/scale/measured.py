@@ -1,8 +1,8 @@
-"""A command of recvae as a program for a process of its own, so that its peak memory is that of the command."""
+"""A script that runs a recvae command in a separate process, so that the peak memory is that of the command."""
 
 from __future__ import annotations
 
-# to be run with the command's arguments; its last line is JSON
+# takes the arguments of the command; the last line of its output is JSON
 COMMAND = """
 import json, sys, time
 from recvae.cli.main import main

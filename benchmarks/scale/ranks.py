@@ -1,4 +1,4 @@
-"""One model by one, two and four processes: how far weights and losses are apart, and what becomes of a stopped run."""
+"""One model trained by one, two and four processes: differences of weights and losses, and resuming a stopped run."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ CASES: dict[str, dict[str, Any]] = {
     "chunked, tensor parallel": {"training__impl": "chunked", "training__parallel": "tensor"},
     "sampled": {"training__impl": "sampled", "training__num_negatives": 500},
 }
-# names of cases in results that were recorded before
+# old names of cases, in results recorded earlier
 RENAMED = {"dense": "reference", "exact": "chunked", "exact, items shared out": "chunked, tensor parallel"}
 
 
@@ -42,7 +42,7 @@ class Precise(recvae.MultVAE):
 
 
 class StopError(Exception):
-    """The end that was asked for."""
+    """Raised to stop a run on purpose."""
 
 
 class StopAt(Callback):
@@ -54,21 +54,21 @@ class StopAt(Callback):
 
 
 def run_ranks(data_home: Path | None) -> dict[str, Any]:
-    """Each number of processes, one after the other. -> for JSON"""
-    with tempfile.TemporaryDirectory() as place:
+    """Train with each number of processes, one after the other. -> for JSON"""
+    with tempfile.TemporaryDirectory() as folder:
         for size in (1, 2, 4):
-            _start(size, "all", place, data_home)
-        found = {size: torch.load(f"{place}/{size}.pt", weights_only=True) for size in (1, 2, 4)}
-        _start(4, "stop", place, data_home, ends_well=False)
-        _start(2, "go on", place, data_home)
-        gone_on = torch.load(f"{place}/gone-on.pt", weights_only=True)
+            _start(size, "all", folder, data_home)
+        outcomes = {size: torch.load(f"{folder}/{size}.pt", weights_only=True) for size in (1, 2, 4)}
+        _start(4, "stop", folder, data_home, ends_well=False)
+        _start(2, "go on", folder, data_home)
+        resumed_run = torch.load(f"{folder}/gone-on.pt", weights_only=True)
     cases = [
-        {"ranks": size, "case": name, "precision": precision} | _apart(found[1][key], found[size][key])
+        {"ranks": size, "case": name, "precision": precision} | _apart(outcomes[1][key], outcomes[size][key])
         for size in (2, 4)
-        for key in found[1]
+        for key in outcomes[1]
         for name, precision in [key.rsplit(", ", 1)]
     ]
-    resumed = {what: _apart(found[1]["chunked, float64"], gone_on[what]) for what in gone_on}
+    resumed = {what: _apart(outcomes[1]["chunked, float64"], resumed_run[what]) for what in resumed_run}
     return machine() | {"settings": SETTINGS, "epochs": [LONG, SHORT], "cases": cases, "4 to 2 ranks": resumed}
 
 
@@ -86,7 +86,7 @@ def _start(size: int, what: str, place: str, data_home: Path | None, ends_well: 
 
 
 def rank(what: str, place: str, home: str, size: str) -> None:
-    """What each process does."""
+    """Run one process of a launch: fit all cases, or stop a training, or resume it."""
     split = recvae.load_split("ml-1m", home or None)
     with recvae.joined("cpu") as communicator:
         found: dict[str, dict[str, Any]] = {}
@@ -116,7 +116,7 @@ def _fit(model: recvae.MultVAE, split: recvae.Split, **options: Any) -> dict[str
 
 
 def _apart(one: dict[str, Any], other: dict[str, Any]) -> dict[str, float]:
-    """Largest difference of weights, that of the whole relative to its length, and of losses relatively."""
+    """Differences: the largest of a weight, the norm over all weights relative to theirs, the largest relative loss."""
     first, second = one["weights"].double(), other["weights"].double()
     losses = np.array(one["losses"]), np.array(other["losses"])
     return {
@@ -133,8 +133,8 @@ def ranks_table(results: dict[str, Any]) -> str:
         figures = [f"{case[name]:.1e}" for name in ("weights", "weights_relative", "losses_relative")]
         name = RENAMED.get(case["case"], case["case"])
         rows.append([str(case["ranks"]), name, case["precision"], *figures])
-    gone_on = results["4 to 2 ranks"]["users"]
-    figures = [f"{gone_on[name]:.1e}" for name in ("weights", "weights_relative", "losses_relative")]
+    resumed_run = results["4 to 2 ranks"]["users"]
+    figures = [f"{resumed_run[name]:.1e}" for name in ("weights", "weights_relative", "losses_relative")]
     rows.append(["4, stopped, then 2", "chunked", "float64", *figures])
     return markdown(rows)
 

@@ -1,4 +1,4 @@
-"""Recommending to very many users on Ray beside one process: seconds, memory of all processes, an actor killed."""
+"""Recommending to very many users on Ray against one process: seconds, memory of all processes, an actor killed."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ ACTORS = 2
 
 @dataclass
 class Watched:
-    """A command that has ended: seconds, and the most memory of it and its children at one time, in MiB.
+    """A finished command: seconds, and the peak memory of it and its children together, in MiB.
 
-    killed_after : parts that were there when an actor was killed; None where none was
+    killed_after : parts that were written when an actor was killed; None if none was
     """
 
     seconds: float
@@ -76,20 +76,21 @@ def ray_table(results: dict[str, Any]) -> str:
 
 
 def unlike(folder: Path, other: Path) -> dict[str, float]:
-    """Users whose items, in their order, are not the same in two folders of lists, and how far scores are apart.
+    """Number of users whose lists differ between two folders, and the largest relative differences of scores.
 
-    Scores are compared rank by rank: where items only changed places because theirs are nearly equal, these still are.
+    Scores are compared rank by rank: where items swapped ranks because their scores are nearly equal, the scores at
+    each rank still are.
     """
-    here, there = (_lists(each) for each in (folder, other))
-    if not here["user"].equals(there["user"]) or not here["rank"].equals(there["rank"]):
+    first, second = (_lists(each) for each in (folder, other))
+    if not first["user"].equals(second["user"]) or not first["rank"].equals(second["rank"]):
         raise SystemExit("Expected lists of the same length for the same users.")
-    others = here["item"].to_numpy() != there["item"].to_numpy()
-    scores, theirs = (each["score"].to_numpy().astype(np.float64) for each in (here, there))
-    gaps = np.abs(scores - theirs) / np.maximum(np.abs(scores), 1e-9)
+    differs = first["item"].to_numpy() != second["item"].to_numpy()
+    scores, other_scores = (each["score"].to_numpy().astype(np.float64) for each in (first, second))
+    gaps = np.abs(scores - other_scores) / np.maximum(np.abs(scores), 1e-9)
     return {
-        "users_unlike": len(np.unique(here["user"].to_numpy()[others])),
+        "users_unlike": len(np.unique(first["user"].to_numpy()[differs])),
         "largest_score_gap": float(gaps.max()),
-        "largest_score_gap_where_unlike": float(gaps[others].max(initial=0.0)),
+        "largest_score_gap_where_unlike": float(gaps[differs].max(initial=0.0)),
     }
 
 
@@ -99,7 +100,7 @@ def _lists(folder: Path) -> pa.Table:
 
 
 def _names(folder: Path) -> list[str]:
-    """The manifest, which has the checksum of each part."""
+    """Lines of the manifest, which has the checksum of each part."""
     return (folder / "_manifest.json").read_text(encoding="utf-8").splitlines()
 
 
@@ -110,7 +111,7 @@ def _start(place: Path, out: Path, users_per_part: int, flags: list[str]) -> sub
 
 
 def _watch(process: subprocess.Popen[bytes], out: Path, kill_at: int | None) -> Watched:
-    """Wait for a command; kill an actor once so many parts are there."""
+    """Wait for a command; kill an actor once `kill_at` parts are written."""
     started, peak, killed_after = time.perf_counter(), 0.0, None
     while process.poll() is None:
         family = _family(process.pid)
@@ -135,7 +136,7 @@ def _family(pid: int) -> list[psutil.Process]:
 
 
 def _own_mib(process: psutil.Process) -> float:
-    """What is resident; of what processes share, which is Ray's store of objects, each its part."""
+    """Resident memory in MiB; shared memory, such as Ray's object store, is divided among the processes (PSS)."""
     try:
         return process.memory_full_info().pss / 2**20
     except psutil.Error:

@@ -1,4 +1,4 @@
-"""A training that is killed at random moments and resumed: are the weights those of a run without a stop?"""
+"""A training that is killed at random moments and resumed: are the weights those of an uninterrupted run?"""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from benchmarks.speed import machine
 from recvae.training.checkpoint import KIND
 from recvae.utils.folder import Written, load_manifest
 
-# a state is written after each step, so that many kills come while one is
+# a checkpoint is written after each step, so that many kills interrupt a write
 TRAIN = """
 import hashlib, sys
 import recvae
@@ -43,7 +43,7 @@ MODELS = ("MultVAE", "MultVAE sampled", "RecVAE")
 
 
 def run_resume(data_home: Path | None, kills: int, seed: int = 0) -> dict[str, Any]:
-    """So many kills, in turns of each model, each in a run of its own. -> for JSON"""
+    """Kill `kills` runs, of the models in turn, and resume each. -> for JSON"""
     random, home = np.random.default_rng(seed), str(data_home or "")
     unbroken = {name: _unbroken(name, home) for name in MODELS}
     cases: list[dict[str, Any]] = []
@@ -52,7 +52,7 @@ def run_resume(data_home: Path | None, kills: int, seed: int = 0) -> dict[str, A
         after = random.uniform(0.02, 0.98) * unbroken[name]["seconds"]
         case = _killed(name, home, after, unbroken[name]["digest"])
         print(case, file=sys.stderr, flush=True)
-        if case["status"]:  # or it was over before
+        if case["status"]:  # 0 if the run had finished before the kill
             cases.append(case)
     return machine() | {"unbroken": unbroken, "cases": cases, "equal": sum(case["equal"] for case in cases)}
 
@@ -61,18 +61,18 @@ def _start(name: str, home: str, folder: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-c", TRAIN, name, home, folder]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
-    process.stdout.readline()  # it is about to begin
+    process.stdout.readline()  # "ready": the fit is about to begin
     return process
 
 
 def _unbroken(name: str, home: str) -> dict[str, Any]:
-    """Its seconds are those of a run that keeps itself; its digest that of one that does not."""
+    """Run without a kill. -> seconds, of a run with checkpoints; digest of the weights, of one without"""
     with tempfile.TemporaryDirectory() as folder:
         process, started = _start(name, home, folder), time.perf_counter()
-        kept = process.communicate()[0].strip()
+        checkpointed = process.communicate()[0].strip()
         seconds = time.perf_counter() - started
     digest = _start(name, home, "").communicate()[0].strip()
-    if digest != kept or not digest:
+    if digest != checkpointed or not digest:
         raise SystemExit("Expected a run that is kept to give the weights of one that is not.")
     return {"digest": digest, "seconds": seconds}
 
@@ -83,9 +83,9 @@ def _killed(name: str, home: str, after: float, expected: str) -> dict[str, Any]
         time.sleep(after)
         process.kill()
         process.communicate()
-        place = Path(folder) / "network"
-        manifest = load_manifest(place, KIND, Written)
-        whole = manifest is None or all(part.is_whole(place) for part in manifest.parts)
+        checkpoint = Path(folder) / "network"
+        manifest = load_manifest(checkpoint, KIND, Written)
+        whole = manifest is None or all(part.is_whole(checkpoint) for part in manifest.parts)
         at = None if manifest is None or not manifest.parts else [manifest.facts["epoch"], manifest.facts["step"]]
         digest = _start(name, home, folder).communicate()[0].strip()
     return {

@@ -1,7 +1,7 @@
 """Time and memory of a training step against items, users, events, candidates and ranks, next to a cost model.
 
-Each point is measured in processes of its own, so that peak memory and threads are its alone: this module, run as a
-script, measures one, under torchrun as one of several ranks.
+Each point is measured in separate processes, so that peak memory and threads are those of this point: run as a script,
+this module measures one point; under torchrun, as one of several ranks.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ from recvae.utils.memory import PeakMemory
 
 ROOT = Path(__file__).parents[2]
 TIMEOUT_S = 180.0  # of a point
-STEPS = 30  # of a point at the least where the likelihood is sampled; otherwise those of an epoch, which take longer
-WARM_UP = 2  # steps before those that count
+STEPS = 30  # at least, of a point with the sampled likelihood; other points have one epoch, whose steps take longer
+WARM_UP = 2  # steps that are not counted
 SKEW = 0.9
 PROBE = 1 << 22  # numbers in an all-reduce
 BASE: Point = {
@@ -90,10 +90,10 @@ def run_scaling(quick: bool, save: Save) -> dict[str, Any]:
     """Measure each point, and save the results after each. -> results for JSON
 
     A point that fails, or that does not fit in memory, is recorded as such, and the others are measured. With `quick`
-    the points are so small that one sees only that they run.
+    the points are tiny, as a smoke test.
     """
     results: dict[str, Any] = machine() | {"threads": 1, "cores": os.cpu_count(), "quick": quick}
-    results |= {"load": [], "points": []}  # load: cores' worth of other work, before each point
+    results |= {"load": [], "points": []}  # load: number of cores busy with other work, before each point
     for settings in POINTS:
         point = BASE | settings
         if quick:
@@ -106,7 +106,7 @@ def run_scaling(quick: bool, save: Save) -> dict[str, Any]:
 
 
 def measure(point: Point) -> dict[str, Any]:
-    """What the processes of a point find: figures, or why there are none."""
+    """Measure a point in new processes. -> its figures, or {"failed": why}"""
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(point["ranks"])]
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "found.json"
@@ -125,30 +125,30 @@ def measure(point: Point) -> dict[str, Any]:
             return {"failed": f"not done after {TIMEOUT_S:.0f} s"}
         if done.returncode:
             return {"failed": (done.stderr.strip().splitlines() or ["killed"])[-1]}
-        found: dict[str, Any] = json.loads(out.read_text())
-        return found
+        result: dict[str, Any] = json.loads(out.read_text())
+        return result
 
 
 def figures(point: Point, communicator: Communicator) -> dict[str, Any]:
-    """What one rank finds."""
+    """Measure a point in this process, as one of the ranks. -> for JSON"""
     _fit(point | {"items": 50, "users": 40, "length": 5, "batch": 20, "width": 4})  # so that libraries are warmed up
     before = psutil.Process().memory_info().rss
     rows = zipf(point["users"], point["items"], point["length"])
-    found = {"events": rows.nnz, "bfloat16": in_bfloat16("auto", communicator.device)}
-    found["streamed_per_second"] = _copied()
+    result = {"events": rows.nnz, "bfloat16": in_bfloat16("auto", communicator.device)}
+    result["streamed_per_second"] = _copied()
     if communicator.size > 1:
-        found["sent_per_second"] = _sent(communicator)
+        result["sent_per_second"] = _sent(communicator)
     try:
         with PeakMemory() as peak:
             model, steps = _fit(point, rows)
     except NotEnoughMemoryError as error:
-        return found | {"refused": str(error)}
-    found |= {"plan_mib": model.plan_.memory.peak / 2**20, "peak_mib": peak.mib - before / 2**20}
-    return found | {"seconds": steps.seconds[WARM_UP:], "cpu_seconds": steps.cpu_seconds[WARM_UP:]}
+        return result | {"refused": str(error)}
+    result |= {"plan_mib": model.plan_.memory.peak / 2**20, "peak_mib": peak.mib - before / 2**20}
+    return result | {"seconds": steps.seconds[WARM_UP:], "cpu_seconds": steps.cpu_seconds[WARM_UP:]}
 
 
 class StepTimes(Callback):
-    """Seconds of each step after the first of an epoch, its batch's reading included, and its thread's on a core."""
+    """Elapsed and CPU seconds of each step, including reading its batch, except for the first step of an epoch."""
 
     def __init__(self) -> None:
         self.seconds: list[float] = []
@@ -183,11 +183,11 @@ def _fit(point: Point, rows: sparse.csr_matrix | None = None) -> tuple[MultVAE, 
 
 
 def zipf(n_users: int, n_items: int, length: int, seed: int = 0) -> sparse.csr_matrix:
-    """Users of `length` draws each of items, the one of rank r in proportion to (10 + r)^-0.9; repeated ones once."""
+    """Users with `length` draws of items each, the item of rank r in proportion to (10 + r)^-0.9, without repeats."""
     random = np.random.default_rng(seed)
     bounds = np.cumsum((10.0 + np.arange(n_items)) ** -SKEW)
     items = np.searchsorted(bounds, random.random(n_users * length, dtype=np.float32) * bounds[-1])
-    names = random.permutation(n_items).astype(np.int32)  # so that an item's number does not tell its rank
+    names = random.permutation(n_items).astype(np.int32)  # so that the index of an item does not follow its rank
     chosen = names[items.clip(max=n_items - 1)]
     ends = np.arange(0, n_users * length + 1, length)
     rows = sparse.csr_matrix((np.ones(len(chosen), np.float32), chosen, ends), (n_users, n_items))
@@ -197,13 +197,13 @@ def zipf(n_users: int, n_items: int, length: int, seed: int = 0) -> sparse.csr_m
 
 
 def _copied() -> float:
-    """Bytes a second that a copy reads and writes."""
+    """Bytes per second that a copy reads and writes."""
     source, target = torch.ones(2, 4 * PROBE)  # larger than caches
     return 2 * source.nbytes / _median_seconds(lambda: target.copy_(source), 9)
 
 
 def _sent(communicator: Communicator) -> float:
-    """Bytes a second that a rank sends in an all-reduce."""
+    """Bytes per second that a rank sends in an all-reduce."""
     tensor = torch.zeros(PROBE)
     sent = 2 * (communicator.size - 1) / communicator.size * tensor.nbytes
     return sent / _median_seconds(lambda: communicator.all_reduce(tensor), 5)
@@ -237,7 +237,7 @@ def check_table(results: dict[str, Any]) -> str:
     for name, some in (("points fitted to", fitted), ("other points of one rank", other), ("two ranks", ranks)):
         ratios = [predicted_seconds(point, rates) / measured_seconds(point) for point in some]
         rows.append(_ratios(f"a step's time, {name}", ratios))
-    large = [point for point in points if point["peak_mib"] > 20]  # below, it is what the libraries happen to take
+    large = [point for point in points if point["peak_mib"] > 20]  # below, mostly libraries
     rows.append(_ratios("peak memory, by the plan", [point["plan_mib"] / point["peak_mib"] for point in large]))
     return markdown(rows)
 

@@ -1,6 +1,7 @@
 """A service as gunicorn runs it: models are warmed up, workers forked, threads answer; are memory and log constant?
 
-Only the loopback is used, and all ends by itself: a worker with its parent, and the parent after `SECONDS` at most.
+Only the loopback interface is used, and everything ends by itself: a worker with its parent, the parent after at most
+`SECONDS`.
 """
 
 from __future__ import annotations
@@ -30,13 +31,13 @@ from recvae import EASE, HybridVAE, Interactions, MultVAE, Recommender, load_dat
 from recvae.models.baselines import ALS, ItemKNN
 
 WORKERS, THREADS, CLIENTS = 4, 8, 8
-MARKS = 10  # at which memory and log are looked at
-SECONDS = 900.0  # after which the whole counts as one that hangs
+MARKS = 10  # times that memory and log are measured
+SECONDS = 900.0  # after which the service counts as hung
 TIMEOUT = 60.0  # of one request, in seconds
 N = 10
-KNOWN = 5  # items of a request that the model knows; one more is new each time
-GROWTH = 1.05  # memory that counts as constant: times what it was at the first mark, and so many MiB
-SLACK = 8.0
+KNOWN = 5  # items of a request that the model knows; one more item is unknown, another in each request
+GROWTH = 1.05  # memory counts as constant up to this factor of the first mark, plus SLACK
+SLACK = 8.0  # MiB
 SMALL: dict[str, Any] = {"epochs": 1, "random_state": 0}
 MODELS: dict[str, Recommender] = {
     "MultVAE": MultVAE(**SMALL),
@@ -49,7 +50,7 @@ State = dict[str, Any]
 
 
 def run_service(requests: int, home: Path | None = None, dataset: str = "sample") -> dict[str, Any]:
-    """So many requests, in turns of the models, each with an item that is new. -> for JSON"""
+    """Send `requests` requests to the models in turn, each with a new unknown item. -> for JSON"""
     data = load_dataset(dataset, home)
     asked = _histories(data)
     for model in MODELS.values():
@@ -72,7 +73,7 @@ def run_service(requests: int, home: Path | None = None, dataset: str = "sample"
 
 
 def _is_constant(marks: list[State]) -> bool:
-    """Whether memory, log and the warnings that Python keeps are at the end what they were at the first mark."""
+    """Whether memory, log size and the warnings that Python keeps have not grown since the first mark."""
     first, last = marks[0], marks[-1]
     memory = all(b <= GROWTH * a + SLACK for a, b in zip(first["rss_mib"], last["rss_mib"], strict=True))
     same = all(first[name] == last[name] for name in ("log_bytes", "warnings_kept"))
@@ -87,7 +88,7 @@ def _looked_at(pids: list[int], log: Path) -> State:
 
 
 def _histories(data: Interactions) -> list[list[Any]]:
-    """Of some users, the first items."""
+    """The first items of some users, as raw ids."""
     rows = (data.item_ids[data.matrix[user].indices[:KNOWN]].tolist() for user in range(50))
     return [row for row in rows if row]
 
@@ -98,7 +99,7 @@ def _answer(model: Recommender, history: list[Any]) -> list[Any]:
 
 
 class _Client:
-    """Who asks, in threads of its own, and holds each answer against what the parent had answered before the fork."""
+    """Sends requests from several threads, and compares each answer with that of the parent before the fork."""
 
     def __init__(self, port: int, asked: list[list[Any]], expected: dict[str, list[list[Any]]], deadline: float):
         self.port, self.asked, self.expected, self.deadline = port, asked, expected, deadline
@@ -116,20 +117,20 @@ class _Client:
         name = names[number % len(names)]
         history = [*self.asked[which], 10**9 + number]
         try:
-            found = self._post(f"/{name}", history)["items"]
+            items = self._post(f"/{name}", history)["items"]
         except (OSError, http.client.HTTPException, ValueError, KeyError):
-            found = None
+            items = None
         with self.lock:
-            self.failed += found is None
-            self.other += found is not None and found != self.expected[name][which]
+            self.failed += items is None
+            self.other += items is not None and items != self.expected[name][which]
 
     def warnings_kept(self, n_workers: int) -> list[int]:
-        """Of each worker, whichever answers first."""
-        found: dict[int, int] = {}
-        while len(found) < n_workers and time.monotonic() < self.deadline:
+        """Number of warnings that each worker keeps, by ascending process id; asks until all have answered."""
+        kept: dict[int, int] = {}
+        while len(kept) < n_workers and time.monotonic() < self.deadline:
             state = self._post("/", [])
-            found[state["pid"]] = state["warnings_kept"]
-        return [found[pid] for pid in sorted(found)]
+            kept[state["pid"]] = state["warnings_kept"]
+        return [kept[pid] for pid in sorted(kept)]
 
     def _post(self, path: str, history: list[Any]) -> State:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=TIMEOUT)
@@ -143,7 +144,7 @@ class _Client:
 
 @contextmanager
 def _workers(log: Path) -> Iterator[tuple[int, list[int]]]:
-    """Workers that are forked now and ended after the block. -> port, process ids"""
+    """Fork workers, and kill them after the block. -> port, process ids"""
     pids: list[int] = []
     with socket.create_server(("127.0.0.1", 0), backlog=128) as listening:
         try:
@@ -161,12 +162,12 @@ def _workers(log: Path) -> Iterator[tuple[int, list[int]]]:
 
 
 def _serve(listening: socket.socket, log: Path) -> None:
-    """A worker: threads that accept and answer, until the parent is gone. It does not return."""
+    """Run a worker: threads accept and answer until the parent has ended. Does not return."""
     parent = os.getppid()
     try:
         os.dup2(os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), 2)
-        sys.stderr = os.fdopen(2, "w", buffering=1)  # where warnings go, whatever stood there before
-        warnings.resetwarnings()  # each is said once, whatever the process that measures does with them
+        sys.stderr = os.fdopen(2, "w", buffering=1)  # warnings go there, whatever sys.stderr was before
+        warnings.resetwarnings()  # each is shown once, whatever the filters of the measuring process
         for _ in range(THREADS):
             threading.Thread(target=_accept, args=[listening], daemon=True).start()
         while os.getppid() == parent:
@@ -181,7 +182,7 @@ def _accept(listening: socket.socket) -> None:
         try:
             with connection:
                 connection.settimeout(TIMEOUT)
-                _Handler(connection, address, None)  # type: ignore[arg-type]  # it asks nothing of its server
+                _Handler(connection, address, None)  # type: ignore[arg-type]  # it does not use its server
         except Exception:
             traceback.print_exc()  # the client counts it as failed
 
@@ -200,7 +201,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
-        """Say nothing: a line for each request would be the server's log, not that of the models."""
+        """Log nothing: a line for each request would be the server's log, not that of the models."""
 
 
 def _state() -> State:

@@ -1,4 +1,4 @@
-"""Raw events in many Parquet files -> shards -> a shuffled pass: seconds and peak memory, in processes of their own."""
+"""Raw events in Parquet files -> shards -> a shuffled pass: time and peak memory, each in a separate process."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ print(json.dumps({"users": users, "items": shards.n_items, "events": events, "sh
     "events_per_second": events / seconds, "peak_mib": peak.mib}))
 """
 
-# what -> whether ids are text, and further options of the command
+# name -> whether ids are text, and further options of the command
 CASES: dict[str, tuple[bool, list[str]]] = {
     "integers as ids": (False, []),
     "text as ids": (True, []),
@@ -60,8 +60,8 @@ CASES: dict[str, tuple[bool, list[str]]] = {
 def run_shards(rows: int, work: Path | None, save: Save) -> dict[str, Any]:
     """Each case, saved as soon as it is measured. -> results for JSON
 
-    work : folder where the raw files stay for the next time, on a disk with room for them, the shards and the sort; a
-        temporary one by default
+    work : folder that keeps the raw files for the next run, on a disk with room for them, the shards and the sort;
+        temporary by default
     """
     results: dict[str, Any] = machine() | {"rows": rows, "cases": []}
     with _folder(work) as place:
@@ -72,7 +72,7 @@ def run_shards(rows: int, work: Path | None, save: Save) -> dict[str, Any]:
 
 
 def shards_table(results: dict[str, Any]) -> str:
-    """What writing and a pass cost in each case, as Markdown."""
+    """Cost of writing and of a pass in each case, as Markdown."""
     columns = [_column(case) for case in results["cases"]]
     rows = [[f"{results['rows']:,} rows", *(case["what"] for case in results["cases"])]]
     return markdown(rows + [[name, *(column[name] for column in columns)] for name in columns[0]])
@@ -115,9 +115,9 @@ def _case(place: Path, what: str, rows: int) -> dict[str, Any]:
 
 
 def write_raw(folder: Path, rows: int, text: bool, seed: int = 0) -> None:
-    """Log-normal users and Zipf items in no order, 50 events a user and 100 an item in the mean, in files of a million.
+    """Write log-normal users and Zipf items, unsorted: on average 50 events a user and 100 an item, a million a file.
 
-    Nothing is done where a folder is whole already.
+    Does nothing if the folder is complete already.
     """
     if (folder / "_SUCCESS").exists():
         return
@@ -141,8 +141,8 @@ def write_raw(folder: Path, rows: int, text: bool, seed: int = 0) -> None:
 
 
 def _names(what: str, n: int, text: bool) -> pa.Array:
-    """Ids whose order is not that of activity or fame."""
-    numbers = (np.arange(n) * 2_654_435_761) % 2**32  # an odd multiplier permutes the numbers of 32 bits
+    """Ids whose order does not follow activity or popularity."""
+    numbers = (np.arange(n) * 2_654_435_761) % 2**32  # an odd multiplier permutes 32-bit integers
     return pa.array([f"{what}-{number:08x}" for number in numbers.tolist()]) if text else pa.array(numbers)
 
 

@@ -1,10 +1,10 @@
-"""Commands that get a signal at many moments, from import to the last write: what they say, and what they leave.
+"""Commands that get a signal at many moments, from import to the last write: their messages and leftover files.
 
-    recvae train --checkpoint, shard, tune --study    run again, they give what an unbroken run gives
-    recvae recommend --out FILE, --out DIR/           no half output, and an older file as it was
+    recvae train --checkpoint, shard, tune --study    run again, they give the output of an uninterrupted run
+    recvae recommend --out FILE, --out DIR/           no partial output; an older file stays as it was
 
-SIGINT ends with 130 and SIGTERM with 143, after one sentence and nothing left behind; SIGKILL ends as it does.
-Moments are told by the CPU seconds of a process, so that they stay where they are when the machine has other work.
+After SIGINT a command exits with 130, after SIGTERM with 143, with one message and no leftover files; SIGKILL gives -9.
+Moments are given in CPU seconds of the process, so that they do not shift when the machine has other work.
 """
 
 from __future__ import annotations
@@ -38,16 +38,16 @@ from recvae import EASE, Interactions
 from recvae.utils.folder import MANIFEST
 
 SIGNALS = {"KILL": (signal.SIGKILL, -9), "INT": (signal.SIGINT, 130), "TERM": (signal.SIGTERM, 143)}
-FIRST = 0.1  # seconds after the interpreter has started: before, Python itself answers
-LOOK = 0.005  # seconds after which it is looked again how long a process has computed
-SECONDS = 600.0  # after which a command counts as one that hangs
+FIRST = 0.1  # seconds after the interpreter has started: before, Python itself handles the signal
+LOOK = 0.005  # seconds between looks at the CPU time of a process
+SECONDS = 600.0  # after which a command counts as hung
 USERS, ITEMS, EVENTS = 4000, 500, 80_000
-COPIES = 40  # of these, with other users each, where events are to be sorted for a while
+COPIES = 40  # copies of the events, each with other users, so that sorting takes a while
 OLDER = b"user,rank,item,score\nsomeone,1,an older list,1.0\n"
-# the script that pip installs, which says first that the interpreter has started; from here on, all is recvae's
+# the script that pip installs; it first reports that the interpreter has started, and all that follows is recvae's
 START = """
 import os, signal, sys
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell lets what runs in the background ignore it
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell makes background processes ignore SIGINT
 sys.argv[0] = "recvae"
 os.write(int(os.environ["STARTED"]), b"x")
 from recvae.__main__ import main
@@ -60,10 +60,10 @@ Case = dict[str, Any]
 class Command:
     """A command to be stopped.
 
-    arguments : with {inputs} for the folder of inputs; its working directory is a folder of its own
-    out : what it writes there, file or folder
-    again : whether a second run continues from what the first one has kept
-    kept : what else it keeps for that
+    arguments : with {inputs} for the folder of inputs; each run has a working directory of its own
+    out : the file or folder that it writes there
+    again : whether a second run resumes from what the first one has kept
+    kept : path of other files that it keeps to resume from
     """
 
     arguments: str
@@ -72,7 +72,7 @@ class Command:
     kept: str = ""
 
 
-# a few seconds each, most of them in what is to be stopped
+# a few seconds each, mostly in the part that is to be interrupted
 COMMANDS = {
     "train": Command(
         "train --input {inputs}/events --model MultVAE --param epochs=2 --param hidden_dims=64 --param latent_dim=32 "
@@ -102,9 +102,9 @@ def run_signals(
     signals: Sequence[str] = tuple(SIGNALS),
     each: bool = False,
 ) -> dict[str, Any]:
-    """Signals to each command at so many moments; what `out` has already is not done again. -> for JSON
+    """Send signals to each command at so many moments; cases that `out` already has are skipped. -> for JSON
 
-    each : at each moment each signal, in as many runs; else the signals take turns
+    each : send every signal at every moment, each in a run of its own; otherwise the signals alternate
     """
     results: dict[str, Any] = machine() | {"unbroken": {}, "cases": []}
     if out is not None and out.exists():
@@ -112,14 +112,14 @@ def run_signals(
     done = {(case["command"], case["signal"], case["share"]) for case in results["cases"]}
     with tempfile.TemporaryDirectory() as folder:
         inputs = _inputs(Path(folder) / "inputs")
-        whole = {name: _unbroken(name, inputs, Path(folder)) for name in names}
-        results["unbroken"] |= {name: {"seconds": found["seconds"]} for name, found in whole.items()}
+        references = {name: _unbroken(name, inputs, Path(folder)) for name in names}
+        results["unbroken"] |= {name: {"seconds": found["seconds"]} for name, found in references.items()}
         for moment in range(moments):
             share = round((moment + 0.5) / moments, 4)
             kinds = signals if each else [signals[moment % len(signals)]]
             for name, kind in itertools.product(names, kinds):
                 if (name, kind, share) not in done:
-                    case = _stopped(name, kind, share, whole[name], inputs, Path(folder))
+                    case = _stopped(name, kind, share, references[name], inputs, Path(folder))
                     results["cases"].append(case)
                     print(case, file=sys.stderr, flush=True)
                     results["wrong"] = sum(bool(case["wrong"]) for case in results["cases"])
@@ -128,28 +128,28 @@ def run_signals(
 
 
 def _inputs(folder: Path) -> Path:
-    """Events in Parquet files, more of them, and a model of the first."""
+    """Write events in Parquet files, many copies of them, and a model fitted on the former."""
     rows = synthetic(USERS, ITEMS, EVENTS).tocoo()
     copy, generator = np.arange(COPIES)[:, None], np.random.default_rng(0)
     many = pa.table({"user": (rows.row + copy * USERS).ravel(), "item": np.tile(rows.col, COPIES)})
     table = many[: rows.nnz]
     for name, content in (("events", table), ("many", many)):
         (folder / name).mkdir(parents=True)
-        for part, places in enumerate(np.array_split(generator.permutation(len(content)), 4)):
-            pyarrow.parquet.write_table(content.take(places), folder / name / f"{part}.parquet")
+        for part, rows_of_part in enumerate(np.array_split(generator.permutation(len(content)), 4)):
+            pyarrow.parquet.write_table(content.take(rows_of_part), folder / name / f"{part}.parquet")
     EASE().fit(Interactions.from_frame(table), show_progress=False).save(folder / "model.recvae")
     return folder
 
 
 class _Run:
-    """A command under way in a folder, whose interpreter has started."""
+    """A running command, with its working directory; its interpreter has started."""
 
     def __init__(self, command: Command, inputs: Path, folder: Path):
         self.before = _computed_by_children()
         (folder / "tmp").mkdir(exist_ok=True)
         read, write = os.pipe()
         variables = {"STARTED": str(write), "TMPDIR": str(folder / "tmp"), "OMP_NUM_THREADS": "1"}
-        variables["TORCHINDUCTOR_CACHE_DIR"] = str(inputs / "torch")  # torch makes one in TMPDIR, and leaves it
+        variables["TORCHINDUCTOR_CACHE_DIR"] = str(inputs / "torch")  # else torch leaves one in TMPDIR
         path = os.pathsep.join(part for part in (str(Path.cwd()), os.environ.get("PYTHONPATH")) if part)
         argv = [sys.executable, "-c", START, *(word.format(inputs=inputs) for word in command.arguments.split())]
         self.process = subprocess.Popen(
@@ -173,21 +173,21 @@ class _Run:
         return float(times.user + times.system)
 
     def stop(self, after: float, number: signal.Signals) -> None:
-        """Send a signal when the process has computed for so many seconds after its start, if it is still there."""
+        """Send a signal once the process has used so many CPU seconds since its start, if it is still running."""
         deadline = time.monotonic() + SECONDS
         while self.process.poll() is None and self._computed() < self.of_start + after and time.monotonic() < deadline:
             time.sleep(LOOK)
         self.process.send_signal(number)
 
     def end(self) -> tuple[int | None, str, str]:
-        """-> exit status (None for one that hangs), standard output and error"""
+        """Wait for the end. -> exit status (None if it hangs), standard output and error"""
         try:
-            said, complained = self.process.communicate(timeout=SECONDS)
+            stdout, stderr = self.process.communicate(timeout=SECONDS)
         except subprocess.TimeoutExpired:
             self.process.kill()
             return None, *self.process.communicate()
         self.seconds = _computed_by_children() - self.before - self.of_start
-        return self.process.returncode, said, complained
+        return self.process.returncode, stdout, stderr
 
 
 def _computed_by_children() -> float:
@@ -197,22 +197,22 @@ def _computed_by_children() -> float:
 
 
 def _unbroken(name: str, inputs: Path, folder: Path) -> dict[str, Any]:
-    """The output of a run that no signal stops, made twice; and its seconds."""
-    found = []
+    """Run a command twice without a signal. -> its output, which has to be the same, and mean CPU seconds"""
+    runs = []
     for _ in range(2):
-        with tempfile.TemporaryDirectory(dir=folder) as place:
-            run = _Run(COMMANDS[name], inputs, Path(place))
-            status, said, complained = run.end()
+        with tempfile.TemporaryDirectory(dir=folder) as run_folder:
+            run = _Run(COMMANDS[name], inputs, Path(run_folder))
+            status, stdout, stderr = run.end()
             if status != 0:
-                raise SystemExit(f"Expected recvae {name} to end well, got {status}: {complained}")
-            found.append({"seconds": run.seconds, "output": _output(name, Path(place), said)})
-    if found[0]["output"] != found[1]["output"]:
+                raise SystemExit(f"Expected recvae {name} to end well, got {status}: {stderr}")
+            runs.append({"seconds": run.seconds, "output": _output(name, Path(run_folder), stdout)})
+    if runs[0]["output"] != runs[1]["output"]:
         raise SystemExit(f"Expected two unbroken runs of recvae {name} to give the same.")
-    return {"seconds": statistics.mean(one["seconds"] for one in found), "output": found[0]["output"]}
+    return {"seconds": statistics.mean(one["seconds"] for one in runs), "output": runs[0]["output"]}
 
 
 def _output(name: str, place: Path, said: str) -> Any:
-    """What a run has given: digests of its files by name, or, of a search, its trials."""
+    """The output of a run: SHA-256 of its files by name; for a search, its trials."""
     if name == "tune":
         trials = json.loads(said)["trials"]
         return [{key: value for key, value in trial.items() if key != "seconds"} for trial in trials]
@@ -222,7 +222,7 @@ def _output(name: str, place: Path, said: str) -> Any:
 
 
 def _stopped(name: str, kind: str, share: float, whole: dict[str, Any], inputs: Path, folder: Path) -> Case:
-    """A run that is stopped after a share of its time, and what comes of running it again. -> a record"""
+    """Stop a run after a share of its time, and run it again. -> a record of both"""
     command, (number, expected) = COMMANDS[name], SIGNALS[kind]
     after = FIRST + share * (whole["seconds"] - FIRST)
     place = Path(tempfile.mkdtemp(dir=folder))
@@ -246,12 +246,12 @@ def _stopped(name: str, kind: str, share: float, whole: dict[str, Any], inputs: 
 
 
 def _wrong_again(name: str, kind: str, whole: dict[str, Any], inputs: Path, place: Path) -> list[str]:
-    """What is not as it should be in a second run, in the folder of the first."""
-    status, said, complained = _Run(COMMANDS[name], inputs, place).end()
+    """Faults of a second run in the folder of the first."""
+    status, stdout, stderr = _Run(COMMANDS[name], inputs, place).end()
     wrong = []
     if status != 0:
-        wrong.append(f"run again it ends with {status}: {said[-300:]} {complained[-300:]}")
-    elif _output(name, place, said) != whole["output"]:
+        wrong.append(f"run again it ends with {status}: {stdout[-300:]} {stderr[-300:]}")
+    elif _output(name, place, stdout) != whole["output"]:
         wrong.append("run again it gives something else")
     if left := _left(place, kind):
         wrong.append(f"run again it leaves {left}")
@@ -259,7 +259,7 @@ def _wrong_again(name: str, kind: str, whole: dict[str, Any], inputs: Path, plac
 
 
 def _wrong_end(case: Case, expected: int) -> list[str]:
-    """What is not as it should be in the way that a stopped run ended."""
+    """Faults in the way that a stopped run ended."""
     if case["over"]:
         return []
     wrong = [] if case["status"] == expected else [f"it ends with {case['status']}"]
@@ -273,7 +273,7 @@ def _wrong_end(case: Case, expected: int) -> list[str]:
 
 
 def _wrong_output(command: Command, place: Path) -> list[str]:
-    """Half an output, or an older file that is not as it was; whether a folder can be resumed, a second run tells."""
+    """Faults of the output: torn files, or an older file that has changed. Only a second run tests resuming."""
     out = place / command.out
     if not command.again and out.read_bytes() != OLDER:
         return ["the older file is not as it was"]
@@ -286,9 +286,9 @@ def _wrong_output(command: Command, place: Path) -> list[str]:
 
 
 def _left(place: Path, kind: str = "") -> list[str]:
-    """Files for a while that are still there: hidden ones, locks, and what is in the folder for such.
+    """Temporary files that are left: hidden ones, locks, and those in the folder for temporary files.
 
-    What a killed process had in the system's folder, or next to a file that it was writing, no one knows to be its own.
+    After SIGKILL, files in that folder or next to the output do not count: no one can tell whose they are.
     """
     hidden = [path for path in place.rglob("*") if path.name.startswith(".") or path.suffix in (".lock", ".tmp")]
     hidden += [path for path in place.rglob("*-journal") if path.stat().st_size]

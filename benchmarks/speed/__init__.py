@@ -1,4 +1,4 @@
-"""Training and ranking beside other implementations, each case in a process of its own."""
+"""Training and ranking against other implementations, each case in a separate process."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from recvae import __version__, load_split
 
 SYNTHETIC = "ml-20m-shape"
 BATCHES = (500, 2000)
-RANKED = {SYNTHETIC: 10_000, "gowalla": 29_858}  # users, whose 100 best items are listed
+RANKED = {SYNTHETIC: 10_000, "gowalla": 29_858}  # users, each with a list of 100 items
 TIMED_PEERS = ("RecBole MultiVAE", "Cornac VAECF")
 STEPS = {"textbook": 6, "textbook-autocast": 6, "float32": 8, "bfloat16": 10}
 Case = dict[str, Any]
@@ -31,7 +31,7 @@ Save = Callable[[dict[str, Any]], None]  # takes the results so far
 
 
 def run_speed(rounds: int, save: Save) -> None:
-    """Steps and ranking on random data of ML-20M's shape, in turns: each case once in each round."""
+    """Time steps and ranking on random data of ML-20M's shape, interleaved: each case once in each round."""
     matrix = synthetic(*ML_20M)
     cases: list[Case] = [
         {"what": "step", "data": SYNTHETIC, "engine": engine, "batch": batch, "repeats": STEPS[engine]}
@@ -49,7 +49,7 @@ def run_speed(rounds: int, save: Save) -> None:
 
 
 def run_rounds(rounds: int, home: Path | None, save: Save) -> None:
-    """RecVAE's rounds on ml-1m, ours and those of dense code, in turns."""
+    """Time RecVAE's rounds on ml-1m, ours and those of dense code, interleaved."""
     matrix = load_split("ml-1m", home).train.matrix
     cases: list[Case] = [
         {"what": "round", "data": "ml-1m", "engine": engine, "batch": 500, "repeats": 3}
@@ -62,9 +62,9 @@ def run_rounds(rounds: int, home: Path | None, save: Save) -> None:
 
 
 def run_epochs(epochs: int, home: Path | None, peers: Path | None, save: Save) -> None:
-    """Epochs on gowalla and ml-1m, ours and other packages', one after the other; and the ranking of all users.
+    """Time epochs on gowalla and ml-1m, ours and other packages', one after the other; and ranking.
 
-    home : where the data are; peers : where the environments of other packages are, or are to be made
+    home : folder of data sets; peers : folder of the environments of other packages, which are made if missing
     """
     data = {name: load_split(name, home).train.matrix for name in ("gowalla", "ml-1m")}
     cases: list[Case] = [
@@ -88,9 +88,9 @@ def run_epochs(epochs: int, home: Path | None, peers: Path | None, save: Save) -
 
 
 def run_cases(cases: list[Case], paths: dict[str, str], rounds: int, save: Callable[[list[Case]], None]) -> list[Case]:
-    """Each case once in each round, in a new process. -> those done, with their median seconds in each round
+    """Run each case once in each round, in a new process. -> the cases, with their median seconds in each round
 
-    With one round, they have the seconds of each repeat in it.
+    With a single round, they have the seconds of each repeat.
     """
     results = [case | {"seconds": []} for case in cases]
     for number in range(rounds):
@@ -113,7 +113,7 @@ def _in_process(command: list[str], case: dict[str, Any]) -> dict[str, Any]:
 
 
 def _peers(paths: dict[str, str], epochs: int, home: Path | None) -> Iterator[tuple[list[Case], dict[str, str]]]:
-    """After each epoch run of another package, all so far; and which could not be had, and why."""
+    """Time epochs of other packages. -> after each run, all results so far, and what is absent, with the reason"""
     results: list[Case] = []
     absent: dict[str, str] = {}
     for peer in TIMED_PEERS:
@@ -137,13 +137,13 @@ def _peers(paths: dict[str, str], epochs: int, home: Path | None) -> Iterator[tu
 
 
 def write_matrix(path: Path, matrix: sparse.csr_matrix) -> str:
-    """As the cases read it. -> its path"""
+    """Write a matrix to the file that the cases read. -> its path"""
     sparse.save_npz(path, sparse.csr_matrix(matrix), compressed=False)
     return str(path)
 
 
 def machine() -> dict[str, Any]:
-    """What the figures were taken on."""
+    """Versions and hardware on which results were measured."""
     return {
         "recvae": __version__,
         "torch": torch.__version__,

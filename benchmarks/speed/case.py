@@ -1,4 +1,4 @@
-"""One case in a process of its own, so that no other's memory or threads are in its way: settings in, figures out."""
+"""One case in a separate process, so that no other case affects memory or threads: settings in, figures out."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def run(case: dict[str, Any]) -> dict[str, Any]:
     if case["what"] == "round":
         return {"seconds": recvae_round(matrix, case["engine"], case["batch"])(case["repeats"] + 1)[1:]}
     with training(synthetic(20, 50, 200), case["engine"], 10) as step:
-        step()  # so that what the libraries take for themselves is there before
+        step()  # so that libraries have allocated their memory before
     with training(matrix, case["engine"], case["batch"]) as step:
         if case["what"] == "epoch":
             steps = -(-matrix.shape[0] // case["batch"])

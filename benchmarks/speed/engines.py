@@ -1,4 +1,4 @@
-"""What is timed: a training step of each engine, an epoch, and the ranking of many users. Shared by all suites here."""
+"""The timed work: a training step of each engine, an epoch, and ranking many users. Shared by all suites here."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ALS_FACTORS = 256
 def training(matrix: sparse.csr_matrix, engine: str, batch_size: int, device: str = "cpu") -> Iterator[Work]:
     """A function that makes the next training step of a 600-200-600 Mult-VAE by one of the `ENGINES`.
 
-    That of recvae takes a number of steps, and a device; the textbook's is for a CPU.
+    For recvae it takes a number of steps, and runs on `device`; the textbook's makes one step, on a CPU.
     """
     if engine.startswith("textbook"):
         yield _textbook_step(matrix, batch_size, autocast=engine.endswith("autocast"))
@@ -78,10 +78,10 @@ def _textbook_rounds(model: TextbookRecVAE, matrix: sparse.csr_matrix, n: int) -
 
 
 def ranking(matrix: sparse.csr_matrix, engine: str, n_users: int, N: int = 100) -> Work:
-    """A function that ranks items for the first users, those they have left out, by "recvae" or "als" (implicit's).
+    """A function that ranks the new items of the first users, by "recvae" or "als" (implicit's).
 
-    Ours has seen 20,000 users, for rough ranking takes longer the more alike its best scores are; how long ALS takes
-    does not depend on its factors, which are those of one iteration.
+    Our model is trained on 20,000 users, because low-precision screening takes longer the closer the best scores are;
+    the time of ALS does not depend on its factors, so that one iteration is enough.
     """
     users, rows = np.arange(n_users), matrix[:n_users]
     if engine == "recvae":

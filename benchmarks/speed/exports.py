@@ -1,4 +1,4 @@
-"""Whether exported models rank as torch does on real data, by onnxruntime and by numpy, and how fast for one user."""
+"""Whether exported models rank as torch does on real data, in onnxruntime and in numpy, and their latency."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from recvae.models.autoencoder.base import Autoencoder
 from recvae.serving.export import export_numpy, export_onnx, numpy_scorer
 
 N = 100  # length of the lists that are compared
-TIMED = 200  # users, each asked for alone
-L2 = 300.0  # given, so that HybridVAE need not look for it
+TIMED = 200  # users, one per call
+L2 = 300.0  # fixed, so that HybridVAE does not search for it
 MODELS: dict[str, Autoencoder] = {
     "MultVAE": MultVAE(),
     "MultVAE, cosine": MultVAE(output=OutputOptions(logits="cosine")),
@@ -54,21 +54,21 @@ def run_exports(dataset: str, home: Path | None, epochs: int, save: Callable[[Re
 
 
 def compare(model: Recommender, ranker: Engine, rows: sparse.csr_matrix) -> Results:
-    """Lists of an engine beside the model's own, which are the reference.
+    """Compare the lists of an engine with the model's own, which are the reference.
 
-    -> share of the users whose N best ids are the same in the same order; where ids differ, the largest difference of
-    the model's own scores of the two, in standard deviations of the user's scores; milliseconds for one user (p50)
+    -> share of users with the same N ids in the same order; where ids differ, the largest difference between the
+    model's own scores of the two items, in standard deviations of the user's scores; milliseconds for one user (p50)
     """
     n_users, n_items = rows.shape
     everything = model.recommend(np.arange(n_users), rows, N=n_items, filter_already_liked_items=False)
     scores = np.take_along_axis(everything[1], np.argsort(everything[0], axis=1), axis=1)  # (B, I), by item
     expected, _ = model.recommend(np.arange(n_users), rows, N=N)
     found, _ = ranker(rows, N)
-    users, places = (found != expected).nonzero()
-    apart = np.abs(scores[users, found[users, places]] - scores[users, expected[users, places]])
+    users, ranks = (found != expected).nonzero()
+    gaps = np.abs(scores[users, found[users, ranks]] - scores[users, expected[users, ranks]])
     return {
         "equal": float((found == expected).all(1).mean()),
-        "apart": float((apart / scores[users].std(1)).max(initial=0)),
+        "apart": float((gaps / scores[users].std(1)).max(initial=0)),
         "ms": _p50(lambda row: ranker(row, 10), rows),
     }
 

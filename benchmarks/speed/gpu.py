@@ -1,4 +1,4 @@
-"""Training steps on a GPU, and which share of the time that they need at least."""
+"""Training steps on a GPU, compared with a lower bound on their time."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Shape = tuple[int, int, int]
 def run_gpu(
     batches: tuple[int, ...] = (500, 2000, 4096), shape: Shape = ML_20M, steps: int = 50, device: str = "cuda"
 ) -> dict[str, Any]:
-    """Users per second at each batch size in bfloat16, medians of five, beside the bound. -> for JSON"""
+    """Users per second at each batch size in bfloat16, medians of five, against the bound. -> for JSON"""
     if device == "cuda" and not torch.cuda.is_available():
         raise SystemExit("Expected a CUDA device, found none; these figures can only be had on a GPU.")
     matrix, limits = synthetic(*shape), _limits(device)
@@ -39,7 +39,7 @@ def run_gpu(
 
 
 def _bound(batch: int, n_items: int, limits: dict[str, float]) -> float:
-    """Seconds that a step needs at least: the larger of operations over their rate and bytes over the bandwidth.
+    """Lower bound on the seconds of a step: the larger of operations / their rate and bytes / bandwidth.
 
     Operations are those of the three products of the output layer. Bytes are those of Adam (weights, gradients and
     two moments read, all but the gradients written, 4 bytes each) and of softmax in bfloat16 (written once, read by

@@ -1,4 +1,4 @@
-"""How time and memory of training grow with items and with users: steps and epochs on data of the same make."""
+"""How time and memory of training grow with items and users: steps and epochs on data of one distribution."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ ENGINE = "bfloat16"
 
 
 def run_growth(repeats: int, save: Save) -> None:
-    """Steps of 500 of 10,000 users at each number of items, epochs of each number of users at 20,000 items."""
+    """Time steps of 500 out of 10,000 users for each number of items, and epochs of each number of users on 20,000
+    items."""
     shapes = [("step", 10_000, items) for items in ITEMS] + [("epoch", users, 20_000) for users in USERS]
     results: list[dict[str, Any]] = []
     for what, n_users, n_items in shapes:

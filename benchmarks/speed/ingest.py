@@ -1,4 +1,4 @@
-"""How long, and with how much memory, a large Parquet file with ids of text becomes `Interactions`."""
+"""Time and memory of reading a large Parquet file with text ids into `Interactions`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 
-# in a process of its own, so that its peak memory is that of reading
+# run in a separate process, so that its peak memory is that of reading
 READ = """
 import json, resource, sys, time
 from recvae import Interactions
@@ -29,7 +29,7 @@ print(json.dumps(sizes | {"seconds": seconds, "peak_mib": peak / 1024, "peak_mib
 
 
 def run_ingest(rows: int = 10_000_000, repeats: int = 5, seed: int = 0) -> dict[str, Any]:
-    """Write events of log-normal users on Zipf items, read them so many times. -> results that JSON can hold"""
+    """Write events of log-normal users on Zipf items, read them `repeats` times. -> results for JSON"""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "events.parquet"
         pyarrow.parquet.write_table(_events(rows, np.random.default_rng(seed)), path)

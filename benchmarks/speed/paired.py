@@ -1,4 +1,4 @@
-"""Two checkouts in turns: seconds of fits, lists and loading, and whether what comes out is the same bit for bit."""
+"""Two checkouts, interleaved: seconds of fits, lists and loading, and whether all results are bit-identical."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any
 
 from benchmarks.pages.markdown import markdown
 
-# in a process of its own with one checkout on the path: it may use what both have, the public face alone
+# run in a separate process with one checkout on the path: it uses only the public API that both have
 MEASURE = """
 import hashlib, json, sys, time
 import numpy as np
@@ -54,7 +54,7 @@ for name, model in models.items():
 print(json.dumps({"from": recvae.__file__, "seconds": found, "digests": digests}))
 """
 SIDES = ("before", "after")
-LIMIT = 1.03  # times the seconds of before
+LIMIT = 1.03  # a larger ratio of after to before counts as slower
 
 
 def run_paired(
@@ -69,9 +69,9 @@ def run_paired(
     epochs: int = 2,
     repeats: int = 3,
 ) -> dict[str, Any]:
-    """So many rounds, each with both checkouts, in turns the one first or the other. -> for JSON
+    """Measure both checkouts in each round, in alternating order. -> for JSON
 
-    Of each round, the least of `repeats` seconds counts; of the rounds, the median of the ratios of the two.
+    A round counts the shortest of its `repeats` times; the result is the median over rounds of the ratio after/before.
     """
     checkouts = dict(zip(SIDES, (before.resolve(), after.resolve()), strict=True))
     about = {"dataset": dataset, "epochs": epochs, "repeats": repeats, "threads": threads, "rounds": []}
@@ -89,7 +89,7 @@ def run_paired(
 
 
 def _measure(checkout: Path, arguments: list[str], threads: int, folder: str) -> dict[str, Any]:
-    """In a process that imports recvae from one checkout."""
+    """Run MEASURE in a process that imports recvae from one checkout."""
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
     environment = os.environ | dict.fromkeys(names, str(threads)) | {"PYTHONPATH": str(checkout)}
     command = [sys.executable, "-c", MEASURE, *arguments]
@@ -101,7 +101,7 @@ def _measure(checkout: Path, arguments: list[str], threads: int, folder: str) ->
 
 
 def _summary(rounds: list[dict[str, Any]]) -> dict[str, Any]:
-    """Medians of both sides, the median of the rounds' ratios, and what is the same in all rounds."""
+    """Medians of both sides, the median of the rounds' ratios, and which results are identical in all rounds."""
     seconds: dict[str, Any] = {}
     for what in rounds[0]["before"]["seconds"]:
         pairs = [[one[side]["seconds"][what] for side in SIDES] for one in rounds]

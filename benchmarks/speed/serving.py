@@ -1,4 +1,4 @@
-"""How long a person waits for ten items: raw ids of one history in, raw ids out, the model loaded from its file."""
+"""Latency of ten recommendations for one user: raw ids in, raw ids out, with a model loaded from its file."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ def serving_table(results: dict[str, Any]) -> str:
 def run_serving(calls: int) -> dict[str, Any]:
     """Milliseconds of single calls of `recommend_for` by models of their default size, fitted in one epoch.
 
-    What an answer costs does not depend on how long the model was trained.
+    Latency does not depend on how long the model was trained.
     """
-    names = np.array([f"item-{place}" for place in range(ITEMS)], dtype=object)
+    names = np.array([f"item-{item}" for item in range(ITEMS)], dtype=object)
     data = Interactions.from_matrix(synthetic(USERS, ITEMS, EVENTS), item_ids=names)
     histories = [names[data.matrix[user].indices].tolist() for user in range(calls)]
     cases = []

@@ -1,4 +1,4 @@
-"""Random data of a given shape, for speed and memory alone: as many users, items and events, drawn without taste."""
+"""Random data with given numbers of users, items and events, for speed and memory only: users have no tastes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ ML_20M = (116_677, 20_108, 8_500_000)  # training users, items, events
 
 
 def synthetic(n_users: int, n_items: int, n_events: int, seed: int = 0) -> sparse.csr_matrix:
-    """A binary matrix with log-normal users and Zipf items, of just that many events. -> (n_users, n_items) CSR
+    """A binary matrix with log-normal users and Zipf items, with exactly `n_events` events. -> (n_users, n_items) CSR
 
     Activity is exp(N(0, 1)), at least one event and at most a quarter of the items; the item of rank r is drawn with
     weight 1 / (10 + r), each at most once by a user.
@@ -22,11 +22,11 @@ def synthetic(n_users: int, n_items: int, n_events: int, seed: int = 0) -> spars
     activity = random.lognormal(0, 1, n_users)
     lengths = _lengths(activity / activity.sum() * n_events, n_events, most)
     cumulative = np.cumsum(1 / (10 + np.arange(n_items)))
-    names = random.permutation(n_items)  # so that an item's number does not tell its rank
+    names = random.permutation(n_items)  # so that the index of an item does not follow its rank
     complete: list[NDArray[np.int64]] = []
-    cells = np.empty(0, dtype=np.int64)  # user * n_items + item, of users who still lack some
+    cells = np.empty(0, dtype=np.int64)  # user * n_items + item, of users who still lack events
     missing = lengths
-    while missing.any():  # again for those whose draws met items they have
+    while missing.any():  # draw again for users who drew items that they have
         users = np.repeat(np.arange(n_users), missing)
         ranks = np.searchsorted(cumulative, random.random(len(users)) * cumulative[-1])
         cells = np.union1d(cells, users * n_items + names[ranks])

@@ -18,7 +18,7 @@ NAMES = {
 
 
 def step_table(results: dict[str, Any]) -> str:
-    """Users per second and memory of training steps, as Markdown; times the textbook at the same batch in brackets."""
+    """Users per second and memory of training steps, and the speed-up over the textbook at the same batch size."""
     cases = [case for case in results["cases"] if case["what"] == "step"]
     rows = [["a training step, 600-200-600", "batch", "users/s", "times the textbook", "memory, MiB"]]
     for case in cases:
@@ -58,7 +58,7 @@ def round_table(results: dict[str, Any]) -> str:
 
 
 def rank_table(*runs: dict[str, Any]) -> str:
-    """Users per second in listing the 100 best items that a user does not have, as Markdown."""
+    """Users per second when listing the 100 best new items of each, as Markdown."""
     rows = [["the 100 best new items", "users", "items", "by", "s", "users/s"]]
     for results in runs:
         names = {"recvae": "recvae, 600 wide", "als": f"implicit's ALS, {results['als_factors']} wide"}
@@ -88,7 +88,7 @@ def seconds(case: Case) -> float:
 
 
 def users_per_second(case: Case) -> float:
-    """Of a training step."""
+    """Users per second of a training step."""
     return case["batch"] / seconds(case)
 
 
@@ -103,7 +103,7 @@ def in_all(case: Case) -> float:
 
 
 def parameters(n_items: int) -> int:
-    """Of a 600-200-600 Mult-VAE: its four layers, and their biases."""
+    """Number of parameters of a 600-200-600 Mult-VAE: its four layers, with biases."""
     sizes = [n_items * 600 + 600, 600 * 400 + 400, 200 * 600 + 600, 600 * n_items + n_items]
     return sum(sizes)
 

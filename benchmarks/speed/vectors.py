@@ -1,9 +1,9 @@
-"""A vector index over item vectors: what it costs, and what of the exact lists it finds.
+"""A vector index over item vectors: its cost, and its recall of the exact lists.
 
 Vectors are those of a RecVAE trained on ml-1m, one in 3,000 or so. For more items, each is a trained item drawn at
-random plus Gaussian noise: half a standard deviation in each dimension, its bias included. So they gather where tastes
-do, and long ones (popular items) are in many lists, as in a real catalogue. Queries are the vectors of real users.
-Each index is built in a process of its own.
+random plus Gaussian noise: half a standard deviation in each dimension, its bias included. So they cluster, and
+long ones (popular items) are in many lists, as in a real catalogue. Queries are the vectors of real users.
+Each index is built in a separate process.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ K = 100  # length of the lists
 QUERIES = 1000
 EPOCHS = 10  # of the RecVAE
 NOISE = 0.5  # in standard deviations
-SETTINGS = {"exact": (0,), "hnsw": (64, 128, 256, 512, 1024), "ivf": (4, 16, 64, 256)}  # ef, lists that are looked at
+SETTINGS = {"exact": (0,), "hnsw": (64, 128, 256, 512, 1024), "ivf": (4, 16, 64, 256)}  # efSearch, nprobe
 Vectors = NDArray[np.float32]
 Results = dict[str, Any]
 
 
 def run_vectors(sizes: list[int], home: Path | None, save: Callable[[Results], None]) -> Results:
-    """Each index over each number of items; the exact one first, which says what is to be found. -> for JSON"""
+    """Measure each index for each number of items; the exact one first, which is the reference. -> for JSON"""
     items, users = _trained(home)
     cases: list[Results] = []
     results = machine() | {"dimensions": items.shape[1], "queries": len(users), "cases": cases}
@@ -70,7 +70,7 @@ def sizes_of(text: str) -> list[int]:
 
 
 def expanded(items: Vectors, size: int, seed: int = 0) -> Vectors:
-    """That many vectors: trained ones drawn at random, with noise. (I, D) -> (size, D)"""
+    """`size` vectors: trained ones drawn at random, with noise. (I, D) -> (size, D)"""
     random = np.random.default_rng(seed)
     noise = random.standard_normal((size, items.shape[1]), dtype=np.float32)
     noise *= np.float32(NOISE) * items.std(0)
@@ -79,7 +79,7 @@ def expanded(items: Vectors, size: int, seed: int = 0) -> Vectors:
 
 
 def measure(folder: Path, index: str) -> Iterator[Results]:
-    """Build an index and search it, at each of its settings."""
+    """Build an index and search it, with each of its settings."""
     items, users = np.load(folder / "items.npy"), np.load(folder / "users.npy")
     before = psutil.Process().memory_info().rss
     started = time.perf_counter()
@@ -140,7 +140,7 @@ def _built(index: str, items: Vectors) -> Any:
 
 
 def _seconds(work: Callable[[], Any], repeats: int) -> float:
-    """The median of a few."""
+    """Median seconds of a call."""
     seconds = []
     for _ in range(repeats):
         started = time.perf_counter()

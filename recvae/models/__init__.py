@@ -1,4 +1,4 @@
-"""The models, one short file for each paper. A new one is a file, and a line here and in `recvae/__init__.py`."""
+"""The models, one short file for each paper. A new one needs a file, and a line here and in `recvae/__init__.py`."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["EASE", "EDLAE", "HVamp", "HybridVAE", "MultDAE", "MultVAE", "RecVAE", "all_models"]
 
-# name -> module, which is loaded when the name is used: closed forms need no networks
+# name -> module, imported at first use: closed-form models do not need the code of networks
 _MODULES = {
     "EASE": "ease",
     "EDLAE": "edlae",

@@ -1,4 +1,4 @@
-"""The weight of a second scorer that is added to a first one, calibrated on users whom neither was trained on."""
+"""The weight of a second scorer in a sum of two, calibrated on users whom neither was trained on."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ScoreFunction = Callable[[sparse.csr_matrix], Tensor]
 
 
 class CalibrationUsers(NamedTuple):
-    """Users whom no scorer was trained on: what the scorers see of them, and what they should recommend to them."""
+    """Users whom no scorer was trained on: the events that scorers get, and those that they should recommend."""
 
     fold_in: sparse.csr_matrix  # (U, I)
     held_out: sparse.csr_matrix  # (U, I)

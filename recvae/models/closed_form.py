@@ -1,4 +1,4 @@
-"""Linear item-to-item models in closed form: what EASE and EDLAE share.
+"""Linear item-to-item models in closed form: the base of EASE and EDLAE.
 
 From top to bottom: the model, the weights in dense and in sparse form, and the Gram matrix that both need.
 """
@@ -46,7 +46,7 @@ class ClosedForm(Recommender):
         f'"auto" is sparse above {WIDE:,} items',
         choices=FORMS,
     )
-    neighbours: int = hyper(200, "items that may predict one, in the sparse form", low=1)
+    neighbours: int = hyper(200, "largest number of items that predict an item, in the sparse form", low=1)
     user_power: float = hyper(
         0.0,
         "exponent p of the user weights n_u^-p, so that the most active users do not dominate",
@@ -127,7 +127,7 @@ def is_sparse(form: str, n_items: int) -> bool:
 
 
 def _user_weights(rows: sparse.csr_matrix, power: float) -> NDArray[np.float64]:
-    """n_u^-power, scaled to a mean of 1 over events: the penalty keeps its meaning. -> (U,)"""
+    """n_u^-power, scaled to a mean of 1 over events, so that the penalty keeps its scale. -> (U,)"""
     n = np.diff(rows.indptr)
     weights = np.maximum(n, 1.0) ** -power  # (U,)
     return weights * n.sum() / (weights * n).sum()
@@ -308,7 +308,7 @@ def _mirror(square: Array) -> None:
 
 
 def _check_definite(failed: int, factor: Array, sizes: Array) -> None:
-    """Refuse a Cholesky decomposition that failed, or that consists of rounding errors of float32.
+    """Raise TrainingError if a Cholesky decomposition failed, or has pivots within the rounding error of float32.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""EDLAE: EASE trained to restore what dropout hides, in closed form (Steck 2020)."""
+"""EDLAE: EASE trained to reconstruct events that dropout hides, in closed form (Steck 2020)."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ class EDLAE(ClosedForm):
         B = I - P / diag(P)                                         the division is by columns
 
     The error counts only where dropout hid an event: emphasised denoising in the limit a -> infinity, in which no item
-    can predict itself and diag(B) = 0. (A factor of B and of lambda that changes no ranking is left out.) Popular items
-    are penalised more than in EASE, which is p = 0. Items are scored by x B. `l2` is lambda, `dropout` is p.
+    can predict itself and diag(B) = 0. (A factor of B and of lambda that does not affect rankings is omitted.) Popular
+    items are penalised more than in EASE, which is p = 0. Items are scored by x B. `l2` is lambda, `dropout` is p.
     """
 
     l2: float = hyper(
         100.0, "ridge penalty lambda on the weights, in addition to that of dropout", low=0, search=log(3.0, 3000.0)
     )
     dropout: float = hyper(
-        0.5, "share p of the events that are hidden and to be restored", low=0, high=0.99, search=uniform(0.1, 0.7)
+        0.5, "share p of the events that are hidden and reconstructed", low=0, high=0.99, search=uniform(0.1, 0.7)
     )
 
     def _penalty(self, counts: NDArray[np.float32]) -> NDArray[np.float32]:

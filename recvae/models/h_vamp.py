@@ -15,12 +15,12 @@ class HVamp(MultVAE):
     RecSys 2019).
 
         q(z2 | x), q(z1 | x, z2)                            Gaussians by layers h -> (W h + b) * sigmoid(V h + c)
-        x | z1, z2 ~ Multinomial(n_u, softmax(f(z1, z2)))   decoder, a gated layer or more
+        x | z1, z2 ~ Multinomial(n_u, softmax(f(z1, z2)))   decoder, one or more gated layers
         p(z1, z2) = p(z1 | z2) p(z2),  p(z2) = 1/C sum_c q(z2 | u_c)
         maximise  E[log p(x | z1, z2)] - beta KL(q(z1, z2 | x) || p(z1, z2))
 
-    where p(z1 | z2) is a Gaussian by a gated layer, and the pseudo-inputs u_c of the VampPrior (Tomczak & Welling 2018)
-    are learned, as what the encoder's first layer would make of them. Items are scored by f at the means.
+    where p(z1 | z2) is a Gaussian computed by a gated layer. The pseudo-inputs u_c of the VampPrior (Tomczak & Welling
+    2018) are learned in the form of the encoder's first-layer outputs for them. Items are scored by f at the means.
     """
 
     latent_dim: int = hyper(200, "dimension of z1 and of z2", low=1, search=integers(32, 400))

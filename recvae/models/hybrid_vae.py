@@ -40,12 +40,12 @@ LINEAR = "linear."  # prefix of the linear path's tensors in a file
 
 @parameters
 class HybridVAE(RecVAE):
-    """A VAE for what lies in few dimensions, plus a linear path of full rank for what single items say of others.
+    """A VAE for low-dimensional structure, plus a linear path of full rank for direct effects between items.
 
         f(x) = W mu(x) + b + a x B,   diag(B) = 0
 
     W mu(x) + b are the logits of RecVAE (Shenbin et al. 2020), B the weights of EDLAE (Steck 2020) in closed form,
-    where each user weighs n_u^-user_power; that a VAE gains from a linear path is in Vancura & Kordik, "Deep
+    where each user weighs n_u^-user_power; that a VAE gains from a linear path is shown in Vancura & Kordik, "Deep
     Variational Autoencoder with Shallow Parallel Path for Top-N Recommendation (VASP)", ICANN 2021. The linear path
     ranks better for the users whom it was solved on than for others. So `a` is not trained: it is
     chosen by NDCG@100 for calibration users, on whom neither part was trained. These are the validation users if they
@@ -58,10 +58,10 @@ class HybridVAE(RecVAE):
         f'neighbours alone; "auto" is sparse above {WIDE:,} items',
         choices=FORMS,
     )
-    neighbours: int = hyper(200, "items that may predict one, in the sparse form", low=1)
+    neighbours: int = hyper(200, "largest number of items that predict an item, in the sparse form", low=1)
     epochs: int = hyper(25, "rounds of passes over the training users", low=1)
     learning_rate: float = hyper(
-        1e-3, "of Adam; the linear path makes up for what a slower rate would give", low=0, search=log(1e-4, 3e-3)
+        1e-3, "of Adam; the linear path compensates for what a lower rate would gain", low=0, search=log(1e-4, 3e-3)
     )
     l2: float | None = hyper(
         None,
@@ -89,7 +89,7 @@ class HybridVAE(RecVAE):
     out_of_core = False  # the linear path is solved from all rows at once
 
     linear_: EDLAE = fitted()
-    weight_: float = fitted()  # a of the formula
+    weight_: float = fitted()  # the weight a
 
     def _fit(self, rows: sparse.csr_matrix, run: FitRun) -> dict[str, Any]:
         self._checked_plan(rows, run.valid is not None, extras_allocated=False)
@@ -117,7 +117,7 @@ class HybridVAE(RecVAE):
         return rows[learned], CalibrationUsers.holding_out(rows[order[:n_users]], HELD_OUT_SHARE, random)
 
     def _linear(self, l2: float, neighbours: int | None = None) -> EDLAE:
-        """The linear path, not fitted."""
+        """An unfitted linear path."""
         return EDLAE(
             values="raw",  # the rows' values have been transformed already
             l2=l2,
@@ -130,7 +130,7 @@ class HybridVAE(RecVAE):
     def _best_linear(self, rows: sparse.csr_matrix, users: CalibrationUsers, show_progress: bool) -> EDLAE:
         """The linear path with the penalty that ranks best for calibration users, by a hill climb over `PENALTIES`.
 
-        It is fitted, unless penalties were compared with fewer neighbours than it is to have.
+        It may be unfitted, as when the penalties were compared with fewer neighbours than the model asks for.
         """
         n_nearest = min(self.neighbours, FEW_NEIGHBOURS)
         best: EDLAE | None = None  # only the best so far is kept: their weights may be large
@@ -182,7 +182,7 @@ class HybridVAE(RecVAE):
         return super()._with_items(new, shares) | {"linear_": linear}
 
     def _extra_bytes(self, n_items: int, network_bytes: int) -> int:
-        """The linear path's weights; before there is a network, a second copy while penalties are compared."""
+        """Bytes of the linear path's weights; before there is a network, of a copy too while l2 is chosen."""
         if is_sparse(self.form, n_items):
             weights = 8 * n_items * min(self.neighbours, n_items)
             return max(weights, 3 * weights - network_bytes)  # the sparse matrix is concatenated from parts

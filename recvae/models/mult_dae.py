@@ -1,4 +1,4 @@
-"""Mult-DAE: the deterministic autoencoder beside Mult-VAE (Liang et al. 2018)."""
+"""Mult-DAE: the deterministic counterpart of Mult-VAE (Liang et al. 2018)."""
 
 from __future__ import annotations
 

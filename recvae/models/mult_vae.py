@@ -58,7 +58,7 @@ class MultVAE(Variational):
     )
     kl_schedule: str = hyper(
         "linear",
-        'course of beta: "linear" and "cyclical" rise from 0 to the cap once or four times, "constant" is the cap',
+        'schedule of beta: "linear" and "cyclical" rise from 0 to the cap once or four times, "constant" is the cap',
         choices=tuple(SCHEDULES),
     )
     kl_anneal: float = hyper(

@@ -1,4 +1,4 @@
-"""RecVAE: Mult-VAE with a composite prior and an encoder and a decoder that learn in turns (Shenbin et al. 2020)."""
+"""RecVAE: Mult-VAE with a composite prior and an encoder and a decoder trained in turns (Shenbin et al. 2020)."""
 
 from __future__ import annotations
 
@@ -21,32 +21,32 @@ class RecVAE(Variational):
         p(z | x) = 3/20 N(0, I) + 3/4 q_old(z | x) + 1/10 N(0, e^10 I)
         maximise  E[log p(x | z)] - gamma n_u KL(q(z | x) || p(z | x))
 
-    where q_old is the posterior before the epoch. An epoch is `encoder_passes` over the users in which the encoder
-    learns, with dropout on x, and then `decoder_passes` in which the decoder does, without.
+    where q_old is the posterior before the epoch. An epoch consists of `encoder_passes` over the users that train the
+    encoder, with dropout on x, and then `decoder_passes` that train the decoder, without dropout.
     """
 
     epochs: int = hyper(40, "rounds of passes over the training users", low=1)
-    learning_rate: float = hyper(5e-4, "of Adam, as in the paper", low=0, search=log(1e-4, 3e-3))
+    learning_rate: float = hyper(5e-4, "learning rate of Adam, as in the paper", low=0, search=log(1e-4, 3e-3))
     latent_dim: int = hyper(200, "dimension of z", low=1, search=integers(50, 400))
     hidden_dim: int = hyper(600, "width of the encoder's layers", low=1, search=integers(100, 1000))
     depth: int = hyper(5, "number of the encoder's layers", low=1, high=1000, search=integers(2, 6))
     dropout: float = hyper(
         0.5,
-        "share of a user's events hidden from the encoder while it learns",
+        "share of a user's events hidden from the encoder in its own passes",
         low=0,
         high=0.99,
         search=uniform(0.2, 0.8),
     )
     gamma: float = hyper(0.005, "weight of the KL term for each event of a user", low=0, search=log(5e-4, 5e-2))
-    encoder_passes: int = hyper(3, "passes in which the encoder learns, in an epoch", low=1, search=[1, 2, 3])
-    decoder_passes: int = hyper(1, "passes in which the decoder learns, in an epoch", low=1, search=[1, 2])
+    encoder_passes: int = hyper(3, "passes of an epoch that train the encoder", low=1, search=[1, 2, 3])
+    decoder_passes: int = hyper(1, "passes of an epoch that train the decoder", low=1, search=[1, 2])
 
     def _network(self, n_items: int) -> VAE:
         # q(z | x), section 3.2: each layer adds the outputs of all layers before it
         encoder = DenselyConnectedEncoder(n_items, self.hidden_dim, self.depth, self.latent_dim, self.dropout)
         # without hidden layers: W z + b
         decoder = MLPDecoder(self.latent_dim, (), n_items)
-        # section 3.3: the prior keeps the posteriors of before the epoch, so that the encoder does not forget.
+        # section 3.3: the prior keeps the posteriors from before the epoch, so that the encoder does not forget.
         # The KL term is weighted by gamma times the number of the user's events
         return VAE(encoder, decoder, self._likelihood(), Composite(), kl_by_events=True)
 

@@ -1,4 +1,4 @@
-"""The final table: every model on several splits, one run of each; what is finished is kept and never run again."""
+"""The final table: every model once on each of several splits; finished runs are kept and not repeated."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ ROOT = Path(__file__).resolve().parents[3]
 
 @dataclass(frozen=True)
 class Family:
-    """What is run: each of `models` on each split of a data set.
+    """The runs: each of `models` on each split of a data set.
 
     users : "test", or "valid" for development, which measures on half of the validation users and chooses by the rest
-    peers : folder for the environment of iALS; without it, that is absent
-    work : folder for the values of each user, to resume from; outside of the repository, for these are data of persons
+    peers : folder for the environment of iALS; without it, iALS is absent
+    work : folder for values per user, to resume from; outside of the repository, because these are personal data
     """
 
     dataset: str
@@ -46,9 +46,9 @@ class Family:
 
 
 def run_family(family: Family, again: bool = False) -> dict[str, Any]:
-    """Run what is not finished yet, or everything `again`, each in a process of its own. -> pooled results, for JSON
+    """Run unfinished cases, or all with `again`, each in a separate process. -> pooled results, for JSON
 
-    Raises TrainingError where a process fails; run once more, it begins with that one.
+    Raises TrainingError if a process fails; the next run resumes with that one.
     """
     if ROOT in [family.work.resolve(), *family.work.resolve().parents]:
         raise InvalidParameterError(
@@ -71,7 +71,7 @@ def run_family(family: Family, again: bool = False) -> dict[str, Any]:
 
 
 def pooled(family: Family, absent: dict[str, str]) -> dict[str, Any]:
-    """What was found by all models that are not absent. -> for JSON, without users and their histories"""
+    """Pool the results of all models that are not absent. -> for JSON, without users and their histories"""
     names = [model for model in family.models if model not in absent]
     if not names:
         raise InvalidParameterError(f"Expected a model that can be run, got none: {absent}.")
@@ -90,7 +90,7 @@ def pooled(family: Family, absent: dict[str, str]) -> dict[str, Any]:
 
 
 def models_of(names: str) -> list[str]:
-    """Comma-separated names as they are known, iALS among them; "all" for all. Raises UnknownNameError."""
+    """Comma-separated names of models, including iALS, as a list; "all" for all. Raises UnknownNameError."""
     if names.strip().lower() == "all":
         return [*GRIDS, IALS]
     found = [IALS if name.strip().lower() == IALS.lower() else model_name(name) for name in names.split(",")]
@@ -110,7 +110,7 @@ def seeds_of(text: str) -> list[int]:
 
 
 def _python(family: Family, absent: dict[str, str]) -> str:
-    """The interpreter for iALS; where it cannot be had, that is noted as absent."""
+    """The interpreter for iALS; if there is none, the reason is added to `absent`."""
     found = (
         "no folder for its environment was given" if family.peers is None else environment("irspack iALS", family.peers)
     )
@@ -120,9 +120,9 @@ def _python(family: Family, absent: dict[str, str]) -> str:
 
 
 def _finished(family: Family, seed: int, model: str) -> bool:
-    """Whether the results are there; a model that was absent may be there today.
+    """Whether results exist; a model that was absent counts as unfinished, because it may be available now.
 
-    Raises InvalidParameterError where they are of other settings: a mean over splits has to be of one choice.
+    Raises InvalidParameterError if they were chosen from another grid: a mean over splits needs the same grid.
     """
     about = _about(family, seed, model) if family.place(seed, model, ".json").exists() else {"absent": ""}
     if "absent" not in about and about["grid"] != grid(model):

@@ -1,4 +1,4 @@
-"""One model on one split, in a process of its own so that its time and memory are its own: a job in, files out."""
+"""One model on one split, in a separate process, so that time and memory are measured for it alone."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ IALS = "iALS"  # irspack's, which is no model of this package
 def run(job: dict[str, Any]) -> None:
     """Choose, fit and evaluate. Writes the values of each user to `job["values"]`, then what was done to `job["done"]`.
 
-    job : {"dataset", "data_home", "split_seed", "users": "test" | "valid", "model", "python": of iALS' environment,
-        "values": .npz, "done": .json}. A model that cannot be had here is {"absent": why}.
+    job : {"dataset", "data_home", "split_seed", "users": "test" | "valid", "model", "python": interpreter for iALS,
+        "values": .npz, "done": .json}. For a model that is not available, "done" has {"absent": why}.
     """
     protocol = load_card(job["dataset"]).protocol
     metrics, main = list(dict.fromkeys([*METRICS, *protocol.metrics])), protocol.metrics[-1]
@@ -53,7 +53,7 @@ def run(job: dict[str, Any]) -> None:
     about["grid"] = grid(job["model"])
     _write_values(Path(job["values"]), evaluation)
     shape = {"train_users": split.train.n_users, "items": split.train.n_items, "test_users": len(evaluation.users)}
-    write_whole(Path(job["done"]), json_bytes(about | {"data": shape}))  # last: who finds it finds all
+    write_whole(Path(job["done"]), json_bytes(about | {"data": shape}))  # written last: if it exists, the values do
 
 
 def grid(model: str) -> list[dict[str, Any]]:
@@ -64,10 +64,10 @@ def grid(model: str) -> list[dict[str, Any]]:
 
 
 def development(split: Split) -> Split:
-    """Of the validation users one half to choose by, and the other half instead of the test users.
+    """A split that chooses by one half of the validation users, and has the other half as test users.
 
-    The users of the test are not touched. Validation users of a `given` or other split of known users are training
-    users; then the half that is measured is, too.
+    The real test users are not used. If validation users are training users, as in a `given` split of known users, so
+    are the new test users.
     """
     places = np.arange(len(split.valid.users))
     return Split(split.train, _part(split.valid, places[::2]), _part(split.valid, places[1::2]))

@@ -1,7 +1,7 @@
-"""irspack's iALS as one more baseline: it fits and lists in its own environment, our evaluator chooses and measures.
+"""irspack's iALS as a baseline: it fits and ranks in its own environment, our evaluator chooses and measures.
 
-implicit's ALS cannot stand in for it: there one penalty goes for all factors, here it grows with how often a user or
-an item is seen (Rendle et al. 2021, "Revisiting the Performance of iALS on Item Recommendation Benchmarks").
+implicit's ALS is no substitute: it has one penalty for all factors, here the penalty grows with the number of events
+of a user or item (Rendle et al. 2021, "Revisiting the Performance of iALS on Item Recommendation Benchmarks").
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ GRID: list[dict[str, Any]] = [
 def run_ials(
     python: Path, split: Split, metrics: Sequence[str], main_metric: str, grid: Sequence[dict[str, Any]] = GRID
 ) -> tuple[Evaluation, dict[str, Any]]:
-    """Choose on validation users, fit once more, evaluate on the test. -> evaluation, and settings and seconds
+    """Choose on validation users, fit again, evaluate on test users. -> evaluation, and settings and seconds
 
     python : an interpreter with irspack
     """
@@ -60,7 +60,7 @@ def run_ials(
 def _lists(
     python: Path, train: Interactions, holdout: Holdout, metrics: Sequence[str], grid: Sequence[dict[str, Any]]
 ) -> tuple[list[NDArray[np.int32]], dict[str, NDArray[np.float64]]]:
-    """-> the best items for each user of the holdout by each setting, and the seconds that the script tells"""
+    """Run the script. -> the best items for each user of the holdout by each setting, and the seconds it reports"""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         paths = {part: str(folder / f"{part}.npz") for part in ("rows", "fold_in", "out")}

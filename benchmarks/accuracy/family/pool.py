@@ -17,7 +17,7 @@ from recvae.evaluation.evaluate import Metric
 
 @dataclass(frozen=True)
 class Result:
-    """One model on one split: values of each user by metric, and what was done."""
+    """One model on one split: values of each user by metric, and the description of the run."""
 
     users: NDArray[np.str_]
     values: Mapping[str, NDArray[np.float64]]
@@ -28,8 +28,8 @@ def pool(results: Mapping[str, Sequence[Result]], metrics: Sequence[str]) -> dic
     """Models by name, each with one result for each split, in the same order. -> for JSON, without users
 
     A mean is that over splits of the mean over users. A difference is pooled by user: a user who is in the test of
-    several splits counts once, with the mean over these splits, so that what the bootstrap draws are persons, who are
-    independent of each other, and not their tests, which are not. The standard error is that over the same values.
+    several splits counts once, with the mean over these splits, so that the bootstrap resamples users, who are
+    independent of each other, and not their tests, which are not. The standard error is that of the same values.
 
     metrics : the last one is tested
     Raises InvalidDataError where models were not tested on the same users.

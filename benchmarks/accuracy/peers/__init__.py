@@ -1,4 +1,4 @@
-"""Other packages, each in an environment of its own: their pins do not go with anybody's."""
+"""Other packages, each in a separate environment, because their pinned versions conflict."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ REQUIREMENTS = {
 
 
 def environment(peer: str, home: Path) -> Path | str:
-    """The interpreter of a peer's environment under `home`, made if it is not there; or why it cannot be had."""
+    """The interpreter of a peer's environment under `home`, made if missing; or the reason why it cannot be made."""
     script, requirements = REQUIREMENTS[peer]
     folder = home.resolve() / script.removesuffix(".py")
     python = folder / "bin" / "python"

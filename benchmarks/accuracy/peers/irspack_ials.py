@@ -4,7 +4,7 @@ python irspack_ials.py JOB, a JSON of {"rows": MATRIX.npz, "fold_in": MATRIX.npz
 "out": LISTS.npz}
 
 Each setting is fitted on `rows`; then the N best items that are not in it are listed for each row of `fold_in`, padded
-with -1. These lists alone travel, not the factors: LISTS.npz has them as "0", "1", ... in the order of the settings,
+with -1. Only these lists are returned, no factors: LISTS.npz has them as "0", "1", ... in the order of the settings,
 and the seconds of each as "fit_seconds" and "list_seconds".
 """
 
@@ -18,7 +18,7 @@ from irspack import IALSRecommender
 from numpy.typing import NDArray
 from scipy import sparse
 
-BLOCK = 4000  # users whose scores are there at once
+BLOCK = 4000  # users whose scores are in memory at once
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ from benchmarks.pages.figures.style import Draw
 
 FOLDER = Path(__file__).parents[3] / "docs" / "figures"
 
-# by name: the results it is drawn from, and how
+# name of the figure -> name of the results, function that draws it
 FIGURES: dict[str, tuple[str, Draw]] = {
     "family-ml-1m": ("family-ml-1m", plot_family),
     "growth": ("growth", plot_growth),

@@ -1,4 +1,4 @@
-"""The two terms of the ELBO, what beta does to them and to the latent space, walks and draws."""
+"""Figures of the two terms of the ELBO, the effect of beta on them and on the latent space, interpolation, samples."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from benchmarks.pages.figures.style import BLUE, COLORS, GREEN, GREY, VERMILION,
 
 CURVES = ("0", "0.2", "1")  # caps whose training is shown
 SHOWN = 300  # users of a plane: enough to see, in a small file
-SEEN = 0.25  # genres of a walk that no list has this share of are not drawn
+SEEN = 0.25  # genres whose share stays below this are not drawn
 
 
 def plot_training(results: dict[str, Any], path: Path) -> None:
@@ -56,8 +56,8 @@ def plot_plane(results: dict[str, Any], path: Path) -> None:
         for axis, (cap, found) in zip(axes, results["planes"].items(), strict=True):
             places, kinds = found["places"][:SHOWN], found["favourites"][:SHOWN]
             for kind, (genre, color) in enumerate(zip(GENRES, COLORS, strict=True)):
-                here = [place for place, own in zip(places, kinds, strict=True) if own == kind]
-                axis.plot(*zip(*here, strict=True), "o", markersize=3, color=color, label=genre, markeredgewidth=0)
+                points = [place for place, own in zip(places, kinds, strict=True) if own == kind]
+                axis.plot(*zip(*points, strict=True), "o", markersize=3, color=color, label=genre, markeredgewidth=0)
             for radius in (1, 2):
                 axis.add_patch(Circle((0, 0), radius, fill=False, edgecolor=GREY, linestyle=":"))
             axis.set(title=f"beta up to {cap}" if cap != "0" else "beta 0", xlabel="$z_1$")
@@ -68,7 +68,7 @@ def plot_plane(results: dict[str, Any], path: Path) -> None:
 
 
 def plot_walk(results: dict[str, Any], path: Path) -> None:
-    """Which genres the likeliest films have, on the way from one made-up user to another."""
+    """Genres of the most likely films, interpolating between two invented users."""
     (walk,) = (found["walk"] for found in results["caps"].values() if "walk" in found)
     drawn = {genre: shares for genre, shares in walk.items() if max(shares) >= SEEN}
     with picture(path) as (axis,):
@@ -84,7 +84,7 @@ def plot_walk(results: dict[str, Any], path: Path) -> None:
 
 
 def plot_samples(results: dict[str, Any], path: Path) -> None:
-    """How like real people users who never were are, by cap, beside people who were not in training."""
+    """Similarity of synthetic users to training users, by cap, against that of real held-out users."""
     caps = sorted(results["caps"], key=float)
     with picture(path) as (axis,):
         for latent, color in (("aggregate", BLUE), ("prior", VERMILION)):

@@ -1,4 +1,4 @@
-"""What lists that explore cost and bring."""
+"""Figure of the cost and gain of exploration."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from benchmarks.speed.tables import in_all
 
 
 def plot_growth(results: dict[str, Any], path: Path) -> None:
-    """Seconds against items and against users, and memory against items, each beside the line through the largest."""
+    """Seconds against items and against users, and memory against items, each with the line from 0 to the largest."""
     steps = [case for case in results["cases"] if case["what"] == "step"]
     epochs = [case for case in results["cases"] if case["what"] == "epoch"]
     panels: tuple[tuple[str, str, list[dict[str, Any]], Callable[[dict[str, Any]], float]], ...] = (

@@ -1,4 +1,4 @@
-"""One look for all pictures: small SVG files that read on a light page and on a dark one, and by the colour-blind."""
+"""One style for all figures: small SVG files, legible on light and dark pages, and for colour-blind readers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY = "#0072b2", "#d55e00", "#009e73", "
 COLORS = (BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY)
 GREY = "#7a7a7a"  # text and axes: 4 : 1 against white and against a dark page alike
 SETTINGS: Any = {
-    "svg.hashsalt": "recvae",  # the same figures, the same file
+    "svg.hashsalt": "recvae",  # so that equal figures give equal files
     "svg.fonttype": "none",  # text stays text
     "font.family": "sans-serif",
     "font.size": 10,

@@ -1,1 +1,1 @@
-"""What models that are one VAE network share."""
+"""Code shared by the models that consist of one VAE network."""

@@ -1,4 +1,4 @@
-"""The base of models that are one VAE network: hyper-parameters, training, files, scores.
+"""The base of models that consist of one VAE network: hyper-parameters, training, model files, scores.
 
 A model defines `_network` and, where they differ, `_beta` (the weight of the KL term) and `_phases` (the parts that
 are trained in an epoch).
@@ -72,32 +72,32 @@ class Autoencoder(Recommender):
     """Base of models that are one `VAE` network trained by Adam. `history_` (not saved) has a record of each epoch."""
 
     likelihood: str = hyper("multinomial", "distribution of a row, given z", choices=FAMILIES)
-    epochs: int = hyper(50, "passes over the training users; schedules stretch with them", low=1)
+    epochs: int = hyper(50, "passes over the training users; schedules scale with their number", low=1)
     batch_size: int | None = hyper(
         None,
-        "users in a step; by default a twentieth of the training users, at most 500, for enough steps on small data",
+        "users per step; by default a twentieth of the training users, at most 500, for enough steps on small data",
         low=1,
         kind=int,
         optional=True,
         search=[None, 50, 100, 200, 500],
     )
-    learning_rate: float = hyper(1e-3, "of Adam, as in the paper", low=0, search=log(1e-4, 1e-2))
+    learning_rate: float = hyper(1e-3, "learning rate of Adam, as in the paper", low=0, search=log(1e-4, 1e-2))
     patience: int | None = hyper(
         None,
-        "stop after so many epochs without a better NDCG@100 on validation users, which `fit` then needs",
+        "stop after this many epochs without a better NDCG@100 on validation users, which `fit` then requires",
         low=1,
         kind=int,
         optional=True,
     )
     random_state: int | None = hyper(
-        None, "seed of weights, order, dropout, noise; None draws one", low=0, high=2**32 - 1, kind=int, optional=True
+        None, "seed of weights, batches, dropout, noise; None draws one", low=0, high=2**32 - 1, kind=int, optional=True
     )
     device: str = hyper("auto", 'torch device; "auto" takes a GPU if there is one', run_option=True)
     output: OutputOptions = config(OutputOptions, "options of the output layer", without=("logits", "temperature"))
     training: TrainingOptions = config(TrainingOptions, "options of the training run")
 
     network_: VAE = fitted()
-    plan_: MemoryPlan = fitted()  # of the fit; not in files
+    plan_: MemoryPlan = fitted()  # the plan of the fit; not saved
     history_: list[Epoch] = fitted()
     resumable = True
     out_of_core = True
@@ -126,13 +126,14 @@ class Autoencoder(Recommender):
         valid
             As for `fit`.
         calibrate : bool
-            Whether to measure a few steps, of a network that is discarded, to tell how long an epoch takes.
+            Whether to time a few steps, of a network that is then discarded, to estimate the duration of an epoch.
 
         Returns
         -------
         MemoryPlan
-            To be printed: number of weights, memory by what it is for, which likelihood and why, and what to change
-            where it would not fit. `fit` raises NotEnoughMemoryError with that instead of running out of memory.
+            It can be printed: number of weights, memory by purpose, how the likelihood is computed and why, and changes
+            that would help if the training does not fit. `fit` then raises NotEnoughMemoryError with these changes
+            instead of running out of memory.
 
         Raises
         ------
@@ -155,7 +156,7 @@ class Autoencoder(Recommender):
     def _checked_plan(
         self, rows: sparse.csr_matrix | Shards, validated: bool, extras_allocated: bool = True
     ) -> MemoryPlan:
-        """The plan of a training that fits into memory. Raises NotEnoughMemoryError."""
+        """The plan of the training. Raises NotEnoughMemoryError if it does not fit into memory."""
         plan = plan_training(self, rows, validated, extras_allocated)
         if not plan.fits:
             raise NotEnoughMemoryError(plan.refusal())
@@ -170,14 +171,14 @@ class Autoencoder(Recommender):
         return int(self.batch_size or min(500, -(-n_users // 20)))
 
     def _likelihood(self) -> Likelihood:
-        """The likelihood of a row, its products in the precision asked for."""
+        """The likelihood of a row, with the family, implementation and precision of the hyper-parameters."""
         impl = "reference" if self.training.impl == "reference" else "auto"  # "sampled" for batches with negatives
         options = Options(precision=self.training.precision, unobserved=self.output.unobserved)
         return partial(nll, family=self.likelihood, impl=impl, options=options)
 
     @property
     def best_epoch_(self) -> int:
-        """The epoch (from 1) whose weights were kept; only for models that have been fitted here."""
+        """The epoch (from 1) whose weights were kept; only for models fitted in this process."""
         if not getattr(self, "history_", []):
             raise NotFittedError(f"Expected a {type(self).__name__} fitted in this process; call fit first.")
         return best_epoch(self.history_).epoch
@@ -212,7 +213,7 @@ class Autoencoder(Recommender):
 
     @reads
     def trainer(self, user_items: Any) -> Trainer:
-        """The trainer with which `fit` would begin on these rows, its network untrained: to make steps by hand.
+        """The trainer that `fit` would use on these rows, with an untrained network: for a training loop of your own.
 
         Parameters
         ----------
@@ -226,9 +227,9 @@ class Autoencoder(Recommender):
 
     def _fit(self, rows: sparse.csr_matrix | Shards, run: FitRun) -> dict[str, Any]:
         strategy, plan = self._strategy(), self._checked_plan(rows, run.valid is not None)
-        about = "%s: %d users x %d items, %d events; %s likelihood, %s"
+        message = "%s: %d users x %d items, %d events; %s likelihood, %s"
         if strategy.communicator.is_main_process:
-            logger.info(about, type(self).__name__, *rows.shape, rows.nnz, plan.impl, plan.why)
+            logger.info(message, type(self).__name__, *rows.shape, rows.nnz, plan.impl, plan.why)
         if strategy.tensor_parallel and plan.impl != "chunked":
             raise InvalidParameterError(
                 f'Expected training__impl="chunked" in tensor parallel training, got {plan.impl!r}: take that, or '
@@ -250,21 +251,21 @@ class Autoencoder(Recommender):
         by_item = rows.T.tocsr().sign()  # (I + n, U)
         shares = neighbour_weights(by_item[self.n_items_ :], by_item[: self.n_items_])
         vectors = vectors_from_neighbours(item_vectors(self.network_), shares, np.diff(by_item.indptr))
-        grown = self._with_items(vectors, lambda: shares)
+        extended = self._with_items(vectors, lambda: shares)
         passes = -(-self.epochs // 10) if epochs is None else epochs
         if passes:
             impl, beta = plan_training(self, rows, False).impl, self._last_beta()
             changes: dict[str, Any] = {"epochs": passes, "beta": beta, "stop_epoch": None, "patience": None}
-            trainer = self._trainer(grown["network_"], rows, impl, self._seed(), ParallelStrategy(), **changes)
+            trainer = self._trainer(extended["network_"], rows, impl, self._seed(), ParallelStrategy(), **changes)
             self._train(trainer, rows, run)
-        return grown | {"network_": ready_to_score(grown["network_"])}
+        return extended | {"network_": ready_to_score(extended["network_"])}
 
     def _add_items(self, features: sparse.csr_matrix) -> dict[str, Any]:
         vectors = vectors_from_features(self.network_, features)
-        grown = self._with_items(
+        extended = self._with_items(
             vectors, lambda: neighbour_weights(features[self.n_items_ :], features[: self.n_items_])
         )
-        return grown | {"network_": ready_to_score(grown["network_"])}
+        return extended | {"network_": ready_to_score(extended["network_"])}
 
     def _with_items(self, new: ItemVectors, shares: Callable[[], sparse.csr_matrix]) -> dict[str, Any]:
         """New items with their vectors; `shares` (n, I) are weights of their nearest old ones. -> fitted attributes"""
@@ -289,7 +290,7 @@ class Autoencoder(Recommender):
         Parameters
         ----------
         impl : str
-            How the likelihood is computed, not "auto".
+            How the likelihood is computed; not "auto".
         strategy : ParallelStrategy, optional
             By default that of the current communicator.
         part : str

@@ -1,6 +1,6 @@
 """Estimates the memory that a training takes, from sizes alone and before anything is allocated.
 
-All numbers are bytes and upper bounds. A float32 takes 4 of them, a position 4 or 8.
+All numbers are upper bounds in bytes. A float32 takes 4 bytes, an index 4 or 8.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from recvae.nn.optim import BLOCK
 from recvae.utils.topk import BLOCK_BYTES as RANKED_BYTES
 
 BYTES_PER_EVENT = 160  # of a step: the event itself, its noise, its gathered weights and sums
-SHARD_BYTES = 2 << 28  # of the windows of shards in memory at a time
+SHARD_BYTES = 2 << 28  # of the shard windows that are in memory at a time
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class DataSizes:
 
 @dataclass(frozen=True)
 class MemoryEstimate:
-    """Upper bounds in bytes, by what they are for; `path` is what a model has in addition to its network."""
+    """Upper bounds in bytes, by purpose; `path` is for what a model has in addition to its network."""
 
     weights: int
     optimizer: int
@@ -70,7 +70,7 @@ class MemoryEstimate:
 
     @property
     def peak(self) -> int:
-        """Of the whole training."""
+        """The peak of the whole training: the sum of all parts."""
         return self.weights + self.optimizer + self.gradients + self.step + self.rows + self.best + self.path
 
 
@@ -96,7 +96,7 @@ def estimate_memory(
     first, last = input_layer(network.encoder).weight, network.decoder.weight  # (I, H), (I, H')
     tied, parameters = first is last, list(network.parameters())
     embeddings = {id(p): p.numel() for p in (first, last, network.decoder.bias)}
-    middle = sum(p.numel() for p in parameters) - sum(embeddings.values())  # all but what has a row for each item
+    middle = sum(p.numel() for p in parameters) - sum(embeddings.values())  # parameters without a row for each item
     embeddings = {key: -(-numel // sizes.tensor_ranks) for key, numel in embeddings.items()}
     total = middle + sum(embeddings.values())
     events = int(sizes.batch * sizes.mean_length)
@@ -126,7 +126,7 @@ def estimate_memory(
 
 
 def _rows_in_step(sizes: DataSizes, num_negatives: int, ranks: int = 1) -> int:
-    """At most so many rows of an embedding have a gradient in a step, on one of several ranks."""
+    """Upper bound of the rows of an embedding that have a gradient in a step, on one of several ranks."""
     return min(sizes.items, -(-int(sizes.batch * sizes.mean_length) // ranks)) + num_negatives
 
 
@@ -138,13 +138,13 @@ def _sparse_gradient_bytes(network: VAE, sizes: DataSizes, num_negatives: int) -
     gradients = 4 * rows * widths * (3 if first is last else 1)
     if ranks == 1:
         return gradients
-    gathered = ranks * rows * (4 * max(first.shape[1], last.shape[1]) + 8)  # rows and positions, a layer at a time
+    gathered = ranks * rows * (4 * max(first.shape[1], last.shape[1]) + 8)  # rows and indices, a layer at a time
     coalesced = 4 * _rows_in_step(sizes, num_negatives) * widths
     return gradients + 2 * gathered + coalesced  # as received, concatenated, and coalesced
 
 
 def _output_layer_bytes(network: VAE, impl: str, sizes: DataSizes, low_precision: bool) -> int:
-    """A block of logits, and the copies of the output layer that the products take."""
+    """Bytes of a block of logits, and of the copies of the output layer that the products need."""
     width, items = network.decoder.weight.shape[1], -(-sizes.items // sizes.tensor_ranks)
     if impl == "reference":  # logits, log-softmax and dense rows, with gradients
         return 5 * 4 * sizes.batch * items
@@ -162,7 +162,7 @@ def _ranking_bytes(network: VAE, sizes: DataSizes, device: torch.device) -> int:
 
 
 def _rows_bytes(network: VAE, sizes: DataSizes) -> int:
-    """The rows, and what the prior keeps of each user."""
+    """Bytes of the rows, and of the posterior that a composite prior keeps for each user."""
     old_posterior = 8 * network.decoder.latent_dim * sizes.users if isinstance(network.prior, Composite) else 0
     if sizes.on_disk:
         return min(SHARD_BYTES, 16 * sizes.events) + 16 * sizes.users + old_posterior

@@ -1,6 +1,6 @@
-"""Plans a training before it begins: which likelihood, how much memory, how long, and what to change.
+"""Plan of a training run: how the likelihood is computed, memory, time, and changes that make it fit.
 
-`plan_memory` counts bytes (`memory_estimate`), `seconds_per_epoch` measures a few steps.
+`plan_memory` counts bytes (`memory_estimate`), `seconds_per_epoch` times a few steps.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ GIB = 2**30
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """What a training would take; `print` shows it.
+    """The memory and time that a training run would take; `print` shows them.
 
     Parameters
     ----------
@@ -45,11 +45,11 @@ class MemoryPlan:
     parameters : int
         Number of weights.
     memory : MemoryEstimate
-        Bytes by what they are for, and `memory.peak`.
+        Bytes by purpose, and `memory.peak`.
     available : int
         Bytes of memory that are free.
     seconds_per_epoch : float or None
-        Measured by a few steps on this machine; None where the training would not fit, or without calibration.
+        Measured with a few steps on this machine; None if the training would not fit, or without calibration.
     remedies : list of (str, int)
         Changes that would make it fit, and the peak in bytes that each leads to.
     """
@@ -66,7 +66,7 @@ class MemoryPlan:
 
     @property
     def fits(self) -> bool:
-        """Whether the peak is no more than what is available."""
+        """Whether the peak is at most the available memory."""
         return self.memory.peak <= self.available
 
     def __str__(self) -> str:
@@ -225,7 +225,7 @@ def _remedies(model: Any, plan: MemoryPlan, device: torch.device) -> list[tuple[
 
 
 def _possible_changes(model: Any, plan: MemoryPlan) -> list[tuple[str, dict[str, Any], DataSizes]]:
-    """Each change in words, as hyper-parameters, and as sizes of the data; some of them may turn out to be invalid."""
+    """Candidate changes: their text, hyper-parameters and sizes of the data. Some may be invalid for the model."""
     sizes, params = plan.sizes, get_params(model)
     changes: list[tuple[str, dict[str, Any], DataSizes]] = []
     if plan.impl == "reference":
@@ -251,7 +251,7 @@ def _half(width: Any) -> Any:
 
 
 def seconds_per_epoch(trainer: Trainer, rows: sparse.csr_matrix | Shards) -> float:
-    """Measure a few steps of a trainer that is then discarded, with its network.
+    """Time a few steps of a trainer, which changes its network: both are to be discarded afterwards.
 
     Parameters
     ----------
@@ -280,7 +280,7 @@ def seconds_per_epoch(trainer: Trainer, rows: sparse.csr_matrix | Shards) -> flo
 
 def _timed_step(trainer: Trainer, batch: Batch) -> float:
     started = time.perf_counter()
-    trainer.step(batch, trainer.config.beta_at(0.5)).cpu()  # a GPU is done when the host has its losses
+    trainer.step(batch, trainer.config.beta_at(0.5)).cpu()  # copying the losses to the host waits for the GPU
     return time.perf_counter() - started
 
 

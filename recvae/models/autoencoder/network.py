@@ -24,7 +24,7 @@ from recvae.nn.rng import initialize
 from recvae.nn.sharded import full_state_dict, initialize_sharded, shard, sharded_parameters
 from recvae.training.parallel import ParallelStrategy
 
-INPUT = "encoder.bag.weight"  # name of the parameter that files leave out where it is the output layer's
+INPUT = "encoder.bag.weight"  # the parameter that files omit if it is tied to the output layer's
 OUTPUT = "decoder.weight"
 
 
@@ -46,7 +46,7 @@ def tie(network: VAE) -> None:
 
 
 def are_tied(network: VAE) -> bool:
-    """Whether the input layer and the output layer have one parameter."""
+    """Whether the input layer and the output layer share one parameter."""
     bag = getattr(network.encoder, "bag", None)
     return isinstance(bag, InputLayer) and bag.weight is network.decoder.weight
 
@@ -54,7 +54,7 @@ def are_tied(network: VAE) -> bool:
 def untrained_network(
     build: Callable[[], VAE], seed: int, strategy: ParallelStrategy, device: torch.device, tied: bool
 ) -> VAE:
-    """A network with initial weights; in tensor-parallel training this rank's rows of the embeddings alone."""
+    """A network with initial weights; in tensor-parallel training it has only this rank's rows of the embeddings."""
     if not strategy.tensor_parallel:
         network = build().to(device)
         initialize(network, seed)
@@ -70,8 +70,8 @@ def untrained_network(
 def init_biases_by_popularity(network: VAE, counts: NDArray[np.int64], likelihood: str) -> None:
     """Initialise the item biases to log(1 + users of the item), less the mean.
 
-    Their softmax is the distribution of all users' items together. Training starts from there rather than from equal
-    items: of millions, a step touches too few for an epoch to learn which ones are popular.
+    Their softmax is the popularity distribution of the items (counts plus one). Training starts from it because a step
+    touches too few of millions of items for an epoch to learn which ones are popular.
 
     Parameters
     ----------
@@ -83,7 +83,7 @@ def init_biases_by_popularity(network: VAE, counts: NDArray[np.int64], likelihoo
     Raises
     ------
     InvalidParameterError
-        For another likelihood than the multinomial.
+        If the likelihood is not multinomial.
     """
     if likelihood != "multinomial":
         raise InvalidParameterError(
@@ -133,14 +133,14 @@ def gathered(network: VAE, build: Callable[[], VAE], strategy: ParallelStrategy)
 
 
 def ready_to_score(network: VAE) -> VAE:
-    """A network that is no longer trained, with its output layer laid out for scoring."""
+    """The network in eval mode, its output layer laid out for scoring: it is not to be trained further."""
     if isinstance(network.decoder, MLPDecoder) and not are_tied(network):
         network.decoder.prepare_for_inference()
     return network.eval()
 
 
 def to_file(network: VAE) -> dict[str, Tensor]:
-    """The tensors of a network as a file has them: tied embeddings once."""
+    """The tensors of a network for a file, which has tied embeddings once."""
     tensors = dict(network.state_dict())
     return {name: tensor for name, tensor in tensors.items() if not (are_tied(network) and name == INPUT)}
 
@@ -153,7 +153,7 @@ def from_file(build: Callable[[], VAE], tensors: dict[str, Tensor], device: torc
     InvalidDataError
         For tensors of other names, shapes or types than the network's, before anything is allocated.
     """
-    with torch.device("meta"):  # shapes without memory: what a file claims is compared first
+    with torch.device("meta"):  # shapes without memory, to check the tensors of the file first
         network = build()
     tied = are_tied(network)
     fill(network, tensors | {INPUT: tensors[OUTPUT]} if tied and OUTPUT in tensors else tensors)

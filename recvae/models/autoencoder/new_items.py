@@ -18,7 +18,7 @@ from recvae.utils.topk import top_k
 NEIGHBOURS = 20  # old items of which a new item's vector is the mean
 BLOCK = 256  # new items at a time
 PENALTIES = 10.0 ** np.arange(-4, 2.5, 0.5)  # of the ridge regression, in units of the features' mean variance
-PROBES = 256  # about so many users with one item each, by whom the bias is corrected
+PROBES = 256  # approximate number of one-item users with whom the bias is corrected
 
 Array = NDArray[np.float64]
 
@@ -34,8 +34,7 @@ def neighbour_weights(new: sparse.csr_matrix, old: sparse.csr_matrix) -> sparse.
     Returns
     -------
     csr_matrix of shape (n, I)
-        At most `NEIGHBOURS` positive weights in a row, which sum to 1. A row is empty where nothing is known of the
-        item.
+        At most `NEIGHBOURS` positive weights in a row, which sum to 1. A row is empty if no old item is similar.
     """
     old = _unit_rows(old).T.tocsr()
     blocks = [sparse.csr_matrix((0, old.shape[1]), dtype=np.float32)]
@@ -80,7 +79,7 @@ def vectors_from_neighbours(old: ItemVectors, weights: sparse.csr_matrix, counts
 def extend_linear_weights(
     weights: Tensor | sparse.csr_matrix, neighbours: sparse.csr_matrix, keep: int
 ) -> Tensor | sparse.csr_matrix:
-    """Weights of a linear model (I, I) with rows and columns of new items: means of those of similar items.
+    """Extend the weights (I, I) of a linear model by rows and columns of new items: means of those of similar items.
 
     Parameters
     ----------
@@ -88,7 +87,7 @@ def extend_linear_weights(
     neighbours : csr_matrix of shape (n, I)
         As `neighbour_weights` gives them.
     keep : int
-        Of a sparse matrix: the number of weights of a new item, the largest.
+        For a sparse matrix: how many weights a new item keeps, the largest by magnitude.
 
     Returns
     -------
@@ -119,10 +118,10 @@ def extend_linear_weights(
 def vectors_from_features(network: VAE, features: sparse.csr_matrix) -> ItemVectors:
     """Vectors of new items by `ridge` on item features, with a corrected bias.
 
-    The bias is corrected because a predicted score is a mean, and exp(mean) is less than the mean of exp: of old items
-    that are left out and predicted, the sum of exp(score) is too small. The mean difference of the logs, over users
-    with one item each, is added to the bias. An item without features gets the mean of all vectors, and the lowest
-    bias.
+    The bias is corrected because a predicted score is a mean, and exp(mean) is less than the mean of exp, so that the
+    sum of exp(score) over predicted items is too small. The error is measured on the old items, each predicted from the
+    others: the mean difference of the logs of these sums, over users with one item each, is added to the bias. An item
+    without features gets the mean of all vectors, and the lowest bias.
 
     Parameters
     ----------
@@ -148,8 +147,8 @@ def vectors_from_features(network: VAE, features: sparse.csr_matrix) -> ItemVect
 def ridge(old: ItemVectors, features: sparse.csr_matrix) -> tuple[ItemVectors, ItemVectors]:
     """Ridge regression of the old items' vectors on their features, with an intercept.
 
-    There is one penalty for all vectors. It minimises the leave-one-out error over the old items, relative to the
-    spread of each kind of vector, which the regression gives in closed form.
+    One penalty is used for all vectors. It minimises the leave-one-out error over the old items, relative to the spread
+    of each kind of vector; that error has a closed form.
 
     Parameters
     ----------
@@ -189,7 +188,7 @@ def ridge(old: ItemVectors, features: sparse.csr_matrix) -> tuple[ItemVectors, I
 
 
 def _as_vectors(concatenated: Array, width: int) -> ItemVectors:
-    """Split (I, H + H' + 1), H the width of the first layer."""
+    """Split (n, H + H' + 1) into vectors of the first and the last layer, (n, H) and (n, H'), and biases."""
     tensor = torch.from_numpy(concatenated.astype(np.float32))
     return ItemVectors(tensor[:, :width], tensor[:, width:-1], tensor[:, -1])
 

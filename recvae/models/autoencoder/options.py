@@ -17,12 +17,12 @@ class OutputOptions:
     """The output layer of an autoencoder, which turns the decoder's hidden state into a logit for each item."""
 
     logits: str = hyper(
-        "dot", "of the items: h W^T + b, or with cosines instead of inner products", choices=("dot", "cosine")
+        "dot", "item logits: h W^T + b, or with cosines instead of inner products", choices=("dot", "cosine")
     )
-    temperature: float = hyper(0.1, "by which cosines are divided", low=1e-3)
+    temperature: float = hyper(0.1, "divisor of the cosines", low=1e-3)
     unobserved: float = hyper(
         UNOBSERVED,
-        "confidence of the Gaussian likelihood in items that a user does not have; it is 1 in the others",
+        "weight of the items that a user does not have in the Gaussian likelihood; the others weigh 1",
         low=1e-6,
     )
     item_biases: str = hyper(
@@ -45,12 +45,12 @@ class TrainingOptions:
 
     weight_decay: float = hyper(0.0, "decoupled, as in AdamW, on all weights", low=0, search=[0.0, 0.001, 0.01, 0.1])
     max_grad_norm: float | None = hyper(
-        None, "norm to which longer gradients of a step are clipped", low=0, kind=float, optional=True
+        None, "largest norm of the gradients of a step; longer ones are clipped", low=0, kind=float, optional=True
     )
     stop_epoch: int | None = hyper(
         None,
-        "epoch after which training stops, with the schedules of all `epochs`: where the best epoch is known from "
-        "another fit",
+        "epoch after which training stops, while schedules still span all `epochs`; for a best epoch that is known "
+        "from another fit",
         low=1,
         kind=int,
         optional=True,
@@ -58,18 +58,18 @@ class TrainingOptions:
     )
     impl: str = hyper(
         "auto",
-        'how the likelihood is computed: "chunked" over all items, a block of users at a time; "sampled" over some '
-        'items that stand for all; "reference" as the textbook has it; "auto" is one of the first two, by the plan',
+        'how the likelihood is computed: "chunked" over all items, a block of users at a time; "sampled" over '
+        'negatives drawn in each step; "reference" by the plain formula; "auto" is one of the first two, by the plan',
         choices=IMPLS,
         file_values={"reference": "dense", "chunked": "exact"},
     )
     num_negatives: int = hyper(
         4096,
-        "items that a sampled likelihood draws in a step, in addition to the users' own",
+        "negatives that a sampled likelihood draws in each step, in addition to the items of the users",
         low=1,
         file_key="candidates",
     )
-    sampler: str = hyper("popularity", "distribution that these are drawn from", choices=tuple(SAMPLERS))
+    sampler: str = hyper("popularity", "distribution that the negatives are drawn from", choices=tuple(SAMPLERS))
     embedding_lr: float = hyper(
         3.0,
         "learning rate of the item embeddings where the likelihood is sampled, as a multiple of `learning_rate`",
@@ -78,7 +78,7 @@ class TrainingOptions:
     )
     precision: str = hyper(
         "auto",
-        'of the matrix products in training; "bfloat16" is faster on some hardware, which "auto" finds out',
+        'of the matrix products in training; "bfloat16" is faster on some hardware, which "auto" detects',
         choices=PRECISIONS,
         run_option=True,
     )

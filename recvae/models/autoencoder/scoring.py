@@ -1,4 +1,4 @@
-"""The scores that a network gives, and its ranking of validation users."""
+"""Scores of a network, and its metric on validation users."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from recvae.nn.layers import in_bfloat16
 from recvae.nn.sharded import ShardedDecoder
 from recvae.utils.topk import Rough, Scorer, rank
 
-SCREENING_USERS = 256  # from so many on, screening in bfloat16 is worth the preparation of the output layer
+SCREENING_USERS = 256  # from this number on, screening in bfloat16 pays for preparing the output layer
 
 
 def item_counts(rows: sparse.csr_matrix | Shards) -> NDArray[np.int64]:
@@ -35,11 +35,11 @@ def network_scores(network: VAE, rows: sparse.csr_matrix) -> Tensor:
 
 
 def network_scorer(network: VAE, n_users: int) -> Scorer:
-    """The function by which `rank` scores rows.
+    """The scoring function for `rank`.
 
-    For many users it screens the items in bfloat16 first, where that is faster; the lists are the same.
+    For many users it screens the items in bfloat16 first, where that is faster; the rankings are the same.
     """
-    if isinstance(network.decoder, ShardedDecoder):  # this rank has some rows of the output layer only
+    if isinstance(network.decoder, ShardedDecoder):  # this rank holds a part of the output layer only
         return lambda rows, _: network_scores(network, rows)
     weight, bias = (part.detach() for part in network.decoder.output)
     # on a CPU only: a GPU may also accumulate in bfloat16, which the error bound does not cover

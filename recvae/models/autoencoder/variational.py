@@ -21,8 +21,8 @@ from recvae.nn.likelihood import with_options
 from recvae.nn.rng import standard_normals
 
 Scores = Callable[[sparse.csr_matrix, slice], Tensor]
-POINTS = 32  # draws of z by which the spread of scores is found where logits are not linear in it
-GATHERED = 20 << 20  # bytes of the output layer gathered for lists at a time
+POINTS = 32  # draws of z to estimate the spread of scores, where logits are not linear in z
+GATHERED = 20 << 20  # bytes of output-layer rows that are gathered at a time
 
 
 @parameters
@@ -41,7 +41,7 @@ class Variational(Autoencoder):
             with torch.no_grad():
                 eps = strength * self._noise(random, rows.shape[0])
                 logits = network.decoder.logits(network.hidden(self._batch(rows), eps))
-            if not logits.isfinite().all():  # a network may blow up so far from where it was trained
+            if not logits.isfinite().all():  # logits may overflow at z far from the training data
                 raise InvalidParameterError(
                     f"Expected finite scores at draws of explore={strength:g}, got others; lower explore."
                 )
@@ -81,7 +81,7 @@ class Variational(Autoencoder):
         return sample_rows(logits, np.diff(rows.indptr), of_items, family, temperature, unobserved)
 
     def _elbo_terms(self, rows: sparse.csr_matrix) -> NDArray[np.float64]:
-        """An event weighs 1 in the mean of its row, as it does in that of all rows in training."""
+        """Values are scaled to a mean of 1 in each row, as those of all rows together are in training."""
         sums, n = np.asarray(rows.sum(1)).ravel(), np.diff(rows.indptr)
         scaled = sparse.csr_matrix(
             (rows.data * np.repeat(n / sums, n).astype(np.float32), rows.indices, rows.indptr), shape=rows.shape
@@ -89,7 +89,7 @@ class Variational(Autoencoder):
         batch, network = self._batch(scaled), self.network_
         with torch.no_grad():
             posterior = network.encoder(batch)
-            likelihood = with_options(network.likelihood, precision="float32")  # that of the fit
+            likelihood = with_options(network.likelihood, precision="float32")  # else that of the fit
             nll = likelihood(network.decoder(posterior.mean), *network.decoder.output, batch)
             terms = torch.stack([nll / torch.from_numpy(n).to(nll.device), network.divergence(posterior)], dim=1)
         return terms.cpu().numpy().astype(np.float64)

@@ -1,4 +1,4 @@
-"""The base of all models: `Recommender`, and the types that its methods take and give."""
+"""The base of all models: `Recommender`, and the types of its arguments and results."""
 
 from typing import TYPE_CHECKING, Any
 

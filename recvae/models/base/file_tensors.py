@@ -1,4 +1,4 @@
-"""Tensors of model files: what a model expects of them, and sparse matrices as tensors."""
+"""Tensors of model files: checks of names, types and shapes, and sparse matrices as tensors."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from recvae.errors import InvalidDataError
 
 
 def taken(tensors: Mapping[str, Tensor], name: str, shape: tuple[int | None, ...]) -> Tensor:
-    """The tensor of a file by its name: of float32, and of that shape, None for any size. Raises InvalidDataError."""
+    """A tensor of a file, checked to be float32 and of this shape (None: any size). Raises InvalidDataError."""
     tensor = tensors.get(name)
     if tensor is None or tensor.dtype != torch.float32 or not _fits(tensor, shape):
         raise InvalidDataError(f"Expected {name} of float32 and shape {shape}, got {describe_tensor(tensor)}.")
@@ -21,12 +21,12 @@ def taken(tensors: Mapping[str, Tensor], name: str, shape: tuple[int | None, ...
 
 
 def fill(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Give a network on the meta device, which has no memory yet, the tensors of a file as weights.
+    """Load the tensors of a file as weights into a network on the meta device, which has no memory yet.
 
     Raises
     ------
     InvalidDataError
-        Before anything is allocated, where names, shapes or types differ.
+        If names, shapes or types differ; it is raised before anything is allocated.
     """
     wanted = network.state_dict()
     for name in sorted(wanted.keys() | tensors.keys()):
@@ -51,7 +51,7 @@ def csr_from(tensors: Mapping[str, Tensor], shape: tuple[int, int]) -> sparse.cs
 
 
 def scalar(tensors: Mapping[str, Tensor], name: str) -> float:
-    """The number of a file by its name: a tensor of float64 without dimensions. Raises InvalidDataError."""
+    """A number of a file: a zero-dimensional float64 tensor. Raises InvalidDataError."""
     tensor = tensors.get(name)
     if tensor is None or tensor.dtype != torch.float64 or tensor.dim():
         raise InvalidDataError(f"Expected {name} as one number of float64, got {describe_tensor(tensor)}.")

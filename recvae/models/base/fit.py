@@ -1,4 +1,4 @@
-"""`fit` of all models: the input is checked, the model learns, and its state is replaced at the end."""
+"""`fit` of all models: check the input, train, and replace the model's state at the end."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def fit(
         "titles_": getattr(user_items, "titles", None),
         "trained_on_": None if sparse.issparse(user_items) else user_items.fingerprint(),
         "params_": get_params(model),
-        # for `similar_users` and others; a copy, as the owner of the rows may change them
+        # for `similar_users` and others; a copy, as the caller may change the matrix later
         "_trained": rows.copy() if not isinstance(rows, Shards) and model._defines("_user_vectors") else None,
         "_index": None,
         "_index_given": False,

@@ -1,4 +1,4 @@
-"""What a distribution over a latent space allows: posteriors, exploring lists, synthetic users, anomaly scores."""
+"""Methods based on a distribution over z: posteriors, exploration, synthetic users, anomaly scores."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 Latent = Literal["prior", "aggregate"]
 LATENTS: tuple[str, ...] = get_args(Latent)
 MIN_TEMPERATURE = 1e-3
-MAX_NUMBER = 1e6  # of a temperature or a strength of exploration
+MAX_NUMBER = 1e6  # upper limit of `temperature` and `explore`
 BLOCK = 2048  # rows encoded at a time
-MAX_REFERENCE = 10_000  # reference rows of `anomaly_score` that are enough
-NEAREST = 200  # reference rows with about as many items as a row
-MIN_UNIT = 1e-3  # nats; the smallest unit of a term, if reference rows are all alike
+MAX_REFERENCE = 10_000  # upper limit of the reference rows of `anomaly_score`
+NEAREST = 200  # number of reference rows, nearest in number of items, that a row is compared with
+MIN_UNIT = 1e-3  # nats; lower limit of the scale that a term is divided by, if reference rows are all alike
 
 
 class Encoding(NamedTuple):
@@ -42,7 +42,7 @@ class Encoding(NamedTuple):
 
 
 class Explored(NamedTuple):
-    """Lists as `recommend` gives them, with the uncertainty of each score.
+    """The result of `recommend` with `explore`: ranked items, with the uncertainty of each score.
 
     Attributes
     ----------
@@ -62,7 +62,7 @@ class Explored(NamedTuple):
 
 
 class Exploration(NamedTuple):
-    """How far from the posterior's mean lists are ranked, and the generators of the noise."""
+    """The strength of exploration, in standard deviations of the posterior, and the generators of the noise."""
 
     strength: float
     of_users: np.random.Generator
@@ -77,7 +77,7 @@ def encode(model: Recommender, user_items: Any) -> Encoding:
 
 
 def exploration(model: Recommender, explore: Any, random_state: Any) -> Exploration | None:
-    """What `recommend` was asked for; None for the plain lists. Raises NotSupportedError, InvalidParameterError."""
+    """The exploration that `recommend` was asked for, or None. Raises NotSupportedError, InvalidParameterError."""
     if explore is None:
         return None
     random = generator(random_state)
@@ -113,11 +113,11 @@ def anomaly_score(model: Recommender, user_items: Any, reference: Any) -> NDArra
     others, active = _active_rows(model, "reference", reference, "anomaly_score")
     others = others[active[:: -(-len(active) // MAX_REFERENCE)]]
     sizes, scores = np.diff(rows.indptr), np.zeros(rows.shape[0])
-    some = np.flatnonzero(sizes)
-    terms, usual = elbo_terms(model, rows[some]), elbo_terms(model, others)  # (B, 2), (U, 2)
-    deviations = standardized(terms, usual, sizes[some], np.diff(others.indptr))
-    deviations[:, 0] = np.maximum(deviations[:, 0], 0)  # a reconstruction better than usual is no anomaly
-    scores[some] = np.sqrt((deviations**2).sum(1))
+    nonempty = np.flatnonzero(sizes)
+    terms, other_terms = elbo_terms(model, rows[nonempty]), elbo_terms(model, others)  # (B, 2), (U, 2)
+    deviations = standardized(terms, other_terms, sizes[nonempty], np.diff(others.indptr))
+    deviations[:, 0] = np.maximum(deviations[:, 0], 0)  # a reconstruction better than usual is not an anomaly
+    scores[nonempty] = np.sqrt((deviations**2).sum(1))
     return scores
 
 
@@ -130,7 +130,7 @@ def elbo_terms(model: Recommender, rows: sparse.csr_matrix) -> NDArray[np.float6
 def _active_rows(
     model: Recommender, name: str, user_items: Any, verb: str
 ) -> tuple[sparse.csr_matrix, NDArray[np.int64]]:
-    """The rows that were given, or those of the fit, and which of them have events."""
+    """The given rows, by default the training rows, and the indices of those with events."""
     rows = model._training_rows(f"{verb}, as {name}") if user_items is None else model._rows(user_items)
     active = np.flatnonzero(np.diff(rows.indptr))
     if not len(active):
@@ -173,7 +173,7 @@ def standardized(
 
 
 def check_number(name: str, value: Any, low: float) -> float:
-    """`value` as a float, of no less than `low` and no more than MAX_NUMBER. Raises InvalidParameterError."""
+    """`value` as a float, checked to be from `low` to MAX_NUMBER. Raises InvalidParameterError."""
     if not isinstance(value, numbers.Real) or isinstance(value, bool) or not low <= float(value) <= MAX_NUMBER:
         raise InvalidParameterError(f"Expected {name} to be a number from {low:g} to {MAX_NUMBER:,.0f}, got {value!r}.")
     return float(value)

@@ -1,7 +1,7 @@
 """`Model`: hyper-parameters and fitted state of all models, and the methods by which a new model is defined.
 
 A new model is a subclass of `Recommender`, which adds the public methods to this class. It defines `_fit`, `_score`,
-`_tensors` and `_restore`; with each of the optional methods it gains a public one.
+`_tensors` and `_restore`; the optional methods that it defines enable further public ones.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class FitRun:
 
 @parameters
 class Model(ABC):
-    """Base of `Recommender`: hyper-parameters, fitted state, and what a model defines."""
+    """Base of `Recommender`: hyper-parameters, fitted state, and the methods that a model defines."""
 
     values: str | None = hyper(
         None, 'how values are read: "binary", "log1p", "raw"; None for that of the data', choices=VALUES, optional=True
@@ -63,31 +63,31 @@ class Model(ABC):
     n_items_: int = fitted()
     item_ids_: Ids | None = fitted()  # raw ids and titles of the columns, if the data had them
     titles_: Ids | None = fitted()
-    trained_on_: str | None = fitted()  # fingerprint of the Interactions, if the model was fitted on such
+    trained_on_: str | None = fitted()  # fingerprint of the Interactions or shards of the fit; None for a matrix
     params_: dict[str, Any] = fitted()  # the hyper-parameters of the fit; `set_params` does not change them
     _trained: sparse.csr_matrix | None = fitted()  # the rows of the fit, in this process only
     _index: Tensor | None = fitted()  # vectors of users for `similar_users`, (U, K), if they have been computed
-    _index_given: bool = fitted()  # whether `index_users` set them
-    _item_index: tuple[Ids, ItemIndex] = fitted()  # an index of these ids, built at the first use
+    _index_given: bool = fitted()  # whether `index_users` or `partial_fit_users` set it
+    _item_index: tuple[Ids, ItemIndex] = fitted()  # (item_ids_, their index), built at the first use
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
         Model.registry[cls.__name__] = cls
 
     def __getstate__(self) -> dict[str, Any]:
-        """What a pickle contains (joblib, Ray): no rows or vectors of users, and nothing that can be recomputed."""
+        """The state for a pickle (joblib, Ray): without the training rows, the user index and the index of item ids."""
         left_out = ("_trained", "_index", "_item_index")
         return {name: value for name, value in dict(self.__dict__).items() if name not in left_out}
 
     @reads
     def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """The hyper-parameters by name, as scikit-learn has it.
+        """The hyper-parameters by name, as in scikit-learn.
 
         Parameters
         ----------
         deep : bool
-            Whether to add the options of configs, such as `training__impl`. Without them, the dictionary is what the
-            constructor takes: `type(model)(**model.get_params(deep=False))` is a model with the same settings.
+            Whether to add the options of configs, such as `training__impl`. Without them, the dictionary has the
+            constructor's arguments: `type(model)(**model.get_params(deep=False))` is a model with the same settings.
 
         Returns
         -------
@@ -97,7 +97,7 @@ class Model(ABC):
 
     @changes
     def set_params(self, **params: Any) -> Self:
-        """Store other hyper-parameters, for the next fit.
+        """Change hyper-parameters, for the next fit.
 
         Parameters
         ----------
@@ -119,7 +119,7 @@ class Model(ABC):
 
     @reads
     def chosen_params(self) -> dict[str, Any]:
-        """The hyper-parameters by which a fit without validation gives the model that validation chose."""
+        """The hyper-parameters with which a fit without validation gives the model that validation selected."""
         return get_params(self)
 
     # What a model defines. Rows are canonical CSR matrices (sorted indices, no duplicates) with transformed values.
@@ -140,14 +140,14 @@ class Model(ABC):
     def _restore(self, tensors: dict[str, Tensor], n_items: int) -> dict[str, Any]:
         """The inverse of `_tensors`. -> fitted attributes by name"""
 
-    # What a model may define, and gains a public method by (see NEEDS in recommender.py).
+    # Optional methods; most of them enable a public one (see NEEDS in recommender.py).
 
     def _scorer(self, users: NDArray[Any], recalculate: bool) -> Scorer:
         """The scorer of the rows of `users`; only models of known users use their indices."""
         return lambda rows, _: self._score(rows)
 
     def _similarity(self, items: NDArray[np.int64]) -> Tensor:
-        """Similarity of all items to some of them; -inf if it is not known. -> (len(items), I)"""
+        """Similarity of all items to some of them; -inf where it is undefined. -> (len(items), I)"""
         raise NotImplementedError
 
     def _user_vectors(self, rows: sparse.csr_matrix) -> Tensor:
@@ -182,7 +182,7 @@ class Model(ABC):
         of_users: np.random.Generator,
         of_items: np.random.Generator,
     ) -> sparse.csr_matrix:
-        """A new history for each row, as long as it: z from its posterior or from the prior. -> csr (B, I) of ones"""
+        """A synthetic history for each row, with z from its posterior or from the prior. -> csr (B, I) of ones"""
         raise NotImplementedError
 
     def _elbo_terms(self, rows: sparse.csr_matrix) -> NDArray[np.float64]:
@@ -199,7 +199,7 @@ class Model(ABC):
         """Standard deviations of the scores of some items for each row, 0 for id -1. ids (B, N) -> (B, N)"""
         raise NotImplementedError
 
-    # What models use of this class.
+    # Helpers for models.
 
     def _rows(self, user_items: Any) -> sparse.csr_matrix:
         """Check rows for a fitted model. -> canonical rows, their values transformed as in training"""
@@ -226,7 +226,7 @@ class Model(ABC):
         return fit.check_valid(valid, n_items, user_items)
 
     def _training_rows(self, purpose: str) -> sparse.csr_matrix:
-        """The rows of the fit, if that was in this process. Raises NotFittedError."""
+        """The training rows, if the model was fitted in this process. Raises NotFittedError."""
         rows: sparse.csr_matrix | None = self.__dict__.get("_trained")
         if rows is None:
             raise NotFittedError(

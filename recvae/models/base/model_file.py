@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from recvae.models.base import Recommender
 
 FORMAT = 1
-HEADER = 100_000_000  # bytes of text in a safetensors file, at most
+HEADER = 100_000_000  # upper limit of the header of a safetensors file, in bytes
 File = str | os.PathLike[str] | BinaryIO
 MAX_ITEMS = 2**31 - 1  # lists of items are int32
 
@@ -77,8 +77,8 @@ def load(file: File, device: str | None = None) -> Recommender:
     file : str, Path or binary file
         A path, or an open binary file.
     device : str, optional
-        Torch device for models that have a network, such as "cpu"; by default a GPU if there is one, wherever the model
-        was fitted. Other models are on the CPU.
+        Torch device for models that have a network, such as "cpu"; by default a GPU if there is one, regardless of
+        where the model was fitted. Other models are on the CPU.
 
     Returns
     -------
@@ -89,7 +89,7 @@ def load(file: File, device: str | None = None) -> Recommender:
     ------
     DataNotFoundError
     InvalidDataError
-        For a damaged or foreign file.
+        For a damaged file, or one that is not a model file of recvae.
     NotEnoughMemoryError
         For a file that is larger than the available memory.
     UnknownNameError
@@ -99,8 +99,8 @@ def load(file: File, device: str | None = None) -> Recommender:
 
     Notes
     -----
-    A file is data; nothing in it is executed. What it claims is compared with its content before memory is allocated.
-    It can only set finite numbers, and hyper-parameters within their ranges; the device is not among these.
+    A file is data; nothing in it is executed. The sizes that its header claims are checked before memory is allocated.
+    It can set only finite numbers and hyper-parameters within their ranges, and not the device.
     """
     if device is not None:
         find_device(device)
@@ -123,7 +123,7 @@ def load(file: File, device: str | None = None) -> Recommender:
 
 
 def load_class(cls: type[Recommender], file: File, device: str | None) -> Recommender:
-    """As `load`; raises InvalidDataError for a model of another class too."""
+    """As `load`; also raises InvalidDataError for a model of another class."""
     model = load(file, device)
     if not isinstance(model, cls):
         raise InvalidDataError(
@@ -133,13 +133,13 @@ def load_class(cls: type[Recommender], file: File, device: str | None) -> Recomm
 
 
 def _model_class(name: Any) -> type[Recommender]:
-    """The class of this name, the user's own ones first. Raises UnknownNameError."""
+    """The class of this name; user-defined classes come first. Raises UnknownNameError."""
     from recvae.models.base import Recommender
 
     known: dict[str, Any] = {name: cls for name, cls in Recommender.registry.items() if not inspect.isabstract(cls)}
-    if not isinstance(name, str) or name not in known:  # it may be one of ours that has not been loaded
-        ours = {name: cls for name, cls in recvae.models.all_models().items() if not inspect.isabstract(cls)}
-        known = ours | known
+    if not isinstance(name, str) or name not in known:  # it may be a class of recvae not imported yet
+        builtin = {name: cls for name, cls in recvae.models.all_models().items() if not inspect.isabstract(cls)}
+        known = builtin | known
     if not isinstance(name, str) or name not in known:
         raise UnknownNameError.among("model class", name, known)
     cls: type[Recommender] = known[name]
@@ -147,7 +147,7 @@ def _model_class(name: Any) -> type[Recommender]:
 
 
 def _params(model: type, values: dict[str, Any], n_tensors: int) -> dict[str, Any]:
-    """Hyper-parameters of a file: no run options, and no list (of widths) longer than `n_tensors`."""
+    """Constructor arguments from a file's parameters: no run options, no list (of widths) longer than `n_tensors`."""
     if any(isinstance(value, list) and len(value) > n_tensors for value in values.values()):
         raise ValueError(f"there are more layers than its {n_tensors} tensors make")
     values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
@@ -155,7 +155,7 @@ def _params(model: type, values: dict[str, Any], n_tensors: int) -> dict[str, An
 
 
 def _state(description: dict[str, Any]) -> dict[str, Any]:
-    """The attributes that `fit` sets in any model, from a file. Raises ValueError or KeyError for invalid ones."""
+    """The attributes that `fit` sets in every model, from a file. Raises ValueError or KeyError for invalid ones."""
     n_items = check_integer("n_items", description["n_items"], 1, MAX_ITEMS)
     values, trained_on = description["values"], description["trained_on"]
     if values not in VALUES or not isinstance(trained_on, str | None):
@@ -183,13 +183,14 @@ def write_model(file: File, tensors: Mapping[str, Tensor], description: dict[str
     ------
     OutputError
     InvalidDataError
-        For too much text, for numbers that are not finite and for types of tensors that would not be read again.
+        For ids and titles that are too long, numbers that are not finite, and types of tensors that `read_model`
+        refuses.
     """
     check_file(file, "write")
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     for name, tensor in plain.items():
         check_numbers(tensor, name)
-    text = json.dumps(description | {"format": FORMAT}, default=lambda number: number.item())  # numpy's numbers
+    text = json.dumps(description | {"format": FORMAT}, default=lambda number: number.item())  # numpy scalars
     header, body = packed(plain, {"recvae": text, "sha256": _checksum(plain, text)})
     if len(header) > HEADER:
         raise InvalidDataError(f"Expected ids and titles of at most {HEADER:,} bytes, got more; save without titles.")
@@ -204,7 +205,7 @@ def write_bytes(file: File, content: bytes) -> None:
         return
     try:
         written = target.write(content)
-        while isinstance(written, int) and written < len(content):  # a file without a buffer may take less than all
+        while isinstance(written, int) and written < len(content):  # an unbuffered file may write a part only
             more = target.write(memoryview(content)[written:])
             if not more:
                 raise OSError(0, f"it took {written:,} of {len(content):,} bytes")
@@ -217,12 +218,12 @@ def write_bytes(file: File, content: bytes) -> None:
 
 
 def check_file(file: File, verb: str) -> Path | BinaryIO:
-    """What a caller gave: a path, checked for that direction, or an open binary file. `verb` is "read" or "write".
+    """Check that `file` is a path that can be read or written, or an open binary file. `verb`: "read" or "write".
 
     Raises
     ------
     InvalidTypeError
-        For another thing, such as a file that was opened as text.
+        For any other object, and for a file that was opened as text.
     RecvaeError
         As `recvae.utils.paths` does.
     """
@@ -236,14 +237,14 @@ def check_file(file: File, verb: str) -> Path | BinaryIO:
 
 
 def _called(file: BinaryIO) -> str:
-    """What to call an open file."""
+    """The name of an open file, for messages."""
     return str(getattr(file, "name", "the open file"))
 
 
 def read_model(file: File) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read what `write_model` wrote.
+    """Read a model file that `write_model` wrote.
 
-    What the header claims is held against the size of the file before anything else is read.
+    The sizes in the header are compared with the size of the file, if `file` is a path, before anything else is read.
 
     Returns
     -------
@@ -253,11 +254,11 @@ def read_model(file: File) -> tuple[dict[str, Tensor], dict[str, Any]]:
     Raises
     ------
     DataNotFoundError
-        Where there is no file.
+        If there is no such file.
     InvalidDataError
-        For one that is damaged, foreign or of a newer format, or that holds numbers that are not finite.
+        If it is damaged, not a model file of recvae or of another format, or contains numbers that are not finite.
     NotEnoughMemoryError
-        For one that memory does not hold.
+        If it is larger than the available memory.
     """
     file = check_file(file, "read")
     name = str(file) if isinstance(file, (str, Path)) else str(getattr(file, "name", "the open file"))
@@ -290,13 +291,13 @@ def read_model(file: File) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def content_checksum(content: bytes) -> str:
-    """The checksum inside of what `write_model` wrote: the same for the same model and version of recvae."""
+    """The checksum stored in a model file: the same for the same model and version of recvae."""
     checksum: str = _header(io.BytesIO(content), "the open file")["__metadata__"]["sha256"]
     return checksum
 
 
 def check_numbers(tensor: Tensor, name: str) -> None:
-    """Refuse a tensor of a type that model files do not have, or with numbers that are not finite: InvalidDataError."""
+    """Raise InvalidDataError for a tensor of a type that files cannot have, or with numbers that are not finite."""
     kind = describe_tensor(tensor)
     if tensor.dtype not in NAMES:
         raise InvalidDataError(f"Expected {name} of one of the types {', '.join(DTYPES)}, got {kind}.")
@@ -305,7 +306,7 @@ def check_numbers(tensor: Tensor, name: str) -> None:
 
 
 def _content(stream: BinaryIO, name: str, size: int | None = None) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors of a file and the header's text entries; nothing is read after a header that is not ours."""
+    """The tensors of a file and the header's text entries; nothing is read after an invalid header."""
     header = _header(stream, name)
     try:
         entries = tensor_entries(header)

@@ -1,4 +1,4 @@
-"""Hyper-parameters are declared once, as class attributes: constructor, documentation, checks, files read them there.
+"""Hyper-parameters, declared once as class attributes, which constructor, documentation, checks and files read.
 
 A model is declared with `@parameters`, one hyper-parameter for each `hyper(...)`. Options that belong together go into
 a frozen class of their own (`@frozen_parameters`), which the model takes as one parameter (`config`):
@@ -35,7 +35,7 @@ LARGEST_FLOAT = 3.4e38  # the largest number that float32 can hold, rounded down
 
 @dataclasses.dataclass(frozen=True)
 class Option:
-    """What `hyper` declares of one hyper-parameter."""
+    """The declaration of one hyper-parameter, as `hyper` makes it."""
 
     why: str
     kind: type
@@ -49,11 +49,11 @@ class Option:
     file_values: Mapping[Any, str]
 
     def to_file(self, value: Any) -> Any:
-        """The value as files have it."""
+        """The value as it is written in files."""
         return self.file_values.get(value, value) if isinstance(value, (str, bool)) else value
 
     def from_file(self, value: Any) -> Any:
-        """The inverse of `to_file`. Raises ValueError for a name that is ours and not one of files."""
+        """The inverse of `to_file`. Raises ValueError for a value that only the code uses."""
         if not isinstance(value, (str, bool)) or not self.file_values:
             return value
         known: dict[Any, Any] = {in_file: ours for ours, in_file in self.file_values.items()}
@@ -76,7 +76,7 @@ def hyper(
     file_key: str | None = None,
     file_values: Mapping[Any, str] | None = None,
 ) -> Any:
-    """Declare a hyper-parameter: its default, one line of why, and its closed range or its choices.
+    """Declare a hyper-parameter: its default, a one-line description, and its closed range or its choices.
 
     Parameters
     ----------
@@ -85,18 +85,18 @@ def hyper(
     why : str
         One line for the documentation.
     low, high : float, optional
-        Closed range of a number. A number is finite even without limits: one that float32 holds, or 64 bits.
+        Closed range of a number. Without limits, too, a number must be finite: within float32, or within 64 bits for an
+        integer.
     choices : sequence of str, optional
         The values that are allowed.
     kind : {int, float, bool, str, tuple}, optional
-        Type of the value (a tuple is one of integers); by default that of the default value.
+        Type of the value (a tuple holds integers); by default str if there are choices, else that of the default value.
     optional : bool
         Whether None is allowed.
     run_option : bool
-        Marks what belongs to the machine rather than to the model, and is not saved with it.
+        Whether it is a setting of the machine rather than of the model, which is not saved with the model.
     search : Range or list, optional
-        Where `recvae.tune` looks for a better value: `log`, `uniform` or `integers` of `recvae.models.base.spaces`, or
-        a list.
+        Search space for `recvae.tune`: `log`, `uniform` or `integers` of `recvae.models.base.spaces`, or a list.
     file_key : str, optional
         Name in model files, results and studies, where it differs from the name in the code.
     file_values : mapping, optional
@@ -110,7 +110,7 @@ def hyper(
 
 
 def config(cls: type[T], why: str, *, without: Sequence[str] = (), **defaults: Any) -> Any:
-    """Declare a parameter whose value is a config: an object of a class with `frozen_parameters`.
+    """Declare a parameter whose value is a config: an instance of a class with `frozen_parameters`.
 
     Parameters
     ----------
@@ -140,7 +140,7 @@ def parameters(cls: type[T]) -> type[T]:
 
 @dataclass_transform(kw_only_default=True, frozen_default=True)
 def frozen_parameters(cls: type[T]) -> type[T]:
-    """Class decorator of a config: as `parameters`, but immutable and equal by value; its repr has what was set."""
+    """Class decorator of a config: as `parameters`, but immutable and equal by value; its repr omits defaults."""
 
     def changed_only(self: Any) -> str:
         values = {field.name: getattr(self, field.name) for field in _declared(self) if _is_changed(self, field)}
@@ -152,7 +152,7 @@ def frozen_parameters(cls: type[T]) -> type[T]:
 
 
 def options(model: Any) -> dict[str, Option]:
-    """All that is declared of a model, or of its class, by name; options of a config by `training__impl`."""
+    """All hyper-parameters of a model, or of its class, by name; options of a config as `training__impl`."""
     declared: dict[str, Option] = {}
     for field in _declared(model):
         if "config" in field.metadata:
@@ -174,7 +174,7 @@ def get_params(model: Any, deep: bool = False) -> dict[str, Any]:
 
 
 def changed_params(model: Any, changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Constructor arguments that change: `training__impl` becomes a new `training`. Raises UnknownNameError."""
+    """The constructor arguments that change: `training__impl` gives a new `training`. Raises UnknownNameError."""
     known = get_params(model, deep=True)
     for name in changes:
         if name not in known:
@@ -188,12 +188,12 @@ def changed_params(model: Any, changes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def with_params(model: T, changes: Mapping[str, Any]) -> T:
-    """A new model of the same class and hyper-parameters but for these, by name as in `set_params`; not fitted."""
+    """An unfitted model of the same class, with some hyper-parameters changed; names as in `set_params`."""
     return type(model)(**get_params(model) | changed_params(model, changes))
 
 
 def unknown_param(name: str, *models: Any) -> UnknownNameError:
-    """The error for a name that no hyper-parameter of these models, or classes, has; an option gets its full name."""
+    """The error for an unknown hyper-parameter of these models, or classes; it names the full name of an option."""
     classes = [model if isinstance(model, type) else type(model) for model in models]
     kind = f"hyper-parameter of {classes[0].__name__}" if len(classes) == 1 else "hyper-parameter"
     full = next((full for full in (_in_config(cls, name) for cls in classes) if full), None)
@@ -203,12 +203,12 @@ def unknown_param(name: str, *models: Any) -> UnknownNameError:
 
 
 def search_space(model: Any) -> dict[str, Space]:
-    """Where to search for each hyper-parameter of a model, or of its class, that declares it."""
+    """The search space of each hyper-parameter of a model, or of its class, that declares one."""
     return {name: option.search for name, option in options(model).items() if option.search is not None}
 
 
 def check_params(model: Any) -> None:
-    """Raise an error that names the first hyper-parameter outside of its declared kind, range or choices."""
+    """Raise an error for the first hyper-parameter that is outside of its declared type, range or choices."""
     for field in _declared(model):
         value = getattr(model, field.name)
         if "config" not in field.metadata:
@@ -230,7 +230,7 @@ def check_params(model: Any) -> None:
 
 
 def flat_params(model: Any, run_options: bool = True) -> dict[str, Any]:
-    """The hyper-parameters of a model by the keys, and with the values, that files have: without configs."""
+    """The hyper-parameters of a model as a flat dictionary, with the keys and values that files use."""
     return _flat(model, get_params(model), run_options)
 
 
@@ -240,7 +240,7 @@ def file_keys(model: Any) -> dict[str, str]:
 
 
 def params_for_file(model: Any, values: Mapping[str, Any]) -> dict[str, Any]:
-    """What a model file keeps of `values`, numbers by the kind that is declared: an l2 of 1 is one of 1.0.
+    """The part of `values` that a model file keeps, numbers in their declared type: l2=1 becomes 1.0.
 
     values : the constructor's arguments by name
     """
@@ -252,7 +252,7 @@ def params_for_file(model: Any, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def params_from_file(cls: Any, values: Mapping[str, Any]) -> dict[str, Any]:
-    """The constructor's arguments from those of a file. Raises ValueError for what a file may not set."""
+    """The constructor's arguments from those of a file. Raises ValueError for keys that a file may not set."""
     known = {_file_key(name, option): (name, option) for name, option in options(cls).items() if not option.run_option}
     arguments: dict[str, Any] = {}
     nested: dict[str, dict[str, Any]] = {}
@@ -270,7 +270,7 @@ def params_from_file(cls: Any, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def parse_param(model: Any, name: str, text: str) -> Any:
-    """A hyper-parameter as a command line gives it: "64", "0.5", "600,200" for a tuple, "none".
+    """Parse a hyper-parameter from a command line: "64", "0.5", "600,200" for a tuple, "none".
 
     Raises UnknownNameError, InvalidParameterError.
     """
@@ -294,13 +294,13 @@ def parse_param(model: Any, name: str, text: str) -> Any:
 
 
 def param_text(value: Any) -> str:
-    """A hyper-parameter as a command line gives it; `parse_param` reads it back."""
+    """Format a hyper-parameter for a command line; `parse_param` is the inverse."""
     if isinstance(value, (tuple, list)):
         return ",".join(str(part) for part in value)
     return "none" if value is None else str(value)
 
 
-# kind -> what is accepted, and what an error calls it
+# type -> classes that are accepted, and its name in errors
 _KINDS: dict[type, tuple[Any, str]] = {
     int: (numbers.Integral, "an integer"),
     float: (numbers.Real, "a number"),
@@ -315,7 +315,7 @@ def _declared(model: Any) -> list[dataclasses.Field[Any]]:
 
 
 def _nested(field: dataclasses.Field[Any]) -> dict[str, Option]:
-    """The options of a config that a model has."""
+    """The options of a config, without those that the model does not have."""
     known = options(field.metadata["config"])
     return {name: option for name, option in known.items() if name not in field.metadata["without"]}
 
@@ -339,13 +339,13 @@ def _flat(model: Any, values: Mapping[str, Any], run_options: bool) -> dict[str,
 
 
 def _own_doc(cls: type) -> str:
-    """The docstring of a class, before dataclass() would make one of the signature."""
+    """The docstring of a class, or its name: without one, dataclass() would generate it from the signature."""
     cls.__doc__ = cls.__dict__.get("__doc__") or f"{cls.__name__}."
     return cls.__doc__
 
 
 def _documented(cls: type[T], doc: str) -> type[T]:
-    """Give a class a Parameters section, before the other sections, and a constructor that names a wrong keyword."""
+    """Add a Parameters section, before the other sections, and a constructor that refuses unknown keywords by name."""
     lines = [
         f"    {field.name} : {_type_text(field)}, default {field.default!r}\n        {_sentence(_why(field))}"
         for field in _declared(cls)
@@ -370,7 +370,7 @@ def _documented(cls: type[T], doc: str) -> type[T]:
 
 
 def _in_config(cls: type, name: str) -> str | None:
-    """The full name of an option of a config that was called by the option's name alone, or by its key in files."""
+    """The full name of an option of a config, from its name alone or its key in files, or None."""
     nested = {full: option for full, option in options(cls).items() if "__" in full}
     return next((f for f, option in nested.items() if name in (f.rpartition("__")[2], _file_key(f, option))), None)
 
@@ -403,7 +403,7 @@ def _type_text(field: dataclasses.Field[Any]) -> str:
 
 
 def _sentence(why: str) -> str:
-    """The reason of a hyper-parameter as a sentence."""
+    """The description of a hyper-parameter as a sentence."""
     return why[0].upper() + why[1:].rstrip(".") + "."
 
 
@@ -427,7 +427,7 @@ def _check_number(call: str, value: Any, option: Option) -> None:
         raise InvalidTypeError(f"{call}: expected {_KINDS[tuple][1]}, got {type(value).__name__} in it.")
     low, high = option.low, option.high
     largest, holder = (LARGEST_FLOAT, "float32") if option.kind is float else (LARGEST_INT, "64 bits")
-    # written so that NaN, which compares false, is refused as well; an integer of any size is compared as it is
+    # written so that NaN, which compares false, is refused as well; integers of any size are compared exactly
     if not (-largest if low is None else low) <= value <= (largest if high is None else high):
         limits = f"of at least {low:g} that {holder} can hold" if high is None else f"from {low:g} to {high:g}"
         raise InvalidParameterError(f"{call}: expected a value {limits if low is not None else holder + ' can hold'}.")

@@ -56,7 +56,7 @@ def add_items(model: Recommender, item_features: Any, names: Mapping[str, Names]
 
 
 def _enlarge(model: Recommender, state: dict[str, Any], n_items: int) -> None:
-    """Give the model the state with more items; the rows of the fit get empty columns for these."""
+    """Replace the model's state by one with more items; the training rows get empty columns for these."""
     rows: sparse.csr_matrix | None = model.__dict__.get("_trained")
     if rows is not None:
         wide = sparse.csr_matrix((rows.data, rows.indices, rows.indptr), shape=(rows.shape[0], n_items))
@@ -67,7 +67,7 @@ def _enlarge(model: Recommender, state: dict[str, Any], n_items: int) -> None:
 def _wider_rows(
     model: Recommender, user_items: Any, names: Mapping[str, Names]
 ) -> tuple[sparse.csr_matrix, dict[str, Any]]:
-    """Rows over the model's items and then the new ones; and the ids and titles of all."""
+    """Rows over the model's items followed by the new ones, and the ids and titles of all items."""
     from recvae.data.interactions import Interactions
 
     n_items = model.n_items_
@@ -82,7 +82,7 @@ def _wider_rows(
         raise InvalidDataError("Expected item_ids and titles only with a matrix; Interactions have their own.")
     if model.item_ids_ is None:
         raise InvalidDataError("Expected a matrix, for this model was fitted on one and knows no raw ids.")
-    index = match_ids(user_items.item_ids, model.item_ids_)  # of each of their columns in the model; -1 for new items
+    index = match_ids(user_items.item_ids, model.item_ids_)  # of their columns in the model; -1 for new items
     new = np.flatnonzero(index < 0)
     index[new] = n_items + np.arange(len(new))
     titles = None if user_items.titles is None or model.titles_ is None else user_items.titles[new]
@@ -113,7 +113,7 @@ def _all_names(model: Recommender, n: int, names: Mapping[str, Names]) -> dict[s
 
 
 def _joined(known: Ids, new: Sequence[Any] | Ids) -> Ids:
-    """All ids; as text, where those on one side are numbers and on the other text, as `match_ids` has it."""
+    """Known and new ids together; all as strings if any of them is a string, as in `match_ids`."""
     names = [*known.tolist(), *np.asarray(new, dtype=object).tolist()]
     if any(isinstance(name, str) for name in names):
         names = [str(name) for name in names]

@@ -36,8 +36,8 @@ class UnknownItemsWarning(UserWarning):
     Parameters
     ----------
     unknown : UnknownItems
-        How many events are on such items, and some of these. They are not part of the text, which is always the same:
-        Python keeps each text that it has warned of as long as the process runs, and a service always meets new items.
+        The number of events on such items, and examples of these. They are not part of the message, which is constant:
+        Python remembers every distinct warning message while the process runs, and a service keeps meeting new items.
     """
 
     def __init__(self, unknown: UnknownItems):
@@ -138,7 +138,7 @@ def ranked_table(model: Recommender, users: Ids, user_items: Any, N: int, rules:
     from recvae.data.histories import ranking_table
 
     model.known_items()
-    N = min(check_integer("N", N, 1), model.n_items_)  # padding would have no row in the table
+    N = min(check_integer("N", N, 1), model.n_items_)  # padding has no row in the table
     ids, scores = model.recommend(np.arange(len(users)), user_items, N, recalculate_user=True, **rules)
     return ranking_table(users, ids, scores, np.asarray(model.item_ids_), model.titles_)
 
@@ -158,7 +158,7 @@ def known_items(model: Recommender) -> ItemIndex:
 
 
 def _known_indices(index: ItemIndex, name: str, ids: Sequence[Any] | None) -> NDArray[np.int64] | None:
-    """Indices of those raw ids that are known."""
+    """Indices of the raw ids that the model knows; the others are ignored."""
     if ids is None:
         return None
     indices = index.positions(ids)
@@ -190,7 +190,7 @@ def allowed_items(
 
 
 def check_users(userid: Any, rows: sparse.csr_matrix) -> NDArray[Any]:
-    """A user or several as an array, one for each row. Raises InvalidDataError."""
+    """`userid`, one or several, as an array with an entry for each row. Raises InvalidDataError."""
     users = np.atleast_1d(as_array(userid, "userid"))
     if rows.shape[0] != len(users):
         raise InvalidDataError(
@@ -200,7 +200,7 @@ def check_users(userid: Any, rows: sparse.csr_matrix) -> NDArray[Any]:
 
 
 def check_items(name: str, items: Items, n_items: int) -> NDArray[np.int64]:
-    """Indices of items as an array, of at least one. Raises InvalidParameterError, -TypeError, OutOfRangeError."""
+    """Item indices as a non-empty array. Raises InvalidParameterError, InvalidTypeError, OutOfRangeError."""
     chosen = as_array(items, name)
     if not chosen.size:
         raise InvalidParameterError(f"Expected at least one item to rank, got {name} without any.")
@@ -218,10 +218,10 @@ def check_items(name: str, items: Items, n_items: int) -> NDArray[np.int64]:
 
 
 def _ones(matrix: Any) -> Any:
-    """A CSR matrix with 1 for each stored entry, whatever its value; anything else as it is, to be refused later."""
+    """A CSR matrix with 1 for each stored entry, whatever its value; others as they are, refused later."""
     if not sparse.issparse(matrix) or matrix.format != "csr":
         return matrix
-    ones = copy.copy(matrix)  # shares the indices, which are checked like those of all rows
+    ones = copy.copy(matrix)  # shares the indices, which `check_rows` validates later
     ones.data = np.ones(np.shape(matrix.data), dtype=np.float32)
     return ones
 

@@ -1,7 +1,7 @@
 """`Recommender`, the base of all models: what users call.
 
-The methods here document what they do; the functions in the modules next to this one do it. What a new model has to
-define is in model.py.
+The methods of this class carry the documentation; functions in the modules next to this one do the work. What a new
+model has to define is in model.py.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Recommender(Model):
         callbacks: Callbacks = (),
         checkpoint: Checkpoint | str | Path | None = None,
     ) -> Self:
-        """Learn from the rows of `user_items`.
+        """Fit the model to the rows of `user_items`.
 
         Parameters
         ----------
@@ -83,15 +83,15 @@ class Recommender(Model):
         callback : callable, optional
             As in implicit: called as callback(iteration, seconds, loss) after each pass, if the model makes passes.
         valid : Holdout, optional
-            Held-out users, for models that choose by validation; the others ignore them. If both sides have ids of the
-            items, columns are matched by id.
+            Validation users, for models that select by validation, such as networks; other models ignore them. If they
+            and the training data have raw item ids, columns are matched by id.
         callbacks : sequence of Callback or callable
             Callbacks (`recvae.training.callbacks`) such as `JsonLines(path)` and `TensorBoard(folder)`, or functions of
-            an `Epoch` (ELBO terms, validation) such as print. Models without epochs call the start and the end only. An
-            error in a callback ends the fit, is raised, and leaves the model unchanged.
+            an `Epoch` (ELBO terms, validation) such as print. Models without epochs only call `on_fit_start` and
+            `on_fit_end`. An exception in a callback ends the fit, is raised, and leaves the model unchanged.
         checkpoint : Checkpoint, str or Path, optional
-            For networks: a folder for checkpoints, or a `recvae.Checkpoint`, which also says how often to write. The
-            same fit, called again after an interruption, resumes there and gives the same model.
+            For networks: a folder for checkpoints, or a `recvae.Checkpoint`, which also sets how often to write. The
+            same fit, called again after an interruption, resumes from it and gives the same model.
 
         Returns
         -------
@@ -166,42 +166,44 @@ class Recommender(Model):
         Parameters
         ----------
         userid : int or sequence of int
-            A number for one user, or a list of them; it only decides the shape of the result (but see `KnownUsers`).
+            An integer for one user, or a sequence for several; it only determines the shape of the result (but see
+            `KnownUsers`).
         user_items : csr_matrix or csr_array
             One row for each userid, over the items of training.
         N : int
             Length of the lists.
         filter_already_liked_items : bool
-            Whether to leave out the items of the row.
+            Whether to exclude the items of the row.
         filter_items : sequence of int, csr_matrix or csr_array, optional
-            Further items to leave out: a list for all users, or a CSR matrix with a row of items for each user.
+            Further items to exclude: a list for all users, or a CSR matrix with a row of items for each user.
         recalculate_user : bool
             Accepted as in implicit; rows are always encoded (but see `KnownUsers`).
         items : sequence of int, csr_matrix or csr_array, optional
-            The only items to rank. Of `filter_items` and `items` only one may be a list; a matrix can go with either.
+            Rank these items only. At most one of `filter_items` and `items` may be a list; a matrix can be combined
+            with either.
         seen : csr_matrix or csr_array, optional
-            One row for each userid of items that the user has seen without liking them, such as ratings below those in
-            `user_items`. They are always left out, whatever `filter_already_liked_items` says about the row itself.
-            Each stored entry counts, whatever its value: a rating of 0 is one.
+            One row for each userid: items that the user has seen but not liked, such as those rated lower than the ones
+            in `user_items`. They are always excluded, regardless of `filter_already_liked_items`. Every stored entry
+            counts, whatever its value, including a rating of 0.
         explore : float, optional
             Rank by the scores at z = mu + explore * sigma * eps, with one draw eps ~ N(0, I) for each row, for models
             with a distribution over z: 0 gives the plain lists, 1 is Thompson sampling (Thompson 1933).
         random_state : int, optional
-            Seed of these draws, which are made in the order of the rows; None draws a seed.
+            Seed of these draws, which are made in row order; None draws a random seed.
 
         Returns
         -------
         Ranking or Explored
             (ids int32, scores float32) by descending score, equal scores by ascending id; of shape (N,) for one user
             and (len(userid), N) for a list. Lists with fewer than N items are padded with id -1 and score -FLT_MAX.
-            With a list of `items`, N is at most their number. With `explore`, an `Explored`: ids, scores at z, and how
-            uncertain the model is of each.
+            With a list of `items`, N is at most their number. With `explore`, an `Explored`: ids, scores at z, and the
+            standard deviation of each score.
 
         Raises
         ------
         NotFittedError
         InvalidTypeError, InvalidDataError
-            For rows that do not fit.
+            For rows of the wrong type or shape, or with invalid values.
         OutOfRangeError
             For items that the model does not have.
         InvalidParameterError
@@ -245,20 +247,21 @@ class Recommender(Model):
             Column of the values in a frame.
         min_value : float, optional
             For a frame with values, such as ratings: events of at least this value were liked, and are what the model
-            reads; those below were only seen, and are not recommended. A value of 0 is always one that was seen.
+            reads; those below were only seen, and are not recommended. A value of 0 always counts as seen only.
         seen : dict, list or frame, optional
-            Further items that the users have seen, in one of the forms of `histories` (a frame with the same names of
-            columns): they are not recommended either. Items that the model does not know are ignored.
+            Further items that the users have seen, in one of the forms of `histories` (a frame with the same column
+            names): they are not recommended either. Items that the model does not know are ignored.
         filter_already_liked_items : bool
-            Whether to leave out the items of the history that were liked; what was seen is always left out.
+            Whether to exclude the liked items of the history; items that were only seen are always excluded.
         filter_items, items : sequence, optional
-            Raw ids to leave out, or the only ones to rank; unknown ones are ignored.
+            Raw ids of items to exclude, or of the only items to rank; unknown ids are ignored.
 
         Returns
         -------
         frame
-            Columns user, rank, item, score and, if known, title; a row for each recommended item: fewer than N if there
-            are no more. It is of the kind that was given, else a pyarrow table (`.to_pandas()`, `.to_pylist()`).
+            Columns user, rank, item, score and, if known, title; a row for each recommended item, at most N per user.
+            The frame is of the library of `histories`; for a dict or a list it is a pyarrow table (`.to_pandas()`,
+            `.to_pylist()`).
 
         Raises
         ------
@@ -275,9 +278,9 @@ class Recommender(Model):
 
         Notes
         -----
-        Users with no known or no liked items get what the model recommends for an empty history, without what they have
-        seen. Users who are in `seen` only come after the others, or sorted among them if those are in ascending order,
-        as those of a frame are.
+        Users without known or without liked items get the recommendations for an empty history, except for what they
+        have seen. Users who occur in `seen` only come after the others, or are sorted among them if those are in
+        ascending order, as the users of a frame are.
         """
         columns = {"user": user, "item": item, "value": value}
         raw = {"filter_items": filter_items, "items": items}
@@ -286,7 +289,7 @@ class Recommender(Model):
 
     @reads
     def ranked_table(self, users: Ids, user_items: Any, N: int, **rules: Any) -> pa.Table:
-        """The N best items for each row as the table of raw ids that `recommend_for` gives; rows are always encoded.
+        """The N best items for each row, as a table of raw ids like that of `recommend_for`; rows are always encoded.
 
         Parameters
         ----------
@@ -308,7 +311,7 @@ class Recommender(Model):
 
     @reads
     def score(self, user_items: Any, items: Items | None = None, *, userid: Any = None) -> NDArray[np.float32]:
-        """Scores of all items, or of `items`, for rows: for ensembles and other rankers.
+        """Scores of all items, or of `items`, for each row, as input of ensembles and rerankers.
 
         Parameters
         ----------
@@ -342,18 +345,18 @@ class Recommender(Model):
         filter_items: Items | None = None,
         items: Items | None = None,
     ) -> Ranking:
-        """The N items most similar to an item, which comes first itself (unless others equal it), as in implicit.
+        """The N items most similar to an item, as in implicit; the item itself comes first, except for ties.
 
         Parameters
         ----------
         itemid : int or sequence of int
-            An index, or a list of them, which also decides the shape of the result.
+            An index, or a list of indices; it also determines the shape of the result.
         N : int
             Length of the lists.
         recalculate_item
-            implicit's, for items of other users; refused (NotSupportedError).
+            A parameter of implicit that is not supported (NotSupportedError).
         item_users
-            implicit's, for items of other users; refused (NotSupportedError).
+            A parameter of implicit that is not supported (NotSupportedError).
         filter_items : sequence of int, optional
             Items to leave out.
         items : sequence of int, optional
@@ -363,7 +366,8 @@ class Recommender(Model):
         -------
         Ranking
             (ids int32, similarities float32), (N,) or (len(itemid), N), padded with -1 and -FLT_MAX. The similarity is
-            the cosine of the items' vectors, whatever these are in a model.
+            the cosine of the model's item vectors; for ItemKNN, its own similarity; for HybridVAE, the mean of the
+            cosines of its two parts.
 
         Raises
         ------
@@ -388,8 +392,8 @@ class Recommender(Model):
         Parameters
         ----------
         userid : int or sequence of int
-            A row, or rows, of what `index_users` was given; without that, of what the model was fitted on in this
-            process.
+            One or several rows of the matrix that `index_users` got; without such a call, of the training rows, if the
+            model was fitted in this process.
         N : int
             Length of the lists.
         filter_users : sequence of int, optional
@@ -416,12 +420,12 @@ class Recommender(Model):
 
     @changes
     def index_users(self, user_items: Any) -> Self:
-        """Store the vectors of the users of these rows, for `similar_users`: row u is user u there.
+        """Store the vectors of the users in these rows, for `similar_users`, where row u is user u.
 
         Parameters
         ----------
         user_items : csr_matrix or csr_array
-            (U, I). (U, K) float32 are kept, in memory only.
+            (U, I). Their vectors, (U, K) float32, are kept in memory and not saved.
 
         Returns
         -------
@@ -439,7 +443,7 @@ class Recommender(Model):
         Parameters
         ----------
         userids : sequence of int
-            (B,) users of the index, or the numbers after its end for new ones.
+            (B,) users of the index; new users take the indices that follow its end, without a gap.
         user_items : csr_matrix or csr_array
             (B, I), a row for each.
         """
@@ -459,7 +463,7 @@ class Recommender(Model):
         itemid : int
             The item to explain.
         user_weights
-            implicit's, ignored.
+            Accepted as in implicit, and ignored.
         N : int
             How many items.
 
@@ -467,13 +471,13 @@ class Recommender(Model):
         -------
         tuple
             (score, [(item, contribution), ...] by descending contribution, None). In linear models the contributions
-            sum to the score. In the others an item's is the score minus the score without it; they need not sum to
-            anything.
+            sum to the score. In other models, the contribution of an item is the score minus the score without it;
+            these do not sum to the score in general.
 
         Raises
         ------
         NotSupportedError
-            If scores do not come from the items of a row.
+            If the model's scores are not computed from the items of a row.
         OutOfRangeError
             For an item or a user that does not exist.
         RecvaeError
@@ -499,9 +503,9 @@ class Recommender(Model):
         Parameters
         ----------
         user_items : Interactions, csr_matrix or csr_array
-            Columns of Interactions are matched by raw id; those that the model does not know are new items, in their
-            order there, with their titles. Of a matrix (users, I + n) the last n columns are new items. Users are the
-            rows, whether they were in training or not; values are read as in `fit`.
+            Columns of Interactions are matched by raw id; ids that the model does not know become new items, in the
+            order of those columns, with their titles. In a matrix (users, I + n), the last n columns are the new items.
+            Rows may be users of the training data or other users; values are read as in `fit`.
         epochs : int, optional
             Further passes (for RecVAE and HybridVAE, rounds of them); by default a tenth of the model's `epochs`,
             rounded up; 0 adds the new items only.
@@ -535,9 +539,9 @@ class Recommender(Model):
         passes are those of `fit` with the KL weight it ended with, with Adam at the model's learning rate from a fresh
         state; `random_state` decides all draws. The model gradually forgets what is not in the rows: include old ones.
 
-        Of a HybridVAE the network is trained; its linear path only gets the new items. `history_` and `best_epoch_`
-        stay those of `fit`. `trained_on_` becomes None, as there is no longer one source, and the index of users is
-        dropped (`index_users`). An error leaves the model unchanged.
+        In a HybridVAE only the network is trained; its linear path is extended by the new items. `history_` and
+        `best_epoch_` stay those of `fit`. `trained_on_` becomes None, as there is no longer a single source, and the
+        user index (`index_users`) is dropped. An error leaves the model unchanged.
         """
         self._check_able("partial_fit")
         names = {"item_ids": item_ids, "titles": titles}
@@ -551,7 +555,7 @@ class Recommender(Model):
         Parameters
         ----------
         item_features : csr_matrix or csr_array
-            (I + n, F) of any finite numbers; the first I rows are the model's items, in its order.
+            (I + n, F), finite numbers; the first I rows are the model's items, in the model's order.
         item_ids, titles : sequence, optional
             Of the n new items, if the model knows raw ids.
 
@@ -565,16 +569,17 @@ class Recommender(Model):
         NotSupportedError
             If the model is not a network whose items are vectors.
         InvalidDataError
-            For another number of rows, numbers that are not finite, and ids that are missing or known already.
+            For a wrong number of rows, values that are not finite, and ids that are missing or already in the model.
         NotEnoughMemoryError
 
         Notes
         -----
         The new items come after the others, whose scores stay. Their vectors, in the first layer and in the output
         layer, and their bias are predicted from the features by a ridge regression over the old items, with a penalty
-        chosen by leave-one-out. Columns count as they are scaled: 0 and 1, or standardised. In a HybridVAE the linear
-        path takes the mean of the 20 items nearest by the cosine of features. New items are ranked well among
-        themselves, but low among all (see `items` of `recommend`) until `partial_fit` gets rows that have them.
+        chosen by leave-one-out. The scale of a feature column matters: use 0 and 1, or standardise it. In a HybridVAE
+        the linear path takes the mean of the 20 items nearest by the cosine of features. New items are ranked well
+        among themselves, but low among all (see `items` of `recommend`) until `partial_fit` sees rows that contain
+        them.
         """
         self._check_able("add_items")
         partial_fit.add_items(self, item_features, {"item_ids": item_ids, "titles": titles})
@@ -614,7 +619,7 @@ class Recommender(Model):
         temperature: float = 1.0,
         random_state: int | None = None,
     ) -> sparse.csr_matrix:
-        """Histories of n synthetic users: z is drawn from `latent`, then items given z, none twice.
+        """Histories of n synthetic users: z is drawn from `latent`, then items given z, without repetition.
 
         Parameters
         ----------
@@ -626,7 +631,7 @@ class Recommender(Model):
         user_items : csr_matrix or csr_array, optional
             (U, I), the rows; by default those that the model was fitted on in this process.
         temperature : float
-            Divides the logits; below 1, histories keep closer to what is likely.
+            Divides the logits; values below 1 concentrate the histories on likely items.
         random_state : int, optional
             Seed of all draws; None draws a seed.
 
@@ -650,10 +655,10 @@ class Recommender(Model):
 
         Notes
         -----
-        With a multinomial likelihood a history is as long as the row whose posterior z is from or, for the prior, as a
-        random row; its items are drawn without replacement (Gumbel-top-n). With the other likelihoods each item is
-        drawn independently, and the length follows. HybridVAE draws from its network only, as scores of its linear path
-        are not a likelihood. Rows without events are ignored.
+        With a multinomial likelihood, a history has the length of the row whose posterior z was drawn from or, for the
+        prior, of a random row; its items are drawn without replacement (Gumbel-top-n). With the other likelihoods each
+        item is drawn independently, and the length varies accordingly. HybridVAE draws from its network only, as scores
+        of its linear path are not a likelihood. Rows without events are ignored.
         """
         self._check_able("sample_users")
         return generative.sample_users(self, n, latent, user_items, temperature, random_state)
@@ -667,8 +672,8 @@ class Recommender(Model):
         user_items : csr_matrix or csr_array
             (B, I).
         reference : csr_matrix or csr_array, optional
-            (U, I), users to compare with; by default those that the model was fitted on in this process. Of more than
-            10,000, at most that many are used, evenly spaced.
+            (U, I), users to compare with; by default the training rows, if the model was fitted in this process. Of
+            more than 10,000 rows with events, an evenly spaced subset of at most that many is used.
 
         Returns
         -------
@@ -680,7 +685,7 @@ class Recommender(Model):
         NotSupportedError
             If the model has no distribution over z.
         NotFittedError
-            If no reference is known.
+            If no reference is given and there are no training rows in this process.
         InvalidDataError
             For a reference without any event.
 
@@ -714,8 +719,8 @@ class Recommender(Model):
 
         Notes
         -----
-        The file contains the ids and titles of the items and how values are read, but no users (except the factors of
-        `KnownUsers`). The same model gives the same bytes in any process.
+        The file contains the ids and titles of the items and how values are read, but no user data (except the factors
+        of `KnownUsers`). The same model gives the same bytes in any process.
         """
         from recvae.models.base import model_file
 
@@ -728,7 +733,7 @@ class Recommender(Model):
         Parameters
         ----------
         fileobj_or_path : str or Path or file object
-            What `save` wrote.
+            A file written by `save`.
         device : str or None
             As in `recvae.load`.
 
@@ -740,7 +745,7 @@ class Recommender(Model):
         Raises
         ------
         InvalidDataError
-            If the file is of a model of another class, and as `recvae.load`.
+            If the file contains a model of another class; otherwise as `recvae.load`.
         """
         from recvae.models.base import model_file
 
@@ -756,7 +761,7 @@ class Recommender(Model):
         return any(cls._defines(method) for method in NEEDS[verb][0])
 
     def _snapshot(self) -> Self:
-        """The model as it is now, for callers that use it more than once."""
+        """A snapshot of the model, for callers that make several calls on one state."""
         return snapshot(self)
 
     def _check_able(self, verb: str) -> None:

@@ -51,7 +51,7 @@ def user_index(model: Recommender) -> Tensor:
 
 
 def updated_index(model: Recommender, userids: Any, user_items: Any) -> Tensor:
-    """The index of users with some of them replaced, and new ones at the end. -> (U + n, K)"""
+    """The user index with the vectors of some users replaced, and new users at the end. -> (U + n, K)"""
     rows = model._rows(user_items)
     users = check_users(userids, rows)
     if users.ndim != 1 or (users.size and (users.dtype.kind not in "iu" or users.min() < 0)):
@@ -76,12 +76,12 @@ def encode_users(model: Recommender, rows: sparse.csr_matrix) -> Tensor:
 
 
 def unit(vectors: Tensor) -> Tensor:
-    """Vectors at unit norm, one of zeros left as it is. (B, K) -> (B, K)"""
+    """Vectors scaled to unit norm; zero vectors stay zero. (B, K) -> (B, K)"""
     return torch.nn.functional.normalize(vectors, dim=1)
 
 
 def cosines(vectors: Tensor, items: NDArray[np.int64]) -> Tensor:
-    """Cosines of some items' vectors with those of all. (I, F) -> (len(items), I)"""
+    """Cosines between the vectors of some items and those of all items. (I, F) -> (len(items), I)"""
     vectors = unit(vectors)
     return vectors[items] @ vectors.T
 

@@ -19,7 +19,7 @@ class Range:
     integer: bool = False
 
     def __str__(self) -> str:
-        """The text by which a study recognises a search; changed, it would refuse all studies written before."""
+        """The text that identifies a search space in studies: if it changed, existing studies would be refused."""
         return f"Range(low={self.low!r}, high={self.high!r}, by_ratio={self.log_scale}, whole={self.integer})"
 
 

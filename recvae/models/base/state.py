@@ -1,4 +1,4 @@
-"""The state of a model is replaced as a whole, so that threads that read it see the old state or the new one.
+"""Atomic replacement of a model's state: threads that read it see either the old state or the new one.
 
 Methods that read a model work on a snapshot of it (`reads`). Methods that change a model run one after the other
 (`changes`): each computes the new state next to the old one, and replaces that at the end (`become`).
@@ -19,11 +19,11 @@ M = TypeVar("M")
 
 # a lock for each model; not an attribute of it, as locks cannot be pickled or copied
 _locks: WeakKeyDictionary[Any, threading.RLock] = WeakKeyDictionary()
-_guard = threading.Lock()  # of _locks
+_guard = threading.Lock()  # protects _locks
 
 
 def snapshot(model: M) -> M:
-    """The model as it is now: another object with the same state, which a later `become` does not change.
+    """A snapshot of a model: another object with its current state, which a later `become` does not change.
 
     Both share one `__dict__`: what is cached in the snapshot, such as an index of ids, is cached in the model too.
     """
@@ -48,7 +48,7 @@ def reads(method: F) -> F:
 
 
 def changes(method: F) -> F:
-    """Decorator of a method that changes a model: others that do wait for its end, so that no change is lost."""
+    """Decorator of a method that changes a model: a lock serialises such calls, so that no change is lost."""
 
     @functools.wraps(method)
     def with_lock(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -65,6 +65,6 @@ def _lock_of(model: Any) -> threading.RLock:
 
 @after_fork
 def _unlock() -> None:
-    """In the child of a fork: the threads that held a lock do not exist there."""
+    """Renew the locks in the child of a fork, where the threads that held them do not exist."""
     global _locks, _guard
     _locks, _guard = WeakKeyDictionary(), threading.Lock()

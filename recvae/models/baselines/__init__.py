@@ -1,7 +1,7 @@
 """Baselines as recommenders of this package: popularity, and implicit's ALS, item-KNN, BPR and LMF.
 
-implicit fits; the ranking (N exactly, padding, ties, float32) is the one all models share, so that nothing but the
-scores differs. That these rankings equal implicit's own `recommend` is a test.
+implicit fits the models; the ranking (exactly N items, padding, ties, float32) is the code that all models share, so
+that only the scores differ. A test checks that these rankings equal those of implicit's own `recommend`.
 """
 
 from recvae.models.baselines.als import ALS

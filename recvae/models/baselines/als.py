@@ -27,14 +27,14 @@ from recvae.utils.progress import bar
 class ALS(Recommender):
     """implicit's AlternatingLeastSquares (Hu, Koren & Volinsky 2008); the factors of a row are solved for at scoring.
 
-    As implicit with `recalculate_user=True`. BLAS is limited to one thread meanwhile, as implicit asks for.
+    Equal to implicit with `recalculate_user=True`. BLAS is limited to one thread meanwhile, as implicit recommends.
     """
 
     factors: int = hyper(128, "dimension of the user and item factors", low=1, search=integers(16, 512))
     regularization: float = hyper(
         30.0, "L2 penalty on the factors; far above implicit's .01, which overfits", low=0, search=log(0.1, 1000)
     )
-    alpha: float = hyper(3.0, "weight of an observed event over an absent one", low=0, search=log(0.1, 100))
+    alpha: float = hyper(3.0, "weight of an observed event relative to an absent one", low=0, search=log(0.1, 100))
     iterations: int = hyper(15, "passes of alternating solves", low=1)
     random_state: int | None = hyper(
         None, "seed of the initial factors; None draws one", low=0, high=2**32 - 1, kind=int, optional=True

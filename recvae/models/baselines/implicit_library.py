@@ -1,4 +1,4 @@
-"""The library implicit, if it is installed, and the limit of BLAS to one thread around it."""
+"""Access to the library implicit, if it is installed, and a limit of BLAS to one thread while it runs."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def writable(rows: sparse.csr_matrix) -> sparse.csr_matrix:
 class _BlasLimit:
     """Limits BLAS to one thread, from when the first thread of this process asks for it until the last is done.
 
-    The limit is one of the process: if each thread restored what it had read, the last one might restore the limit.
+    The limit is process-wide: if each thread restored the value that it had read, the last one might restore the limit.
     """
 
     def __init__(self) -> None:
@@ -57,13 +57,13 @@ _limit = _BlasLimit()
 
 @contextmanager
 def one_blas_thread() -> Iterator[None]:
-    """Limit BLAS to one thread, as implicit has threads of its own, and both together are slow."""
+    """Limit BLAS to one thread, as implicit has threads of its own, and nested threads are slow."""
     limit = _limit
     limit.enter()
     try:
         yield
     finally:
-        if limit is _limit:  # in a child that was forked within the block it is another
+        if limit is _limit:  # a child that was forked within the block has a new limit
             limit.leave()
 
 

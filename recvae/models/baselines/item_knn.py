@@ -45,8 +45,8 @@ class ItemKNN(Recommender):
     def _weighted(self, weights: Any, rows: sparse.csr_matrix) -> sparse.csr_matrix:
         """The rows as implicit's CosineRecommender, TFIDFRecommender and BM25Recommender weight them, but as CSR.
 
-        These classes convert to CSR themselves, with a warning that says how long it took, and warnings cannot be
-        filtered in one thread only.
+        These classes convert to CSR themselves, with a warning that says how long it took, and Python cannot filter
+        warnings for a single thread.
         """
         by_items = rows.T
         if self.weighting == "bm25":

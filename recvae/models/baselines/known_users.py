@@ -42,7 +42,7 @@ class KnownUsers(Recommender):
 
     @abstractmethod
     def _model(self) -> Any:
-        """implicit's model with one thread: with more, the same seed gives other factors each time."""
+        """implicit's model with a single thread: with more threads, a seed does not determine the factors."""
 
     def _fit(self, rows: sparse.csr_matrix, run: FitRun) -> dict[str, Any]:
         if run.valid is not None and run.valid.train_rows is None:
@@ -55,7 +55,7 @@ class KnownUsers(Recommender):
             def report(iteration: int, seconds: float, *_: Any) -> None:
                 progress.advance(task)
                 if run.callback is not None:
-                    run.callback(iteration, seconds, None)  # they compute no loss
+                    run.callback(iteration, seconds, None)  # BPR and LMF report no loss
 
             try:
                 model.fit(writable(rows), show_progress=False, callback=report)
@@ -102,9 +102,9 @@ class KnownUsers(Recommender):
 
 @parameters
 class BPR(KnownUsers):
-    """implicit's BayesianPersonalizedRanking (Rendle et al. 2009), for users who are known."""
+    """implicit's BayesianPersonalizedRanking (Rendle et al. 2009), for training users only."""
 
-    learning_rate: float = hyper(0.05, "of SGD", low=0, search=log(0.005, 0.5))
+    learning_rate: float = hyper(0.05, "learning rate of SGD", low=0, search=log(0.005, 0.5))
     regularization: float = hyper(0.01, "L2 penalty on the factors", low=0, search=log(1e-4, 0.5))
     iterations: int = hyper(100, "passes over the events", low=1)
 
@@ -114,9 +114,9 @@ class BPR(KnownUsers):
 
 @parameters
 class LMF(KnownUsers):
-    """implicit's LogisticMatrixFactorization (Johnson 2014), for users who are known."""
+    """implicit's LogisticMatrixFactorization (Johnson 2014), for training users only."""
 
-    learning_rate: float = hyper(1.0, "of Adagrad", low=0, search=log(0.1, 3))
+    learning_rate: float = hyper(1.0, "learning rate of Adagrad", low=0, search=log(0.1, 3))
     regularization: float = hyper(0.6, "L2 penalty on the factors", low=0, search=log(0.01, 20))
     iterations: int = hyper(30, "passes over the events", low=1)
     neg_prop: int = hyper(30, "absent items drawn for each event", low=1, search=integers(1, 60))

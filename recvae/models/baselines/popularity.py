@@ -1,4 +1,4 @@
-"""Popularity: the same list for all users, by how many have each item."""
+"""Popularity: items by their number of users, the same ranking for all users."""
 
 from __future__ import annotations
 
