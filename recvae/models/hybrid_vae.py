@@ -110,7 +110,7 @@ class HybridVAE(RecVAE):
         """Split the rows into those to learn from, (U', I), and calibration users."""
         if run.valid is not None and run.valid.train_rows is None:  # validation users are not in training
             return rows, CalibrationUsers(transform_values(run.valid.fold_in, run.values), run.valid.held_out)
-        random = np.random.default_rng(self.random_state)
+        random = np.random.default_rng(self._seed())  # the same on all ranks
         order = random.permutation(np.flatnonzero(np.diff(rows.indptr) > 1))  # a single event cannot be held out
         n_users = min(MAX_CALIBRATION_USERS, math.ceil(self.calibration_share * len(order))) if len(order) > 1 else 0
         learned = np.setdiff1d(np.arange(rows.shape[0]), order[:n_users])

@@ -178,3 +178,13 @@ def test_training_and_scoring_leave_the_global_generators_alone():
 def test_training_lowers_the_loss():
     history = MultVAE(epochs=30, latent_dim=8, random_state=0, learning_rate=0.01).fit(ROWS).history_
     assert history[-1].loss < history[0].loss
+
+
+def test_a_model_s_trainer_starts_from_the_network_of_its_fit():
+    model = MultVAE(epochs=1, latent_dim=4, hidden_dims=(8,), random_state=0, batch_size=16)
+    model.set_params(output__item_biases="popularity")
+    rows = ROWS.sign()
+    trainer = model.trainer(rows)
+    trainer.fit(rows)
+    fitted = model.fit(rows, show_progress=False)
+    assert torch.equal(weights(trainer.network), weights(fitted.network_))

@@ -223,7 +223,7 @@ class Autoencoder(Recommender):
         check_params(self)
         rows, _ = self._rows_to_fit(user_items)
         impl, seed = plan_training(self, rows, False).impl, self._seed()
-        return self._trainer(self._untrained(rows.shape[1], seed), rows, impl, seed)
+        return self._trainer(self._initial_network(rows, impl, seed), rows, impl, seed)
 
     def _fit(self, rows: sparse.csr_matrix | Shards, run: FitRun) -> dict[str, Any]:
         strategy, plan = self._strategy(), self._checked_plan(rows, run.valid is not None)
@@ -236,9 +236,7 @@ class Autoencoder(Recommender):
                 f'training__parallel="data".'
             )
         seed = self._seed()
-        network = self._untrained(rows.shape[1], seed)
-        if self.output.item_biases == "popularity" or (self.output.item_biases == "auto" and plan.impl == "sampled"):
-            init_biases_by_popularity(network, item_counts(rows), self.likelihood)
+        network = self._initial_network(rows, plan.impl, seed)
         trainer = self._trainer(network, rows, plan.impl, seed, part=run.part)
         validate = None
         if run.valid is not None:
@@ -364,6 +362,13 @@ class Autoencoder(Recommender):
             return int(self.random_state)
         seed: int = current_communicator().broadcast(secrets.randbits(32))
         return seed
+
+    def _initial_network(self, rows: sparse.csr_matrix | Shards, impl: str, seed: int) -> VAE:
+        """The network with which training on these rows starts."""
+        network = self._untrained(rows.shape[1], seed)
+        if self.output.item_biases == "popularity" or (self.output.item_biases == "auto" and impl == "sampled"):
+            init_biases_by_popularity(network, item_counts(rows), self.likelihood)
+        return network
 
     def _untrained(self, n_items: int, seed: int) -> VAE:
         """The network with initial weights, on the model's device."""

@@ -33,6 +33,7 @@ def partial_fit(
     callbacks: Callbacks,
 ) -> None:
     """See `Recommender.partial_fit`. `names`: the new items' item_ids and titles."""
+    from recvae.distributed.communicator import current_communicator
     from recvae.models.base.fit import fit_info
     from recvae.training.callbacks import as_callbacks, dispatch
 
@@ -41,7 +42,8 @@ def partial_fit(
     rows, all_names = _wider_rows(model, user_items, names)
     if rows.nnz == 0:
         raise InvalidDataError(f"Expected at least one event to learn from, got a matrix of {rows.shape} without any.")
-    run = FitRun(model.values_, show_progress, callback, None, as_callbacks(callbacks))
+    active_callbacks = as_callbacks(callbacks) if current_communicator().is_main_process else []
+    run = FitRun(model.values_, show_progress, callback, None, active_callbacks)
     with dispatch(run.callbacks, fit_info(model, "partial_fit", rows, run)):
         learned = model._partial_fit(transform_values(rows, model.values_), epochs, run)
     _enlarge(model, learned | all_names | {"trained_on_": None, "_index": None}, rows.shape[1])
