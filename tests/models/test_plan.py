@@ -18,6 +18,7 @@ from recvae.models.autoencoder import memory_plan
 from recvae.models.autoencoder.memory_estimate import DataSizes, estimate_memory
 from recvae.models.base.params import with_params
 from recvae.models.edlae import EDLAE
+from recvae.training.state import default_batch_size
 
 ROWS = sparse.random(300, 80, 0.1, format="csr", random_state=0, dtype=np.float32)
 ROWS.data[:] = 1
@@ -295,7 +296,7 @@ def test_a_remedy_leads_to_the_number_it_states(model, share, room):
         assert (peak if rows is None else other.plan(rows, calibrate=False).memory.peak) == peak
         assert peak < found.memory.peak
         if rows is None:
-            sizes = replace(found.sizes, on_disk=True, batch=other._batch_size(found.sizes.users))
+            sizes = replace(found.sizes, on_disk=True, batch=other.batch_size or default_batch_size(found.sizes.users))
             assert memory_plan.plan_memory(other, sizes, torch.device("cpu")).memory.peak == peak
 
 

@@ -58,7 +58,7 @@ from recvae.nn.samplers import make_sampler
 from recvae.training.callbacks import Callback, Epoch, as_callbacks
 from recvae.training.checkpoint import digest_rows
 from recvae.training.parallel import ParallelStrategy
-from recvae.training.state import Phase, TrainConfig, best_epoch
+from recvae.training.state import Phase, TrainConfig, best_epoch, default_batch_size
 from recvae.training.trainer import Trainer, rows_on_device
 from recvae.utils.device import find_device
 from recvae.utils.topk import Scorer
@@ -166,9 +166,6 @@ class Autoencoder(Recommender):
         """How the ranks of a `joined` block train this model; a single process outside of one."""
         communicator = current_communicator()
         return ParallelStrategy(communicator, self.training.parallel == "tensor" and communicator.size > 1)
-
-    def _batch_size(self, n_users: int) -> int:
-        return int(self.batch_size or min(500, -(-n_users // 20)))
 
     def _likelihood(self) -> Likelihood:
         """The likelihood of a row, with the family, implementation and precision of the hyper-parameters."""
@@ -294,7 +291,8 @@ class Autoencoder(Recommender):
         part : str
             Name of the run in records of epochs and in checkpoints.
         """
-        n_users, batch_size = rows.shape[0], self._batch_size(rows.shape[0])
+        n_users = rows.shape[0]
+        batch_size = int(self.batch_size or default_batch_size(n_users))
         sampler = None
         if impl == "sampled":
             options = self.training.sampler, self.training.num_negatives

@@ -22,6 +22,7 @@ from recvae.errors import InvalidParameterError
 from recvae.models.autoencoder.memory_estimate import DataSizes, MemoryEstimate, estimate_memory
 from recvae.models.base.params import get_params, with_params
 from recvae.nn import VAE
+from recvae.training.state import default_batch_size
 from recvae.training.trainer import Trainer, rows_on_device
 from recvae.utils.device import find_device
 
@@ -118,7 +119,7 @@ def plan_training(
         users=n_users,
         items=n_items,
         events=rows.nnz,
-        batch=model._batch_size(n_users),
+        batch=int(model.batch_size or default_batch_size(n_users)),
         on_disk=isinstance(rows, Shards),
         validated=validated,
         tensor_ranks=strategy.communicator.size if strategy.tensor_parallel else 1,
