@@ -47,6 +47,7 @@ from recvae.models.autoencoder.scoring import (
 )
 from recvae.models.base import FitRun, Recommender
 from recvae.models.base.explain import by_leaving_out
+from recvae.models.base.fit import implicit_callbacks
 from recvae.models.base.params import check_params, config, fitted, flat_params, hyper, parameters
 from recvae.models.base.similar import cosines
 from recvae.models.base.spaces import log
@@ -55,7 +56,7 @@ from recvae.nn import VAE, Elbo
 from recvae.nn.item_vectors import ItemVectors, add_items, item_vectors
 from recvae.nn.likelihood import FAMILIES, Likelihood, Options, nll
 from recvae.nn.samplers import make_sampler
-from recvae.training.callbacks import Callback, Epoch, as_callbacks
+from recvae.training.callbacks import Epoch
 from recvae.training.checkpoint import digest_rows
 from recvae.training.parallel import ParallelStrategy
 from recvae.training.state import Phase, TrainConfig, best_epoch, default_batch_size
@@ -335,7 +336,7 @@ class Autoencoder(Recommender):
             identity=partial(self._identity, rows, trainer, run),
             validate=validate,
             metric=self.validation_metric,
-            callbacks=[*_as_implicit(run), *run.callbacks],
+            callbacks=[*implicit_callbacks(run), *run.callbacks],
             checkpoint=run.checkpoint,
             show_progress=run.show_progress,
         )
@@ -398,11 +399,3 @@ class Autoencoder(Recommender):
 
     def _scorer(self, users: NDArray[Any], recalculate: bool) -> Scorer:
         return network_scorer(self.network_, len(users))
-
-
-def _as_implicit(run: FitRun) -> list[Callback]:
-    """The `callback` of `fit`, as implicit has it: called with the epochs of the main run, from 0."""
-    call = run.callback
-    if call is None or run.part != "network":
-        return []
-    return as_callbacks([lambda epoch: call(epoch.epoch - 1, epoch.seconds, epoch.loss)])

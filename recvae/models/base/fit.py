@@ -16,7 +16,7 @@ from recvae.errors import InvalidDataError, InvalidParameterError, InvalidTypeEr
 from recvae.models.base.model import FitRun, Model
 from recvae.models.base.params import check_params, flat_params, get_params
 from recvae.models.base.state import become
-from recvae.training.callbacks import FitInfo, as_callbacks, dispatch
+from recvae.training.callbacks import Callback, FitInfo, as_callbacks, dispatch
 from recvae.utils.paths import check_apart, output_path
 
 if TYPE_CHECKING:
@@ -136,3 +136,11 @@ def _check_checkpoint(
     if checked is not None and isinstance(user_items, Shards):
         check_apart({"the checkpoint": output_path(checked.folder)}, [user_items.folder])
     return checked
+
+
+def implicit_callbacks(run: FitRun) -> list[Callback]:
+    """The `callback` of `fit`, as implicit has it: called with the epochs of the main run, from 0."""
+    call = run.callback
+    if call is None or run.part != "network":
+        return []
+    return as_callbacks([lambda epoch: call(epoch.epoch - 1, epoch.seconds, epoch.loss)])
