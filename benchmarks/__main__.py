@@ -161,7 +161,7 @@ def _paired(given: Given, save: Save) -> int:
 
 
 def _same(given: Given, save: Save) -> int:
-    results = run_same(given.before, given.after, given.threads)
+    results = run_same(given.before, given.after, given.threads, given.turns)
     print(json.dumps(results, indent=1))
     save(results)
     return 1 if results["different"] else 0
@@ -307,6 +307,7 @@ COMMANDS = {
             option("--before", None, "folder of a checkout", type=Path, required=True),
             option("--after", None, "folder of the other", type=Path, required=True),
             option("--threads", 1),
+            option("--turns", 25, "in which tasks on the sample are timed by both; 0 for none"),
         ),
     ),
     "bulk": Command(

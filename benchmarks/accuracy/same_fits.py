@@ -6,14 +6,18 @@ takes options by the names that model files keep.
     same_fits.py fit FOLDER     fit all cases, save them there, and leave a training stopped in its second epoch
     same_fits.py load FOLDER    load the files there, written by the other side, and resume that training
     same_fits.py ranks          the same fit by the processes of a torchrun launch
+    same_fits.py seconds        time a task each time its name comes on standard input
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import sys
+import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -75,9 +79,52 @@ CHOSEN_ON_VALIDATION = ("MultVAE, cap found", "MultVAE, patience", "HybridVAE")
 def main() -> None:
     """Run what the arguments ask for, and print digests as JSON on the last line."""
     what, *folders = sys.argv[1:]
+    if what == "seconds":
+        answer_with_seconds()
+        return
     digests = fit_on_ranks() if what == "ranks" else {"fit": fit, "load": load}[what](Path(folders[0]))
     if digests is not None:
         print(json.dumps({"from": recvae.__file__, "digests": digests}))
+
+
+def answer_with_seconds() -> None:
+    """Run the tasks that are asked for, line by line, and print their seconds; first their names."""
+    tasks = timed_tasks()
+    for task in tasks.values():
+        task()  # fills the caches
+    print(json.dumps(list(tasks)), flush=True)
+    for line in sys.stdin:
+        started = time.perf_counter()
+        tasks[line.rstrip("\n")]()
+        print(time.perf_counter() - started, flush=True)
+
+
+def timed_tasks() -> dict[str, Callable[[], object]]:
+    """Fits, lists and loading on the embedded sample."""
+    data = recvae.load_dataset("sample")
+    users = np.arange(data.n_users)
+    rows = [data.matrix[[user]] for user in range(100)]
+    options = {"MultVAE": {"epochs": 1, "random_state": 0}, "RecVAE": {"epochs": 1, "random_state": 0}, "EASE": {}}
+    tasks: dict[str, Callable[[], object]] = {}
+    for name, chosen in options.items():
+        model = build(name, chosen).fit(data, show_progress=False)
+        model.save(file := io.BytesIO())
+
+        def load(content: bytes = file.getvalue()) -> object:
+            return [recvae.load(io.BytesIO(content)) for _ in range(5)]
+
+        def fit(name: str = name, chosen: dict[str, Any] = chosen) -> object:
+            return build(name, chosen).fit(data, show_progress=False)
+
+        def recommend(model: Any = model) -> object:
+            return model.recommend(users, data.matrix, N=100)
+
+        def recommend_one(model: Any = model) -> object:
+            return [model.recommend(user, row) for user, row in enumerate(rows)]
+
+        tasks |= {f"fit {name}": fit, f"recommend {name}": recommend}
+        tasks |= {f"recommend {name}, one user": recommend_one, f"load {name}": load}
+    return tasks
 
 
 def fit(folder: Path) -> dict[str, str]:
