@@ -280,7 +280,7 @@ def test_a_signal_waits_for_the_end_of_what_is_not_to_be_disturbed():
     def work():
         with undisturbed():
             with undisturbed():
-                os.kill(os.getpid(), signal.SIGINT)
+                signal.raise_signal(signal.SIGINT)
                 done.append("inside")
             done.append("outside")
 
