@@ -11,7 +11,7 @@ import torch.utils.weak
 
 ROOT = Path(__file__).parents[2]
 
-# name -> what to use in its place
+# name -> what to use instead
 NAMES = {
     "torch.distributed.distributed_c10d._get_default_store": "ProcessGroup.get_group_store, which torch 2.6 lacks",
     "torch.distributed.distributed_c10d._abort_process_group": "ProcessGroup.abort, which torch 2.6 lacks",
@@ -54,3 +54,21 @@ def test_the_name_is_there(name):
 def test_the_lowest_torch_is_the_one_for_which_they_are_needed():
     dependencies = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
     assert "torch>=2.6" in dependencies, "replace the names that the list says torch 2.6 lacks an alternative to"
+
+
+def test_the_product_that_torch_compile_generates_is_there():
+    if torch.backends.mkldnn.is_available():  # used by its name as text; without it F.linear does the same
+        assert callable(torch.ops.mkldnn._linear_pointwise)
+
+
+def test_private_parts_of_a_sparse_tensor_are_those_of_the_public_names():
+    rows = torch.sparse_coo_tensor([[1, 1]], torch.ones(2, 3), (4, 3), check_invariants=True)
+    assert rows._indices().tolist() == [[1, 1]]
+    assert rows._values().shape == (2, 3)
+
+
+def test_what_the_hardware_computes_in_has_the_same_answer_by_either_name():
+    if hasattr(torch.cpu, "get_capabilities"):
+        capabilities = torch.cpu.get_capabilities()
+        assert bool(capabilities.get("avx512_bf16")) == torch.cpu._is_avx512_bf16_supported()
+        assert bool(capabilities.get("amx_tile")) == torch.cpu._is_amx_tile_supported()
