@@ -104,10 +104,14 @@ _NAMES = {
     "recvae.tuning.selection": ["fit_split"],
 }
 _MODULES = {name: module for module, names in _NAMES.items() for name in names}
+# loaded at the first access too: after `import recvae`, `recvae.models` and `recvae.nn` are there without another import
+_SUBPACKAGES = ["data", "datasets", "distributed", "evaluation", "models", "nn", "serving", "training", "tuning"]
 
 if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> Any:
+        if name in _SUBPACKAGES:
+            return import_module(f"{__name__}.{name}")
         if name not in _MODULES:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         module = import_module(_MODULES[name])
