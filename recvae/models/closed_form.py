@@ -24,6 +24,7 @@ from recvae.models.base.spaces import uniform
 from recvae.utils.finite import check_fitted
 from recvae.utils.memory import require_memory
 from recvae.utils.progress import track
+from recvae.utils.workers import map_pieces, use_workers
 
 Array = NDArray[np.float32]
 FORMS = ("auto", "dense", "sparse")
@@ -158,14 +159,13 @@ def dense_weights(gram: Array, diagonal: NDArray[Any] | float) -> Array:
     TrainingError
         If the matrix is not positive definite.
     """
+    from recvae.utils.linalg import invert_definite  # only a fit needs it
+
     gram = np.ascontiguousarray(gram, dtype=np.float32)
     np.einsum("ii->i", gram)[:] += diagonal  # G + diag(diagonal), in place
-    # P by Cholesky, in place. LAPACK is column-major: its lower triangle is the upper one here
     sizes = gram.diagonal().copy()
-    _, failed = lapack.spotrf(gram.T, lower=1, clean=0, overwrite_a=1)
-    _check_definite(failed, gram.diagonal(), sizes)
-    lapack.spotri(gram.T, lower=1, overwrite_c=1)
-    _mirror(gram)
+    factor = invert_definite(torch.from_numpy(gram))  # P, in place
+    _check_definite(factor is None, sizes if factor is None else factor.numpy(), sizes)
     gram /= -gram.diagonal()  # -P / diag(P), column by column
     np.fill_diagonal(gram, 0)  # that is I - P / diag(P), as its diagonal is zero
     return gram
@@ -267,9 +267,13 @@ def gram(rows: sparse.csr_matrix, weights: NDArray[Any] | None = None) -> Array:
     rows = rows.astype(np.float32, copy=False)
     items = _weighted(rows, weights).T.tocsr()  # (I, U)
     matrix = np.zeros((n_items, n_items), dtype=np.float32)
-    for start in range(0, n_items, BLOCK):
+
+    def products(start: int) -> None:
         block = slice(start, start + BLOCK)
         (items[block] @ rows).toarray(out=matrix[block])
+
+    with use_workers():
+        map_pieces(products, range(0, n_items, BLOCK))
     return matrix
 
 
@@ -298,16 +302,7 @@ def _weighted(rows: sparse.csr_matrix, weights: NDArray[Any] | None) -> sparse.c
     return sparse.csr_matrix((data, rows.indices, rows.indptr), shape=rows.shape)
 
 
-def _mirror(square: Array) -> None:
-    """Copy the upper triangle into the lower one."""
-    for start in range(0, len(square), BLOCK):
-        stop = start + BLOCK
-        corner = square[start:stop, start:stop]
-        corner[:] = np.triu(corner) + np.triu(corner, 1).T
-        square[stop:, start:stop] = square[start:stop, stop:].T
-
-
-def _check_definite(failed: int, factor: Array, sizes: Array) -> None:
+def _check_definite(failed: bool | int, factor: Array, sizes: Array) -> None:
     """Raise TrainingError if a Cholesky decomposition failed, or has pivots within the rounding error of float32.
 
     Parameters
