@@ -49,6 +49,7 @@ class AdamW(torch.optim.AdamW):
             state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
         step = state["step"].clone()  # each update counts the step
         state["step"] += 1
+        assert parameter.grad is not None
         tensors = parameter.detach(), parameter.grad, state["exp_avg"], state["exp_avg_sq"]
         rows = max(1, BLOCK // max(1, parameter[:1].numel())) if parameter.dim() else 1
         if parameter.dim() == 0 or len(parameter) <= rows:

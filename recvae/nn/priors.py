@@ -142,12 +142,12 @@ class Composite(StandardNormal):
     def update(self, encoder: Encoder, rows: RowSource) -> None:
         encoder.eval()
 
-        def posteriors(users: Tensor) -> Gaussian:
+        def posterior(users: Tensor) -> Posterior:
             (batch,) = rows.batches(users, len(users))
             return encoder(batch)
 
         with torch.no_grad():
-            parts = map_pieces(posteriors, torch.arange(len(rows)).split(USERS_AT_A_TIME))
+            parts = map_pieces(posterior, torch.arange(len(rows)).split(USERS_AT_A_TIME))
         self.old = Gaussian(torch.cat([part.mean for part in parts]), torch.cat([part.logvar for part in parts]))
 
     def epoch_state(self) -> dict[str, Tensor]:

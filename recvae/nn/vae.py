@@ -232,7 +232,7 @@ class _UnitRows(torch.autograd.Function):
         return torch.addcmul(grad, unit, along, value=-1, out=out).div_(norms)
 
 
-# a part of a network on pieces of a batch, in parallel ------------------------------------------------------------------
+# a part of a network on pieces of a batch, in parallel ----------------------------------------------------------------
 
 
 def by_users(function: Part, x: Tensor, parameters: Sequence[Tensor], pieces: Sequence[slice]) -> tuple[Tensor, ...]:
@@ -286,22 +286,22 @@ class _ByUsers(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        if ctx.graphs is None:
-            raise RuntimeError("Expected one backward pass through a step, got a second one; compute the loss again.")
-        graphs, ctx.graphs = ctx.graphs, None  # each is released as soon as it has been used
         wanted = [parameter for parameter in ctx.saved_tensors if parameter.requires_grad]
 
         def piece(k: int) -> list[Tensor | None]:
-            rows, (leaf, outputs) = ctx.pieces[k], graphs[k]
-            graphs[k] = None
+            rows, (leaf, outputs) = ctx.pieces[k], ctx.graphs[k]
             pairs = [(out, grad[rows]) for out, grad in zip(outputs, grads, strict=True) if out.requires_grad]
             leaves = [leaf, *wanted] if leaf.requires_grad else wanted
             outs, their_grads = zip(*pairs, strict=True)
-            found = list(torch.autograd.grad(outs, leaves, their_grads, allow_unused=True))
+            # the graph is kept: there may be another backward pass
+            gradients = torch.autograd.grad(outs, leaves, their_grads, retain_graph=True, allow_unused=True)
+            found: list[Tensor | None] = list(gradients)
             return found if leaf.requires_grad else [None, *found]
 
         by_piece = map_pieces(piece, range(len(ctx.pieces)))
-        of_x = None if by_piece[0][0] is None else torch.cat([grad for grad, *_ in by_piece])
+        of_x = (
+            torch.cat([of_leaf for of_leaf, *_ in by_piece if of_leaf is not None]) if ctx.needs_input_grad[2] else None
+        )
         sums = iter([_sum(parts) for parts in zip(*(rest for _, *rest in by_piece), strict=True)])
         return None, None, of_x, *(next(sums) if parameter.requires_grad else None for parameter in ctx.saved_tensors)
 

@@ -7,11 +7,13 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 
-class Cores(NamedTuple):
+@dataclass(frozen=True)
+class Cores:
     """A number of cores, and the limits that it came from."""
 
     count: int
