@@ -18,6 +18,7 @@ from benchmarks.accuracy.reference import run_reference
 from benchmarks.accuracy.reproduce import reproduce_table, run_reproduce
 from benchmarks.accuracy.same import run_same
 from benchmarks.accuracy.sampled import run_sampled
+from benchmarks.accuracy.seconds import compare_seconds, compared, run_seconds
 from benchmarks.latent.anomaly import run_anomaly
 from benchmarks.latent.elbo import run_elbo
 from benchmarks.latent.exploration import run_exploration
@@ -43,6 +44,7 @@ from benchmarks.speed.growth import run_growth
 from benchmarks.speed.ingest import run_ingest
 from benchmarks.speed.paired import paired_table, run_paired
 from benchmarks.speed.serving import run_serving
+from benchmarks.speed.threads import run_threads, threads_table
 from benchmarks.speed.vectors import run_vectors, sizes_of, vectors_table
 from recvae.data.splits import SPLIT_SEED
 from recvae.errors import RecvaeError
@@ -131,12 +133,25 @@ def _reproduce(given: Given, save: Save) -> int:
     return 0 if results["reproduced"] else 1
 
 
+def _seconds(given: Given, save: Save) -> None:
+    if given.compare is not None:
+        result = compare_seconds(*given.compare)
+        save(result)
+        print(compared(result))
+        return
+    run_seconds(given.dataset, given.data_home, given.model, given.seeds, given.tree, save, given.params)
+
+
 def _exports(given: Given, save: Save) -> None:
     print(exports_table(run_exports(given.dataset, given.data_home, given.epochs, save)))
 
 
 def _vectors(given: Given, save: Save) -> None:
     print(vectors_table(run_vectors(sizes_of(given.items), given.data_home, save)))
+
+
+def _threads(given: Given, save: Save) -> None:
+    print(threads_table(run_threads(given.data_home, given.rounds, given.only, save, given.quick)))
 
 
 def _service(given: Given, save: Save) -> int:
@@ -257,6 +272,19 @@ COMMANDS = {
             option("--seeds", 1),
         ),
     ),
+    "seconds": Command(
+        "seconds of a fit by the defaults and its accuracy on validation users, with this or another checkout's code",
+        _seconds,
+        (
+            DATASET,
+            HOME,
+            option("--model", "HybridVAE", choices=("HybridVAE", "RecVAE", "MultVAE")),
+            option("--seeds", 3),
+            option("--tree", None, "folder of a checkout, whose code is used (default: this one)", type=Path),
+            option("--params", {}, 'other hyper-parameters, such as {"epochs": 20}', type=json.loads),
+            option("--compare", None, "instead, compare two results", nargs=2, metavar=("BEFORE", "AFTER"), type=Path),
+        ),
+    ),
     "exports": Command(
         "lists of exported models against torch's, on real data", _exports, (DATASET, HOME, option("--epochs", 2))
     ),
@@ -264,6 +292,16 @@ COMMANDS = {
         "a vector index over the item vectors of large catalogues",
         _vectors,
         (option("--items", "100000,1000000", "numbers of items"), HOME),
+    ),
+    "threads": Command(
+        "fits and ranking on one and all cores: alone, next to a busy process, two at a time, with a quota of a core",
+        _threads,
+        (
+            HOME,
+            option("--rounds", 5),
+            option("--only", [], 'rows, such as "MultVAE, quiet", or how their names begin', nargs="+", type=str),
+            option("--quick", False, "tiny data, as a smoke test", action="store_true"),
+        ),
     ),
     "serving": Command(
         "latency of ten recommendations for one user, from raw ids to raw ids",
