@@ -44,7 +44,7 @@ from benchmarks.speed.ingest import run_ingest
 from benchmarks.speed.paired import paired_table, run_paired
 from benchmarks.speed.serving import run_serving
 from benchmarks.speed.vectors import run_vectors, sizes_of, vectors_table
-from recvae.data.splits import SPLIT_SEED
+from recvae.data.names import SPLIT_SEED
 from recvae.errors import RecvaeError
 from recvae.utils.files import check_writable
 

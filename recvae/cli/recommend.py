@@ -25,7 +25,7 @@ FOLDER_FLAGS = ("--users-per-part", "--engine", "--actors", "--ray-address")
 
 def recommend_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of recvae recommend."""
-    from recvae.serving.batch import ENGINES, USERS_PER_PART
+    from recvae.serving.names import ENGINES, USERS_PER_PART
 
     add = parser.add_argument
     add("model_file", type=path, nargs="?", default=NEEDED, help="what recvae train wrote")
@@ -85,7 +85,8 @@ def _to_table(arguments: argparse.Namespace, N: int) -> None:
 
 def _to_folder(arguments: argparse.Namespace, N: int) -> None:
     from recvae.models.base import load
-    from recvae.serving.batch import USERS_PER_PART, recommend_to_parquet
+    from recvae.serving.batch import recommend_to_parquet
+    from recvae.serving.names import USERS_PER_PART
 
     if arguments.input is None or any((arguments.dataset, arguments.time, arguments.min_user)):
         raise InvalidParameterError(
