@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from recvae.benchmark.examples import user_examples
-from recvae.benchmark.grids import BASELINES, model_names, models_to_try
+from recvae.benchmark.grids import BASELINES, SAMPLE, model_names, models_to_try
 from recvae.benchmark.inspection import active_units, has_tsne, item_map
 from recvae.benchmark.results import FORMAT
 from recvae.data.splits import SPLIT_SEED, Split
@@ -149,7 +149,8 @@ def run_benchmark(
         Any error of loading and fitting.
     """
     names = model_names(models)
-    to_try = {name: models_to_try(name, params or {}) for name in names}
+    presets = SAMPLE if dataset == "sample" else {}
+    to_try = {name: models_to_try(name, params or {}, presets) for name in names}
     card = load_card(dataset)
     kind, options = resolve_split(card.protocol, split, split_seed, split_options or {})
     data = load_split(
@@ -179,7 +180,8 @@ def run_benchmark(
         "dataset": dataset,
         "title": card.title,
         "command": None,
-        "settings": _settings(task, card.protocol, kind, options),
+        "settings": _settings(task, card.protocol, kind, options)
+        | {"sized_for_sample": [name for name in names if name in presets]},
         "versions": _versions(),
         "best_baseline": best,
         "models": _rows(runs, main_metrics, best, groups, task, dataset == "sample" and kind == "strong"),

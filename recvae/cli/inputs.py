@@ -211,7 +211,6 @@ def load_histories(arguments: argparse.Namespace, index: ItemIndex) -> Histories
 
     from recvae.data.histories import read_histories
     from recvae.data.tables.frames import read_table
-    from recvae.datasets.load import load_unfiltered
 
     _check_source(arguments)
     user, item, value = arguments.user, arguments.item, arguments.value
@@ -220,6 +219,8 @@ def load_histories(arguments: argparse.Namespace, index: ItemIndex) -> Histories
         numbers = [] if value is None else [value]
         events, min_value = read_table(arguments.input, columns, numbers), arguments.min_value
     else:
+        from recvae.datasets.load import load_unfiltered
+
         events, min_value = load_unfiltered(arguments.dataset, arguments.data_home, min_value=arguments.min_value)
         value = "value" if "value" in events.column_names else None
     histories = read_histories(
