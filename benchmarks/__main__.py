@@ -45,6 +45,7 @@ from benchmarks.speed.ingest import run_ingest
 from benchmarks.speed.paired import paired_table, run_paired
 from benchmarks.speed.serving import run_serving
 from benchmarks.speed.startup import run_startup, show
+from benchmarks.speed.threads import run_threads, threads_table
 from benchmarks.speed.vectors import run_vectors, sizes_of, vectors_table
 from recvae.data.names import SPLIT_SEED
 from recvae.errors import RecvaeError
@@ -148,6 +149,10 @@ def _exports(given: Given, save: Save) -> None:
 
 def _vectors(given: Given, save: Save) -> None:
     print(vectors_table(run_vectors(sizes_of(given.items), given.data_home, save)))
+
+
+def _threads(given: Given, save: Save) -> None:
+    print(threads_table(run_threads(given.data_home, given.rounds, given.only, save, given.quick)))
 
 
 def _service(given: Given, save: Save) -> int:
@@ -292,6 +297,16 @@ COMMANDS = {
         "a vector index over the item vectors of large catalogues",
         _vectors,
         (option("--items", "100000,1000000", "numbers of items"), HOME),
+    ),
+    "threads": Command(
+        "fits and ranking on one and all cores: alone, next to a busy process, two at a time, with a quota of a core",
+        _threads,
+        (
+            HOME,
+            option("--rounds", 5),
+            option("--only", [], 'rows, such as "MultVAE, quiet", or how their names begin', nargs="+", type=str),
+            option("--quick", False, "tiny data, as a smoke test", action="store_true"),
+        ),
     ),
     "serving": Command(
         "latency of ten recommendations for one user, from raw ids to raw ids",
