@@ -13,7 +13,6 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from scipy import sparse
-from scipy.linalg import lapack
 from torch import Tensor
 
 from recvae.errors import TrainingError
@@ -24,11 +23,13 @@ from recvae.models.base.spaces import uniform
 from recvae.utils.finite import check_fitted
 from recvae.utils.memory import require_memory
 from recvae.utils.progress import track
+from recvae.utils.workers import map_pieces, use_workers
 
 Array = NDArray[np.float32]
 FORMS = ("auto", "dense", "sparse")
 WIDE = 12_000  # items above which "auto" is sparse: .5 GiB of weights
 BLOCK = 512  # rows of an I x I matrix that are processed at a time
+SOLVED = 32  # items whose sparse weights one core solves for at a time
 RESOLVED = 1e-6  # least share of an item's diagonal left unexplained by other items that float32 can resolve
 
 
@@ -158,14 +159,13 @@ def dense_weights(gram: Array, diagonal: NDArray[Any] | float) -> Array:
     TrainingError
         If the matrix is not positive definite.
     """
+    from recvae.utils.linalg import invert_definite  # only a fit needs it
+
     gram = np.ascontiguousarray(gram, dtype=np.float32)
     np.einsum("ii->i", gram)[:] += diagonal  # G + diag(diagonal), in place
-    # P by Cholesky, in place. LAPACK is column-major: its lower triangle is the upper one here
     sizes = gram.diagonal().copy()
-    _, failed = lapack.spotrf(gram.T, lower=1, clean=0, overwrite_a=1)
-    _check_definite(failed, gram.diagonal(), sizes)
-    lapack.spotri(gram.T, lower=1, overwrite_c=1)
-    _mirror(gram)
+    factor = invert_definite(torch.from_numpy(gram))  # P, in place
+    _check_definite(factor is None, sizes if factor is None else factor.numpy(), sizes)
     gram /= -gram.diagonal()  # -P / diag(P), column by column
     np.fill_diagonal(gram, 0)  # that is I - P / diag(P), as its diagonal is zero
     return gram
@@ -212,10 +212,16 @@ def sparse_weights(
     n_items = rows.shape[1]
     penalty = np.broadcast_to(np.float32(diagonal), n_items)
     norms = np.sqrt(gram.diagonal())  # (I,)
-    columns = [
-        _ridge(gram, item, norms, penalty, neighbours)
-        for item in track(range(n_items), "solving for items", show_progress)
-    ]
+    columns: list[tuple[NDArray[np.int32], Array]] = []
+
+    def solve(start: int) -> list[tuple[NDArray[np.int32], Array]]:
+        items = range(start, min(start + SOLVED, n_items))
+        return [_ridge(gram, item, norms, penalty, neighbours) for item in items]
+
+    with use_workers():
+        for start in track(range(0, n_items, BLOCK), "solving for items", show_progress):
+            for solutions in map_pieces(solve, range(start, min(start + BLOCK, n_items), SOLVED)):
+                columns += solutions
     starts = np.cumsum([0, *(len(chosen) for chosen, _ in columns)])
     chosen, values = (np.concatenate(parts) for parts in zip(*columns, strict=True))
     return sparse.csc_matrix((values, chosen, starts), shape=(n_items, n_items)).tocsr()
@@ -236,12 +242,11 @@ def _ridge(
     if not len(chosen):
         return chosen, shared
     # solve (G_NN + diag) B_Nj = G_Nj
-    system = gram[chosen][:, chosen].toarray(order="F")
+    system = gram[chosen][:, chosen].toarray()
     system[np.diag_indices_from(system)] += penalty[chosen]
-    sizes = system.diagonal().copy()
-    factor, solution, failed = lapack.sposv(system, shared, overwrite_a=1)
-    _check_definite(failed, factor.diagonal(), sizes)
-    return chosen, solution
+    factor, failed = torch.linalg.cholesky_ex(torch.from_numpy(system))
+    _check_definite(bool(failed), factor.diagonal().numpy(), system.diagonal())
+    return chosen, torch.cholesky_solve(torch.from_numpy(shared)[:, None], factor)[:, 0].numpy()
 
 
 def gram(rows: sparse.csr_matrix, weights: NDArray[Any] | None = None) -> Array:
@@ -267,9 +272,13 @@ def gram(rows: sparse.csr_matrix, weights: NDArray[Any] | None = None) -> Array:
     rows = rows.astype(np.float32, copy=False)
     items = _weighted(rows, weights).T.tocsr()  # (I, U)
     matrix = np.zeros((n_items, n_items), dtype=np.float32)
-    for start in range(0, n_items, BLOCK):
+
+    def products(start: int) -> None:
         block = slice(start, start + BLOCK)
         (items[block] @ rows).toarray(out=matrix[block])
+
+    with use_workers():
+        map_pieces(products, range(0, n_items, BLOCK))
     return matrix
 
 
@@ -298,16 +307,7 @@ def _weighted(rows: sparse.csr_matrix, weights: NDArray[Any] | None) -> sparse.c
     return sparse.csr_matrix((data, rows.indices, rows.indptr), shape=rows.shape)
 
 
-def _mirror(square: Array) -> None:
-    """Copy the upper triangle into the lower one."""
-    for start in range(0, len(square), BLOCK):
-        stop = start + BLOCK
-        corner = square[start:stop, start:stop]
-        corner[:] = np.triu(corner) + np.triu(corner, 1).T
-        square[stop:, start:stop] = square[start:stop, stop:].T
-
-
-def _check_definite(failed: int, factor: Array, sizes: Array) -> None:
+def _check_definite(failed: bool, factor: Array, sizes: Array) -> None:
     """Raise TrainingError if a Cholesky decomposition failed, or has pivots within the rounding error of float32.
 
     Parameters
