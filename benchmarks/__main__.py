@@ -44,9 +44,10 @@ from benchmarks.speed.growth import run_growth
 from benchmarks.speed.ingest import run_ingest
 from benchmarks.speed.paired import paired_table, run_paired
 from benchmarks.speed.serving import run_serving
+from benchmarks.speed.startup import run_startup, show
 from benchmarks.speed.threads import run_threads, threads_table
 from benchmarks.speed.vectors import run_vectors, sizes_of, vectors_table
-from recvae.data.splits import SPLIT_SEED
+from recvae.data.names import SPLIT_SEED
 from recvae.errors import RecvaeError
 from recvae.utils.files import check_writable
 
@@ -180,6 +181,10 @@ def _same(given: Given, save: Save) -> int:
     print(json.dumps(results, indent=1))
     save(results)
     return 1 if results["different"] else 0
+
+
+def _startup(given: Given, save: Save) -> None:
+    print(show(run_startup(given.rounds, given.venv, save)))
 
 
 def _shards(given: Given, save: Save) -> None:
@@ -398,6 +403,14 @@ COMMANDS = {
         "partial_fit on new rows next to a new fit on all rows",
         lambda given, save: run_growing(given.dataset, given.data_home, given.split_seed, save),
         (DATASET, HOME, SPLIT),
+    ),
+    "startup": Command(
+        "seconds until commands answer, in turns with an empty Python; the size of an installation",
+        _startup,
+        (
+            option("--rounds", 7),
+            option("--venv", None, "environment whose largest distributions are listed, such as .venv", type=Path),
+        ),
     ),
     "ingest": Command(
         "time and memory of reading ten million events from a Parquet file into `Interactions`",
