@@ -149,7 +149,7 @@ def _work(jobs: SimpleQueue[_Job | None]) -> None:
 def _keep_apart(busy: set[int], allowed: set[int]) -> None:
     """Keep this thread away from the cores in `busy`, if its own is among them, and add its core.
 
-    A kernel may wake a thread on the core of the one that it works for, and leave both there for a second and more while
+    A kernel may wake a thread on the core of the one that it works for, and leave both there for a second while
     another core is idle.
     """
     core = _core_of_this_thread()
