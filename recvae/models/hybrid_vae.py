@@ -30,6 +30,7 @@ from recvae.models.rec_vae import RecVAE
 from recvae.nn.item_vectors import ItemVectors
 from recvae.utils.progress import busy
 from recvae.utils.topk import Scorer
+from recvae.utils.workers import use_workers
 
 PENALTIES = (3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)  # values to choose from for l2=None
 MAX_CALIBRATION_USERS = 500  # taken from the training users, if no validation users can be used
@@ -92,6 +93,10 @@ class HybridVAE(RecVAE):
     weight_: float = fitted()  # the weight a
 
     def _fit(self, rows: sparse.csr_matrix, run: FitRun) -> dict[str, Any]:
+        with use_workers():  # for all parts: no sum depends on the number of cores
+            return self._fit_parts(rows, run)
+
+    def _fit_parts(self, rows: sparse.csr_matrix, run: FitRun) -> dict[str, Any]:
         self._checked_plan(rows, run.valid is not None, extras_allocated=False)
         # 1. calibration users, from whom neither part learns
         rows, users = self._calibration_users(rows, run)
