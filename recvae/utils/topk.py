@@ -191,7 +191,10 @@ def _reached(scores: Tensor, least: Tensor) -> tuple[Tensor, Tensor]:
     # numpy is several times as fast as torch here; bfloat16 is compared by the sign of the difference
     rough = scores.dtype == torch.bfloat16
     least = torch.where(least == 0, -0.0, least)  # -0.0 - 0.0 is -0.0, whose sign bit would count as below
-    reached = (scores - least).view(torch.int16).numpy() >= 0 if rough else (scores >= least).numpy()
+    if rough:
+        reached = (scores - least).view(torch.int16).numpy() >= 0
+    else:
+        reached = np.greater_equal(scores.numpy(), least.numpy())
     cells = torch.from_numpy(np.flatnonzero(reached))
     return cells // scores.shape[1], cells % scores.shape[1]
 
