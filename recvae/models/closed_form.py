@@ -6,6 +6,8 @@ From top to bottom: the model, the weights in dense and in sparse form, and the 
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -63,9 +65,7 @@ class ClosedForm(Recommender):
         """The penalty on the weights of each item, from the diagonal of the Gram matrix. (I,) -> (I,)"""
 
     def _fit(self, rows: sparse.csr_matrix, run: FitRun) -> dict[str, Any]:
-        # scaled to a mean square of 1 over events: the penalty does not depend on the unit of the values
-        rows = rows * np.float32(1 / np.sqrt(np.mean(rows.data**2, dtype=np.float64)))  # X (U, I)
-        users = _user_weights(rows, self.user_power)  # (U,)
+        rows, users = self._scaled(rows)  # X (U, I), (U,)
         penalty = self._penalty(gram_diagonal(rows, users))  # (I,)
         if is_sparse(self.form, rows.shape[1]):
             weights = sparse_weights(rows, penalty, self.neighbours, users, run.show_progress)
@@ -74,6 +74,11 @@ class ClosedForm(Recommender):
         dense = torch.from_numpy(dense_weights(gram(rows, users), penalty))
         check_fitted(dense, "raise l2")
         return {"weights_": dense}
+
+    def _scaled(self, rows: sparse.csr_matrix) -> tuple[sparse.csr_matrix, NDArray[np.float64]]:
+        """Rows with a mean square of 1 over events: the penalty does not depend on their unit; and users' weights."""
+        rows = rows * np.float32(1 / np.sqrt(np.mean(rows.data**2, dtype=np.float64)))
+        return rows, _user_weights(rows, self.user_power)
 
     def _score(self, rows: sparse.csr_matrix) -> Tensor:
         """x B. (B, I) -> (B, I)"""
@@ -163,7 +168,7 @@ def dense_weights(gram: Array, diagonal: NDArray[Any] | float) -> Array:
     # P by Cholesky, in place. LAPACK is column-major: its lower triangle is the upper one here
     sizes = gram.diagonal().copy()
     _, failed = lapack.spotrf(gram.T, lower=1, clean=0, overwrite_a=1)
-    _check_definite(failed, gram.diagonal(), sizes)
+    _check_definite(_is_definite(failed, gram.diagonal(), sizes))
     lapack.spotri(gram.T, lower=1, overwrite_c=1)
     _mirror(gram)
     gram /= -gram.diagonal()  # -P / diag(P), column by column
@@ -208,23 +213,58 @@ def sparse_weights(
     RecvaeError
         As `dense_weights`.
     """
+    (found,) = sparse_solutions(rows, [diagonal], neighbours, weights, show_progress)
+    return found()
+
+
+def sparse_solutions(
+    rows: sparse.csr_matrix,
+    diagonals: Sequence[NDArray[Any] | float],
+    neighbours: int,
+    weights: NDArray[Any] | None = None,
+    show_progress: bool = False,
+) -> list[Callable[[], sparse.csr_matrix]]:
+    """`sparse_weights` for several penalties at once: gathering an item's neighbours takes longer than solving for them.
+
+    Returns
+    -------
+    list of callable
+        () -> (I, I) for each penalty. Until it is called, a matrix takes 4 bytes for a weight, and 4 that all share.
+    """
     gram = _sparse_gram(rows, weights)
     n_items = rows.shape[1]
-    penalty = np.broadcast_to(np.float32(diagonal), n_items)
+    penalties = [np.broadcast_to(np.float32(diagonal), n_items) for diagonal in diagonals]
     norms = np.sqrt(gram.diagonal())  # (I,)
     columns = [
-        _ridge(gram, item, norms, penalty, neighbours)
+        _ridge(gram, item, norms, penalties, neighbours)
         for item in track(range(n_items), "solving for items", show_progress)
     ]
     starts = np.cumsum([0, *(len(chosen) for chosen, _ in columns)])
-    chosen, values = (np.concatenate(parts) for parts in zip(*columns, strict=True))
+    chosen = np.concatenate([part for part, _ in columns])
+    values = np.concatenate([part for _, part in columns], axis=1)  # (P, weights)
+    return [partial(_by_rows, part, chosen, starts) for part in values]
+
+
+def sparse_path(
+    models: Sequence[ClosedForm], rows: sparse.csr_matrix, neighbours: int
+) -> list[Callable[[], sparse.csr_matrix]]:
+    """The weights of models that differ in their penalty alone, in the sparse form; see `sparse_solutions`."""
+    rows, users = models[0]._scaled(rows)
+    diagonal = gram_diagonal(rows, users)
+    return sparse_solutions(rows, [model._penalty(diagonal) for model in models], neighbours, users)
+
+
+def _by_rows(values: Array, chosen: NDArray[np.int32], starts: NDArray[np.int64]) -> sparse.csr_matrix:
+    """A square matrix from its columns; NaN stand for a system that was not positive definite. -> (I, I)"""
+    _check_definite(not bool(np.isnan(values).any()))
+    n_items = len(starts) - 1
     return sparse.csc_matrix((values, chosen, starts), shape=(n_items, n_items)).tocsr()
 
 
 def _ridge(
-    gram: sparse.csr_matrix, item: int, norms: Array, penalty: Array, neighbours: int
+    gram: sparse.csr_matrix, item: int, norms: Array, penalties: Sequence[Array], neighbours: int
 ) -> tuple[NDArray[np.int32], Array]:
-    """The neighbours N of an item, and their weights B_Nj in its score. -> (n,), (n,)"""
+    """The n neighbours N of an item, and their weights B_Nj in its score by each of P penalties. -> (n,), (P, n)"""
     # its neighbours: the items with the largest cosines
     cells = slice(gram.indptr[item], gram.indptr[item + 1])
     chosen, shared = gram.indices[cells], gram.data[cells]
@@ -233,15 +273,19 @@ def _ridge(
     if len(chosen) > neighbours:
         best = np.argpartition(-shared / norms[chosen], neighbours)[:neighbours]
         chosen, shared = chosen[best], shared[best]
+    solutions = np.empty((len(penalties), len(chosen)), np.float32)
     if not len(chosen):
-        return chosen, shared
+        return chosen, solutions
     # solve (G_NN + diag) B_Nj = G_Nj
-    system = gram[chosen][:, chosen].toarray(order="F")
-    system[np.diag_indices_from(system)] += penalty[chosen]
-    sizes = system.diagonal().copy()
-    factor, solution, failed = lapack.sposv(system, shared, overwrite_a=1)
-    _check_definite(failed, factor.diagonal(), sizes)
-    return chosen, solution
+    gathered = gram[chosen][:, chosen].toarray(order="F")
+    for solution, penalty in zip(solutions, penalties, strict=True):
+        system = gathered.copy(order="F")
+        np.einsum("ii->i", system)[:] += penalty[chosen]
+        sizes = system.diagonal().copy()
+        factor, solution[:], failed = lapack.sposv(system, shared, overwrite_a=1)
+        if not _is_definite(failed, factor.diagonal(), sizes):
+            solution[:] = np.nan  # an error only where this penalty is asked for
+    return chosen, solutions
 
 
 def gram(rows: sparse.csr_matrix, weights: NDArray[Any] | None = None) -> Array:
@@ -307,15 +351,19 @@ def _mirror(square: Array) -> None:
         square[stop:, start:stop] = square[start:stop, stop:].T
 
 
-def _check_definite(failed: int, factor: Array, sizes: Array) -> None:
-    """Raise TrainingError if a Cholesky decomposition failed, or has pivots within the rounding error of float32.
+def _is_definite(failed: int, factor: Array, sizes: Array) -> bool:
+    """Whether a Cholesky decomposition succeeded, with pivots above the rounding error of float32.
 
     Parameters
     ----------
     factor, sizes : Array
         The diagonals of the decomposition and of what was decomposed.
     """
-    if failed or (factor**2 < RESOLVED * sizes).any():
+    return not failed and not bool((factor**2 < RESOLVED * sizes).any())
+
+
+def _check_definite(definite: bool) -> None:
+    if not definite:
         raise TrainingError(
             "Expected a Gram matrix that with its penalty is positive definite, got one with items that are nearly "
             "linear combinations of others; raise l2."

@@ -22,7 +22,8 @@ class RecVAE(Variational):
         maximise  E[log p(x | z)] - gamma n_u KL(q(z | x) || p(z | x))
 
     where q_old is the posterior before the epoch. An epoch consists of `encoder_passes` over the users that train the
-    encoder, with dropout on x, and then `decoder_passes` that train the decoder, without dropout.
+    encoder, with dropout on x, and then `decoder_passes` that train the decoder, without dropout. With
+    `decoder_passes=0` the encoder's passes train both: one pass at a time does the work of two.
     """
 
     epochs: int = hyper(40, "rounds of passes over the training users", low=1)
@@ -39,7 +40,12 @@ class RecVAE(Variational):
     )
     gamma: float = hyper(0.005, "weight of the KL term for each event of a user", low=0, search=log(5e-4, 5e-2))
     encoder_passes: int = hyper(3, "passes of an epoch that train the encoder", low=1, search=[1, 2, 3])
-    decoder_passes: int = hyper(1, "passes of an epoch that train the decoder", low=1, search=[1, 2])
+    decoder_passes: int = hyper(
+        1,
+        "passes of an epoch that train the decoder alone; with 0, the encoder's passes train the decoder as well",
+        low=0,
+        search=[0, 1, 2],
+    )
 
     def _network(self, n_items: int) -> VAE:
         # q(z | x), section 3.2: each layer adds the outputs of all layers before it
@@ -54,5 +60,7 @@ class RecVAE(Variational):
         return self.gamma  # no annealing: the weight depends on the user, see `kl_by_events`
 
     def _phases(self) -> Sequence[Phase]:
+        if not self.decoder_passes:  # both at once, on rows with dropout
+            return (Phase(("encoder", "decoder"), self.encoder_passes),)
         # encoder and decoder are trained alternately; dropout is on in the encoder's passes only
         return Phase(("encoder",), self.encoder_passes), Phase(("decoder",), self.decoder_passes)
