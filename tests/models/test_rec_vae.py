@@ -121,3 +121,16 @@ def test_epochs_count_rounds_and_schedules_see_all_passes():
     assert len(model.history_) == 3
     assert len(calls) == 3 * 4 * 2  # rounds, passes, steps
     assert calls == pytest.approx([step / 24 for step in range(24)])
+
+
+def test_without_passes_of_the_decoder_the_encoders_train_both():
+    model = RecVAE(latent_dim=3, hidden_dim=7, depth=2, encoder_passes=2, decoder_passes=0, random_state=0)
+    trainer = model.trainer(ROWS)
+    assert len(trainer.config.passes) == 2
+    network, rows = trainer.state.network, DeviceRows(ROWS, torch.device("cpu"))
+    before = {name: weight.detach().clone() for name, weight in network.named_parameters()}
+    trainer.start_epoch(rows)
+    with trainer.in_pass(1):
+        assert network.encoder.training  # with dropout
+        trainer.step(rows.all(), 0.005)
+    assert not any(torch.equal(weight, before[name]) for name, weight in network.named_parameters())
