@@ -224,7 +224,7 @@ def sparse_solutions(
     weights: NDArray[Any] | None = None,
     show_progress: bool = False,
 ) -> list[Callable[[], sparse.csr_matrix]]:
-    """`sparse_weights` for several penalties at once: gathering an item's neighbours takes longer than solving for them.
+    """`sparse_weights` for several penalties at once: to gather the neighbours of an item takes longer than to solve.
 
     Returns
     -------
