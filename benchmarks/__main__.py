@@ -18,6 +18,7 @@ from benchmarks.accuracy.reference import run_reference
 from benchmarks.accuracy.reproduce import reproduce_table, run_reproduce
 from benchmarks.accuracy.same import run_same
 from benchmarks.accuracy.sampled import run_sampled
+from benchmarks.accuracy.seconds import compare_seconds, compared, run_seconds
 from benchmarks.latent.anomaly import run_anomaly
 from benchmarks.latent.elbo import run_elbo
 from benchmarks.latent.exploration import run_exploration
@@ -129,6 +130,15 @@ def _reproduce(given: Given, save: Save) -> int:
     save(results)
     print(reproduce_table(results))
     return 0 if results["reproduced"] else 1
+
+
+def _seconds(given: Given, save: Save) -> None:
+    if given.compare is not None:
+        result = compare_seconds(*given.compare)
+        save(result)
+        print(compared(result))
+        return
+    run_seconds(given.dataset, given.data_home, given.model, given.seeds, given.tree, save, given.params)
 
 
 def _exports(given: Given, save: Save) -> None:
@@ -255,6 +265,19 @@ COMMANDS = {
             HOME,
             option("--models", None, "comma-separated names (default: all that the card has figures of)"),
             option("--seeds", 1),
+        ),
+    ),
+    "seconds": Command(
+        "seconds of a fit by the defaults and its accuracy on validation users, with this or another checkout's code",
+        _seconds,
+        (
+            DATASET,
+            HOME,
+            option("--model", "HybridVAE", choices=("HybridVAE", "RecVAE", "MultVAE")),
+            option("--seeds", 3),
+            option("--tree", None, "folder of a checkout, whose code is used (default: this one)", type=Path),
+            option("--params", {}, 'other hyper-parameters, such as {"epochs": 20}', type=json.loads),
+            option("--compare", None, "instead, compare two results", nargs=2, metavar=("BEFORE", "AFTER"), type=Path),
         ),
     ),
     "exports": Command(

@@ -104,7 +104,7 @@ _NAMES = {
     "recvae.tuning.selection": ["fit_split"],
 }
 _MODULES = {name: module for module, names in _NAMES.items() for name in names}
-# loaded at the first access too: after `import recvae`, `recvae.models` and `recvae.nn` are there without another import
+# loaded at the first access too: after `import recvae`, `recvae.models` and `recvae.nn` need no import of their own
 _SUBPACKAGES = ["data", "datasets", "distributed", "evaluation", "models", "nn", "serving", "training", "tuning"]
 
 if not TYPE_CHECKING:

@@ -1,5 +1,7 @@
 """What several test files share: small data whose answers are known."""
 
+import copy
+import functools
 import json
 import os
 from pathlib import Path
@@ -12,9 +14,10 @@ from scipy import sparse
 
 import recvae
 import recvae.models
-from recvae.benchmark import inspection
+from recvae.benchmark import inspection, run
 from recvae.benchmark.results import json_bytes
 from recvae.benchmark.run import run_benchmark
+from recvae.datasets import load
 from recvae.datasets.sample import make_sample
 
 # tests walk the registry of models, in which a model is once its module has been loaded
@@ -24,6 +27,16 @@ torch.set_num_threads(1)
 # a busy machine is no failure
 hypothesis.settings.register_profile("patient", deadline=None)
 hypothesis.settings.load_profile("patient")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def sample_drawn_once():
+    """The data set "sample" is drawn once; each who loads it gets a copy."""
+    drawn = functools.cache(make_sample)
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (run, load):
+            patch.setattr(module, "make_sample", lambda: copy.deepcopy(drawn()))
+        yield
 
 
 @pytest.fixture(scope="session")

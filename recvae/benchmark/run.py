@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import os
 import platform
@@ -306,11 +307,14 @@ def _settings(task: Task, protocol: Protocol, kind: str, options: dict[str, Any]
 
 def _versions() -> dict[str, str]:
     libraries = ("recvae", "torch", "numpy", "scipy", "implicit")
-    installed = {d.metadata["Name"]: d.version for d in importlib.metadata.distributions()}
+    installed = {}
+    for library in libraries:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            installed[library] = importlib.metadata.version(library)
     return {
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
         "cores": str(os.cpu_count()),
         "torch_threads": str(torch.get_num_threads()),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
-    } | {name: installed[name] for name in libraries if name in installed}
+    } | installed

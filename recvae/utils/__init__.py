@@ -1,1 +1,1 @@
-"""Utilities: files, memory, threads, top-k, devices."""
+"""Utilities: files, memory, threads and cores, top-k, devices."""

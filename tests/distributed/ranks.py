@@ -12,6 +12,12 @@ from torch import multiprocessing
 
 from recvae.distributed.launch import joined
 
+# ranks are forks of a process that has loaded the libraries, and has no threads
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(
+    ["torch._dynamo", "recvae.models.rec_vae", "recvae.models.h_vamp", "tests.distributed.ranks"]
+)
+
 
 def free_port():
     with socket.socket() as found:
@@ -45,9 +51,9 @@ def _rank(rank, size, port, function, folder, options):
 
 def run_ranks(function, size, folder: Path, **options):
     """-> what each rank's call gave, or the text of its error; None where it was killed"""
-    port, context = free_port(), multiprocessing.get_context("spawn")
+    port = free_port()
     arguments = [(rank, size, port, function, folder, options) for rank in range(size)]
-    processes = [context.Process(target=_rank, args=each) for each in arguments]
+    processes = [CONTEXT.Process(target=_rank, args=each) for each in arguments]
     for process in processes:
         process.start()
     for process in processes:

@@ -38,9 +38,9 @@ KINDS = {
 LINEAR = ["linear", "RecVAE", "HybridVAE"]  # whose logits are linear in z
 
 
-@pytest.fixture(scope="module")
-def models(checkerboard):
-    return {name: EVERY[name](epochs=25).fit(checkerboard) for name in VARIATIONAL}
+@pytest.fixture
+def models(fitted_models):
+    return fitted_models
 
 
 @pytest.fixture(scope="module")

@@ -49,7 +49,7 @@ MODELS = {
 }
 
 
-@pytest.fixture(params=MODELS)
+@pytest.fixture(params=MODELS, scope="module")
 def fitted(request, split):
     return MODELS[request.param].fit(split.train)
 

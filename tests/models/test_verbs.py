@@ -23,14 +23,14 @@ from recvae.errors import (
     UnknownUsersError,
 )
 from recvae.models.baselines import ALS, BPR, ItemKNN, Popularity
-from tests.models.test_contract import EVERY, KNOWN_USERS
+from tests.models.test_contract import EVERY, KNOWN_USERS, brief
 
 WORST = np.finfo(np.float32).min
 
 
-@pytest.fixture(scope="module")
-def models(checkerboard):
-    return {name: make().fit(checkerboard) for name, make in EVERY.items()}
+@pytest.fixture
+def models(fitted_models):
+    return fitted_models
 
 
 def who_can(verb):
@@ -148,8 +148,8 @@ class TestSimilarUsers:
 
 
 @pytest.mark.parametrize("name", [name for name in who_can("similar_users") if name not in KNOWN_USERS])
-def test_an_index_of_users_is_of_rows_and_grows(name, checkerboard):
-    model = EVERY[name]().fit(checkerboard)
+def test_an_index_of_users_is_of_rows_and_grows(name, models, checkerboard):
+    model = copy.deepcopy(models[name])
     model.index_users(checkerboard[[1, 3, 2]])
     assert model.similar_users(0, N=2)[0].tolist() in ([0, 1], [1, 0])
     model.partial_fit_users([1, 3], checkerboard[[4, 5]])
@@ -244,7 +244,7 @@ def test_what_is_set_after_the_fit_is_for_the_next_one(checkerboard, tmp_path):
         ("ALS", {"alpha": 50.0}),
         ("HybridVAE", {"depth": 4}),
     ):
-        model = EVERY[name]().fit(checkerboard)
+        model = brief(name).fit(checkerboard)
         model.set_params(**change).save(tmp_path / "m")
         again = load(tmp_path / "m")
         np.testing.assert_array_equal(again.score(checkerboard), model.score(checkerboard))
@@ -253,7 +253,7 @@ def test_what_is_set_after_the_fit_is_for_the_next_one(checkerboard, tmp_path):
 
 def test_who_changes_the_rows_after_the_fit_changes_no_model(checkerboard):
     rows = checkerboard.copy()
-    model = EVERY["MultVAE"]().fit(rows)
+    model = brief("MultVAE").fit(rows)
     rows.data[rows.indices < 30] = 0
     rows.eliminate_zeros()
     assert (
@@ -328,7 +328,7 @@ class TestBusinessRules:
 class TestManners:
     @pytest.mark.parametrize("name", EVERY)
     def test_sklearn_s_clone(self, name, checkerboard):
-        model = EVERY[name]().fit(checkerboard)
+        model = brief(name).fit(checkerboard)
         again = sklearn.base.clone(model)
         assert again.get_params() == model.get_params()
         assert not hasattr(again, "n_items_")
