@@ -21,7 +21,7 @@ from recvae.models.autoencoder.variational import Scores
 from recvae.models.base import FitRun
 from recvae.models.base.file_tensors import scalar
 from recvae.models.base.params import check_params, fitted, hyper, parameters
-from recvae.models.base.spaces import integers, log, uniform
+from recvae.models.base.spaces import log, uniform
 from recvae.models.base.state import reads
 from recvae.models.blending import CalibrationUsers, best_weight, hill_climb, total_ndcg
 from recvae.models.closed_form import FORMS, WIDE, is_sparse, sparse_path
@@ -60,14 +60,6 @@ class HybridVAE(RecVAE):
     )
     neighbours: int = hyper(200, "largest number of items that predict an item, in the sparse form", low=1)
     epochs: int = hyper(25, "rounds of passes over the training users", low=1)
-    hidden_dim: int = hyper(
-        300,
-        "width of the encoder's layers; half of RecVAE's, which next to a linear path ranks as well in less time",
-        low=1,
-        search=integers(100, 1000),
-    )
-    depth: int = hyper(3, "number of the encoder's layers", low=1, high=1000, search=integers(2, 6))
-    encoder_passes: int = hyper(2, "passes of an epoch that train the encoder", low=1, search=[1, 2, 3])
     learning_rate: float = hyper(
         1e-3, "of Adam; the linear path compensates for what a lower rate would gain", low=0, search=log(1e-4, 3e-3)
     )
