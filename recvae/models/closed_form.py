@@ -235,13 +235,14 @@ def sparse_solutions(
     n_items = rows.shape[1]
     penalties = [np.broadcast_to(np.float32(diagonal), n_items) for diagonal in diagonals]
     norms = np.sqrt(gram.diagonal())  # (I,)
-    columns = [
-        _ridge(gram, item, norms, penalties, neighbours)
-        for item in track(range(n_items), "solving for items", show_progress)
-    ]
-    starts = np.cumsum([0, *(len(chosen) for chosen, _ in columns)])
-    chosen = np.concatenate([part for part, _ in columns])
-    values = np.concatenate([part for _, part in columns], axis=1)  # (P, weights)
+    # every item with users is in its own row of G
+    lengths = np.minimum(np.maximum(np.diff(gram.indptr) - 1, 0), neighbours)
+    starts = np.concatenate([[0], np.cumsum(lengths)])
+    chosen = np.empty(starts[-1], gram.indices.dtype)
+    values = np.empty((len(penalties), starts[-1]), np.float32)
+    for item in track(range(n_items), "solving for items", show_progress):
+        column = slice(starts[item], starts[item + 1])
+        chosen[column], values[:, column] = _ridge(gram, item, norms, penalties, neighbours)
     return [partial(_by_rows, part, chosen, starts) for part in values]
 
 

@@ -26,7 +26,7 @@ from recvae.models.base.state import reads
 from recvae.models.blending import CalibrationUsers, best_weight, hill_climb, total_ndcg
 from recvae.models.closed_form import FORMS, WIDE, is_sparse, sparse_path
 from recvae.models.edlae import EDLAE
-from recvae.models.rec_vae import RecVAE
+from recvae.models.rec_vae import FEW_ITEMS, RecVAE
 from recvae.nn.item_vectors import ItemVectors
 from recvae.utils.progress import busy
 from recvae.utils.topk import Scorer
@@ -62,6 +62,23 @@ class HybridVAE(RecVAE):
     epochs: int = hyper(25, "rounds of passes over the training users", low=1)
     learning_rate: float = hyper(
         1e-3, "of Adam; the linear path compensates for what a lower rate would gain", low=0, search=log(1e-4, 3e-3)
+    )
+    encoder_passes: int | None = hyper(
+        None,
+        "passes of an epoch that train the encoder; None is 3, or 1 where the decoder has no passes of its own",
+        low=1,
+        kind=int,
+        optional=True,
+        search=[None, 1, 2, 3],
+    )
+    decoder_passes: int | None = hyper(
+        None,
+        "passes of an epoch that train the decoder alone; with 0, the encoder's passes train the decoder as well; None "
+        f"is 1, or 0 up to {FEW_ITEMS:,} items, in a third of the time",
+        low=0,
+        kind=int,
+        optional=True,
+        search=[None, 0, 1],
     )
     l2: float | None = hyper(
         None,
@@ -202,7 +219,7 @@ class HybridVAE(RecVAE):
         if is_sparse(self.form, n_items):
             weights = 8 * n_items * min(self.neighbours, n_items)
             # the sparse matrix is concatenated from parts; all penalties share indices while they are compared
-            compared = 4 * (2 * len(PENALTIES) + 5) * n_items * min(self._nearest(), n_items)
+            compared = 4 * (len(PENALTIES) + 5) * n_items * min(self._nearest(), n_items)
             return max(weights, max(3 * weights, compared if self.l2 is None else 0) - network_bytes)
         weights = 4 * n_items**2
         return max(weights, 2 * weights - network_bytes) if self.l2 is None else weights
