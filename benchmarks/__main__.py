@@ -44,8 +44,10 @@ from benchmarks.speed.growth import run_growth
 from benchmarks.speed.ingest import run_ingest
 from benchmarks.speed.paired import paired_table, run_paired
 from benchmarks.speed.serving import run_serving
+from benchmarks.speed.startup import run_startup, show
+from benchmarks.speed.threads import run_threads, threads_table
 from benchmarks.speed.vectors import run_vectors, sizes_of, vectors_table
-from recvae.data.splits import SPLIT_SEED
+from recvae.data.names import SPLIT_SEED
 from recvae.errors import RecvaeError
 from recvae.utils.files import check_writable
 
@@ -149,6 +151,10 @@ def _vectors(given: Given, save: Save) -> None:
     print(vectors_table(run_vectors(sizes_of(given.items), given.data_home, save)))
 
 
+def _threads(given: Given, save: Save) -> None:
+    print(threads_table(run_threads(given.data_home, given.rounds, given.only, save, given.quick)))
+
+
 def _service(given: Given, save: Save) -> int:
     results = run_service(given.requests)
     print(json.dumps(results, indent=1))
@@ -175,6 +181,10 @@ def _same(given: Given, save: Save) -> int:
     print(json.dumps(results, indent=1))
     save(results)
     return 1 if results["different"] else 0
+
+
+def _startup(given: Given, save: Save) -> None:
+    print(show(run_startup(given.rounds, given.venv, save)))
 
 
 def _shards(given: Given, save: Save) -> None:
@@ -288,6 +298,16 @@ COMMANDS = {
         _vectors,
         (option("--items", "100000,1000000", "numbers of items"), HOME),
     ),
+    "threads": Command(
+        "fits and ranking on one and all cores: alone, next to a busy process, two at a time, with a quota of a core",
+        _threads,
+        (
+            HOME,
+            option("--rounds", 5),
+            option("--only", [], 'rows, such as "MultVAE, quiet", or how their names begin', nargs="+", type=str),
+            option("--quick", False, "tiny data, as a smoke test", action="store_true"),
+        ),
+    ),
     "serving": Command(
         "latency of ten recommendations for one user, from raw ids to raw ids",
         _shown(lambda given: run_serving(given.calls)),
@@ -383,6 +403,14 @@ COMMANDS = {
         "partial_fit on new rows next to a new fit on all rows",
         lambda given, save: run_growing(given.dataset, given.data_home, given.split_seed, save),
         (DATASET, HOME, SPLIT),
+    ),
+    "startup": Command(
+        "seconds until commands answer, in turns with an empty Python; the size of an installation",
+        _startup,
+        (
+            option("--rounds", 7),
+            option("--venv", None, "environment whose largest distributions are listed, such as .venv", type=Path),
+        ),
     ),
     "ingest": Command(
         "time and memory of reading ten million events from a Parquet file into `Interactions`",

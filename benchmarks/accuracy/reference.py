@@ -11,7 +11,7 @@ import numpy as np
 
 from benchmarks.accuracy.textbook import TextbookMultVAE
 from recvae import Evaluation, Metric, MultVAE, evaluate, load_split, paired_bootstrap
-from recvae.evaluation.evaluate import DEFAULT_METRICS
+from recvae.evaluation.names import DEFAULT_METRICS
 
 
 def run_reference(

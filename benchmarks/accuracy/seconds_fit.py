@@ -22,7 +22,8 @@ def run(name: str, home: str | None, model_name: str, seed: int, params: dict[st
     import torch
 
     protocol = recvae.load_card(name).protocol
-    split = recvae.load_split(name, home, **({"seed": 0} if protocol.split == "given" else {}), show_progress=False)
+    seed_of_split: dict[str, Any] = {"seed": 0} if protocol.split == "given" else {}
+    split = recvae.load_split(name, home, show_progress=False, **seed_of_split)
     model = getattr(recvae, model_name)(random_state=seed)
     model.set_params(**params)
     wall, cpu = time.perf_counter(), time.process_time()

@@ -31,6 +31,7 @@ from benchmarks.scale.scaling import check_table, laws_table, rates_table
 from benchmarks.scale.shards import shards_table
 from benchmarks.speed.exports import exports_table
 from benchmarks.speed.serving import serving_table
+from benchmarks.speed.startup import installation_table, startup_table
 from benchmarks.speed.tables import round_table
 from benchmarks.speed.vectors import vectors_table
 
@@ -76,6 +77,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "elbo": _of(elbo_table, "elbo-ml-1m"),
     "elbo-noise": _of(noise_table, "elbo-ml-1m"),
     "elbo-planes": _of(planes_table, "elbo-ml-1m"),
+    "startup": _of(startup_table, "startup"),
+    "installation": _of(installation_table, "startup"),
     "steps": partial(table.speed_table, 0),
     "epochs": partial(table.speed_table, 1),
     "rounds": _of(round_table, "rounds"),

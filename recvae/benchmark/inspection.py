@@ -64,10 +64,15 @@ def item_map(name: str, model: Any, data: Interactions) -> dict[str, Any] | None
     }
 
 
+def has_tsne() -> bool:
+    """Whether scikit-learn, which has t-SNE, is installed."""
+    return importlib.util.find_spec("sklearn") is not None
+
+
 def _project(vectors: NDArray[np.float32]) -> tuple[NDArray[np.float64], str]:
     """Project vectors (n, W) to the plane. -> positions (n, 2), and the name of the method"""
     components = _principal(vectors, min(DIMENSIONS, *vectors.shape))
-    if importlib.util.find_spec("sklearn") is None or len(vectors) < 10:
+    if len(vectors) < 10 or not has_tsne():
         return _scaled(components[:, :2]), "PCA"
     from sklearn.manifold import TSNE
 

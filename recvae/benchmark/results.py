@@ -7,7 +7,8 @@ test users.
     dataset, title  name of the card (or its file), and title of the data set
     command         the command line that made it, or null
     settings        protocol of the card, split and its options, metrics of the table (the last sorts it), seeds,
-                    train_users, train_events, items, test_users, test_users_dropped, validation_users
+                    train_users, train_events, items, test_users, test_users_dropped, validation_users;
+                    sized_for_sample: models whose settings are for the size of the embedded sample
     versions        of Python, the platform, libraries; cores, threads, gpu
     best_baseline   name of the best model that is not of this package, or null
     models          one for each model, and for the sample an "oracle", which has only `model`, `metrics`, `lists` and

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from recvae.benchmark.examples import user_examples
-from recvae.benchmark.grids import BASELINES, model_names, models_to_try
-from recvae.benchmark.inspection import active_units, item_map
+from recvae.benchmark.grids import BASELINES, SAMPLE, model_names, models_to_try
+from recvae.benchmark.inspection import active_units, has_tsne, item_map
 from recvae.benchmark.results import FORMAT
 from recvae.data.splits import SPLIT_SEED, Split
 from recvae.datasets.card import Protocol, load_card
@@ -150,7 +150,8 @@ def run_benchmark(
         Any error of loading and fitting.
     """
     names = model_names(models)
-    to_try = {name: models_to_try(name, params or {}) for name in names}
+    presets = SAMPLE if dataset == "sample" else {}
+    to_try = {name: models_to_try(name, params or {}, presets) for name in names}
     card = load_card(dataset)
     kind, options = resolve_split(card.protocol, split, split_seed, split_options or {})
     data = load_split(
@@ -180,7 +181,8 @@ def run_benchmark(
         "dataset": dataset,
         "title": card.title,
         "command": None,
-        "settings": _settings(task, card.protocol, kind, options),
+        "settings": _settings(task, card.protocol, kind, options)
+        | {"sized_for_sample": [name for name in names if name in presets]},
         "versions": _versions(),
         "best_baseline": best,
         "models": _rows(runs, main_metrics, best, groups, task, dataset == "sample" and kind == "strong"),
@@ -188,7 +190,7 @@ def run_benchmark(
         "absent": absent,
         "published": card.published if (kind, options) == resolve_split(card.protocol, None, SPLIT_SEED, {}) else {},
         "examples": user_examples(data, {name: model_runs.model for name, model_runs in runs.items()}, examples),
-        "item_map": _item_map(runs, main_metrics, data) if examples else None,
+        "item_map": _item_map(runs, main_metrics, task) if examples else None,
     }
 
 
@@ -279,13 +281,15 @@ def _oracle(split: Split, metrics: Sequence[str]) -> Evaluation:
     return evaluate_ranker(ranker, split.test, metrics, keep_lists=True)
 
 
-def _item_map(runs: dict[str, Runs], metrics: dict[str, Metric], split: Split) -> dict[str, Any] | None:
+def _item_map(runs: dict[str, Runs], metrics: dict[str, Metric], task: Task) -> dict[str, Any] | None:
     """The map of items by the best network; None if there is no network."""
     networks = [name for name, model_runs in runs.items() if hasattr(model_runs.model, "network_")]
     if not networks:
         return None
     best = max(networks, key=lambda name: metrics[name].mean)
-    return item_map(best, runs[best].model, split.train)
+    if not has_tsne():
+        task.log('The map of items is by principal components; for t-SNE: pip install "recvae[map]"')
+    return item_map(best, runs[best].model, task.split.train)
 
 
 def _settings(task: Task, protocol: Protocol, kind: str, options: dict[str, Any]) -> dict[str, Any]:

@@ -17,8 +17,7 @@ if TYPE_CHECKING:
 
 def shard_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of recvae shard."""
-    from recvae.data.shards import USERS_PER_SHARD
-    from recvae.data.splits import SPLIT_SEED
+    from recvae.data.names import SPLIT_SEED, USERS_PER_SHARD
 
     add = parser.add_argument
     add("--input", type=path, default=NEEDED, help="a Parquet file, or a folder of such")
@@ -64,7 +63,7 @@ def datasets(arguments: argparse.Namespace) -> None:
     from rich.table import Table
 
     from recvae.datasets.card import known_cards, load_card
-    from recvae.datasets.load import data_home
+    from recvae.datasets.home import data_home
 
     home = data_home(arguments.data_home)
     cards = [load_card(name) for name in known_cards()]

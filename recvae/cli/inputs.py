@@ -61,7 +61,7 @@ def add_events(parser: argparse.ArgumentParser, min_value_help: str = LOW_VALUES
 
 def add_columns(add: Any, min_value_help: str = LOW_VALUES) -> None:
     """Add the flags for the columns of the input, and for the filters of its rows."""
-    from recvae.data.rows import VALUES
+    from recvae.data.names import VALUES
 
     add("--user", default="user", help="its column of user ids (default: user)")
     add("--item", default="item", help="its column of item ids (default: item)")
@@ -78,10 +78,10 @@ def add_shards(add: Any) -> None:
 
 def add_split(parser: argparse.ArgumentParser, default: str, test_input: bool = False) -> None:
     """Add the flags for the split, the options of `recvae.data.splits.make_split`."""
-    from recvae.data.splits import SPLIT_SEED, SPLITS
+    from recvae.data.names import SPLIT_KINDS, SPLIT_SEED
 
     add = parser.add_argument_group("split").add_argument
-    add("--split", metavar="KIND", help=f"one of {', '.join(SPLITS)} (default: {default})")
+    add("--split", metavar="KIND", help=f"one of {', '.join(SPLIT_KINDS)} (default: {default})")
     add("--heldout-users", type=int, help="users for validation, and as many for the test; needed for strong")
     add("--test-share", type=float, help="strong, per-user: of a user's events (default: 0.2); temporal: of all (0.1)")
     add("--valid-share", type=float, help="per-user, temporal, given: of what the test leaves (default: 0.1)")
@@ -192,7 +192,7 @@ def load_split_or_none(arguments: argparse.Namespace) -> Split | None:
 
 def split_options_of(arguments: argparse.Namespace) -> dict[str, Any]:
     """The options of the split that were given, by name."""
-    from recvae.data.splits import SPLIT_OPTIONS
+    from recvae.data.names import SPLIT_OPTIONS
 
     return {name: getattr(arguments, name) for name in SPLIT_OPTIONS if getattr(arguments, name) is not None}
 
@@ -211,7 +211,6 @@ def load_histories(arguments: argparse.Namespace, index: ItemIndex) -> Histories
 
     from recvae.data.histories import read_histories
     from recvae.data.tables.frames import read_table
-    from recvae.datasets.load import load_unfiltered
 
     _check_source(arguments)
     user, item, value = arguments.user, arguments.item, arguments.value
@@ -220,6 +219,8 @@ def load_histories(arguments: argparse.Namespace, index: ItemIndex) -> Histories
         numbers = [] if value is None else [value]
         events, min_value = read_table(arguments.input, columns, numbers), arguments.min_value
     else:
+        from recvae.datasets.load import load_unfiltered
+
         events, min_value = load_unfiltered(arguments.dataset, arguments.data_home, min_value=arguments.min_value)
         value = "value" if "value" in events.column_names else None
     histories = read_histories(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from recvae.cli.inputs import NEEDED, add_events, load_histories, load_seen, path
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from recvae.data.histories import Histories
     from recvae.models.base import Recommender
+    from recvae.serving.linear import LinearLists
 
 BLOCK = 4096  # users that are ranked at a time
 FOLDER_FLAGS = ("--users-per-part", "--engine", "--actors", "--ray-address")
@@ -25,7 +27,7 @@ FOLDER_FLAGS = ("--users-per-part", "--engine", "--actors", "--ray-address")
 
 def recommend_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of recvae recommend."""
-    from recvae.serving.batch import ENGINES, USERS_PER_PART
+    from recvae.serving.names import ENGINES, USERS_PER_PART
 
     add = parser.add_argument
     add("model_file", type=path, nargs="?", default=NEEDED, help="what recvae train wrote")
@@ -70,9 +72,9 @@ def recommend(arguments: argparse.Namespace) -> None:
 
 def _to_table(arguments: argparse.Namespace, N: int) -> None:
     from recvae.data.tables.frames import text_of, write_table
-    from recvae.models.base import load
+    from recvae.serving.linear import open_linear
 
-    model = load(arguments.model_file)
+    model = open_linear(arguments.model_file) or _load(arguments.model_file)
     histories = load_histories(arguments, model.known_items())
     _say_unread(histories)
     table = _ranked(model, histories, N)
@@ -83,9 +85,16 @@ def _to_table(arguments: argparse.Namespace, N: int) -> None:
         say(f"{len(table):,} recommendations for {len(histories.users):,} users written to {arguments.out}")
 
 
-def _to_folder(arguments: argparse.Namespace, N: int) -> None:
+def _load(file: Path) -> Recommender:
+    """`recvae.load`, which loads torch."""
     from recvae.models.base import load
-    from recvae.serving.batch import USERS_PER_PART, recommend_to_parquet
+
+    return load(file)
+
+
+def _to_folder(arguments: argparse.Namespace, N: int) -> None:
+    from recvae.serving.batch import recommend_to_parquet
+    from recvae.serving.names import USERS_PER_PART
 
     if arguments.input is None or any((arguments.dataset, arguments.time, arguments.min_user)):
         raise InvalidParameterError(
@@ -93,7 +102,7 @@ def _to_folder(arguments: argparse.Namespace, N: int) -> None:
             "--time or --min-user."
         )
     result = recommend_to_parquet(
-        load(arguments.model_file),
+        _load(arguments.model_file),
         arguments.input,
         arguments.out,
         N,
@@ -131,7 +140,7 @@ def _say_unread(histories: Histories) -> None:
         )
 
 
-def _ranked(model: Recommender, histories: Histories, N: int) -> pa.Table:
+def _ranked(model: Recommender | LinearLists, histories: Histories, N: int) -> pa.Table:
     """The lists of all users, ranked in blocks."""
     import pyarrow as pa
 

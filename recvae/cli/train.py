@@ -185,7 +185,7 @@ def plan(arguments: argparse.Namespace) -> None:
 
 def evaluate_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of recvae evaluate."""
-    from recvae.evaluation.evaluate import DEFAULT_METRICS
+    from recvae.evaluation.names import DEFAULT_METRICS
 
     add = parser.add_argument
     add("model_file", type=path, nargs="?", default=NEEDED, help="what recvae train wrote")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -71,6 +71,19 @@ class Batch:
         """Slice of the events of a slice of rows. Without `bounds`, this synchronises with the device."""
         bounds = self.offsets if self.bounds is None else self.bounds
         return slice(int(bounds[rows.start]), int(bounds[rows.stop]))
+
+    def part(self, rows: slice) -> Batch:
+        """The users of a slice, as a batch."""
+        events, ends = self.events(rows), slice(rows.start, rows.stop + 1)
+        offsets, bounds = self.offsets[ends], None if self.bounds is None else self.bounds[ends]
+        return replace(
+            self,
+            items=self.items[events],
+            values=self.values[events],
+            offsets=offsets - offsets[0],
+            bounds=None if bounds is None else bounds - bounds[0],
+            users=None if self.users is None else self.users[rows],
+        )
 
     def sum(self, events: Tensor) -> Tensor:
         """Sum a value per event (E,) by user. -> (B,)"""

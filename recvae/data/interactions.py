@@ -16,7 +16,7 @@ from recvae.data.description import describe
 from recvae.data.events import Account, Duplicates, account_for, digest_events, merge_events, select_cells
 from recvae.data.ids import Ids as Ids
 from recvae.data.ids import as_ids, match_ids
-from recvae.data.rows import VALUES, Values
+from recvae.data.names import VALUES, Values
 from recvae.data.tables.frames import number_ids, read_column, read_numbers, read_table, read_times, write_table
 from recvae.data.validation import check_canonical, checked_sparse
 from recvae.errors import InvalidDataError, InvalidParameterError, InvalidTypeError, UnknownNameError

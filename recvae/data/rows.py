@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from recvae.data.names import VALUES
 from recvae.data.validation import check_real, checked_sparse
 from recvae.errors import InvalidDataError, InvalidTypeError, UnknownNameError
 
-# transform of the values of events: 1 for each event, log(1 + value), or unchanged
-Values = Literal["binary", "log1p", "raw"]
-VALUES: tuple[str, ...] = get_args(Values)
 LARGEST = 1e15
 
 

@@ -17,11 +17,10 @@ import msgspec
 from msgspec import Meta, Struct
 from msgspec.structs import replace
 
-from recvae.data.rows import VALUES, Values
-from recvae.data.splits import SPLIT_OPTIONS
-from recvae.datasets.parsers import LAYOUTS, TableSpec
+from recvae.data.names import SPLIT_OPTIONS, VALUES, Values
+from recvae.datasets.table_spec import LAYOUT_COLUMNS, TableSpec
 from recvae.errors import DataNotFoundError, InvalidDataError, InvalidTypeError, UnknownNameError, shown
-from recvae.evaluation.metrics import parse_metric
+from recvae.evaluation.names import parse_metric
 from recvae.utils.paths import as_path, check_below, input_path, is_below, is_name
 
 # integers that fit 64 bits, and finite floats
@@ -141,7 +140,7 @@ class Card(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
             if table is None:
                 continue
             try:
-                table.check_columns(("item", "title") if key == "items" else LAYOUTS[table.layout].columns)
+                table.check_columns(("item", "title") if key == "items" else LAYOUT_COLUMNS[table.layout])
             except TypeError as error:
                 raise TypeError(f"[{key}] {error}") from None
             if not table.file and not (key == "events" and self.path):

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import platformdirs
 import pyarrow as pa
 from msgspec.structs import astuple
 
@@ -15,10 +14,11 @@ from recvae.data.interactions import Interactions
 from recvae.data.splits import SPLIT_SEED, Split, check_split, make_split, split_options
 from recvae.datasets.card import Card, Expected, Protocol, is_own_card, known_cards, load_card
 from recvae.datasets.download import fetch
+from recvae.datasets.home import data_home
 from recvae.datasets.parsers import Items, concat_events, read_events, read_items, table_files
 from recvae.datasets.sample import make_sample
 from recvae.errors import InvalidDataError, InvalidParameterError
-from recvae.utils.paths import as_path, input_path
+from recvae.utils.paths import as_path
 
 CardOrName = str | os.PathLike[str] | Card
 
@@ -159,11 +159,6 @@ def resolve_split(
     settings |= options | ({"seed": seed} if "seed" in split_options(kind) else {})
     check_split(kind, settings)
     return kind, settings
-
-
-def data_home(home: str | Path | None = None) -> Path:
-    """Folder of data sets: the argument, else RECVAE_DATA, else the cache folder of the user."""
-    return input_path(home or os.environ.get("RECVAE_DATA") or platformdirs.user_cache_dir("recvae"))
 
 
 def paths_of_dataset(name: CardOrName, home: str | Path | None = None) -> list[Path]:

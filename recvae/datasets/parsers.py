@@ -1,6 +1,7 @@
 """Parsers of the file layouts that a data set card may name: tables of events, titles and genres.
 
-To add a layout, write a function of a path and a `TableSpec`, and register it in `LAYOUTS`.
+To add a layout, write a function of a path and a `TableSpec`, register it in `LAYOUTS`, and its
+columns in `recvae.datasets.table_spec`.
 """
 
 from __future__ import annotations
@@ -10,60 +11,21 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import Annotated
 
 import numpy as np
 import pyarrow as pa
-from msgspec import Meta, Struct
 
 from recvae.data.tables.frames import read_table
 from recvae.data.tables.text import read_delimited
 from recvae.data.tables.text_columns import MISSING, checked_ids, encoded, number_texts
 from recvae.data.tables.text_file import Format, TextFile, check_bytes, open_text, reading
+from recvae.datasets.table_spec import TableSpec
 from recvae.errors import DataNotFoundError, InvalidDataError, shown
-from recvae.utils.paths import check_below, is_below
+from recvae.utils.paths import check_below
 
 # item id -> text
 Texts = dict[int | str, str]
 EVENT_COLUMNS = ("user", "item", "value", "time")
-
-
-class TableSpec(Struct, frozen=True, forbid_unknown_fields=True):
-    """A table of a card: one file of the data set, or several that match a pattern; Parquet or delimited text.
-
-    Attributes
-    ----------
-    columns : list[str]
-        Names of the columns in order, "" for those that are not read.
-    layout : str
-        One of `LAYOUTS`: "columns", one event in each line; "adjacency", one user in each line, with all items;
-        "blocks", a line "item:" before the lines of its events.
-    quoted : bool
-        Whether fields may be quoted and then contain the delimiter; if not, the last column of the item table may.
-    genre_flags : list[str]
-        Names of the last columns, if there is one 0/1 column per genre.
-    """
-
-    columns: list[str] = []
-    file: str = ""
-    layout: str = "columns"
-    delimiter: Annotated[str, Meta(min_length=1, pattern=r"^[\x00-\x7f]*$")] = ","
-    header: bool = False
-    quoted: bool = True
-    encoding: Annotated[str, Meta(min_length=1)] = "utf-8"
-    genre_flags: list[str] = []
-
-    def __post_init__(self) -> None:
-        if self.file and not is_below(self.file):
-            raise TypeError(f"file = {shown(self.file)} is no path below the folder of the data set")
-        if self.layout not in LAYOUTS:
-            raise TypeError(f"layout = {shown(self.layout)} is none of {', '.join(LAYOUTS)}")
-
-    def check_columns(self, required: Sequence[str]) -> None:
-        """Raise TypeError if a `required` column is missing."""
-        missing = [name for name in required if name not in self.columns]
-        if missing:
-            raise TypeError(f"columns = {shown(self.columns)} lacks {' and '.join(missing)}")
 
 
 @dataclass(frozen=True)
@@ -105,7 +67,7 @@ def read_events(folder: Path, table: TableSpec) -> pa.Table:
     for path in paths:
         if not path.exists():
             raise _missing(path)
-    read = LAYOUTS[table.layout].read
+    read = LAYOUTS[table.layout]
     return concat_events([read(path, table) for path in paths], str(folder / table.file))
 
 
@@ -248,20 +210,9 @@ def _missing(path: Path) -> DataNotFoundError:
     )
 
 
-@dataclass(frozen=True)
-class Layout:
-    """Parser of a file layout.
-
-    read : file, table of the card -> the columns user, item and, where the file has them, value and time
-    columns : columns that the card has to name
-    """
-
-    read: Callable[[Path, TableSpec], pa.Table]
-    columns: tuple[str, ...]
-
-
-LAYOUTS = {
-    "columns": Layout(_read_columns, ("user", "item")),
-    "adjacency": Layout(_read_adjacency, ()),
-    "blocks": Layout(_read_blocks, ("user",)),
+# layout -> parser of a file: file, table of the card -> the columns user, item and, where it has them, value and time
+LAYOUTS: dict[str, Callable[[Path, TableSpec], pa.Table]] = {
+    "columns": _read_columns,
+    "adjacency": _read_adjacency,
+    "blocks": _read_blocks,
 }

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -132,17 +131,7 @@ class Communicator:
         """The users of a batch for this rank, possibly none if there are fewer users than ranks."""
         if self.size == 1:
             return batch
-        rows = self.shard_range(len(batch))
-        events, ends = batch.events(rows), slice(rows.start, rows.stop + 1)
-        offsets, bounds = batch.offsets[ends], None if batch.bounds is None else batch.bounds[ends]
-        return replace(
-            batch,
-            items=batch.items[events],
-            values=batch.values[events],
-            offsets=offsets - offsets[0],
-            bounds=None if bounds is None else bounds - bounds[0],
-            users=None if batch.users is None else batch.users[rows],
-        )
+        return batch.part(self.shard_range(len(batch)))
 
     def all_reduce_gradients(self, parameters: Iterable[Tensor], weight: float) -> None:
         """Replace each gradient by the sum over ranks of `weight` * gradient, in place if it is dense.

@@ -16,12 +16,11 @@ from recvae.data.rows import check_rows
 from recvae.data.splits import Holdout
 from recvae.data.splits.holdout import item_order
 from recvae.errors import InvalidDataError, InvalidParameterError, InvalidTypeError
-from recvae.evaluation.metrics import METRICS, coverage, find_hits, gini, novelty, parse_metric, times_listed
+from recvae.evaluation.metrics import METRICS, coverage, find_hits, gini, novelty, times_listed
+from recvae.evaluation.names import DEFAULT_METRICS, parse_metric
 from recvae.utils.checks import check_integer
 from recvae.utils.progress import track
 from recvae.utils.topk import PAD_ID, PAD_SCORE
-
-DEFAULT_METRICS = ("recall@20", "recall@50", "ndcg@100")
 
 
 class Recommends(Protocol):

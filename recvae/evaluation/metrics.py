@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from recvae.errors import InvalidDataError, InvalidParameterError, UnknownNameError
+from recvae.errors import InvalidDataError
 
 Values = NDArray[np.float64]
 Hits = NDArray[np.bool_]
@@ -64,18 +64,6 @@ METRICS: dict[str, Callable[[Hits, Counts, int], Values]] = {
     "map": average_precision,
     "ndcg": ndcg,
 }
-
-
-def parse_metric(name: str) -> tuple[str, int]:
-    """Split "ndcg@100" into ("ndcg", 100). Raises UnknownNameError, InvalidParameterError."""
-    base, at, k = str(name).partition("@")
-    if base not in METRICS:
-        raise UnknownNameError.among("metric", base, METRICS)
-    if not at or not k.removeprefix("-").isdecimal():
-        raise InvalidParameterError(f"Expected a metric with its cut-off, such as {base}@20, got {name!r}.")
-    if int(k) < 1:
-        raise InvalidParameterError(f"Expected k of at least 1, got {name!r}.")
-    return base, int(k)
 
 
 def find_hits(ranked: NDArray[np.integer], held_out: sparse.csr_matrix) -> Hits:

@@ -15,7 +15,6 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from scipy import sparse
-from scipy.linalg import lapack
 from torch import Tensor
 
 from recvae.errors import TrainingError
@@ -26,11 +25,13 @@ from recvae.models.base.spaces import uniform
 from recvae.utils.finite import check_fitted
 from recvae.utils.memory import require_memory
 from recvae.utils.progress import track
+from recvae.utils.workers import map_pieces, use_workers
 
 Array = NDArray[np.float32]
 FORMS = ("auto", "dense", "sparse")
 WIDE = 12_000  # items above which "auto" is sparse: .5 GiB of weights
 BLOCK = 512  # rows of an I x I matrix that are processed at a time
+SOLVED = 32  # items whose sparse weights one core solves for at a time
 RESOLVED = 1e-6  # least share of an item's diagonal left unexplained by other items that float32 can resolve
 
 
@@ -163,14 +164,13 @@ def dense_weights(gram: Array, diagonal: NDArray[Any] | float) -> Array:
     TrainingError
         If the matrix is not positive definite.
     """
+    from recvae.utils.linalg import invert_definite  # only a fit needs it
+
     gram = np.ascontiguousarray(gram, dtype=np.float32)
     np.einsum("ii->i", gram)[:] += diagonal  # G + diag(diagonal), in place
-    # P by Cholesky, in place. LAPACK is column-major: its lower triangle is the upper one here
     sizes = gram.diagonal().copy()
-    _, failed = lapack.spotrf(gram.T, lower=1, clean=0, overwrite_a=1)
-    _check_definite(_is_definite(failed, gram.diagonal(), sizes))
-    lapack.spotri(gram.T, lower=1, overwrite_c=1)
-    _mirror(gram)
+    factor = invert_definite(torch.from_numpy(gram))  # P, in place
+    _check_definite(factor is not None and _is_definite(factor.numpy(), sizes))
     gram /= -gram.diagonal()  # -P / diag(P), column by column
     np.fill_diagonal(gram, 0)  # that is I - P / diag(P), as its diagonal is zero
     return gram
@@ -240,9 +240,16 @@ def sparse_solutions(
     starts = np.concatenate([[0], np.cumsum(lengths)])
     chosen = np.empty(starts[-1], gram.indices.dtype)
     values = np.empty((len(penalties), starts[-1]), np.float32)
-    for item in track(range(n_items), "solving for items", show_progress):
-        column = slice(starts[item], starts[item + 1])
-        chosen[column], values[:, column] = _ridge(gram, item, norms, penalties, neighbours)
+
+    def solve(start: int) -> None:
+        for item in range(start, min(start + SOLVED, n_items)):
+            column = slice(starts[item], starts[item + 1])
+            chosen[column], values[:, column] = _ridge(gram, item, norms, penalties, neighbours)
+
+    with use_workers():
+        for start in track(range(0, n_items, BLOCK), "solving for items", show_progress):
+            for _ in map_pieces(solve, range(start, min(start + BLOCK, n_items), SOLVED)):
+                pass
     return [partial(_by_rows, part, chosen, starts) for part in values]
 
 
@@ -278,14 +285,15 @@ def _ridge(
     if not len(chosen):
         return chosen, solutions
     # solve (G_NN + diag) B_Nj = G_Nj
-    gathered = gram[chosen][:, chosen].toarray(order="F")
+    gathered = gram[chosen][:, chosen].toarray()
     for solution, penalty in zip(solutions, penalties, strict=True):
-        system = gathered.copy(order="F")
+        system = gathered.copy()
         np.einsum("ii->i", system)[:] += penalty[chosen]
-        sizes = system.diagonal().copy()
-        factor, solution[:], failed = lapack.sposv(system, shared, overwrite_a=1)
-        if not _is_definite(failed, factor.diagonal(), sizes):
+        factor, failed = torch.linalg.cholesky_ex(torch.from_numpy(system))
+        if failed or not _is_definite(factor.diagonal().numpy(), system.diagonal()):
             solution[:] = np.nan  # an error only where this penalty is asked for
+        else:
+            solution[:] = torch.cholesky_solve(torch.from_numpy(shared)[:, None], factor)[:, 0].numpy()
     return chosen, solutions
 
 
@@ -312,9 +320,13 @@ def gram(rows: sparse.csr_matrix, weights: NDArray[Any] | None = None) -> Array:
     rows = rows.astype(np.float32, copy=False)
     items = _weighted(rows, weights).T.tocsr()  # (I, U)
     matrix = np.zeros((n_items, n_items), dtype=np.float32)
-    for start in range(0, n_items, BLOCK):
+
+    def products(start: int) -> None:
         block = slice(start, start + BLOCK)
         (items[block] @ rows).toarray(out=matrix[block])
+
+    with use_workers():
+        map_pieces(products, range(0, n_items, BLOCK))
     return matrix
 
 
@@ -343,24 +355,15 @@ def _weighted(rows: sparse.csr_matrix, weights: NDArray[Any] | None) -> sparse.c
     return sparse.csr_matrix((data, rows.indices, rows.indptr), shape=rows.shape)
 
 
-def _mirror(square: Array) -> None:
-    """Copy the upper triangle into the lower one."""
-    for start in range(0, len(square), BLOCK):
-        stop = start + BLOCK
-        corner = square[start:stop, start:stop]
-        corner[:] = np.triu(corner) + np.triu(corner, 1).T
-        square[stop:, start:stop] = square[start:stop, stop:].T
-
-
-def _is_definite(failed: int, factor: Array, sizes: Array) -> bool:
-    """Whether a Cholesky decomposition succeeded, with pivots above the rounding error of float32.
+def _is_definite(factor: Array, sizes: Array) -> bool:
+    """Whether the pivots of a Cholesky decomposition are above the rounding error of float32.
 
     Parameters
     ----------
     factor, sizes : Array
         The diagonals of the decomposition and of what was decomposed.
     """
-    return not failed and not bool((factor**2 < RESOLVED * sizes).any())
+    return not bool((factor**2 < RESOLVED * sizes).any())
 
 
 def _check_definite(definite: bool) -> None:

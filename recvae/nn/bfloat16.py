@@ -16,7 +16,7 @@ SUMMING = 2.0**-22  # bound of the relative error of a sum of products in float3
 
 
 class Bfloat16Products:
-    """The products of a chunk of users with all items: operands and results in bfloat16, sums in float32.
+    """The products of users with a block of items: operands and results in bfloat16, sums in float32.
 
     The methods are those of `recvae.nn.likelihood.Float32Products`. The bias takes two more columns of the
     weight, for the nearest bfloat16 and its rounding error, and the hidden state has ones there. So its relative error
@@ -25,18 +25,23 @@ class Bfloat16Products:
 
     dtype = torch.bfloat16
 
-    def __init__(self, weight: Tensor, bias: Tensor):
-        n_items, self.width = weight.shape
-        padded = -(-(self.width + 2) // 32) * 32  # full cache lines
-        self.weight = workspace("output layer in bfloat16", (n_items, padded), self.dtype, weight.device)
+    def __init__(self, weight: Tensor, bias: Tensor, out: Tensor | None = None):
+        self.width, self.weight = weight.shape[1], self.table(weight) if out is None else out
         self.weight[:, : self.width] = weight
         self.weight[:, self.width :] = 0
         self.weight[:, self.width] = bias
         self.weight[:, self.width + 1] = bias - self.weight[:, self.width]
 
-    def logits(self, hidden: Tensor) -> Tensor:
-        """(R, H) -> (R, I)"""
-        out = workspace("block of logits", (len(hidden), len(self.weight)), self.dtype, hidden.device)
+    @classmethod
+    def table(cls, weight: Tensor) -> Tensor:
+        """An uninitialised table for the weight and the columns of the bias, padded to full cache lines."""
+        padded = -(-(weight.shape[1] + 2) // 32) * 32
+        return workspace("output layer in bfloat16", (len(weight), padded), cls.dtype, weight.device)
+
+    def logits(self, hidden: Tensor, out: Tensor | None = None) -> Tensor:
+        """(R, H) -> (R, I'), into `out` if it is given."""
+        if out is None:
+            out = workspace("block of logits", (len(hidden), len(self.weight)), self.dtype, hidden.device)
         return torch.mm(self._widened(hidden, 1), self.weight.T, out=out)
 
     def sums(self, p: Tensor) -> Tensor:
@@ -55,13 +60,16 @@ class Bfloat16Products:
         p: Tensor,
         hidden: Tensor,
         scale: Tensor,
-        rows: slice,
         into: tuple[Tensor | None, Tensor | None, Tensor | None],
+        first: bool,
     ) -> None:
-        """Backpropagate p * scale[:, None], gradient of the logits of `rows`; the first chunk writes, others add."""
+        """Backpropagate p * scale[:, None], the gradient of the logits.
+
+        The gradient (R, H) of hidden states is overwritten; those of weight and bias if `first`, else they are added.
+        """
         grad_hidden, grad_weight, grad_bias = into
         if grad_hidden is not None:
-            grad_hidden[rows] = (p @ self.weight)[:, : self.width] * scale[:, None]
+            torch.mul((p @ self.weight)[:, : self.width], scale[:, None], out=grad_hidden)
         if grad_weight is None or grad_bias is None:
             return
         scaled = self._widened(hidden * scale[:, None], scale)
@@ -71,7 +79,7 @@ class Bfloat16Products:
             product = p[:, items].T @ scaled
             bias_product = product[:, self.width : self.width + 2].float().sum(1)
             for total, part in ((grad_weight, product[:, : self.width]), (grad_bias, bias_product)):
-                if rows.start == 0:
+                if first:
                     total[items].copy_(part)
                 else:
                     total[items].add_(part)

@@ -45,7 +45,8 @@ class Encoder(Protocol):
 
     Tied embeddings, the sampled likelihood, tensor parallelism, `add_items` and exports also need its first layer, an
     `InputLayer` called `bag`. A `VampPrior` needs a method `head`, (B, H) -> Gaussian, that applies the
-    layers after that one.
+    layers after that one. With a method `posterior`, (B, H) -> q(z | x), that applies the layers after `bag` and draws
+    nothing else than `rng` gives, a training step computes them for pieces of the batch on several cores.
     """
 
     def __call__(self, batch: Batch, rng: CounterRNG | None = None) -> Posterior:
@@ -199,7 +200,10 @@ class GaussianEncoder(_TanhLayers):
         super().__init__(n_items, hidden_dims, 2 * latent_dim, dropout)
 
     def forward(self, batch: Batch, rng: CounterRNG | None = None) -> Gaussian:
-        return self.head(self.bag(batch, rng))
+        return self.posterior(self.bag(batch, rng))
+
+    def posterior(self, h: Tensor, rng: CounterRNG | None = None) -> Gaussian:
+        return self.head(h)
 
     def head(self, h: Tensor) -> Gaussian:
         """Applies the layers after the input layer. (B, H) ->"""
@@ -218,7 +222,10 @@ class CodeEncoder(_TanhLayers):
         super().__init__(n_items, hidden_dims, latent_dim, dropout)
 
     def forward(self, batch: Batch, rng: CounterRNG | None = None) -> Point:
-        return Point(torch.tanh(self.tanh_layers(self.bag(batch, rng))))
+        return self.posterior(self.bag(batch, rng))
+
+    def posterior(self, h: Tensor, rng: CounterRNG | None = None) -> Point:
+        return Point(torch.tanh(self.tanh_layers(h)))
 
 
 class DenselyConnectedEncoder(nn.Module):
@@ -239,8 +246,11 @@ class DenselyConnectedEncoder(nn.Module):
         (self.last,) = dense_layers([hidden_dim, 2 * latent_dim])
 
     def forward(self, batch: Batch, rng: CounterRNG | None = None) -> Gaussian:
+        return self.posterior(self.bag(batch, rng))
+
+    def posterior(self, h: Tensor, rng: CounterRNG | None = None) -> Gaussian:
         first, *norms = self.norms
-        h = total = first(silu(self.bag(batch, rng)))  # (B, H)
+        h = total = first(silu(h))  # (B, H)
         for layer, norm in zip(self.layers, norms, strict=True):
             h = norm(silu(layer(h) + total))
             total = total + h
@@ -267,7 +277,10 @@ class GatedTwoLevelEncoder(nn.Module):
         self.upper, self.lower = (dense_layers([width, 2 * latent_dim])[0] for _ in range(2))
 
     def forward(self, batch: Batch, rng: CounterRNG | None = None) -> TwoLevels:
-        h = self._features(self.bag(batch, rng))  # (B, H)
+        return self.posterior(self.bag(batch, rng), rng)
+
+    def posterior(self, h: Tensor, rng: CounterRNG | None = None) -> TwoLevels:
+        h = self._features(h)  # (B, H)
         upper = Gaussian.split(self.upper(h))
         z2 = upper.mean if rng is None else upper.sample(rng)
 

@@ -23,7 +23,10 @@ from torch.autograd.function import once_differentiable
 from recvae.data.batches import Batch
 from recvae.errors import UnknownNameError
 from recvae.nn.rng import CounterRNG
+from recvae.utils.workers import cut, map_pieces
 
+USERS = 48  # least in a piece of a batch
+ITEMS = 256  # least in a piece of a table
 PRECISIONS = ("auto", "float32", "bfloat16")
 ONEDNN = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch.backends.mkldnn.is_available() else None
 
@@ -215,9 +218,21 @@ def _computes_bfloat16(device: torch.device) -> bool:
 
 def weighted_sums(table: Tensor, indices: Tensor, offsets: Tensor, values: Tensor) -> Tensor:
     """Weighted sums of rows of a table, one per bag; bag i is indices[offsets[i] : offsets[i + 1]]."""
-    return F.embedding_bag(
-        indices, table, offsets.to(indices.dtype), mode="sum", per_sample_weights=values, include_last_offset=True
-    )
+
+    def bags(piece: slice) -> Tensor:
+        bounds = offsets[piece.start : piece.stop + 1].to(indices.dtype)
+        events = slice(int(bounds[0]), int(bounds[-1])) if len(pieces) > 1 else slice(None)
+        return F.embedding_bag(
+            indices[events],
+            table,
+            bounds - bounds[0],
+            mode="sum",
+            per_sample_weights=values[events],
+            include_last_offset=True,
+        )
+
+    pieces = cut(len(offsets) - 1, USERS) if table.device.type == "cpu" else [slice(0, len(offsets) - 1)]
+    return torch.cat(map_pieces(bags, pieces)) if len(pieces) > 1 else bags(pieces[0])
 
 
 def grouped_sums(table: Tensor, groups: Tensor, indices: Tensor, values: Tensor, out: Tensor) -> Tensor:
@@ -227,8 +242,18 @@ def grouped_sums(table: Tensor, groups: Tensor, indices: Tensor, values: Tensor,
     """
     if table.device.type != "cpu":
         return weighted_sums(table, indices, group_offsets(groups, len(out)), values)
-    sums = csr(groups, indices, values, (len(out), len(table)))
-    return torch.addmm(out, sums, table, beta=0, out=out)
+    offsets = group_offsets(groups, len(out)).int()
+    indices = indices.int()
+
+    def rows_of_piece(piece: slice) -> None:
+        events = slice(int(offsets[piece.start]), int(offsets[piece.stop]))
+        bounds = offsets[piece.start : piece.stop + 1] - events.start
+        shape = piece.stop - piece.start, len(table)
+        sums = torch.sparse_csr_tensor(bounds, indices[events], values[events], shape, check_invariants=False)
+        torch.addmm(out[piece], sums, table, beta=0, out=out[piece])
+
+    map_pieces(rows_of_piece, cut(len(out), ITEMS))
+    return out
 
 
 def products_at(rows: Tensor, columns: Tensor, left: Tensor, right: Tensor) -> Tensor:

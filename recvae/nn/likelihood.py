@@ -7,7 +7,7 @@ family for a chunk of logits. The sampled softmax is in recvae.nn.sampled_softma
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple, Protocol
@@ -18,15 +18,17 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from recvae.data.batches import Batch
+from recvae.distributed.communicator import SINGLE_PROCESS
 from recvae.errors import InvalidParameterError, InvalidTypeError, UnknownNameError
 from recvae.nn.bfloat16 import Bfloat16Products
-from recvae.nn.layers import in_bfloat16, linear, workspace
+from recvae.nn.layers import ITEMS, in_bfloat16, linear, workspace
 from recvae.nn.sampled_softmax import check_sampled, sampled_with_gradients
 from recvae.nn.slices import ItemSlice
+from recvae.utils.workers import cut, map_pieces
 
 FAMILIES = ("multinomial", "logistic", "gaussian")
 IMPLS = ("auto", "reference", "chunked", "sampled")
-CHUNK_BYTES = 48 << 20  # about 1,250 users of 20,000 items in bfloat16
+CHUNK_BYTES = 20 << 20  # about 500 users of 20,000 items in bfloat16
 LARGEST = 60.0  # bound of logits that exp takes without a shift: e^60 times any number of items fits float32
 UNOBSERVED = 0.1  # confidence that an item without an event is a 0
 
@@ -234,78 +236,169 @@ class _Fused(torch.autograd.Function):
 
 
 class Float32Products:
-    """The three products of a chunk of users with all items, where training spends most of its time.
+    """The three products of users with a block of items, where training spends most of its time.
 
     In the precision of the weights; `recvae.nn.bfloat16.Bfloat16Products` has the same methods.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor):
-        self.weight, self.dtype = weight, weight.dtype
-        self.logits = partial(linear, weight=weight, bias=bias)  # (R, H) -> (R, I)
+        self.weight, self.bias = weight, bias
+
+    def logits(self, hidden: Tensor, out: Tensor | None = None) -> Tensor:
+        """(R, H) -> (R, I'), a new tensor: oneDNN allocates it."""
+        return linear(hidden, self.weight, self.bias)
 
     def sums(self, p: Tensor) -> Tensor:
-        """Sum of each row. (R, I) -> (R,)"""
+        """Sum of each row. (R, I') -> (R,)"""
         return p.sum(1)
 
     def sums_of_squares(self, p: Tensor) -> Tensor:
-        """Sum of the squares of each row. (R, I) -> (R,)"""
+        """Sum of the squares of each row. (R, I') -> (R,)"""
         return torch.linalg.vector_norm(p, dim=1).square()
 
-    def backward(self, p: Tensor, hidden: Tensor, scale: Tensor, rows: slice, into: Gradients) -> None:
-        """Backpropagate p * scale[:, None], gradient of the logits of `rows`; the first chunk writes, others add."""
+    def backward(self, p: Tensor, hidden: Tensor, scale: Tensor, into: Gradients, first: bool) -> None:
+        """Backpropagate p * scale[:, None], the gradient of the logits.
+
+        The gradient (R, H) of hidden states is overwritten; those of weight and bias if `first`, else they are added.
+        """
         grad_hidden, grad_weight, grad_bias = into
-        beta = 0 if rows.start == 0 else 1
+        beta = 0 if first else 1
         if grad_hidden is not None:
-            torch.mm(p, self.weight, out=grad_hidden[rows]).mul_(scale[:, None])
+            torch.mm(p, self.weight, out=grad_hidden).mul_(scale[:, None])
         if grad_weight is not None and grad_bias is not None:
             grad_weight.addmm_(p.T, hidden * scale[:, None], beta=beta)
             grad_bias.addmv_(p.T, scale, beta=beta)
 
 
-class Chunk(NamedTuple):
-    """Logits of R users, to be overwritten, and the users' events."""
+class Block(NamedTuple):
+    """Logits of R users for a block of items, to be overwritten, and the users' events on these items."""
 
-    logits: Tensor  # (R, I), in the precision of the products
-    rows: Tensor  # (E,) user of each event, from 0 to R - 1
-    cells: Tensor  # (E,) index of each event in logits.view(-1)
-    values: Tensor  # (E,)
+    logits: Tensor  # (R, I'), in the precision of the products
+    rows: Tensor  # (E',) user of each event, from 0 to R - 1
+    cells: Tensor  # (E',) index of each event in logits.view(-1)
+    values: Tensor  # (E',)
     products: Float32Products | Bfloat16Products
     options: Options
 
     def observed(self) -> Tensor:
-        """Logits of the events. -> (E,)"""
+        """Logits of the events. -> (E',)"""
         return self.logits.view(-1)[self.cells].to(self.values.dtype)
 
     def sum(self, events: Tensor) -> Tensor:
-        """Sum of one number for each event (E,) by user. -> (R,)"""
+        """Sum of one number for each event (E',) by user. -> (R,)"""
         return events.new_zeros(len(self.logits)).index_add_(0, self.rows, events)
+
+
+class Joined(NamedTuple):
+    """What the blocks give together for R users. The gradient of logits is `factor` times what `Block.logits` become"""
+
+    value: Tensor  # (R,) nll
+    factor: Tensor | float  # (R,)
+    scales: Tensor | None = None  # (blocks, R) factors of the blocks' logits, where they were shifted differently
+    less: Tensor | None = None  # (R,) subtracted in the cells of events, times their values
 
 
 @torch.no_grad()
 def _chunked(
     batch: Batch, family: str, options: Options, hidden: Tensor, weight: Tensor, bias: Tensor, users: Tensor | None
 ) -> tuple[Tensor, Gradients | None]:
-    """The `Compute` of "chunked": holds one chunk of logits at a time."""
-    values, value = batch.values.to(hidden.dtype), hidden.new_empty(len(hidden))
+    """The `Compute` of "chunked": holds the logits of one chunk of users at a time, in blocks of items.
+
+    Blocks are computed in parallel, in two rounds: the gradient of the softmax needs the sums of all blocks.
+    """
+    value = hidden.new_empty(len(hidden))
     gradients = None if users is None else _room(hidden, weight, bias)
-    products = _products(options.precision, weight, bias)
-    n_users, n_items = len(hidden), len(weight)
-    # with slices of items, all ranks use the size of the largest slice, so that their chunks have the same users
-    row_bytes = products.dtype.itemsize * max(1, n_items if options.items is None else options.items.max_size)
-    n_chunks = -(-n_users // max(1, options.chunk_bytes // row_bytes))
-    step = -(-n_users // max(1, n_chunks))  # chunks of about equal size
-    for start in range(0, n_users, step):
-        rows = slice(start, min(start + step, n_users))
-        events = batch.events(rows)
-        row_of_event = batch.rows[events] - start  # (E,)
-        cells = row_of_event * n_items + batch.items[events]
-        with torch.autocast(hidden.device.type, enabled=False):  # the precision is chosen by `options`
-            logits = products.logits(hidden[rows])  # (R, I)
-        chunk = Chunk(logits, row_of_event, cells, values[events], products, options)
-        value[rows], factor = CHUNKS[family](chunk)  # overwrites `logits` with their gradient, up to the factor
+    items = cut(len(weight), ITEMS) if weight.device.type == "cpu" else [slice(0, len(weight))]
+    products = map_pieces(_products(options.precision, weight, bias), items)
+    begin, join = FAMILY_STEPS[family]
+    for rows in _chunks(len(hidden), len(weight), options, products[0].weight.dtype.itemsize):
+        blocks_of = _Logits(batch, rows, hidden, items, products, options)
+        blocks = map_pieces(blocks_of, range(len(items)))
+        joined = join(torch.stack(map_pieces(begin, blocks)), blocks_of.n, options)
+        value[rows] = joined.value
         if users is not None and gradients is not None:
-            products.backward(logits, hidden[rows], users[rows] * factor, rows, gradients)
+            _backward(blocks, joined, hidden[rows], users[rows] * joined.factor, rows, items, gradients)
     return value, gradients
+
+
+def _chunks(n_users: int, n_items: int, options: Options, itemsize: int) -> list[slice]:
+    """Chunks of users of about equal size, whose logits take at most `options.chunk_bytes`."""
+    # with slices of items, all ranks use the size of the largest slice, so that their chunks have the same users
+    row_bytes = itemsize * max(1, n_items if options.items is None else options.items.max_size)
+    n_chunks = -(-n_users // max(1, options.chunk_bytes // row_bytes))
+    step = -(-n_users // max(1, n_chunks))
+    return [slice(start, min(start + step, n_users)) for start in range(0, n_users, step)]
+
+
+class _Logits:
+    """Computes the blocks of logits of a chunk of users: block k has the items of the k-th slice."""
+
+    def __init__(
+        self,
+        batch: Batch,
+        rows: slice,
+        hidden: Tensor,
+        items: Sequence[slice],
+        products: Sequence[Float32Products | Bfloat16Products],
+        options: Options,
+    ):
+        events = batch.events(rows)
+        self.rows, self.events = batch.rows[events] - rows.start, batch.items[events]  # (E,) user and item of events
+        self.values, self.hidden = batch.values[events].to(hidden.dtype), hidden[rows]  # (E,), (R, H)
+        self.items, self.products, self.options = items, products, options
+        self.n = self.values.new_zeros(len(self.hidden)).index_add_(0, self.rows, self.values)  # (R,) sums of the rows
+        dtype, shape = products[0].weight.dtype, (len(self.hidden) * items[-1].stop,)
+        low = dtype != hidden.dtype  # float32 products allocate their result
+        self.buffer = workspace("logits of a chunk", shape, dtype, hidden.device) if low else None
+
+    def __call__(self, k: int) -> Block:
+        items, products, n_users = self.items[k], self.products[k], len(self.hidden)
+        width = items.stop - items.start
+        rows, events, values = self.rows, self.events, self.values
+        if len(self.items) > 1:
+            chosen = ((events >= items.start) & (events < items.stop)).nonzero()[:, 0]
+            rows, events, values = rows[chosen], events[chosen] - items.start, values[chosen]
+        out = self.buffer
+        if out is not None:
+            out = out[n_users * items.start : n_users * items.stop].view(n_users, width)
+        with torch.autocast(self.hidden.device.type, enabled=False):  # the precision is chosen by `options`
+            logits = products.logits(self.hidden, out)  # (R, I')
+        return Block(logits, rows, rows * width + events, values, products, self.options)
+
+
+def _backward(
+    blocks: Sequence[Block],
+    joined: Joined,
+    hidden: Tensor,
+    scale: Tensor,
+    rows: slice,
+    items: Sequence[slice],
+    gradients: Gradients,
+) -> None:
+    """Backpropagate the logits' gradients (R, I), `scale` (R,) times what the logits have become."""
+    grad_hidden, grad_weight, grad_bias = gradients
+    partial_sums = None  # of the gradient of hidden states, by blocks of items
+    if grad_hidden is not None:
+        shape = len(blocks), *hidden.shape
+        partial_sums = workspace("gradients of hidden states", shape, hidden.dtype, hidden.device)
+
+    def backward(k: int) -> None:
+        p, block = blocks[k].logits, blocks[k]
+        if joined.scales is not None:
+            p.mul_(joined.scales[k][:, None])
+        if joined.less is not None:
+            less = block.values * joined.less[block.rows]
+            p.view(-1).index_add_(0, block.cells, less.to(p.dtype), alpha=-1)
+        into = (
+            None if partial_sums is None else partial_sums[k],
+            None if grad_weight is None else grad_weight[items[k]],
+            None if grad_bias is None else grad_bias[items[k]],
+        )
+        block.products.backward(p, hidden, scale, into, first=rows.start == 0)
+
+    map_pieces(backward, range(len(blocks)))
+    if grad_hidden is not None and partial_sums is not None:
+        torch.sum(partial_sums, 0, out=grad_hidden[rows])
 
 
 def _room(hidden: Tensor, weight: Tensor, bias: Tensor) -> Gradients:
@@ -318,63 +411,92 @@ def _room(hidden: Tensor, weight: Tensor, bias: Tensor) -> Gradients:
     return torch.empty_like(hidden) if hidden.requires_grad else None, grad_weight, grad_bias
 
 
-def _products(precision: str, weight: Tensor, bias: Tensor) -> Float32Products | Bfloat16Products:
-    """The products in the given precision; "auto" keeps float64."""
+def _products(precision: str, weight: Tensor, bias: Tensor) -> Callable[[slice], Float32Products | Bfloat16Products]:
+    """Blocks of items -> the products with them, in the given precision; "auto" keeps float64."""
     if weight.dtype not in (torch.float32, torch.float64):
         raise InvalidTypeError(
             f"Expected weights in float32 or float64, got {weight.dtype}; precision says what products are computed in."
         )
     keep = precision == "auto" and weight.dtype == torch.float64
-    return (Bfloat16Products if not keep and in_bfloat16(precision, weight.device) else Float32Products)(weight, bias)
+    if keep or not in_bfloat16(precision, weight.device):
+        return lambda items: Float32Products(weight[items], bias[items])
+    table = Bfloat16Products.table(weight)
+    return lambda items: Bfloat16Products(weight[items], bias[items], table[items])
 
 
-# by family: chunk of logits -> nll (R,), factor; the logits are overwritten, factor * logits is their gradient --------
+# by family: a block of logits, to be overwritten -> statistics (S, R); those of all blocks -> `Joined` ----------------
 
 
-def _multinomial(chunk: Chunk) -> tuple[Tensor, Tensor | float]:
-    """n logsumexp(l) - sum_i x_i l_i, where n = sum_i x_i. Its gradient is n softmax(l) - x."""
-    p, x, n, items = chunk.logits, chunk.values, chunk.sum(chunk.values), chunk.options.items
-    observed = chunk.sum(x * chunk.observed())  # sum_i x_i l_i
+def _multinomial(block: Block) -> Tensor:
+    """Statistics of e^l, which the logits become: the shift of l, the sums of e^(l - shift), sum_i x_i l_i. (3, R)"""
+    p = block.logits
+    observed = block.sum(block.values * block.observed())
     largest = p.amax(1, keepdim=True)
-    if items is not None:
-        largest = items.communicator.all_reduce_max(largest)
-    excess = largest - largest.clamp(-LARGEST, LARGEST)  # mostly 0: no logit is rounded a second time
-    if p.device.type != "cpu" or excess.any():
-        p.sub_(excess)
-    p.exp_()  # softmax, up to the factor 1 / sums
-    sums = chunk.products.sums(p)
-    if items is not None and items.communicator.size > 1:
-        sums, n, observed = items.communicator.all_reduce(torch.stack([sums.to(n.dtype), n, observed]))
-    less = x * (sums / n.clamp(min=torch.finfo(n.dtype).tiny))[chunk.rows]
-    p.view(-1).index_add_(0, chunk.cells, less.to(p.dtype), alpha=-1)  # n softmax(l) - x, up to the factor n / sums
-    return n * (sums.log() + excess[:, 0]) - observed, n / sums
+    shift = largest - largest.clamp(-LARGEST, LARGEST)  # mostly 0: no logit is rounded a second time
+    if p.device.type != "cpu" or shift.any():
+        p.sub_(shift)
+    p.exp_()
+    return torch.stack([shift[:, 0].to(observed.dtype), block.products.sums(p).to(observed.dtype), observed])
 
 
-def _logistic(chunk: Chunk) -> tuple[Tensor, Tensor | float]:
+def _softmax(statistics: Tensor, n: Tensor, options: Options) -> Joined:
+    """n logsumexp(l) - sum_i x_i l_i, where n = sum_i x_i. Its gradient is n softmax(l) - x.
+
+    The softmax is e^(l - shift) up to the factor 1 / sums, if the shift is the largest of all blocks and ranks.
+    """
+    shifts, sums, observed = statistics.unbind(1)  # (blocks, R) each
+    communicator = SINGLE_PROCESS if options.items is None else options.items.communicator
+    shift = communicator.all_reduce_max(shifts.amax(0)) if communicator.size > 1 else shifts.amax(0)  # (R,)
+    scales = (shifts - shift).exp()
+    totals = torch.stack([(sums * scales).sum(0), n, observed.sum(0)])
+    total, n, observed = communicator.all_reduce(totals) if communicator.size > 1 else totals
+    less = total / n.clamp(min=torch.finfo(n.dtype).tiny)
+    one_shift = len(shifts) == communicator.size == 1 or (shifts.device.type == "cpu" and bool((scales == 1).all()))
+    return Joined(n * (total.log() + shift) - observed, n / total, None if one_shift else scales, less)
+
+
+def _logistic(block: Block) -> Tensor:
     """sum_i log(1 + e^l_i) where x_i = 0, x_i log(1 + e^-l_i) elsewhere. Its gradient: sigmoid(l), -x sigmoid(-l).
 
     As log(1 + e^-l) = log(1 + e^l) - l, it is the sum of log(1 + e^l) over all items plus a sparse term of the events.
+    -> (1, R)
     """
-    p, x, observed = chunk.logits, chunk.values, chunk.observed()
+    p, x, observed = block.logits, block.values, block.observed()
     torch.logaddexp(p, p.new_zeros(()), out=p)  # softplus(l) = log(1 + e^l)
     softplus = torch.logaddexp(observed, observed.new_zeros(()))
-    value = chunk.products.sums(p) + chunk.sum((x - 1) * softplus - x * observed)
+    value = block.products.sums(p) + block.sum((x - 1) * softplus - x * observed)
     p.neg_().expm1_()  # -sigmoid(l), from 1 - sigmoid(l) = e^-log(1 + e^l)
-    p.view(-1)[chunk.cells] = (x * torch.sigmoid(-observed)).to(p.dtype)
-    return value if chunk.options.items is None else chunk.options.items.communicator.all_reduce(value), -1.0
+    p.view(-1)[block.cells] = (x * torch.sigmoid(-observed)).to(p.dtype)
+    return value[None]
 
 
-def _gaussian(chunk: Chunk) -> tuple[Tensor, Tensor | float]:
-    """sum_i c_i / 2 (x_i - l_i)^2, where c_i is 1 in items with an event. Its gradient is c_i (l_i - x_i)."""
-    logits, x, observed, unobserved = chunk.logits, chunk.values, chunk.observed(), chunk.options.unobserved
+def _gaussian(block: Block) -> Tensor:
+    """sum_i c_i / 2 (x_i - l_i)^2, where c_i is 1 in items with an event. Its gradient is c_i (l_i - x_i). -> (1, R)"""
+    logits, x, observed, unobserved = block.logits, block.values, block.observed(), block.options.unobserved
     difference = (x - observed).square() - unobserved * observed.square()
-    value = 0.5 * (unobserved * chunk.products.sums_of_squares(logits) + chunk.sum(difference))
-    logits.view(-1)[chunk.cells] = ((observed - x) / unobserved).to(logits.dtype)
-    return value if chunk.options.items is None else chunk.options.items.communicator.all_reduce(value), unobserved
+    value = 0.5 * (unobserved * block.products.sums_of_squares(logits) + block.sum(difference))
+    logits.view(-1)[block.cells] = ((observed - x) / unobserved).to(logits.dtype)
+    return value[None]
 
 
-CHUNKS: dict[str, Callable[[Chunk], tuple[Tensor, Tensor | float]]] = {
-    "multinomial": _multinomial,
-    "logistic": _logistic,
-    "gaussian": _gaussian,
+def _sum(statistics: Tensor, n: Tensor, options: Options, factor: float) -> Joined:
+    """The value of items that are independent given z: a sum over blocks, and ranks."""
+    value = statistics.sum(0)[0]
+    return Joined(value if options.items is None else options.items.communicator.all_reduce(value), factor)
+
+
+def _logistic_sum(statistics: Tensor, n: Tensor, options: Options) -> Joined:
+    return _sum(statistics, n, options, -1.0)
+
+
+def _gaussian_sum(statistics: Tensor, n: Tensor, options: Options) -> Joined:
+    return _sum(statistics, n, options, options.unobserved)
+
+
+Begin = Callable[[Block], Tensor]
+Join = Callable[[Tensor, Tensor, Options], Joined]
+FAMILY_STEPS: dict[str, tuple[Begin, Join]] = {
+    "multinomial": (_multinomial, _softmax),
+    "logistic": (_logistic, _logistic_sum),
+    "gaussian": (_gaussian, _gaussian_sum),
 }

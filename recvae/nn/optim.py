@@ -4,18 +4,93 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.optim.adamw import adamw
 
 from recvae.distributed.communicator import SINGLE_PROCESS, Communicator
 from recvae.errors import InvalidParameterError, InvalidTypeError
 from recvae.nn.layers import grouped_sums, row_sparse, workspace
+from recvae.utils.workers import map_pieces
 
 BLOCK = 1 << 20  # elements in a block of rows, so that its update stays in the cache
 LEAST_UNIT = 1e-9  # of the unit of second moments: they are rescaled before it gets smaller
+
+
+class AdamW(torch.optim.AdamW):
+    """torch's fused AdamW on a CPU, in blocks of rows that several cores update in parallel; the state is the same."""
+
+    def __init__(self, params: Iterable[nn.Parameter], lr: float, weight_decay: float):
+        super().__init__(params, lr=lr, weight_decay=weight_decay, fused=True)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Update the parameters that have a gradient."""
+        parameters = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
+        if closure is not None or any(p.device.type != "cpu" or not p.is_contiguous() for p in parameters):
+            return super().step(closure)
+        for group in self.param_groups:
+            blocks: list[list[Tensor]] = []
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    blocks += self._blocks(parameter)
+            map_pieces(partial(_update_blocks, group), _shares(blocks))
+        return None
+
+    def _blocks(self, parameter: nn.Parameter) -> list[list[Tensor]]:
+        """Weights, gradient, both moments and the count of steps of each block of rows."""
+        state = self.state[parameter]
+        if not state:
+            state["step"] = torch.zeros((), dtype=torch.float32)
+            state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
+        step = state["step"].clone()  # each update counts the step
+        state["step"] += 1
+        assert parameter.grad is not None
+        tensors = parameter.detach(), parameter.grad, state["exp_avg"], state["exp_avg_sq"]
+        rows = max(1, BLOCK // max(1, parameter[:1].numel())) if parameter.dim() else 1
+        if parameter.dim() == 0 or len(parameter) <= rows:
+            return [[*tensors, step]]
+        blocks = zip(*(tensor.split(rows) for tensor in tensors), strict=True)
+        return [[*block, step.clone()] for block in blocks]
+
+
+def _shares(blocks: list[list[Tensor]]) -> list[list[list[Tensor]]]:
+    """Lists of consecutive blocks, each of about `BLOCK` elements."""
+    shares: list[list[list[Tensor]]] = []
+    size = BLOCK
+    for block in blocks:
+        if size >= BLOCK:
+            shares.append([])
+            size = 0
+        shares[-1].append(block)
+        size += block[0].numel()
+    return shares
+
+
+def _update_blocks(group: dict[str, Any], blocks: list[list[Tensor]]) -> None:
+    weights, gradients, moments, squares, steps = (list(tensors) for tensors in zip(*blocks, strict=True))
+    beta1, beta2 = group["betas"]
+    adamw(
+        weights,
+        gradients,
+        moments,
+        squares,
+        [],
+        steps,
+        foreach=False,
+        fused=True,
+        amsgrad=False,
+        beta1=beta1,
+        beta2=beta2,
+        lr=group["lr"],
+        weight_decay=group["weight_decay"],
+        eps=group["eps"],
+        maximize=False,
+    )
 
 
 class RowwiseAdam(Optimizer):
@@ -98,12 +173,16 @@ class RowwiseAdam(Optimizer):
             return
         factors = _row_factors(grad, rows, step, unit, state["second"], group).view(-1, *[1] * (grad.dim() - 1))
         size = max(1, BLOCK // max(1, grad[0].numel())) if table.device.type == "cpu" else len(rows)
-        for block, part, factor in zip(rows.split(size), grad.split(size), factors.split(size), strict=True):
-            out = workspace("change of a table", part.shape, part.dtype, part.device)
-            change = torch.mul(part, factor, out=out)
+
+        def update(block: tuple[Tensor, Tensor, Tensor]) -> None:
+            rows, grad, factor = block
+            out = workspace("change of a table", grad.shape, grad.dtype, grad.device)
+            change = torch.mul(grad, factor, out=out)
             if group["weight_decay"]:
-                change.sub_(table.index_select(0, block), alpha=group["lr"] * group["weight_decay"])
-            table.index_add_(0, block, change)
+                change.sub_(table.index_select(0, rows), alpha=group["lr"] * group["weight_decay"])
+            table.index_add_(0, rows, change)
+
+        map_pieces(update, list(zip(rows.split(size), grad.split(size), factors.split(size), strict=True)))
 
 
 def _begin(state: dict[str, Tensor], table: Tensor) -> dict[str, Tensor]:

@@ -19,8 +19,9 @@ from recvae.errors import InvalidDataError, InvalidTypeError, NotSupportedError
 from recvae.nn.encoders import LOG_2PI, Encoder, Gaussian, Posterior, TwoLevels
 from recvae.nn.layers import dense_layers, gated_layers
 from recvae.nn.rng import standard_normals
+from recvae.utils.workers import map_pieces
 
-USERS_AT_A_TIME = 2048  # encoded in one batch by `update`
+USERS_AT_A_TIME = 512  # encoded in one batch by `update`
 DRAWS = 64  # of z per user, to estimate a divergence without a closed form
 
 
@@ -140,8 +141,13 @@ class Composite(StandardNormal):
 
     def update(self, encoder: Encoder, rows: RowSource) -> None:
         encoder.eval()
+
+        def posterior(users: Tensor) -> Posterior:
+            (batch,) = rows.batches(users, len(users))
+            return encoder(batch)
+
         with torch.no_grad():
-            parts = [encoder(batch) for batch in rows.batches(torch.arange(len(rows)), USERS_AT_A_TIME)]
+            parts = map_pieces(posterior, torch.arange(len(rows)).split(USERS_AT_A_TIME))
         self.old = Gaussian(torch.cat([part.mean for part in parts]), torch.cat([part.logvar for part in parts]))
 
     def epoch_state(self) -> dict[str, Tensor]:

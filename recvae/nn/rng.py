@@ -63,6 +63,12 @@ class CounterRNG:
         users = batch.users
         return cls(key, torch.arange(len(batch), device=batch.offsets.device) if users is None else users)
 
+    def of(self, rows: slice) -> CounterRNG:
+        """The same sequence of draws, from the next one on, for some of the users."""
+        part = CounterRNG(self._key, self._users[rows])
+        part._draws = self._draws
+        return part
+
     def normal(self, width: int) -> Tensor:
         """Standard normal numbers (Box & Muller 1958). -> (B, width) float32"""
         pairs = torch.arange(-(-width // 2), device=self._users.device)

@@ -23,7 +23,8 @@ from torch import Tensor
 
 from recvae.data.batches import Batch, Negatives
 from recvae.errors import InvalidParameterError
-from recvae.nn.layers import grouped_sums, products_at, row_sparse, weighted_sums, workspace
+from recvae.nn.layers import ITEMS, USERS, grouped_sums, products_at, row_sparse, weighted_sums, workspace
+from recvae.utils.workers import cut, map_pieces
 
 
 def check_sampled(family: str, weight: Tensor, bias: Tensor, batch: Batch) -> None:
@@ -50,21 +51,41 @@ def sampled_with_gradients(
 ) -> tuple[Tensor, tuple[Tensor | None, Tensor | None, Tensor | None] | None]:
     """nll (B,) and, if `users` (B,) are given, gradients of sum_u users[u] nll_u: hidden states, weight, bias."""
     assert batch.negatives is not None
+    negatives, on_cpu = batch.negatives, hidden.device.type == "cpu"
+    pieces = cut(len(hidden), USERS) if on_cpu else [slice(0, len(hidden))]
     with torch.autocast(hidden.device.type, enabled=False):
-        negatives, index = batch.negatives, Index.of(batch, batch.negatives)
-        shared = _rows_of(weight, negatives.items)  # (C, H)
-        observed = products_at(batch.rows, batch.items, hidden, weight) + bias[batch.items]  # (E,)
-        logits = _negative_logits(hidden, shared, bias[negatives.items], negatives, index)  # (B, C)
-        values = batch.values.to(hidden.dtype)
-        below, terms = _terms(observed, logits, batch)
-        n = batch.sum(values)
-        nll = torch.xlogy(n, terms.sums) - batch.sum(values * below)  # n log Z - sum_i x_i l_i, both minus n * largest
+        index, shared = Index.of(batch, negatives), _rows_of(weight, negatives.items)  # (C, H)
+        shift = bias[negatives.items] + negatives.weights.to(bias.dtype).log()  # (C,) log w + b
+        room = workspace("logits of negatives", (len(hidden), len(shared)), hidden.dtype, hidden.device)
+
+        def piece(rows: slice) -> tuple[Tensor, ...]:
+            """nll (n,) of some users and, with `users`, `scale` (n,), gradients of logits (E,) and hidden states."""
+            part, columns = batch, index.columns
+            if len(pieces) > 1:
+                part, columns = batch.part(rows), columns[batch.events(rows)]
+            h = hidden[rows]
+            observed = products_at(part.rows, part.items, h, weight) + bias[part.items]  # (E,)
+            logits = torch.addmm(shift, h, shared.T, out=room[rows])  # (n, C)
+            logits.view(-1)[(part.rows * len(shared) + columns)[columns >= 0]] = -torch.inf  # those the user has
+            values = part.values.to(h.dtype)
+            below, terms = _terms(observed, logits, part)
+            n = part.sum(values)
+            nll = torch.xlogy(n, terms.sums) - part.sum(values * below)  # n log Z - sum_i x_i l_i, less n * largest
+            if users is None:
+                return (nll,)
+            scale = users[rows] * n / terms.sums.clamp(min=torch.finfo(n.dtype).tiny)
+            of_events = scale[part.rows] * terms.of_events - users[rows][part.rows] * values
+            if not hidden.requires_grad:
+                return nll, scale, of_events
+            grad = torch.mm(terms.of_negatives, shared).mul_(scale[:, None])
+            return nll, scale, of_events, grad.add_(weighted_sums(weight, part.items, part.offsets, of_events))
+
+        nll, *others = (torch.cat(parts) for parts in zip(*map_pieces(piece, pieces), strict=True))
         if users is None:
             return nll, None
-        scale = users * n / terms.sums.clamp(min=torch.finfo(n.dtype).tiny)
-        of_events = scale[batch.rows] * terms.of_events - users[batch.rows] * values
-        layer = weight, bias
-        return nll, _gradients(hidden, layer, shared, batch, index, of_events, terms.of_negatives, scale)
+        scale, of_events, *grad_hidden = others
+        of_tables = _gradients(hidden, (weight, bias), shared, batch, index, of_events, room, scale)
+        return nll, (grad_hidden[0] if grad_hidden else None, *of_tables)
 
 
 class Index(NamedTuple):
@@ -74,7 +95,7 @@ class Index(NamedTuple):
     events: Tensor  # (E,) from 0 to T - 1
     negatives: Tensor  # (C,) from 0 to T - 1
     by_item: Tensor  # (E,) indices that sort the events by item
-    had: Tensor  # flat indices in (B, C) of negatives that the user has
+    columns: Tensor  # (E,) position of the event's item among the negatives, -1 if it is none
 
     @classmethod
     def of(cls, batch: Batch, negatives: Negatives) -> Index:
@@ -86,9 +107,7 @@ class Index(NamedTuple):
         events, of_negatives = positions[:n_events], positions[n_events:]
         column = torch.full_like(touched, -1, dtype=torch.int64)  # (T,)
         column[of_negatives] = torch.arange(n_negatives, device=column.device)
-        columns = column[events]
-        had = (batch.rows * n_negatives + columns)[columns >= 0]
-        return cls(touched, events, of_negatives, order[order < n_events], had)
+        return cls(touched, events, of_negatives, order[order < n_events], column[events])
 
 
 class Terms(NamedTuple):
@@ -102,15 +121,6 @@ class Terms(NamedTuple):
 def _rows_of(weight: Tensor, items: Tensor) -> Tensor:
     out = workspace("rows of negatives", (len(items), weight.shape[1]), weight.dtype, weight.device)
     return torch.index_select(weight, 0, items, out=out)
-
-
-def _negative_logits(hidden: Tensor, rows: Tensor, biases: Tensor, negatives: Negatives, index: Index) -> Tensor:
-    """log w + l of the negatives, -inf for items that the user has. (B, H), (C, H), (C,) -> (B, C)"""
-    shift = biases + negatives.weights.to(biases.dtype).log()
-    out = workspace("logits of negatives", (len(hidden), len(rows)), hidden.dtype, hidden.device)
-    torch.addmm(shift, hidden, rows.T, out=out)
-    out.view(-1)[index.had] = -torch.inf
-    return out
 
 
 def _terms(observed: Tensor, logits: Tensor, batch: Batch) -> tuple[Tensor, Terms]:
@@ -134,24 +144,26 @@ def _gradients(
     of_events: Tensor,
     of_negatives: Tensor,
     scale: Tensor,
-) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """Backpropagate the gradients of logits: `of_events` (E,), and `of_negatives` (B, C) times `scale` (B,)."""
+) -> tuple[Tensor | None, Tensor | None]:
+    """Gradients of weight and bias, from those of logits: `of_events` (E,), and `of_negatives` (B, C) times `scale`."""
     weight, bias = layer
-    grad_hidden = grad_weight = grad_bias = None
+    grad_weight = grad_bias = None
     n_rows, width = len(index.touched), weight.shape[1]
-    if hidden.requires_grad:
-        grad_hidden = torch.mm(of_negatives, shared).mul_(scale[:, None])
-        grad_hidden += weighted_sums(weight, batch.items, batch.offsets, of_events)
     if weight.requires_grad:
         order = index.by_item
         name = "gradient of the output layer"
         out = workspace(name, (n_rows, width), weight.dtype, weight.device, for_step=True)
         rows = grouped_sums(hidden, index.events[order], batch.rows[order], of_events[order], out)
-        out = workspace("gradient of negatives", shared.shape, weight.dtype, weight.device)
-        rows.index_add_(0, index.negatives, torch.mm(of_negatives.T, hidden * scale[:, None], out=out))
+        scaled = hidden * scale[:, None]
+
+        def add_negatives(block: slice) -> None:  # a negative has a row of its own
+            rows.index_add_(0, index.negatives[block], torch.mm(of_negatives[:, block].T, scaled))
+
+        on_cpu = weight.device.type == "cpu"
+        map_pieces(add_negatives, cut(len(shared), ITEMS) if on_cpu else [slice(0, len(shared))])
         grad_weight = row_sparse(index.touched, rows, weight.shape)
     if bias.requires_grad:
         rows = of_events.new_zeros(n_rows).index_add_(0, index.events, of_events)
         rows.index_add_(0, index.negatives, of_negatives.T @ scale)
         grad_bias = row_sparse(index.touched, rows, bias.shape)
-    return grad_hidden, grad_weight, grad_bias
+    return grad_weight, grad_bias

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -14,10 +14,13 @@ from torch.autograd.function import once_differentiable
 from recvae.data.batches import Batch
 from recvae.errors import NotSupportedError
 from recvae.nn.encoders import Encoder, Posterior
-from recvae.nn.layers import by_columns, dense_layers, gated_layers, linear, workspace
+from recvae.nn.layers import USERS, by_columns, dense_layers, gated_layers, linear, workspace
 from recvae.nn.likelihood import Likelihood
 from recvae.nn.priors import Prior
 from recvae.nn.rng import CounterRNG
+from recvae.utils.workers import cut, map_pieces
+
+Part = Callable[[slice, Tensor], tuple[Tensor, ...]]  # a piece of the users and its input (n, H) -> outputs (n, ...)
 
 
 class Decoder(Protocol):
@@ -93,12 +96,32 @@ class VAE(nn.Module):
 
     def forward(self, batch: Batch, rng: CounterRNG) -> Elbo:
         """The terms of the ELBO for rows x: z ~ q(z | x), then log p(x | z) and KL(q(z | x) || p(z))."""
-        posterior = self.encoder(batch, rng)
-        z = posterior.sample(rng)  # (B, K)
-        hidden = self.decoder(z)  # (B, H)
+        hidden, kl = self._codes(batch, rng)  # (B, H), (B,)
         nll = self.likelihood(hidden, *self.decoder.output, batch)  # (B,)
-        kl = torch.zeros_like(nll) if self.prior is None else self.prior(posterior, z, batch, self.encoder)  # (B,)
         return Elbo(nll, kl, batch.sum(batch.values) if self.kl_by_events else 1.0)
+
+    def _codes(self, batch: Batch, rng: CounterRNG) -> tuple[Tensor, Tensor]:
+        """The decoder's hidden state at a draw of z, and the KL term. -> (B, H), (B,)"""
+
+        def of(posterior: Posterior, rng: CounterRNG, batch: Batch) -> tuple[Tensor, Tensor]:
+            z = posterior.sample(rng)  # (B, K)
+            hidden = self.decoder(z)  # (B, H)
+            if self.prior is None:
+                return hidden, hidden.new_zeros(len(hidden))
+            return hidden, self.prior(posterior, z, batch, self.encoder)
+
+        bag, posterior_of = getattr(self.encoder, "bag", None), getattr(self.encoder, "posterior", None)
+        if bag is None or posterior_of is None or batch.offsets.device.type != "cpu":
+            return of(self.encoder(batch, rng), rng, batch)
+        first = bag(batch, rng)  # (B, H), from the table of all items
+
+        # the layers between the tables of all items: in pieces of the batch, on several cores
+        def piece(rows: slice, first: Tensor) -> tuple[Tensor, Tensor]:
+            piece_rng = rng.of(rows)
+            return of(posterior_of(first, piece_rng), piece_rng, batch.part(rows))
+
+        hidden, kl = by_users(piece, first, list(self.parameters()), cut(len(batch), USERS))
+        return hidden, kl
 
     def scores(self, batch: Batch) -> Tensor:
         """Logits of all items, without dropout or sampling. -> (B, I)"""
@@ -207,3 +230,86 @@ class _UnitRows(torch.autograd.Function):
         along = torch.bmm(grad[:, None], unit[:, :, None])[:, :, 0]  # (I, 1)
         out = workspace("gradient of weights of any norm", grad.shape, grad.dtype, grad.device, for_step=True)
         return torch.addcmul(grad, unit, along, value=-1, out=out).div_(norms)
+
+
+# a part of a network on pieces of a batch, in parallel ----------------------------------------------------------------
+
+
+def by_users(function: Part, x: Tensor, parameters: Sequence[Tensor], pieces: Sequence[slice]) -> tuple[Tensor, ...]:
+    """The outputs of a function for all users, computed for pieces of them in parallel.
+
+    Gradients of the parameters are summed in the order of the pieces, so that they do not depend on the number of
+    threads.
+
+    Parameters
+    ----------
+    function
+        It may use the parameters, and nothing else that needs a gradient.
+    x
+        (B, H).
+    pieces
+        Slices of the B users, in order.
+
+    Returns
+    -------
+    tuple of Tensor
+        (B, ...) each.
+    """
+    if len(pieces) == 1:
+        return function(pieces[0], x)
+    if not torch.is_grad_enabled():
+        return _joined(map_pieces(lambda rows: function(rows, x[rows]), pieces))
+    outputs: tuple[Tensor, ...] = _ByUsers.apply(function, pieces, x, *parameters)  # type: ignore[no-untyped-call]
+    return outputs
+
+
+def _joined(outputs: Sequence[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+    return tuple(torch.cat(parts) for parts in zip(*outputs, strict=True))
+
+
+class _ByUsers(torch.autograd.Function):
+    """Keeps a graph for each piece, from a detached copy of its input."""
+
+    @staticmethod
+    def forward(ctx: Any, function: Part, pieces: Sequence[slice], x: Tensor, *parameters: Tensor) -> Any:
+        def piece(rows: slice) -> tuple[Tensor, tuple[Tensor, ...]]:
+            with torch.enable_grad():
+                leaf = x[rows].detach().requires_grad_(x.requires_grad)
+                return leaf, function(rows, leaf)
+
+        ctx.pieces, ctx.graphs = pieces, map_pieces(piece, pieces)
+        ctx.save_for_backward(*parameters)
+        first, joined = ctx.graphs[0][1], _joined([outputs for _, outputs in ctx.graphs])
+        ctx.mark_non_differentiable(*(out for out, of in zip(joined, first, strict=True) if not of.requires_grad))
+        return joined
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        wanted = [parameter for parameter in ctx.saved_tensors if parameter.requires_grad]
+
+        def piece(k: int) -> list[Tensor | None]:
+            rows, (leaf, outputs) = ctx.pieces[k], ctx.graphs[k]
+            pairs = [(out, grad[rows]) for out, grad in zip(outputs, grads, strict=True) if out.requires_grad]
+            leaves = [leaf, *wanted] if leaf.requires_grad else wanted
+            outs, their_grads = zip(*pairs, strict=True)
+            # the graph is kept: there may be another backward pass
+            gradients = torch.autograd.grad(outs, leaves, their_grads, retain_graph=True, allow_unused=True)
+            found: list[Tensor | None] = list(gradients)
+            return found if leaf.requires_grad else [None, *found]
+
+        by_piece = map_pieces(piece, range(len(ctx.pieces)))
+        of_x = (
+            torch.cat([of_leaf for of_leaf, *_ in by_piece if of_leaf is not None]) if ctx.needs_input_grad[2] else None
+        )
+        sums = iter([_sum(parts) for parts in zip(*(rest for _, *rest in by_piece), strict=True)])
+        return None, None, of_x, *(next(sums) if parameter.requires_grad else None for parameter in ctx.saved_tensors)
+
+
+def _sum(parts: Sequence[Tensor | None]) -> Tensor | None:
+    """The sum in the order of the parts; None where no part depends on the parameter."""
+    total: Tensor | None = None
+    for part in parts:
+        if part is not None:
+            total = part if total is None else total.add_(part)
+    return total

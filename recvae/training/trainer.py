@@ -7,7 +7,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import fields, replace
 from functools import cache
 from pathlib import Path
@@ -23,6 +23,7 @@ from recvae.data.rows import LARGEST, check_rows
 from recvae.data.shards import Shards, ShuffledRows
 from recvae.errors import TrainingError
 from recvae.nn.layers import Workspace, in_bfloat16, reuse_workspace
+from recvae.nn.optim import AdamW
 from recvae.nn.rng import CounterRNG, fold_in, initialize
 from recvae.nn.samplers import Sampler
 from recvae.nn.vae import Elbo
@@ -33,6 +34,7 @@ from recvae.training.parallel import ParallelStrategy
 from recvae.training.progress import Live
 from recvae.training.state import TrainConfig, TrainState, best_epoch
 from recvae.utils.finite import all_finite
+from recvae.utils.workers import Workers, use_workers
 from recvae.version import __version__
 
 logger = logging.getLogger(__name__)
@@ -87,12 +89,13 @@ class Trainer:
         initialize(network, self.config.seed, only_missing=True)
         if optimizers is None:
             rate, decay = self.config.learning_rate, self.config.weight_decay
-            optimizers = [torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=decay, fused=True)]
+            optimizers = [AdamW(network.parameters(), rate, decay)]
         self.state = TrainState(network, optimizers, self.config.seed)
         self._device, self._ranks = self.state.device, self.strategy.data_parallel_group
         in_16_bits = in_bfloat16(self.config.precision, self._device)
         self._autocast = torch.autocast(self._device.type, torch.bfloat16, enabled=in_16_bits)
         self._workspace = Workspace()
+        self._workers = Workers() if self._device.type == "cpu" else None  # they share out the pieces of a step
 
     def step(self, batch: Batch, beta: float | None = None) -> Tensor:
         """Make one training step.
@@ -247,7 +250,7 @@ class Trainer:
         live = Live(self.title, size.epochs, size.steps, users, metric, show_progress and is_main)
         message = "%d epochs of %d steps, %d users in a step, on %s, seed %d"
         self._log(message, size.epochs, size.steps, config.users_per_step(size.users), self._device, state.seed)
-        with live, resumed(checkpoint, self.part, identity, state, strategy, size) as writer:
+        with self._parallel(), live, resumed(checkpoint, self.part, identity, state, strategy, size) as writer:
             active_callbacks = ([live, *callbacks] if is_main else []) + ([writer] if writer else [])
             while not state.is_over(config):
                 started, steps_before = time.perf_counter(), state.step
@@ -262,6 +265,8 @@ class Trainer:
                 state.history.append(epoch)
                 state.losses = []
                 self._log("%s", epoch)
+                if epoch.epoch == 1 and self._workers is not None:
+                    self._log("%d of %d cores are used: %s", *self._workers.state())
                 for callback in active_callbacks:
                     callback.on_epoch_end(epoch)
             if writer:
@@ -289,7 +294,8 @@ class Trainer:
             with self.in_pass(index):
                 for batch in rows.batches_of(order, config.users_per_step(n_users), first):
                     beta = config.beta_at((epoch + state.step / n_steps) / config.epochs)  # by the share of the run
-                    self.step(batch, beta)
+                    with nullcontext() if self._workers is None else self._workers.timed(len(batch)):
+                        self.step(batch, beta)
                     for callback in callbacks:
                         callback.on_step_end(epoch + 1, state.step)
         return beta
@@ -315,11 +321,15 @@ class Trainer:
         self.state.pass_index = index
         self.config.passes[index].apply(self.network)
         try:
-            with reuse_workspace() as self._workspace:
+            with self._parallel(), reuse_workspace() as self._workspace:
                 yield
         finally:
             self._workspace = Workspace()  # releases the buffers
         self.network.eval()
+
+    def _parallel(self) -> AbstractContextManager[object]:
+        """On a CPU, the context in which the pieces of steps are computed in parallel."""
+        return nullcontext() if self._workers is None else use_workers(self._workers)
 
     def _checked_losses(self) -> Tensor:
         """Copy the losses of the epoch to the host in one transfer: sums over the users of all ranks. -> (S, 3)

@@ -22,7 +22,7 @@ from recvae.errors import (
     UnknownUsersError,
 )
 from recvae.evaluation.evaluate import evaluate
-from recvae.evaluation.metrics import parse_metric
+from recvae.evaluation.names import parse_metric
 from recvae.models.base import Recommender
 from recvae.models.base.params import (
     check_params,

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from recvae.errors import InvalidDataError
 from recvae.utils.memory import require_memory
+from recvae.utils.workers import map_pieces, use_workers
 
 PAD_ID = -1
 PAD_SCORE = float(np.finfo(np.float32).min)  # -FLT_MAX, as implicit pads
@@ -127,6 +128,7 @@ def rank(
     filter_seen: bool = True,
     allowed: Allowed = Allowed(),  # noqa: B008 (a tuple)
     block_bytes: int = BLOCK_BYTES,
+    parallel: bool = True,
 ) -> Ranking:
     """Rank items for each row of `user_items` (U, I) without ever holding U x I scores.
 
@@ -139,6 +141,9 @@ def rank(
         Exclude the items of the row itself.
     allowed : Allowed
         The items that may be ranked at all, or for some users.
+    parallel : bool
+        Whether several cores may compute blocks at the same time, each in one thread; False for a scorer that has to
+        see them in order.
 
     Returns
     -------
@@ -149,8 +154,8 @@ def rank(
     require_memory(8 * n_users * N, f"lists of {N:,} for {n_users:,} users", "a smaller N, or fewer users at a time")
     ids = np.full((n_users, N), PAD_ID, dtype=np.int32)
     values = np.full((n_users, N), PAD_SCORE, dtype=np.float32)
-    start, step = 0, _step(block_bytes // (4 * max(1, n_items)))
-    while start < n_users:
+
+    def rank_block(start: int) -> None:
         users = slice(start, start + step)
         rows = user_items[users]
         scores = score(rows, users)
@@ -161,7 +166,15 @@ def rank(
         best, best_values = (part.cpu().numpy() for part in top_k(scores, N))
         ids[users, : best.shape[1]] = best
         values[users, : best.shape[1]] = np.where(best_values > -np.inf, best_values, PAD_SCORE)
-        start, step = start + step, _step(block_bytes // (block.itemsize * max(1, n_items)))
+
+    step = _step(block_bytes // (4 * max(1, n_items)))
+    starts = range(0, n_users, step)
+    if len(starts) > 1 and parallel and not torch.cuda.is_initialized():  # on a GPU, one block of scores at a time
+        with use_workers():
+            map_pieces(rank_block, starts)
+    else:
+        for start in starts:
+            rank_block(start)
     return ids, values
 
 

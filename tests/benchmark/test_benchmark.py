@@ -7,7 +7,7 @@ import pytest
 from recvae import Recommender, load_card
 from recvae.benchmark import inspection
 from recvae.benchmark import run as benchmark
-from recvae.benchmark.grids import GRIDS, OURS, OWN_MODELS, model_names, models_to_try
+from recvae.benchmark.grids import GRIDS, OURS, OWN_MODELS, SAMPLE, model_names, models_to_try
 from recvae.benchmark.results import FORMAT
 from recvae.benchmark.run import run_benchmark
 from recvae.datasets.card import read_card
@@ -96,6 +96,24 @@ def test_baselines_have_equally_many_settings_to_choose_from():
         models = models_to_try(name, {})
         assert len(models) == len(GRIDS[name])
         assert all(get_params(a) != get_params(b) for i, a in enumerate(models) for b in models[:i])
+
+
+def test_the_sample_has_settings_of_its_size_which_params_override():
+    assert set(SAMPLE) <= set(OURS)  # the baselines keep all of their settings to choose from
+    for name, settings in SAMPLE.items():
+        (model,) = models_to_try(name, {"latent_dim": "7"}, SAMPLE)
+        assert get_params(model).items() >= (settings[0] | {"latent_dim": 7}).items()
+        (default,) = models_to_try(name, {})
+        assert get_params(default) == get_params(type(default)())
+
+
+def test_results_name_the_models_with_settings_of_the_sample():
+    quick = {"epochs": "1", "hidden_dim": "4", "hidden_dims": "4", "latent_dim": "2", "n_components": "5"}
+    results = run_benchmark(models=["RecVAE", "Popularity"], params=quick, examples=0, show_progress=False)
+    assert results["settings"]["sized_for_sample"] == ["RecVAE"]
+    (row,) = (row for row in results["models"] if row["model"] == "RecVAE")
+    assert row["parameters"]["learning_rate"] == SAMPLE["RecVAE"][0]["learning_rate"]
+    assert (row["parameters"]["epochs"], row["parameters"]["latent_dim"]) == (1, 2)
 
 
 def test_all_is_every_model(quick):

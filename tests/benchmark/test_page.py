@@ -57,6 +57,13 @@ def outline(results, folder):
     return Outline(write_page(results, folder).read_text(encoding="utf-8"))
 
 
+def test_models_with_settings_of_the_sample_are_named(results, tmp_path):
+    sized = results | {"settings": results["settings"] | {"sized_for_sample": ["RecVAE", "HVamp"]}}
+    note = "RecVAE and HVamp: settings for the size of the sample instead of the defaults"
+    texts = [" ".join(" ".join(outline(each, tmp_path).text).split()) for each in (sized, results)]
+    assert [note in text for text in texts] == [True, False]
+
+
 def test_all_parts_are_there(results, tmp_path):
     found = outline(results, tmp_path)
     assert [name for name in found.ids if name in PARTS] == PARTS

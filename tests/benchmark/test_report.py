@@ -54,6 +54,12 @@ def test_what_a_reader_sees():
         assert part in text
 
 
+def test_models_with_settings_of_the_sample_are_named():
+    sized = RESULTS | {"settings": RESULTS["settings"] | {"sized_for_sample": ["RecVAE", "HVamp"]}}
+    assert "RecVAE and HVamp: settings for the size of the sample instead of the defaults" in show(sized)
+    assert "settings for the size" not in show(RESULTS)
+
+
 def test_without_baselines_and_examples():
     text = show(RESULTS | {"best_baseline": None, "models": RESULTS["models"][2:], "examples": [], "absent": {}})
     assert "less that of" not in text

@@ -5,6 +5,8 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 from recvae import Interactions, strong_split
+from recvae.data.names import SPLIT_KINDS, SPLIT_OPTIONS
+from recvae.data.splits import SPLITS, split_options
 from recvae.errors import InvalidDataError, InvalidParameterError, InvalidTypeError
 
 
@@ -141,6 +143,11 @@ def test_training_users_without_events_are_refused():
     seed = next(s for s in range(100) if np.random.RandomState(s).permutation(3)[0] != 0)
     with pytest.raises(InvalidDataError, match="training users with events"):
         strong_split(Interactions.from_matrix(row), 1, seed)
+
+
+def test_cards_and_commands_know_every_kind_of_split_and_its_options():
+    assert tuple(SPLITS) == SPLIT_KINDS
+    assert {name for kind in SPLITS for name in split_options(kind)} == {*SPLIT_OPTIONS, "seed"}
 
 
 def test_other_arguments():

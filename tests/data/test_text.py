@@ -14,7 +14,8 @@ from recvae import Interactions
 from recvae.data.tables import quotes
 from recvae.data.tables.text import read_delimited
 from recvae.data.tables.text_file import Format, TextFile
-from recvae.datasets.parsers import TableSpec, read_events
+from recvae.datasets.parsers import read_events
+from recvae.datasets.table_spec import TableSpec
 from recvae.errors import InvalidDataError, RecvaeError
 
 

@@ -22,6 +22,7 @@ from recvae.datasets import load as datasets
 from recvae.datasets import parsers as layouts
 from recvae.datasets.card import known_cards, read_card
 from recvae.datasets.download import fetch
+from recvae.datasets.table_spec import LAYOUT_COLUMNS
 from recvae.errors import DataNotFoundError, InvalidDataError, InvalidParameterError, OutputError, UnknownNameError
 
 FILES = {
@@ -670,7 +671,11 @@ def test_the_card_is_read_once(tmp_path, monkeypatch):
     assert load_split(read_card(tmp_path / "x.toml")).test.users.tolist() == ["c"]
 
 
-def test_a_layout_is_a_function_and_a_line(tmp_path, monkeypatch):
+def test_each_layout_has_a_parser_and_columns():
+    assert list(layouts.LAYOUTS) == list(LAYOUT_COLUMNS)
+
+
+def test_a_layout_is_a_function_and_its_columns(tmp_path, monkeypatch):
     def read_pairs(path, table):
         pairs = [pair.split("-") for pair in path.read_text().split()]
         return pa.table({"user": [user for user, _ in pairs], "item": [int(item) for _, item in pairs]})
@@ -679,7 +684,8 @@ def test_a_layout_is_a_function_and_a_line(tmp_path, monkeypatch):
     (tmp_path / "events.csv").write_text("ann-7 bob-9")
     with pytest.raises(InvalidDataError, match="layout = 'pairs' is none of columns, adjacency, blocks"):
         load_dataset(tmp_path / "films.toml")
-    monkeypatch.setitem(layouts.LAYOUTS, "pairs", layouts.Layout(read_pairs, ("user", "item")))
+    monkeypatch.setitem(layouts.LAYOUTS, "pairs", read_pairs)
+    monkeypatch.setitem(LAYOUT_COLUMNS, "pairs", ("user", "item"))
     data = load_dataset(tmp_path / "films.toml")
     assert (data.user_ids.tolist(), data.item_ids.tolist()) == (["ann", "bob"], [7, 9])
 

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 from recvae.errors import InvalidDataError, InvalidParameterError, UnknownNameError
-from recvae.evaluation.metrics import METRICS, coverage, find_hits, gini, novelty, parse_metric, times_listed
+from recvae.evaluation.metrics import METRICS, coverage, find_hits, gini, novelty, times_listed
+from recvae.evaluation.names import METRIC_NAMES, parse_metric
 
 
 def by_hand(name, ranked, held, k):
@@ -59,6 +60,10 @@ def matrix(held, n_items):
 def measure(name, ranked, held, n_items, k):
     hits = find_hits(ranked, matrix(held, n_items))
     return METRICS[name](hits[:, :k], np.array([len(items) for items in held]), k)
+
+
+def test_each_metric_has_a_name_and_a_function():
+    assert tuple(METRICS) == METRIC_NAMES
 
 
 @pytest.mark.parametrize("name", METRICS)

@@ -174,16 +174,20 @@ def test_in_bfloat16_it_is_no_further_from_float64_than_plain_code(family, seed,
     assert found[0] < 1e-3
 
 
+@pytest.mark.parametrize(("n_items", "blocks"), [(13, 1), (600, 2)])
 @every_family
-def test_there_is_never_more_than_one_chunk_of_logits(family, monkeypatch):
-    chunks = []
-    chunk_of = likelihood.CHUNKS[family]
-    monkeypatch.setitem(
-        likelihood.CHUNKS, family, lambda chunk: chunks.append(tuple(chunk.logits.shape)) or chunk_of(chunk)
-    )
-    leaves = [torch.randn(shape).requires_grad_() for shape in [(7, 5), (13, 5), 13]]
-    nn.nll(*leaves, random_batch(), family, options=nn.Options(chunk_bytes=3 * 13 * 4)).mean().backward()
-    assert chunks == [(3, 13), (3, 13), (1, 13)]
+def test_there_is_never_more_than_one_chunk_of_logits(family, n_items, blocks, monkeypatch):
+    shapes = []
+    begin, join = likelihood.FAMILY_STEPS[family]
+
+    def recorded(block):
+        shapes.append(tuple(block.logits.shape))
+        return begin(block)
+
+    monkeypatch.setitem(likelihood.FAMILY_STEPS, family, (recorded, join))
+    leaves = [torch.randn(shape).requires_grad_() for shape in [(7, 5), (n_items, 5), n_items]]
+    nn.nll(*leaves, random_batch(), family, options=nn.Options(chunk_bytes=3 * n_items * 4)).mean().backward()
+    assert shapes == [(users, n_items // blocks) for users in (3, 3, 1) for _ in range(blocks)]
 
 
 @every_family
@@ -199,8 +203,8 @@ def test_auto_takes_bfloat16_where_the_hardware_has_it(monkeypatch):
         monkeypatch.setattr(layers, "_computes_bfloat16", lambda device, answer=supported: answer)
         for dtype in (torch.float32, torch.float64):
             leaves = [torch.zeros(shape, dtype=dtype) for shape in [(5, 3), 5]]
-            chosen = likelihood._products("auto", *leaves)
-            assert chosen.dtype == (expected if dtype == torch.float32 else dtype)
+            chosen = likelihood._products("auto", *leaves)(slice(0, 5))
+            assert chosen.weight.dtype == (expected if dtype == torch.float32 else dtype)
     with pytest.raises(UnknownNameError, match="did you mean bfloat16"):
         likelihood._products("bfloat", *leaves)
 

@@ -24,7 +24,7 @@ from recvae.data.rows import transform_values
 from recvae.data.splits import Holdout, Split
 from recvae.errors import TrainingError
 from recvae.evaluation.evaluate import Evaluation, evaluate_ranker
-from recvae.evaluation.metrics import parse_metric
+from recvae.evaluation.names import parse_metric
 
 SECONDS = ("fit_seconds", "list_seconds")
 # alpha0: weight of all cells, beside 1 (or the value) of those with an event; reg: penalty, scaled by frequency

@@ -71,6 +71,11 @@ def _notes(results: dict[str, Any]) -> list[str]:
         f"{main} ± its standard error over users; settings: how many were tried on validation users, and for how long; "
         "users/s: ranked in the evaluation; peak MiB: of the process."
     ]
+    if sized := results["settings"].get("sized_for_sample"):
+        notes.append(
+            f"{' and '.join(sized)}: settings for the size of the sample instead of the defaults, fewer epochs and "
+            "smaller networks."
+        )
     if rival is not None:
         notes.append(
             f"less best baseline: {main} less that of {rival}, p by two-sided paired bootstrap over users, "

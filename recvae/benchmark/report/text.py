@@ -137,6 +137,12 @@ def _notes(view: View) -> list[str]:
             f"Differences are in {metric_name(view.main)}, by a paired bootstrap over the test users against the best "
             f"of the models that are not this package's; p is two-sided{adjusted}."
         )
+    sized = results["settings"].get("sized_for_sample")
+    if isinstance(sized, list) and sized:
+        notes.append(
+            f"{' and '.join(map(str, sized))}: settings for the size of the sample instead of the defaults, fewer "
+            "epochs and smaller networks; see the hyper-parameters below."
+        )
     if ORACLE in view.rows:
         notes.append("The oracle ranks by the preferences that the sample was drawn from: no model can do better.")
     for name, figures in (results.get("published") or {}).items():

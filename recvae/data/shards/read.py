@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from recvae.data.ids import Ids
-from recvae.data.rows import LARGEST, VALUES, Values
+from recvae.data.names import VALUES, Values
+from recvae.data.rows import LARGEST
 from recvae.data.shards.files import (
     ITEMS,
     KIND,

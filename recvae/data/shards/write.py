@@ -16,9 +16,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from recvae.data.events import digest_events
+from recvae.data.names import SPLIT_SEED, USERS_PER_SHARD, VALUES, Values
 from recvae.data.parquet.source import Source, find_source
 from recvae.data.parquet.stored import LEAST_MIB
-from recvae.data.rows import VALUES, Values, as_read
+from recvae.data.rows import as_read
 from recvae.data.shards.assignment import TEST, TRAIN, VALID, Assignment, assign
 from recvae.data.shards.cells import Cells, NumberedEvents, cut, store_cells
 from recvae.data.shards.files import (
@@ -37,7 +38,6 @@ from recvae.data.shards.files import (
     write_ids,
 )
 from recvae.data.shards.read import Shards
-from recvae.data.splits import SPLIT_SEED
 from recvae.errors import UnknownNameError
 from recvae.utils.checks import check_fraction, check_integer
 from recvae.utils.files import replacing, write_whole, writing
@@ -46,7 +46,6 @@ from recvae.utils.paths import output_path
 from recvae.utils.progress import bar
 from recvae.version import __version__
 
-USERS_PER_SHARD = 20_000
 STAGE = ".recvae-cells"  # folder of sorted cells, until the last shard is written
 EVENTS_PER_SHARD = 1 << 22  # limit of events in a shard, which then has fewer users
 

@@ -15,7 +15,6 @@ from recvae.data.rows import check_rows
 from recvae.errors import InvalidDataError
 from recvae.utils.checks import check_integer
 
-SPLIT_SEED = 98765  # that of Liang et al. 2018
 NOT_BOTH = "nothing of theirs was held out, or seen"  # default reason for dropping users
 
 

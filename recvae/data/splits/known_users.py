@@ -13,7 +13,8 @@ from scipy import sparse
 
 from recvae.data.ids import match_ids
 from recvae.data.interactions import Interactions
-from recvae.data.splits.holdout import SPLIT_SEED, Holdout, Split
+from recvae.data.names import SPLIT_SEED
+from recvae.data.splits.holdout import Holdout, Split
 from recvae.data.tables.frames import DATES, UNITS, unit_of
 from recvae.errors import InvalidDataError, InvalidParameterError, InvalidTypeError
 from recvae.utils.checks import check_fraction, check_integer

@@ -29,10 +29,6 @@ def split_options(kind: str) -> list[str]:
     return [name for name in inspect.signature(SPLITS[kind]).parameters if name not in ("data", "train", "test")]
 
 
-# the options of all splits, without the seed
-SPLIT_OPTIONS = tuple(dict.fromkeys(name for kind in SPLITS for name in split_options(kind) if name != "seed"))
-
-
 def check_split(kind: str, options: dict[str, Any]) -> None:
     """Check the options of a kind of split, before any data are read.
 

@@ -12,7 +12,8 @@ from scipy import sparse
 
 from recvae.data.events import select_cells
 from recvae.data.interactions import Ids, Interactions
-from recvae.data.splits.holdout import SPLIT_SEED, Holdout, Split
+from recvae.data.names import SPLIT_SEED
+from recvae.data.splits.holdout import Holdout, Split
 from recvae.errors import InvalidDataError, InvalidParameterError, InvalidTypeError
 from recvae.utils.checks import check_fraction, check_integer
 

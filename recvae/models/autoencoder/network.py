@@ -19,7 +19,7 @@ from recvae.nn import VAE, MLPDecoder
 from recvae.nn.encoders import input_layer
 from recvae.nn.item_vectors import ItemVectors
 from recvae.nn.layers import InputLayer, SparseEmbeddingBag
-from recvae.nn.optim import RowwiseAdam
+from recvae.nn.optim import AdamW, RowwiseAdam
 from recvae.nn.rng import initialize
 from recvae.nn.sharded import full_state_dict, initialize_sharded, shard, sharded_parameters
 from recvae.training.parallel import ParallelStrategy
@@ -107,14 +107,14 @@ def optimizers(
         if isinstance(layer, SparseEmbeddingBag):
             layer.sparse = sparse
     if not sparse:
-        return [torch.optim.AdamW(network.parameters(), lr=learning_rate, weight_decay=weight_decay, fused=True)]
+        return [AdamW(network.parameters(), learning_rate, weight_decay)]
     # by identity, as tied embeddings are one parameter
     first = input_layer(network.encoder).weight
     embeddings = list({id(p): p for p in (first, network.decoder.weight, network.decoder.bias)}.values())
     embedding_ids = {id(p) for p in embeddings}
     others = [p for p in network.parameters() if id(p) not in embedding_ids]
     return [
-        torch.optim.AdamW(others, lr=learning_rate, weight_decay=weight_decay, fused=True),
+        AdamW(others, learning_rate, weight_decay),
         RowwiseAdam(embeddings, lr=embedding_lr * learning_rate, weight_decay=weight_decay),
     ]
 

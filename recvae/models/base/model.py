@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from scipy import sparse
 from torch import Tensor
 
-from recvae.data.rows import VALUES, check_rows, transform_values
+from recvae.data.names import VALUES
+from recvae.data.rows import check_rows, transform_values
 from recvae.errors import InvalidTypeError, NotFittedError
 from recvae.models.base.params import changed_params, fitted, get_params, hyper, parameters
 from recvae.models.base.state import become, changes, reads

@@ -15,7 +15,7 @@ from torch import Tensor
 
 import recvae.models
 from recvae.data.ids import id_array
-from recvae.data.rows import VALUES
+from recvae.data.names import VALUES
 from recvae.errors import (
     DataNotFoundError,
     InvalidDataError,

@@ -72,10 +72,17 @@ def recommend(
     allowed = allowed_items(rules.filter_items, rules.items, (len(users), model.n_items_), rules.seen)
     if allowed.items is not None and not sparse.issparse(rules.items) and rules.items is not None:
         N = min(N, int(allowed.items.sum()))
-    scorer = model._scorer(users, recalculate_user)
+    scorer, explores = model._scorer(users, recalculate_user), False
     if exploration is not None and exploration.strength:
-        scorer = model._explorer(exploration.strength, exploration.of_users)
-    ids, scores = rank(scorer, rows, N, filter_seen=rules.filter_already_liked_items, allowed=allowed)  # (B, N) each
+        scorer, explores = model._explorer(exploration.strength, exploration.of_users), True
+    ids, scores = rank(  # (B, N) each
+        scorer,
+        rows,
+        N,
+        filter_seen=rules.filter_already_liked_items,
+        allowed=allowed,
+        parallel=not explores,  # draws are made for one block after the other
+    )
     one_user = np.ndim(userid) == 0
     if exploration is None:
         return (ids[0], scores[0]) if one_user else (ids, scores)

@@ -23,15 +23,14 @@ from recvae.serving.batch.local import check_parts, make_missing_parts, replace_
 from recvae.serving.batch.ordered import OrderedEvents
 from recvae.serving.batch.parts import Part, PartMaker, Progress
 from recvae.serving.batch.seen import digest_of_seen, seen_table
+from recvae.serving.names import ENGINES, USERS_PER_PART
 from recvae.utils.checks import check_integer
 from recvae.utils.folder import Manifest, claimed, read_manifest, sound_manifest
 from recvae.utils.paths import output_path
 from recvae.utils.progress import bar
 from recvae.version import __version__
 
-USERS_PER_PART = 50_000
 KIND = "lists"
-ENGINES = ("local", "ray")
 
 
 @dataclass(frozen=True)

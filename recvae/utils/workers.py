@@ -1,0 +1,302 @@
+"""Worker threads that share out the pieces of a computation, each computing in one thread of torch's.
+
+Torch divides every operation among all cores: thousands of small parallel regions, whose threads wait for each other.
+A busy neighbour on one core makes them all late. Here an operation on a batch is cut into a few coarse pieces (users,
+or items), which the workers take one after the other; a worker that is late takes fewer. How many cores take part is
+chosen by what the steps take (`CoreTuner`). The cut depends on the data alone, so results do not depend on the number
+of workers: with one seed the weights are the same on one core, on several, and next to a neighbour.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import statistics
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextvars import ContextVar
+from functools import cache
+from queue import SimpleQueue
+from threading import Lock, Thread
+from typing import Any, TypeVar
+
+import torch
+
+T = TypeVar("T")
+P = TypeVar("P")
+
+logger = logging.getLogger(__name__)
+
+MOST_PIECES = 8
+RECENT = 5  # units of work whose median is compared
+WARM_UP = 2  # first units, which allocate memory: not counted
+SLOWER = 1.3  # than the median before: look again how many cores help
+FIRST_LOOK, LAST_LOOK = 1.0, 32.0  # seconds between two looks at another number of cores; doubled each time
+
+
+class Workers:
+    """A number of threads, the calling one among them, that compute pieces in parallel.
+
+    Use it as a context: inside, `workers()` returns it, and torch's operations of the calling thread use one core; the
+    settings of other threads are not touched. On exit the threads end.
+
+    Parameters
+    ----------
+    cores : int, optional
+        The most threads; by default `usable_cores()`.
+    """
+
+    def __init__(self, cores: int | None = None):
+        self.cores, self.reason = usable_cores() if cores is None else (max(1, cores), "as asked for")
+        self.tuner = CoreTuner(self.cores)
+        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
+        self._threads: list[Thread] = []
+        self._exit = ExitStack()
+
+    def __enter__(self) -> Workers:
+        self._exit.enter_context(one_thread())
+        token = _current.set(self)
+        self._exit.callback(_current.reset, token)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for _ in self._threads:
+            self._jobs.put(None)
+        for thread in self._threads:
+            thread.join()
+        self._threads = []
+        self._exit.close()
+
+    def map(self, function: Callable[[P], T], pieces: Sequence[P]) -> list[T]:
+        """The function of each piece, in the order of the pieces; raises the first error in that order."""
+        helpers = min(self.tuner.count, len(pieces)) - 1
+        if helpers < 1:
+            with _alone():
+                return [function(piece) for piece in pieces]
+        while len(self._threads) < helpers:
+            thread = Thread(target=_work, args=(self._jobs,), name="recvae worker", daemon=True)
+            thread.start()
+            self._threads.append(thread)
+        job = _Job(function, pieces)
+        for _ in range(helpers):
+            self._jobs.put(job)
+        with _alone():
+            job.run()
+        return job.results()
+
+    def state(self) -> tuple[int, int, str]:
+        """The number of cores used now, the most, and why, for a log."""
+        return self.tuner.count, self.cores, self.reason
+
+    @contextmanager
+    def timed(self, amount: float) -> Iterator[None]:
+        """Measure a unit of work, of the given size, to choose the number of cores of the next ones."""
+        started = time.perf_counter()
+        yield
+        if amount > 0:
+            self.tuner.record((time.perf_counter() - started) / amount)
+
+
+class _Job:
+    """The pieces of one `map`: threads take the next one until there are none."""
+
+    def __init__(self, function: Callable[[Any], Any], pieces: Sequence[Any]):
+        self.function, self.pieces, self.settings = function, pieces, _torch_settings()
+        self.outcomes: list[Any] = [None] * len(pieces)
+        self.errors: list[BaseException | None] = [None] * len(pieces)
+        self.next, self.left = itertools.count(), len(pieces)
+        self.lock, self.done = Lock(), Lock()
+        self.done.acquire()
+
+    def run(self) -> None:
+        """Compute pieces until all are taken."""
+        while (index := next(self.next)) < len(self.pieces):  # `next` of a count is atomic
+            try:
+                self.outcomes[index] = self.function(self.pieces[index])
+            except BaseException as error:
+                self.errors[index] = error
+            with self.lock:
+                self.left -= 1
+                if not self.left:
+                    self.done.release()
+
+    def results(self) -> list[Any]:
+        """Wait for the pieces that other threads have taken. Raises the first error."""
+        self.done.acquire()
+        for error in self.errors:
+            if error is not None:
+                raise error
+        return self.outcomes
+
+
+def _work(jobs: SimpleQueue[_Job | None]) -> None:
+    """The loop of a worker thread."""
+    with one_thread():
+        while (job := jobs.get()) is not None:
+            with job.settings():
+                job.run()
+            del job  # its results are not kept until the next one
+
+
+class CoreTuner:
+    """Chooses how many cores to use, by the time that units of work take.
+
+    It begins with all of them, looks now and then whether half or twice as many are faster, and soon after units have
+    become slower, as when another process comes. As results do not depend on the number, a look costs only time.
+    """
+
+    def __init__(self, cores: int, clock: Callable[[], float] = time.monotonic):
+        self.counts = sorted({1, cores, *(2**k for k in range(1, cores.bit_length()) if 2**k < cores)})
+        self.index = len(self.counts) - 1  # of the number that is used
+        self.clock = clock
+        self.seconds: deque[float] = deque(maxlen=RECENT)  # of recent units, apart from looks
+        self.trial: list[float] | None = None  # seconds of units with another number of cores
+        self.tried = self.index
+        self.skip, self.wait, self.lower_next = WARM_UP, FIRST_LOOK, True
+        self.next_look = self.last_look = -1.0
+
+    @property
+    def count(self) -> int:
+        """The number of cores to use now."""
+        return self.counts[self.index if self.trial is None else self.tried]
+
+    def record(self, seconds: float) -> None:
+        """Take note of the seconds of a unit, for each part of its size."""
+        if len(self.counts) == 1:
+            return
+        if self.skip:
+            self.skip -= 1
+        elif self.trial is None:
+            self._compare_with_before(seconds)
+        else:
+            self.trial.append(seconds)
+            if len(self.trial) == RECENT - 2:
+                self._decide(self.trial)
+
+    def _compare_with_before(self, seconds: float) -> None:
+        now = self.clock()
+        usual = statistics.median(self.seconds) if len(self.seconds) >= RECENT - 2 else None
+        if self.last_look < 0:
+            self.last_look = now
+        slower = usual is not None and seconds > SLOWER * usual and now > self.last_look + FIRST_LOOK / 2
+        self.seconds.append(seconds)
+        if usual is not None and (slower or now >= self.next_look):
+            if slower:
+                self.seconds.clear()  # what was measured before holds no longer
+                self.seconds.append(seconds)
+                self.wait = FIRST_LOOK
+            self._look()
+
+    def _look(self) -> None:
+        """Try the next lower or higher number of cores, in turns, for the next units."""
+        step = -1 if self.lower_next else 1
+        if not 0 <= self.index + step < len(self.counts):
+            step = -step
+        self.lower_next = not self.lower_next
+        self.tried, self.trial, self.skip = self.index + step, [], 1
+
+    def _decide(self, trial: list[float]) -> None:
+        better = statistics.median(trial) < statistics.median(self.seconds)
+        if better:
+            self.index, self.wait = self.tried, FIRST_LOOK
+            self.seconds.clear()
+            self.seconds.extend(trial)
+            logger.debug("using %d of %d cores", self.counts[self.index], self.counts[-1])
+        self.trial, self.skip, self.last_look = None, 1, self.clock()
+        self.next_look = self.last_look + self.wait
+        self.wait = min(2 * self.wait, LAST_LOOK)
+
+
+_current: ContextVar[Workers | None] = ContextVar("workers", default=None)
+
+
+def map_pieces(function: Callable[[P], T], pieces: Sequence[P]) -> list[T]:
+    """The function of each piece, by the workers of the current context; without any, one piece after the other."""
+    workers = _current.get()
+    return [function(piece) for piece in pieces] if workers is None else workers.map(function, pieces)
+
+
+@contextmanager
+def use_workers(own: Workers | None = None) -> Iterator[Workers]:
+    """The workers of the current context, or `own`, or new ones, for a `with` block."""
+    workers = _current.get()
+    if workers is not None:
+        yield workers
+        return
+    with own or Workers() as workers:
+        yield workers
+
+
+def cut(n: int, least: int) -> list[slice]:
+    """Cut 0 ... n - 1 into 1, 2, 4 or 8 pieces, by these two numbers alone: none is smaller than `least`.
+
+    There are two pieces up to 16 * least: smaller matrix products lose more than further cores gain.
+    """
+    pieces = 1 if n < 2 * least else 2 if n < 16 * least else 4 if n < 32 * least else MOST_PIECES
+    bounds = [n * k // pieces for k in range(pieces + 1)]
+    return [slice(start, stop) for start, stop in itertools.pairwise(bounds)]
+
+
+def usable_cores() -> tuple[int, str]:
+    """The cores that this process may use: by affinity, by the quota of its container, by torch's number of threads.
+
+    Torch's is set by `torch.set_num_threads` or the environment variable OMP_NUM_THREADS.
+
+    Returns
+    -------
+    tuple[int, str]
+        Their number, and the reason for a log.
+    """
+    from recvae.utils.cores import available_cores  # only where something is computed in parallel
+
+    available, threads = available_cores(), torch.get_num_threads()
+    return max(1, min(available.count, threads)), f"{available.reason()}, {threads} torch threads"
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """In this context, torch computes in one thread where the calling thread uses it; other threads are not affected.
+
+    `torch.set_num_threads` would change the number for the whole process. OpenMP's own number belongs to a thread.
+    """
+    torch.get_num_threads()  # a thread's first use of torch sets its number of threads
+    runtimes = [(runtime, runtime.get_num_threads()) for runtime in _openmp()]
+    for runtime, _ in runtimes:
+        runtime.set_num_threads(1)
+    try:
+        yield
+    finally:
+        for runtime, threads in runtimes:
+            runtime.set_num_threads(threads)
+
+
+@cache
+def _openmp() -> list[Any]:
+    """The OpenMP runtimes in this process, torch's among them."""
+    from threadpoolctl import ThreadpoolController
+
+    return list(ThreadpoolController().select(user_api="openmp").lib_controllers)
+
+
+def _torch_settings() -> Callable[[], AbstractContextManager[Any]]:
+    """The settings that torch keeps for each thread, to be set in another one: gradients, and autocast on a CPU."""
+    grad, autocast, dtype = torch.is_grad_enabled(), torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu")
+
+    @contextmanager
+    def settings() -> Iterator[None]:
+        with torch.set_grad_enabled(grad), torch.autocast("cpu", dtype) if autocast else nullcontext():
+            yield
+
+    return settings
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """In this context, `map_pieces` within a piece computes in the same thread."""
+    token = _current.set(None)
+    try:
+        yield
+    finally:
+        _current.reset(token)

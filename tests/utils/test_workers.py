@@ -1,0 +1,173 @@
+"""Worker threads: pieces in order, errors, torch's settings of each thread, and the choice of the number of cores."""
+
+import threading
+import time
+
+import pytest
+import torch
+
+from recvae.utils.workers import CoreTuner, Workers, cut, map_pieces, one_thread, usable_cores, use_workers
+
+
+@pytest.fixture
+def two_torch_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("cores", [1, 2, 3])
+def test_results_are_in_the_order_of_the_pieces(cores):
+    with Workers(cores) as workers:
+        for n in (0, 1, 2, 7, 50):
+            assert workers.map(lambda k: k * k, range(n)) == [k * k for k in range(n)]
+
+
+def test_pieces_are_shared_among_threads_each_with_one_torch_thread(two_torch_threads):
+    barrier = threading.Barrier(2, timeout=30)
+
+    def piece(_):
+        barrier.wait()  # passes only if two threads are here at once
+        return threading.get_ident(), torch.get_num_threads()
+
+    with Workers(2) as workers:
+        found = workers.map(piece, range(2))
+        assert torch.get_num_threads() == 1
+    assert len({ident for ident, _ in found}) == 2
+    assert [threads for _, threads in found] == [1, 1]
+    assert torch.get_num_threads() == 2
+
+
+def test_the_number_of_other_threads_stays_also_after_an_error(two_torch_threads):
+    seen, inside, over = [], threading.Event(), threading.Event()
+
+    def other():
+        inside.wait(30)
+        seen.append(torch.get_num_threads())
+        over.set()
+
+    thread = threading.Thread(target=other)
+    thread.start()
+
+    def fails(k):
+        inside.set()
+        over.wait(30)
+        return 1 // k
+
+    with pytest.raises(ZeroDivisionError), Workers(2) as workers:
+        workers.map(fails, range(4))
+    thread.join()
+    assert seen == [2]
+    assert torch.get_num_threads() == 2
+
+
+def test_the_first_error_in_the_order_of_the_pieces_is_raised():
+    def piece(k):
+        if k in (2, 5):
+            time.sleep(0.02 if k == 2 else 0)
+            raise KeyError(k)
+
+    with Workers(2) as workers:
+        with pytest.raises(KeyError, match="2"):
+            workers.map(piece, range(8))
+        assert workers.map(str, range(3)) == ["0", "1", "2"]  # it can be used again
+
+
+def test_a_piece_has_the_gradient_mode_and_autocast_of_the_caller():
+    def settings(_):
+        return torch.is_grad_enabled(), torch.is_autocast_enabled("cpu")
+
+    with Workers(2) as workers:
+        for grad in (True, False):
+            with torch.set_grad_enabled(grad):
+                assert set(workers.map(settings, range(8))) == {(grad, False)}
+        with torch.autocast("cpu", torch.bfloat16):
+            assert set(workers.map(settings, range(8))) == {(True, True)}
+
+
+def test_no_thread_is_left_when_the_context_ends():
+    before = threading.active_count()
+    with Workers(3) as workers:
+        workers.map(str, range(9))
+        assert threading.active_count() > before
+    assert threading.active_count() == before
+
+
+def test_a_map_within_a_piece_is_computed_by_its_thread():
+    with use_workers(Workers(2)):
+        found = map_pieces(lambda _: set(map_pieces(lambda _: threading.get_ident(), range(4))), range(4))
+    assert all(len(idents) == 1 for idents in found)
+
+
+def test_workers_of_a_context_are_used_by_nested_ones():
+    with use_workers(Workers(2)) as outer, use_workers() as inner:
+        assert inner is outer
+
+
+@pytest.mark.parametrize("least", [1, 48, 256])
+def test_a_cut_covers_everything_in_pieces_that_are_large_enough(least):
+    for n in (0, 1, least, 2 * least, 17 * least + 3, 100 * least):
+        pieces = cut(n, least)
+        assert [k for piece in pieces for k in range(piece.start, piece.stop)] == list(range(n))
+        assert len(pieces) <= 8
+        assert len(pieces) == 1 or min(piece.stop - piece.start for piece in pieces) >= least
+
+
+def test_torchs_number_of_threads_limits_the_cores(two_torch_threads):
+    with one_thread():
+        assert usable_cores()[0] == 1
+
+
+class Machine:
+    """A clock, and units that take longer or shorter with more cores."""
+
+    def __init__(self, cores):
+        self.now = 0.0
+        self.tuner = CoreTuner(cores, clock=lambda: self.now)
+
+    def run(self, seconds_of, units):
+        """Seconds of units, in all, and the number of cores at the end."""
+        started = self.now
+        for _ in range(units):
+            took = seconds_of(self.tuner.count)
+            self.now += took
+            self.tuner.record(took)
+        return self.now - started
+
+
+def test_with_idle_cores_nearly_all_units_use_them():
+    machine = Machine(2)
+    took = machine.run(lambda cores: 0.02 / cores**0.8, 1000)
+    assert machine.tuner.count == 2
+    assert took < 1.02 * 1000 * 0.02 / 2**0.8
+
+
+def test_next_to_a_neighbour_that_makes_two_cores_slower_one_is_used():
+    machine = Machine(2)
+    took = machine.run(lambda cores: 0.02 * (1 if cores == 1 else 2), 1000)
+    assert machine.tuner.count == 1
+    assert took < 1.05 * 1000 * 0.02
+
+
+def test_when_the_neighbour_comes_and_goes_the_number_follows():
+    machine = Machine(2)
+
+    def quiet(cores):
+        return 0.02 / cores**0.8
+
+    def busy(cores):
+        return 0.02 * (1 if cores == 1 else 2)
+
+    machine.run(quiet, 500)
+    assert machine.tuner.counts[machine.tuner.index] == 2
+    machine.run(busy, 100)
+    assert machine.tuner.counts[machine.tuner.index] == 1
+    machine.run(quiet, 2000)
+    assert machine.tuner.counts[machine.tuner.index] == 2
+
+
+def test_of_many_cores_the_number_is_found_by_halves():
+    machine = Machine(16)
+    machine.run(lambda cores: 0.02 / min(cores, 4) + 0.0005 * cores, 2000)
+    assert machine.tuner.counts[machine.tuner.index] == 4
