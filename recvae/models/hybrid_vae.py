@@ -69,7 +69,7 @@ class HybridVAE(RecVAE):
         low=1,
         kind=int,
         optional=True,
-        search=[None, 1, 2, 3],
+        search=[None, 3, 2, 1],
     )
     decoder_passes: int | None = hyper(
         None,
@@ -78,7 +78,7 @@ class HybridVAE(RecVAE):
         low=0,
         kind=int,
         optional=True,
-        search=[None, 0, 1],
+        search=[None, 1, 0],
     )
     l2: float | None = hyper(
         None,
