@@ -29,6 +29,12 @@ hypothesis.settings.register_profile("patient", deadline=None)
 hypothesis.settings.load_profile("patient")
 
 
+def pytest_collection_modifyitems(items):
+    """Files of long tests come first: at the end, workers have short ones to take from each other."""
+    long = ("test_ray.py", "test_fuzz.py", "test_examples.py", "test_docs.py", "test_readme.py")
+    items.sort(key=lambda item: item.path.name not in long)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def sample_drawn_once():
     """The data set "sample" is drawn once; each who loads it gets a copy."""

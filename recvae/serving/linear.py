@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 CLASSES = ("EASE", "EDLAE")  # their scores are x B
 FORMAT = 1  # of model files
 BLOCK_BYTES = 20 << 20  # of scores in memory at a time
-Weights = NDArray[np.float32] | sparse.csr_matrix
+Weights: TypeAlias = NDArray[np.float32] | sparse.csr_matrix
 
 
 class LinearLists:

@@ -11,7 +11,7 @@ from recvae.models.base import FitRun
 from recvae.models.blending import CalibrationUsers, best_weight, hill_climb, total_ndcg
 from recvae.models.hybrid_vae import PENALTIES
 
-QUICK = {"epochs": 3, "latent_dim": 8, "hidden_dim": 16, "depth": 2, "random_state": 0}
+QUICK = {"epochs": 3, "batch_size": 60, "latent_dim": 8, "hidden_dim": 16, "depth": 2, "random_state": 0}
 
 
 @pytest.fixture(scope="module")

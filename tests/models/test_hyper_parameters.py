@@ -19,11 +19,19 @@ MODELS = {
     if cls.__module__.startswith("recvae.") and not inspect.isabstract(cls)
 }
 # small and quick, for models that have them
-SMALL = {"epochs": 4, "iterations": 4, "factors": 5, "latent_dim": 6, "hidden_dims": (9,), "hidden_dim": 9}
+SMALL = {
+    "epochs": 3,
+    "iterations": 3,
+    "batch_size": 20,
+    "factors": 5,
+    "latent_dim": 6,
+    "hidden_dims": (9,),
+    "hidden_dim": 9,
+}
 SMALL |= {"random_state": 0, "training__precision": "float32", "device": "cpu"}
 # another value, for what has neither a search space nor choices, or where their first would not do
-OTHER = {"values": "raw", "epochs": 3, "iterations": 3, "random_state": 1, "training__max_grad_norm": 0.01}
-OTHER |= {"training__stop_epoch": 2}
+OTHER = {"values": "raw", "epochs": 2, "iterations": 2, "random_state": 1, "training__max_grad_norm": 0.01}
+OTHER |= {"training__stop_epoch": 2, "batch_size": 30}
 OTHER |= {"patience": 1, "form": "sparse", "neighbours": 3, "calibration_share": 0.5}
 OTHER |= {"output__unobserved": 0.5, "output__temperature": 0.5}
 OTHER |= {

@@ -26,7 +26,7 @@ VERBS = ("encode", "sample_users", "anomaly_score")
 VARIATIONAL = [name for name, make in EVERY.items() if issubclass(type(make()), variational.Variational)]
 MULTINOMIAL = [name for name in VARIATIONAL if EVERY[name]().likelihood == "multinomial"]
 WORST = np.finfo(np.float32).min
-SMALL = {"latent_dim": 4, "epochs": 3, "random_state": 0}
+SMALL = {"latent_dim": 4, "epochs": 3, "batch_size": 70, "random_state": 0}
 KINDS = {
     "linear": lambda **more: MultVAE(hidden_dims=(), **SMALL | more),
     "deep": lambda **more: MultVAE(hidden_dims=(6,), **SMALL | more),

@@ -27,22 +27,32 @@ from recvae.models.baselines import ALS, ItemKNN, Popularity
 
 ONES = sparse.csr_matrix(np.ones((3, 3)))
 MODELS = {
-    "MultVAE": MultVAE(latent_dim=4, hidden_dims=(8, 6), epochs=np.int64(2), kl_cap=np.float32(0.5), random_state=0),
+    "MultVAE": MultVAE(
+        latent_dim=4, hidden_dims=(8, 6), epochs=np.int64(2), batch_size=70, kl_cap=np.float32(0.5), random_state=0
+    ),
     "MultVAE-cosine": MultVAE(
-        latent_dim=4, epochs=2, random_state=0, output=OutputOptions(logits="cosine", temperature=0.2)
+        latent_dim=4, epochs=2, batch_size=70, random_state=0, output=OutputOptions(logits="cosine", temperature=0.2)
     ),
     "MultVAE-tied": MultVAE(
-        latent_dim=4, hidden_dims=(8,), epochs=2, random_state=0, output=OutputOptions(tied_embeddings=True)
+        latent_dim=4,
+        hidden_dims=(8,),
+        epochs=2,
+        batch_size=70,
+        random_state=0,
+        output=OutputOptions(tied_embeddings=True),
     ),
     "MultDAE-sampled-tied": MultDAE(
         latent_dim=4,
         epochs=2,
+        batch_size=70,
         random_state=0,
         output=OutputOptions(tied_embeddings=True),
         training=TrainingOptions(impl="sampled", num_negatives=20, sampler="in-batch"),
     ),
-    "HVamp": HVamp(latent_dim=4, hidden_dims=(8, 6), n_components=3, epochs=2, likelihood="logistic", random_state=0),
-    "MultDAE": MultDAE(latent_dim=4, epochs=2, random_state=0, values="log1p"),
+    "HVamp": HVamp(
+        latent_dim=4, hidden_dims=(8, 6), n_components=3, epochs=2, batch_size=70, likelihood="logistic", random_state=0
+    ),
+    "MultDAE": MultDAE(latent_dim=4, epochs=2, batch_size=70, random_state=0, values="log1p"),
     "ALS": ALS(factors=4, random_state=0),
     "ItemKNN": ItemKNN(weighting="bm25", K=7),
     "Popularity": Popularity(),

@@ -21,7 +21,7 @@ ITEMS = 30
 ROWS = sparse.random(120, ITEMS, 0.2, format="csr", random_state=0, dtype=np.float32)
 ROWS.data[:] = 1
 TIED = OutputOptions(tied_embeddings=True)
-SMALL = {"epochs": 3, "random_state": 0, "output": TIED}
+SMALL = {"epochs": 3, "batch_size": 30, "random_state": 0, "output": TIED}
 MODELS = {
     "MultVAE": MultVAE(hidden_dims=(6,), latent_dim=4, **SMALL),
     "MultVAE-sampled": MultVAE(

@@ -27,7 +27,7 @@ from recvae.errors import (
 from recvae.models.baselines import ALS, Popularity
 from recvae.serving.export import export_numpy, export_onnx, item_vectors, numpy_scorer, onnx_file, user_vectors
 
-SMALL = {"latent_dim": 8, "epochs": 2, "random_state": 0}
+SMALL = {"latent_dim": 8, "epochs": 2, "batch_size": 70, "random_state": 0}
 HYBRID = {"hidden_dim": 16, "depth": 2, "l2": 10.0, **SMALL}
 MODELS = {
     "MultVAE": MultVAE(hidden_dims=(16,), **SMALL),

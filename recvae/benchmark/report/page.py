@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -129,6 +130,7 @@ def _section(view: View, name: str, title: str, make: Callable[[View], Any], int
         return Section(name, title, missing="Missing here: what the results hold of this is damaged, or cut.")
 
 
+@cache
 def _bundle() -> str:
     """Vega, Vega-Lite and vega-embed, in the version that Altair writes for."""
     import altair
