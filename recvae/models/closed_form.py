@@ -23,7 +23,6 @@ from recvae.models.base.spaces import uniform
 from recvae.utils.finite import check_fitted
 from recvae.utils.memory import require_memory
 from recvae.utils.progress import track
-from recvae.utils.workers import map_pieces, use_workers
 
 Array = NDArray[np.float32]
 FORMS = ("auto", "dense", "sparse")
@@ -218,9 +217,11 @@ def sparse_weights(
         items = range(start, min(start + SOLVED, n_items))
         return [_ridge(gram, item, norms, penalty, neighbours) for item in items]
 
-    with use_workers():
+    from recvae.utils.workers import use_workers  # only a fit needs it
+
+    with use_workers() as workers:
         for start in track(range(0, n_items, BLOCK), "solving for items", show_progress):
-            for solutions in map_pieces(solve, range(start, min(start + BLOCK, n_items), SOLVED)):
+            for solutions in workers.map(solve, range(start, min(start + BLOCK, n_items), SOLVED)):
                 columns += solutions
     starts = np.cumsum([0, *(len(chosen) for chosen, _ in columns)])
     chosen, values = (np.concatenate(parts) for parts in zip(*columns, strict=True))
@@ -277,8 +278,10 @@ def gram(rows: sparse.csr_matrix, weights: NDArray[Any] | None = None) -> Array:
         block = slice(start, start + BLOCK)
         (items[block] @ rows).toarray(out=matrix[block])
 
-    with use_workers():
-        map_pieces(products, range(0, n_items, BLOCK))
+    from recvae.utils.workers import use_workers  # only a fit needs it
+
+    with use_workers() as workers:
+        workers.map(products, range(0, n_items, BLOCK))
     return matrix
 
 
