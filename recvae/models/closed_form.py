@@ -25,7 +25,6 @@ from recvae.models.base.spaces import uniform
 from recvae.utils.finite import check_fitted
 from recvae.utils.memory import require_memory
 from recvae.utils.progress import track
-from recvae.utils.workers import map_pieces, use_workers
 
 Array = NDArray[np.float32]
 FORMS = ("auto", "dense", "sparse")
@@ -246,9 +245,11 @@ def sparse_solutions(
             column = slice(starts[item], starts[item + 1])
             chosen[column], values[:, column] = _ridge(gram, item, norms, penalties, neighbours)
 
-    with use_workers():
+    from recvae.utils.workers import use_workers  # only a fit needs it
+
+    with use_workers() as workers:
         for start in track(range(0, n_items, BLOCK), "solving for items", show_progress):
-            for _ in map_pieces(solve, range(start, min(start + BLOCK, n_items), SOLVED)):
+            for _ in workers.map(solve, range(start, min(start + BLOCK, n_items), SOLVED)):
                 pass
     return [partial(_by_rows, part, chosen, starts) for part in values]
 
@@ -325,8 +326,10 @@ def gram(rows: sparse.csr_matrix, weights: NDArray[Any] | None = None) -> Array:
         block = slice(start, start + BLOCK)
         (items[block] @ rows).toarray(out=matrix[block])
 
-    with use_workers():
-        map_pieces(products, range(0, n_items, BLOCK))
+    from recvae.utils.workers import use_workers  # only a fit needs it
+
+    with use_workers() as workers:
+        workers.map(products, range(0, n_items, BLOCK))
     return matrix
 
 

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from recvae.errors import InvalidDataError
 from recvae.utils.memory import require_memory
-from recvae.utils.workers import map_pieces, use_workers
 
 PAD_ID = -1
 PAD_SCORE = float(np.finfo(np.float32).min)  # -FLT_MAX, as implicit pads
@@ -170,8 +169,10 @@ def rank(
     step = _step(block_bytes // (4 * max(1, n_items)))
     starts = range(0, n_users, step)
     if len(starts) > 1 and parallel and not torch.cuda.is_initialized():  # on a GPU, one block of scores at a time
-        with use_workers():
-            map_pieces(rank_block, starts)
+        from recvae.utils.workers import use_workers  # only several blocks need it
+
+        with use_workers() as workers:
+            workers.map(rank_block, starts)
     else:
         for start in starts:
             rank_block(start)

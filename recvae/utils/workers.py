@@ -9,8 +9,10 @@ of workers: with one seed the weights are the same on one core, on several, and 
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import logging
+import os
 import statistics
 import time
 from collections import deque
@@ -18,6 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from contextvars import ContextVar
 from functools import cache
+from pathlib import Path
 from queue import SimpleQueue
 from threading import Lock, Thread
 from typing import Any, TypeVar
@@ -109,6 +112,7 @@ class _Job:
         self.next, self.left = itertools.count(), len(pieces)
         self.lock, self.done = Lock(), Lock()
         self.done.acquire()
+        self.busy = {_core_of_this_thread()}  # cores that compute this job
 
     def run(self) -> None:
         """Compute pieces until all are taken."""
@@ -133,11 +137,41 @@ class _Job:
 
 def _work(jobs: SimpleQueue[_Job | None]) -> None:
     """The loop of a worker thread."""
+    allowed = os.sched_getaffinity(0) if _sched_getcpu() else set()
     with one_thread():
         while (job := jobs.get()) is not None:
+            _keep_apart(job.busy, allowed)
             with job.settings():
                 job.run()
             del job  # its results are not kept until the next one
+
+
+def _keep_apart(busy: set[int], allowed: set[int]) -> None:
+    """Keep this thread away from the cores in `busy`, if its own is among them, and add its core.
+
+    A kernel may wake a thread on the core of the one that it works for, and leave both there for a second while
+    another core is idle.
+    """
+    core = _core_of_this_thread()
+    if core in busy and allowed - busy:
+        os.sched_setaffinity(0, allowed - busy)  # moves the thread at once
+        core = _core_of_this_thread()
+    busy.add(core)
+
+
+def _core_of_this_thread() -> int:
+    """The core that runs the calling thread now; -1 where the system does not say."""
+    current = _sched_getcpu()
+    return -1 if current is None else int(current())
+
+
+@cache
+def _sched_getcpu() -> Callable[[], int] | None:
+    """The C library's function of Linux."""
+    if not hasattr(os, "sched_setaffinity"):
+        return None
+    function: Callable[[], int] | None = getattr(ctypes.CDLL(None), "sched_getcpu", None)
+    return function
 
 
 class CoreTuner:
@@ -265,9 +299,13 @@ def one_thread() -> Iterator[None]:
     runtimes = [(runtime, runtime.get_num_threads()) for runtime in _openmp()]
     for runtime, _ in runtimes:
         runtime.set_num_threads(1)
+    mkl = _mkl_threads()
+    mkl_threads = 0 if mkl is None else mkl(1)
     try:
         yield
     finally:
+        if mkl is not None:
+            mkl(mkl_threads)
         for runtime, threads in runtimes:
             runtime.set_num_threads(threads)
 
@@ -278,6 +316,20 @@ def _openmp() -> list[Any]:
     from threadpoolctl import ThreadpoolController
 
     return list(ThreadpoolController().select(user_api="openmp").lib_controllers)
+
+
+@cache
+def _mkl_threads() -> Callable[[int], int] | None:
+    """MKL's function for the number of threads of the calling thread, from torch's library, where it has MKL.
+
+    After `torch.set_num_threads`, MKL no longer asks OpenMP. The function returns the number before; 0 stands for the
+    number of the process.
+    """
+    library = Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"
+    if not library.exists():
+        return None
+    function: Callable[[int], int] | None = getattr(ctypes.CDLL(str(library)), "MKL_Set_Num_Threads_Local", None)
+    return function
 
 
 def _torch_settings() -> Callable[[], AbstractContextManager[Any]]:
