@@ -6,6 +6,8 @@ From top to bottom: the model, the weights in dense and in sparse form, and the 
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -63,9 +65,7 @@ class ClosedForm(Recommender):
         """The penalty on the weights of each item, from the diagonal of the Gram matrix. (I,) -> (I,)"""
 
     def _fit(self, rows: sparse.csr_matrix, run: FitRun) -> dict[str, Any]:
-        # scaled to a mean square of 1 over events: the penalty does not depend on the unit of the values
-        rows = rows * np.float32(1 / np.sqrt(np.mean(rows.data**2, dtype=np.float64)))  # X (U, I)
-        users = _user_weights(rows, self.user_power)  # (U,)
+        rows, users = self._scaled(rows)  # X (U, I), (U,)
         penalty = self._penalty(gram_diagonal(rows, users))  # (I,)
         if is_sparse(self.form, rows.shape[1]):
             weights = sparse_weights(rows, penalty, self.neighbours, users, run.show_progress)
@@ -74,6 +74,11 @@ class ClosedForm(Recommender):
         dense = torch.from_numpy(dense_weights(gram(rows, users), penalty))
         check_fitted(dense, "raise l2")
         return {"weights_": dense}
+
+    def _scaled(self, rows: sparse.csr_matrix) -> tuple[sparse.csr_matrix, NDArray[np.float64]]:
+        """Rows with a mean square of 1 over events: the penalty does not depend on their unit; and users' weights."""
+        rows = rows * np.float32(1 / np.sqrt(np.mean(rows.data**2, dtype=np.float64)))
+        return rows, _user_weights(rows, self.user_power)
 
     def _score(self, rows: sparse.csr_matrix) -> Tensor:
         """x B. (B, I) -> (B, I)"""
@@ -164,7 +169,7 @@ def dense_weights(gram: Array, diagonal: NDArray[Any] | float) -> Array:
     np.einsum("ii->i", gram)[:] += diagonal  # G + diag(diagonal), in place
     sizes = gram.diagonal().copy()
     factor = invert_definite(torch.from_numpy(gram))  # P, in place
-    _check_definite(factor is None, sizes if factor is None else factor.numpy(), sizes)
+    _check_definite(factor is not None and _is_definite(factor.numpy(), sizes))
     gram /= -gram.diagonal()  # -P / diag(P), column by column
     np.fill_diagonal(gram, 0)  # that is I - P / diag(P), as its diagonal is zero
     return gram
@@ -207,31 +212,68 @@ def sparse_weights(
     RecvaeError
         As `dense_weights`.
     """
+    (found,) = sparse_solutions(rows, [diagonal], neighbours, weights, show_progress)
+    return found()
+
+
+def sparse_solutions(
+    rows: sparse.csr_matrix,
+    diagonals: Sequence[NDArray[Any] | float],
+    neighbours: int,
+    weights: NDArray[Any] | None = None,
+    show_progress: bool = False,
+) -> list[Callable[[], sparse.csr_matrix]]:
+    """`sparse_weights` for several penalties at once: to gather the neighbours of an item takes longer than to solve.
+
+    Returns
+    -------
+    list of callable
+        () -> (I, I) for each penalty. Until it is called, a matrix takes 4 bytes for a weight, and 4 that all share.
+    """
     gram = _sparse_gram(rows, weights)
     n_items = rows.shape[1]
-    penalty = np.broadcast_to(np.float32(diagonal), n_items)
+    penalties = [np.broadcast_to(np.float32(diagonal), n_items) for diagonal in diagonals]
     norms = np.sqrt(gram.diagonal())  # (I,)
-    columns: list[tuple[NDArray[np.int32], Array]] = []
+    # every item with users is in its own row of G
+    lengths = np.minimum(np.maximum(np.diff(gram.indptr) - 1, 0), neighbours)
+    starts = np.concatenate([[0], np.cumsum(lengths)])
+    chosen = np.empty(starts[-1], gram.indices.dtype)
+    values = np.empty((len(penalties), starts[-1]), np.float32)
 
-    def solve(start: int) -> list[tuple[NDArray[np.int32], Array]]:
-        items = range(start, min(start + SOLVED, n_items))
-        return [_ridge(gram, item, norms, penalty, neighbours) for item in items]
+    def solve(start: int) -> None:
+        for item in range(start, min(start + SOLVED, n_items)):
+            column = slice(starts[item], starts[item + 1])
+            chosen[column], values[:, column] = _ridge(gram, item, norms, penalties, neighbours)
 
     from recvae.utils.workers import use_workers  # only a fit needs it
 
     with use_workers() as workers:
         for start in track(range(0, n_items, BLOCK), "solving for items", show_progress):
-            for solutions in workers.map(solve, range(start, min(start + BLOCK, n_items), SOLVED)):
-                columns += solutions
-    starts = np.cumsum([0, *(len(chosen) for chosen, _ in columns)])
-    chosen, values = (np.concatenate(parts) for parts in zip(*columns, strict=True))
+            for _ in workers.map(solve, range(start, min(start + BLOCK, n_items), SOLVED)):
+                pass
+    return [partial(_by_rows, part, chosen, starts) for part in values]
+
+
+def sparse_path(
+    models: Sequence[ClosedForm], rows: sparse.csr_matrix, neighbours: int
+) -> list[Callable[[], sparse.csr_matrix]]:
+    """The weights of models that differ in their penalty alone, in the sparse form; see `sparse_solutions`."""
+    rows, users = models[0]._scaled(rows)
+    diagonal = gram_diagonal(rows, users)
+    return sparse_solutions(rows, [model._penalty(diagonal) for model in models], neighbours, users)
+
+
+def _by_rows(values: Array, chosen: NDArray[np.int32], starts: NDArray[np.int64]) -> sparse.csr_matrix:
+    """A square matrix from its columns; NaN stand for a system that was not positive definite. -> (I, I)"""
+    _check_definite(not bool(np.isnan(values).any()))
+    n_items = len(starts) - 1
     return sparse.csc_matrix((values, chosen, starts), shape=(n_items, n_items)).tocsr()
 
 
 def _ridge(
-    gram: sparse.csr_matrix, item: int, norms: Array, penalty: Array, neighbours: int
+    gram: sparse.csr_matrix, item: int, norms: Array, penalties: Sequence[Array], neighbours: int
 ) -> tuple[NDArray[np.int32], Array]:
-    """The neighbours N of an item, and their weights B_Nj in its score. -> (n,), (n,)"""
+    """The n neighbours N of an item, and their weights B_Nj in its score by each of P penalties. -> (n,), (P, n)"""
     # its neighbours: the items with the largest cosines
     cells = slice(gram.indptr[item], gram.indptr[item + 1])
     chosen, shared = gram.indices[cells], gram.data[cells]
@@ -240,14 +282,20 @@ def _ridge(
     if len(chosen) > neighbours:
         best = np.argpartition(-shared / norms[chosen], neighbours)[:neighbours]
         chosen, shared = chosen[best], shared[best]
+    solutions = np.empty((len(penalties), len(chosen)), np.float32)
     if not len(chosen):
-        return chosen, shared
+        return chosen, solutions
     # solve (G_NN + diag) B_Nj = G_Nj
-    system = gram[chosen][:, chosen].toarray()
-    system[np.diag_indices_from(system)] += penalty[chosen]
-    factor, failed = torch.linalg.cholesky_ex(torch.from_numpy(system))
-    _check_definite(bool(failed), factor.diagonal().numpy(), system.diagonal())
-    return chosen, torch.cholesky_solve(torch.from_numpy(shared)[:, None], factor)[:, 0].numpy()
+    gathered = gram[chosen][:, chosen].toarray()
+    for solution, penalty in zip(solutions, penalties, strict=True):
+        system = gathered.copy()
+        np.einsum("ii->i", system)[:] += penalty[chosen]
+        factor, failed = torch.linalg.cholesky_ex(torch.from_numpy(system))
+        if failed or not _is_definite(factor.diagonal().numpy(), system.diagonal()):
+            solution[:] = np.nan  # an error only where this penalty is asked for
+        else:
+            solution[:] = torch.cholesky_solve(torch.from_numpy(shared)[:, None], factor)[:, 0].numpy()
+    return chosen, solutions
 
 
 def gram(rows: sparse.csr_matrix, weights: NDArray[Any] | None = None) -> Array:
@@ -310,15 +358,19 @@ def _weighted(rows: sparse.csr_matrix, weights: NDArray[Any] | None) -> sparse.c
     return sparse.csr_matrix((data, rows.indices, rows.indptr), shape=rows.shape)
 
 
-def _check_definite(failed: bool, factor: Array, sizes: Array) -> None:
-    """Raise TrainingError if a Cholesky decomposition failed, or has pivots within the rounding error of float32.
+def _is_definite(factor: Array, sizes: Array) -> bool:
+    """Whether the pivots of a Cholesky decomposition are above the rounding error of float32.
 
     Parameters
     ----------
     factor, sizes : Array
         The diagonals of the decomposition and of what was decomposed.
     """
-    if failed or (factor**2 < RESOLVED * sizes).any():
+    return not bool((factor**2 < RESOLVED * sizes).any())
+
+
+def _check_definite(definite: bool) -> None:
+    if not definite:
         raise TrainingError(
             "Expected a Gram matrix that with its penalty is positive definite, got one with items that are nearly "
             "linear combinations of others; raise l2."

@@ -24,9 +24,9 @@ from recvae.models.base.params import check_params, fitted, hyper, parameters
 from recvae.models.base.spaces import log, uniform
 from recvae.models.base.state import reads
 from recvae.models.blending import CalibrationUsers, best_weight, hill_climb, total_ndcg
-from recvae.models.closed_form import FORMS, WIDE, is_sparse
+from recvae.models.closed_form import FORMS, WIDE, is_sparse, sparse_path
 from recvae.models.edlae import EDLAE
-from recvae.models.rec_vae import RecVAE
+from recvae.models.rec_vae import FEW_ITEMS, RecVAE
 from recvae.nn.item_vectors import ItemVectors
 from recvae.utils.progress import busy
 from recvae.utils.topk import Scorer
@@ -63,6 +63,23 @@ class HybridVAE(RecVAE):
     epochs: int = hyper(25, "rounds of passes over the training users", low=1)
     learning_rate: float = hyper(
         1e-3, "of Adam; the linear path compensates for what a lower rate would gain", low=0, search=log(1e-4, 3e-3)
+    )
+    encoder_passes: int | None = hyper(
+        None,
+        "passes of an epoch that train the encoder; None is 3, or 1 where the decoder has no passes of its own",
+        low=1,
+        kind=int,
+        optional=True,
+        search=[None, 3, 2, 1],
+    )
+    decoder_passes: int | None = hyper(
+        None,
+        "passes of an epoch that train the decoder alone; with 0, the encoder's passes train the decoder as well; None "
+        f"is 1, or 0 up to {FEW_ITEMS:,} items, in a third of the time",
+        low=0,
+        kind=int,
+        optional=True,
+        search=[None, 1, 0],
     )
     l2: float | None = hyper(
         None,
@@ -121,7 +138,11 @@ class HybridVAE(RecVAE):
         learned = np.setdiff1d(np.arange(rows.shape[0]), order[:n_users])
         return rows[learned], CalibrationUsers.holding_out(rows[order[:n_users]], HELD_OUT_SHARE, random)
 
-    def _linear(self, l2: float, neighbours: int | None = None) -> EDLAE:
+    def _nearest(self) -> int:
+        """Neighbours of an item, while penalties are compared."""
+        return min(self.neighbours, FEW_NEIGHBOURS)
+
+    def _linear(self, l2: float) -> EDLAE:
         """An unfitted linear path."""
         return EDLAE(
             values="raw",  # the rows' values have been transformed already
@@ -129,22 +150,23 @@ class HybridVAE(RecVAE):
             dropout=self.linear_dropout,
             user_power=self.user_power,
             form=self.form,
-            neighbours=neighbours or self.neighbours,
+            neighbours=self.neighbours,
         )
 
     def _best_linear(self, rows: sparse.csr_matrix, users: CalibrationUsers, show_progress: bool) -> EDLAE:
         """The linear path with the penalty that ranks best for calibration users, by a hill climb over `PENALTIES`.
 
-        It may be unfitted, as when the penalties were compared with fewer neighbours than the model asks for.
+        It may be unfitted, as in the sparse form, where the penalties are compared with fewer neighbours.
         """
-        n_nearest = min(self.neighbours, FEW_NEIGHBOURS)
+        if is_sparse(self.form, rows.shape[1]):
+            return self._best_sparse(rows, users, show_progress)
         best: EDLAE | None = None  # only the best so far is kept: their weights may be large
         best_ndcg = -math.inf
 
         def ndcg_at(i: int) -> float:
             nonlocal best, best_ndcg
             say(f"penalty {PENALTIES[i]:g}")
-            linear = self._linear(PENALTIES[i], n_nearest).fit(rows, show_progress=False)
+            linear = self._linear(PENALTIES[i]).fit(rows, show_progress=False)
             ndcg = total_ndcg(linear._score, users)
             if ndcg >= best_ndcg:
                 best, best_ndcg = linear, ndcg
@@ -152,9 +174,20 @@ class HybridVAE(RecVAE):
 
         with busy(f"{type(self).__name__}, linear path", show_progress) as say:
             l2 = PENALTIES[hill_climb(ndcg_at, len(PENALTIES))]
-        if best is not None and best.l2 == l2 and (isinstance(best.weights_, Tensor) or n_nearest == self.neighbours):
-            return best
-        return self._linear(l2)
+        return best if best is not None and best.l2 == l2 else self._linear(l2)
+
+    def _best_sparse(self, rows: sparse.csr_matrix, users: CalibrationUsers, show_progress: bool) -> EDLAE:
+        """As `_best_linear`, unfitted: all penalties are solved for at once, with few neighbours."""
+        linear = self._linear(PENALTIES[0])
+        with busy(f"{type(self).__name__}, linear path", show_progress) as say:
+            say(f"{len(PENALTIES)} penalties")
+            solutions = sparse_path([self._linear(l2) for l2 in PENALTIES], rows, self._nearest())
+
+            def ndcg_at(i: int) -> float:
+                linear.weights_ = solutions[i]()
+                return total_ndcg(linear._score, users)
+
+            return self._linear(PENALTIES[hill_climb(ndcg_at, len(PENALTIES))])
 
     def _score(self, rows: sparse.csr_matrix) -> Tensor:
         return self._add_linear(super()._score(rows), rows)
@@ -190,7 +223,9 @@ class HybridVAE(RecVAE):
         """Bytes of the linear path's weights; before there is a network, of a copy too while l2 is chosen."""
         if is_sparse(self.form, n_items):
             weights = 8 * n_items * min(self.neighbours, n_items)
-            return max(weights, 3 * weights - network_bytes)  # the sparse matrix is concatenated from parts
+            # the sparse matrix is concatenated from parts; all penalties share indices while they are compared
+            compared = 4 * (len(PENALTIES) + 5) * n_items * min(self._nearest(), n_items)
+            return max(weights, max(3 * weights, compared if self.l2 is None else 0) - network_bytes)
         weights = 4 * n_items**2
         return max(weights, 2 * weights - network_bytes) if self.l2 is None else weights
 

@@ -10,6 +10,8 @@ from recvae.models.base.spaces import integers, log, uniform
 from recvae.nn import VAE, Composite, DenselyConnectedEncoder, MLPDecoder
 from recvae.training.state import Phase
 
+FEW_ITEMS = 2_000  # with so few, one pass that trains all ranks as well as four in turns (measured for HybridVAE)
+
 
 @parameters
 class RecVAE(Variational):
@@ -22,7 +24,8 @@ class RecVAE(Variational):
         maximise  E[log p(x | z)] - gamma n_u KL(q(z | x) || p(z | x))
 
     where q_old is the posterior before the epoch. An epoch consists of `encoder_passes` over the users that train the
-    encoder, with dropout on x, and then `decoder_passes` that train the decoder, without dropout.
+    encoder, with dropout on x, and then `decoder_passes` that train the decoder, without dropout. With
+    `decoder_passes=0` the encoder's passes train both: one pass at a time does the work of two.
     """
 
     epochs: int = hyper(40, "rounds of passes over the training users", low=1)
@@ -38,8 +41,23 @@ class RecVAE(Variational):
         search=uniform(0.2, 0.8),
     )
     gamma: float = hyper(0.005, "weight of the KL term for each event of a user", low=0, search=log(5e-4, 5e-2))
-    encoder_passes: int = hyper(3, "passes of an epoch that train the encoder", low=1, search=[1, 2, 3])
-    decoder_passes: int = hyper(1, "passes of an epoch that train the decoder", low=1, search=[1, 2])
+    encoder_passes: int | None = hyper(
+        3,
+        "passes of an epoch that train the encoder; None is 3, or 1 where the decoder has no passes of its own",
+        low=1,
+        kind=int,
+        optional=True,
+        search=[1, 2, 3],
+    )
+    decoder_passes: int | None = hyper(
+        1,
+        "passes of an epoch that train the decoder alone; with 0, the encoder's passes train the decoder as well; None "
+        f"is 1, or 0 up to {FEW_ITEMS:,} items",
+        low=0,
+        kind=int,
+        optional=True,
+        search=[0, 1, 2],
+    )
 
     def _network(self, n_items: int) -> VAE:
         # q(z | x), section 3.2: each layer adds the outputs of all layers before it
@@ -53,6 +71,12 @@ class RecVAE(Variational):
     def _beta(self, progress: float) -> float:
         return self.gamma  # no annealing: the weight depends on the user, see `kl_by_events`
 
-    def _phases(self) -> Sequence[Phase]:
+    def _phases(self, n_items: int) -> Sequence[Phase]:
+        decoder_passes = self.decoder_passes
+        if decoder_passes is None:
+            decoder_passes = 0 if n_items <= FEW_ITEMS else 1
+        encoder_passes = self.encoder_passes or (3 if decoder_passes else 1)
+        if not decoder_passes:  # both at once, on rows with dropout
+            return (Phase(("encoder", "decoder"), encoder_passes),)
         # encoder and decoder are trained alternately; dropout is on in the encoder's passes only
-        return Phase(("encoder",), self.encoder_passes), Phase(("decoder",), self.decoder_passes)
+        return Phase(("encoder",), encoder_passes), Phase(("decoder",), decoder_passes)

@@ -9,7 +9,8 @@ import pytest
 from benchmarks.pages.tables import RESULTS
 from benchmarks.scale import scaling
 from benchmarks.scale.cost_model import FITTED, counts, fit, measured_seconds, predicted_seconds
-from benchmarks.scale.scaling import BASE, POINTS, check_table, laws_table, measure, rates_table, run_scaling
+from benchmarks.scale.scaling import BASE, POINTS, check_table, figures, laws_table, measure, rates_table, run_scaling
+from recvae.distributed.communicator import SINGLE_PROCESS
 
 # 4 users with 3 events each in a batch, 20 items, layers 2 wide
 TINY = BASE | {"items": 20, "users": 8, "events": 24, "batch": 4, "width": 2, "candidates": None, "bfloat16": True}
@@ -60,6 +61,14 @@ def test_the_model_predicts_the_recorded_steps_of_one_rank_to_within_a_fifth():
 
 def test_a_quick_run_from_end_to_end(monkeypatch):
     monkeypatch.setattr(scaling, "POINTS", [POINTS[0], POINTS[5], POINTS[20]])  # sampled; chunked; two ranks
+    own = scaling.measure
+
+    def measure_here(point):
+        """In this process where it is chunked and alone: what its own process would call."""
+        alone = point["candidates"] is None and point["ranks"] == 1
+        return figures(point, SINGLE_PROCESS) if alone else own(point)
+
+    monkeypatch.setattr(scaling, "measure", measure_here)
     saved = []
     results = run_scaling(True, lambda found: saved.append(len(found["points"])))
     assert saved == [1, 2, 3]

@@ -6,7 +6,7 @@ import torch
 from scipy import sparse
 from scipy.stats import norm
 
-from recvae import RecVAE, nn
+from recvae import HybridVAE, RecVAE, nn
 from recvae.data.batches import DeviceRows
 from recvae.errors import InvalidDataError
 from recvae.nn.rng import CounterRNG
@@ -121,3 +121,31 @@ def test_epochs_count_rounds_and_schedules_see_all_passes():
     assert len(model.history_) == 3
     assert len(calls) == 3 * 4 * 2  # rounds, passes, steps
     assert calls == pytest.approx([step / 24 for step in range(24)])
+
+
+def test_without_passes_of_the_decoder_the_encoders_train_both():
+    model = RecVAE(latent_dim=3, hidden_dim=7, depth=2, encoder_passes=2, decoder_passes=0, random_state=0)
+    trainer = model.trainer(ROWS)
+    assert len(trainer.config.passes) == 2
+    network, rows = trainer.state.network, DeviceRows(ROWS, torch.device("cpu"))
+    before = {name: weight.detach().clone() for name, weight in network.named_parameters()}
+    trainer.start_epoch(rows)
+    with trainer.in_pass(1):
+        assert network.encoder.training  # with dropout
+        trainer.step(rows.all(), 0.005)
+    assert not any(torch.equal(weight, before[name]) for name, weight in network.named_parameters())
+
+
+@pytest.mark.parametrize(
+    ("n_items", "passes", "given"),
+    [
+        (2_000, [("encoder", "decoder")], {}),
+        (2_001, [("encoder",), ("encoder",), ("encoder",), ("decoder",)], {}),
+        (2_000, [("encoder", "decoder")] * 2, {"encoder_passes": 2}),
+        (2_000, [("encoder",), ("encoder",), ("encoder",), ("decoder",)], {"decoder_passes": 1}),
+        (2_001, [("encoder", "decoder")], {"decoder_passes": 0}),
+    ],
+)
+def test_a_hybrid_trains_both_parts_at_once_on_few_items(n_items, passes, given):
+    phases = HybridVAE(**given)._phases(n_items)
+    assert [phase.trainable for phase in phases for _ in range(phase.passes)] == passes

@@ -205,7 +205,7 @@ class Autoencoder(Recommender):
         """The weight of the KL term at the end of a fit."""
         return self._beta(1.0)
 
-    def _phases(self) -> Sequence[Phase]:
+    def _phases(self, n_items: int) -> Sequence[Phase]:
         """The phases of an epoch."""
         return (Phase(),)
 
@@ -306,7 +306,7 @@ class Autoencoder(Recommender):
             beta=self._beta,
             stop_epoch=self.training.stop_epoch,
             patience=self.patience,
-            phases=self._phases(),
+            phases=self._phases(rows.shape[1]),
             max_grad_norm=self.training.max_grad_norm,
             precision=self.training.precision,
             seed=seed,
