@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Collection, Iterable
 from functools import partial
@@ -21,7 +22,31 @@ BLOCK = 1 << 20  # elements in a block of rows, so that its update stays in the 
 LEAST_UNIT = 1e-9  # of the unit of second moments: they are rescaled before it gets smaller
 
 
-class AdamW(torch.optim.AdamW):
+class _Uncompiled(Optimizer):
+    """An optimizer that is not called from code for `torch.compile`.
+
+    torch wraps these methods for it; the first call of a wrapper imports the compiler, which takes a second and more.
+    """
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add parameters, with their own settings."""
+        inspect.unwrap(Optimizer.add_param_group)(self, param_group)
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forget the gradients, or set them to zero."""
+        inspect.unwrap(Optimizer.zero_grad)(self, set_to_none)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state and the settings, as torch's."""
+        state: dict[str, Any] = inspect.unwrap(Optimizer.state_dict)(self)
+        return state
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load what `state_dict` returned."""
+        inspect.unwrap(Optimizer.load_state_dict)(self, state_dict)
+
+
+class AdamW(_Uncompiled, torch.optim.AdamW):
     """torch's fused AdamW on a CPU, in blocks of rows that several cores update in parallel; the state is the same."""
 
     def __init__(self, params: Iterable[nn.Parameter], lr: float, weight_decay: float):
@@ -93,7 +118,7 @@ def _update_blocks(group: dict[str, Any], blocks: list[list[Tensor]]) -> None:
     )
 
 
-class RowwiseAdam(Optimizer):
+class RowwiseAdam(_Uncompiled):
     """Adam with one second moment per row, of the mean of its squared gradients, and without a first moment.
 
         v_t = beta v_{t-1} + (1 - beta) mean(g_t^2),  w_t = w_{t-1} - lr g_t / (sqrt(v_t / (1 - beta^t)) + eps)

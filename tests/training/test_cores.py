@@ -1,6 +1,8 @@
 """One seed gives the same weights on any number of cores, and in pieces the gradients of the whole batch."""
 
 import logging
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -135,3 +137,12 @@ def test_the_log_says_once_how_many_cores_were_used(rows, caplog, on_cores):
         MODELS["MultVAE"].fit(rows, show_progress=False)
     lines = [record.getMessage() for record in caplog.records if "cores" in record.getMessage()]
     assert lines == ["MultVAE: 2 of 2 cores are used: for a test"]
+
+
+def test_training_does_not_import_the_compiler_of_torch():
+    code = (
+        "import sys, recvae; rows = recvae.load_dataset('sample').matrix[:100]; "
+        "recvae.MultVAE(epochs=1, latent_dim=4, hidden_dims=(8,)).fit(rows, show_progress=False); "
+        "assert 'torch._dynamo' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
