@@ -1,11 +1,13 @@
 """Worker threads: pieces in order, errors, torch's settings of each thread, and the choice of the number of cores."""
 
+import os
 import threading
 import time
 
 import pytest
 import torch
 
+from recvae.utils import workers
 from recvae.utils.workers import CoreTuner, Workers, cut, map_pieces, one_thread, usable_cores, use_workers
 
 
@@ -171,3 +173,35 @@ def test_of_many_cores_the_number_is_found_by_halves():
     machine = Machine(16)
     machine.run(lambda cores: 0.02 / min(cores, 4) + 0.0005 * cores, 2000)
     assert machine.tuner.counts[machine.tuner.index] == 4
+
+
+@pytest.mark.skipif(not workers._sched_getcpu(), reason="the system does not say which core runs a thread")
+def test_a_worker_leaves_the_core_of_the_thread_that_it_works_for():
+    allowed = os.sched_getaffinity(0)
+    if len(allowed) < 2:
+        pytest.skip("there is a single core")
+    core, after = min(allowed), []
+
+    def work():
+        os.sched_setaffinity(0, {core})
+        busy = {core}
+        workers._keep_apart(busy, allowed)
+        after.extend([os.sched_getaffinity(0), busy])
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert after[0] == allowed - {core}
+    assert len(after[1]) == 2
+    assert os.sched_getaffinity(0) == allowed  # that of the caller stays
+
+
+def test_mkl_computes_in_one_thread_where_torch_does(two_torch_threads):
+    number = workers._mkl_threads()
+    if number is None:
+        pytest.skip("torch has no MKL here")
+    before = number(2)  # returns the number before
+    number(before)
+    with one_thread():
+        assert number(1) == 1
+    assert number(before) == before
