@@ -25,8 +25,8 @@ from recvae.errors import UnknownNameError
 from recvae.nn.rng import CounterRNG
 from recvae.utils.workers import cut, map_pieces
 
-USERS = 48  # least in a piece of a batch
-ITEMS = 256  # least in a piece of a table
+USERS = 96  # least in a piece of a batch
+ITEMS = 512  # least in a piece of a table
 PRECISIONS = ("auto", "float32", "bfloat16")
 ONEDNN = getattr(torch.ops.mkldnn, "_linear_pointwise", None) if torch.backends.mkldnn.is_available() else None
 

@@ -17,7 +17,7 @@ from recvae.nn.rng import CounterRNG
 from recvae.utils import workers
 from recvae.utils.workers import CoreTuner, Workers
 
-SMALL = {"epochs": 2, "batch_size": 120, "random_state": 3}  # two pieces of a batch
+SMALL = {"epochs": 2, "batch_size": 200, "random_state": 3}  # two pieces of a batch
 MODELS = {
     "MultVAE": MultVAE(latent_dim=8, hidden_dims=(16,), **SMALL),
     "MultDAE": MultDAE(latent_dim=8, hidden_dims=(16,), **SMALL),
@@ -37,7 +37,7 @@ MODELS = {
 @pytest.fixture(scope="module")
 def rows():
     random = np.random.default_rng(0)
-    return sparse.csr_matrix((random.random((300, 600)) < 0.03).astype(np.float32))  # two blocks of items
+    return sparse.csr_matrix((random.random((400, 1100)) < 0.02).astype(np.float32))  # two blocks of items
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def test_the_weights_and_lists_are_the_same_on_any_number_of_cores(name, rows, o
         on_cores(cores)
         model = type(MODELS[name])(**MODELS[name].get_params(deep=False)).fit(rows, show_progress=False)
         tensors = model._tensors()
-        ids, scores = model.recommend(np.arange(300), rows, N=10)
+        ids, scores = model.recommend(np.arange(400), rows, N=10)
         results.append((tensors, ids, scores))
     expected, *others = results
     for tensors, ids, scores in others:
