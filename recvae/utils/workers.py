@@ -34,9 +34,9 @@ logger = logging.getLogger(__name__)
 
 MOST_PIECES = 8
 RECENT = 5  # units of work whose median is compared
-WARM_UP = 2  # first units, which allocate memory: not counted
-SLOWER = 1.3  # than the median before: look again how many cores help
-FIRST_LOOK, LAST_LOOK = 1.0, 32.0  # seconds between two looks at another number of cores; doubled each time
+TRIED = 2  # units with another number of cores, and at first with all of them, before the two are compared
+SLOWER = 1.25  # than the median: a trial ends at once, or another number is tried
+FIRST_LOOK, LAST_LOOK = 1.0, 27.0  # seconds between two trials of another number; three times as long each time
 
 
 class Workers:
@@ -188,7 +188,9 @@ class CoreTuner:
         self.seconds: deque[float] = deque(maxlen=RECENT)  # of recent units, apart from looks
         self.trial: list[float] | None = None  # seconds of units with another number of cores
         self.tried = self.index
-        self.skip, self.wait, self.lower_next = WARM_UP, FIRST_LOOK, True
+        self.slow = 0  # units in a row that were slower
+        self.skip = 1  # the first unit, which allocates memory
+        self.wait, self.lower_next = FIRST_LOOK, True
         self.next_look = self.last_look = -1.0
 
     @property
@@ -206,21 +208,22 @@ class CoreTuner:
             self._compare_with_before(seconds)
         else:
             self.trial.append(seconds)
-            if len(self.trial) == RECENT - 2:
+            if len(self.trial) == TRIED or seconds > SLOWER * statistics.median(self.seconds):
                 self._decide(self.trial)
 
     def _compare_with_before(self, seconds: float) -> None:
         now = self.clock()
-        usual = statistics.median(self.seconds) if len(self.seconds) >= RECENT - 2 else None
+        usual = statistics.median(self.seconds) if len(self.seconds) >= TRIED else None
         if self.last_look < 0:
             self.last_look = now
-        slower = usual is not None and seconds > SLOWER * usual and now > self.last_look + FIRST_LOOK / 2
+        self.slow = self.slow + 1 if usual is not None and seconds > SLOWER * usual else 0
+        slower = self.slow >= TRIED and now > self.last_look + FIRST_LOOK  # one unit alone may be chance
         self.seconds.append(seconds)
         if usual is not None and (slower or now >= self.next_look):
             if slower:
                 self.seconds.clear()  # what was measured before holds no longer
                 self.seconds.append(seconds)
-                self.wait = FIRST_LOOK
+                self.slow, self.wait = 0, FIRST_LOOK
             self._look()
 
     def _look(self) -> None:
@@ -229,18 +232,18 @@ class CoreTuner:
         if not 0 <= self.index + step < len(self.counts):
             step = -step
         self.lower_next = not self.lower_next
-        self.tried, self.trial, self.skip = self.index + step, [], 1
+        self.tried, self.trial = self.index + step, []
 
     def _decide(self, trial: list[float]) -> None:
-        better = statistics.median(trial) < statistics.median(self.seconds)
+        better = len(trial) == TRIED and statistics.median(trial) < statistics.median(self.seconds)
         if better:
             self.index, self.wait = self.tried, FIRST_LOOK
             self.seconds.clear()
             self.seconds.extend(trial)
             logger.debug("using %d of %d cores", self.counts[self.index], self.counts[-1])
-        self.trial, self.skip, self.last_look = None, 1, self.clock()
+        self.trial, self.last_look = None, self.clock()
         self.next_look = self.last_look + self.wait
-        self.wait = min(2 * self.wait, LAST_LOOK)
+        self.wait = min(3 * self.wait, LAST_LOOK)
 
 
 _current: ContextVar[Workers | None] = ContextVar("workers", default=None)
