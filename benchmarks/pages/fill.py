@@ -33,6 +33,7 @@ from benchmarks.speed.exports import exports_table
 from benchmarks.speed.serving import serving_table
 from benchmarks.speed.startup import installation_table, startup_table
 from benchmarks.speed.tables import round_table
+from benchmarks.speed.threads import threads_table
 from benchmarks.speed.vectors import vectors_table
 
 ROOT = Path(__file__).parents[2]
@@ -78,6 +79,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "elbo-noise": _of(noise_table, "elbo-ml-1m"),
     "elbo-planes": _of(planes_table, "elbo-ml-1m"),
     "startup": _of(startup_table, "startup"),
+    "threads": _of(threads_table, "threads"),
     "installation": _of(installation_table, "startup"),
     "steps": partial(table.speed_table, 0),
     "epochs": partial(table.speed_table, 1),
