@@ -38,12 +38,13 @@ clean:
 	rm -rf $(VENV) dist runs build .mypy_cache .pytest_cache .ruff_cache
 
 # what `make benchmark` needs. Only the modules that it loads are compiled, by the import at the end: all of them would
-# take longer than the benchmark, and 200 MB
+# take longer than the benchmark, and 200 MB. An environment in which Python writes no bytecode, as in many containers,
+# would compile torch again in each command
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "recvae needs Python 3.11 or newer")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[benchmark,report]'
-	$(BIN)/python -c 'import altair, implicit, jinja2, recvae.benchmark.run, vl_convert'
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -c 'import altair, implicit, jinja2, recvae.benchmark.run, vl_convert'
 	touch $@
 
 # what the tests and the other checks need as well
