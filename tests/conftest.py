@@ -85,3 +85,12 @@ def briefly(monkeypatch, tmp_path):
         recvae.Recommender, "fit", lambda self, *a, **k: (vars(self).update(epochs=3), fit(self, *a, **k))[1]
     )
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def two_threads():
+    """torch computes in two threads within the test."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)

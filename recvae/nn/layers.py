@@ -231,7 +231,7 @@ def weighted_sums(table: Tensor, indices: Tensor, offsets: Tensor, values: Tenso
             include_last_offset=True,
         )
 
-    pieces = cut(len(offsets) - 1, USERS) if table.device.type == "cpu" else [slice(0, len(offsets) - 1)]
+    pieces = cut(len(offsets) - 1, USERS, table.device)
     return torch.cat(map_pieces(bags, pieces)) if len(pieces) > 1 else bags(pieces[0])
 
 

@@ -308,7 +308,7 @@ def _chunked(
     """
     value = hidden.new_empty(len(hidden))
     gradients = None if users is None else _room(hidden, weight, bias)
-    items = cut(len(weight), ITEMS) if weight.device.type == "cpu" else [slice(0, len(weight))]
+    items = cut(len(weight), ITEMS, weight.device)
     products = map_pieces(_products(options.precision, weight, bias), items)
     begin, join = FAMILY_STEPS[family]
     for rows in _chunks(len(hidden), len(weight), options, products[0].weight.dtype.itemsize):

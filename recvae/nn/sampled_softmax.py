@@ -51,8 +51,8 @@ def sampled_with_gradients(
 ) -> tuple[Tensor, tuple[Tensor | None, Tensor | None, Tensor | None] | None]:
     """nll (B,) and, if `users` (B,) are given, gradients of sum_u users[u] nll_u: hidden states, weight, bias."""
     assert batch.negatives is not None
-    negatives, on_cpu = batch.negatives, hidden.device.type == "cpu"
-    pieces = cut(len(hidden), USERS) if on_cpu else [slice(0, len(hidden))]
+    negatives = batch.negatives
+    pieces = cut(len(hidden), USERS, hidden.device)
     with torch.autocast(hidden.device.type, enabled=False):
         index, shared = Index.of(batch, negatives), _rows_of(weight, negatives.items)  # (C, H)
         shift = bias[negatives.items] + negatives.weights.to(bias.dtype).log()  # (C,) log w + b
@@ -159,8 +159,7 @@ def _gradients(
         def add_negatives(block: slice) -> None:  # a negative has a row of its own
             rows.index_add_(0, index.negatives[block], torch.mm(of_negatives[:, block].T, scaled))
 
-        on_cpu = weight.device.type == "cpu"
-        map_pieces(add_negatives, cut(len(shared), ITEMS) if on_cpu else [slice(0, len(shared))])
+        map_pieces(add_negatives, cut(len(shared), ITEMS, weight.device))
         grad_weight = row_sparse(index.touched, rows, weight.shape)
     if bias.requires_grad:
         rows = of_events.new_zeros(n_rows).index_add_(0, index.events, of_events)

@@ -32,6 +32,7 @@ P = TypeVar("P")
 
 logger = logging.getLogger(__name__)
 
+CPU = torch.device("cpu")
 MOST_PIECES = 8
 RECENT = 5  # units of work whose median is compared
 TRIED = 2  # units with another number of cores, and at first with all of them, before the two are compared
@@ -266,12 +267,16 @@ def use_workers(own: Workers | None = None) -> Iterator[Workers]:
         yield workers
 
 
-def cut(n: int, least: int) -> list[slice]:
+def cut(n: int, least: int, device: torch.device = CPU) -> list[slice]:
     """Cut 0 ... n - 1 into 1, 2, 4 or 8 pieces, by these two numbers alone: none is smaller than `least`.
+
+    On devices other than a CPU there is one piece.
 
     There are two pieces up to 16 * least: smaller matrix products lose more than further cores gain.
     """
-    pieces = 1 if n < 2 * least else 2 if n < 16 * least else 4 if n < 32 * least else MOST_PIECES
+    pieces = (
+        1 if n < 2 * least or device.type != "cpu" else 2 if n < 16 * least else 4 if n < 32 * least else MOST_PIECES
+    )
     bounds = [n * k // pieces for k in range(pieces + 1)]
     return [slice(start, stop) for start, stop in itertools.pairwise(bounds)]
 

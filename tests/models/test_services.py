@@ -50,14 +50,6 @@ def data():
     return Interactions.from_matrix(rows, item_ids=[f"i{n}" for n in range(300)])
 
 
-@pytest.fixture
-def two_threads():
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
-
-
 def fork(work, *arguments):
     """The exit status of a child that does this work; None where it hangs."""
     child = multiprocessing.get_context("fork").Process(target=work, args=arguments)

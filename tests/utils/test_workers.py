@@ -11,14 +11,6 @@ from recvae.utils import workers
 from recvae.utils.workers import CoreTuner, Workers, cut, map_pieces, one_thread, usable_cores, use_workers
 
 
-@pytest.fixture
-def two_torch_threads():
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.mark.parametrize("cores", [1, 2, 3])
 def test_results_are_in_the_order_of_the_pieces(cores):
     with Workers(cores) as workers:
@@ -26,7 +18,7 @@ def test_results_are_in_the_order_of_the_pieces(cores):
             assert workers.map(lambda k: k * k, range(n)) == [k * k for k in range(n)]
 
 
-def test_pieces_are_shared_among_threads_each_with_one_torch_thread(two_torch_threads):
+def test_pieces_are_shared_among_threads_each_with_one_torch_thread(two_threads):
     barrier = threading.Barrier(2, timeout=30)
 
     def piece(_):
@@ -41,7 +33,7 @@ def test_pieces_are_shared_among_threads_each_with_one_torch_thread(two_torch_th
     assert torch.get_num_threads() == 2
 
 
-def test_the_number_of_other_threads_stays_also_after_an_error(two_torch_threads):
+def test_the_number_of_other_threads_stays_also_after_an_error(two_threads):
     seen, inside, over = [], threading.Event(), threading.Event()
 
     def other():
@@ -116,7 +108,7 @@ def test_a_cut_covers_everything_in_pieces_that_are_large_enough(least):
         assert len(pieces) == 1 or min(piece.stop - piece.start for piece in pieces) >= least
 
 
-def test_torchs_number_of_threads_limits_the_cores(two_torch_threads):
+def test_torchs_number_of_threads_limits_the_cores(two_threads):
     with one_thread():
         assert usable_cores()[0] == 1
 
@@ -196,7 +188,7 @@ def test_a_worker_leaves_the_core_of_the_thread_that_it_works_for():
     assert os.sched_getaffinity(0) == allowed  # that of the caller stays
 
 
-def test_mkl_computes_in_one_thread_where_torch_does(two_torch_threads):
+def test_mkl_computes_in_one_thread_where_torch_does(two_threads):
     number = workers._mkl_threads()
     if number is None:
         pytest.skip("torch has no MKL here")
