@@ -15,3 +15,6 @@ SPLIT_FOLDER = "folder"  # kind of a split whose files say who is held out: it h
 SPLIT_SEED = 98765  # that of Liang et al. 2018
 
 USERS_PER_SHARD = 20_000
+
+# kinds of files of events, by `--format` and `format=`; `recvae.data.tables.formats` has their readers
+FORMATS = ("text", "parquet")
