@@ -115,7 +115,7 @@ def checked_ids(text: TextFile, ids: pa.ChunkedArray, name: str, lines: Sequence
     if not len(ids):
         return ids
     ids = ids.unify_dictionaries()
-    if text.format.one == SEPARATOR:
+    if text.format.several:
         ids = _restored(ids, text.format.delimiter)
     numbers = as_numbers(ids, text.format.options.decimal)
     if not pa.types.is_dictionary(numbers.type):

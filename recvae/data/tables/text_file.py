@@ -61,7 +61,12 @@ class Format:
         """The delimiter as a single character, as the parser requires."""
         if self.delimiter == WHITESPACE:
             return " "
-        return self.delimiter if len(self.delimiter.encode()) == 1 else SEPARATOR
+        return SEPARATOR if self.several else self.delimiter
+
+    @property
+    def several(self) -> bool:
+        """Whether the delimiter has several bytes, which `SEPARATOR` replaces."""
+        return self.delimiter != WHITESPACE and len(self.delimiter.encode()) > 1
 
     @property
     def quote(self) -> str:
@@ -104,7 +109,7 @@ class TextFile:
         InvalidDataError
             For bytes that are not UTF-8, if `strict`.
         """
-        several = self.format.one == SEPARATOR
+        several = self.format.several
         with io.TextIOWrapper(self.open(), "utf-8-sig", errors="surrogateescape", newline="") as lines:
             for number, fields in self.split(lines) if self.format.quote else self._unquoted(lines):
                 line = "".join(fields) if strict else ""
@@ -194,7 +199,7 @@ def open_text(path: Path, format: Format, content: bytes | None = None) -> TextF
         content = re.sub(rb"(?m)^(\xef\xbb\xbf)?" + re.escape(comment) + rb"[^\r\n]*", b"", content)
     if format.delimiter == WHITESPACE:
         content = _single_blanks(content, format.quote.encode())
-    elif format.one == SEPARATOR:
+    elif format.several:
         at = content.find(SEPARATOR.encode())
         if at >= 0:
             raise TextFile(path, format, content).refused(
