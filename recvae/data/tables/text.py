@@ -34,7 +34,7 @@ from recvae.data.tables.text_file import NUL, Format, TextFile, check_bytes, ope
 from recvae.data.tables.text_times import to_times
 from recvae.errors import InvalidDataError
 
-BLOCK, LARGEST_BLOCK = 2**20, 2**31 - 1  # bytes of a block that a thread parses
+BLOCK, LARGEST_BLOCK = 2**22, 2**31 - 1  # bytes of a block that a thread parses
 
 
 def read_text(path: Path, columns: Columns, options: ReadOptions) -> Reading:
