@@ -145,7 +145,7 @@ def _names(text: TextFile, columns: Sequence[str]) -> list[str]:
     except InvalidDataError as error:
         check_bytes(text, names, ())  # an unclosed quote may have swallowed names
         options = text.format.options
-        hint = f"name them by {options.column_flags()}"
+        hint = f"name others by {options.column_flags()}; where line {line} is a row, {options.by_position()}"
         if _is_data(names):
             hint = f"line {line} looks like a row: begin the file with their names, or {options.by_position()}"
         if len(names) == 1:
