@@ -53,7 +53,9 @@ def test_seen_and_test_input_are_read_by_the_same_flags(folder, tmp_path, capsys
     assert main(["recommend", str(folder / "model"), *files, "--seen", str(seen), "-N", "9"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert sum(line.startswith('"Zoë0",') for line in lines) < sum(line.startswith('"Zoë1",') for line in lines)
-    given = ["--split", "given", "--valid-share", "0.2", "--test-input", str(folder / "events.dat")]
+    later = "".join(f"Zoë{k % 12};i{k * 7 % 31};4,5;1/2/2020\n" for k in range(240, 300))
+    (tmp_path / "test.dat").write_bytes(later.encode("cp1252"))
+    given = ["--split", "given", "--valid-share", "0.2", "--test-input", str(tmp_path / "test.dat")]
     assert main(["train", "--model", "EASE", *files, *given, "--out", str(tmp_path / "m")]) == 0
 
 
@@ -63,8 +65,8 @@ def test_seen_and_test_input_are_read_by_the_same_flags(folder, tmp_path, capsys
         (["--user", "0", "--item", "1", "--delimiter", "|"], "got 1 columns: ['Zo"),
         (["--user", "0", "--item", "1", "--value", "2"], "--decimal ','; "),
         (["--user", "0", "--item", "1", "--time", "3"], "--time-format '%d/%m/%Y'"),
-        ([], "name others by --user, --item, --value, --time; where line 1 is a row, name the columns by position, from 0, "
-         "as --no-header --user 0 --item 1 does"),
+        ([], "name others by --user, --item, --value, --time; where line 1 is a row, name the columns by position, "
+         "from 0, as --no-header --user 0 --item 1 does"),
         (["--dataset", "sample"], "either --input FILE or --dataset NAME"),
         (["--user", "0", "--item", "1", "--encoding", "utf-8"], "--encoding 'latin-1'"),
         (["--user", "0", "--item", "1", "--encoding", "klingon"], "unknown encoding: klingon"),
