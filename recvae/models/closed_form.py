@@ -394,7 +394,7 @@ def _below_rounding(factor: Array, sizes: Array) -> NDArray[np.bool_]:
     factor, sizes : Array
         The diagonals of the decomposition and of what was decomposed.
     """
-    return np.any(factor**2 < RESOLVED * sizes, axis=-1)  # type: ignore[no-any-return]
+    return np.any(factor**2 < RESOLVED * sizes, axis=-1)
 
 
 def _check_definite(definite: bool) -> None:
