@@ -251,4 +251,4 @@ def _most_popular(rows: sparse.csr_matrix, n: int) -> NDArray[np.int64]:
 def _set_fitted(linear: EDLAE, n_items: int, **learned: Any) -> None:
     """Give the linear path what a fit would."""
     unknown = dict.fromkeys(("item_ids_", "titles_", "trained_on_"))
-    linear.__dict__.update(learned | unknown, values_="raw", n_items_=n_items)
+    linear.__dict__.update(learned | unknown, preparation_={}, values_="raw", n_items_=n_items)
