@@ -119,7 +119,8 @@ class Weighting:
             old = kept & (values < SMALLEST) & (before != 0)
             account = account.without(int(old.sum()), f"of no weight at a half-life of {self.half_life}")
             kept = kept & ~old
-            age = f"counted half for each {self.half_life} before {_moment(reference)}"
+            unit = " seconds" if not isinstance(self.half_life, str) and DATES[0] < reference < DATES[1] else ""
+            age = f"counted half for each {self.half_life}{unit} before {_moment(reference)}"
             account = account.noted(age)
         return Weighed(values[kept], np.flatnonzero(kept), account, record)
 

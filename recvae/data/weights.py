@@ -12,7 +12,7 @@ from recvae.errors import InvalidParameterError, InvalidTypeError, shown
 
 SECONDS = {"second": 1.0, "minute": 60.0, "hour": 3600.0, "day": 86400.0, "week": 604800.0, "year": 365.25 * 86400.0}
 SPAN = re.compile(r"(\d+(?:\.\d+)?|\.\d+) ?([a-z]+)")
-SHORT = {name[0]: name for name in SECONDS}  # 30d, 12h
+SHORT = {name[0]: name for name in SECONDS if name != "minute"}  # 30d, 12h; "m" may be taken for a month
 
 
 def checked_weights(weights: Any) -> dict[str, float]:
