@@ -35,6 +35,7 @@ def recommend_flags(parser: argparse.ArgumentParser) -> None:
         parser,
         "the least value of what was liked, which the model reads; the rest was seen, and is not recommended either; "
         "users who liked nothing get a list too",
+        filters=False,
     )
     add("--seen", type=path, help="a file of other items that users have seen, columns as --input: not recommended")
     add("-N", type=int, default=10, dest="N", help="items for each user (default: 10)")
@@ -75,7 +76,7 @@ def _to_table(arguments: argparse.Namespace, N: int) -> None:
     from recvae.serving.linear import open_linear
 
     model = open_linear(arguments.model_file) or _load(arguments.model_file)
-    histories = load_histories(arguments, model.known_items())
+    histories = load_histories(arguments, model.known_items(), model.preparation_.get("weights"))
     _say_unread(histories)
     table = _ranked(model, histories, N)
     if arguments.out is None:
@@ -115,6 +116,9 @@ def _to_folder(arguments: argparse.Namespace, N: int) -> None:
         actors=arguments.actors,
         ray_address=arguments.ray_address,
         seen=load_seen(arguments),
+        behavior=arguments.behavior,
+        weights=arguments.weights,
+        unknown_behavior=arguments.unknown_behavior,
     )
     if result.unknown.events:
         say(str(result.unknown))

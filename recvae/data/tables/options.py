@@ -72,7 +72,7 @@ class Columns:
 
     @property
     def texts(self) -> list[str]:
-        """Names of the columns that hold text, apart from ids."""
+        """Names of the columns that hold any text, which may be missing."""
         return [] if self.behavior is None else [str(self.behavior)]
 
 

@@ -72,8 +72,8 @@ def read_delimited(
     """Read the named columns of a delimited text file.
 
     The first `n_ids` columns are ids: integers if all values of the column are written as such (7.0 is 7), otherwise
-    text, so that 007 stays 007. Of the others, `numbers` hold numbers only, `texts` text, the rest times. `content`, if
-    given, is parsed instead of the content of the file.
+    text, so that 007 stays 007. Of the others, `numbers` hold numbers only, `texts` any text, the rest times.
+    `content`, if given, is parsed instead of the content of the file.
 
     Returns
     -------
@@ -91,34 +91,25 @@ def read_delimited(
         names = _names(text, columns)
         ids = [names.index(name) for name in columns[:n_ids]]
         quotes = check_bytes(text, names, ids)
-        types = dict.fromkeys(columns[:n_ids], pa.dictionary(pa.int32(), pa.string())) | dict.fromkeys(
-            texts, pa.string()
-        )
-        times = [name for name in columns[n_ids:] if name not in (*numbers, *texts)]
-        if format.options.time_format not in (None, *TIME_UNITS):
-            types |= dict.fromkeys(times, pa.string())
-        table = _read(text, columns, types, quotes, None if format.names is None else names)
+        table = _read(text, columns, n_ids, numbers, texts, quotes, None if format.names is None else names)
         n_rows = len(table)
         if format.options.without_id == "drop":
             text, table = _drop(text, table, columns[:n_ids])
         for index, name in enumerate(columns[:n_ids]):
             table = table.set_column(index, name, checked_ids(text, table[name], name))
         check_header(text, table, names)
-        for name in numbers:
-            check_number_column(text, table[name], name)
-        for name in times:
-            table = _with_times(text, table, name)
+        for index, name in enumerate(columns[n_ids:], n_ids):
+            if name in texts:
+                continue
+            if name in numbers:
+                check_number_column(text, table[name], name)
+            elif format.options.time_format is None:
+                check_time_column(text, table[name], name)
+            else:
+                times = to_times(text, table[name], name, format.options.time_format)
+                table = table.set_column(index, name, times)
     dropped = n_rows - len(table)
     return Reading(table, Columns(), {"without an id": dropped} if dropped else {})
-
-
-def _with_times(text: TextFile, table: pa.Table, name: str) -> pa.Table:
-    """The table with its column of times checked, and converted if their format is given."""
-    if text.format.options.time_format is None:
-        check_time_column(text, table[name], name)
-        return table
-    times = to_times(text, table[name], name, text.format.options.time_format)
-    return table.set_column(table.column_names.index(name), name, times)
 
 
 def _drop(text: TextFile, table: pa.Table, ids: Sequence[str]) -> tuple[TextFile, pa.Table]:
@@ -182,11 +173,17 @@ def _is_data(names: Sequence[str]) -> bool:
 def _read(
     text: TextFile,
     columns: Sequence[str],
-    types: dict[str, pa.DataType],
+    n_ids: int,
+    numbers: Sequence[str],
+    texts: Sequence[str],
     quotes: Quotes,
     names: list[str] | None,
 ) -> pa.Table:
     options = text.format.options
+    types = dict.fromkeys(columns[:n_ids], pa.dictionary(pa.int32(), pa.string()))
+    if options.time_format not in (None, *TIME_UNITS):
+        types |= dict.fromkeys([name for name in columns[n_ids:] if name not in numbers], pa.string())
+    types |= dict.fromkeys(texts, pa.dictionary(pa.int32(), pa.string()))
     convert = pyarrow.csv.ConvertOptions(
         include_columns=list(columns),
         column_types=types,
