@@ -7,7 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recvae.cli.output import say_account
+from recvae.cli.output import say_account, say_reading
+from recvae.cli.reading import add_reading, read_file, read_options
+from recvae.data.tables.options import ReadOptions
 from recvae.errors import InvalidDataError, InvalidParameterError, RecvaeError, shown
 from recvae.utils.paths import as_path
 
@@ -53,9 +55,10 @@ def add_data_home(add: Any) -> None:
 def add_events(parser: argparse.ArgumentParser, min_value_help: str = LOW_VALUES) -> None:
     """Add the flags for events: a file with columns of any name, or a data set."""
     add = parser.add_argument_group("events").add_argument
-    add("--input", type=path, help="a .csv, .tsv or .parquet file, or a folder of Parquet files")
+    add("--input", type=path, help="a file of events: delimited text or Parquet, also compressed, or a folder")
     add_columns(add, min_value_help)
     add("--time", help="its column of times: dates or numbers (default: none)")
+    add_reading(parser)
     add_dataset(add)
 
 
@@ -210,14 +213,14 @@ def load_histories(arguments: argparse.Namespace, index: ItemIndex) -> Histories
     import numpy as np
 
     from recvae.data.histories import read_histories
-    from recvae.data.tables.frames import read_table
 
     _check_source(arguments)
     user, item, value = arguments.user, arguments.item, arguments.value
     if arguments.dataset is None:
-        columns = [name for name in (user, item, value, arguments.time) if name is not None]
-        numbers = [] if value is None else [value]
-        events, min_value = read_table(arguments.input, columns, numbers), arguments.min_value
+        read, min_value = read_file(arguments.input, arguments), arguments.min_value
+        say_reading(read, arguments.input)
+        events = read.table
+        user, item, value = (read.columns.by_role()[role] for role in ("user", "item", "value"))
     else:
         from recvae.datasets.load import load_unfiltered
 
@@ -236,9 +239,11 @@ def load_histories(arguments: argparse.Namespace, index: ItemIndex) -> Histories
 
 def load_seen(arguments: argparse.Namespace) -> pa.Table | None:
     """The table of --seen, items that users have seen outside the events; None if not given."""
-    from recvae.data.tables.frames import read_table
-
-    return None if arguments.seen is None else read_table(arguments.seen, [arguments.user, arguments.item])
+    if arguments.seen is None:
+        return None
+    read = read_file(arguments.seen, arguments, ids_only=True)
+    say_reading(read, arguments.seen)
+    return read.table
 
 
 def _check_source(arguments: argparse.Namespace) -> None:
@@ -249,6 +254,8 @@ def _check_source(arguments: argparse.Namespace) -> None:
         raise InvalidParameterError(
             "Expected --user, --item, --value, --time and --values with --input only: a data set's card sets them."
         )
+    if arguments.dataset is not None and read_options(arguments) != ReadOptions(spoken="flag"):
+        raise InvalidParameterError("Expected options of reading with --input only: a data set's card has its own.")
     if arguments.dataset is not None and getattr(arguments, "test_input", None) is not None:
         raise InvalidParameterError("Expected --test-input with --input only: a data set's card names its test.")
 
@@ -267,15 +274,8 @@ def _check_histories(histories: Histories, index: ItemIndex, min_value: float | 
 def _read_events(source: Path, arguments: argparse.Namespace, min_user: int) -> Interactions:
     from recvae.data.interactions import Interactions
 
-    data = Interactions.read(
-        source,
-        user=arguments.user,
-        item=arguments.item,
-        value=arguments.value,
-        time=arguments.time,
-        min_value=arguments.min_value,
-        min_user=min_user,
-        values=arguments.values,
+    data = Interactions.from_reading(
+        read_file(source, arguments), min_value=arguments.min_value, min_user=min_user, values=arguments.values
     )
     say_account(data, source)
     return data

@@ -14,3 +14,6 @@ SPLIT_OPTIONS = ("heldout_users", "test_share", "valid_share", "last", "test_sta
 SPLIT_SEED = 98765  # that of Liang et al. 2018
 
 USERS_PER_SHARD = 20_000
+
+# kinds of files of events, by `--format` and `format=`; `recvae.data.tables.formats` has their readers
+FORMATS = ("text", "parquet")
