@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,13 @@ from scipy import sparse
 from recvae.data.description import describe
 from recvae.data.events import Account, Duplicates, account_for, digest_events, merge_events, select_cells
 from recvae.data.ids import Ids as Ids
-from recvae.data.ids import as_ids, match_ids
+from recvae.data.ids import as_ids, id_array, listed, match_ids
 from recvae.data.names import VALUES, Values
 from recvae.data.tables.formats import read_table
 from recvae.data.tables.frames import number_ids, read_column, read_numbers, read_times, write_table
+from recvae.data.tables.lists import exploded
 from recvae.data.tables.options import Column, Columns, Reading, ReadOptions, WithoutId
-from recvae.data.validation import check_canonical, checked_sparse
+from recvae.data.validation import as_array, check_canonical, checked_sparse
 from recvae.errors import InvalidDataError, InvalidParameterError, InvalidTypeError, UnknownNameError
 
 
@@ -90,11 +92,11 @@ class Interactions:
         Parameters
         ----------
         frame : pandas.DataFrame or polars.DataFrame or pyarrow.Table
-            One row per event.
+            One row per event, or one row per user with a list of items; values and times are then lists of as many.
         user : str
             Column of raw ids of users, integers or strings.
         item : str
-            Column of raw ids of items, integers or strings.
+            Column of raw ids of items, integers or strings, or of lists of these.
         value : str or None
             Column of values >= 0, such as ratings or counts. Rows of value 0 are dropped. If None, each row counts 1.
         time : str or None
@@ -127,11 +129,15 @@ class Interactions:
         """
         if min_value is not None and value is None:
             raise InvalidParameterError(f"Expected the column of values for min_value={min_value}, got value=None.")
-        users, user_ids = number_ids(read_column(frame, user), user)
-        items, item_ids = number_ids(read_column(frame, item), item)
-        counts = np.ones(len(users)) if value is None else read_numbers(read_column(frame, value), value)
+        names = {"user": user, "item": item} | ({} if value is None else {"value": value})
+        columns = {role: read_column(frame, name) for role, name in names.items()}
+        columns |= {} if time is None else {"time": read_column(frame, time, gaps=True)}
+        columns, _ = exploded(columns, "the frame")
+        users, user_ids = number_ids(columns["user"], user)
+        items, item_ids = number_ids(columns["item"], item)
+        counts = np.ones(len(users)) if value is None else read_numbers(columns["value"], value)
         events = sparse.coo_matrix((counts, (users, items)), shape=(len(user_ids), len(item_ids)))
-        when, unit = (None, "") if time is None else read_times(read_column(frame, time, gaps=True), time)
+        when, unit = (None, "") if time is None else read_times(columns["time"], time)
         matrix, times = merge_events(events, min_value, duplicates, when)
         account = account_for(counts, min_value, duplicates, matrix.nnz)
         account = account.noted(f"times came in {unit}, and are seconds" if unit not in ("", "seconds") else "")
@@ -219,6 +225,36 @@ class Interactions:
             *(format, delimiter, encoding, header, quote, comment, decimal, tuple(missing), without_id, time_format)
         )
         return cls.from_reading(read_table(path, Columns(user, item, value, time), how), **options)
+
+    @classmethod
+    def from_lists(cls, lists: Mapping[Any, Any], **options: Any) -> Interactions:
+        """Build from the items of each user: {"ann": [7, 9], "bob": [7]}, or with values, {"ann": {7: 5.0, 9: 2.0}}.
+
+        Parameters
+        ----------
+        lists : Mapping
+            Raw ids of users -> a list of raw ids of items, or a mapping of these to values.
+        **options : Any
+            The other parameters of `from_frame`.
+
+        Raises
+        ------
+        InvalidTypeError
+            If ids are not integers or strings, or some users have values and others have not.
+        InvalidDataError
+            As `from_frame`.
+        """
+        valued = {isinstance(items, Mapping) for items in lists.values()}
+        if len(valued) > 1:
+            raise InvalidTypeError("Expected lists of items or mappings of items to values, got both.")
+        of_user = [listed(list(items) if True in valued else items, "items") for items in lists.values()]
+        users = id_array(list(lists), "users")
+        table = {"user": users[np.repeat(np.arange(len(of_user)), list(map(len, of_user)))]}
+        table["item"] = id_array(list(chain.from_iterable(of_user)), "items")
+        value = {"value": "value"} if True in valued else {}
+        if value:
+            table["value"] = as_array([one for items in lists.values() for one in items.values()], "values")
+        return cls.from_frame(pa.table(table), **value, **options)
 
     @classmethod
     def from_reading(cls, reading: Reading, **options: Any) -> Interactions:

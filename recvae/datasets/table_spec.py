@@ -11,7 +11,13 @@ from recvae.errors import shown
 from recvae.utils.paths import is_below
 
 # layout -> the columns that the card has to name; `recvae.datasets.parsers.LAYOUTS` has the parsers
-LAYOUT_COLUMNS: dict[str, tuple[str, ...]] = {"columns": ("user", "item"), "adjacency": (), "blocks": ("user",)}
+LAYOUT_COLUMNS: dict[str, tuple[str, ...]] = {
+    "columns": ("user", "item"),
+    "adjacency": (),
+    "baskets": (),
+    "counted": (),
+    "blocks": ("user",),
+}
 
 
 class TableSpec(Struct, frozen=True, forbid_unknown_fields=True):
@@ -23,7 +29,8 @@ class TableSpec(Struct, frozen=True, forbid_unknown_fields=True):
         Names of the columns in order, "" for those that are not read.
     layout : str
         One of `LAYOUT_COLUMNS`: "columns", one event in each line; "adjacency", one user in each line, with all items;
-        "blocks", a line "item:" before the lines of its events.
+        "baskets", the items of a user in each line, and "counted", their number and the items: users are the numbers of
+        the lines, from 1; "blocks", a line "item:" before the lines of its events.
     quoted : bool
         Whether fields may be quoted and then contain the delimiter; if not, the last column of the item table may.
     genre_flags : list[str]

@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from recvae.data.tables.json_objects import array_within, is_one_object, read_object
 from recvae.data.tables.json_values import Values, record_type, values_at
-from recvae.data.tables.options import Columns, ReadOptions, Reading
+from recvae.data.tables.options import Columns, Reading, ReadOptions
 from recvae.data.tables.shaped import ShapedFile, checked_reading, with_found
 from recvae.data.tables.text_file import Format, open_text, reading
 from recvae.errors import InvalidDataError, shown
@@ -49,8 +49,8 @@ def read_json(path: Path, columns: Columns, options: ReadOptions) -> Reading:
         if not start.startswith((b"{", b"[")):
             got = "nothing" if not start else shown(start[:20].decode("utf-8", "replace"))
             raise InvalidDataError(
-                f"The file {path} cannot be read: expected JSON that begins with {{ or [, got {got}; if it is of another "
-                f"kind, name that, as in {options.give('format', 'text')}."
+                f"The file {path} cannot be read: expected JSON that begins with {{ or [, got {got}; if it is of "
+                f"another kind, name that, as in {options.give('format', 'text')}."
             )
         if start.startswith(b"{") and is_one_object(start, columns):
             content = source.read()

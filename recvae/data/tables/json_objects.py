@@ -42,7 +42,9 @@ def is_one_object(start: bytes, columns: Columns) -> bool:
     if rest.strip():
         return False
     user = str(columns.user)
-    return not (user in entry or any(user.startswith(f"{key}.") for key in entry)) or isinstance(entry.get(user), list)
+    return not (user in entry or any(user.startswith(f"{key}.") for key in entry)) or isinstance(
+        entry.get(user), (list, dict)
+    )
 
 
 def array_within(content: bytes) -> list[msgspec.Raw] | None:
@@ -83,9 +85,11 @@ def lists_of_users(source: object, pairs: list[tuple[Any, Any]]) -> tuple[dict[s
     """Events of users and their items, or of users and the values of their items. -> columns by role, notes"""
     kinds = {type(listed) for _, listed in pairs}
     if not kinds <= {list} and not kinds <= {Pairs}:
-        wrong = next((user, listed) for user, listed in pairs if type(listed) not in (list, Pairs)) if (
-            kinds - {list, Pairs}
-        ) else pairs[0]
+        wrong = (
+            next((user, listed) for user, listed in pairs if type(listed) not in (list, Pairs))
+            if (kinds - {list, Pairs})
+            else pairs[0]
+        )
         raise InvalidDataError(
             f"Expected a list of items for each user of {source}, or an object of items and values, got "
             f"{shown(wrong[1])} for {shown(wrong[0])}; where its entries are events, they need a key for users."
@@ -112,7 +116,9 @@ def _columns(path: Path, content: dict[str, Any], columns: Columns) -> dict[str,
             continue
         column = content.get(str(name))
         if not isinstance(column, list):
-            raise InvalidDataError(f"Expected a list or an object of rows under {name!r} in {path}, got {shown(column)}.")
+            raise InvalidDataError(
+                f"Expected a list or an object of rows under {name!r} in {path}, got {shown(column)}."
+            )
         table[role] = [value for _, value in column] if isinstance(column, Pairs) else column
     if len(set(map(len, table.values()))) > 1:
         sizes = {role: len(column) for role, column in table.items()}

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import chain, repeat
+from operator import attrgetter
 from pathlib import Path
-from typing import Any, Optional, Union
+from typing import Any
 
 import msgspec
 import pyarrow as pa
@@ -71,7 +72,7 @@ def _struct(paths: Sequence[tuple[str, ...]]) -> type[msgspec.Struct]:
         kind: Any = Any
         if inner:
             struct = _struct(inner)
-            kind = Optional[Union[struct, list[Optional[struct]]]]  # noqa: UP007, UP045: made at run time
+            kind = struct | list[struct | None] | None
         fields.append((f"f{index}", kind, None))
     return msgspec.defstruct("Entry", fields, rename={f"f{k}": head for k, head in enumerate(heads)}, gc=False)
 
@@ -86,7 +87,7 @@ def _fields(paths: Sequence[tuple[str, ...]], steps: tuple[str, ...]) -> Fields:
 def values_at(records: list[Any], path: Fields) -> list[Any]:
     """The value of each record at a path of fields; a list for each list of objects on the way."""
     head, *rest = path
-    values = [getattr(record, head) for record in records]
+    values = list(map(attrgetter(head), records))
     return [_dig(value, rest) for value in values] if rest else values
 
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from recvae.data.tables.options import Columns, ReadOptions, Reading
+from recvae.data.tables.options import Columns, Reading, ReadOptions
 from recvae.data.tables.text_columns import MISSING, check_number_column, check_time_column, checked_ids, no_id
 from recvae.data.tables.text_file import TextFile
 from recvae.errors import InvalidDataError
