@@ -92,6 +92,13 @@ def add_split(parser: argparse.ArgumentParser, default: str, test_input: bool = 
     add("--test-start", help="temporal: the test begins at this date or time")
     add("--valid-start", help="temporal: validation begins at this date or time")
     add("--split-seed", type=int, default=SPLIT_SEED, help="seed of the split (default: the paper's 98765)")
+    add(
+        "--split-folder",
+        type=path,
+        metavar="DIR",
+        help="instead of events: a folder of train.csv, validation_tr.csv and so on, as the VAE papers have it, or of "
+        "train.txt and test.txt, as LightGCN has it",
+    )
     if test_input:
         add("--test-input", type=path, help="given: the file of test events, with columns as in --input")
 
@@ -137,8 +144,8 @@ def open_shards(arguments: argparse.Namespace) -> Shards | None:
 
     if arguments.shards is None:
         return None
-    fixed = ("input", "dataset", "value", "time", "min_value", "min_user", "split", "heldout_users", "test_input")
-    for name in fixed:
+    of_events = ("input", "dataset", "value", "time", "min_value", "min_user")
+    for name in (*of_events, "split", "heldout_users", "test_input", "split_folder"):
         if getattr(arguments, name, None) is not None:
             raise InvalidParameterError(
                 f"Expected --shards without --{name.replace('_', '-')}: what is in them was settled by recvae shard."
@@ -165,6 +172,8 @@ def load_split_or_none(arguments: argparse.Namespace) -> Split | None:
     from recvae.data.splits import check_split, make_split, split_options
     from recvae.datasets.load import load_split
 
+    if arguments.split_folder is not None:
+        return _split_in_folder(arguments)
     _check_source(arguments)
     options = split_options_of(arguments)
     kind = arguments.split
@@ -191,6 +200,25 @@ def load_split_or_none(arguments: argparse.Namespace) -> Split | None:
     check_split(kind, options)
     test = None if arguments.test_input is None else _read_events(arguments.test_input, arguments, 0)
     return make_split(load_events(arguments), kind, test, **options)
+
+
+def check_split_folder(arguments: argparse.Namespace) -> None:
+    """Raise InvalidParameterError for other data next to --split-folder."""
+    for name in ("input", "dataset", "shards", "value", "time", "min_value", "min_user", "test_input"):
+        if getattr(arguments, name, None) is not None:
+            raise InvalidParameterError(
+                f"Expected --split-folder without --{name.replace('_', '-')}: its files are the data and the split."
+            )
+
+
+def _split_in_folder(arguments: argparse.Namespace) -> Split:
+    from recvae.datasets.load import load_split
+
+    check_split_folder(arguments)
+    folder, options = arguments.split_folder, split_options_of(arguments)
+    split = load_split(folder, split=arguments.split, seed=arguments.split_seed, **options)
+    say_account(split.train, folder)
+    return split
 
 
 def split_options_of(arguments: argparse.Namespace) -> dict[str, Any]:
