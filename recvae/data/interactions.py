@@ -251,10 +251,10 @@ class Interactions:
         users = id_array(list(lists), "users")
         table = {"user": users[np.repeat(np.arange(len(of_user)), list(map(len, of_user)))]}
         table["item"] = id_array(list(chain.from_iterable(of_user)), "items")
-        value = {"value": "value"} if True in valued else {}
-        if value:
+        value = "value" if True in valued else None
+        if value is not None:
             table["value"] = as_array([one for items in lists.values() for one in items.values()], "values")
-        return cls.from_frame(pa.table(table), **value, **options)
+        return cls.from_frame(pa.table(table), value=value, **options)
 
     @classmethod
     def from_reading(cls, reading: Reading, **options: Any) -> Interactions:

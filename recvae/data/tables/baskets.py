@@ -147,8 +147,8 @@ class IdLines:
         delimiter = _named(options.delimiter)
         if delimiter is None:
             delimiter = _guessed(self.lines[:1000].to_pylist())
-            self.notes.append(f"delimiter {'whitespace' if delimiter is WHITESPACE else repr(delimiter)} guessed")
-        if delimiter is WHITESPACE:
+            self.notes.append(f"delimiter {repr(delimiter) if isinstance(delimiter, str) else 'whitespace'} guessed")
+        if isinstance(delimiter, re.Pattern):
             lists = pc.split_pattern_regex(pc.utf8_trim_whitespace(self.lines), r"[ \t]+")
         else:
             lists = pc.split_pattern(pc.utf8_rtrim(self.lines, delimiter + "\r"), delimiter)

@@ -71,7 +71,7 @@ def _struct(paths: Sequence[tuple[str, ...]]) -> type[msgspec.Struct]:
         inner = [steps[1:] for steps in paths if steps[0] == head and len(steps) > 1]
         kind: Any = Any
         if inner:
-            struct = _struct(inner)
+            struct: Any = _struct(inner)
             kind = struct | list[struct | None] | None
         fields.append((f"f{index}", kind, None))
     return msgspec.defstruct("Entry", fields, rename={f"f{k}": head for k, head in enumerate(heads)}, gc=False)

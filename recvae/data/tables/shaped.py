@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pyarrow as pa
@@ -100,7 +100,8 @@ def checked_reading(
 
 def with_found(columns: Columns, found: Mapping[str, pa.ChunkedArray]) -> Columns:
     """The columns, with a name for those of a shape that has no names: user, item, value, time."""
-    return Columns(**{role: getattr(columns, role) or (role if role in found else None) for role in vars(columns)})
+    names = {role: role for role in ("value", "time") if role in found and getattr(columns, role) is None}
+    return replace(columns, **names)
 
 
 def dictionary(texts: pa.ChunkedArray) -> pa.ChunkedArray:
