@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from recvae.distributed.communicator import Communicator
 
 # arguments that name inputs, and arguments that name output files
-INPUTS = ("input", "seen", "test_input", "model_file", "config", "results", "shards", "split_folder")
+INPUTS = ("input", "seen", "test_input", "model_file", "config", "results", "shards", "split_folder", "candidates")
 FILES = ("out", "log", "study")
 
 _silent: ContextVar[bool] = ContextVar("silent", default=False)

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from heapq import nsmallest
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -22,9 +23,16 @@ from recvae.data.ids import Ids, ItemIndex, id_array, listed
 from recvae.data.rows import check_content
 from recvae.data.tables.frames import number_ids, read_column, read_numbers
 from recvae.data.tables.lists import is_listing
-from recvae.errors import InvalidDataError, InvalidParameterError, InvalidTypeError
+from recvae.errors import (
+    InvalidDataError,
+    InvalidParameterError,
+    InvalidTypeError,
+    MissingDependencyError,
+    UnknownNameError,
+)
 
 Indices = NDArray[np.int64]
+FRAMES = ("pyarrow", "pandas", "polars")
 
 
 @dataclass(frozen=True)
@@ -200,6 +208,29 @@ def as_frame(table: pa.Table, like: Any) -> Any:
     if "pandas" in libraries:
         return table.to_pandas()
     return sys.modules["polars"].from_arrow(table) if "polars" in libraries else table
+
+
+def frame_in(library: str, table: pa.Table) -> Any:
+    """Convert a table to a frame of a library, "pyarrow", "pandas" or "polars".
+
+    Raises
+    ------
+    UnknownNameError
+        For another library.
+    MissingDependencyError
+        If the library is not installed.
+    """
+    if library not in FRAMES:
+        raise UnknownNameError.among("library of frames", library, FRAMES)
+    if library == "pyarrow":
+        return table
+    try:
+        module = import_module(library)
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"A frame of {library} needs that library, which cannot be loaded ({error}); run: pip install {library}"
+        ) from error
+    return table.to_pandas() if library == "pandas" else module.from_arrow(table)
 
 
 def _read(

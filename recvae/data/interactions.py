@@ -222,7 +222,16 @@ class Interactions:
             If a line is broken (the message names its number, from 1, and the column), and as `from_frame`.
         """
         how = ReadOptions(
-            *(format, delimiter, encoding, header, quote, comment, decimal, tuple(missing), without_id, time_format)
+            format=format,
+            delimiter=delimiter,
+            encoding=encoding,
+            header=header,
+            quote=quote,
+            comment=comment,
+            decimal=decimal,
+            missing=missing if isinstance(missing, str) else tuple(missing),  # a string is refused
+            without_id=without_id,
+            time_format=time_format,
         )
         return cls.from_reading(read_table(path, Columns(user, item, value, time), how), **options)
 
@@ -258,7 +267,25 @@ class Interactions:
 
     @classmethod
     def from_reading(cls, reading: Reading, **options: Any) -> Interactions:
-        """Build from what `recvae.data.tables.formats.read_table` returns; `options` are those of `from_frame`."""
+        """Build from the events of a file.
+
+        Parameters
+        ----------
+        reading : Reading
+            What `recvae.data.tables.formats.read_table` returns.
+        **options : Any
+            The other parameters of `from_frame`.
+
+        Returns
+        -------
+        Interactions
+            As from `from_frame`; its `account` also counts what the reader left out.
+
+        Raises
+        ------
+        InvalidDataError
+            As `from_frame`.
+        """
         data = cls.from_frame(reading.table, **reading.columns.by_role(), **options)
         assert data.account is not None
         return replace(data, account=data.account.preceded_by(reading.left_out, reading.notes))

@@ -14,6 +14,7 @@ from recvae.data.interactions import Interactions
 from recvae.data.names import SPLIT_FOLDER
 from recvae.data.splits import SPLIT_SEED, Split, check_split, make_split, split_options
 from recvae.data.splits.folder import read_split
+from recvae.data.tables.options import Reading
 from recvae.datasets.card import Card, Expected, Protocol, is_own_card, known_cards, load_card
 from recvae.datasets.download import fetch
 from recvae.datasets.home import data_home
@@ -89,7 +90,7 @@ def load_unfiltered(
         data = _sample(card, min_value, 0)
         cells = data.matrix.tocoo()
         return pa.table({"user": data.user_ids[cells.row], "item": data.item_ids[cells.col]}), None
-    events = _read(card, home, show_progress).all_events(card.name)
+    events = _read(card, home, show_progress).all_events(card.name).table
     return events, _min_value(card, events, min_value)
 
 
@@ -150,6 +151,7 @@ def load_split(
         return make_split(data, kind, **settings)
     tables = _read(card, home, show_progress)
     train = _interactions(card, tables, tables.events, min_value, min_user)
+    assert tables.test is not None
     test = _interactions(card, tables, tables.test, min_value, 0, 0)
     return make_split(train, kind, test, **settings)
 
@@ -199,11 +201,11 @@ def paths_of_dataset(name: CardOrName, home: str | Path | None = None) -> list[P
 class _Tables:
     """The tables in the files of a data set."""
 
-    events: pa.Table
-    test: pa.Table | None
+    events: Reading
+    test: Reading | None
     items: Items
 
-    def all_events(self, name: str) -> pa.Table:
+    def all_events(self, name: str) -> Reading:
         """Events of training and test set together."""
         return self.events if self.test is None else concat_events([self.events, self.test], name)
 
@@ -227,24 +229,22 @@ def _read(card: Card, home: str | Path | None, show_progress: bool) -> _Tables:
     test = None if card.test is None else read_events(folder, card.test)
     if card.expected is not None:
         everything = events if test is None else concat_events([events, test], card.name)
-        _check_counts(card, card.expected, everything, folder)
+        _check_counts(card, card.expected, everything.table, folder)
     return _Tables(events, test, read_items(folder, card.items) if card.items else Items())
 
 
 def _interactions(
     card: Card,
     tables: _Tables,
-    events: pa.Table,
+    events: Reading,
     min_value: float | None,
     min_user: int | None,
     min_item: int | None = None,
 ) -> Interactions:
     protocol = card.protocol
-    min_value = _min_value(card, events, min_value)
-    data = Interactions.from_frame(
+    min_value = _min_value(card, events.table, min_value)
+    data = Interactions.from_reading(
         events,
-        value="value" if "value" in events.column_names else None,
-        time="time" if "time" in events.column_names else None,
         min_value=min_value,
         min_user=protocol.min_user if min_user is None else min_user,
         min_item=protocol.min_item if min_item is None else min_item,

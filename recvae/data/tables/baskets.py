@@ -5,7 +5,7 @@ pyarrow splits. Of baskets and counted lines, the user is the number of the line
 
 from __future__ import annotations
 
-import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +13,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from recvae.data.tables.options import Columns, Reading, ReadOptions
+from recvae.data.tables.options import WHITESPACE, Columns, Reading, ReadOptions
 from recvae.data.tables.shaped import ShapedFile, checked_reading
 from recvae.data.tables.text_file import Format, check_bytes, open_text, reading
 from recvae.errors import InvalidDataError
 
 KINDS = ("adjacency", "baskets", "counted")
-WHITESPACE = re.compile(r"[ \t]+")
 
 
 def read_lists(path: Path, columns: Columns, options: ReadOptions, kind: str) -> Reading:
@@ -72,7 +71,9 @@ class IdLines:
 
     def __init__(self, path: Path, options: ReadOptions):
         self.notes: list[str] = []
-        self.text = open_text(path, Format(encoding=options.encoding or "utf-8", header=False, quoted=False))
+        self.text = open_text(
+            path, Format(encoding=options.encoding or "utf-8", header=False, options=replace(options, quote=""))
+        )
         check_bytes(self.text, (), ())
         with self.text.open() as file:
             content = file.read().removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n").replace(b"\r", b"\n")
@@ -81,7 +82,9 @@ class IdLines:
         except UnicodeDecodeError as error:
             line = content.count(b"\n", 0, error.start) + 1
             shown = content[error.start : error.start + 20]
-            raise self.text.refused(line, f"no text in UTF-8: {shown!r}; name its encoding.") from error
+            hint = options.give("encoding", "latin-1")
+            reason = f"no text in UTF-8: {shown!r}; name its encoding, such as {hint}."
+            raise self.text.refused(line, reason) from error
         used = pc.not_equal(pc.utf8_trim_whitespace(lines), "").to_numpy(zero_copy_only=False)
         if options.comment:
             used &= ~pc.starts_with(lines, options.comment).to_numpy(zero_copy_only=False)
@@ -144,11 +147,11 @@ class IdLines:
         return out
 
     def _split(self, options: ReadOptions) -> None:
-        delimiter = _named(options.delimiter)
+        delimiter = options.separator
         if delimiter is None:
             delimiter = _guessed(self.lines[:1000].to_pylist())
-            self.notes.append(f"delimiter {repr(delimiter) if isinstance(delimiter, str) else 'whitespace'} guessed")
-        if isinstance(delimiter, re.Pattern):
+            self.notes.append(f"delimiter {delimiter if delimiter == WHITESPACE else repr(delimiter)} guessed")
+        if delimiter == WHITESPACE:
             lists = pc.split_pattern_regex(pc.utf8_trim_whitespace(self.lines), r"[ \t]+")
         else:
             lists = pc.split_pattern(pc.utf8_rtrim(self.lines, delimiter + "\r"), delimiter)
@@ -170,13 +173,7 @@ class IdLines:
         return self.text.refused(int(self.numbers[index]), f"{reason}: {self.lines[index].as_py()[:40]!r}{mend}")
 
 
-def _named(delimiter: str | None) -> str | re.Pattern[str] | None:
-    """A delimiter by its name; None if the first lines decide."""
-    names: dict[str | None, str | re.Pattern[str]] = {"tab": "\t", "space": " ", "whitespace": WHITESPACE}
-    return names.get(delimiter, delimiter)
-
-
-def _guessed(lines: list[str]) -> str | re.Pattern[str]:
+def _guessed(lines: list[str]) -> str:
     """The delimiter of the first lines: a tab, comma, semicolon or bar if one is in most of them, else blanks."""
     for delimiter in ("\t", ",", ";", "|"):
         if sum(delimiter in line for line in lines) > len(lines) / 2:

@@ -190,7 +190,8 @@ def read_times(column: pa.ChunkedArray, name: str) -> tuple[NDArray[np.float64],
         column = _parsed(column, name)
     if pa.types.is_temporal(column.type):
         try:
-            column = pc.divide(column.cast(pa.timestamp("us"), safe=False).cast(pa.int64()).cast(pa.float64()), 1e6)
+            micros = column.cast(pa.timestamp("us"), safe=False).cast(pa.int64())
+            column = pc.divide(micros.cast(pa.float64(), safe=False), 1e6)
         except pa.ArrowException as error:  # a time of day, a duration
             raise InvalidDataError(f"Expected dates or numbers in column {name!r}, got {column.type}.") from error
         return _finite(column, name), ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,8 @@ def read_indexed(path: Path, columns: Columns, options: ReadOptions, kind: str) 
         they are; the message names the line.
     """
     with reading(path):
-        text = open_text(path, Format(encoding=options.encoding or "utf-8", header=False, quoted=False))
+        plain = replace(options, quote="")
+        text = open_text(path, Format(encoding=options.encoding or "utf-8", header=False, options=plain))
         check_bytes(text, (), ())
         with text.open() as file:
             content = file.read().removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n").decode()

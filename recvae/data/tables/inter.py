@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -29,7 +30,8 @@ def read_inter(path: Path, columns: Columns, options: ReadOptions) -> Reading:
         For a header without types, missing columns, and broken lines.
     """
     with reading(path):
-        form = Format(options.delimiter or "\t", None, True, options.encoding or "utf-8", quoted=False)
+        plain = replace(options, quote="")
+        form = Format(options.separator or "\t", None, True, options.encoding or "utf-8", options=plain)
         text = open_text(path, form)
         line, header = next(text.records(strict=True), (0, []))
         fields = [field.partition(":")[::2] for field in header]
@@ -41,14 +43,14 @@ def read_inter(path: Path, columns: Columns, options: ReadOptions) -> Reading:
             )
         names, kinds = [name for name, _ in fields], dict(fields)
         wanted = {role: _known(str(name), names, path) for role, name in vars(columns).items() if name is not None}
-        form = Format(form.delimiter, tuple(names), True, form.encoding, quoted=False)
+        form = replace(form, names=tuple(names))
         if kinds[wanted["item"]] == "token":
             numbers = [wanted["value"]] if "value" in wanted else []
-            table = read_delimited(path, form, list(wanted.values()), numbers=numbers)
-            found = {role: table[name] for role, name in wanted.items()}
-            return checked_reading(ShapedFile(path), found, columns, options)
+            result = read_delimited(path, form, list(wanted.values()), numbers=numbers)
+            named = [str(getattr(columns, role)) for role in wanted]
+            return replace(result, table=result.table.rename_columns(named), columns=columns)
         order = [wanted["user"], *(name for role, name in wanted.items() if role != "user")]
-        table = read_delimited(path, form, order, n_ids=2)
+        table = read_delimited(path, form, order, n_ids=2).table
         split = {role: _split(table[name], kinds[name]) for role, name in wanted.items()}
         found, row = exploded(split, str(path))
         found["item"] = dictionary(found["item"])

@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 import pyarrow as pa
 
+from recvae.data.tables.compressed import unpacked
 from recvae.data.tables.json_objects import array_within, is_one_object, read_object
 from recvae.data.tables.json_values import Values, record_type, values_at
 from recvae.data.tables.options import Columns, Reading, ReadOptions
@@ -44,7 +45,7 @@ def read_json(path: Path, columns: Columns, options: ReadOptions) -> Reading:
     with reading(path):
         encoding = (options.encoding or "utf-8").lower()
         plain = encoding in ("utf-8", "utf8", "utf-8-sig", "ascii")
-        source = JsonSource(path, None if plain else open_text(path, Format(encoding=encoding)).content)
+        source = JsonSource(path, unpacked(path) if plain else open_text(path, Format(encoding=encoding)).content)
         start = source.start()
         if not start.startswith((b"{", b"[")):
             got = "nothing" if not start else shown(start[:20].decode("utf-8", "replace"))
@@ -68,7 +69,7 @@ def read_json(path: Path, columns: Columns, options: ReadOptions) -> Reading:
 
 
 class JsonSource:
-    """The bytes of a JSON file, decompressed by its extension, as blocks of lines.
+    """The bytes of a JSON file, unpacked if it is compressed, as blocks of lines.
 
     Attributes
     ----------
@@ -111,8 +112,8 @@ class JsonSource:
     def line_numbers(self) -> Sequence[int]:
         """Number of the line of each entry, from 1. Reads the file."""
         if not self.start().startswith(b"[") and self.entries is None:
-            lines = io.BytesIO(self._content) if self._content is not None else self._lines()
-            return [number for number, line in enumerate(lines, 1) if line.strip()]
+            with self._open() as lines:
+                return [number for number, line in enumerate(lines, 1) if line.strip()]
         content, numbers, line, at = self.read(), [], 1, 0
         for entry in self._array():
             begin = content.find(bytes(entry), at)
@@ -123,15 +124,7 @@ class JsonSource:
         return numbers
 
     def _open(self) -> Any:
-        return pa.input_stream(str(self.path)) if self._content is None else pa.BufferReader(self._content)
-
-    def _lines(self) -> Iterator[bytes]:
-        rest = b""
-        with self._open() as stream:
-            while block := stream.read(BLOCK):
-                *lines, rest = (rest + block).split(b"\n")
-                yield from lines
-        yield rest
+        return self.path.open("rb") if self._content is None else io.BytesIO(self._content)
 
     def _array(self) -> list[msgspec.Raw]:
         if self.entries is not None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import re
 from collections import Counter
 from pathlib import Path
 
-import pyarrow as pa
-
+from recvae.data.tables.compressed import unpacked
 from recvae.data.tables.options import ReadOptions
 from recvae.errors import InvalidDataError
 
@@ -27,12 +27,17 @@ def kind_by_content(path: Path, options: ReadOptions) -> tuple[str, str]:
     InvalidDataError
         For lines of ids that may be baskets, or users and their items.
     """
-    with pa.input_stream(str(path)) as stream:
-        block: bytes = stream.read(BLOCK)
+    content = unpacked(path)
+    with path.open("rb") if content is None else io.BytesIO(content) as file:
+        block = file.read(BLOCK)
+    if b"\0" in block:
+        return "text", ""
     whole = len(block) < BLOCK
     text = block.decode(options.encoding or "utf-8", "replace").removeprefix("\ufeff").lstrip()
     if text.startswith(("{", "[{", "[\n", "[ ")):
         return "json", "taken for JSON"
+    if options.separator is not None or options.header is not None or options.comment:
+        return "text", ""
     rows = text.splitlines()
     rows = rows if whole or len(rows) < 2 else rows[:-1]
     rows = [row for row in itertools.islice(rows, SAMPLE) if row.strip()]
@@ -42,7 +47,7 @@ def kind_by_content(path: Path, options: ReadOptions) -> tuple[str, str]:
     if rows and all(all(map(FEATURE.fullmatch, fields[1:])) and fields[1:] for fields in lines):
         return "libsvm", "taken for lines of index:value (libsvm)"
     lengths = Counter(map(len, lines))
-    if len(lines) < 2 or '"' in text[:BLOCK] or options.header or lengths.most_common(1)[0][1] > USUAL * len(lines):
+    if len(lines) < 2 or '"' in text[:BLOCK] or lengths.most_common(1)[0][1] > USUAL * len(lines):
         return "text", ""
     if all(fields[0] == str(len(fields) - 1) for fields in lines):
         return "counted", "taken for lines of a number of items and the items (counted)"
@@ -57,5 +62,5 @@ def kind_by_content(path: Path, options: ReadOptions) -> tuple[str, str]:
 
 
 def _fields(row: str) -> list[str]:
-    delimiter = next((one for one in ("\t", ",", ";", "|") if one in row), None)
+    delimiter = next((one for one in ("\t", "::", "|", ";", ",") if one in row), None)
     return row.strip().split(delimiter)

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 from numpy.typing import NDArray
 
-from recvae.data.tables.options import Columns, Reading, ReadOptions
+from recvae.data.tables.options import WHITESPACE, Columns, Reading, ReadOptions
 from recvae.data.tables.shaped import ShapedFile, checked_reading, with_found
 from recvae.data.tables.text_columns import NUMBER
 from recvae.data.tables.text_file import Format, TextFile, check_bytes, open_text, reading
@@ -54,28 +54,21 @@ def read_matrix(path: Path, columns: Columns, options: ReadOptions) -> Reading:
 
 def _opened(path: Path, options: ReadOptions) -> tuple[TextFile, list[str]]:
     """The text with its delimiter, and a note if that was guessed."""
-    named = {"tab": "\t", "space": " ", None: None}.get(options.delimiter, options.delimiter)
-    form = Format(encoding=options.encoding or "utf-8", header=False, quoted=options.quote == '"')
-    if named is not None and named != "whitespace":
-        return open_text(path, Format(named, None, False, form.encoding, form.quoted)), []
-    text = open_text(path, form)
-    with text.open() as file:
-        first = file.readline().removeprefix(b"\xef\xbb\xbf").decode("utf-8", "replace")
-    guessed = max(GUESSED, key=lambda one: first.count(one))
-    if named == "whitespace" or (guessed == " " and "  " in first.strip()):
-        with text.open() as file:
-            content = re.sub(rb"(?m)^[ \t]+|[ \t]+(?=\r?$)", b"", file.read())
-        return TextFile(path, Format(" ", None, False), re.sub(rb"[ \t]+", b" ", content)), [
-            "delimiter whitespace guessed"
-        ] * (named is None)
-    return open_text(path, Format(guessed, None, False, form.encoding, form.quoted)), [f"delimiter {guessed!r} guessed"]
+    encoding, delimiter, notes = options.encoding or "utf-8", options.separator, []
+    if delimiter is None:
+        with open_text(path, Format("\n", None, False, encoding)).open() as file:
+            first = file.readline().removeprefix(b"\xef\xbb\xbf").decode("utf-8", "replace")
+        delimiter = max(GUESSED, key=first.count)
+        delimiter = WHITESPACE if delimiter == " " else delimiter
+        notes = [f"delimiter {delimiter if delimiter == WHITESPACE else repr(delimiter)} guessed"]
+    return open_text(path, Format(delimiter, None, False, encoding, options=options)), notes
 
 
 def _cells(text: TextFile, options: ReadOptions) -> tuple[list[str] | None, list[pa.ChunkedArray], NDArray[np.int64]]:
     """Names of the columns, if the first line has them; columns as text, numbers where that is sure; lines."""
     check_bytes(text, (), ())
     parse = pyarrow.csv.ParseOptions(
-        delimiter=text.format.one, quote_char='"' if text.format.quoted else False, newlines_in_values=False
+        delimiter=text.format.one, quote_char=text.format.quote or False, newlines_in_values=False
     )
     records = text.records(strict=True)
     first_line, first = next(records, (0, []))

@@ -5,7 +5,7 @@ This module loads no library, so that the command line can name the options.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -20,6 +20,8 @@ WithoutId = Literal["refuse", "drop"]
 WITHOUT_ID = ("refuse", "drop")
 # units of numeric times; any other `time_format` is a pattern such as "%d/%m/%Y"
 TIME_UNITS = ("seconds", "milliseconds", "microseconds", "nanoseconds")
+WHITESPACE = "whitespace"  # a delimiter: one or more blanks or tabs
+DELIMITERS = {"tab": "\t", "\\t": "\t", "space": " ", "comma": ",", "semicolon": ";", "pipe": "|"}
 # where options are given, and how an error names one: parameter, flag, key of a card
 Spoken = Literal["python", "flag", "card"]
 
@@ -77,7 +79,7 @@ class ReadOptions:
     format : str or None
         Kind of file, one of `recvae.data.tables.formats.FORMATS`; by default, its extension decides.
     delimiter : str or None
-        What separates fields, one character or several; "tab", "space" and "whitespace" (one or more blanks) are names.
+        What separates fields: one character or several, or the names "tab", "space", "whitespace" (blanks or tabs).
     encoding : str or None
         Encoding of the text.
     header : bool or None
@@ -88,7 +90,7 @@ class ReadOptions:
         Lines that begin with it are skipped; "" if there are none.
     decimal : str
         Decimal mark of values, "." or ",".
-    missing : tuple[str, ...]
+    missing : Sequence[str]
         Further words that stand for a missing value, apart from an empty field.
     without_id : str
         What happens to rows without a user or an item: "refuse", or "drop", which counts them in the account.
@@ -105,7 +107,7 @@ class ReadOptions:
     quote: str = '"'
     comment: str = ""
     decimal: str = "."
-    missing: tuple[str, ...] = ()
+    missing: Sequence[str] = ()
     without_id: WithoutId = "refuse"
     time_format: str | None = None
     spoken: Spoken = "python"
@@ -131,9 +133,28 @@ class ReadOptions:
         if isinstance(self.missing, str) or not all(isinstance(word, str) for word in self.missing):
             raise InvalidTypeError(f"Expected {self.name_of('missing')} as words, got {shown(self.missing)}.")
 
+    @property
+    def separator(self) -> str | None:
+        """The delimiter with its name, such as "tab", replaced by the characters; `WHITESPACE` for "whitespace"."""
+        return None if self.delimiter is None else DELIMITERS.get(self.delimiter, self.delimiter)
+
     def name_of(self, option: str) -> str:
         """An option as it is written where it was given."""
         return f"--{option.replace('_', '-')}" if self.spoken == "flag" else option
+
+    def by_position(self) -> str:
+        """How to name the columns of a file without a header, for the end of an error."""
+        if self.spoken == "flag":
+            return "name the columns by position, from 0, as --no-header --user 0 --item 1 does"
+        return "name the columns by position, from 0, as header=False, user=0, item=1 does"
+
+    def column_flags(self) -> str:
+        """The options that name columns."""
+        return "--user, --item, --value, --time" if self.spoken == "flag" else "user=, item=, value=, time="
+
+    def to_set(self, option: str, value: object) -> str:
+        """The same as `give`, with a verb."""
+        return f"{'give' if self.spoken == 'flag' else 'set'} {self.give(option, value)}"
 
     def give(self, option: str, value: object) -> str:
         """How to set an option, for the end of an error: "header=False", "--no-header", "header = false"."""

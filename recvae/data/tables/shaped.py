@@ -8,15 +8,15 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from recvae.data.tables.options import Columns, Reading, ReadOptions
 from recvae.data.tables.text_columns import MISSING, check_number_column, check_time_column, checked_ids, no_id
 from recvae.data.tables.text_file import TextFile
+from recvae.data.tables.text_times import to_times
 from recvae.errors import InvalidDataError
 
 WHOLE = 2**53  # up to here float64 has all integers
-WITHOUT_ID = "without a user or an item"
+WITHOUT_ID = "without an id"
 
 
 @dataclass(frozen=True)
@@ -26,22 +26,15 @@ class ShapedFile(TextFile):
     Attributes
     ----------
     lines : Callable[[], Sequence[int]] or None
-        Makes the number of the line, from 1, of each row; called for errors only.
-    kept : NDArray[np.int64] or None
-        Of each row of the table, the index among the rows that were found; None if none was left out.
+        Makes the number of the line, from 1, of each row; called for errors only. If None, that is the number of the
+        row, from 1.
     """
 
     lines: Callable[[], Sequence[int]] | None = field(default=None, compare=False)
-    kept: NDArray[np.int64] | None = field(default=None, compare=False)
 
     def row(self, index: int) -> tuple[int, list[str]]:
-        """Line of a row of the table."""
-        found = index if self.kept is None else int(self.kept[index])
-        return (found + 1 if self.lines is None else int(self.lines()[found])), []
-
-    def select(self, kept: NDArray[np.int64]) -> ShapedFile:
-        """The same file, with a table of some of the rows."""
-        return ShapedFile(self.path, self.format, self.content, self.lines, kept)
+        """Line of a row that was found."""
+        return (index + 1 if self.lines is None else int(self.lines()[index])), []
 
 
 def checked_reading(
@@ -72,6 +65,7 @@ def checked_reading(
     InvalidDataError
         For rows without an id, ids in two spellings, and values that are not numbers; the message names the line.
     """
+    text = replace(text, format=replace(text.format, options=options))
     names = {role: str(name) for role, name in vars(columns).items() if name is not None}
     table = {role: found[role] for role in names}
     for role in ("user", "item"):
@@ -81,12 +75,11 @@ def checked_reading(
     if n_missing and options.without_id == "refuse":
         index = pc.index(missing, True).as_py()
         without = names["user"] if table["user"][index].as_py() is None else names["item"]
-        error = str(no_id(None, f"line {text.row(index)[0]} of {text.path}", without))
-        raise InvalidDataError(f"{error[:-1]}, or have them dropped and counted: {options.give('without_id', 'drop')}.")
+        raise no_id(None, f"line {text.line(index)} of {text.path}", without, options.give("without_id", "drop"))
     if n_missing:
         left_out = {WITHOUT_ID: int(n_missing)}
         kept = pc.invert(missing)
-        text = text.select(np.flatnonzero(kept.to_numpy()))
+        text = replace(text, kept=np.flatnonzero(kept.to_numpy()))
         table = {role: column.filter(kept) for role, column in table.items()}
     for role in ("user", "item"):
         if pa.types.is_dictionary(table[role].type):
@@ -94,7 +87,7 @@ def checked_reading(
     if "value" in table:
         table["value"] = _numbers(text, table["value"], names["value"], options)
     if "time" in table:
-        check_time_column(text, table["time"], names["time"])
+        table["time"] = _times(text, table["time"], names["time"], options)
     return Reading(pa.table({names[role]: column for role, column in table.items()}), columns, left_out, tuple(notes))
 
 
@@ -124,7 +117,7 @@ def _as_ids(text: ShapedFile, ids: pa.ChunkedArray, name: str, options: ReadOpti
         index = pc.index(pc.fill_null(whole, True), False).as_py()
         if index >= 0:
             raise text.refused(
-                text.row(index)[0], f"expected integers or text as ids in {name!r}, got {ids[index].as_py()!r}."
+                text.line(index), f"expected integers or text as ids in {name!r}, got {ids[index].as_py()!r}."
             )
         return ids.cast(pa.int64())
     if not (pa.types.is_dictionary(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind)):
@@ -149,6 +142,18 @@ def _without_words(ids: pa.ChunkedArray, options: ReadOptions) -> pa.ChunkedArra
     position = np.cumsum(~known.to_numpy(zero_copy_only=False)) - 1
     codes = pc.if_else(known, pa.scalar(None, pa.int32()), pa.array(position.astype(np.int32)))
     return pa.chunked_array([pa.DictionaryArray.from_arrays(codes.take(c.indices), left) for c in ids.chunks])
+
+
+def _times(text: ShapedFile, times: pa.ChunkedArray, name: str, options: ReadOptions) -> pa.ChunkedArray:
+    """Times as they came, or as timestamps if their format is given."""
+    if pa.types.is_dictionary(times.type):
+        times = times.cast(times.type.value_type)
+    if options.time_format is None or pa.types.is_temporal(times.type):
+        check_time_column(text, times, name)
+        return times
+    return to_times(
+        text, pc.fill_null(times, "") if pa.types.is_string(times.type) else times, name, options.time_format
+    )
 
 
 def _numbers(text: ShapedFile, values: pa.ChunkedArray, name: str, options: ReadOptions) -> pa.ChunkedArray:
