@@ -23,6 +23,7 @@ from recvae.data.ids import Ids, ItemIndex, id_array, listed
 from recvae.data.rows import check_content
 from recvae.data.tables.frames import number_ids, read_column, read_numbers
 from recvae.data.tables.lists import is_listing
+from recvae.data.weighting import Weighting, weighed_events
 from recvae.errors import (
     InvalidDataError,
     InvalidParameterError,
@@ -82,6 +83,9 @@ def read_histories(
     value: str | None = None,
     min_value: float | None = None,
     seen: Any = None,
+    behavior: str | None = None,
+    weights: Mapping[str, float] | None = None,
+    unknown_behavior: str = "refuse",
 ) -> Histories:
     """Convert histories of raw ids to rows over the items of a model.
 
@@ -106,6 +110,13 @@ def read_histories(
         Further items that users have seen, in one of the forms of `histories`; a dict or a frame if `histories` names
         its users. Users who appear only here get an empty row, after the others or, if `histories` is a frame, in
         ascending order among them.
+    behavior : str or None
+        Column of behaviours in a frame, such as view, cart and buy.
+    weights : dict or None
+        What an event of each behaviour counts, as in `Interactions.from_frame`. An item whose events all weigh 0 was
+        seen, but not liked.
+    unknown_behavior : str
+        Whether to "refuse" or "drop" events of other behaviours.
 
     Returns
     -------
@@ -130,6 +141,10 @@ def read_histories(
     index = item_ids if isinstance(item_ids, ItemIndex) else ItemIndex(item_ids)
     if value is not None and isinstance(histories, (Mapping, list, tuple)):
         raise InvalidParameterError(f"Expected value={value!r} with a frame only, got {type(histories).__name__}.")
+    weighting = Weighting(behavior, weights, unknown_behavior)
+    if weighting:
+        histories, value = weighed_events(histories, weighting, user, item, value, min_value)
+        min_value = None
     if min_value is not None:
         check_min_value(min_value)
         if value is None:
