@@ -55,11 +55,27 @@ def shard(arguments: argparse.Namespace) -> None:
 def datasets_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of recvae datasets."""
     add_data_home(parser.add_argument)
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    add = parser.add_argument
+    add("--check", metavar="CARD", help="a card of your own (.toml), or a name: print how its keys and files are read")
+    add("--json", action="store_true", help="print JSON")
+
+
+def _check(card: str, arguments: argparse.Namespace) -> None:
+    from recvae.datasets.check import explain_card
+
+    lines = explain_card(card, arguments.data_home)
+    if arguments.json:
+        put(json.dumps(list(lines), indent=1, ensure_ascii=False) + "\n")
+        return
+    for line in lines:
+        put(f"{escaped(line)}\n")
 
 
 def datasets(arguments: argparse.Namespace) -> None:
     """Run recvae datasets."""
+    if arguments.check is not None:
+        _check(arguments.check, arguments)
+        return
     from rich.table import Table
 
     from recvae.datasets.card import known_cards, load_card

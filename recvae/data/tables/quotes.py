@@ -62,7 +62,7 @@ def scan_quotes(
             return Quotes(breaks, longest, opened, True) if carried else Quotes(breaks, longest)
         block = carried + new
         carried = b""
-        if quote and quote in block:
+        if quote and quote in block and not _is_plain(block, delimiter[0], quote[0]):
             scan = _scan(block, delimiter[0], quote[0], n_columns, is_row)
             if scan.wrong is not None:
                 return Quotes(breaks, longest, start + scan.wrong)
@@ -72,6 +72,24 @@ def scan_quotes(
                 carried, block = block[scan.rest :], block[: scan.rest]
         start += len(block)
         size = max(BLOCK, 2 * len(carried))  # grows, so that repeated scans stay a bounded share of the work
+
+
+def _is_plain(block: bytes, delimiter: int, quote: int) -> bool:
+    """Whether quotes open and close fields in turn, with no quote or line break within a field: the usual case."""
+    a = np.frombuffer(block, np.uint8)
+    at = np.flatnonzero(a == quote)
+    if len(at) % 2:
+        return False
+    edge = np.zeros(256, dtype=bool)
+    edge[[delimiter, LF, CR]] = True
+    opens, closes = at[::2], at[1::2]
+    before, after = opens[int(opens[0] == 0) :] - 1, closes[: len(closes) - int(closes[-1] + 1 == len(a))] + 1
+    if not (edge[a[before]].all() and edge[a[after]].all()):
+        return False
+    if edge[a[opens + 1]].any() or edge[a[closes - 1]].any() or (closes == opens + 1).any():
+        return False  # could open as well as close
+    breaks = np.flatnonzero((a == LF) | (a == CR) if b"\r" in block else a == LF)
+    return not (np.searchsorted(at, breaks) & 1).any()
 
 
 @dataclass(frozen=True)

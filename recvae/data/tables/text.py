@@ -34,7 +34,7 @@ from recvae.data.tables.text_file import NUL, Format, TextFile, check_bytes, ope
 from recvae.data.tables.text_times import to_times
 from recvae.errors import InvalidDataError
 
-BLOCK, LARGEST_BLOCK = 2**20, 2**31 - 1  # bytes of a block that a thread parses
+BLOCK, LARGEST_BLOCK = 2**22, 2**31 - 1  # bytes of a block that a thread parses
 
 
 def read_text(path: Path, columns: Columns, options: ReadOptions) -> Reading:
@@ -145,7 +145,7 @@ def _names(text: TextFile, columns: Sequence[str]) -> list[str]:
     except InvalidDataError as error:
         check_bytes(text, names, ())  # an unclosed quote may have swallowed names
         options = text.format.options
-        hint = f"name them by {options.column_flags()}"
+        hint = f"name others by {options.column_flags()}; where line {line} is a row, {options.by_position()}"
         if _is_data(names):
             hint = f"line {line} looks like a row: begin the file with their names, or {options.by_position()}"
         if len(names) == 1:
