@@ -23,6 +23,7 @@ def shard_flags(parser: argparse.ArgumentParser) -> None:
     add("--input", type=path, default=NEEDED, help="a Parquet file, or a folder of such")
     add_columns(add)
     add("--min-item", type=int, default=0, help="leave out items with fewer events")
+    add("--k-core", action="store_true", help="repeat --min-item and --min-user until all that are left have enough")
     add(
         "--heldout-users",
         type=int,
@@ -43,7 +44,8 @@ def shard(arguments: argparse.Namespace) -> None:
 
     check_outputs(arguments)
     names = ("user", "item", "value", "min_value", "min_item", "values", "users_per_shard", "heldout_users")
-    options = {name: getattr(arguments, name) for name in (*names, "split_seed", "test_share", "memory_mib")}
+    rules = ("k_core", "behavior", "weights", "unknown_behavior")
+    options = {name: getattr(arguments, name) for name in (*names, *rules, "split_seed", "test_share", "memory_mib")}
     shards = write_shards(arguments.input, arguments.out, min_user=arguments.min_user or 0, **options)
     say(f"{shards.n_events:,} events of {shards.n_users:,} users on {shards.n_items:,} items are in {arguments.out}")
     if arguments.json:

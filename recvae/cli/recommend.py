@@ -44,6 +44,7 @@ def recommend_flags(parser: argparse.ArgumentParser) -> None:
         parser,
         "the least value of what was liked, which the model reads; the rest was seen, and is not recommended either; "
         "users who liked nothing get a list too",
+        filters=False,
     )
     add("--model", help="instead of a model file: train this model on the events first, such as EASE")
     add_param(add, "with --model: a hyper-parameter, such as l2=500")
@@ -94,7 +95,7 @@ def _to_table(arguments: argparse.Namespace, N: int) -> None:
         model = open_linear(arguments.model_file) or _load(arguments.model_file)
     else:
         model = new_model(arguments).fit(load_events(arguments))
-    histories = load_histories(arguments, model.known_items())
+    histories = load_histories(arguments, model.known_items(), model.preparation_.get("weights"))
     _say_unread(histories)
     table = _ranked(model, histories, N)
     if arguments.out is None:
@@ -136,6 +137,9 @@ def _to_folder(arguments: argparse.Namespace, N: int) -> None:
         actors=arguments.actors,
         ray_address=arguments.ray_address,
         seen=load_seen(arguments),
+        behavior=arguments.behavior,
+        weights=arguments.weights,
+        unknown_behavior=arguments.unknown_behavior,
     )
     if result.unknown.events:
         say(str(result.unknown))

@@ -196,6 +196,7 @@ class Interactions:
         item: Column = "item",
         value: Column | None = None,
         time: Column | None = None,
+        behavior: Column | None = None,
         format: str | None = None,
         delimiter: str | None = None,
         encoding: str | None = None,
@@ -226,6 +227,8 @@ class Interactions:
             Column of values, likewise; as in `from_frame`.
         time : str or int or None
             Column of times, likewise; as in `from_frame`.
+        behavior : str or int or None
+            Column of behaviours, likewise; as in `from_frame`.
         format : str or None
             Kind of file, one of `recvae.data.names.FORMATS`; by default, its extension decides.
         delimiter : str or None
@@ -274,7 +277,7 @@ class Interactions:
             without_id=without_id,
             time_format=time_format,
         )
-        return cls.from_reading(read_table(path, Columns(user, item, value, time), how), **options)
+        return cls.from_reading(read_table(path, Columns(user, item, value, time, behavior), how), **options)
 
     @classmethod
     def from_lists(cls, lists: Mapping[Any, Any], **options: Any) -> Interactions:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -18,13 +16,11 @@ from recvae.data.events import Account, at_least, check_min_value
 from recvae.data.names import UNKNOWN_BEHAVIOR
 from recvae.data.rows import LARGEST
 from recvae.data.tables.frames import DATES, read_column, read_numbers
-from recvae.errors import InvalidDataError, InvalidParameterError, InvalidTypeError, UnknownNameError, shown
+from recvae.data.weights import checked_weights, half_life_in_units
+from recvae.errors import InvalidDataError, InvalidParameterError, UnknownNameError, shown
 
 Values = NDArray[np.float64]
 
-SECONDS = {"second": 1.0, "minute": 60.0, "hour": 3600.0, "day": 86400.0, "week": 604800.0, "year": 365.25 * 86400.0}
-SPAN = re.compile(r"(\d+(?:\.\d+)?|\.\d+) ?([a-z]+)")
-SHORT = {name[0]: name for name in SECONDS}  # 30d, 12h
 SMALLEST = 1 / LARGEST  # smaller values are refused by models
 
 
@@ -123,7 +119,8 @@ class Weighting:
             old = kept & (values < SMALLEST) & (before != 0)
             account = account.without(int(old.sum()), f"of no weight at a half-life of {self.half_life}")
             kept = kept & ~old
-            age = f"counted half for each {self.half_life} before {_moment(reference)}"
+            unit = " seconds" if not isinstance(self.half_life, str) and DATES[0] < reference < DATES[1] else ""
+            age = f"counted half for each {self.half_life}{unit} before {_moment(reference)}"
             account = account.noted(age)
         return Weighed(values[kept], np.flatnonzero(kept), account, record)
 
@@ -184,40 +181,6 @@ class Weighed:
     rows: NDArray[np.int64]
     account: Account
     record: dict[str, Any] = field(default_factory=dict)
-
-
-def checked_weights(weights: Any) -> dict[str, float]:
-    """Weights by behaviour as text. Raises InvalidTypeError, InvalidParameterError."""
-    if not isinstance(weights, Mapping):
-        raise InvalidTypeError(f"Expected weights as {{behaviour: number}}, got {type(weights).__name__}.")
-    checked = {}
-    for name, weight in weights.items():
-        number = isinstance(weight, (int, float, np.integer, np.floating)) and not isinstance(weight, bool)
-        if not number or not 0 <= float(weight) < 1e30:
-            raise InvalidParameterError(
-                f"Expected the weight of {shown(name)} as a number of 0 or more, got {weight!r}."
-            )
-        checked[str(name)] = float(weight)
-    if not any(checked.values()):
-        raise InvalidParameterError(f"Expected a behaviour that weighs more than 0, got {checked}.")
-    return checked
-
-
-def half_life_in_units(half_life: Any) -> float:
-    """The half-life in seconds, or as the number that it is. Raises InvalidParameterError."""
-    if isinstance(half_life, str):
-        match = SPAN.fullmatch(half_life.strip().lower())
-        unit = "" if match is None else SHORT.get(match[2], match[2].removesuffix("s"))
-        if match is None or unit not in SECONDS or float(match[1]) == 0:
-            raise InvalidParameterError(
-                f"Expected half_life such as '30 days', '12 hours', '2w' or a number, got {shown(half_life)}."
-            )
-        return float(match[1]) * SECONDS[unit]
-    if isinstance(half_life, bool) or not isinstance(half_life, (int, float, np.integer, np.floating)):
-        raise InvalidParameterError(f"Expected half_life as a number or as text such as '30 days', got {half_life!r}.")
-    if not 0 < half_life < math.inf:
-        raise InvalidParameterError(f"Expected half_life above 0, got {half_life!r}.")
-    return float(half_life)
 
 
 def weighed_events(

@@ -83,7 +83,7 @@ def load_unfiltered(
     -------
     tuple[pa.Table, float | None]
         A table of all events, including those below `min_value` and those of users with few events, with columns user,
-        item and, where the data have them, value and time; and `min_value`, or that of the card.
+        item and, where the data have them, value, time and behavior; and `min_value`, or that of the card.
     """
     card = load_card(name)
     if card.events is None:
@@ -92,6 +92,15 @@ def load_unfiltered(
         return pa.table({"user": data.user_ids[cells.row], "item": data.item_ids[cells.col]}), None
     events = _read(card, home, show_progress).all_events(card.name).table
     return events, _min_value(card, events, min_value)
+
+
+def behavior_rules(name: CardOrName) -> dict[str, Any]:
+    """The column of behaviours and their weights of a data set, as keywords of `read_histories`."""
+    protocol = load_card(name).protocol
+    if protocol.weights is None:
+        return {}
+    weights = {"weights": protocol.weights, "unknown_behavior": protocol.unknown_behavior}
+    return {"behavior": "behavior"} | weights
 
 
 def load_split(
@@ -152,7 +161,7 @@ def load_split(
     tables = _read(card, home, show_progress)
     train = _interactions(card, tables, tables.events, min_value, min_user)
     assert tables.test is not None
-    test = _interactions(card, tables, tables.test, min_value, 0, 0)
+    test = _interactions(card, tables, tables.test, min_value, 0, 0, is_test=True)
     return make_split(train, kind, test, **settings)
 
 
@@ -240,6 +249,7 @@ def _interactions(
     min_value: float | None,
     min_user: int | None,
     min_item: int | None = None,
+    is_test: bool = False,
 ) -> Interactions:
     protocol = card.protocol
     min_value = _min_value(card, events.table, min_value)
@@ -248,11 +258,18 @@ def _interactions(
         min_value=min_value,
         min_user=protocol.min_user if min_user is None else min_user,
         min_item=protocol.min_item if min_item is None else min_item,
+        **_rules(protocol, is_test),
         titles=tables.items.titles or None,
         genres=tables.items.genres or None,
         values=protocol.values,
     )
     return data if data.account is None else replace(data, account=data.account.noted(*tables.items.notes()))
+
+
+def _rules(protocol: Protocol, is_test: bool) -> dict[str, Any]:
+    """What an event counts; of a test set, the weights only, which decide whether it counts at all."""
+    rules: dict[str, Any] = {"weights": protocol.weights, "unknown_behavior": protocol.unknown_behavior}
+    return rules if is_test else rules | {"k_core": protocol.k_core, "half_life": protocol.half_life}
 
 
 def _min_value(card: Card, events: pa.Table, asked: float | None) -> float | None:

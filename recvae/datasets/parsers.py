@@ -27,7 +27,7 @@ from recvae.utils.paths import check_below
 
 # item id -> text
 Texts = dict[int | str, str]
-EVENT_COLUMNS = ("user", "item", "value", "time")
+EVENT_COLUMNS = ("user", "item", "value", "time", "behavior")
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def concat_events(readings: list[Reading], name: str) -> Reading:
     left_out: Counter[str] = Counter()
     for each in readings:
         left_out.update(each.left_out)
-    known = {role: role for role in ("value", "time") if role in joined.column_names}
+    known = {role: role for role in EVENT_COLUMNS[2:] if role in joined.column_names}
     return Reading(joined, Columns(**known), left_out)
 
 
@@ -147,10 +147,10 @@ def _read_columns(path: Path, table: TableSpec) -> Reading:
     """Read one event per line, or a Parquet file."""
     wanted = [name for name in EVENT_COLUMNS if name in table.columns]
     if path.suffix == ".parquet":
-        optional = {name: name for name in ("value", "time") if name in wanted}
+        optional = {name: name for name in ("value", "time", "behavior") if name in wanted}
         return read_table(path, Columns(**optional))
-    numbers = [name for name in wanted if name == "value"]
-    return read_delimited(path, _format(table, table.columns), wanted, numbers=numbers)
+    numbers, texts = ([name for name in wanted if name == kind] for kind in ("value", "behavior"))
+    return read_delimited(path, _format(table, table.columns), wanted, numbers=numbers, texts=texts)
 
 
 def _read_lists(path: Path, table: TableSpec) -> Reading:

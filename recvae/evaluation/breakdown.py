@@ -37,12 +37,14 @@ class Groups:
         (U,) group of each user, in order of increasing activity; groups have about equal numbers of users.
     popularity : NDArray[np.int64]
         (I,) group of each item, in order of decreasing popularity; groups have about equal numbers of training events.
+    about : dict
+        Sizes and limits of the groups, for reports in JSON.
     """
 
     held_out: sparse.csr_matrix
     activity: NDArray[np.int64]
     popularity: NDArray[np.int64]
-    about: dict[str, list[dict[str, int]]]  # sizes and limits of the groups, for reports in JSON
+    about: dict[str, list[dict[str, int]]]
 
 
 def make_groups(holdout: Holdout) -> Groups:

@@ -96,6 +96,15 @@ def test_what_was_done_is_said(events):
     }  # fmt: skip
 
 
+def test_a_number_is_of_seconds_where_times_are_dates(events):
+    data = recvae.Interactions.from_frame(events, half_life=5e6, time="time", values="raw")
+    assert "counted half for each 5000000.0 seconds before 2020-" in str(data.account)
+    numbers = recvae.Interactions.from_frame(
+        events.assign(time=events.index + 1), half_life=50, time="time", values="raw"
+    )
+    assert "counted half for each 50 before 400" in str(numbers.account)
+
+
 def test_behaviours_without_a_weight(events):
     weights = {"cart": 3, "buy": 5}
     n_views = int((events.event == "view").sum())
@@ -134,7 +143,7 @@ def test_what_rules_refuse(events):
         read(behavior="event", weights=WEIGHTS, unknown_behavior="ignore")
     with pytest.raises(InvalidParameterError, match="column of times"):
         read(half_life="30 days")
-    for half_life in (0, -1, np.inf, "30", "30 parsecs", "0 days", True):
+    for half_life in (0, -1, np.inf, "30", "30 parsecs", "6m", "0 days", True):
         with pytest.raises(InvalidParameterError, match="half_life"):
             read(half_life=half_life, time="time")
     with pytest.raises(InvalidParameterError, match="times that are dates"):

@@ -38,11 +38,12 @@ class Columns:
     item: Column = "item"
     value: Column | None = None
     time: Column | None = None
+    behavior: Column | None = None
 
     def __post_init__(self) -> None:
         """Raise InvalidTypeError or InvalidParameterError for what is neither a name nor a position."""
-        for role, column in (("user", self.user), ("item", self.item), ("value", self.value), ("time", self.time)):
-            if column is None and role in ("value", "time"):
+        for role, column in vars(self).items():
+            if column is None and role not in ("user", "item"):
                 continue
             if isinstance(column, bool) or not isinstance(column, (str, int)):
                 raise InvalidTypeError(
@@ -52,8 +53,8 @@ class Columns:
                 raise InvalidParameterError(f"Expected {role} as a position from 0, got {column}.")
 
     def __iter__(self) -> Iterator[Column]:
-        """The columns that are read, in the order user, item, value, time."""
-        return iter([column for column in (self.user, self.item, self.value, self.time) if column is not None])
+        """The columns that are read, in the order user, item, value, time, behavior."""
+        return iter([column for column in vars(self).values() if column is not None])
 
     @property
     def names(self) -> list[str]:
@@ -68,6 +69,11 @@ class Columns:
     def numbers(self) -> list[str]:
         """Names of the columns that hold numbers only."""
         return [] if self.value is None else [str(self.value)]
+
+    @property
+    def texts(self) -> list[str]:
+        """Names of the columns that hold any text, which may be missing."""
+        return [] if self.behavior is None else [str(self.behavior)]
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,9 @@ def read_text(path: Path, columns: Columns, options: ReadOptions) -> Reading:
         content = unpacked(path)
         guess = guess_format(path, content, columns, options)
     try:
-        result = read_delimited(path, guess.format, columns.names, numbers=columns.numbers, content=content)
+        result = read_delimited(
+            path, guess.format, columns.names, numbers=columns.numbers, texts=columns.texts, content=content
+        )
     except InvalidDataError as error:
         if not guess.notes:
             raise
@@ -64,13 +66,14 @@ def read_delimited(
     *,
     n_ids: int = 2,
     numbers: Sequence[str] = (),
+    texts: Sequence[str] = (),
     content: bytes | None = None,
 ) -> Reading:
     """Read the named columns of a delimited text file.
 
     The first `n_ids` columns are ids: integers if all values of the column are written as such (7.0 is 7), otherwise
-    text, so that 007 stays 007. Of the others, `numbers` hold numbers only, the rest times. `content`, if given, is
-    parsed instead of the content of the file.
+    text, so that 007 stays 007. Of the others, `numbers` hold numbers only, `texts` any text, the rest times.
+    `content`, if given, is parsed instead of the content of the file.
 
     Returns
     -------
@@ -88,7 +91,7 @@ def read_delimited(
         names = _names(text, columns)
         ids = [names.index(name) for name in columns[:n_ids]]
         quotes = check_bytes(text, names, ids)
-        table = _read(text, columns, n_ids, numbers, quotes, None if format.names is None else names)
+        table = _read(text, columns, n_ids, numbers, texts, quotes, None if format.names is None else names)
         n_rows = len(table)
         if format.options.without_id == "drop":
             text, table = _drop(text, table, columns[:n_ids])
@@ -96,6 +99,8 @@ def read_delimited(
             table = table.set_column(index, name, checked_ids(text, table[name], name))
         check_header(text, table, names)
         for index, name in enumerate(columns[n_ids:], n_ids):
+            if name in texts:
+                continue
             if name in numbers:
                 check_number_column(text, table[name], name)
             elif format.options.time_format is None:
@@ -170,6 +175,7 @@ def _read(
     columns: Sequence[str],
     n_ids: int,
     numbers: Sequence[str],
+    texts: Sequence[str],
     quotes: Quotes,
     names: list[str] | None,
 ) -> pa.Table:
@@ -177,6 +183,7 @@ def _read(
     types = dict.fromkeys(columns[:n_ids], pa.dictionary(pa.int32(), pa.string()))
     if options.time_format not in (None, *TIME_UNITS):
         types |= dict.fromkeys([name for name in columns[n_ids:] if name not in numbers], pa.string())
+    types |= dict.fromkeys(texts, pa.dictionary(pa.int32(), pa.string()))
     convert = pyarrow.csv.ConvertOptions(
         include_columns=list(columns),
         column_types=types,

@@ -16,7 +16,7 @@ from torch import Tensor
 import recvae.models
 from recvae.data.ids import id_array
 from recvae.data.names import VALUES
-from recvae.data.weighting import checked_weights
+from recvae.data.weights import preparation_from_file
 from recvae.errors import (
     DataNotFoundError,
     InvalidDataError,
@@ -164,7 +164,7 @@ def _state(description: dict[str, Any]) -> dict[str, Any]:
     if values not in VALUES or not isinstance(trained_on, str | None):
         raise ValueError(f"values are read as {shown(values)}, trained on {shown(trained_on)}")
     state: dict[str, Any] = {"n_items_": n_items, "values_": values, "trained_on_": trained_on}
-    state["preparation_"] = _preparation(description.get("preparation", {}))
+    state["preparation_"] = preparation_from_file(description.get("preparation", {}))
     for name in ("item_ids", "titles"):
         texts = description[name]
         if texts is not None and (not isinstance(texts, list) or len(texts) != n_items):
@@ -174,15 +174,6 @@ def _state(description: dict[str, Any]) -> dict[str, Any]:
     if (ids is not None and len(set(ids)) != n_items) or not _all_text(description["titles"] or []):
         raise ValueError("there are item_ids that are not distinct, or titles that are no text")
     return state
-
-
-def _preparation(rules: Any) -> dict[str, Any]:
-    """The filters and weights of the data; files of earlier versions have none. Raises ValueError for invalid ones."""
-    if not isinstance(rules, dict):
-        raise ValueError(f"the preparation of the data is {shown(rules)}")
-    if "weights" in rules:
-        rules = rules | {"weights": checked_weights(rules["weights"])}
-    return rules
 
 
 def _all_text(values: list[Any]) -> bool:
