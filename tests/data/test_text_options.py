@@ -305,6 +305,7 @@ def test_formats_are_those_that_the_commands_name(tmp_path):
     from recvae.data.names import FORMATS as NAMED
 
     assert tuple(FORMATS) == NAMED
+    (tmp_path / "a").write_text(written(","))
     for name, kind in (("a.csv.gz", "text"), ("a", "text"), ("a.PARQUET", "parquet"), ("a.tsv", "text")):
-        assert kind_of(tmp_path / name, ReadOptions()) == kind
-    assert kind_of(tmp_path, ReadOptions()) == "parquet"
+        assert kind_of(tmp_path / name, ReadOptions()) == (kind, "")
+    assert kind_of(tmp_path, ReadOptions()) == ("parquet", "")
