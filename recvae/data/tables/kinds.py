@@ -46,8 +46,10 @@ def kind_by_content(path: Path, options: ReadOptions) -> tuple[str, str]:
     lines = [_fields(row) for row in rows]
     if rows and all(all(map(FEATURE.fullmatch, fields[1:])) and fields[1:] for fields in lines):
         return "libsvm", "taken for lines of index:value (libsvm)"
+    if any(row.startswith(("#", "//")) for row in rows):  # the reader of text names the option that skips comments
+        return "text", ""
     lengths = Counter(map(len, lines))
-    if len(lines) < 2 or '"' in text[:BLOCK] or lengths.most_common(1)[0][1] > USUAL * len(lines):
+    if len(lines) < 2 or (options.quote and options.quote in text) or lengths.most_common(1)[0][1] > USUAL * len(lines):
         return "text", ""
     if all(fields[0] == str(len(fields) - 1) for fields in lines):
         return "counted", "taken for lines of a number of items and the items (counted)"
