@@ -23,6 +23,7 @@ from recvae.utils.signals import SAID, status_of, stoppable
 from recvae.utils.streams import note, put
 from recvae.version import __version__
 
+BOOLEANS = ("json", "header", "k_core", "per_user")
 LONGEST = 1000  # characters of an argparse error, which may quote a value of any length
 
 
@@ -140,6 +141,8 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         command_parser.set_defaults(**settings)
         arguments = parser.parse_args(argv)
     arguments.command_line = shlex.join(["recvae", *argv])
+    if getattr(arguments, "model_file", None) is NEEDED and getattr(arguments, "model", None) is not None:
+        arguments.model_file = None  # a model that is trained first
     for name in ("model_file", "input", "results", "out"):
         if getattr(arguments, name, "") is NEEDED:
             raise InvalidParameterError(f"Expected {name} for recvae {arguments.command}, by argument or in --config.")
@@ -187,10 +190,12 @@ def _read_config(file: Path) -> dict[str, Any]:
 
 def _as_flag(name: str, value: Any) -> Any:
     """A setting as the command line would give it: argparse converts strings by the type of their flag."""
-    if name == "param":
+    if name in ("param", "missing"):
         return [str(assignment) for assignment in value] if isinstance(value, list) else [str(value)]
-    if isinstance(value, bool) != (name == "json") or isinstance(value, dict):
+    if name == "weights" and isinstance(value, dict):
+        return ",".join(f"{behavior}={weight}" for behavior, weight in value.items())
+    if isinstance(value, bool) != (name.replace("-", "_") in BOOLEANS) or isinstance(value, dict):
         raise InvalidParameterError(f"Expected {name} in the configuration as its flag has it, got {shown(value)}.")
     if isinstance(value, list):
         return ",".join(str(part) for part in value)
-    return value if name == "json" else str(value)
+    return value if isinstance(value, bool) else str(value)

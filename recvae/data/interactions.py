@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,18 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from scipy import sparse
 
+from recvae.data.core import k_core as k_core_of
 from recvae.data.description import describe
 from recvae.data.events import Account, Duplicates, account_for, digest_events, merge_events, select_cells
 from recvae.data.ids import Ids as Ids
-from recvae.data.ids import as_ids, match_ids
+from recvae.data.ids import as_ids, id_array, listed, match_ids
 from recvae.data.names import VALUES, Values
-from recvae.data.tables.frames import number_ids, read_column, read_numbers, read_table, read_times, write_table
-from recvae.data.validation import check_canonical, checked_sparse
+from recvae.data.tables.formats import read_table
+from recvae.data.tables.frames import number_ids, read_column, read_numbers, read_times, write_table
+from recvae.data.tables.lists import exploded
+from recvae.data.tables.options import Column, Columns, Reading, ReadOptions, WithoutId
+from recvae.data.validation import as_array, check_canonical, checked_sparse
+from recvae.data.weighting import Weighting
 from recvae.errors import InvalidDataError, InvalidParameterError, InvalidTypeError, UnknownNameError
 
 
@@ -44,6 +50,8 @@ class Interactions:
     account : Account or None
         How many rows were read, and why some did not become an event; `print(data.account)` shows it. None for data
         from a matrix.
+    preparation : dict
+        The filters and weights by which events became this matrix, as JSON values; a model's file keeps them.
     """
 
     matrix: sparse.csr_matrix
@@ -54,6 +62,7 @@ class Interactions:
     values: Values = "binary"
     times: sparse.csr_matrix | None = None
     account: Account | None = None
+    preparation: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Raise InvalidDataError for a matrix that is damaged, not canonical, or does not match the number of ids."""
@@ -74,6 +83,11 @@ class Interactions:
         min_value: float | None = None,
         min_user: int = 0,
         min_item: int = 0,
+        k_core: bool = False,
+        behavior: str | None = None,
+        weights: Mapping[str, float] | None = None,
+        unknown_behavior: str = "refuse",
+        half_life: float | str | None = None,
         duplicates: Duplicates = "sum",
         values: Values = "binary",
         titles: Mapping[Any, str] | None = None,
@@ -82,17 +96,18 @@ class Interactions:
         """Build from a table with one event per row: a pandas or polars frame, or a pyarrow table.
 
         Rows of the matrix are the users in ascending order of raw id; columns are the items, likewise. Steps, in order:
-        events with `value` < `min_value` are dropped; then items with fewer than `min_item` events; then users with
-        fewer than `min_user` of the remaining events (one pass each, as in Liang et al. 2018).
+        events with `value` < `min_value` are dropped; values are weighed by behaviour and age; repeated events are
+        merged; then items with fewer than `min_item` events are dropped; then users with fewer than `min_user` of the
+        remaining events (one pass each, as in Liang et al. 2018).
 
         Parameters
         ----------
         frame : pandas.DataFrame or polars.DataFrame or pyarrow.Table
-            One row per event.
+            One row per event, or one row per user with a list of items; values and times are then lists of as many.
         user : str
             Column of raw ids of users, integers or strings.
         item : str
-            Column of raw ids of items, integers or strings.
+            Column of raw ids of items, integers or strings, or of lists of these.
         value : str or None
             Column of values >= 0, such as ratings or counts. Rows of value 0 are dropped. If None, each row counts 1.
         time : str or None
@@ -102,6 +117,19 @@ class Interactions:
             Drop events below this value.
         min_user, min_item : int
             Drop users and items with fewer events.
+        k_core : bool
+            Repeat that until all users and items that are left have enough events.
+        behavior : str or None
+            Column of behaviours, such as view, cart and buy.
+        weights : dict or None
+            What an event of each behaviour counts, such as {"view": 1, "cart": 3, "buy": 5}: its value, or 1, times
+            this. Events of a behaviour that weighs 0 are left out.
+        unknown_behavior : str
+            What happens to events of behaviours without a weight: "refuse", or "drop", which counts them.
+        half_life : float or str or None
+            Age at which an event counts half: values are multiplied by 2^(-age / half_life), where ages are counted
+            from the latest event. A number in the unit of the times (seconds, if they are dates), or text such as
+            "30 days". Needs `time`.
         duplicates : str
             Rule for repeated (user, item) pairs: "sum" adds up their values, "last" keeps the last one (the latest, if
             there is a `time`).
@@ -121,21 +149,42 @@ class Interactions:
             If a column is missing; if ids are null or placeholders ("nan", "NULL"); if there is text in a column of
             numbers; if values are NaN, infinite or negative; if times come in several units; if no event is left.
         InvalidParameterError
-            If there is a `min_value` without `value`.
+            If there is a `min_value` without `value`, weights without `behavior`, or a `half_life` without `time`.
+
+        Notes
+        -----
+        Models with `values="binary"`, the default, read any value as 1: for weights and ages to matter, use "raw" or
+        "log1p".
         """
+        weighting = Weighting(behavior, weights, unknown_behavior, half_life)
         if min_value is not None and value is None:
             raise InvalidParameterError(f"Expected the column of values for min_value={min_value}, got value=None.")
-        users, user_ids = number_ids(read_column(frame, user), user)
-        items, item_ids = number_ids(read_column(frame, item), item)
-        counts = np.ones(len(users)) if value is None else read_numbers(read_column(frame, value), value)
+        names = {"user": user, "item": item}
+        names |= {role: name for role, name in (("value", value), ("behavior", behavior)) if name is not None}
+        columns = {role: read_column(frame, name, gaps=role == "behavior") for role, name in names.items()}
+        columns |= {} if time is None else {"time": read_column(frame, time, gaps=True)}
+        columns, _ = exploded(columns, "the frame")
+        users, user_ids = number_ids(columns["user"], user)
+        items, item_ids = number_ids(columns["item"], item)
+        counts = np.ones(len(users)) if value is None else read_numbers(columns["value"], value)
+        when, unit = (None, "") if time is None else read_times(columns["time"], time)
+        preparation = _preparation(min_value, min_user, min_item, k_core, duplicates)
+        account = None
+        if weighting:
+            weighed = weighting.apply(counts, min_value, columns.get("behavior"), when)
+            users, items, counts, min_value = users[weighed.rows], items[weighed.rows], weighed.values, None
+            when, account = None if when is None else when[weighed.rows], weighed.account
+            preparation |= weighed.record
         events = sparse.coo_matrix((counts, (users, items)), shape=(len(user_ids), len(item_ids)))
-        when, unit = (None, "") if time is None else read_times(read_column(frame, time, gaps=True), time)
         matrix, times = merge_events(events, min_value, duplicates, when)
-        account = account_for(counts, min_value, duplicates, matrix.nnz)
+        merged = account_for(counts, min_value, duplicates, matrix.nnz)
+        account = merged if account is None else merged.preceded_by(account.left_out, account.notes)
+        if weighting and _known(values) == "binary":
+            account = account.noted("but values are read as binary, which only asks whether there is an event")
         account = account.noted(f"times came in {unit}, and are seconds" if unit not in ("", "seconds") else "")
         texts = _texts(titles, item_ids), _texts(genres, item_ids)
-        data = cls(matrix, user_ids, item_ids, *texts, _known(values), times, account)
-        data = data.filter(max(min_item, 1), max(min_user, 1))
+        data = cls(matrix, user_ids, item_ids, *texts, _known(values), times, account, preparation)
+        data = data.filter(max(min_item, 1), max(min_user, 1), k_core)
         return data if titles is None else replace(data, account=_titled(data, titles))
 
     @classmethod
@@ -143,27 +192,67 @@ class Interactions:
         cls,
         path: str | Path,
         *,
-        user: str = "user",
-        item: str = "item",
-        value: str | None = None,
-        time: str | None = None,
+        user: Column = "user",
+        item: Column = "item",
+        value: Column | None = None,
+        time: Column | None = None,
+        behavior: Column | None = None,
+        format: str | None = None,
+        delimiter: str | None = None,
+        encoding: str | None = None,
+        header: bool | None = None,
+        quote: str = '"',
+        comment: str = "",
+        decimal: str = ".",
+        missing: Sequence[str] = (),
+        without_id: WithoutId = "refuse",
+        time_format: str | None = None,
+        item_delimiter: str | None = None,
         **options: Any,
     ) -> Interactions:
-        """Read events from a Parquet file or folder, or from a delimited text file: .parquet, .csv, .tsv, .csv.gz.
+        """Read events from a file: delimited text of any extension, also compressed, or Parquet, also a folder of it.
+
+        What is not given about a text file (delimiter, encoding, header) is guessed from its first lines; the notes of
+        the data's `account` say what. Options that a kind of file does not have are ignored.
 
         Parameters
         ----------
         path : str or Path
             The file or folder. In text files, a column of ids is read as integers if all of them are written as such
             (7.0 is 7), otherwise as text; a field in quotes may contain line breaks.
-        user : str
-            Column of users, as in `from_frame`.
-        item : str
-            Column of items, as in `from_frame`.
-        value : str or None
-            Column of values, as in `from_frame`.
-        time : str or None
-            Column of times, as in `from_frame`.
+        user : str or int
+            Column of users, by name or, in a text file, by its position, counted from 0.
+        item : str or int
+            Column of items, likewise.
+        value : str or int or None
+            Column of values, likewise; as in `from_frame`.
+        time : str or int or None
+            Column of times, likewise; as in `from_frame`.
+        behavior : str or int or None
+            Column of behaviours, likewise; as in `from_frame`.
+        format : str or None
+            Kind of file, one of `recvae.data.names.FORMATS`; by default, its extension decides.
+        delimiter : str or None
+            What separates fields, one character or several; or "tab", "space", "whitespace" (one or more blanks).
+        encoding : str or None
+            Encoding of a text file, such as "utf-8", "latin-1" or "utf-16".
+        header : bool or None
+            Whether the first line of a text file has the names of the columns.
+        quote : str
+            Character around fields that may contain delimiters and line breaks; "" if quotes are text.
+        comment : str
+            Skip lines that begin with this text; "" if there are none.
+        decimal : str
+            Decimal mark of values in text files, "." or ",".
+        missing : sequence of str
+            Words that stand for a missing value, apart from an empty field.
+        without_id : str
+            What happens to rows without a user or an item: "refuse", or "drop", which counts them in the `account`.
+        time_format : str or None
+            Unit of numeric times ("seconds", "milliseconds", "microseconds", "nanoseconds"), or a pattern of
+            `strptime` for dates, such as "%d/%m/%Y %H:%M". By default, numbers and ISO 8601 are recognised.
+        item_delimiter : str or None
+            What separates the items, if a field has several, as in "7 9 12". JSON arrays are recognised.
         **options : Any
             The other parameters of `from_frame`.
 
@@ -179,9 +268,77 @@ class Interactions:
         InvalidDataError
             If a line is broken (the message names its number, from 1, and the column), and as `from_frame`.
         """
-        columns = [name for name in (user, item, value, time) if name is not None]
-        table = read_table(path, columns, [] if value is None else [value])
-        return cls.from_frame(table, user=user, item=item, value=value, time=time, **options)
+        how = ReadOptions(
+            format=format,
+            delimiter=delimiter,
+            encoding=encoding,
+            header=header,
+            quote=quote,
+            comment=comment,
+            decimal=decimal,
+            missing=missing if isinstance(missing, str) else tuple(missing),  # a string is refused
+            without_id=without_id,
+            time_format=time_format,
+            item_delimiter=item_delimiter,
+        )
+        return cls.from_reading(read_table(path, Columns(user, item, value, time, behavior), how), **options)
+
+    @classmethod
+    def from_lists(cls, lists: Mapping[Any, Any], **options: Any) -> Interactions:
+        """Build from the items of each user: {"ann": [7, 9], "bob": [7]}, or with values, {"ann": {7: 5.0, 9: 2.0}}.
+
+        Parameters
+        ----------
+        lists : Mapping
+            Raw ids of users -> a list of raw ids of items, or a mapping of these to values.
+        **options : Any
+            The other parameters of `from_frame`.
+
+        Raises
+        ------
+        InvalidTypeError
+            If ids are not integers or strings, or some users have values and others have not.
+        InvalidDataError
+            As `from_frame`.
+        """
+        valued = {isinstance(items, Mapping) for items in lists.values()}
+        if len(valued) > 1:
+            raise InvalidTypeError("Expected lists of items or mappings of items to values, got both.")
+        of_user = [listed(list(items) if True in valued else items, "items") for items in lists.values()]
+        users = id_array(list(lists), "users")
+        table = {"user": users[np.repeat(np.arange(len(of_user)), list(map(len, of_user)))]}
+        table["item"] = id_array(list(chain.from_iterable(of_user)), "items")
+        value = "value" if True in valued else None
+        if value is not None:
+            table["value"] = as_array([one for items in lists.values() for one in items.values()], "values")
+        return cls.from_frame(pa.table(table), value=value, **options)
+
+    @classmethod
+    def from_reading(cls, reading: Reading, **options: Any) -> Interactions:
+        """Build from the events of a file.
+
+        Parameters
+        ----------
+        reading : Reading
+            What `recvae.data.tables.formats.read_table` returns.
+        item_delimiter : str or None
+            What separates the items, if a field has several, as in "7 9 12". JSON arrays are recognised.
+        **options : Any
+            The other parameters of `from_frame`.
+
+        Returns
+        -------
+        Interactions
+            As from `from_frame`; its `account` also counts what the reader left out.
+
+        Raises
+        ------
+        InvalidDataError
+            As `from_frame`.
+        """
+        data = cls.from_frame(reading.table, **reading.columns.by_role(), **options)
+        assert data.account is not None
+        return replace(data, account=data.account.preceded_by(reading.left_out, reading.notes))
 
     def write(self, path: str | Path) -> None:
         """Write columns user, item, value and, if known, time to a file, atomically.
@@ -211,6 +368,7 @@ class Interactions:
         min_value: float | None = None,
         min_user: int = 0,
         min_item: int = 0,
+        k_core: bool = False,
         duplicates: Duplicates = "sum",
         values: Values = "binary",
         titles: Mapping[Any, str] | None = None,
@@ -232,6 +390,8 @@ class Interactions:
         min_user
             As in `from_frame`.
         min_item
+            As in `from_frame`.
+        k_core
             As in `from_frame`.
         duplicates
             As in `from_frame`.
@@ -258,8 +418,10 @@ class Interactions:
             raise InvalidTypeError(f"Expected a two-dimensional scipy sparse matrix, got {_name(matrix)}.")
         clean, _ = merge_events(checked_sparse(matrix).tocoo(), min_value, duplicates)
         users, items = as_ids(user_ids, clean.shape[0], "user_ids"), as_ids(item_ids, clean.shape[1], "item_ids")
-        data = cls(clean, users, items, _texts(titles, items), _texts(genres, items), _known(values))
-        return data.filter(min_item, min_user)
+        texts = _texts(titles, items), _texts(genres, items)
+        preparation = _preparation(min_value, min_user, min_item, k_core, duplicates)
+        data = cls(clean, users, items, *texts, _known(values), preparation=preparation)
+        return data.filter(min_item, min_user, k_core)
 
     @property
     def n_users(self) -> int:
@@ -273,7 +435,7 @@ class Interactions:
     def n_events(self) -> int:
         return int(self.matrix.nnz)
 
-    def filter(self, min_item: int = 0, min_user: int = 0) -> Interactions:
+    def filter(self, min_item: int = 0, min_user: int = 0, k_core: bool = False) -> Interactions:
         """Drop items with fewer than `min_item` events, then users with fewer than `min_user` of those that remain.
 
         One pass each. If `min_item` is at least 1, items that lose their last event with the users are dropped as well.
@@ -282,6 +444,8 @@ class Interactions:
         ----------
         min_item, min_user : int
             Smallest number of events of an item, and of a user.
+        k_core : bool
+            Repeat both until all that are left have enough events.
 
         Returns
         -------
@@ -293,6 +457,8 @@ class Interactions:
         InvalidDataError
             If no event is left.
         """
+        if k_core:
+            return self._core(min_item, min_user)
         counts = np.bincount(self.matrix.indices, minlength=self.n_items)
         filtered = self if min_item < 1 else self.select_items(np.flatnonzero(counts >= min_item))
         active = np.flatnonzero(np.diff(filtered.matrix.indptr) >= min_user)
@@ -311,6 +477,20 @@ class Interactions:
         account = filtered.account.without(of_items, f"on items with fewer than {min_item} events")
         of_users = self.n_events - of_items - filtered.n_events
         return replace(filtered, account=account.without(of_users, f"of users with fewer than {min_user} events"))
+
+    def _core(self, min_item: int, min_user: int) -> Interactions:
+        """The events of users and on items in the k-core."""
+        users, items = k_core_of(self.matrix, min_user, min_item)
+        filtered = self.select_users(np.flatnonzero(users)).select_items(np.flatnonzero(items))
+        if filtered.n_events == 0:
+            raise InvalidDataError(
+                f"No events are left: expected a core of users with at least {min_user} events on items with at least "
+                f"{min_item} events of these users; lower min_user or min_item."
+            )
+        if filtered.account is None:
+            return filtered
+        core = f"outside of the core of users with {min_user} events and items with {min_item}"
+        return replace(filtered, account=filtered.account.without(self.n_events - filtered.n_events, core))
 
     def select_users(self, rows: NDArray[Any]) -> Interactions:
         """Select users by row; all items are kept.
@@ -415,6 +595,16 @@ class Interactions:
             f"Interactions({self.n_users:,} users x {self.n_items:,} items, {self.n_events:,} events, "
             f"values={self.values!r})"
         )
+
+
+def _preparation(
+    min_value: float | None, min_user: int, min_item: int, k_core: bool, duplicates: str
+) -> dict[str, Any]:
+    """The filters that are set, as JSON values."""
+    filters: dict[str, Any] = {"min_value": None if min_value is None else float(min_value)}
+    filters |= {"min_user": int(min_user) or None, "min_item": int(min_item) or None, "k_core": k_core or None}
+    filters["duplicates"] = None if duplicates == "sum" else duplicates
+    return {name: value for name, value in filters.items() if value is not None}
 
 
 def _texts(texts: Mapping[Any, str] | None, item_ids: Ids) -> Ids | None:

@@ -1,4 +1,4 @@
-"""Read and write tables of events, from data frames or files, as Arrow; number ids, parse values and times."""
+"""Read tables of events from data frames, and write them, as Arrow; number ids, parse values and times."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ import pyarrow.parquet
 from numpy.typing import NDArray
 
 from recvae.data.parquet.files import ParquetFiles, find_files
-from recvae.data.tables.text import check_columns, read_delimited
+from recvae.data.tables.text import check_columns
 from recvae.data.tables.text_columns import MISSING, no_id
-from recvae.data.tables.text_file import COMPRESSIONS, Format, reading
+from recvae.data.tables.text_file import reading
 from recvae.errors import InvalidDataError, InvalidTypeError
 from recvae.utils.files import check_writable, write_whole
-from recvae.utils.paths import input_path, output_path
+from recvae.utils.paths import output_path
 
-READABLE = ("parquet", "csv", "tsv")
+WRITABLE = ("parquet", "csv", "tsv", "jsonl")
 # times in this range, in seconds since 1970, are taken for dates: 1973 to 2286
 DATES = (1e8, 1e10)
 # units per second; the ranges of dates in these units are disjoint, so that the unit can be inferred
@@ -30,28 +30,8 @@ UNITS = {"seconds": 1.0, "milliseconds": 1e3, "microseconds": 1e6, "nanoseconds"
 ZONE = r":\d\d(?:\.\d+)?(?:Z|[+-]\d\d(?::?\d\d)?)$"
 
 
-def read_table(path: str | Path, columns: Sequence[str], numbers: Sequence[str] = ()) -> pa.Table:
-    """Read columns of a Parquet file (.parquet), a folder of such, or a text file with a header (.csv, .tsv).
-
-    The first two columns are ids, `numbers` hold numbers only. Text files may be compressed (.csv.gz), and are
-    read as by `recvae.data.tables.text.read_delimited`.
-
-    Raises
-    ------
-    DataNotFoundError
-    InvalidDataError
-        For an unknown file extension, missing or repeated columns, and broken lines.
-    """
-    path = input_path(path)
-    kind = "parquet" if path.is_dir() else _kind(path, READABLE, COMPRESSIONS)
-    if kind != "parquet":
-        return read_delimited(path, Format("," if kind == "csv" else "\t"), columns, numbers=numbers)
-    with reading(path):
-        return find_files(path, columns).read()
-
-
 def parquet_parts(path: Path, columns: Sequence[str]) -> ParquetFiles:
-    """Locate a Parquet file or those of a folder, with the named columns; reads no rows. Raises as `read_table`."""
+    """Locate a Parquet file or those of a folder, with the named columns; reads no rows. Raises RecvaeError."""
     with reading(path):
         return find_files(path, columns)
 
@@ -82,7 +62,9 @@ def check_table(path: Path) -> str:
         For an unknown file extension.
     OutputError
     """
-    kind = _kind(path, (*READABLE, "jsonl"))
+    kind = path.suffix.lower().removeprefix(".")
+    if kind not in WRITABLE:
+        raise InvalidDataError(f"Expected a file that ends in .{', .'.join(WRITABLE)}, got {path.name}.")
     check_writable(path)
     return kind
 
@@ -119,20 +101,57 @@ def number_ids(column: pa.ChunkedArray, name: str) -> tuple[NDArray[np.int64], N
     """Number the distinct ids in ascending order. -> (code of each event, ids)"""
     if not len(column):  # an empty column may have no type
         return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
-    if pa.types.is_dictionary(column.type):
-        column = pa.chunked_array([_sortable(chunk.dictionary).take(chunk.indices) for chunk in column.chunks])
-        _refuse_nulls(column, name)
-    column = _sortable(column)
-    check_ids(column.type, name)
-    encoded = column.combine_chunks().dictionary_encode()
+    is_dictionary = pa.types.is_dictionary(column.type)
+    check_ids(column.type.value_type if is_dictionary else column.type, name)
+    if not is_dictionary and pa.types.is_integer(column.type):
+        numbered = _number_dense(column)
+        if numbered is not None:
+            return numbered
+    indices, texts = _coded(column, name)
+    encoded = _sortable(texts).dictionary_encode()  # as small as the dictionary, unless `column` came without one
     order = pc.sort_indices(encoded.dictionary).to_numpy()
     rank = np.empty(len(order), dtype=np.int64)
     rank[order] = np.arange(len(order))
     ids = encoded.dictionary.take(pa.array(order)).to_numpy(zero_copy_only=False)
     codes = rank[encoded.indices.to_numpy()]
+    codes = codes if indices is None else codes[indices]
     if ids.dtype == object:
         _refuse_words(codes, ids, name)
     return codes, ids
+
+
+def _coded(column: pa.ChunkedArray, name: str) -> tuple[NDArray[Any] | None, pa.Array]:
+    """A column as one array, or, if it is dictionary-encoded, its codes and the values that occur."""
+    if not pa.types.is_dictionary(column.type):
+        return None, column.combine_chunks()
+    if len({_address(chunk.dictionary) for chunk in column.chunks}) > 1:
+        column = column.unify_dictionaries()
+    values = column.chunk(0).dictionary
+    codes = np.concatenate([chunk.indices.to_numpy() for chunk in column.chunks])
+    used = np.bincount(codes, minlength=len(values)) > 0
+    if not used.all():
+        values, codes = values.filter(pa.array(used)), (np.cumsum(used) - 1)[codes]
+    if values.null_count:
+        _refuse_nulls(pa.chunked_array([values.take(pa.array(codes))]), name)
+    return codes, values
+
+
+def _address(array: pa.Array) -> tuple[int, ...]:
+    """What two arrays have in common that are the same memory."""
+    return (array.offset, len(array), *(0 if buffer is None else buffer.address for buffer in array.buffers()))
+
+
+def _number_dense(column: pa.ChunkedArray) -> tuple[NDArray[np.int64], NDArray[Any]] | None:
+    """Number integers by a table of all integers in their range; None if the range is too wide for that."""
+    least, most = pc.min_max(column).values()
+    low, high = least.as_py(), most.as_py()
+    if high - low > max(4 * len(column), 1 << 16) or high >= 1 << 63:
+        return None
+    offsets = column.to_numpy().astype(np.int64) - low
+    used = np.zeros(high - low + 1, dtype=bool)
+    used[offsets] = True
+    ids = np.flatnonzero(used) + low
+    return (np.cumsum(used) - 1)[offsets], ids.astype(column.type.to_pandas_dtype())
 
 
 def check_ids(kind: pa.DataType, name: str) -> None:
@@ -150,15 +169,6 @@ def check_numbers(kind: pa.DataType, name: str) -> None:
     """Refuse a column of values that are not numbers."""
     if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):
         raise InvalidDataError(f"Expected numbers in column {name!r}, got {kind}.")
-
-
-def _kind(path: Path, endings: Sequence[str], compressions: Sequence[str] = ()) -> str:
-    """Kind of file by its extension, after removing that of a compression."""
-    if path.suffix.lower() in compressions:
-        path = path.with_suffix("")
-    if path.suffix.lower().removeprefix(".") in endings:
-        return path.suffix.lower().removeprefix(".")
-    raise InvalidDataError(f"Expected a file that ends in .{', .'.join(endings)}, got {path.name}.")
 
 
 def _is_text(kind: pa.DataType) -> bool:
@@ -217,7 +227,8 @@ def read_times(column: pa.ChunkedArray, name: str) -> tuple[NDArray[np.float64],
         column = _parsed(column, name)
     if pa.types.is_temporal(column.type):
         try:
-            column = pc.divide(column.cast(pa.timestamp("us"), safe=False).cast(pa.int64()).cast(pa.float64()), 1e6)
+            micros = column.cast(pa.timestamp("us"), safe=False).cast(pa.int64())
+            column = pc.divide(micros.cast(pa.float64(), safe=False), 1e6)
         except pa.ArrowException as error:  # a time of day, a duration
             raise InvalidDataError(f"Expected dates or numbers in column {name!r}, got {column.type}.") from error
         return _finite(column, name), ""
