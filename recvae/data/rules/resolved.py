@@ -97,8 +97,8 @@ class ItemRules:
         For some users, the only ones, and those that may not.
     repeatable : bool or ndarray
         Which items may be in the list of a user who liked them.
-    only_users : ndarray or None
-        Raw ids of the only users who get lists.
+    only_users : ItemIndex or None
+        The only users who get lists, by raw ids.
     choice : Choice or None
         How items are chosen from the ranking; None where they are taken in order.
     new_share : int or float
@@ -112,7 +112,7 @@ class ItemRules:
     user_allow: UserItems | None
     user_deny: UserItems | None
     repeatable: bool | NDArray[np.bool_] | None
-    only_users: Ids | None
+    only_users: ItemIndex | None
     choice: Choice | None
     new_share: int | float
     unknown: tuple[UnknownIds, ...]
@@ -146,14 +146,16 @@ class ItemRules:
 
     def select(self, users: Ids) -> NDArray[np.int64] | None:
         """The indices of the users who get lists; None for all."""
-        return None if self.only_users is None else np.flatnonzero(ItemIndex(self.only_users).positions(users) >= 0)
+        return None if self.only_users is None else np.flatnonzero(self.only_users.positions(users) >= 0)
 
     def unknown_users(self, users: Ids) -> tuple[UnknownIds, ...]:
         """What `only_users` has besides these users."""
         if self.only_users is None:
             return ()
-        missing = self.only_users[ItemIndex(users).positions(self.only_users) < 0].tolist()
-        return (UnknownIds.of_ids("only_users", missing, len(self.only_users), "users"),) if missing else ()
+        listed = list(self.only_users)
+        positions = ItemIndex(users).positions(listed)
+        missing = [user for user, position in zip(listed, positions, strict=True) if position < 0]
+        return (UnknownIds.of_ids("only_users", missing, len(listed), "users"),) if missing else ()
 
     def digest(self) -> str:
         """SHA-256 of all that changes lists."""
@@ -168,7 +170,7 @@ class ItemRules:
             digest.update(b"none" if pairs is None else b"pairs")
             if pairs is not None:
                 pairs.update(digest)
-        users = None if self.only_users is None else sorted(self.only_users.tolist())
+        users = None if self.only_users is None else sorted(self.only_users)
         digest.update(json.dumps(users).encode())
         return digest.hexdigest()
 

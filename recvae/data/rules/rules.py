@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recvae.data.histories import read_histories
-from recvae.data.ids import Ids, ItemIndex, id_array, listed
+from recvae.data.ids import ItemIndex, listed
 from recvae.data.rules.categories import category_rows
 from recvae.data.rules.resolved import ItemRules, UnknownIds, UserItems
 from recvae.data.tables.frames import number_ids, read_column
@@ -193,14 +193,14 @@ class _Resolver:
             self.unknown.append(UnknownIds(name, pairs.unknown.events, n_rows, pairs.unknown.examples, "rows"))
         return UserItems.of(pairs.users, pairs.rows)
 
-    def _users(self) -> Ids | None:
+    def _users(self) -> ItemIndex | None:
         value = self.rules.only_users
         if value is None:
             return None
         try:
             if _columns(value):
-                return number_ids(read_column(value, self.user), self.user)[1]
-            return id_array(list(dict.fromkeys(listed(value, "users"))), "users")
+                return ItemIndex(number_ids(read_column(value, self.user), self.user)[1])
+            return ItemIndex(list(dict.fromkeys(listed(value, "users"))))
         except RecvaeError as error:
             raise _about("only_users", error) from error
 
