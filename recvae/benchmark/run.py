@@ -22,6 +22,7 @@ from recvae.benchmark.examples import user_examples
 from recvae.benchmark.grids import BASELINES, SAMPLE, model_names, models_to_try
 from recvae.benchmark.inspection import active_units, has_tsne, item_map
 from recvae.benchmark.results import FORMAT
+from recvae.data.names import SPLIT_FOLDER
 from recvae.data.splits import SPLIT_SEED, Split
 from recvae.datasets.card import Protocol, load_card
 from recvae.datasets.load import load_split, resolve_split
@@ -133,7 +134,7 @@ def run_benchmark(
     """Fit and evaluate `models` on one split of `dataset`, each with as many random_states, from `first_seed` on.
 
     `models` are names, classes of your own, also as text "module:Class", or None or "all" for all that the package
-    has. The split is that of the data set's card, or another one, as
+    has. `dataset` may also be the folder of a split. The split is that of the data set's card, or another one, as
     in `load_split`. `params` are hyper-parameters, as text, for all settings of the models that have them. Metrics are
     averaged over seeds for each user first: the standard error is that over users. Each model is tested against every
     one of `BASELINES`, with p-values adjusted for their number; one of these against the best of them.
@@ -153,10 +154,12 @@ def run_benchmark(
     presets = SAMPLE if dataset == "sample" else {}
     to_try = {name: models_to_try(name, params or {}, presets) for name in names}
     card = load_card(dataset)
-    kind, options = resolve_split(card.protocol, split, split_seed, split_options or {})
-    data = load_split(
-        card, data_home, split=split, seed=split_seed, show_progress=show_progress, **(split_options or {})
-    )
+    split_options = split_options or {}
+    kind, options = resolve_split(card.protocol, split, split_seed, split_options)
+    own_split = (kind, options) == resolve_split(card.protocol, None, SPLIT_SEED, {})
+    data = load_split(card, data_home, split=split, seed=split_seed, show_progress=show_progress, **split_options)
+    if kind == SPLIT_FOLDER:
+        kind, options = "strong" if data.refit is None else "given", {"folder": dataset}
     metrics = list(dict.fromkeys([*METRICS, *card.protocol.metrics]))
     main_metric, seed_range = card.protocol.metrics[-1], range(first_seed, first_seed + seeds)
     task = Task(data, metrics, main_metric, seed_range, show_progress, log)
@@ -188,7 +191,7 @@ def run_benchmark(
         "models": _rows(runs, main_metrics, best, groups, task, dataset == "sample" and kind == "strong"),
         "groups": groups.about,
         "absent": absent,
-        "published": card.published if (kind, options) == resolve_split(card.protocol, None, SPLIT_SEED, {}) else {},
+        "published": card.published if own_split else {},
         "examples": user_examples(data, {name: model_runs.model for name, model_runs in runs.items()}, examples),
         "item_map": _item_map(runs, main_metrics, task) if examples else None,
     }

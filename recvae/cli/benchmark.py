@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import argparse
 
-from recvae.cli.inputs import NEEDED, add_dataset, add_param, add_split, param_texts, path, split_options_of
+from recvae.cli.inputs import (
+    NEEDED,
+    add_dataset,
+    add_param,
+    add_split,
+    check_split_folder,
+    param_texts,
+    path,
+    split_options_of,
+)
 from recvae.cli.output import check_outputs, say
 from recvae.utils.checks import check_integer
 from recvae.utils.files import check_writable, write_whole
@@ -18,7 +27,7 @@ def benchmark_flags(parser: argparse.ArgumentParser) -> None:
     from recvae.benchmark.grids import GRIDS
 
     add = parser.add_argument
-    add_dataset(add, "sample", " (default: sample)")
+    add_dataset(add, help_default=" (default: sample)")
     add(
         "--models",
         help=f"comma-separated, of {', '.join(GRIDS)}, classes of your own as module:Class, or all (default: all)",
@@ -45,6 +54,8 @@ def benchmark(arguments: argparse.Namespace) -> None:
     from recvae.benchmark.run import run_benchmark
 
     check_integer("--seeds", arguments.seeds, 1)
+    if arguments.split_folder is not None:
+        check_split_folder(arguments)
     files = [] if arguments.out is None else [arguments.out]
     page = {}
     if arguments.report is not None:
@@ -55,7 +66,7 @@ def benchmark(arguments: argparse.Namespace) -> None:
     for file in [*files, *page.values()]:
         check_writable(file)  # before the training, not after it
     results = run_benchmark(
-        arguments.dataset,
+        str(arguments.split_folder or arguments.dataset or "sample"),
         arguments.data_home,
         None if arguments.models is None else arguments.models.split(","),
         arguments.seeds,

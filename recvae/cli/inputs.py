@@ -7,7 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recvae.cli.output import say_account
+from recvae.cli.output import say_account, say_reading
+from recvae.cli.reading import add_reading, read_file, read_options
+from recvae.data.tables.options import ReadOptions
 from recvae.errors import InvalidDataError, InvalidParameterError, RecvaeError, shown
 from recvae.utils.paths import as_path
 
@@ -53,9 +55,10 @@ def add_data_home(add: Any) -> None:
 def add_events(parser: argparse.ArgumentParser, min_value_help: str = LOW_VALUES) -> None:
     """Add the flags for events: a file with columns of any name, or a data set."""
     add = parser.add_argument_group("events").add_argument
-    add("--input", type=path, help="a .csv, .tsv or .parquet file, or a folder of Parquet files")
+    add("--input", type=path, help="a file of events: delimited text or Parquet, also compressed, or a folder")
     add_columns(add, min_value_help)
     add("--time", help="its column of times: dates or numbers (default: none)")
+    add_reading(parser)
     add_dataset(add)
 
 
@@ -89,6 +92,13 @@ def add_split(parser: argparse.ArgumentParser, default: str, test_input: bool = 
     add("--test-start", help="temporal: the test begins at this date or time")
     add("--valid-start", help="temporal: validation begins at this date or time")
     add("--split-seed", type=int, default=SPLIT_SEED, help="seed of the split (default: the paper's 98765)")
+    add(
+        "--split-folder",
+        type=path,
+        metavar="DIR",
+        help="instead of events: a folder of train.csv, validation_tr.csv and so on, as the VAE papers have it, or of "
+        "train.txt and test.txt, as LightGCN has it",
+    )
     if test_input:
         add("--test-input", type=path, help="given: the file of test events, with columns as in --input")
 
@@ -134,8 +144,8 @@ def open_shards(arguments: argparse.Namespace) -> Shards | None:
 
     if arguments.shards is None:
         return None
-    fixed = ("input", "dataset", "value", "time", "min_value", "min_user", "split", "heldout_users", "test_input")
-    for name in fixed:
+    of_events = ("input", "dataset", "value", "time", "min_value", "min_user")
+    for name in (*of_events, "split", "heldout_users", "test_input", "split_folder"):
         if getattr(arguments, name, None) is not None:
             raise InvalidParameterError(
                 f"Expected --shards without --{name.replace('_', '-')}: what is in them was settled by recvae shard."
@@ -162,6 +172,8 @@ def load_split_or_none(arguments: argparse.Namespace) -> Split | None:
     from recvae.data.splits import check_split, make_split, split_options
     from recvae.datasets.load import load_split
 
+    if arguments.split_folder is not None:
+        return _split_in_folder(arguments)
     _check_source(arguments)
     options = split_options_of(arguments)
     kind = arguments.split
@@ -190,6 +202,25 @@ def load_split_or_none(arguments: argparse.Namespace) -> Split | None:
     return make_split(load_events(arguments), kind, test, **options)
 
 
+def check_split_folder(arguments: argparse.Namespace) -> None:
+    """Raise InvalidParameterError for other data next to --split-folder."""
+    for name in ("input", "dataset", "shards", "value", "time", "min_value", "min_user", "test_input"):
+        if getattr(arguments, name, None) is not None:
+            raise InvalidParameterError(
+                f"Expected --split-folder without --{name.replace('_', '-')}: its files are the data and the split."
+            )
+
+
+def _split_in_folder(arguments: argparse.Namespace) -> Split:
+    from recvae.datasets.load import load_split
+
+    check_split_folder(arguments)
+    folder, options = arguments.split_folder, split_options_of(arguments)
+    split = load_split(folder, split=arguments.split, seed=arguments.split_seed, **options)
+    say_account(split.train, folder)
+    return split
+
+
 def split_options_of(arguments: argparse.Namespace) -> dict[str, Any]:
     """The options of the split that were given, by name."""
     from recvae.data.names import SPLIT_OPTIONS
@@ -210,14 +241,14 @@ def load_histories(arguments: argparse.Namespace, index: ItemIndex) -> Histories
     import numpy as np
 
     from recvae.data.histories import read_histories
-    from recvae.data.tables.frames import read_table
 
     _check_source(arguments)
     user, item, value = arguments.user, arguments.item, arguments.value
     if arguments.dataset is None:
-        columns = [name for name in (user, item, value, arguments.time) if name is not None]
-        numbers = [] if value is None else [value]
-        events, min_value = read_table(arguments.input, columns, numbers), arguments.min_value
+        read, min_value = read_file(arguments.input, arguments), arguments.min_value
+        say_reading(read, arguments.input)
+        events = read.table
+        user, item, value = (read.columns.by_role()[role] for role in ("user", "item", "value"))
     else:
         from recvae.datasets.load import load_unfiltered
 
@@ -236,9 +267,11 @@ def load_histories(arguments: argparse.Namespace, index: ItemIndex) -> Histories
 
 def load_seen(arguments: argparse.Namespace) -> pa.Table | None:
     """The table of --seen, items that users have seen outside the events; None if not given."""
-    from recvae.data.tables.frames import read_table
-
-    return None if arguments.seen is None else read_table(arguments.seen, [arguments.user, arguments.item])
+    if arguments.seen is None:
+        return None
+    read = read_file(arguments.seen, arguments, ids_only=True)
+    say_reading(read, arguments.seen)
+    return read.table
 
 
 def _check_source(arguments: argparse.Namespace) -> None:
@@ -249,6 +282,8 @@ def _check_source(arguments: argparse.Namespace) -> None:
         raise InvalidParameterError(
             "Expected --user, --item, --value, --time and --values with --input only: a data set's card sets them."
         )
+    if arguments.dataset is not None and read_options(arguments) != ReadOptions(spoken="flag"):
+        raise InvalidParameterError("Expected options of reading with --input only: a data set's card has its own.")
     if arguments.dataset is not None and getattr(arguments, "test_input", None) is not None:
         raise InvalidParameterError("Expected --test-input with --input only: a data set's card names its test.")
 
@@ -267,15 +302,8 @@ def _check_histories(histories: Histories, index: ItemIndex, min_value: float | 
 def _read_events(source: Path, arguments: argparse.Namespace, min_user: int) -> Interactions:
     from recvae.data.interactions import Interactions
 
-    data = Interactions.read(
-        source,
-        user=arguments.user,
-        item=arguments.item,
-        value=arguments.value,
-        time=arguments.time,
-        min_value=arguments.min_value,
-        min_user=min_user,
-        values=arguments.values,
+    data = Interactions.from_reading(
+        read_file(source, arguments), min_value=arguments.min_value, min_user=min_user, values=arguments.values
     )
     say_account(data, source)
     return data

@@ -187,10 +187,10 @@ def _read_config(file: Path) -> dict[str, Any]:
 
 def _as_flag(name: str, value: Any) -> Any:
     """A setting as the command line would give it: argparse converts strings by the type of their flag."""
-    if name == "param":
+    if name in ("param", "missing"):
         return [str(assignment) for assignment in value] if isinstance(value, list) else [str(value)]
-    if isinstance(value, bool) != (name == "json") or isinstance(value, dict):
+    if isinstance(value, bool) != (name in ("json", "header")) or isinstance(value, dict):
         raise InvalidParameterError(f"Expected {name} in the configuration as its flag has it, got {shown(value)}.")
     if isinstance(value, list):
         return ",".join(str(part) for part in value)
-    return value if name == "json" else str(value)
+    return value if isinstance(value, bool) else str(value)

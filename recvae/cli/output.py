@@ -17,10 +17,11 @@ from recvae.utils.streams import note
 if TYPE_CHECKING:
     from recvae.data.interactions import Interactions
     from recvae.data.splits import Holdout
+    from recvae.data.tables.options import Reading
     from recvae.distributed.communicator import Communicator
 
 # arguments that name inputs, and arguments that name output files
-INPUTS = ("input", "seen", "test_input", "model_file", "config", "results", "shards")
+INPUTS = ("input", "seen", "test_input", "model_file", "config", "results", "shards", "split_folder")
 FILES = ("out", "log", "study")
 
 _silent: ContextVar[bool] = ContextVar("silent", default=False)
@@ -69,6 +70,13 @@ def say_account(data: Interactions, source: object) -> None:
     """Report what happened to the rows that were read, if some were left out or changed."""
     if data.account is not None and (data.account.left_out or data.account.notes):
         say(f"{source}: {data.account}")
+
+
+def say_reading(reading: Reading, source: object) -> None:
+    """Report which rows the reader of a file has left out, and what it guessed, if anything."""
+    if reading.left_out or reading.notes:
+        left_out = [f"{n:,} rows {reason} left out" for reason, n in reading.left_out.items()]
+        say(f"{source}: {'; '.join([*left_out, *reading.notes])}")
 
 
 def say_dropped(purpose: str, holdout: Holdout | None) -> None:

@@ -46,6 +46,11 @@ class Account:
         """The account with `n` more rows left out, if there are any."""
         return replace(self, left_out=dict(self.left_out) | {reason: self.left_out.get(reason, 0) + n}) if n else self
 
+    def preceded_by(self, left_out: Mapping[str, int], notes: Iterable[str]) -> Self:
+        """The account with rows that the reader of the file has left out, and its notes, before the others."""
+        rows = self.rows + sum(left_out.values())
+        return replace(self, rows=rows, left_out=dict(left_out) | dict(self.left_out), notes=(*notes, *self.notes))
+
     def noted(self, *notes: str) -> Self:
         """The account with more notes; empty ones are skipped."""
         return replace(self, notes=(*self.notes, *filter(None, notes)))

@@ -17,7 +17,9 @@ from recvae.data.events import Account, Duplicates, account_for, digest_events, 
 from recvae.data.ids import Ids as Ids
 from recvae.data.ids import as_ids, match_ids
 from recvae.data.names import VALUES, Values
-from recvae.data.tables.frames import number_ids, read_column, read_numbers, read_table, read_times, write_table
+from recvae.data.tables.formats import read_table
+from recvae.data.tables.frames import number_ids, read_column, read_numbers, read_times, write_table
+from recvae.data.tables.options import Column, Columns, Reading, ReadOptions, WithoutId
 from recvae.data.validation import check_canonical, checked_sparse
 from recvae.errors import InvalidDataError, InvalidParameterError, InvalidTypeError, UnknownNameError
 
@@ -143,27 +145,61 @@ class Interactions:
         cls,
         path: str | Path,
         *,
-        user: str = "user",
-        item: str = "item",
-        value: str | None = None,
-        time: str | None = None,
+        user: Column = "user",
+        item: Column = "item",
+        value: Column | None = None,
+        time: Column | None = None,
+        format: str | None = None,
+        delimiter: str | None = None,
+        encoding: str | None = None,
+        header: bool | None = None,
+        quote: str = '"',
+        comment: str = "",
+        decimal: str = ".",
+        missing: Sequence[str] = (),
+        without_id: WithoutId = "refuse",
+        time_format: str | None = None,
         **options: Any,
     ) -> Interactions:
-        """Read events from a Parquet file or folder, or from a delimited text file: .parquet, .csv, .tsv, .csv.gz.
+        """Read events from a file: delimited text of any extension, also compressed, or Parquet, also a folder of it.
+
+        What is not given about a text file (delimiter, encoding, header) is guessed from its first lines; the notes of
+        the data's `account` say what. Options that a kind of file does not have are ignored.
 
         Parameters
         ----------
         path : str or Path
             The file or folder. In text files, a column of ids is read as integers if all of them are written as such
             (7.0 is 7), otherwise as text; a field in quotes may contain line breaks.
-        user : str
-            Column of users, as in `from_frame`.
-        item : str
-            Column of items, as in `from_frame`.
-        value : str or None
-            Column of values, as in `from_frame`.
-        time : str or None
-            Column of times, as in `from_frame`.
+        user : str or int
+            Column of users, by name or, in a text file, by its position, counted from 0.
+        item : str or int
+            Column of items, likewise.
+        value : str or int or None
+            Column of values, likewise; as in `from_frame`.
+        time : str or int or None
+            Column of times, likewise; as in `from_frame`.
+        format : str or None
+            Kind of file, one of `recvae.data.names.FORMATS`; by default, its extension decides.
+        delimiter : str or None
+            What separates fields, one character or several; or "tab", "space", "whitespace" (one or more blanks).
+        encoding : str or None
+            Encoding of a text file, such as "utf-8", "latin-1" or "utf-16".
+        header : bool or None
+            Whether the first line of a text file has the names of the columns.
+        quote : str
+            Character around fields that may contain delimiters and line breaks; "" if quotes are text.
+        comment : str
+            Skip lines that begin with this text; "" if there are none.
+        decimal : str
+            Decimal mark of values in text files, "." or ",".
+        missing : sequence of str
+            Words that stand for a missing value, apart from an empty field.
+        without_id : str
+            What happens to rows without a user or an item: "refuse", or "drop", which counts them in the `account`.
+        time_format : str or None
+            Unit of numeric times ("seconds", "milliseconds", "microseconds", "nanoseconds"), or a pattern of
+            `strptime` for dates, such as "%d/%m/%Y %H:%M". By default, numbers and ISO 8601 are recognised.
         **options : Any
             The other parameters of `from_frame`.
 
@@ -179,9 +215,17 @@ class Interactions:
         InvalidDataError
             If a line is broken (the message names its number, from 1, and the column), and as `from_frame`.
         """
-        columns = [name for name in (user, item, value, time) if name is not None]
-        table = read_table(path, columns, [] if value is None else [value])
-        return cls.from_frame(table, user=user, item=item, value=value, time=time, **options)
+        how = ReadOptions(
+            *(format, delimiter, encoding, header, quote, comment, decimal, tuple(missing), without_id, time_format)
+        )
+        return cls.from_reading(read_table(path, Columns(user, item, value, time), how), **options)
+
+    @classmethod
+    def from_reading(cls, reading: Reading, **options: Any) -> Interactions:
+        """Build from what `recvae.data.tables.formats.read_table` returns; `options` are those of `from_frame`."""
+        data = cls.from_frame(reading.table, **reading.columns.by_role(), **options)
+        assert data.account is not None
+        return replace(data, account=data.account.preceded_by(reading.left_out, reading.notes))
 
     def write(self, path: str | Path) -> None:
         """Write columns user, item, value and, if known, time to a file, atomically.

@@ -11,6 +11,10 @@ VALUES: tuple[str, ...] = get_args(Values)
 SPLIT_KINDS = ("strong", "per-user", "leave-last", "temporal", "given")
 # the options of all kinds of splits, without the seed
 SPLIT_OPTIONS = ("heldout_users", "test_share", "valid_share", "last", "test_start", "valid_start")
+SPLIT_FOLDER = "folder"  # kind of a split whose files say who is held out: it has no options
 SPLIT_SEED = 98765  # that of Liang et al. 2018
 
 USERS_PER_SHARD = 20_000
+
+# kinds of files of events, by `--format` and `format=`; `recvae.data.tables.formats` has their readers
+FORMATS = ("text", "parquet")

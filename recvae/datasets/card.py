@@ -17,7 +17,7 @@ import msgspec
 from msgspec import Meta, Struct
 from msgspec.structs import replace
 
-from recvae.data.names import SPLIT_OPTIONS, VALUES, Values
+from recvae.data.names import SPLIT_FOLDER, SPLIT_OPTIONS, VALUES, Values
 from recvae.datasets.table_spec import LAYOUT_COLUMNS, TableSpec
 from recvae.errors import DataNotFoundError, InvalidDataError, InvalidTypeError, UnknownNameError, shown
 from recvae.evaluation.names import parse_metric
@@ -107,7 +107,7 @@ class Card(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     licence, citation, homepage : str
         As the authors of the data give them.
     path : str
-        For a card of your own: the file of events, relative to the card's folder.
+        For a card of your own: the file of events, relative to the card's folder. For the folder of a split: its path.
     expected : Expected or None
         Counts of all events in the files, which loading checks.
     download : Download or None
@@ -172,7 +172,8 @@ def load_card(name: str | os.PathLike[str] | Card) -> Card:
     Parameters
     ----------
     name : str or Path or Card
-        Name of a data set, or the .toml file of a card of your own; a `Card` is returned as it is.
+        Name of a data set, the .toml file of a card of your own, or the folder of a split (see `load_split`), which
+        needs no card; a `Card` is returned as it is.
 
     Returns
     -------
@@ -183,12 +184,17 @@ def load_card(name: str | os.PathLike[str] | Card) -> Card:
     ------
     UnknownNameError
         If there is no such card; the message has the nearest names.
+    DataNotFoundError
+        If a folder has no files of a split.
     InvalidDataError
         If the card cannot be read.
     """
     if isinstance(name, Card):
         return name
-    if is_own_card(name):
+    own = is_own_card(name)
+    if (own or name not in known_cards()) and _is_folder(name):
+        return _folder_card(as_path(name))
+    if own:
         return read_card(as_path(name))
     if name not in known_cards():
         raise UnknownNameError.among("data set", name, known_cards())
@@ -213,6 +219,39 @@ def read_card(path: Path) -> Card:
         raise InvalidDataError(
             f"The card {path.name} cannot be read: {error}; compare it with another card."
         ) from error
+
+
+def _is_folder(name: str | os.PathLike[str]) -> bool:
+    """Whether this is a folder, rather than the name of a data set or the file of a card."""
+    return bool(os.fspath(name)) and not os.fspath(name).endswith(".toml") and as_path(name).is_dir()
+
+
+def _folder_card(path: Path) -> Card:
+    """A card for the folder of a split in the layout of the VAE papers or of LightGCN. Raises DataNotFoundError."""
+    from recvae.data.splits.folder import find_split_folder
+
+    name = path.resolve().name or "folder"
+    papers_folder = find_split_folder(path)
+    if papers_folder is not None:
+        return Card(name=name, title=f"Split in {name}", path=str(papers_folder), protocol=Protocol(split=SPLIT_FOLDER))
+    tables = []
+    for file in ("train.txt", "test.txt"):
+        if not (path / file).is_file():
+            raise DataNotFoundError(
+                f"Expected the folder of a split, with train.csv, validation_tr.csv and so on as the VAE papers have "
+                f"it, or with train.txt and test.txt as LightGCN has it, got {path}, which has no {file}."
+            )
+        with (path / file).open("rb") as lines:
+            delimiter = "\t" if b"\t" in lines.readline(1 << 16) else " "
+        tables.append(TableSpec(file=file, layout="adjacency", delimiter=delimiter))
+    return Card(
+        name=name,
+        title=f"Split in {name}, in LightGCN's layout",
+        path=str(path / "train.txt"),
+        events=tables[0],
+        test=tables[1],
+        protocol=Protocol(split="given", min_user=0, metrics=["recall_full@20", "ndcg@20"]),
+    )
 
 
 def _local(card: Card, folder: Path) -> Card:

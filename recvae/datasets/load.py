@@ -11,7 +11,9 @@ import pyarrow as pa
 from msgspec.structs import astuple
 
 from recvae.data.interactions import Interactions
+from recvae.data.names import SPLIT_FOLDER
 from recvae.data.splits import SPLIT_SEED, Split, check_split, make_split, split_options
+from recvae.data.splits.folder import read_split
 from recvae.datasets.card import Card, Expected, Protocol, is_own_card, known_cards, load_card
 from recvae.datasets.download import fetch
 from recvae.datasets.home import data_home
@@ -107,7 +109,9 @@ def load_split(
     Parameters
     ----------
     name : str or Path
-        As in `load_dataset`.
+        As in `load_dataset`; or the folder of a split, which needs no card: what the VAE papers' preprocessing or
+        `Split.write` has left (train.csv, validation_tr.csv, validation_te.csv, test_tr.csv, test_te.csv,
+        unique_sid.txt and, if there is one, unique_uid.txt), or LightGCN's (train.txt, test.txt).
     home : str or Path
         As in `load_dataset`.
     split : str or None
@@ -135,6 +139,10 @@ def load_split(
     """
     card = load_card(name)
     kind, settings = resolve_split(card.protocol, split, seed, options)
+    if kind == SPLIT_FOLDER:
+        if min_value is not None or min_user is not None:
+            raise InvalidParameterError(f"Expected neither min_value nor min_user with the split in {card.path}.")
+        return read_split(card.path)
     if kind == "given" and card.test is None:
         raise InvalidParameterError(f"Expected another split for {card.name}, whose card gives no test.")
     if card.events is None or kind != "given":
@@ -151,6 +159,11 @@ def resolve_split(
 ) -> tuple[str, dict[str, Any]]:
     """Kind of split and all its options: those of the card, unless overridden. Raises as `check_split`."""
     kind = protocol.split if split is None else split
+    if protocol.split == SPLIT_FOLDER:
+        if split is not None or options:
+            wanted = ", ".join([*([] if split is None else [f"split={split!r}"]), *options])
+            raise InvalidParameterError(f"Expected no options for a split whose files are in a folder, got {wanted}.")
+        return kind, {}
     settings = protocol.split_options() if kind == protocol.split else {}
     for part in ("test", "valid"):  # a share in `options` replaces the start of the card, and vice versa
         for one, other in (("share", "start"), ("start", "share")):
@@ -171,6 +184,8 @@ def paths_of_dataset(name: CardOrName, home: str | Path | None = None) -> list[P
     """
     card, folder = load_card(name), data_home(home)
     card_file = [as_path(name)] if not isinstance(name, Card) and is_own_card(name) else []
+    if card.protocol.split == SPLIT_FOLDER:
+        return [Path(card.path)]
     if card.path:
         near = Path(card.path).parent
         tables = [table for table in (card.events, card.test, card.items) if table is not None]
@@ -194,6 +209,8 @@ class _Tables:
 
 
 def _sample(card: Card, min_value: float | None, min_user: int | None) -> Interactions:
+    if card.protocol.split == SPLIT_FOLDER:
+        raise InvalidDataError(f"Expected all events of a data set, got the split in {card.path}; see load_split.")
     if card.name != "sample":
         raise InvalidDataError(f"Expected [events] in the card {card.name}, got none; compare it with another card.")
     if min_value is not None:

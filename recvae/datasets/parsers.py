@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from recvae.data.tables.frames import read_table
+from recvae.data.tables.formats import read_table
+from recvae.data.tables.options import Columns
 from recvae.data.tables.text import read_delimited
 from recvae.data.tables.text_columns import MISSING, checked_ids, encoded, number_texts
 from recvae.data.tables.text_file import Format, TextFile, check_bytes, open_text, reading
@@ -135,7 +136,8 @@ def _read_columns(path: Path, table: TableSpec) -> pa.Table:
     """Read one event per line, or a Parquet file."""
     wanted = [name for name in EVENT_COLUMNS if name in table.columns]
     if path.suffix == ".parquet":
-        return read_table(path, wanted)
+        optional = {name: name for name in ("value", "time") if name in wanted}
+        return read_table(path, Columns(**optional)).table
     numbers = [name for name in wanted if name == "value"]
     return read_delimited(path, _format(table, table.columns), wanted, numbers=numbers)
 

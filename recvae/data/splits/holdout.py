@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from scipy import sparse
 from recvae.data.ids import ItemIndex, as_ids
 from recvae.data.interactions import Ids, Interactions
 from recvae.data.rows import check_rows
+from recvae.data.splits.papers import write_files
 from recvae.errors import InvalidDataError
 from recvae.utils.checks import check_integer
 
@@ -166,6 +168,43 @@ class Split:
     @property
     def items(self) -> Ids:
         return self.train.item_ids
+
+    def write(self, folder: str | Path) -> None:
+        """Write the split in the layout of the VAE papers' preprocessing, which `load_split` and other code read.
+
+        The folder has train.csv, validation_tr.csv, validation_te.csv, test_tr.csv and test_te.csv with the columns
+        uid,sid, and unique_sid.txt and unique_uid.txt with the raw ids by number. Users without events, or with nothing
+        held out, are not in it; nor are values, times and titles. What is read from it and written again is equal, byte
+        for byte.
+
+        Parameters
+        ----------
+        folder : str or Path
+            A new or an empty folder.
+
+        Raises
+        ------
+        InvalidDataError
+            If models do not read the values as binary, or the files cannot hold the split.
+        OutputError
+            If the folder contains something or cannot be written; nothing is left then.
+        """
+        parts = {"valid": self.valid, "test": self.test}
+        for name, part in parts.items():
+            if (part.train_rows is None) != (self.refit is None):
+                raise InvalidDataError(
+                    f"Expected {name} users who all are training users, with a refit, or none of them."
+                )
+        if self.refit is not None and (
+            self.refit.n_events != self.train.n_events + self.valid.held_out.nnz
+            or (np.diff(self.train.matrix.indptr) == 0).any()
+        ):
+            raise InvalidDataError(
+                "Expected every user in training, and all of their validation events in valid, as the files have no "
+                "other place, got a split with others; split in another way, such as per-user."
+            )
+        held = {name: (part.fold_in, part.held_out, part.users) for name, part in parts.items()}
+        write_files(folder, self.train, held, known_users=self.refit is not None)
 
 
 def item_order(own: Ids | None, wanted: Ids | None) -> NDArray[np.int64] | None:

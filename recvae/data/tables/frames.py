@@ -1,4 +1,4 @@
-"""Read and write tables of events, from data frames or files, as Arrow; number ids, parse values and times."""
+"""Read tables of events from data frames, and write them, as Arrow; number ids, parse values and times."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ import pyarrow.parquet
 from numpy.typing import NDArray
 
 from recvae.data.parquet.files import ParquetFiles, find_files
-from recvae.data.tables.text import check_columns, read_delimited
+from recvae.data.tables.text import check_columns
 from recvae.data.tables.text_columns import MISSING, no_id
-from recvae.data.tables.text_file import COMPRESSIONS, Format, reading
+from recvae.data.tables.text_file import reading
 from recvae.errors import InvalidDataError, InvalidTypeError
 from recvae.utils.files import check_writable, write_whole
-from recvae.utils.paths import input_path, output_path
+from recvae.utils.paths import output_path
 
-READABLE = ("parquet", "csv", "tsv")
+WRITABLE = ("parquet", "csv", "tsv", "jsonl")
 # times in this range, in seconds since 1970, are taken for dates: 1973 to 2286
 DATES = (1e8, 1e10)
 # units per second; the ranges of dates in these units are disjoint, so that the unit can be inferred
@@ -30,28 +30,8 @@ UNITS = {"seconds": 1.0, "milliseconds": 1e3, "microseconds": 1e6, "nanoseconds"
 ZONE = r":\d\d(?:\.\d+)?(?:Z|[+-]\d\d(?::?\d\d)?)$"
 
 
-def read_table(path: str | Path, columns: Sequence[str], numbers: Sequence[str] = ()) -> pa.Table:
-    """Read columns of a Parquet file (.parquet), a folder of such, or a text file with a header (.csv, .tsv).
-
-    The first two columns are ids, `numbers` hold numbers only. Text files may be compressed (.csv.gz), and are
-    read as by `recvae.data.tables.text.read_delimited`.
-
-    Raises
-    ------
-    DataNotFoundError
-    InvalidDataError
-        For an unknown file extension, missing or repeated columns, and broken lines.
-    """
-    path = input_path(path)
-    kind = "parquet" if path.is_dir() else _kind(path, READABLE, COMPRESSIONS)
-    if kind != "parquet":
-        return read_delimited(path, Format("," if kind == "csv" else "\t"), columns, numbers=numbers)
-    with reading(path):
-        return find_files(path, columns).read()
-
-
 def parquet_parts(path: Path, columns: Sequence[str]) -> ParquetFiles:
-    """Locate a Parquet file or those of a folder, with the named columns; reads no rows. Raises as `read_table`."""
+    """Locate a Parquet file or those of a folder, with the named columns; reads no rows. Raises RecvaeError."""
     with reading(path):
         return find_files(path, columns)
 
@@ -82,7 +62,9 @@ def check_table(path: Path) -> str:
         For an unknown file extension.
     OutputError
     """
-    kind = _kind(path, (*READABLE, "jsonl"))
+    kind = path.suffix.lower().removeprefix(".")
+    if kind not in WRITABLE:
+        raise InvalidDataError(f"Expected a file that ends in .{', .'.join(WRITABLE)}, got {path.name}.")
     check_writable(path)
     return kind
 
@@ -150,15 +132,6 @@ def check_numbers(kind: pa.DataType, name: str) -> None:
     """Refuse a column of values that are not numbers."""
     if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):
         raise InvalidDataError(f"Expected numbers in column {name!r}, got {kind}.")
-
-
-def _kind(path: Path, endings: Sequence[str], compressions: Sequence[str] = ()) -> str:
-    """Kind of file by its extension, after removing that of a compression."""
-    if path.suffix.lower() in compressions:
-        path = path.with_suffix("")
-    if path.suffix.lower().removeprefix(".") in endings:
-        return path.suffix.lower().removeprefix(".")
-    raise InvalidDataError(f"Expected a file that ends in .{', .'.join(endings)}, got {path.name}.")
 
 
 def _is_text(kind: pa.DataType) -> bool:

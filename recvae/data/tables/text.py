@@ -14,6 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.csv
 
+from recvae.data.tables.options import Columns, Reading, ReadOptions
 from recvae.data.tables.quotes import Quotes
 from recvae.data.tables.text_columns import (
     NUMBER,
@@ -27,6 +28,13 @@ from recvae.data.tables.text_file import NUL, Format, TextFile, check_bytes, ope
 from recvae.errors import InvalidDataError
 
 BLOCK, LARGEST_BLOCK = 2**20, 2**31 - 1  # bytes of a block that a thread parses
+
+
+def read_text(path: Path, columns: Columns, options: ReadOptions) -> Reading:
+    """Read the columns of a delimited text file, as the reader of this kind in `recvae.data.tables.formats`."""
+    tabs = path.name.lower().removesuffix(".gz").endswith((".tsv", ".tab"))
+    format = Format(options.delimiter or ("\t" if tabs else ","), encoding=options.encoding or "utf-8")
+    return Reading(read_delimited(path, format, columns.names, numbers=columns.numbers), columns)
 
 
 def read_delimited(
