@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -261,8 +260,7 @@ def load_histories(arguments: argparse.Namespace, index: ItemIndex) -> Histories
     if not arguments.min_user:
         return histories
     chosen = np.flatnonzero(np.isin(histories.users, load_events(arguments).user_ids))
-    seen = None if histories.seen is None else histories.seen[chosen]
-    return replace(histories, users=histories.users[chosen], rows=histories.rows[chosen], seen=seen)
+    return histories.select(chosen)
 
 
 def load_seen(arguments: argparse.Namespace) -> pa.Table | None:

@@ -113,7 +113,8 @@ class _Relevance:
         self._pool = ranked & (np.arange(length) < (length if choice.pool is None else choice.pool))
         self._relevance = choice.trade_off * to_unit_range(left & self._pool, scores)  # (B, L)
         self._after = BEYOND - np.arange(length)
-        self._weight, self._likeness, self._any = 1 - choice.trade_off, np.zeros(items.shape), False
+        self._likeness: NDArray[np.floating] = np.zeros(items.shape)  # the highest cosine with what was taken
+        self._weight, self._any = 1 - choice.trade_off, False
 
     def best(self, free: NDArray[np.bool_]) -> NDArray[np.int64]:
         """The first of the best free positions of each list. (B, L) -> (B,)"""

@@ -235,8 +235,8 @@ class _Candidates(NamedTuple):
         filter_seen: bool,
         choice: Choice,
     ) -> _Candidates:
-        ids, scores = rank(users, depth, allowed, filter_seen)
-        ids, n_items = ids.astype(np.int64), _n_items(choice)
+        best, scores = rank(users, depth, allowed, filter_seen)
+        ids, n_items = best.astype(np.int64), _n_items(choice)
         all_ranked = ids[:, -1] < 0 if depth < n_items else np.ones(len(ids), dtype=bool)
         if not places or choice.favoured is None:
             return cls(ids, scores, depth, all_ranked, np.ones(len(ids), dtype=bool))
@@ -246,7 +246,7 @@ class _Candidates(NamedTuple):
         listed = np.zeros((len(ids), n_items + 1), dtype=bool)
         rows = np.arange(len(ids))[:, None]
         listed[rows, ids] = True  # -1 is the last column
-        others = np.where(listed[rows, others], PAD_ID, others)
+        others[listed[rows, others]] = PAD_ID
         return cls(np.hstack([ids, others]), np.hstack([scores, other_scores]), depth, all_ranked, all_favoured)
 
     def choose(self, choice: Choice, N: int) -> tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.bool_]]:

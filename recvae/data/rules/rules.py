@@ -199,10 +199,14 @@ class _Resolver:
             return None
         try:
             if _columns(value):
-                return ItemIndex(number_ids(read_column(value, self.user), self.user)[1])
-            return ItemIndex(list(dict.fromkeys(listed(value, "users"))))
+                users = ItemIndex(number_ids(read_column(value, self.user), self.user)[1])
+            else:
+                users = ItemIndex(list(dict.fromkeys(listed(value, "users"))))
         except RecvaeError as error:
             raise _about("only_users", error) from error
+        if not len(users):
+            raise InvalidParameterError("Expected only_users with at least one user, got none; leave it out for all.")
+        return users
 
     def _choice(self) -> Choice | None:
         """How items are chosen from the ranking; None where they are taken in order."""

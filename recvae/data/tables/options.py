@@ -29,10 +29,10 @@ class Columns:
     """The columns of a file of events, by name or by position from 0; None for a column that is not read.
 
     A position stands for a column of text without a header; a string of digits does so, too, unless a column has it as
-    its name.
+    its name. `user` is None for a table of items only, or of any one kind of ids.
     """
 
-    user: Column = "user"
+    user: Column | None = "user"
     item: Column = "item"
     value: Column | None = None
     time: Column | None = None
@@ -40,7 +40,7 @@ class Columns:
     def __post_init__(self) -> None:
         """Raise InvalidTypeError or InvalidParameterError for what is neither a name nor a position."""
         for role, column in (("user", self.user), ("item", self.item), ("value", self.value), ("time", self.time)):
-            if column is None and role in ("value", "time"):
+            if column is None and role != "item":
                 continue
             if isinstance(column, bool) or not isinstance(column, (str, int)):
                 raise InvalidTypeError(
