@@ -12,6 +12,7 @@ from recvae.utils.allowed import PAD_ID, PAD_SCORE, Ranking
 
 BLOCK = 1 << 24  # numbers held at a time
 BEYOND = -10.0  # below any marginal relevance
+DIGITS = 6  # of cosines, so that equal ones are ties on every machine
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,7 +129,7 @@ class _Relevance:
         if self._vectors is None:
             return
         taken = self._vectors[np.arange(len(best)), best]
-        cosine = (self._vectors @ taken[:, :, None])[:, :, 0]
+        cosine = (self._vectors @ taken[:, :, None])[:, :, 0].round(DIGITS)
         self._likeness, self._any = np.maximum(self._likeness, cosine) if self._any else cosine, True
 
 
