@@ -44,6 +44,7 @@ from benchmarks.speed.gpu import run_gpu
 from benchmarks.speed.growth import run_growth
 from benchmarks.speed.ingest import run_ingest
 from benchmarks.speed.paired import paired_table, run_paired
+from benchmarks.speed.reading import run_reading
 from benchmarks.speed.serving import run_serving
 from benchmarks.speed.startup import run_startup, show
 from benchmarks.speed.threads import run_threads, threads_table
@@ -427,6 +428,15 @@ COMMANDS = {
         (
             option("--rounds", 7),
             option("--venv", None, "environment whose largest distributions are listed, such as .venv", type=Path),
+        ),
+    ),
+    "reading": Command(
+        "seconds and memory of reading CSV and JSON lines, next to pyarrow and DuckDB",
+        _shown(lambda given: run_reading(given.rows, given.repeats, given.kinds)),
+        (
+            option("--rows", 10_000_000),
+            option("--repeats", 5),
+            option("--kinds", "", "such as 'CSV, integers;JSON lines'; all if empty"),
         ),
     ),
     "ingest": Command(

@@ -32,7 +32,7 @@ def run_ingest(rows: int = 10_000_000, repeats: int = 5, seed: int = 0) -> dict[
     """Write events of log-normal users on Zipf items, read them `repeats` times. -> results for JSON"""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "events.parquet"
-        pyarrow.parquet.write_table(_events(rows, np.random.default_rng(seed)), path)
+        pyarrow.parquet.write_table(draw_events(rows, np.random.default_rng(seed)), path)
         runs = [_read(path) for _ in range(repeats)]
         size = path.stat().st_size
     return runs[0] | {
@@ -50,7 +50,8 @@ def _read(path: Path) -> dict[str, Any]:
     return result
 
 
-def _events(rows: int, random: np.random.Generator) -> pa.Table:
+def draw_events(rows: int, random: np.random.Generator) -> pa.Table:
+    """Draw made-up events of log-normal users on Zipf items, with text ids and values from 1 to 5."""
     n_users, n_items = rows // 20, rows // 100
     activity = random.lognormal(0, 1, n_users)
     users = random.choice(n_users, rows, p=activity / activity.sum())

@@ -23,6 +23,7 @@ def shard_flags(parser: argparse.ArgumentParser) -> None:
     add("--input", type=path, default=NEEDED, help="a Parquet file, or a folder of such")
     add_columns(add)
     add("--min-item", type=int, default=0, help="leave out items with fewer events")
+    add("--k-core", action="store_true", help="repeat --min-item and --min-user until all that are left have enough")
     add(
         "--heldout-users",
         type=int,
@@ -43,7 +44,8 @@ def shard(arguments: argparse.Namespace) -> None:
 
     check_outputs(arguments)
     names = ("user", "item", "value", "min_value", "min_item", "values", "users_per_shard", "heldout_users")
-    options = {name: getattr(arguments, name) for name in (*names, "split_seed", "test_share", "memory_mib")}
+    rules = ("k_core", "behavior", "weights", "unknown_behavior")
+    options = {name: getattr(arguments, name) for name in (*names, *rules, "split_seed", "test_share", "memory_mib")}
     shards = write_shards(arguments.input, arguments.out, min_user=arguments.min_user or 0, **options)
     say(f"{shards.n_events:,} events of {shards.n_users:,} users on {shards.n_items:,} items are in {arguments.out}")
     if arguments.json:
@@ -55,11 +57,27 @@ def shard(arguments: argparse.Namespace) -> None:
 def datasets_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of recvae datasets."""
     add_data_home(parser.add_argument)
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    add = parser.add_argument
+    add("--check", metavar="CARD", help="a card of your own (.toml), or a name: print how its keys and files are read")
+    add("--json", action="store_true", help="print JSON")
+
+
+def _check(card: str, arguments: argparse.Namespace) -> None:
+    from recvae.datasets.check import explain_card
+
+    lines = explain_card(card, arguments.data_home)
+    if arguments.json:
+        put(json.dumps(list(lines), indent=1, ensure_ascii=False) + "\n")
+        return
+    for line in lines:
+        put(f"{escaped(line)}\n")
 
 
 def datasets(arguments: argparse.Namespace) -> None:
     """Run recvae datasets."""
+    if arguments.check is not None:
+        _check(arguments.check, arguments)
+        return
     from rich.table import Table
 
     from recvae.datasets.card import known_cards, load_card

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from recvae.models.base import Recommender
 
 NEEDED: Any = object()  # default of an argument that is required, by flag or in --config
+RULES = ("behavior", "weights", "min_item", "k_core", "half_life")  # flags of what counts as an event
 LOW_VALUES = "leave out events of a lower value"
 
 
@@ -35,6 +37,34 @@ def path(text: str) -> Path:
         return as_path(text)
     except RecvaeError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def weights(text: str) -> dict[str, float]:
+    """Convert NAME=NUMBER,... to weights of behaviours, as the type of a flag in argparse."""
+    from recvae.data.weights import checked_weights
+
+    try:
+        pairs = [pair.rpartition("=") for pair in text.split(",")]
+        if not all(name for name, _, _ in pairs):
+            raise ValueError("expected NAME=NUMBER, separated by commas")
+        return checked_weights({name.strip(): float(number) for name, _, number in pairs})
+    except (RecvaeError, ValueError) as error:
+        raise argparse.ArgumentTypeError(str(error).rstrip(".")) from None
+
+
+def half_life(text: str) -> float | str:
+    """Convert the text of --half-life: a number, or a span of time such as 30d."""
+    from recvae.data.weights import half_life_in_units
+
+    try:
+        return half_life_in_units(float(text))
+    except (RecvaeError, ValueError):
+        pass
+    try:
+        half_life_in_units(text)
+    except RecvaeError as error:
+        raise argparse.ArgumentTypeError(str(error).rstrip(".")) from None
+    return text
 
 
 def add_dataset(add: Any, default: str | None = None, help_default: str = "") -> None:
@@ -51,19 +81,21 @@ def add_data_home(add: Any) -> None:
     add("--data-home", type=path, help="folder of data sets (default: RECVAE_DATA, else the user's cache)")
 
 
-def add_events(parser: argparse.ArgumentParser, min_value_help: str = LOW_VALUES) -> None:
-    """Add the flags for events: a file with columns of any name, or a data set."""
+def add_events(parser: argparse.ArgumentParser, min_value_help: str = LOW_VALUES, filters: bool = True) -> None:
+    """Add the flags for events: a file with columns of any name, or a data set; those of training, if `filters`."""
     add = parser.add_argument_group("events").add_argument
     add("--input", type=path, help="a file of events: delimited text or Parquet, also compressed, or a folder")
     add_columns(add, min_value_help)
     add("--time", help="its column of times: dates or numbers (default: none)")
+    if filters:
+        add_filters(add)
     add_reading(parser)
     add_dataset(add)
 
 
 def add_columns(add: Any, min_value_help: str = LOW_VALUES) -> None:
     """Add the flags for the columns of the input, and for the filters of its rows."""
-    from recvae.data.names import VALUES
+    from recvae.data.names import UNKNOWN_BEHAVIOR, VALUES
 
     add("--user", default="user", help="its column of user ids (default: user)")
     add("--item", default="item", help="its column of item ids (default: item)")
@@ -71,6 +103,31 @@ def add_columns(add: Any, min_value_help: str = LOW_VALUES) -> None:
     add("--min-value", type=float, help=min_value_help)
     add("--min-user", type=int, help="leave out users with fewer events")
     add("--values", choices=VALUES, default="binary", help="how values are read (default: binary)")
+    add("--behavior", metavar="COLUMN", help="its column of behaviours, such as view, cart, buy")
+    add(
+        "--weights",
+        type=weights,
+        metavar="NAME=NUMBER,...",
+        help="what an event of each behaviour counts, such as view=1,cart=3,buy=5; 0: it was only seen",
+    )
+    add(
+        "--unknown-behavior",
+        choices=UNKNOWN_BEHAVIOR,
+        default="refuse",
+        help="events of other behaviours (default: refuse)",
+    )
+
+
+def add_filters(add: Any) -> None:
+    """Add the flags for filters that apply to training data only."""
+    add("--min-item", type=int, help="leave out items with fewer events")
+    add("--k-core", action="store_true", help="repeat --min-item and --min-user until all that are left have enough")
+    add(
+        "--half-life",
+        type=half_life,
+        metavar="SPAN",
+        help="age at which an event counts half, by --time: 30d, 12h or a number",
+    )
 
 
 def add_shards(add: Any) -> None:
@@ -143,7 +200,7 @@ def open_shards(arguments: argparse.Namespace) -> Shards | None:
 
     if arguments.shards is None:
         return None
-    of_events = ("input", "dataset", "value", "time", "min_value", "min_user")
+    of_events = ("input", "dataset", "value", "time", "min_value", "min_user", *RULES)
     for name in (*of_events, "split", "heldout_users", "test_input", "split_folder"):
         if getattr(arguments, name, None) is not None:
             raise InvalidParameterError(
@@ -156,7 +213,7 @@ def load_events(arguments: argparse.Namespace) -> Interactions:
     """All events of --input or --dataset, before any split."""
     _check_source(arguments)
     if arguments.dataset is None:
-        return _read_events(arguments.input, arguments, arguments.min_user or 0)
+        return _read_events(arguments.input, arguments)
     from recvae.datasets.load import load_dataset
 
     data = load_dataset(
@@ -197,14 +254,14 @@ def load_split_or_none(arguments: argparse.Namespace) -> Split | None:
     if "seed" in split_options(kind):
         options["seed"] = arguments.split_seed
     check_split(kind, options)
-    test = None if arguments.test_input is None else _read_events(arguments.test_input, arguments, 0)
+    test = None if arguments.test_input is None else _read_events(arguments.test_input, arguments, is_test=True)
     return make_split(load_events(arguments), kind, test, **options)
 
 
 def check_split_folder(arguments: argparse.Namespace) -> None:
     """Raise InvalidParameterError for other data next to --split-folder."""
-    for name in ("input", "dataset", "shards", "value", "time", "min_value", "min_user", "test_input"):
-        if getattr(arguments, name, None) is not None:
+    for name in ("input", "dataset", "shards", "value", "time", "min_value", "min_user", *RULES, "test_input"):
+        if getattr(arguments, name, None):
             raise InvalidParameterError(
                 f"Expected --split-folder without --{name.replace('_', '-')}: its files are the data and the split."
             )
@@ -227,10 +284,12 @@ def split_options_of(arguments: argparse.Namespace) -> dict[str, Any]:
     return {name: getattr(arguments, name) for name in SPLIT_OPTIONS if getattr(arguments, name) is not None}
 
 
-def load_histories(arguments: argparse.Namespace, index: ItemIndex) -> Histories:
+def load_histories(
+    arguments: argparse.Namespace, index: ItemIndex, weights: Mapping[str, float] | None = None
+) -> Histories:
     """Read what the users of the input liked and have seen, as histories over the items of a model.
 
-    With --min-user, only users who liked that many items.
+    With --min-user, only users who liked that many items. Without --weights, behaviours have the `weights` of training.
 
     Raises
     ------
@@ -248,13 +307,17 @@ def load_histories(arguments: argparse.Namespace, index: ItemIndex) -> Histories
         say_reading(read, arguments.input)
         events = read.table
         user, item, value = (read.columns.by_role()[role] for role in ("user", "item", "value"))
+        rules = {"behavior": read.columns.by_role()["behavior"], "unknown_behavior": arguments.unknown_behavior}
+        rules["weights"] = (arguments.weights or weights) if arguments.behavior else arguments.weights
     else:
-        from recvae.datasets.load import load_unfiltered
+        from recvae.datasets.load import behavior_rules, load_unfiltered
 
         events, min_value = load_unfiltered(arguments.dataset, arguments.data_home, min_value=arguments.min_value)
         value = "value" if "value" in events.column_names else None
+        rules = behavior_rules(arguments.dataset)
+    seen_too = load_seen(arguments)
     histories = read_histories(
-        events, index, user=user, item=item, value=value, min_value=min_value, seen=load_seen(arguments)
+        events, index, user=user, item=item, value=value, min_value=min_value, seen=seen_too, **rules
     )
     _check_histories(histories, index, min_value)
     if not arguments.min_user:
@@ -280,6 +343,10 @@ def _check_source(arguments: argparse.Namespace) -> None:
         raise InvalidParameterError(
             "Expected --user, --item, --value, --time and --values with --input only: a data set's card sets them."
         )
+    for name in RULES:
+        if arguments.dataset is not None and getattr(arguments, name, None):
+            flag = name.replace("_", "-")
+            raise InvalidParameterError(f"Expected --{flag} with --input only: a data set's card has its own.")
     if arguments.dataset is not None and read_options(arguments) != ReadOptions(spoken="flag"):
         raise InvalidParameterError("Expected options of reading with --input only: a data set's card has its own.")
     if arguments.dataset is not None and getattr(arguments, "test_input", None) is not None:
@@ -297,11 +364,15 @@ def _check_histories(histories: Histories, index: ItemIndex, min_value: float | 
         )
 
 
-def _read_events(source: Path, arguments: argparse.Namespace, min_user: int) -> Interactions:
+def _read_events(source: Path, arguments: argparse.Namespace, is_test: bool = False) -> Interactions:
     from recvae.data.interactions import Interactions
 
+    rules = {"weights": arguments.weights, "unknown_behavior": arguments.unknown_behavior}
+    if not is_test:
+        rules |= {"min_user": arguments.min_user or 0, "min_item": getattr(arguments, "min_item", None) or 0}
+        rules |= {"k_core": getattr(arguments, "k_core", False), "half_life": getattr(arguments, "half_life", None)}
     data = Interactions.from_reading(
-        read_file(source, arguments), min_value=arguments.min_value, min_user=min_user, values=arguments.values
+        read_file(source, arguments), min_value=arguments.min_value, values=arguments.values, **rules
     )
     say_account(data, source)
     return data

@@ -23,6 +23,7 @@ from recvae.utils.signals import SAID, status_of, stoppable
 from recvae.utils.streams import note, put
 from recvae.version import __version__
 
+BOOLEANS = ("json", "header", "k_core", "per_user")
 LONGEST = 1000  # characters of an argparse error, which may quote a value of any length
 
 
@@ -189,7 +190,9 @@ def _as_flag(name: str, value: Any) -> Any:
     """A setting as the command line would give it: argparse converts strings by the type of their flag."""
     if name in ("param", "missing"):
         return [str(assignment) for assignment in value] if isinstance(value, list) else [str(value)]
-    if isinstance(value, bool) != (name in ("json", "header")) or isinstance(value, dict):
+    if name == "weights" and isinstance(value, dict):
+        return ",".join(f"{behavior}={weight}" for behavior, weight in value.items())
+    if isinstance(value, bool) != (name.replace("-", "_") in BOOLEANS) or isinstance(value, dict):
         raise InvalidParameterError(f"Expected {name} in the configuration as its flag has it, got {shown(value)}.")
     if isinstance(value, list):
         return ",".join(str(part) for part in value)

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 # arguments that name inputs, and arguments that name output files
 RULES = ("allow", "deny", "user_allow", "user_deny", "may_repeat", "only_users", "categories", "new_items")
-INPUTS = ("input", "seen", "test_input", "model_file", "config", "results", "shards", "split_folder", *RULES)
+EVENTS = ("input", "seen", "test_input", "shards", "split_folder", "candidates")
+INPUTS = (*EVENTS, "model_file", "config", "results", *RULES)
 FILES = ("out", "log", "study")
 ALL = "all"  # instead of a file: no restriction
 

@@ -52,5 +52,5 @@ def read_file(source: Path, arguments: argparse.Namespace, ids_only: bool = Fals
 
     columns = Columns(arguments.user, arguments.item)
     if not ids_only:
-        columns = Columns(arguments.user, arguments.item, arguments.value, arguments.time)
+        columns = Columns(arguments.user, arguments.item, arguments.value, arguments.time, arguments.behavior)
     return read_table(source, columns, read_options(arguments))

@@ -38,6 +38,7 @@ def recommend_flags(parser: argparse.ArgumentParser) -> None:
         parser,
         "the least value of what was liked, which the model reads; the rest was seen, and is not recommended either; "
         "users who liked nothing get a list too",
+        filters=False,
     )
     add("--seen", type=path, help="a file of other items that users have seen, columns as --input: not recommended")
     add("-N", type=int, default=10, dest="N", help="items for each user (default: 10)")
@@ -81,7 +82,7 @@ def _to_table(arguments: argparse.Namespace, N: int) -> None:
     model = open_linear(arguments.model_file) or _load(arguments.model_file)
     index, rules = model.known_items(), load_rules(arguments)
     resolved = None if rules is None else rules.resolve(index, user=arguments.user, item=arguments.item)
-    histories = load_histories(arguments, index)
+    histories = load_histories(arguments, index, model.preparation_.get("weights"))
     _say_unread(histories)
     if resolved is not None:
         say_unknown(resolved.unknown)
@@ -145,6 +146,9 @@ def _to_folder(arguments: argparse.Namespace, N: int) -> None:
         ray_address=arguments.ray_address,
         seen=load_seen(arguments),
         rules=rules,
+        behavior=arguments.behavior,
+        weights=arguments.weights,
+        unknown_behavior=arguments.unknown_behavior,
     )
     if result.unknown.events:
         say(str(result.unknown))

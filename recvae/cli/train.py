@@ -20,11 +20,14 @@ from recvae.cli.inputs import (
     path,
 )
 from recvae.cli.output import check_outputs, only_main_process_says, say, say_dropped
+from recvae.cli.reading import read_file
 from recvae.errors import InvalidDataError, InvalidParameterError, NotSupportedError
 from recvae.utils.files import check_writable
 from recvae.utils.streams import put
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from recvae.data.shards import Shards
     from recvae.data.splits import Holdout
     from recvae.distributed.communicator import Communicator
@@ -193,6 +196,10 @@ def evaluate_flags(parser: argparse.ArgumentParser) -> None:
     add_split(parser, "strong with --heldout-users", test_input=True)
     add_shards(add)
     add("--metrics", default=",".join(DEFAULT_METRICS), help="comma-separated (default: %(default)s)")
+    add("--candidates", type=path, help="rank these items only: a file with columns --user and --item")
+    add("--sampled-negatives", type=int, help="rank held-out items among so many random ones: see the guide's warning")
+    add("--out", type=path, help="write the metrics to this .csv, .tsv, .jsonl or .parquet file")
+    add("--per-user", action="store_true", help="write the value of each user to --out instead of the means")
     add("--json", action="store_true", help="print JSON")
 
 
@@ -200,9 +207,13 @@ def evaluate(arguments: argparse.Namespace) -> None:
     """Run recvae evaluate."""
     from recvae.benchmark.results import json_bytes
     from recvae.data.shards import Shards
+    from recvae.data.tables.frames import check_table, write_table
     from recvae.evaluation.evaluate import evaluate as evaluate_model
     from recvae.models.base import load
 
+    check_outputs(arguments)
+    if arguments.out is not None:
+        check_table(arguments.out)  # before the work
     model = load(arguments.model_file)
     source = open_shards(arguments) or load_split_or_none(arguments)
     if source is None:
@@ -214,9 +225,22 @@ def evaluate(arguments: argparse.Namespace) -> None:
             "events, perhaps those of the test: take the data, the split and the --split-seed of training."
         )
     say_dropped("test", source.test)
-    result = evaluate_model(model, source.test, arguments.metrics.split(","), show_progress=True)
+    metrics, negatives = arguments.metrics.split(","), arguments.sampled_negatives
+    options = {"candidates": _candidates(arguments), "sampled_negatives": negatives, "show_progress": True}
+    result = evaluate_model(model, source.test, metrics, **options)
+    if arguments.out is not None:
+        write_table(arguments.out, result.frame(per_user=arguments.per_user))
+        say(f"Metrics written to {arguments.out}")
     if arguments.json:
         metrics = {name: {"mean": metric.mean, "stderr": metric.stderr} for name, metric in result.items()}
         put(json_bytes({"users": len(result.users), "metrics": metrics, "lists": result.lists}).decode())
     else:
         put(f"{result}\n")
+
+
+def _candidates(arguments: argparse.Namespace) -> pa.Table | None:
+    """The table of --candidates, with columns user and item; None if not given."""
+    if arguments.candidates is None:
+        return None
+    read = read_file(arguments.candidates, arguments, ids_only=True)
+    return read.table.rename_columns(["user", "item"])

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from heapq import nsmallest
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -21,9 +22,17 @@ from recvae.data.events import at_least, check_min_value, merge_sorted
 from recvae.data.ids import Ids, ItemIndex, id_array, listed
 from recvae.data.rows import check_content
 from recvae.data.tables.frames import number_ids, read_column, read_numbers
-from recvae.errors import InvalidDataError, InvalidParameterError, InvalidTypeError
+from recvae.data.weighting import Weighting, weighed_events
+from recvae.errors import (
+    InvalidDataError,
+    InvalidParameterError,
+    InvalidTypeError,
+    MissingDependencyError,
+    UnknownNameError,
+)
 
 Indices = NDArray[np.int64]
+FRAMES = ("pyarrow", "pandas", "polars")
 
 
 @dataclass(frozen=True)
@@ -78,6 +87,9 @@ def read_histories(
     value: str | None = None,
     min_value: float | None = None,
     seen: Any = None,
+    behavior: str | None = None,
+    weights: Mapping[str, float] | None = None,
+    unknown_behavior: str = "refuse",
 ) -> Histories:
     """Convert histories of raw ids to rows over the items of a model.
 
@@ -102,6 +114,13 @@ def read_histories(
         Further items that users have seen, in one of the forms of `histories`; a dict or a frame if `histories` names
         its users. Users who appear only here get an empty row, after the others or, if `histories` is a frame, in
         ascending order among them.
+    behavior : str or None
+        Column of behaviours in a frame, such as view, cart and buy.
+    weights : dict or None
+        What an event of each behaviour counts, as in `Interactions.from_frame`. An item whose events all weigh 0 was
+        seen, but not liked.
+    unknown_behavior : str
+        Whether to "refuse" or "drop" events of other behaviours.
 
     Returns
     -------
@@ -126,6 +145,10 @@ def read_histories(
     index = item_ids if isinstance(item_ids, ItemIndex) else ItemIndex(item_ids)
     if value is not None and isinstance(histories, (Mapping, list, tuple)):
         raise InvalidParameterError(f"Expected value={value!r} with a frame only, got {type(histories).__name__}.")
+    weighting = Weighting(behavior, weights, unknown_behavior)
+    if weighting:
+        histories, value = weighed_events(histories, weighting, user, item, value, min_value)
+        min_value = None
     if min_value is not None:
         check_min_value(min_value)
         if value is None:
@@ -204,6 +227,29 @@ def as_frame(table: pa.Table, like: Any) -> Any:
     if "pandas" in libraries:
         return table.to_pandas()
     return sys.modules["polars"].from_arrow(table) if "polars" in libraries else table
+
+
+def frame_in(library: str, table: pa.Table) -> Any:
+    """Convert a table to a frame of a library, "pyarrow", "pandas" or "polars".
+
+    Raises
+    ------
+    UnknownNameError
+        For another library.
+    MissingDependencyError
+        If the library is not installed.
+    """
+    if library not in FRAMES:
+        raise UnknownNameError.among("library of frames", library, FRAMES)
+    if library == "pyarrow":
+        return table
+    try:
+        module = import_module(library)
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"A frame of {library} needs that library, which cannot be loaded ({error}); run: pip install {library}"
+        ) from error
+    return table.to_pandas() if library == "pandas" else module.from_arrow(table)
 
 
 def _read(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from scipy import sparse
 
+from recvae.data.core import k_core as k_core_of
 from recvae.data.description import describe
 from recvae.data.events import Account, Duplicates, account_for, digest_events, merge_events, select_cells
 from recvae.data.ids import Ids as Ids
@@ -21,6 +22,7 @@ from recvae.data.tables.formats import read_table
 from recvae.data.tables.frames import number_ids, read_column, read_numbers, read_times, write_table
 from recvae.data.tables.options import Column, Columns, Reading, ReadOptions, WithoutId
 from recvae.data.validation import check_canonical, checked_sparse
+from recvae.data.weighting import Weighting
 from recvae.errors import InvalidDataError, InvalidParameterError, InvalidTypeError, UnknownNameError
 
 
@@ -46,6 +48,8 @@ class Interactions:
     account : Account or None
         How many rows were read, and why some did not become an event; `print(data.account)` shows it. None for data
         from a matrix.
+    preparation : dict
+        The filters and weights by which events became this matrix, as JSON values; a model's file keeps them.
     """
 
     matrix: sparse.csr_matrix
@@ -56,6 +60,7 @@ class Interactions:
     values: Values = "binary"
     times: sparse.csr_matrix | None = None
     account: Account | None = None
+    preparation: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Raise InvalidDataError for a matrix that is damaged, not canonical, or does not match the number of ids."""
@@ -76,6 +81,11 @@ class Interactions:
         min_value: float | None = None,
         min_user: int = 0,
         min_item: int = 0,
+        k_core: bool = False,
+        behavior: str | None = None,
+        weights: Mapping[str, float] | None = None,
+        unknown_behavior: str = "refuse",
+        half_life: float | str | None = None,
         duplicates: Duplicates = "sum",
         values: Values = "binary",
         titles: Mapping[Any, str] | None = None,
@@ -84,8 +94,9 @@ class Interactions:
         """Build from a table with one event per row: a pandas or polars frame, or a pyarrow table.
 
         Rows of the matrix are the users in ascending order of raw id; columns are the items, likewise. Steps, in order:
-        events with `value` < `min_value` are dropped; then items with fewer than `min_item` events; then users with
-        fewer than `min_user` of the remaining events (one pass each, as in Liang et al. 2018).
+        events with `value` < `min_value` are dropped; values are weighed by behaviour and age; repeated events are
+        merged; then items with fewer than `min_item` events are dropped; then users with fewer than `min_user` of the
+        remaining events (one pass each, as in Liang et al. 2018).
 
         Parameters
         ----------
@@ -104,6 +115,19 @@ class Interactions:
             Drop events below this value.
         min_user, min_item : int
             Drop users and items with fewer events.
+        k_core : bool
+            Repeat that until all users and items that are left have enough events.
+        behavior : str or None
+            Column of behaviours, such as view, cart and buy.
+        weights : dict or None
+            What an event of each behaviour counts, such as {"view": 1, "cart": 3, "buy": 5}: its value, or 1, times
+            this. Events of a behaviour that weighs 0 are left out.
+        unknown_behavior : str
+            What happens to events of behaviours without a weight: "refuse", or "drop", which counts them.
+        half_life : float or str or None
+            Age at which an event counts half: values are multiplied by 2^(-age / half_life), where ages are counted
+            from the latest event. A number in the unit of the times (seconds, if they are dates), or text such as
+            "30 days". Needs `time`.
         duplicates : str
             Rule for repeated (user, item) pairs: "sum" adds up their values, "last" keeps the last one (the latest, if
             there is a `time`).
@@ -123,21 +147,38 @@ class Interactions:
             If a column is missing; if ids are null or placeholders ("nan", "NULL"); if there is text in a column of
             numbers; if values are NaN, infinite or negative; if times come in several units; if no event is left.
         InvalidParameterError
-            If there is a `min_value` without `value`.
+            If there is a `min_value` without `value`, weights without `behavior`, or a `half_life` without `time`.
+
+        Notes
+        -----
+        Models with `values="binary"`, the default, read any value as 1: for weights and ages to matter, use "raw" or
+        "log1p".
         """
+        weighting = Weighting(behavior, weights, unknown_behavior, half_life)
         if min_value is not None and value is None:
             raise InvalidParameterError(f"Expected the column of values for min_value={min_value}, got value=None.")
         users, user_ids = number_ids(read_column(frame, user), user)
         items, item_ids = number_ids(read_column(frame, item), item)
         counts = np.ones(len(users)) if value is None else read_numbers(read_column(frame, value), value)
-        events = sparse.coo_matrix((counts, (users, items)), shape=(len(user_ids), len(item_ids)))
         when, unit = (None, "") if time is None else read_times(read_column(frame, time, gaps=True), time)
+        preparation = _preparation(min_value, min_user, min_item, k_core, duplicates)
+        account = None
+        if weighting:
+            behaviors = None if behavior is None else read_column(frame, behavior, gaps=True)
+            weighed = weighting.apply(counts, min_value, behaviors, when)
+            users, items, counts, min_value = users[weighed.rows], items[weighed.rows], weighed.values, None
+            when, account = None if when is None else when[weighed.rows], weighed.account
+            preparation |= weighed.record
+        events = sparse.coo_matrix((counts, (users, items)), shape=(len(user_ids), len(item_ids)))
         matrix, times = merge_events(events, min_value, duplicates, when)
-        account = account_for(counts, min_value, duplicates, matrix.nnz)
+        merged = account_for(counts, min_value, duplicates, matrix.nnz)
+        account = merged if account is None else merged.preceded_by(account.left_out, account.notes)
+        if weighting and _known(values) == "binary":
+            account = account.noted("but values are read as binary, which only asks whether there is an event")
         account = account.noted(f"times came in {unit}, and are seconds" if unit not in ("", "seconds") else "")
         texts = _texts(titles, item_ids), _texts(genres, item_ids)
-        data = cls(matrix, user_ids, item_ids, *texts, _known(values), times, account)
-        data = data.filter(max(min_item, 1), max(min_user, 1))
+        data = cls(matrix, user_ids, item_ids, *texts, _known(values), times, account, preparation)
+        data = data.filter(max(min_item, 1), max(min_user, 1), k_core)
         return data if titles is None else replace(data, account=_titled(data, titles))
 
     @classmethod
@@ -149,6 +190,7 @@ class Interactions:
         item: Column = "item",
         value: Column | None = None,
         time: Column | None = None,
+        behavior: Column | None = None,
         format: str | None = None,
         delimiter: str | None = None,
         encoding: str | None = None,
@@ -179,6 +221,8 @@ class Interactions:
             Column of values, likewise; as in `from_frame`.
         time : str or int or None
             Column of times, likewise; as in `from_frame`.
+        behavior : str or int or None
+            Column of behaviours, likewise; as in `from_frame`.
         format : str or None
             Kind of file, one of `recvae.data.names.FORMATS`; by default, its extension decides.
         delimiter : str or None
@@ -216,13 +260,40 @@ class Interactions:
             If a line is broken (the message names its number, from 1, and the column), and as `from_frame`.
         """
         how = ReadOptions(
-            *(format, delimiter, encoding, header, quote, comment, decimal, tuple(missing), without_id, time_format)
+            format=format,
+            delimiter=delimiter,
+            encoding=encoding,
+            header=header,
+            quote=quote,
+            comment=comment,
+            decimal=decimal,
+            missing=missing if isinstance(missing, str) else tuple(missing),  # a string is refused
+            without_id=without_id,
+            time_format=time_format,
         )
-        return cls.from_reading(read_table(path, Columns(user, item, value, time), how), **options)
+        return cls.from_reading(read_table(path, Columns(user, item, value, time, behavior), how), **options)
 
     @classmethod
     def from_reading(cls, reading: Reading, **options: Any) -> Interactions:
-        """Build from what `recvae.data.tables.formats.read_table` returns; `options` are those of `from_frame`."""
+        """Build from the events of a file.
+
+        Parameters
+        ----------
+        reading : Reading
+            What `recvae.data.tables.formats.read_table` returns.
+        **options : Any
+            The other parameters of `from_frame`.
+
+        Returns
+        -------
+        Interactions
+            As from `from_frame`; its `account` also counts what the reader left out.
+
+        Raises
+        ------
+        InvalidDataError
+            As `from_frame`.
+        """
         data = cls.from_frame(reading.table, **reading.columns.by_role(), **options)
         assert data.account is not None
         return replace(data, account=data.account.preceded_by(reading.left_out, reading.notes))
@@ -255,6 +326,7 @@ class Interactions:
         min_value: float | None = None,
         min_user: int = 0,
         min_item: int = 0,
+        k_core: bool = False,
         duplicates: Duplicates = "sum",
         values: Values = "binary",
         titles: Mapping[Any, str] | None = None,
@@ -276,6 +348,8 @@ class Interactions:
         min_user
             As in `from_frame`.
         min_item
+            As in `from_frame`.
+        k_core
             As in `from_frame`.
         duplicates
             As in `from_frame`.
@@ -302,8 +376,10 @@ class Interactions:
             raise InvalidTypeError(f"Expected a two-dimensional scipy sparse matrix, got {_name(matrix)}.")
         clean, _ = merge_events(checked_sparse(matrix).tocoo(), min_value, duplicates)
         users, items = as_ids(user_ids, clean.shape[0], "user_ids"), as_ids(item_ids, clean.shape[1], "item_ids")
-        data = cls(clean, users, items, _texts(titles, items), _texts(genres, items), _known(values))
-        return data.filter(min_item, min_user)
+        texts = _texts(titles, items), _texts(genres, items)
+        preparation = _preparation(min_value, min_user, min_item, k_core, duplicates)
+        data = cls(clean, users, items, *texts, _known(values), preparation=preparation)
+        return data.filter(min_item, min_user, k_core)
 
     @property
     def n_users(self) -> int:
@@ -317,7 +393,7 @@ class Interactions:
     def n_events(self) -> int:
         return int(self.matrix.nnz)
 
-    def filter(self, min_item: int = 0, min_user: int = 0) -> Interactions:
+    def filter(self, min_item: int = 0, min_user: int = 0, k_core: bool = False) -> Interactions:
         """Drop items with fewer than `min_item` events, then users with fewer than `min_user` of those that remain.
 
         One pass each. If `min_item` is at least 1, items that lose their last event with the users are dropped as well.
@@ -326,6 +402,8 @@ class Interactions:
         ----------
         min_item, min_user : int
             Smallest number of events of an item, and of a user.
+        k_core : bool
+            Repeat both until all that are left have enough events.
 
         Returns
         -------
@@ -337,6 +415,8 @@ class Interactions:
         InvalidDataError
             If no event is left.
         """
+        if k_core:
+            return self._core(min_item, min_user)
         counts = np.bincount(self.matrix.indices, minlength=self.n_items)
         filtered = self if min_item < 1 else self.select_items(np.flatnonzero(counts >= min_item))
         active = np.flatnonzero(np.diff(filtered.matrix.indptr) >= min_user)
@@ -355,6 +435,20 @@ class Interactions:
         account = filtered.account.without(of_items, f"on items with fewer than {min_item} events")
         of_users = self.n_events - of_items - filtered.n_events
         return replace(filtered, account=account.without(of_users, f"of users with fewer than {min_user} events"))
+
+    def _core(self, min_item: int, min_user: int) -> Interactions:
+        """The events of users and on items in the k-core."""
+        users, items = k_core_of(self.matrix, min_user, min_item)
+        filtered = self.select_users(np.flatnonzero(users)).select_items(np.flatnonzero(items))
+        if filtered.n_events == 0:
+            raise InvalidDataError(
+                f"No events are left: expected a core of users with at least {min_user} events on items with at least "
+                f"{min_item} events of these users; lower min_user or min_item."
+            )
+        if filtered.account is None:
+            return filtered
+        core = f"outside of the core of users with {min_user} events and items with {min_item}"
+        return replace(filtered, account=filtered.account.without(self.n_events - filtered.n_events, core))
 
     def select_users(self, rows: NDArray[Any]) -> Interactions:
         """Select users by row; all items are kept.
@@ -459,6 +553,16 @@ class Interactions:
             f"Interactions({self.n_users:,} users x {self.n_items:,} items, {self.n_events:,} events, "
             f"values={self.values!r})"
         )
+
+
+def _preparation(
+    min_value: float | None, min_user: int, min_item: int, k_core: bool, duplicates: str
+) -> dict[str, Any]:
+    """The filters that are set, as JSON values."""
+    filters: dict[str, Any] = {"min_value": None if min_value is None else float(min_value)}
+    filters |= {"min_user": int(min_user) or None, "min_item": int(min_item) or None, "k_core": k_core or None}
+    filters["duplicates"] = None if duplicates == "sum" else duplicates
+    return {name: value for name, value in filters.items() if value is not None}
 
 
 def _texts(texts: Mapping[Any, str] | None, item_ids: Ids) -> Ids | None:

@@ -8,6 +8,8 @@ from typing import Literal, get_args
 Values = Literal["binary", "log1p", "raw"]
 VALUES: tuple[str, ...] = get_args(Values)
 
+UNKNOWN_BEHAVIOR = ("refuse", "drop")  # what happens to events of behaviours without a weight
+
 SPLIT_KINDS = ("strong", "per-user", "leave-last", "temporal", "given")
 # the options of all kinds of splits, without the seed
 SPLIT_OPTIONS = ("heldout_users", "test_share", "valid_share", "last", "test_start", "valid_start")

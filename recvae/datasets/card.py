@@ -11,15 +11,17 @@ from datetime import date
 from importlib.resources import as_file, files
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta, Struct
 from msgspec.structs import replace
 
-from recvae.data.names import SPLIT_FOLDER, SPLIT_OPTIONS, VALUES, Values
+from recvae.data.names import SPLIT_FOLDER, SPLIT_OPTIONS, UNKNOWN_BEHAVIOR, VALUES, Values
+from recvae.data.tables.options import WITHOUT_ID
+from recvae.data.weights import checked_weights, half_life_in_units
 from recvae.datasets.table_spec import LAYOUT_COLUMNS, TableSpec
-from recvae.errors import DataNotFoundError, InvalidDataError, InvalidTypeError, UnknownNameError, shown
+from recvae.errors import DataNotFoundError, InvalidDataError, InvalidTypeError, RecvaeError, UnknownNameError, shown
 from recvae.evaluation.names import parse_metric
 from recvae.utils.paths import as_path, check_below, input_path, is_below, is_name
 
@@ -57,8 +59,8 @@ class Protocol(Struct, frozen=True, forbid_unknown_fields=True):
     ----------
     split, heldout_users, test_share, valid_share, last, test_start, valid_start
         The kind of split and its options; see `recvae.data.splits.make_split`.
-    min_value, min_item, min_user, values
-        As in `Interactions.from_frame`.
+    min_value, min_item, min_user, k_core, weights, unknown_behavior, half_life, values
+        As in `Interactions.from_frame`; weights are for the column `behavior` of the events.
     metrics : list[str]
         Metrics of the result table; the last one sorts the table and selects hyper-parameters.
     """
@@ -73,6 +75,10 @@ class Protocol(Struct, frozen=True, forbid_unknown_fields=True):
     min_value: Integer | float | None = None
     min_item: Integer = 0
     min_user: Integer = 5
+    k_core: bool = False
+    weights: dict[str, Number] | None = None
+    unknown_behavior: Literal["refuse", "drop"] = "refuse"
+    half_life: Number | str | None = None
     values: Values = "binary"
     metrics: Annotated[list[str], Meta(min_length=1)] = msgspec.field(
         default_factory=lambda: ["recall@20", "recall@50", "ndcg@100"]
@@ -81,6 +87,13 @@ class Protocol(Struct, frozen=True, forbid_unknown_fields=True):
     def __post_init__(self) -> None:
         for metric in self.metrics:
             parse_metric(metric)
+        try:
+            if self.weights is not None:
+                checked_weights(self.weights)
+            if self.half_life is not None:
+                half_life_in_units(self.half_life)
+        except RecvaeError as error:
+            raise TypeError(str(error).rstrip(".")) from None
 
     def split_options(self) -> dict[str, Any]:
         """Options of the split that the card sets."""
@@ -136,6 +149,8 @@ class Card(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     def __post_init__(self) -> None:
         if not is_name(self.name):
             raise TypeError(f"name = {shown(self.name)} is no name of a folder")
+        if (self.protocol.weights is None) != (self.events is None or "behavior" not in self.events.columns):
+            raise TypeError("[protocol] weights and the column behavior in [events] are not both there")
         for key, table in (("events", self.events), ("test", self.test), ("items", self.items)):
             if table is None:
                 continue
@@ -278,8 +293,9 @@ WORDS = {
     "Object contains unknown field": "there is no key",
     "Object missing required field": "missing key",
     "`object": "`table",
-    "Invalid enum value": f"Expected one of {', '.join(VALUES)}, got",  # `values` is the only key with an enumeration
 }
+# keys with a fixed choice of values
+CHOICES = {"values": VALUES, "without_id": WITHOUT_ID, "unknown_behavior": UNKNOWN_BEHAVIOR}
 
 
 def _explain(error: msgspec.ValidationError, content: Any) -> str:
@@ -288,6 +304,8 @@ def _explain(error: msgspec.ValidationError, content: Any) -> str:
     for words, plain in WORDS.items():
         reason = reason.replace(words, plain)
     key = path.strip(".`")
+    choices = CHOICES.get(key.rpartition(".")[2], ())
+    reason = reason.replace("Invalid enum value", f"Expected one of {', '.join(choices)}, got")
     for step in re.findall(r"[^.\[\]]+", key):
         content = content[int(step) if isinstance(content, list) else step]
     value = "" if isinstance(content, dict) else f" = {shown(content)}"

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pooch
 
+from recvae.data.tables.compressed import CHUNK, ENCRYPTED, RATIO, SMALL
 from recvae.datasets.card import Card, Download
 from recvae.errors import DataNotFoundError, InvalidDataError, OutputError, RecvaeError, shown
 from recvae.utils.files import scratch_folder
@@ -21,10 +22,6 @@ from recvae.utils.paths import check_below, is_below
 from recvae.utils.progress import DownloadBar
 
 MEMBERS = 100_000  # largest number of files in an archive
-RATIO = 100  # largest compression ratio that is accepted: text of events has 3 to 10
-SMALL = 16 << 20  # unpacked bytes that are accepted at any compression ratio
-CHUNK = 1 << 20
-ENCRYPTED = 1  # bit of ZipInfo.flag_bits
 # raised by zipfile and its decompressors for corrupt input; NotImplementedError is a RuntimeError
 DAMAGED = (zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError, struct.error, RuntimeError, ValueError)
 

@@ -14,6 +14,7 @@ from recvae.data.interactions import Interactions
 from recvae.data.names import SPLIT_FOLDER
 from recvae.data.splits import SPLIT_SEED, Split, check_split, make_split, split_options
 from recvae.data.splits.folder import read_split
+from recvae.data.tables.options import Reading
 from recvae.datasets.card import Card, Expected, Protocol, is_own_card, known_cards, load_card
 from recvae.datasets.download import fetch
 from recvae.datasets.home import data_home
@@ -82,15 +83,24 @@ def load_unfiltered(
     -------
     tuple[pa.Table, float | None]
         A table of all events, including those below `min_value` and those of users with few events, with columns user,
-        item and, where the data have them, value and time; and `min_value`, or that of the card.
+        item and, where the data have them, value, time and behavior; and `min_value`, or that of the card.
     """
     card = load_card(name)
     if card.events is None:
         data = _sample(card, min_value, 0)
         cells = data.matrix.tocoo()
         return pa.table({"user": data.user_ids[cells.row], "item": data.item_ids[cells.col]}), None
-    events = _read(card, home, show_progress).all_events(card.name)
+    events = _read(card, home, show_progress).all_events(card.name).table
     return events, _min_value(card, events, min_value)
+
+
+def behavior_rules(name: CardOrName) -> dict[str, Any]:
+    """The column of behaviours and their weights of a data set, as keywords of `read_histories`."""
+    protocol = load_card(name).protocol
+    if protocol.weights is None:
+        return {}
+    weights = {"weights": protocol.weights, "unknown_behavior": protocol.unknown_behavior}
+    return {"behavior": "behavior"} | weights
 
 
 def load_split(
@@ -150,7 +160,8 @@ def load_split(
         return make_split(data, kind, **settings)
     tables = _read(card, home, show_progress)
     train = _interactions(card, tables, tables.events, min_value, min_user)
-    test = _interactions(card, tables, tables.test, min_value, 0, 0)
+    assert tables.test is not None
+    test = _interactions(card, tables, tables.test, min_value, 0, 0, is_test=True)
     return make_split(train, kind, test, **settings)
 
 
@@ -199,11 +210,11 @@ def paths_of_dataset(name: CardOrName, home: str | Path | None = None) -> list[P
 class _Tables:
     """The tables in the files of a data set."""
 
-    events: pa.Table
-    test: pa.Table | None
+    events: Reading
+    test: Reading | None
     items: Items
 
-    def all_events(self, name: str) -> pa.Table:
+    def all_events(self, name: str) -> Reading:
         """Events of training and test set together."""
         return self.events if self.test is None else concat_events([self.events, self.test], name)
 
@@ -227,32 +238,38 @@ def _read(card: Card, home: str | Path | None, show_progress: bool) -> _Tables:
     test = None if card.test is None else read_events(folder, card.test)
     if card.expected is not None:
         everything = events if test is None else concat_events([events, test], card.name)
-        _check_counts(card, card.expected, everything, folder)
+        _check_counts(card, card.expected, everything.table, folder)
     return _Tables(events, test, read_items(folder, card.items) if card.items else Items())
 
 
 def _interactions(
     card: Card,
     tables: _Tables,
-    events: pa.Table,
+    events: Reading,
     min_value: float | None,
     min_user: int | None,
     min_item: int | None = None,
+    is_test: bool = False,
 ) -> Interactions:
     protocol = card.protocol
-    min_value = _min_value(card, events, min_value)
-    data = Interactions.from_frame(
+    min_value = _min_value(card, events.table, min_value)
+    data = Interactions.from_reading(
         events,
-        value="value" if "value" in events.column_names else None,
-        time="time" if "time" in events.column_names else None,
         min_value=min_value,
         min_user=protocol.min_user if min_user is None else min_user,
         min_item=protocol.min_item if min_item is None else min_item,
+        **_rules(protocol, is_test),
         titles=tables.items.titles or None,
         genres=tables.items.genres or None,
         values=protocol.values,
     )
     return data if data.account is None else replace(data, account=data.account.noted(*tables.items.notes()))
+
+
+def _rules(protocol: Protocol, is_test: bool) -> dict[str, Any]:
+    """What an event counts; of a test set, the weights only, which decide whether it counts at all."""
+    rules: dict[str, Any] = {"weights": protocol.weights, "unknown_behavior": protocol.unknown_behavior}
+    return rules if is_test else rules | {"k_core": protocol.k_core, "half_life": protocol.half_life}
 
 
 def _min_value(card: Card, events: pa.Table, asked: float | None) -> float | None:

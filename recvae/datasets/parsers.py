@@ -7,8 +7,9 @@ columns in `recvae.datasets.table_spec`.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from recvae.data.tables.formats import read_table
-from recvae.data.tables.options import Columns
+from recvae.data.tables.options import Columns, Reading
 from recvae.data.tables.text import read_delimited
 from recvae.data.tables.text_columns import MISSING, checked_ids, encoded, number_texts
 from recvae.data.tables.text_file import Format, TextFile, check_bytes, open_text, reading
@@ -26,7 +27,7 @@ from recvae.utils.paths import check_below
 
 # item id -> text
 Texts = dict[int | str, str]
-EVENT_COLUMNS = ("user", "item", "value", "time")
+EVENT_COLUMNS = ("user", "item", "value", "time", "behavior")
 
 
 @dataclass(frozen=True)
@@ -56,8 +57,10 @@ def table_files(folder: Path, table: TableSpec) -> list[Path]:
     return [check_below(folder, name, "the files of a data set") for name in names]
 
 
-def read_events(folder: Path, table: TableSpec) -> pa.Table:
+def read_events(folder: Path, table: TableSpec) -> Reading:
     """Read the events of a card's table: columns user, item and, if the files have them, value and time.
+
+    The `Reading` counts the rows that were left out in all files.
 
     Raises
     ------
@@ -69,11 +72,14 @@ def read_events(folder: Path, table: TableSpec) -> pa.Table:
         if not path.exists():
             raise _missing(path)
     read = LAYOUTS[table.layout]
-    return concat_events([read(path, table) for path in paths], str(folder / table.file))
+    found = [read(path, table) for path in paths]
+    readings = [each if isinstance(each, Reading) else Reading(each, Columns()) for each in found]
+    return concat_events(readings, str(folder / table.file))
 
 
-def concat_events(tables: list[pa.Table], name: str) -> pa.Table:
+def concat_events(readings: list[Reading], name: str) -> Reading:
     """Concatenate tables of events: ids become text if they are text in any table, numbers as wide as needed."""
+    tables = [each.table for each in readings]
     for column in ("user", "item"):
         if len({_stands_as_text(table[column]) for table in tables}) > 1:
             tables = [
@@ -87,7 +93,11 @@ def concat_events(tables: list[pa.Table], name: str) -> pa.Table:
     absent = [column for column in joined.column_names if any(column not in table.column_names for table in tables)]
     if absent:
         raise InvalidDataError(f"Expected {', '.join(absent)} in all files of {name}, or in none.")
-    return joined
+    left_out: Counter[str] = Counter()
+    for each in readings:
+        left_out.update(each.left_out)
+    known = {role: role for role in EVENT_COLUMNS[2:] if role in joined.column_names}
+    return Reading(joined, Columns(**known), left_out)
 
 
 def read_items(folder: Path, table: TableSpec) -> Items:
@@ -129,29 +139,31 @@ def _flagged(row: dict[str, str], flags: Sequence[str]) -> str:
 
 
 def _format(table: TableSpec, columns: Sequence[str], spill: bool = False) -> Format:
-    return Format(table.delimiter, tuple(columns), table.header, table.encoding, table.quoted, spill)
+    options = table.options()
+    return Format(options.separator or ",", tuple(columns), table.header, table.encoding, spill, options)
 
 
-def _read_columns(path: Path, table: TableSpec) -> pa.Table:
+def _read_columns(path: Path, table: TableSpec) -> Reading:
     """Read one event per line, or a Parquet file."""
     wanted = [name for name in EVENT_COLUMNS if name in table.columns]
     if path.suffix == ".parquet":
-        optional = {name: name for name in ("value", "time") if name in wanted}
-        return read_table(path, Columns(**optional)).table
-    numbers = [name for name in wanted if name == "value"]
-    return read_delimited(path, _format(table, table.columns), wanted, numbers=numbers)
+        optional = {name: name for name in ("value", "time", "behavior") if name in wanted}
+        return read_table(path, Columns(**optional))
+    numbers, texts = ([name for name in wanted if name == kind] for kind in ("value", "behavior"))
+    return read_delimited(path, _format(table, table.columns), wanted, numbers=numbers, texts=texts)
 
 
-def _read_adjacency(path: Path, table: TableSpec) -> pa.Table:
+def _read_adjacency(path: Path, table: TableSpec) -> Reading:
     """Read one user per line, followed by all items of the user: "user item item ..."."""
     with reading(path):
-        text = open_text(path, Format(table.delimiter, None, table.header, table.encoding, quoted=False))
+        options = replace(table.options(), quote="")
+        text = open_text(path, Format(options.separator or ",", None, table.header, table.encoding, options=options))
         check_bytes(text, (), ())
         lines = list(text.records(strict=True))[int(table.header) :]
     lines = [(line, fields[:-1] if fields[-1] == "" else fields) for line, fields in lines]
     for line, fields in lines:
-        joined = table.delimiter.join(fields)
-        if table.delimiter != "\t" and "\t" in joined:
+        joined = text.format.one.join(fields)
+        if text.format.one != "\t" and "\t" in joined:
             raise text.refused(line, f"another delimiter than {table.delimiter!r}: {joined[:40]!r}.")
         if fields[1:] and not (fields[0].strip() and all(item.strip() == item != "" for item in fields)):
             raise text.refused(line, f"an empty or spaced id: {joined[:40]!r}.")
@@ -163,7 +175,10 @@ def _read_adjacency(path: Path, table: TableSpec) -> pa.Table:
     users = chain.from_iterable([fields[0]] * (len(fields) - 1) for fields in _fields(lines))
     items = chain.from_iterable(fields[1:] for fields in _fields(lines))
     ids = {"user": list(users), "item": list(items)}
-    return pa.table({name: checked_ids(text, encoded(texts), name, line_of.tolist()) for name, texts in ids.items()})
+    return Reading(
+        pa.table({name: checked_ids(text, encoded(texts), name, line_of.tolist()) for name, texts in ids.items()}),
+        Columns(),
+    )
 
 
 def _fields(lines: list[tuple[int, list[str]]]) -> Iterator[list[str]]:
@@ -183,22 +198,25 @@ def _refuse_counts(text: TextFile, lines: list[tuple[int, list[str]]]) -> None:
             )
 
 
-def _read_blocks(path: Path, table: TableSpec) -> pa.Table:
+def _read_blocks(path: Path, table: TableSpec) -> Reading:
     """Read blocks of the Netflix format: a line "item:", followed by the events of the item, "user,value,time"."""
     before, *parts = re.split(rb"(?m)^(\d+):[ \t]*\r?\n", path.read_bytes().rstrip() + b"\n")
     items, blocks = [item.decode() for item in parts[::2]], parts[1::2]
     if before or not items:
         raise InvalidDataError(f"Expected {path} to begin with an item, such as '1:', got {before[:20]!r}.")
     wanted = [name for name in EVENT_COLUMNS if name in table.columns]
-    form = Format(table.delimiter, tuple(table.columns), False, table.encoding, quoted=False)
+    options = replace(table.options(), quote="", without_id="refuse")  # the sizes of blocks need every row
+    form = Format(options.separator or ",", tuple(table.columns), False, table.encoding, options=options)
     numbers = [name for name in wanted if name == "value"]
     body = b"".join(b"\n" + block for block in blocks)  # "item:" -> empty line: keeps line numbers
     events = read_delimited(path, form, wanted, n_ids=1, numbers=numbers, content=body)
     sizes = [block.count(b"\n") for block in blocks]
-    if sum(sizes) != len(events):
-        raise InvalidDataError(f"Expected {path} without empty lines, got {sum(sizes) - len(events)}; take these out.")
+    if sum(sizes) != len(events.table):
+        raise InvalidDataError(
+            f"Expected {path} without empty lines, got {sum(sizes) - len(events.table)}; take these out."
+        )
     item = number_texts(items).take(pa.array(np.repeat(np.arange(len(items)), sizes)))
-    return events.append_column("item", item)
+    return replace(events, table=events.table.append_column("item", item))
 
 
 def _stands_as_text(ids: pa.ChunkedArray) -> bool:
@@ -213,7 +231,7 @@ def _missing(path: Path) -> DataNotFoundError:
 
 
 # layout -> parser of a file: file, table of the card -> the columns user, item and, where it has them, value and time
-LAYOUTS: dict[str, Callable[[Path, TableSpec], pa.Table]] = {
+LAYOUTS: dict[str, Callable[[Path, TableSpec], pa.Table | Reading]] = {
     "columns": _read_columns,
     "adjacency": _read_adjacency,
     "blocks": _read_blocks,

@@ -7,7 +7,8 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from recvae.errors import shown
+from recvae.data.tables.options import ReadOptions, WithoutId
+from recvae.errors import RecvaeError, shown
 from recvae.utils.paths import is_below
 
 # layout -> the columns that the card has to name; `recvae.datasets.parsers.LAYOUTS` has the parsers
@@ -21,11 +22,31 @@ class TableSpec(Struct, frozen=True, forbid_unknown_fields=True):
     ----------
     columns : list[str]
         Names of the columns in order, "" for those that are not read.
+    file : str
+        Path of the file below the folder of the data set, or a pattern such as "part-*.csv".
     layout : str
         One of `LAYOUT_COLUMNS`: "columns", one event in each line; "adjacency", one user in each line, with all items;
         "blocks", a line "item:" before the lines of its events.
+    delimiter : str
+        What separates fields, one character or several; or "tab", "space", "whitespace" (one or more blanks, tabs).
+    header : bool
+        Whether the first line has the names of the columns, which is then skipped.
     quoted : bool
         Whether fields may be quoted and then contain the delimiter; if not, the last column of the item table may.
+    quote : str
+        The character around quoted fields.
+    encoding : str
+        Encoding of the text.
+    comment : str
+        Lines that begin with it are skipped; "" if there are none.
+    decimal : str
+        Decimal mark of values, "." or ",".
+    missing : list[str]
+        Words that stand for a missing value, apart from an empty field.
+    without_id : str
+        What happens to rows without a user or an item: "refuse", or "drop", which counts them.
+    time_format : str or None
+        Unit of numeric times, such as "milliseconds", or a pattern of strptime for dates, such as "%d/%m/%Y".
     genre_flags : list[str]
         Names of the last columns, if there is one 0/1 column per genre.
     """
@@ -33,10 +54,16 @@ class TableSpec(Struct, frozen=True, forbid_unknown_fields=True):
     columns: list[str] = []
     file: str = ""
     layout: str = "columns"
-    delimiter: Annotated[str, Meta(min_length=1, pattern=r"^[\x00-\x7f]*$")] = ","
+    delimiter: Annotated[str, Meta(min_length=1)] = ","
     header: bool = False
     quoted: bool = True
+    quote: Annotated[str, Meta(min_length=1, max_length=1)] = '"'
     encoding: Annotated[str, Meta(min_length=1)] = "utf-8"
+    comment: str = ""
+    decimal: str = "."
+    missing: list[str] = []
+    without_id: WithoutId = "refuse"
+    time_format: str | None = None
     genre_flags: list[str] = []
 
     def __post_init__(self) -> None:
@@ -44,6 +71,25 @@ class TableSpec(Struct, frozen=True, forbid_unknown_fields=True):
             raise TypeError(f"file = {shown(self.file)} is no path below the folder of the data set")
         if self.layout not in LAYOUT_COLUMNS:
             raise TypeError(f"layout = {shown(self.layout)} is none of {', '.join(LAYOUT_COLUMNS)}")
+        try:
+            self.options()
+        except RecvaeError as error:
+            raise TypeError(str(error).rstrip(".")) from None
+
+    def options(self) -> ReadOptions:
+        """How the file is read."""
+        return ReadOptions(
+            delimiter=self.delimiter,
+            encoding=self.encoding,
+            header=self.header,
+            quote=self.quote if self.quoted else "",
+            comment=self.comment,
+            decimal=self.decimal,
+            missing=tuple(self.missing),
+            without_id=self.without_id,
+            time_format=self.time_format,
+            spoken="card",
+        )
 
     def check_columns(self, required: Sequence[str]) -> None:
         """Raise TypeError if a `required` column is missing."""

@@ -9,13 +9,16 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 from scipy import sparse
 
+from recvae.data.histories import frame_in
 from recvae.data.rows import check_rows
 from recvae.data.splits import Holdout
 from recvae.data.splits.holdout import item_order
 from recvae.errors import InvalidDataError, InvalidParameterError, InvalidTypeError
+from recvae.evaluation.candidates import Candidates, Ranker, find_candidates
 from recvae.evaluation.metrics import METRICS, coverage, find_hits, gini, novelty, times_listed
 from recvae.evaluation.names import DEFAULT_METRICS, parse_metric
 from recvae.utils.checks import check_integer
@@ -66,6 +69,10 @@ class Lists(dict[str, float]):
     """List-level measures by name."""
 
     def __missing__(self, name: str) -> float:
+        if not self:
+            raise InvalidDataError(
+                f"Expected a ranking of all items for {name}, got one of candidates; evaluate without these."
+            )
         if name == "novelty":
             raise InvalidDataError(
                 "Expected item_counts and n_train in the holdout for novelty, got a holdout without; give "
@@ -93,6 +100,8 @@ class Evaluation(Mapping[str, Metric]):
         Time spent on ranking.
     ranked : numpy.ndarray or None
         (users, largest k) int32 columns of the holdout, padded with -1; only with `keep_lists=True`.
+    protocol : str
+        What was ranked, if not all items.
     """
 
     metrics: dict[str, Metric]
@@ -101,8 +110,11 @@ class Evaluation(Mapping[str, Metric]):
     lists: dict[str, float]
     seconds: float
     ranked: NDArray[np.int32] | None = None
+    protocol: str = ""
 
     def __getitem__(self, name: str) -> Metric:
+        if name not in self.metrics:
+            raise KeyError(f"{name}: the metrics are {', '.join(self.metrics)}")
         return self.metrics[name]
 
     def __iter__(self) -> Iterator[str]:
@@ -111,8 +123,39 @@ class Evaluation(Mapping[str, Metric]):
     def __len__(self) -> int:
         return len(self.metrics)
 
+    def frame(self, library: str = "pyarrow", *, per_user: bool = False) -> Any:
+        """The metrics as a table.
+
+        Parameters
+        ----------
+        library : str
+            "pyarrow", "pandas" or "polars".
+        per_user : bool
+            Whether to give the value of each user instead of the means.
+
+        Returns
+        -------
+        pyarrow.Table or pandas.DataFrame or polars.DataFrame
+            A row for each metric with columns metric, mean, stderr and users; or, by user, a row for each user with
+            a column user and one for each metric.
+
+        Raises
+        ------
+        UnknownNameError
+            For another library.
+        MissingDependencyError
+            If the library is not installed.
+        """
+        if per_user:
+            columns: dict[str, Any] = {"user": self.users.tolist()}
+            return frame_in(library, pa.table(columns | {name: metric.values for name, metric in self.items()}))
+        means = [metric.summary() for metric in self.values()]
+        columns = {"metric": list(self), "mean": [m["mean"] for m in means], "stderr": [m["stderr"] for m in means]}
+        return frame_in(library, pa.table(columns | {"users": [len(metric.values) for metric in self.values()]}))
+
     def __repr__(self) -> str:
-        return "\n".join(f"{name:>16}  {metric!r}" for name, metric in self.metrics.items())
+        lines = [f"{name:>16}  {metric!r}" for name, metric in self.metrics.items()]
+        return "\n".join([*lines, *([self.protocol] if self.protocol else [])])
 
 
 def evaluate(
@@ -123,6 +166,9 @@ def evaluate(
     block_users: int = 4000,
     show_progress: bool = False,
     keep_lists: bool = False,
+    candidates: Any = None,
+    sampled_negatives: int | None = None,
+    seed: int = 0,
 ) -> Evaluation:
     """Evaluate a model with implicit's `recommend` on a holdout, by its ranking of the items that are not folded in.
 
@@ -146,20 +192,31 @@ def evaluate(
         Show a progress bar.
     keep_lists : bool
         Keep the lists as `ranked` in the result: 4 bytes for each user and position.
+    candidates : dict or list or frame or scipy.sparse.csr_matrix or None
+        The only items to rank for each user, instead of all: raw ids as in `recommend_for`, such as {user: [item,
+        ...]}, or the stored cells of a matrix of the holdout's shape. Held-out items that are no candidates count as
+        missed. Names of metrics then end in "(given candidates)".
+    sampled_negatives : int or None
+        Rank the held-out items of each user among so many items, drawn at random from those that are neither folded in
+        nor held out. Only for comparison with figures of that kind: such metrics may order models wrongly (Krichene &
+        Rendle 2020). Names of metrics then end in "(100 sampled negatives)".
+    seed : int
+        Seed of these draws.
 
     Returns
     -------
     Evaluation
-        Values per user of each metric, and list-level measures.
+        Values per user of each metric, and list-level measures; none of these if only candidates are ranked.
 
     Raises
     ------
     InvalidTypeError
         If the model cannot score users it was not trained on, and the holdout has no `train_rows`.
     InvalidDataError
-        If the holdout is over other items than the model's, or no user has anything held out.
+        If the holdout is over other items than the model's, no user has anything held out, or users have no candidates.
     """
     _check_holdout(holdout)
+    ranked_only = find_candidates(holdout, candidates, sampled_negatives, seed)
     if hasattr(model, "_snapshot"):  # models of this package: one state for all users, even if refitted meanwhile
         model = model._snapshot()
     known, order = holdout.train_rows, item_order(holdout.item_ids, getattr(model, "item_ids_", None))
@@ -180,18 +237,25 @@ def evaluate(
         return ids if order is None else np.where(ids >= 0, order[ids], PAD_ID)
 
     return evaluate_ranker(
-        ranker, holdout, metrics, block_users=block_users, show_progress=show_progress, keep_lists=keep_lists
+        ranker,
+        holdout,
+        metrics,
+        block_users=block_users,
+        show_progress=show_progress,
+        keep_lists=keep_lists,
+        candidates=ranked_only,
     )
 
 
 def evaluate_ranker(
-    ranker: Callable[[NDArray[np.int64], sparse.csr_matrix, int], NDArray[np.integer]],
+    ranker: Ranker,
     holdout: Holdout,
     metrics: Sequence[str] = DEFAULT_METRICS,
     *,
     block_users: int = 4000,
     show_progress: bool = False,
     keep_lists: bool = False,
+    candidates: Candidates | None = None,
 ) -> Evaluation:
     """As `evaluate`, for a function (row indices in the holdout, fold-in rows, N) -> ids (rows, N), padded with -1."""
     parsed = {name: parse_metric(name) for name in ([metrics] if isinstance(metrics, str) else metrics)}
@@ -204,6 +268,8 @@ def evaluate_ranker(
     if len(users) == 0:
         raise InvalidDataError("Expected users with held-out items, got none; there is nothing to evaluate.")
     N = min(max(k for _, k in parsed.values()), n_items)
+    if candidates is not None:
+        ranker, block_users = candidates.within(ranker), candidates.block_users(block_users)
     values = {name: np.empty(len(users)) for name in parsed}
     listed, seconds = np.zeros(n_items, dtype=np.int64), 0.0
     kept = np.full((len(users), N), PAD_ID, dtype=np.int32) if keep_lists else None
@@ -218,12 +284,18 @@ def evaluate_ranker(
             kept[start : start + block_users, : ranked.shape[1]] = ranked[:, :N]
         for name, (base, k) in parsed.items():
             values[name][start : start + block_users] = METRICS[base](hits[:, :k], n_held[block], k)
+    lists = _lists(listed, holdout) if candidates is None else Lists()
+    mark, protocol = ("", "") if candidates is None else (f" ({candidates.label})", candidates.protocol)
+    measured = {f"{name}{mark}": Metric(per_user, holdout.users[users]) for name, per_user in values.items()}
+    return Evaluation(measured, holdout.users[users], len(n_held) - len(users), lists, seconds, kept, protocol)
+
+
+def _lists(listed: NDArray[np.int64], holdout: Holdout) -> Lists:
     lists = Lists(coverage=coverage(listed))
     if holdout.item_counts is not None and holdout.n_train is not None:
         lists["novelty"] = novelty(listed, holdout.item_counts, holdout.n_train)
     lists["gini"] = gini(listed)
-    measured = {name: Metric(per_user, holdout.users[users]) for name, per_user in values.items()}
-    return Evaluation(measured, holdout.users[users], len(n_held) - len(users), lists, seconds, kept)
+    return lists
 
 
 def _check_holdout(holdout: Holdout) -> tuple[sparse.csr_matrix, sparse.csr_matrix]:

@@ -240,5 +240,6 @@ class HybridVAE(RecVAE):
         of_linear = {name.removeprefix(LINEAR): tensor for name, tensor in tensors.items() if name.startswith(LINEAR)}
         of_network = {n: t for n, t in tensors.items() if n not in ("weight", "l2") and not n.startswith(LINEAR)}
         unknown = dict.fromkeys(("item_ids_", "titles_", "trained_on_"))
-        linear.__dict__.update(linear._restore(of_linear, n_items) | unknown, values_="raw", n_items_=n_items)
+        restored = linear._restore(of_linear, n_items) | unknown | {"preparation_": {}}
+        linear.__dict__.update(restored, values_="raw", n_items_=n_items)
         return super()._restore(of_network, n_items) | {"linear_": linear, "weight_": weight}

@@ -17,6 +17,7 @@ from scipy import sparse
 from recvae.data.ids import Ids, ItemIndex, id_array
 from recvae.data.names import VALUES
 from recvae.data.rows import check_rows, transform_values
+from recvae.data.weights import preparation_from_file
 from recvae.errors import InvalidDataError
 from recvae.utils.allowed import PAD_ID, PAD_SCORE, Allowed, Ranking
 from recvae.utils.memory import require_memory
@@ -43,9 +44,19 @@ class LinearLists:
         How values are read: "binary", "log1p" or "raw".
     item_ids, titles : numpy.ndarray
         Raw ids and, if known, titles of the items.
+    preparation : dict
+        As `preparation_` of a model.
     """
 
-    def __init__(self, weights: Weights, values: str, item_ids: Ids, titles: Ids | None):
+    def __init__(
+        self,
+        weights: Weights,
+        values: str,
+        item_ids: Ids,
+        titles: Ids | None,
+        preparation: dict[str, Any] | None = None,
+    ):
+        self.preparation_ = preparation or {}
         self._weights, self._values = weights, values
         self._item_ids, self._titles = item_ids, titles
 
@@ -130,12 +141,13 @@ def open_linear(file: Path) -> LinearLists | None:
         ids = id_array(description["item_ids"], "item_ids")
         titles = None if description["titles"] is None else id_array(description["titles"], "titles")
         weights = _weights(arrays, len(ids))
+        preparation = preparation_from_file(description.get("preparation", {}))
     except (OSError, ValueError, TypeError, KeyError, RecursionError, SafetensorError, InvalidDataError):
         return None
     counts = {len(ids), description["n_items"], len(set(description["item_ids"]))}
     if weights is None or len(counts) > 1 or (titles is not None and len(titles) != len(ids)):
         return None
-    return LinearLists(weights, description["values"], ids, titles)
+    return LinearLists(weights, description["values"], ids, titles, preparation)
 
 
 def _weights(arrays: dict[str, NDArray[Any]], n_items: int) -> Weights | None:

@@ -171,7 +171,8 @@ def test_files_that_are_not_there_or_of_another_kind(tmp_path):
         Interactions.from_frame(pd.DataFrame(EVENTS), **NAMES).write(tmp_path / "out.csv.gz")
     (tmp_path / "latin.csv").write_bytes("größe,item\n1,2\n".encode("latin-1"))
     with pytest.raises(InvalidDataError, match=r"latin\.csv"):
-        Interactions.read(tmp_path / "latin.csv", user="größe")
+        Interactions.read(tmp_path / "latin.csv", user="größe", encoding="utf-8")
+    assert Interactions.read(tmp_path / "latin.csv", user="größe").user_ids.tolist() == [1]
     (tmp_path / "cut.parquet").write_bytes(b"PAR1 and no more")
     with pytest.raises(InvalidDataError, match=r"cut\.parquet"):
         Interactions.read(tmp_path / "cut.parquet")

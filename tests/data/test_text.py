@@ -99,7 +99,7 @@ def test_what_a_writer_of_csv_writes_is_read(tmp_path_factory, rows, order, end,
         )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(quotes, "BLOCK", block)
-        table = read_delimited(path, Format(), ["user", "item"])
+        table = read_delimited(path, Format(), ["user", "item"]).table
     assert table["user"].to_pylist() == [user for user, _, _ in rows]
     assert table["item"].to_pylist() == [item for _, item, _ in rows]
     texts = [fields[order.index("text")] for _, fields in TextFile(path).records()][1:]
@@ -179,9 +179,7 @@ def test_words_for_nothing_are_no_ids(word, others, tmp_path):
         ('user,item,t\n1,2,"a\nb"\n3,4\n', "line 4: Expected 3 columns, got 2"),
         ("user,item\n1,2,\n3,4,\n", "line 2: Expected 2 columns, got 3"),
         (b"user,item\n1,2\n3,\x004\n", "line 3: a NUL byte"),
-        ("user,item\n1,2\n".encode("utf-16"), "line 1: no text in UTF-8"),
-        ("user,item\n1,2\n".encode("utf-16-le"), "line 1: a NUL byte"),
-        ("user,item\n1,2\nü,3\n".encode("latin-1"), "line 3: no text in UTF-8"),
+        ("user,item\n1,2\né,3\n".encode() + "ü,3\n".encode("latin-1"), "line 4: no text in UTF-8"),
         ("\n\n", "Empty CSV file"),
         ('user,"item,title\n1,2,a\n3,4,b\n', "line 1: a quote in column .* is not closed before the end"),
         ("user,item\n1.0,2\n1,4\nx,4\n", "line 2: '1.0' in column 'user' is '1' in another row"),
@@ -189,7 +187,7 @@ def test_words_for_nothing_are_no_ids(word, others, tmp_path):
         ("user,item\n1, 2\n3, 4\n", "line 2: ' 2' in column 'item' has spaces around it"),
         ("user,item\na,x\na ,x\n", "line 3: 'a ' in column 'user' is 'a' in another row"),
         ("196,242,3\n186,302,3\n", "line 1 looks like a row"),
-        ("user;item\n1;2\n", "is the delimiter another than ','"),
+        ("user/item\n1/2\n", "is the delimiter another than ','"),
     ],
 )
 def test_broken_lines_are_named(text, message, tmp_path):
@@ -213,6 +211,17 @@ def test_values_that_are_no_numbers_are_named(cell, message, tmp_path):
         read(tmp_path, f"user,item,stars\n1,2,3\n1,3,{cell}\n2,3,4.5\n", value="stars")
 
 
+@pytest.mark.parametrize(
+    ("encoding", "message"),
+    [("utf-16", "line 1: no text in UTF-8"), ("utf-16-le", "a NUL byte"), ("latin-1", "line 3: no text in UTF-8")],
+)
+def test_an_encoding_that_is_given_is_not_changed(encoding, message, tmp_path):
+    text = "user,item\n1,2\nü,3\n".encode(encoding)
+    with pytest.raises(InvalidDataError, match=message):
+        read(tmp_path, text, encoding="utf-8")
+    assert read(tmp_path, text).user_ids.tolist() == ["1", "ü"]
+
+
 def test_a_first_row_that_is_asked_for_as_a_header(tmp_path):
     with pytest.raises(InvalidDataError, match="line 1: expected names of columns, got a row"):
         read(tmp_path, "196,242\n186,302\n", user="196", item="242")
@@ -221,7 +230,7 @@ def test_a_first_row_that_is_asked_for_as_a_header(tmp_path):
 
 def events(folder, text, **options):
     (folder / "a.txt").write_bytes(text if isinstance(text, bytes) else text.encode())
-    found = read_events(folder, TableSpec(**{"columns": ["user", "item", "value"], "file": "a.txt"} | options))
+    found = read_events(folder, TableSpec(**{"columns": ["user", "item", "value"], "file": "a.txt"} | options)).table
     return found["user"].to_pylist(), found["item"].to_pylist()
 
 

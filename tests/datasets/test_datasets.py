@@ -178,7 +178,8 @@ def test_a_given_test_loses_weak_events_and_nothing_else(tmp_path):
         ("min_user = 1", 'min_user = 1\n[published]\nx = "y"', r"published\[\.\.\.\]: Expected `table`, got `str`"),
         ('split = "given"', 'split = "strong"', "for the strong split, got valid_share"),
         ('path = "events.csv"\n', 'path = "events.csv"\nitems = 3\n', r"items = 3: Expected `table \| null`"),
-        ("[test]\n", '[test]\ndelimiter = "é"\n', "test.delimiter = 'é': Expected `str` matching regex"),
+        ("[test]\n", '[test]\nquote = "<>"\n', "test.quote = '<>': Expected `str` of length <= 1"),
+        ("[test]\n", '[test]\ndecimal = ";"\n', "Expected decimal as . or , got ';'"),
     ],
 )  # fmt: skip
 def test_cards_that_cannot_be_meant(old, new, message, tmp_path):
@@ -222,7 +223,7 @@ def test_patterns_of_files_need_one_kind_of_column(tmp_path):
     table = read_card(tmp_path / "x.toml").events if "protocol" in card else None
     assert table is None
     table = recvae.datasets.parsers.TableSpec(columns=["user", "item", "value"], file="part_*.csv")
-    assert layouts.read_events(folder, table)["value"].to_pylist() == [3, 3.5]
+    assert layouts.read_events(folder, table).table["value"].to_pylist() == [3, 3.5]
     (folder / "part_2.csv").write_text("1,x,good\n")
     with pytest.raises(
         InvalidDataError,
@@ -230,13 +231,13 @@ def test_patterns_of_files_need_one_kind_of_column(tmp_path):
     ):
         layouts.read_events(folder, table)
     (folder / "part_2.csv").write_text("1,x,4\n")
-    assert layouts.read_events(folder, table)["item"].to_pylist() == ["2", "x"]
+    assert layouts.read_events(folder, table).table["item"].to_pylist() == ["2", "x"]
 
 
 def test_quotes_can_be_text(tmp_path):
     (tmp_path / "a.tsv").write_text('ann\t1\n"dan\t4\n')
     table = recvae.datasets.parsers.TableSpec(columns=["user", "item"], file="a.tsv", delimiter="\t", quoted=False)
-    assert layouts.read_events(tmp_path, table)["user"].to_pylist() == ["ann", '"dan']
+    assert layouts.read_events(tmp_path, table).table["user"].to_pylist() == ["ann", '"dan']
 
 
 def test_blocks_and_titles_with_commas(tmp_path, monkeypatch):

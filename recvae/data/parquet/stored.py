@@ -15,6 +15,7 @@ import pyarrow as pa
 from recvae.data.parquet.files import ParquetFile, ParquetFiles, plain
 from recvae.data.parquet.source import Source
 from recvae.data.rows import check_content
+from recvae.data.weighting import unknown_behavior
 from recvae.errors import InvalidDataError, NotEnoughMemoryError, OutputError, RecvaeError
 from recvae.utils.optional import require
 
@@ -65,15 +66,18 @@ class StoredEvents:
             self._connection = self._duckdb.connect(":memory:", config=self._config)
             self._connection.execute("SET enable_progress_bar = false")  # it would go to standard output
             # relations are lazy: they are executed when results are fetched
-            names = ["user", "item", *(["value"] if source.value is not None else [])]
-            self._rows = parquet_relation(self._connection, source.files, names)
-            if source.value is not None:
+            self._rows = parquet_relation(self._connection, source.files, list(source.columns))
+            self._behaviors: Any = None
+            if source.weighting:
+                self._behaviors = self._rows.select("behavior")
+                self._rows = self._weighed(self._rows)
+            elif source.value is not None:
                 self._rows = self._rows.select('"user", item, CAST(value AS DOUBLE) AS value')
             self._above = self._rows
-            if source.min_value is not None:  # as `at_least`: NaN stays, and is refused later
+            if source.min_value is not None and not source.weighting:  # as `at_least`: NaN stays, and is refused later
                 self._above = self._rows.filter(~(column("value") < number(float(source.min_value))))
             self._events = self._above
-            if source.value is not None:  # zeros are no events
+            if source.has_values:  # zeros are no events
                 self._events = self._above.filter(column("value") != number(0.0))
         return self
 
@@ -85,8 +89,10 @@ class StoredEvents:
     def check_events(self) -> None:
         """Refuse nulls, and values that are not numbers >= 0."""
         with self._translating_errors():
+            if self._behaviors is not None and self._source.weighting.unknown_behavior == "refuse":
+                self._check_behaviors()
             self._check_gaps()
-            if self._source.value is not None:
+            if self._source.has_values:
                 self._check_values()
 
     def _batches(self, result: Any, rows: int) -> Iterator[pa.RecordBatch]:
@@ -100,6 +106,27 @@ class StoredEvents:
                 except StopIteration:
                     return
             yield batch
+
+    def _weighed(self, rows: Any) -> Any:
+        """Rows with values weighed by behaviour, 0 below `min_value`; those of other behaviours are left out."""
+        weights, min_value = self._source.weighting.weights or {}, self._source.min_value
+        value = "1.0" if self._source.value is None else "CAST(value AS DOUBLE)"
+        behavior = "coalesce(CAST(behavior AS VARCHAR), '')"
+        known = ", ".join(map(_text, weights))
+        factor = " ".join(f"WHEN {_text(name)} THEN CAST({weight!r} AS DOUBLE)" for name, weight in weights.items())
+        weighed = f"{value} * CASE {behavior} {factor} END"
+        if min_value is not None:
+            weighed = f"CASE WHEN {value} < {float(min_value)!r} THEN 0.0 ELSE {weighed} END"
+        return rows.filter(f"{behavior} IN ({known})").select(f'"user", item, {weighed} AS value')
+
+    def _check_behaviors(self) -> None:
+        weighting = self._source.weighting
+        names = self._behaviors.select("coalesce(CAST(behavior AS VARCHAR), '') AS name")
+        unknown = names.filter(f"name NOT IN ({', '.join(map(_text, weighting.weights or {}))})")
+        found = unknown.aggregate("name, count(*) AS n", "name").order("name").limit(1).fetchall()
+        if found:
+            name, n_rows = found[0]
+            raise unknown_behavior(name, n_rows, str(weighting.behavior), weighting.weights or {})
 
     def _check_gaps(self) -> None:
         names = [name for name in ("user", "item", "value") if getattr(self._source, name) is not None]

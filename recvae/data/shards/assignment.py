@@ -38,12 +38,18 @@ class Assignment:
 
 
 def assign(
-    cells: Cells, min_user: int, min_item: int, heldout_users: int | None, seed: int, test_share: float
+    cells: Cells,
+    min_user: int,
+    min_item: int,
+    heldout_users: int | None,
+    seed: int,
+    test_share: float,
+    k_core: bool = False,
 ) -> Assignment:
     """Assign users and items as `Interactions.filter` and `strong_split` do.
 
-    Drops items with fewer than `min_item` cells, then users with fewer than `min_user` of the remaining cells, then
-    items without a training user.
+    Drops items with fewer than `min_item` cells, then users with fewer than `min_user` of the remaining cells, again
+    and again if `k_core`, then items without a training user.
 
     Raises
     ------
@@ -54,6 +60,12 @@ def assign(
     """
     frequent = cells.counts >= max(min_item, 1)
     lengths = cells.lengths if frequent.all() else _lengths(cells, frequent)
+    while k_core:
+        counts = _counts(cells, lengths >= max(min_user, 1))
+        within = frequent & (counts >= max(min_item, 1))
+        if (within == frequent).all():
+            break
+        frequent, lengths = within, _lengths(cells, within)
     active = np.flatnonzero(lengths >= max(min_user, 1))
     if not len(active):
         raise InvalidDataError(

@@ -205,7 +205,7 @@ class NumberedEvents(StoredEvents):
 
     def numbered(self, users: Path, items: Path, rows: int) -> Iterator[pa.RecordBatch]:
         """Events sorted by user, item and value: user and item as int32 rows in the files of ids, and value, if any."""
-        names = ["user", "item", *(["value"] if self._source.value is not None else [])]
+        names = ["user", "item", *(["value"] if self._source.has_values else [])]
         with self._translating_errors():
             events = self._single()
             for name, path in (("user", users), ("item", items)):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from itertools import count
@@ -38,6 +38,7 @@ from recvae.data.shards.files import (
     write_ids,
 )
 from recvae.data.shards.read import Shards
+from recvae.data.weighting import Weighting
 from recvae.errors import UnknownNameError
 from recvae.utils.checks import check_fraction, check_integer
 from recvae.utils.files import replacing, write_whole, writing
@@ -60,6 +61,10 @@ def write_shards(
     min_value: float | None = None,
     min_user: int = 0,
     min_item: int = 0,
+    k_core: bool = False,
+    behavior: str | None = None,
+    weights: Mapping[str, float] | None = None,
+    unknown_behavior: str = "refuse",
     values: Values = "binary",
     users_per_shard: int = USERS_PER_SHARD,
     heldout_users: int | None = None,
@@ -75,8 +80,8 @@ def write_shards(
     ----------
     input : str or Path
         A Parquet file or a folder of such, in any order, with a row for each event, or for each user with a column of
-        lists of items; columns, filters and `values` as in `Interactions.from_frame`, repeated events added up. Times
-        are not kept.
+        lists of items; columns, filters, weights of behaviours and `values` as in `Interactions.from_frame`, repeated
+        events added up. Times are not kept, and there is no half-life.
     out : str or Path
         Output folder, to be opened by `Shards`.
     users_per_shard : int
@@ -106,18 +111,23 @@ def write_shards(
     result is that of an uninterrupted run, byte for byte (on one machine, with the same versions of libraries).
     """
     least = {"min_user": min_user, "min_item": min_item}
-    settings = {name: check_integer(name, number, 0) for name, number in least.items()}
+    settings: dict[str, Any] = {name: check_integer(name, number, 0) for name, number in least.items()}
     settings["users_per_shard"] = check_integer("users_per_shard", users_per_shard, 1)
     check_integer("memory_mib", memory_mib, LEAST_MIB)
-    source, folder = find_source(input, user, item, value, min_value), output_path(out)
+    weighting = Weighting(behavior, weights, unknown_behavior)
+    source, folder = find_source(input, user, item, value, min_value, weighting), output_path(out)
     source.check_apart(folder)
     settings |= _settings(source, values, heldout_users, split_seed, test_share)
+    settings |= {
+        "k_core": k_core or None,
+        "weighting": weighting.record() or None,
+    }  # added later: older folders lack them
     with claimed(folder, ["*.arrow", "*.parquet"]) as scratch, bar(show_progress) as progress:
         manifest = read_manifest(folder, KIND, ShardFile, settings)
         if not (manifest.done and all(file.is_whole(folder) for file in manifest.parts)):
             task = progress.add_task("sorting events", total=None, note="")
             cells = Cells.open(folder / STAGE) or _sorted(source, scratch, memory_mib)
-            choice = assign(cells, min_user, min_item, heldout_users, split_seed, test_share)
+            choice = assign(cells, min_user, min_item, heldout_users, split_seed, test_share, k_core)
             manifest.write(folder)
             writer = ShardWriter(_settled(cells, folder), choice, values, users_per_shard)
 

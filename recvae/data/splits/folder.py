@@ -200,7 +200,7 @@ def _read_pairs(path: Path, items: RawIds, users: RawIds | None) -> _Pairs:
     """The columns uid and sid of a file. Raises InvalidDataError for numbers that no line of the ids has."""
     format = Format(",")
     try:
-        table = read_delimited(path, format, ["uid", "sid"])
+        table = read_delimited(path, format, ["uid", "sid"]).table
     except InvalidDataError as error:
         if str(path) in str(error):
             raise

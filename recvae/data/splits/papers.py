@@ -30,6 +30,7 @@ from scipy import sparse
 from recvae.data.ids import Ids
 from recvae.data.interactions import Interactions
 from recvae.data.tables.frames import number_ids
+from recvae.data.tables.options import ReadOptions
 from recvae.data.tables.text_columns import checked_ids, encoded
 from recvae.data.tables.text_file import SEPARATOR, Format, TextFile, open_text, reading
 from recvae.errors import InvalidDataError, OutputError
@@ -39,7 +40,7 @@ from recvae.utils.paths import output_path
 TRAIN, ITEMS, USERS = "train.csv", "unique_sid.txt", "unique_uid.txt"
 PARTS = {"valid": ("validation_tr.csv", "validation_te.csv"), "test": ("test_tr.csv", "test_te.csv")}
 NEEDED = (TRAIN, *PARTS["valid"], *PARTS["test"], ITEMS)
-ONE_COLUMN = Format(SEPARATOR, ("id",), False, quoted=False)
+ONE_COLUMN = Format(SEPARATOR, ("id",), False, options=ReadOptions(quote=""))
 
 Numbers = NDArray[np.int64]
 # folded in, held out, and the raw ids of the rows

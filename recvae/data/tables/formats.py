@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from recvae.data.parquet.files import find_files
+from recvae.data.tables.compressed import COMPRESSIONS
 from recvae.data.tables.options import Columns, Reading, ReadOptions
 from recvae.data.tables.text import read_text
-from recvae.data.tables.text_file import COMPRESSIONS, reading
+from recvae.data.tables.text_file import reading
 from recvae.errors import UnknownNameError
 from recvae.utils.paths import input_path
 

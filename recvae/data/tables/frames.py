@@ -125,20 +125,57 @@ def number_ids(column: pa.ChunkedArray, name: str) -> tuple[NDArray[np.int64], N
     """Number the distinct ids in ascending order. -> (code of each event, ids)"""
     if not len(column):  # an empty column may have no type
         return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
-    if pa.types.is_dictionary(column.type):
-        column = pa.chunked_array([_sortable(chunk.dictionary).take(chunk.indices) for chunk in column.chunks])
-        _refuse_nulls(column, name)
-    column = _sortable(column)
-    check_ids(column.type, name)
-    encoded = column.combine_chunks().dictionary_encode()
+    is_dictionary = pa.types.is_dictionary(column.type)
+    check_ids(column.type.value_type if is_dictionary else column.type, name)
+    if not is_dictionary and pa.types.is_integer(column.type):
+        numbered = _number_dense(column)
+        if numbered is not None:
+            return numbered
+    indices, texts = _coded(column, name)
+    encoded = _sortable(texts).dictionary_encode()  # as small as the dictionary, unless `column` came without one
     order = pc.sort_indices(encoded.dictionary).to_numpy()
     rank = np.empty(len(order), dtype=np.int64)
     rank[order] = np.arange(len(order))
     ids = encoded.dictionary.take(pa.array(order)).to_numpy(zero_copy_only=False)
     codes = rank[encoded.indices.to_numpy()]
+    codes = codes if indices is None else codes[indices]
     if ids.dtype == object:
         _refuse_words(codes, ids, name)
     return codes, ids
+
+
+def _coded(column: pa.ChunkedArray, name: str) -> tuple[NDArray[Any] | None, pa.Array]:
+    """A column as one array, or, if it is dictionary-encoded, its codes and the values that occur."""
+    if not pa.types.is_dictionary(column.type):
+        return None, column.combine_chunks()
+    if len({_address(chunk.dictionary) for chunk in column.chunks}) > 1:
+        column = column.unify_dictionaries()
+    values = column.chunk(0).dictionary
+    codes = np.concatenate([chunk.indices.to_numpy() for chunk in column.chunks])
+    used = np.bincount(codes, minlength=len(values)) > 0
+    if not used.all():
+        values, codes = values.filter(pa.array(used)), (np.cumsum(used) - 1)[codes]
+    if values.null_count:
+        _refuse_nulls(pa.chunked_array([values.take(pa.array(codes))]), name)
+    return codes, values
+
+
+def _address(array: pa.Array) -> tuple[int, ...]:
+    """What two arrays have in common that are the same memory."""
+    return (array.offset, len(array), *(0 if buffer is None else buffer.address for buffer in array.buffers()))
+
+
+def _number_dense(column: pa.ChunkedArray) -> tuple[NDArray[np.int64], NDArray[Any]] | None:
+    """Number integers by a table of all integers in their range; None if the range is too wide for that."""
+    least, most = pc.min_max(column).values()
+    low, high = least.as_py(), most.as_py()
+    if high - low > max(4 * len(column), 1 << 16) or high >= 1 << 63:
+        return None
+    offsets = column.to_numpy().astype(np.int64) - low
+    used = np.zeros(high - low + 1, dtype=bool)
+    used[offsets] = True
+    ids = np.flatnonzero(used) + low
+    return (np.cumsum(used) - 1)[offsets], ids.astype(column.type.to_pandas_dtype())
 
 
 def check_ids(kind: pa.DataType, name: str) -> None:
@@ -214,7 +251,8 @@ def read_times(column: pa.ChunkedArray, name: str) -> tuple[NDArray[np.float64],
         column = _parsed(column, name)
     if pa.types.is_temporal(column.type):
         try:
-            column = pc.divide(column.cast(pa.timestamp("us"), safe=False).cast(pa.int64()).cast(pa.float64()), 1e6)
+            micros = column.cast(pa.timestamp("us"), safe=False).cast(pa.int64())
+            column = pc.divide(micros.cast(pa.float64(), safe=False), 1e6)
         except pa.ArrowException as error:  # a time of day, a duration
             raise InvalidDataError(f"Expected dates or numbers in column {name!r}, got {column.type}.") from error
         return _finite(column, name), ""

@@ -5,7 +5,7 @@ This module loads no library, so that the command line can name the options.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -20,6 +20,8 @@ WithoutId = Literal["refuse", "drop"]
 WITHOUT_ID = ("refuse", "drop")
 # units of numeric times; any other `time_format` is a pattern such as "%d/%m/%Y"
 TIME_UNITS = ("seconds", "milliseconds", "microseconds", "nanoseconds")
+WHITESPACE = "whitespace"  # a delimiter: one or more blanks or tabs
+DELIMITERS = {"tab": "\t", "\\t": "\t", "space": " ", "comma": ",", "semicolon": ";", "pipe": "|"}
 # where options are given, and how an error names one: parameter, flag, key of a card
 Spoken = Literal["python", "flag", "card"]
 
@@ -36,10 +38,11 @@ class Columns:
     item: Column = "item"
     value: Column | None = None
     time: Column | None = None
+    behavior: Column | None = None
 
     def __post_init__(self) -> None:
         """Raise InvalidTypeError or InvalidParameterError for what is neither a name nor a position."""
-        for role, column in (("user", self.user), ("item", self.item), ("value", self.value), ("time", self.time)):
+        for role, column in vars(self).items():
             if column is None and role != "item":
                 continue
             if isinstance(column, bool) or not isinstance(column, (str, int)):
@@ -50,8 +53,8 @@ class Columns:
                 raise InvalidParameterError(f"Expected {role} as a position from 0, got {column}.")
 
     def __iter__(self) -> Iterator[Column]:
-        """The columns that are read, in the order user, item, value, time."""
-        return iter([column for column in (self.user, self.item, self.value, self.time) if column is not None])
+        """The columns that are read, in the order user, item, value, time, behavior."""
+        return iter([column for column in vars(self).values() if column is not None])
 
     @property
     def names(self) -> list[str]:
@@ -67,6 +70,11 @@ class Columns:
         """Names of the columns that hold numbers only."""
         return [] if self.value is None else [str(self.value)]
 
+    @property
+    def texts(self) -> list[str]:
+        """Names of the columns that hold any text, which may be missing."""
+        return [] if self.behavior is None else [str(self.behavior)]
+
 
 @dataclass(frozen=True)
 class ReadOptions:
@@ -77,7 +85,7 @@ class ReadOptions:
     format : str or None
         Kind of file, one of `recvae.data.tables.formats.FORMATS`; by default, its extension decides.
     delimiter : str or None
-        What separates fields, one character or several; "tab", "space" and "whitespace" (one or more blanks) are names.
+        What separates fields: one character or several, or the names "tab", "space", "whitespace" (blanks or tabs).
     encoding : str or None
         Encoding of the text.
     header : bool or None
@@ -88,7 +96,7 @@ class ReadOptions:
         Lines that begin with it are skipped; "" if there are none.
     decimal : str
         Decimal mark of values, "." or ",".
-    missing : tuple[str, ...]
+    missing : Sequence[str]
         Further words that stand for a missing value, apart from an empty field.
     without_id : str
         What happens to rows without a user or an item: "refuse", or "drop", which counts them in the account.
@@ -105,7 +113,7 @@ class ReadOptions:
     quote: str = '"'
     comment: str = ""
     decimal: str = "."
-    missing: tuple[str, ...] = ()
+    missing: Sequence[str] = ()
     without_id: WithoutId = "refuse"
     time_format: str | None = None
     spoken: Spoken = "python"
@@ -131,9 +139,28 @@ class ReadOptions:
         if isinstance(self.missing, str) or not all(isinstance(word, str) for word in self.missing):
             raise InvalidTypeError(f"Expected {self.name_of('missing')} as words, got {shown(self.missing)}.")
 
+    @property
+    def separator(self) -> str | None:
+        """The delimiter with its name, such as "tab", replaced by the characters; `WHITESPACE` for "whitespace"."""
+        return None if self.delimiter is None else DELIMITERS.get(self.delimiter, self.delimiter)
+
     def name_of(self, option: str) -> str:
         """An option as it is written where it was given."""
         return f"--{option.replace('_', '-')}" if self.spoken == "flag" else option
+
+    def by_position(self) -> str:
+        """How to name the columns of a file without a header, for the end of an error."""
+        if self.spoken == "flag":
+            return "name the columns by position, from 0, as --no-header --user 0 --item 1 does"
+        return "name the columns by position, from 0, as header=False, user=0, item=1 does"
+
+    def column_flags(self) -> str:
+        """The options that name columns."""
+        return "--user, --item, --value, --time" if self.spoken == "flag" else "user=, item=, value=, time="
+
+    def to_set(self, option: str, value: object) -> str:
+        """The same as `give`, with a verb."""
+        return f"{'give' if self.spoken == 'flag' else 'set'} {self.give(option, value)}"
 
     def give(self, option: str, value: object) -> str:
         """How to set an option, for the end of an error: "header=False", "--no-header", "header = false"."""

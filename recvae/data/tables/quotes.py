@@ -10,7 +10,7 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
-QUOTE, LF, CR = b'"\n\r'
+LF, CR = b"\n\r"
 SHARE = 2 / 3  # if this share of the lines of a quoted field could be rows, they are rows
 BLOCK = 1 << 20  # bytes; fits the CPU cache
 
@@ -41,9 +41,9 @@ class Quotes:
 
 
 def scan_quotes(
-    file: IO[bytes], delimiter: bytes, quoted: bool, n_columns: int, is_row: Callable[[str], bool]
+    file: IO[bytes], delimiter: bytes, quote: bytes, n_columns: int, is_row: Callable[[str], bool]
 ) -> Quotes:
-    """Scan all bytes once; without quotes, this is only a search for one character.
+    """Scan all bytes once; without a `quote` character, this is only a search for NUL.
 
     A quote opens a field if it is the first character, and closes it if a delimiter or the end of a line follows; a
     doubled quote within is text. A field of several lines is accepted, unless text follows its closing quote, or most
@@ -62,8 +62,8 @@ def scan_quotes(
             return Quotes(breaks, longest, opened, True) if carried else Quotes(breaks, longest)
         block = carried + new
         carried = b""
-        if quoted and b'"' in block:
-            scan = _scan(block, delimiter[0], n_columns, is_row)
+        if quote and quote in block and not _is_plain(block, delimiter[0], quote[0]):
+            scan = _scan(block, delimiter[0], quote[0], n_columns, is_row)
             if scan.wrong is not None:
                 return Quotes(breaks, longest, start + scan.wrong)
             breaks, longest = breaks or scan.breaks, max(longest, scan.longest)
@@ -72,6 +72,24 @@ def scan_quotes(
                 carried, block = block[scan.rest :], block[: scan.rest]
         start += len(block)
         size = max(BLOCK, 2 * len(carried))  # grows, so that repeated scans stay a bounded share of the work
+
+
+def _is_plain(block: bytes, delimiter: int, quote: int) -> bool:
+    """Whether quotes open and close fields in turn, with no quote or line break within a field: the usual case."""
+    a = np.frombuffer(block, np.uint8)
+    at = np.flatnonzero(a == quote)
+    if len(at) % 2:
+        return False
+    edge = np.zeros(256, dtype=bool)
+    edge[[delimiter, LF, CR]] = True
+    opens, closes = at[::2], at[1::2]
+    before, after = opens[int(opens[0] == 0) :] - 1, closes[: len(closes) - int(closes[-1] + 1 == len(a))] + 1
+    if not (edge[a[before]].all() and edge[a[after]].all()):
+        return False
+    if edge[a[opens + 1]].any() or edge[a[closes - 1]].any() or (closes == opens + 1).any():
+        return False  # could open as well as close
+    breaks = np.flatnonzero((a == LF) | (a == CR) if b"\r" in block else a == LF)
+    return not (np.searchsorted(at, breaks) & 1).any()
 
 
 @dataclass(frozen=True)
@@ -93,11 +111,11 @@ class _Found:
     rest: int = 0
 
 
-def _scan(block: bytes, delimiter: int, n_columns: int, is_row: Callable[[str], bool]) -> _Found:
+def _scan(block: bytes, delimiter: int, quote: int, n_columns: int, is_row: Callable[[str], bool]) -> _Found:
     a = np.frombuffer(block, np.uint8)
-    where = np.flatnonzero((a == QUOTE) | (a == LF) | (a == CR))
+    where = np.flatnonzero((a == quote) | (a == LF) | (a == CR))
     kind = a[where]
-    quotes = np.flatnonzero(kind == QUOTE)
+    quotes = np.flatnonzero(kind == quote)
     at = where[quotes]
     edge = np.zeros(256, dtype=bool)
     edge[[delimiter, LF, CR]] = True
@@ -106,22 +124,22 @@ def _scan(block: bytes, delimiter: int, n_columns: int, is_row: Callable[[str], 
     after[at + 1 == len(a)] = LF
     if block.startswith(b"\xef\xbb\xbf") and at[0] == 3:  # a byte order mark
         before[0] = LF
-    toggles = (kind == QUOTE).astype(np.uint8)
-    toggles[quotes[_literal(at, edge[before] | (before == QUOTE), edge[after] | (after == QUOTE))]] = 0
+    toggles = (kind == quote).astype(np.uint8)
+    toggles[quotes[_literal(at, edge[before] | (before == quote), edge[after] | (after == quote))]] = 0
     inside = np.cumsum(toggles, dtype=np.uint8) & 1
-    within = np.flatnonzero((inside == 1) & (kind != QUOTE))
+    within = np.flatnonzero((inside == 1) & (kind != quote))
     opens = np.zeros(len(where), dtype=np.intp)  # index of the quote that opens the field, without doubled quotes
-    first = quotes[(toggles[quotes] == 1) & (inside[quotes] == 1) & (before != QUOTE)]
+    first = quotes[(toggles[quotes] == 1) & (inside[quotes] == 1) & (before != quote)]
     tail, rest = None, 0
     if inside[-1]:
         tail = int(where[first[-1]])
-        rows = np.flatnonzero((inside == 0) & (kind != QUOTE))  # the ends of rows
+        rows = np.flatnonzero((inside == 0) & (kind != quote))  # the ends of rows
         rest = int(where[rows[-1]]) + 1 if len(rows) else 0
     if not len(within):
         return _Found(tail=tail, rest=rest)
     opens[first] = first
     opens = np.maximum.accumulate(opens)
-    closes = quotes[(toggles[quotes] == 1) & (inside[quotes] == 0) & (after != QUOTE)]
+    closes = quotes[(toggles[quotes] == 1) & (inside[quotes] == 0) & (after != quote)]
     loose = np.zeros(len(where) + 1, dtype=bool)
     loose[closes] = ~edge[after[np.searchsorted(quotes, closes)]]
     fields, starts = np.unique(opens[within], return_index=True)
@@ -174,7 +192,7 @@ def _dense(
 ) -> NDArray[np.bool_]:
     """For each field with line breaks `within`, whether enough of its lines have `least` delimiters or more."""
     delimiters = np.flatnonzero(a == delimiter)
-    breaks = np.flatnonzero(kind != QUOTE)
+    breaks = np.flatnonzero((kind == LF) | (kind == CR))
     begin = where[within] + 1
     following = np.searchsorted(breaks, within, side="right")
     end = np.append(where, len(a))[np.append(breaks, len(where))[following]]

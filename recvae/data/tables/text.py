@@ -8,13 +8,18 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
 
-from recvae.data.tables.options import Columns, Reading, ReadOptions
+from recvae.data.tables.compressed import unpacked
+from recvae.data.tables.guess import guess_format
+from recvae.data.tables.options import TIME_UNITS, Columns, Reading, ReadOptions
 from recvae.data.tables.quotes import Quotes
 from recvae.data.tables.text_columns import (
     NUMBER,
@@ -23,18 +28,35 @@ from recvae.data.tables.text_columns import (
     check_time_column,
     checked_ids,
     is_counted,
+    without_id,
 )
 from recvae.data.tables.text_file import NUL, Format, TextFile, check_bytes, open_text, reading
+from recvae.data.tables.text_times import to_times
 from recvae.errors import InvalidDataError
 
-BLOCK, LARGEST_BLOCK = 2**20, 2**31 - 1  # bytes of a block that a thread parses
+BLOCK, LARGEST_BLOCK = 2**22, 2**31 - 1  # bytes of a block that a thread parses
 
 
 def read_text(path: Path, columns: Columns, options: ReadOptions) -> Reading:
-    """Read the columns of a delimited text file, as the reader of this kind in `recvae.data.tables.formats`."""
-    tabs = path.name.lower().removesuffix(".gz").endswith((".tsv", ".tab"))
-    format = Format(options.delimiter or ("\t" if tabs else ","), encoding=options.encoding or "utf-8")
-    return Reading(read_delimited(path, format, columns.names, numbers=columns.numbers), columns)
+    """Read the columns of a delimited text file, guessing what the options leave open.
+
+    The reader of this kind in `recvae.data.tables.formats`; raises as `read_delimited`.
+    """
+    with reading(path):
+        content = unpacked(path)
+        guess = guess_format(path, content, columns, options)
+    try:
+        result = read_delimited(
+            path, guess.format, columns.names, numbers=columns.numbers, texts=columns.texts, content=content
+        )
+    except InvalidDataError as error:
+        if not guess.notes:
+            raise
+        flags = ", ".join(map(options.name_of, guess.guessed))
+        raise InvalidDataError(
+            f"{str(error).rstrip('.')}. This was {guess.said}; {flags} can say otherwise."
+        ) from error
+    return Reading(result.table, columns, result.left_out, (guess.said,) if guess.notes else ())
 
 
 def read_delimited(
@@ -44,13 +66,19 @@ def read_delimited(
     *,
     n_ids: int = 2,
     numbers: Sequence[str] = (),
+    texts: Sequence[str] = (),
     content: bytes | None = None,
-) -> pa.Table:
+) -> Reading:
     """Read the named columns of a delimited text file.
 
     The first `n_ids` columns are ids: integers if all values of the column are written as such (7.0 is 7), otherwise
-    text, so that 007 stays 007. Of the others, `numbers` hold numbers only, the rest times. `content`, if given, is
-    parsed instead of the content of the file.
+    text, so that 007 stays 007. Of the others, `numbers` hold numbers only, `texts` any text, the rest times.
+    `content`, if given, is parsed instead of the content of the file.
+
+    Returns
+    -------
+    Reading
+        Its `columns` are those of the defaults.
 
     Raises
     ------
@@ -63,14 +91,37 @@ def read_delimited(
         names = _names(text, columns)
         ids = [names.index(name) for name in columns[:n_ids]]
         quotes = check_bytes(text, names, ids)
-        table = _read(text, columns, n_ids, quotes, None if format.names is None else names)
+        table = _read(text, columns, n_ids, numbers, texts, quotes, None if format.names is None else names)
+        n_rows = len(table)
+        if format.options.without_id == "drop":
+            text, table = _drop(text, table, columns[:n_ids])
         for index, name in enumerate(columns[:n_ids]):
             table = table.set_column(index, name, checked_ids(text, table[name], name))
         check_header(text, table, names)
-        for name in columns[n_ids:]:
-            check = check_number_column if name in numbers else check_time_column
-            check(text, table[name], name)
-    return table
+        for index, name in enumerate(columns[n_ids:], n_ids):
+            if name in texts:
+                continue
+            if name in numbers:
+                check_number_column(text, table[name], name)
+            elif format.options.time_format is None:
+                check_time_column(text, table[name], name)
+            else:
+                times = to_times(text, table[name], name, format.options.time_format)
+                table = table.set_column(index, name, times)
+    dropped = n_rows - len(table)
+    return Reading(table, Columns(), {"without an id": dropped} if dropped else {})
+
+
+def _drop(text: TextFile, table: pa.Table, ids: Sequence[str]) -> tuple[TextFile, pa.Table]:
+    """Drop the rows without an id. -> the file, which knows the lines of the others; the other rows"""
+    masks = [mask for name in ids if (mask := without_id(table[name])) is not None]
+    if not masks:
+        return text, table
+    kept = pc.invert(masks[0] if len(masks) == 1 else pc.or_(*masks))
+    rows, table = np.flatnonzero(kept.to_numpy()), table.filter(kept)
+    for index, name in enumerate(ids):  # the dictionaries without the words that are gone
+        table = table.set_column(index, name, table[name].cast(pa.string()).dictionary_encode())
+    return replace(text, kept=rows), table
 
 
 def check_columns(wanted: Sequence[str], known: Iterable[Any]) -> None:
@@ -98,12 +149,19 @@ def _names(text: TextFile, columns: Sequence[str]) -> list[str]:
         check_columns(columns, names)
     except InvalidDataError as error:
         check_bytes(text, names, ())  # an unclosed quote may have swallowed names
-        hint = f"line {line} looks like a row: begin the file with their names" if _is_data(names) else ""
+        options = text.format.options
+        hint = f"name others by {options.column_flags()}; where line {line} is a row, {options.by_position()}"
+        if _is_data(names):
+            hint = f"line {line} looks like a row: begin the file with their names, or {options.by_position()}"
         if len(names) == 1:
-            hint = f"is the delimiter another than {text.format.delimiter!r}?"
-        raise InvalidDataError(f"{str(error)[:-1]}{'; ' if hint else ''}{hint or '.'}") from error
+            hint = f"is the delimiter another than {text.format.delimiter!r}? {options.name_of('delimiter')} names it"
+        raise InvalidDataError(f"{str(error)[:-1]}; {hint}.") from error
     if _is_data(names):
-        raise text.refused(line, f"expected names of columns, got a row: {names}; begin the file with their names.")
+        raise text.refused(
+            line,
+            f"expected names of columns, got a row: {names}; begin the file with their names, or "
+            f"{text.format.options.by_position()}.",
+        )
     return names
 
 
@@ -112,16 +170,30 @@ def _is_data(names: Sequence[str]) -> bool:
     return all(map(NUMBER.fullmatch, names)) and not is_counted(names)
 
 
-def _read(text: TextFile, columns: Sequence[str], n_ids: int, quotes: Quotes, names: list[str] | None) -> pa.Table:
+def _read(
+    text: TextFile,
+    columns: Sequence[str],
+    n_ids: int,
+    numbers: Sequence[str],
+    texts: Sequence[str],
+    quotes: Quotes,
+    names: list[str] | None,
+) -> pa.Table:
+    options = text.format.options
+    types = dict.fromkeys(columns[:n_ids], pa.dictionary(pa.int32(), pa.string()))
+    if options.time_format not in (None, *TIME_UNITS):
+        types |= dict.fromkeys([name for name in columns[n_ids:] if name not in numbers], pa.string())
+    types |= dict.fromkeys(texts, pa.dictionary(pa.int32(), pa.string()))
     convert = pyarrow.csv.ConvertOptions(
         include_columns=list(columns),
-        column_types=dict.fromkeys(columns[:n_ids], pa.dictionary(pa.int32(), pa.string())),
-        null_values=[""],
+        column_types=types,
+        null_values=["", *options.missing],
+        decimal_point=options.decimal,
         strings_can_be_null=True,
     )
     parse = pyarrow.csv.ParseOptions(
         delimiter=text.format.one,
-        quote_char='"' if text.format.quoted else False,
+        quote_char=text.format.quote or False,
         newlines_in_values=quotes.breaks,
     )
     skip = next(text.records(), (0, []))[0] if text.format.header and names is not None else 0
@@ -146,4 +218,10 @@ def _explain(text: TextFile, names: Sequence[str] | None) -> None:
         expected = len(fields) if expected is None else expected
         if len(fields) != expected:
             shown = text.format.delimiter.join(fields)
-            raise text.refused(line, f"Expected {expected} columns, got {len(fields)}: {shown[:60]!r}.")
+            hint = "" if text.format.options.comment else _comment_hint(text.format.options, shown)
+            raise text.refused(line, f"Expected {expected} columns, got {len(fields)}: {shown[:60]!r}{hint}.")
+
+
+def _comment_hint(options: ReadOptions, line: str) -> str:
+    mark = next((mark for mark in ("#", "%", "//") if line.startswith(mark)), None)
+    return "" if mark is None else f"; {options.give('comment', mark)} skips such lines"

@@ -11,21 +11,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.csv
+from numpy.typing import NDArray
 
+from recvae.data.tables.compressed import unpacked
+from recvae.data.tables.options import WHITESPACE, ReadOptions
 from recvae.data.tables.quotes import Quotes, scan_quotes
 from recvae.errors import DataNotFoundError, InvalidDataError
-
-COMPRESSIONS = (".gz", ".bz2", ".zst")
 
 UTF_8 = ("utf-8", "utf8", "utf-8-sig", "ascii", "us-ascii")
 
 SEPARATOR = "\x1f"  # ASCII unit separator, not used in text: replaces a delimiter of several characters
 
 NUL = "a NUL byte: the file is damaged, or its encoding is another, such as utf-16."
-
-CLOSING = re.compile(r'((?:[^"]|"")*+)"')  # the rest of a field in quotes
 
 INTEGER = re.compile(r"-?\d+")
 SAMPLE = 1000  # rows from which the form of ids is inferred
@@ -37,36 +37,59 @@ class Format:
 
     Attributes
     ----------
+    delimiter : str
+        One character or several, or `WHITESPACE`.
     names : tuple[str, ...] or None
         Names of the columns, "" for those that are not read; None if they are in the first line.
     header : bool
         Whether the first line is a header.
-    quoted : bool
-        Whether quoted fields may contain delimiters and line breaks; if not, quotes are text.
     spill : bool
-        Whether the last of the named columns may contain delimiters, if `quoted` is false.
+        Whether the last of the named columns may contain delimiters, if there is no quote character.
+    options : ReadOptions
+        The other options: quote, comment, decimal, missing, without_id, time_format.
     """
 
     delimiter: str = ","
     names: tuple[str, ...] | None = None
     header: bool = True
     encoding: str = "utf-8"
-    quoted: bool = True
     spill: bool = False
+    options: ReadOptions = field(default_factory=ReadOptions)
 
     @property
     def one(self) -> str:
         """The delimiter as a single character, as the parser requires."""
-        return self.delimiter if len(self.delimiter) == 1 else SEPARATOR
+        if self.delimiter == WHITESPACE:
+            return " "
+        return SEPARATOR if self.several else self.delimiter
+
+    @property
+    def several(self) -> bool:
+        """Whether the delimiter has several bytes, which `SEPARATOR` replaces."""
+        return self.delimiter != WHITESPACE and len(self.delimiter.encode()) > 1
+
+    @property
+    def quote(self) -> str:
+        """The character around fields, "" if quotes are text."""
+        return self.options.quote
 
 
 @dataclass(frozen=True)
 class TextFile:
-    """A text file; `content`, if given, is used instead of the content of the file."""
+    """A text file.
+
+    Attributes
+    ----------
+    content : bytes or None
+        What is read instead of the content of the file.
+    kept : NDArray[np.int64] or None
+        Rows of the file that are left in its table; None for all.
+    """
 
     path: Path
     format: Format = field(default_factory=Format)
     content: bytes | None = None
+    kept: NDArray[np.int64] | None = None
 
     def open(self) -> IO[bytes]:
         return self.path.open("rb") if self.content is None else io.BytesIO(self.content)
@@ -86,41 +109,44 @@ class TextFile:
         InvalidDataError
             For bytes that are not UTF-8, if `strict`.
         """
-        several = len(self.format.delimiter) > 1
+        several = self.format.several
         with io.TextIOWrapper(self.open(), "utf-8-sig", errors="surrogateescape", newline="") as lines:
-            for number, fields in self.split(lines) if self.format.quoted else self._unquoted(lines):
+            for number, fields in self.split(lines) if self.format.quote else self._unquoted(lines):
                 line = "".join(fields) if strict else ""
                 if not line.isascii() and re.search("[\udc80-\udcff]", line):
                     shown = line.encode("utf-8", "surrogateescape")[:40]
-                    raise self.refused(number, f"no text in UTF-8: {shown!r}; write it so, or name its encoding.")
+                    hint = self.format.options.give("encoding", "latin-1")
+                    raise self.refused(number, f"no text in UTF-8: {shown!r}; name its encoding, such as {hint}.")
                 yield number, [f.replace(SEPARATOR, self.format.delimiter) for f in fields] if several else fields
 
     def split(self, lines: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
         """Split quoted text into rows, as the module csv does, but without its limit on field size, which is global."""
-        delimiter = self.format.one
+        delimiter, quote = self.format.one, self.format.quote
+        q = re.escape(quote)
+        closes = re.compile(f"((?:[^{q}]|{q}{q})*+){q}")  # the rest of a field in quotes
         fields: list[str] = []
         pieces: list[str] = []  # of a quoted field that continues on the next line
         start = 1
         for number, line in enumerate(lines, 1):
             if not pieces:
                 start, rest = number, line.rstrip("\r\n")
-                if '"' not in rest:
+                if quote not in rest:
                     if rest:
                         yield number, rest.split(delimiter)
                     continue
             rest = line
             while True:
-                if not pieces and rest.startswith('"'):
+                if not pieces and rest.startswith(quote):
                     pieces, rest = [""], rest[1:]
                 if pieces:
-                    closing = CLOSING.match(rest)
+                    closing = closes.match(rest)
                     if closing is None:
                         pieces.append(rest)
                         break
                     rest = rest[closing.end() :]
                     pieces.append(closing[1])
                 more, delimited, rest = rest.partition(delimiter)
-                fields.append("".join(pieces).replace('""', '"') + (more if delimited else more.rstrip("\r\n")))
+                fields.append("".join(pieces).replace(quote * 2, quote) + (more if delimited else more.rstrip("\r\n")))
                 pieces = []
                 if not delimited:
                     yield start, fields
@@ -134,6 +160,10 @@ class TextFile:
         for number, line in enumerate(lines, 1):
             if line.strip("\r\n"):
                 yield number, line.rstrip("\r\n").split(self.format.one, most)
+
+    def line(self, index: int) -> int:
+        """Line number of a row of the table by its index."""
+        return self.row(index if self.kept is None else int(self.kept[index]))[0]
 
     def row(self, index: int) -> tuple[int, list[str]]:
         """Line number and fields of a row by its index, from 0, not counting the header."""
@@ -150,27 +180,26 @@ class TextFile:
 
 
 def open_text(path: Path, format: Format, content: bytes | None = None) -> TextFile:
-    """Open a file as UTF-8 with a delimiter of one character; other files are decompressed or converted in memory.
+    """Open a file as UTF-8 with a delimiter of one character; other files are converted in memory, line by line.
 
     Raises
     ------
     InvalidDataError
         For bytes that are invalid in the encoding, and for control characters that clash with a long delimiter.
     """
-    if content is None and path.suffix.lower() in COMPRESSIONS:
-        with pa.input_stream(str(path)) as stream:
-            content = stream.read()
+    content = unpacked(path) if content is None else content
     if format.encoding.lower() not in UTF_8:
-        try:
-            content = (path.read_bytes() if content is None else content).decode(format.encoding).encode()
-        except UnicodeDecodeError as error:
-            line = TextFile(path, format, error.object).line_of(error.start)
-            raise InvalidDataError(
-                f"The file {path} cannot be read: line {line} is no text in {format.encoding}: {error}; name its "
-                f"encoding."
-            ) from error
-    if len(format.delimiter) > 1:
+        content = _as_utf_8(path, format, content)
+    comment = format.options.comment.encode()
+    if comment or format.one != format.delimiter:
         content = path.read_bytes() if content is None else content
+    if content is None:
+        return TextFile(path, format)
+    if comment and comment in content:  # an empty line keeps the number of lines
+        content = re.sub(rb"(?m)^(\xef\xbb\xbf)?" + re.escape(comment) + rb"[^\r\n]*", b"", content)
+    if format.delimiter == WHITESPACE:
+        content = _single_blanks(content, format.quote.encode())
+    elif format.several:
         at = content.find(SEPARATOR.encode())
         if at >= 0:
             raise TextFile(path, format, content).refused(
@@ -180,6 +209,27 @@ def open_text(path: Path, format: Format, content: bytes | None = None) -> TextF
             )
         content = content.replace(format.delimiter.encode(), SEPARATOR.encode())
     return TextFile(path, format, content)
+
+
+def _as_utf_8(path: Path, format: Format, content: bytes | None) -> bytes:
+    try:
+        return (path.read_bytes() if content is None else content).decode(format.encoding).encode()
+    except UnicodeDecodeError as error:
+        line = TextFile(path, format, error.object).line_of(error.start)
+        raise InvalidDataError(
+            f"The file {path} cannot be read: line {line} is no text in {format.encoding}: {error}; "
+            f"{format.options.give('encoding', '...')} names another."
+        ) from error
+
+
+def _single_blanks(content: bytes, quote: bytes) -> bytes:
+    """Replace runs of blanks outside of quotes by one blank, and remove those at the ends of lines."""
+    if quote and quote in content:
+        field = b"%(q)s(?:[^%(q)s]|%(q)s%(q)s)*+%(q)s" % {b"q": re.escape(quote)}
+        content = re.sub(field + rb"|[ \t]+", lambda found: found[0] if found[0][:1] == quote else b" ", content)
+    else:
+        content = re.sub(rb"[ \t]+", b" ", content)
+    return re.sub(rb"(?m)^ | (?=\r?$)", b"", content)
 
 
 def check_bytes(text: TextFile, names: Sequence[str], ids: Sequence[int]) -> Quotes:
@@ -198,11 +248,11 @@ def check_bytes(text: TextFile, names: Sequence[str], ids: Sequence[int]) -> Quo
         """Whether a line within quotes could be a row of its own."""
         _, fields = next(text.split([line]), (0, []))
         return len(fields) == len(names) and all(
-            shape.fullmatch(fields[column].strip('"')) for column, shape in zip(ids, shapes, strict=True)
+            shape.fullmatch(fields[column].strip(text.format.quote)) for column, shape in zip(ids, shapes, strict=True)
         )
 
     with text.open() as file:
-        quotes = scan_quotes(file, text.format.one.encode(), text.format.quoted, len(names), is_row)
+        quotes = scan_quotes(file, text.format.one.encode(), text.format.quote.encode(), len(names), is_row)
     if quotes.nul is not None:
         raise text.refused(text.line_of(quotes.nul), NUL)
     if quotes.open is not None:
@@ -213,7 +263,8 @@ def check_bytes(text: TextFile, names: Sequence[str], ids: Sequence[int]) -> Quo
         raise text.refused(
             line,
             f"a quote{name} is not closed{' before the end of the file' if quotes.end else ' in its row'}; close it, "
-            f"take it out, or, within a field in quotes, write it twice.",
+            f"take it out, or, within a field in quotes, write it twice; where quotes are text, "
+            f"{text.format.options.give('quote', '')}.",
         )
     return quotes
 
@@ -244,4 +295,5 @@ def _before(text: TextFile, offset: int) -> str:
     with text.open() as file:
         before = file.read(offset)
     start = max(before.rfind(b"\n"), before.rfind(b"\r")) + 1
-    return re.sub(r'"[^"]*"', "", before[start:].decode("utf-8", "replace"))
+    quote = re.escape(text.format.quote)
+    return re.sub(f"{quote}[^{quote}]*{quote}", "", before[start:].decode("utf-8", "replace"))

@@ -50,6 +50,7 @@ def fit(
         "item_ids_": getattr(user_items, "item_ids", None),
         "titles_": getattr(user_items, "titles", None),
         "trained_on_": None if sparse.issparse(user_items) else user_items.fingerprint(),
+        "preparation_": dict(getattr(user_items, "preparation", {})),
         "params_": get_params(model),
         # for `similar_users` and others; a copy, as the caller may change the matrix later
         "_trained": rows.copy() if not isinstance(rows, Shards) and model._defines("_user_vectors") else None,

@@ -65,6 +65,7 @@ class Model(ABC):
     item_ids_: Ids | None = fitted()  # raw ids and titles of the columns, if the data had them
     titles_: Ids | None = fitted()
     trained_on_: str | None = fitted()  # fingerprint of the Interactions or shards of the fit; None for a matrix
+    preparation_: dict[str, Any] = fitted()  # filters and weights by which the data of the fit were made, if known
     params_: dict[str, Any] = fitted()  # the hyper-parameters of the fit; `set_params` does not change them
     _trained: sparse.csr_matrix | None = fitted()  # the rows of the fit, in this process only
     _index: Tensor | None = fitted()  # vectors of users for `similar_users`, (U, K), if they have been computed

@@ -16,6 +16,7 @@ from torch import Tensor
 import recvae.models
 from recvae.data.ids import id_array
 from recvae.data.names import VALUES
+from recvae.data.weights import preparation_from_file
 from recvae.errors import (
     DataNotFoundError,
     InvalidDataError,
@@ -66,6 +67,8 @@ def save(model: Recommender, file: File) -> None:
         "trained_on": model.trained_on_,
         "version": __version__,
     }
+    if model.preparation_:
+        description["preparation"] = model.preparation_
     write_model(file, model._tensors(), description)
 
 
@@ -161,6 +164,7 @@ def _state(description: dict[str, Any]) -> dict[str, Any]:
     if values not in VALUES or not isinstance(trained_on, str | None):
         raise ValueError(f"values are read as {shown(values)}, trained on {shown(trained_on)}")
     state: dict[str, Any] = {"n_items_": n_items, "values_": values, "trained_on_": trained_on}
+    state["preparation_"] = preparation_from_file(description.get("preparation", {}))
     for name in ("item_ids", "titles"):
         texts = description[name]
         if texts is not None and (not isinstance(texts, list) or len(texts) != n_items):

@@ -115,7 +115,7 @@ def recommend_for(
     model: Recommender,
     histories: Any,
     N: int,
-    columns: Mapping[str, str | None],
+    columns: Mapping[str, Any],
     min_value: float | None,
     seen: Any,
     filter_already_liked_items: bool,
@@ -126,9 +126,9 @@ def recommend_for(
     from recvae.data.histories import as_frame, read_histories
 
     index, user, item = model.known_items(), str(columns["user"]), str(columns["item"])
-    parsed = read_histories(
-        histories, index, user=user, item=item, value=columns["value"], min_value=min_value, seen=seen
-    )
+    if columns["behavior"] is not None and columns["weights"] is None:
+        columns = {**columns, "weights": model.preparation_.get("weights")}
+    parsed = read_histories(histories, index, min_value=min_value, seen=seen, **columns)
     if parsed.unknown.events:
         warnings.warn(UnknownItemsWarning(parsed.unknown), stacklevel=4)  # this, the method, `reads`, the caller
     resolved = None if rules is None else rules.resolve(index, user=user, item=item)

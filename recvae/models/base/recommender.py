@@ -6,7 +6,7 @@ model has to define is in model.py.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, overload
 
@@ -227,6 +227,9 @@ class Recommender(Model):
         value: str | None = None,
         min_value: float | None = None,
         seen: Any = None,
+        behavior: str | None = None,
+        weights: Mapping[str, float] | None = None,
+        unknown_behavior: str = "refuse",
         filter_already_liked_items: bool = True,
         filter_items: Sequence[Any] | None = None,
         items: Sequence[Any] | None = None,
@@ -253,6 +256,12 @@ class Recommender(Model):
         seen : dict, list or frame, optional
             Further items that the users have seen, in one of the forms of `histories` (a frame with the same column
             names): they are not recommended either. Items that the model does not know are ignored.
+        behavior : str, optional
+            Column of behaviours in a frame, such as view, cart and buy.
+        weights : dict, optional
+            What an event of each behaviour counts; by default as in training. One of weight 0 was only seen.
+        unknown_behavior : str
+            Whether to "refuse" or "drop" events of other behaviours.
         filter_already_liked_items : bool
             Whether to exclude the liked items of the history; items that were only seen are always excluded.
         filter_items, items : sequence, optional
@@ -289,7 +298,8 @@ class Recommender(Model):
         have seen. Users who occur in `seen` only come after the others, or are sorted among them if those are in
         ascending order, as the users of a frame are.
         """
-        columns = {"user": user, "item": item, "value": value}
+        columns: dict[str, Any] = {"user": user, "item": item, "value": value}
+        columns |= {"behavior": behavior, "weights": weights, "unknown_behavior": unknown_behavior}
         raw = {"filter_items": filter_items, "items": items}
         liked = filter_already_liked_items
         return recommend.recommend_for(self, histories, N, columns, min_value, seen, liked, raw, rules)

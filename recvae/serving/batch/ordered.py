@@ -108,7 +108,7 @@ class OrderedEvents(StoredEvents):
             with self._translating_errors():
                 events = events.filter(self._duckdb.ColumnExpression("user") > self._duckdb.ConstantExpression(after))
         # values of repeated items are summed, and float sums depend on the order
-        order = '"user"' if self._source.value is None else '"user", "item", "value"'
+        order = '"user"' if not self._source.has_values else '"user", "item", "value"'
         at_a_time = LISTS_AT_A_TIME if self._source.lists else EVENTS_AT_A_TIME
         return by_users(self._batches(events.order(order), at_a_time), sizes)
 

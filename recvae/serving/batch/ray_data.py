@@ -21,6 +21,7 @@ import torch
 
 from recvae.data.parquet.files import row_groups, row_reader
 from recvae.data.parquet.source import Source
+from recvae.data.weighting import weighed_rows
 from recvae.errors import EngineError, InvalidParameterError, RecvaeError
 from recvae.models.base import Recommender
 from recvae.serving.batch.ordered import OrderedEvents, by_users
@@ -108,7 +109,7 @@ class Cluster:
         groups, seen_rows, only_users = row_groups(source.files), stored.seen_rows, stored.only_users
         rows = self._ray.data.from_arrow(groups, override_num_blocks=max(1, min(len(groups), MOST_BLOCKS)))
         events = rows.map_batches(
-            _named(row_reader(source.files), None if seen_rows is None else seen_rows.schema, only_users),
+            _named(_reader(source), None if seen_rows is None else seen_rows.schema, only_users),
             batch_size=None,
             batch_format="pyarrow",
         )
@@ -225,6 +226,14 @@ class PartActor:
             part, content = result
             write_whole(self._folder / part.file, content)
             yield pa.table({"part": [json.dumps(asdict(part))]})
+
+
+def _reader(source: Source) -> Callable[[pa.Table], Iterator[pa.Table]]:
+    """Row groups -> columns user, item and, if events have values, value."""
+    read = row_reader(source.files)
+    if not source.weighting:
+        return read
+    return weighed_rows(read, source.weighting, source.value is not None, source.min_value)
 
 
 def _named(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +16,7 @@ from recvae.data.ids import ItemIndex
 from recvae.data.parquet.source import Source, find_source
 from recvae.data.parquet.stored import LEAST_MIB
 from recvae.data.rules import Rules, UnknownIds
+from recvae.data.weighting import Weighting
 from recvae.errors import InvalidParameterError, UnknownNameError
 from recvae.models.base import Recommender
 from recvae.models.base.model_file import content_checksum
@@ -77,6 +78,9 @@ def recommend_to_parquet(
     ray_address: str | None = None,
     seen: Any = None,
     rules: Rules | None = None,
+    behavior: str | None = None,
+    weights: Mapping[str, float] | None = None,
+    unknown_behavior: str = "refuse",
 ) -> BulkResult:
     """Write the N best new items for each user of Parquet files that may exceed memory to a folder of Parquet files.
 
@@ -123,6 +127,13 @@ def recommend_to_parquet(
         memory. It is not recommended either, and users who appear only here get lists too.
     rules : Rules or None
         Allow and deny lists and the other rules of `recvae.Rules`, whose frames have columns `user` and `item`.
+    behavior : str or None
+        Column of behaviours, such as view, cart and buy.
+    weights : dict or None
+        What an event of each behaviour counts, as in `Interactions.from_frame`; by default as in the training of the
+        model. An item whose events all weigh 0 was seen only.
+    unknown_behavior : str
+        Whether to "refuse" or "drop" events of other behaviours.
 
     Returns
     -------
@@ -153,19 +164,25 @@ def recommend_to_parquet(
     N, users_per_part = check_integer("N", N, 1), check_integer("users_per_part", users_per_part, 1)
     check_integer("memory_mib", memory_mib, LEAST_MIB)
     cluster = _cluster(engine, actors, ray_address)
-    source, folder = find_source(input, user, item, value, min_value), output_path(out)
+    if behavior is not None and weights is None:
+        weights = model.preparation_.get("weights")
+    weighting = Weighting(behavior, weights, unknown_behavior)
+    source, folder = find_source(input, user, item, value, min_value, weighting), output_path(out)
     source.check_apart(folder)
     model = snapshot(model)
     index = _known_items(model, N)
+    columns = (
+        "value" if source.has_values else None,
+        None if weighting else min_value,
+    )  # weighed values have no minimum
     seen_rows = seen_table(seen, index, user, item)
     resolved = None if rules is None else rules.resolve(index, user=user, item=item)
-    maker = PartMaker(
-        model, index, min(N, len(index)), None if value is None else "value", min_value, users_per_part, resolved
-    )
+    maker = PartMaker(model, index, min(N, len(index)), *columns, users_per_part, resolved)
     content = _content(model)
     settings = _settings(type(model), content, source, N, users_per_part, engine) | {
         # added later, because it changes the lists; older folders have None here
         "masked items": None if source.value is None else "all that a user has touched",
+        "weighting": weighting.record() or None,
         "items seen besides": digest_of_seen(seen_rows),
         "rules": None if resolved is None else resolved.digest(),
     }
