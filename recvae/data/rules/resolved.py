@@ -91,6 +91,8 @@ class ItemRules:
 
     Attributes
     ----------
+    n_items : int
+        The number of items of the model.
     items : ndarray or None
         (I,), which items may be ranked for anyone.
     user_allow, user_deny : UserItems or None
@@ -126,6 +128,8 @@ class ItemRules:
             Ranks items for some of the users, by their indices.
         users : ndarray
             (U,) raw ids.
+        N : int
+            Length of the lists.
         others : Allowed
             Further restrictions: `items` and `seen`.
         filter_seen : bool
