@@ -30,6 +30,7 @@ Array = NDArray[np.float32]
 FORMS = ("auto", "dense", "sparse")
 WIDE = 12_000  # items above which "auto" is sparse: .5 GiB of weights
 BLOCK = 512  # rows of an I x I matrix that are processed at a time
+READ = 4_000  # items up to which the sparse form reads a Gram matrix that is not sparse, in half the time
 SOLVED = 32  # items whose sparse weights one core solves for at a time
 RESOLVED = 1e-6  # least share of an item's diagonal left unexplained by other items that float32 can resolve
 
@@ -169,7 +170,7 @@ def dense_weights(gram: Array, diagonal: NDArray[Any] | float) -> Array:
     np.einsum("ii->i", gram)[:] += diagonal  # G + diag(diagonal), in place
     sizes = gram.diagonal().copy()
     factor = invert_definite(torch.from_numpy(gram))  # P, in place
-    _check_definite(factor is not None and _is_definite(factor.numpy(), sizes))
+    _check_definite(factor is not None and not bool(_below_rounding(factor.numpy(), sizes)))
     gram /= -gram.diagonal()  # -P / diag(P), column by column
     np.fill_diagonal(gram, 0)  # that is I - P / diag(P), as its diagonal is zero
     return gram
@@ -230,20 +231,23 @@ def sparse_solutions(
     list of callable
         () -> (I, I) for each penalty. Until it is called, a matrix takes 4 bytes for a weight, and 4 that all share.
     """
-    gram = _sparse_gram(rows, weights)
     n_items = rows.shape[1]
-    penalties = [np.broadcast_to(np.float32(diagonal), n_items) for diagonal in diagonals]
-    norms = np.sqrt(gram.diagonal())  # (I,)
+    matrix = _sparse_gram(rows, weights)
+    if n_items <= READ:
+        matrix = matrix.toarray()
+    penalties = np.stack([np.broadcast_to(np.float32(diagonal), n_items) for diagonal in diagonals])  # (P, I)
+    norms = np.sqrt(matrix.diagonal())  # (I,)
     # every item with users is in its own row of G
-    lengths = np.minimum(np.maximum(np.diff(gram.indptr) - 1, 0), neighbours)
+    pairs = np.diff(matrix.indptr) if sparse.issparse(matrix) else np.count_nonzero(matrix, axis=1)
+    lengths = np.minimum(np.maximum(pairs - 1, 0), neighbours)
     starts = np.concatenate([[0], np.cumsum(lengths)])
-    chosen = np.empty(starts[-1], gram.indices.dtype)
+    chosen = np.empty(starts[-1], np.int32)
     values = np.empty((len(penalties), starts[-1]), np.float32)
 
     def solve(start: int) -> None:
         for item in range(start, min(start + SOLVED, n_items)):
             column = slice(starts[item], starts[item + 1])
-            chosen[column], values[:, column] = _ridge(gram, item, norms, penalties, neighbours)
+            chosen[column], values[:, column] = _ridge(matrix, item, norms, penalties, neighbours)
 
     from recvae.utils.workers import use_workers  # only a fit needs it
 
@@ -254,13 +258,30 @@ def sparse_solutions(
     return [partial(_by_rows, part, chosen, starts) for part in values]
 
 
-def sparse_path(
-    models: Sequence[ClosedForm], rows: sparse.csr_matrix, neighbours: int
-) -> list[Callable[[], sparse.csr_matrix]]:
-    """The weights of models that differ in their penalty alone, in the sparse form; see `sparse_solutions`."""
+def solution_path(
+    models: Sequence[ClosedForm], rows: sparse.csr_matrix, in_sparse_form: bool, neighbours: int
+) -> list[Callable[[], Tensor | sparse.csr_matrix]]:
+    """The weights of models that differ in their penalty alone, from one Gram matrix.
+
+    Returns
+    -------
+    list of callable
+        () -> (I, I) for each model. In the dense form they are solved for in the call, in the sparse form before; see
+        `sparse_solutions`.
+    """
     rows, users = models[0]._scaled(rows)
     diagonal = gram_diagonal(rows, users)
-    return sparse_solutions(rows, [model._penalty(diagonal) for model in models], neighbours, users)
+    penalties = [model._penalty(diagonal) for model in models]
+    if in_sparse_form:
+        return list(sparse_solutions(rows, penalties, neighbours, users))
+    shared = gram(rows, users)
+    return [partial(_solved, shared, penalty) for penalty in penalties]
+
+
+def _solved(gram: Array, penalty: NDArray[np.float32]) -> Tensor:
+    dense = torch.from_numpy(dense_weights(gram.copy(), penalty))
+    check_fitted(dense, "raise l2")
+    return dense
 
 
 def _by_rows(values: Array, chosen: NDArray[np.int32], starts: NDArray[np.int64]) -> sparse.csr_matrix:
@@ -271,31 +292,38 @@ def _by_rows(values: Array, chosen: NDArray[np.int32], starts: NDArray[np.int64]
 
 
 def _ridge(
-    gram: sparse.csr_matrix, item: int, norms: Array, penalties: Sequence[Array], neighbours: int
-) -> tuple[NDArray[np.int32], Array]:
+    gram: sparse.csr_matrix | Array, item: int, norms: Array, penalties: Array, neighbours: int
+) -> tuple[NDArray[np.integer[Any]], Array]:
     """The n neighbours N of an item, and their weights B_Nj in its score by each of P penalties. -> (n,), (P, n)"""
     # its neighbours: the items with the largest cosines
-    cells = slice(gram.indptr[item], gram.indptr[item + 1])
-    chosen, shared = gram.indices[cells], gram.data[cells]
+    chosen, shared = _cells(gram, item)
     others = chosen != item
     chosen, shared = chosen[others], shared[others]
     if len(chosen) > neighbours:
         best = np.argpartition(-shared / norms[chosen], neighbours)[:neighbours]
         chosen, shared = chosen[best], shared[best]
-    solutions = np.empty((len(penalties), len(chosen)), np.float32)
     if not len(chosen):
-        return chosen, solutions
+        return chosen, np.empty((len(penalties), 0), np.float32)
     # solve (G_NN + diag) B_Nj = G_Nj
-    gathered = gram[chosen][:, chosen].toarray()
-    for solution, penalty in zip(solutions, penalties, strict=True):
-        system = gathered.copy()
-        np.einsum("ii->i", system)[:] += penalty[chosen]
-        factor, failed = torch.linalg.cholesky_ex(torch.from_numpy(system))
-        if failed or not _is_definite(factor.diagonal().numpy(), system.diagonal()):
-            solution[:] = np.nan  # an error only where this penalty is asked for
-        else:
-            solution[:] = torch.cholesky_solve(torch.from_numpy(shared)[:, None], factor)[:, 0].numpy()
+    among = gram[np.ix_(chosen, chosen)] if isinstance(gram, np.ndarray) else gram[chosen][:, chosen].toarray()
+    systems = np.repeat(among[None], len(penalties), axis=0)  # (P, n, n)
+    diagonals = np.einsum("pii->pi", systems)
+    diagonals += penalties[:, chosen]
+    factors, failed = torch.linalg.cholesky_ex(torch.from_numpy(systems))
+    targets = torch.from_numpy(shared)[:, None].expand(len(penalties), -1, 1)
+    solutions: Array = torch.cholesky_solve(targets, factors)[..., 0].numpy()
+    indefinite = (failed.numpy() != 0) | _below_rounding(factors.diagonal(dim1=1, dim2=2).numpy(), diagonals)
+    solutions[indefinite] = np.nan  # an error only where this penalty is asked for
     return chosen, solutions
+
+
+def _cells(gram: sparse.csr_matrix | Array, item: int) -> tuple[NDArray[np.integer[Any]], Array]:
+    """The items with users in common with an item, and what is in their cells of its row."""
+    if isinstance(gram, np.ndarray):
+        chosen = np.flatnonzero(gram[item])
+        return chosen, gram[item, chosen]
+    cells = slice(gram.indptr[item], gram.indptr[item + 1])
+    return gram.indices[cells], gram.data[cells]
 
 
 def gram(rows: sparse.csr_matrix, weights: NDArray[Any] | None = None) -> Array:
@@ -358,15 +386,15 @@ def _weighted(rows: sparse.csr_matrix, weights: NDArray[Any] | None) -> sparse.c
     return sparse.csr_matrix((data, rows.indices, rows.indptr), shape=rows.shape)
 
 
-def _is_definite(factor: Array, sizes: Array) -> bool:
-    """Whether the pivots of a Cholesky decomposition are above the rounding error of float32.
+def _below_rounding(factor: Array, sizes: Array) -> NDArray[np.bool_]:
+    """Whether pivots of Cholesky decompositions are not above the rounding error of float32. (..., n) -> (...)
 
     Parameters
     ----------
     factor, sizes : Array
         The diagonals of the decomposition and of what was decomposed.
     """
-    return not bool((factor**2 < RESOLVED * sizes).any())
+    return np.any(factor**2 < RESOLVED * sizes, axis=-1)
 
 
 def _check_definite(definite: bool) -> None:

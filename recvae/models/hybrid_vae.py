@@ -24,7 +24,7 @@ from recvae.models.base.params import check_params, fitted, hyper, parameters
 from recvae.models.base.spaces import log, uniform
 from recvae.models.base.state import reads
 from recvae.models.blending import CalibrationUsers, best_weight, hill_climb, total_ndcg
-from recvae.models.closed_form import FORMS, WIDE, is_sparse, sparse_path
+from recvae.models.closed_form import FORMS, WIDE, is_sparse, solution_path
 from recvae.models.edlae import EDLAE
 from recvae.models.rec_vae import FEW_ITEMS, RecVAE
 from recvae.nn.item_vectors import ItemVectors
@@ -35,6 +35,7 @@ from recvae.utils.workers import use_workers
 PENALTIES = (3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)  # values to choose from for l2=None
 MAX_CALIBRATION_USERS = 500  # taken from the training users, if no validation users can be used
 HELD_OUT_SHARE = 0.2  # of the calibration users' events
+COMPARED = 4_000  # most popular items, by which penalties are compared
 FEW_NEIGHBOURS = 100  # of an item in the sparse form, while penalties are compared
 LINEAR = "linear."  # prefix of the linear path's tensors in a file
 
@@ -156,38 +157,34 @@ class HybridVAE(RecVAE):
     def _best_linear(self, rows: sparse.csr_matrix, users: CalibrationUsers, show_progress: bool) -> EDLAE:
         """The linear path with the penalty that ranks best for calibration users, by a hill climb over `PENALTIES`.
 
-        It may be unfitted, as in the sparse form, where the penalties are compared with fewer neighbours.
+        The penalties are compared by the most popular items alone, and in the sparse form with fewer neighbours: it is
+        unfitted unless its weights are those of the comparison.
         """
-        if is_sparse(self.form, rows.shape[1]):
-            return self._best_sparse(rows, users, show_progress)
-        best: EDLAE | None = None  # only the best so far is kept: their weights may be large
-        best_ndcg = -math.inf
+        in_sparse_form, whole = is_sparse(self.form, rows.shape[1]), rows.shape[1] <= COMPARED
+        if not whole:
+            popular = _most_popular(rows, COMPARED)
+            rows = rows[:, popular]
+            users = CalibrationUsers(users.fold_in[:, popular], users.held_out[:, popular])
+        linear = self._linear(PENALTIES[0])
+        best_weights, best_ndcg = None, -math.inf  # of the best so far alone, as they may be large
 
         def ndcg_at(i: int) -> float:
-            nonlocal best, best_ndcg
+            nonlocal best_weights, best_ndcg
             say(f"penalty {PENALTIES[i]:g}")
-            linear = self._linear(PENALTIES[i]).fit(rows, show_progress=False)
+            linear.weights_ = solutions[i]()
             ndcg = total_ndcg(linear._score, users)
             if ndcg >= best_ndcg:
-                best, best_ndcg = linear, ndcg
+                best_weights, best_ndcg = (i, linear.weights_), ndcg
             return ndcg
 
         with busy(f"{type(self).__name__}, linear path", show_progress) as say:
-            l2 = PENALTIES[hill_climb(ndcg_at, len(PENALTIES))]
-        return best if best is not None and best.l2 == l2 else self._linear(l2)
-
-    def _best_sparse(self, rows: sparse.csr_matrix, users: CalibrationUsers, show_progress: bool) -> EDLAE:
-        """As `_best_linear`, unfitted: all penalties are solved for at once, with few neighbours."""
-        linear = self._linear(PENALTIES[0])
-        with busy(f"{type(self).__name__}, linear path", show_progress) as say:
             say(f"{len(PENALTIES)} penalties")
-            solutions = sparse_path([self._linear(l2) for l2 in PENALTIES], rows, self._nearest())
-
-            def ndcg_at(i: int) -> float:
-                linear.weights_ = solutions[i]()
-                return total_ndcg(linear._score, users)
-
-            return self._linear(PENALTIES[hill_climb(ndcg_at, len(PENALTIES))])
+            models = [self._linear(l2) for l2 in PENALTIES]
+            solutions = solution_path(models, rows, in_sparse_form, self._nearest())
+            best = hill_climb(ndcg_at, len(PENALTIES))
+        if whole and not in_sparse_form and best_weights is not None and best_weights[0] == best:
+            _set_fitted(models[best], rows.shape[1], weights_=best_weights[1])
+        return models[best]
 
     def _score(self, rows: sparse.csr_matrix) -> Tensor:
         return self._add_linear(super()._score(rows), rows)
@@ -224,10 +221,12 @@ class HybridVAE(RecVAE):
         if is_sparse(self.form, n_items):
             weights = 8 * n_items * min(self.neighbours, n_items)
             # the sparse matrix is concatenated from parts; all penalties share indices while they are compared
-            compared = 4 * (len(PENALTIES) + 5) * n_items * min(self._nearest(), n_items)
+            few = min(n_items, COMPARED)
+            compared = 4 * (len(PENALTIES) + 5) * few * min(self._nearest(), few) + 4 * few**2
             return max(weights, max(3 * weights, compared if self.l2 is None else 0) - network_bytes)
-        weights = 4 * n_items**2
-        return max(weights, 2 * weights - network_bytes) if self.l2 is None else weights
+        weights, compared = 4 * n_items**2, 4 * min(n_items, COMPARED) ** 2
+        # a Gram matrix, the best weights so far and those of another penalty
+        return max(weights, 3 * compared - network_bytes) if self.l2 is None else weights
 
     def _tensors(self) -> dict[str, Tensor]:
         linear = {LINEAR + name: tensor for name, tensor in self.linear_._tensors().items()}
@@ -239,7 +238,17 @@ class HybridVAE(RecVAE):
         check_params(linear)
         of_linear = {name.removeprefix(LINEAR): tensor for name, tensor in tensors.items() if name.startswith(LINEAR)}
         of_network = {n: t for n, t in tensors.items() if n not in ("weight", "l2") and not n.startswith(LINEAR)}
-        unknown = dict.fromkeys(("item_ids_", "titles_", "trained_on_"))
-        restored = linear._restore(of_linear, n_items) | unknown | {"preparation_": {}}
-        linear.__dict__.update(restored, values_="raw", n_items_=n_items)
+        _set_fitted(linear, n_items, **linear._restore(of_linear, n_items))
         return super()._restore(of_network, n_items) | {"linear_": linear, "weight_": weight}
+
+
+def _most_popular(rows: sparse.csr_matrix, n: int) -> NDArray[np.int64]:
+    """The n items with the most users, ascending; those of equal number in the order of the columns. -> (n,)"""
+    users = np.bincount(rows.indices, minlength=rows.shape[1])
+    return np.sort(np.argsort(-users, kind="stable")[:n])
+
+
+def _set_fitted(linear: EDLAE, n_items: int, **learned: Any) -> None:
+    """Give the linear path what a fit would."""
+    unknown = dict.fromkeys(("item_ids_", "titles_", "trained_on_"))
+    linear.__dict__.update(learned | unknown, preparation_={}, values_="raw", n_items_=n_items)

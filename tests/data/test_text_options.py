@@ -280,6 +280,12 @@ def test_times_that_do_not_fit_are_named(cell, time_format, message, tmp_path):
         read(tmp_path, text, time="when", time_format=time_format)
 
 
+def test_behaviours_are_a_column_of_text(tmp_path):
+    text = "ann|7|view\nann|9|buy\nbob|7|view\n"
+    data = read(tmp_path, text, user=0, item=1, behavior=2, weights={"view": 1, "buy": 5})
+    assert data.matrix.toarray().tolist() == [[1, 5], [1, 0]]
+
+
 def test_options_that_cannot_be_are_named(tmp_path):
     for options, error, message in (
         ({"delimiter": ""}, InvalidParameterError, "delimiter with at least one character"),
@@ -299,6 +305,7 @@ def test_formats_are_those_that_the_commands_name(tmp_path):
     from recvae.data.names import FORMATS as NAMED
 
     assert tuple(FORMATS) == NAMED
+    (tmp_path / "a").write_text(written(","))
     for name, kind in (("a.csv.gz", "text"), ("a", "text"), ("a.PARQUET", "parquet"), ("a.tsv", "text")):
-        assert kind_of(tmp_path / name, ReadOptions()) == kind
-    assert kind_of(tmp_path, ReadOptions()) == "parquet"
+        assert kind_of(tmp_path / name, ReadOptions()) == (kind, "")
+    assert kind_of(tmp_path, ReadOptions()) == ("parquet", "")

@@ -5,10 +5,12 @@ import pytest
 import torch
 from scipy import sparse
 
-from recvae import HybridVAE, fit_split, load, per_user_split, strong_split
+from recvae import EDLAE, HybridVAE, fit_split, load, per_user_split, strong_split
 from recvae.datasets.sample import make_sample
+from recvae.models import hybrid_vae
 from recvae.models.base import FitRun
 from recvae.models.blending import CalibrationUsers, best_weight, hill_climb, total_ndcg
+from recvae.models.closed_form import solution_path
 from recvae.models.hybrid_vae import PENALTIES
 
 QUICK = {"epochs": 3, "batch_size": 60, "latent_dim": 8, "hidden_dim": 16, "depth": 2, "random_state": 0}
@@ -90,6 +92,40 @@ def test_the_linear_path_is_solved_without_calibration_users(split, monkeypatch)
     assert seen.pop("rows").shape[0] == split.train.n_users - int(0.25 * split.train.n_users)
     HybridVAE(l2=10.0, calibration_share=0.25, **QUICK).fit(split.train, valid=split.valid)
     assert seen["rows"].shape[0] == split.train.n_users  # validation users are not in training
+
+
+@pytest.mark.parametrize("form", ["dense", "sparse"])
+def test_penalties_are_compared_by_the_most_popular_items(split, monkeypatch, form):
+    monkeypatch.setattr(hybrid_vae, "COMPARED", 30)
+    asked = {}
+
+    def path(models, rows, in_sparse_form, neighbours):
+        asked.update(rows=rows, in_sparse_form=in_sparse_form)
+        return solution_path(models, rows, in_sparse_form, neighbours)
+
+    def of_users(score, users):
+        asked["held_out"] = users.held_out
+        return total_ndcg(score, users)
+
+    monkeypatch.setattr(hybrid_vae, "solution_path", path)
+    monkeypatch.setattr(hybrid_vae, "total_ndcg", of_users)
+    linear = HybridVAE(form=form, **QUICK).fit(split.train, valid=split.valid).linear_
+    counts = np.diff(split.train.matrix.tocsc().indptr)
+    popular = np.sort(np.argsort(-counts, kind="stable")[:30])
+    assert (asked["rows"] != split.train.matrix[:, popular]).nnz == 0
+    assert asked["held_out"].nnz == split.valid.held_out[:, popular].nnz
+    assert asked["in_sparse_form"] is (form == "sparse")
+    assert linear.l2 in PENALTIES
+    fitted = EDLAE(values="raw", l2=linear.l2, user_power=0.5, form=form).fit(split.train.matrix)
+    assert (linear.weights_ != fitted.weights_).sum() == 0  # of all items
+
+
+def test_the_best_of_the_compared_weights_are_not_solved_for_again(split, monkeypatch):
+    monkeypatch.setattr(EDLAE, "fit", lambda *_: pytest.fail("solved twice"))
+    linear = HybridVAE(**QUICK).fit(split.train, valid=split.valid).linear_
+    monkeypatch.undo()
+    fitted = EDLAE(values="raw", l2=linear.l2, user_power=0.5).fit(split.train.matrix)
+    assert torch.equal(linear.weights_, fitted.weights_)
 
 
 def test_where_users_are_known_the_choices_go_into_the_refit():

@@ -8,7 +8,7 @@ from scipy import sparse
 import recvae
 from recvae import EASE, EDLAE
 from recvae.errors import InvalidDataError, NotEnoughMemoryError, TrainingError
-from recvae.models.closed_form import dense_weights, gram, gram_diagonal, sparse_path, sparse_weights
+from recvae.models.closed_form import dense_weights, gram, gram_diagonal, solution_path, sparse_weights
 
 MODELS = {"EASE": EASE(l2=5.0), "EDLAE": EDLAE(l2=2.0, dropout=0.3)}
 EVERYONE = 10_000  # more neighbours than there are items
@@ -94,14 +94,14 @@ def test_few_neighbours_are_the_nearest_by_cosine_and_solved_for_exactly(rows, w
 
 def test_penalties_solved_for_together_are_as_one_by_one(rows):
     models = [EDLAE(l2=l2, user_power=0.5, form="sparse", neighbours=4, values="raw") for l2 in (1.0, 30.0)]
-    for model, found in zip(models, sparse_path(models, rows, 4), strict=True):
+    for model, found in zip(models, solution_path(models, rows, True, 4), strict=True):
         np.testing.assert_array_equal(found().toarray(), model.fit(rows).weights_.toarray())
 
 
 def test_a_penalty_that_cannot_be_solved_for_is_an_error_where_it_is_asked_for():
     twins = sparse.csr_matrix(np.tile(np.eye(3, dtype=np.float32), (2, 2)))  # items 0 and 3 have the same users
     together = sparse.vstack([twins, sparse.csr_matrix(np.ones((1, 6), np.float32))]).tocsr()
-    impossible, possible = sparse_path([EASE(l2=0.0), EASE(l2=1.0)], together, 5)
+    impossible, possible = solution_path([EASE(l2=0.0), EASE(l2=1.0)], together, True, 5)
     assert np.isfinite(possible().data).all()
     with pytest.raises(TrainingError, match="positive definite"):
         impossible()
