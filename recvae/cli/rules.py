@@ -69,7 +69,8 @@ def _read(name: str, file: Path, arguments: argparse.Namespace) -> pa.Table:
 
     if name.startswith("user_"):
         return read_file(file, arguments, ids_only=True).table
-    columns = Columns(None, arguments.user if name == "only_users" else arguments.item)
+    nothing: Any = None  # a table of one kind of ids
+    columns = Columns(nothing, arguments.user if name == "only_users" else arguments.item)
     if name == "categories":
         columns = Columns(arguments.item, arguments.category)
     elif name != "only_users" and _has_users(file, arguments):

@@ -10,10 +10,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from scipy import sparse
 
-from recvae.data.histories import is_listing
 from recvae.data.ids import ItemIndex, id_array
 from recvae.data.rules.resolved import UnknownIds
 from recvae.data.tables.frames import number_ids, read_column
+from recvae.data.tables.lists import is_listing
 from recvae.errors import InvalidDataError, InvalidTypeError
 
 

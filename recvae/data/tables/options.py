@@ -34,7 +34,7 @@ class Columns:
     its name. `user` is None for a table of items only, or of any one kind of ids.
     """
 
-    user: Column | None = "user"
+    user: Column = "user"
     item: Column = "item"
     value: Column | None = None
     time: Column | None = None
