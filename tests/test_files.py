@@ -12,9 +12,10 @@ from xml.sax.saxutils import escape
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.feather
 import pyarrow.parquet
 import pytest
-from scipy import sparse
+from scipy import io, sparse
 
 from recvae.cli import main as cli
 from recvae.cli.inputs import load_events
@@ -98,10 +99,20 @@ def jester(path):
     cells.to_csv(path, index=False, header=False)
 
 
+def umsatz(path):
+    rows = [f"u{e.user};b{e.item};{e.value},50;{e.value:02}.01.2020" for e in EVENTS.itertuples()]
+    path.write_bytes("\r\n".join(["Kunde;Artikel;Menge;Datum;Größe", *(f"{row};ü" for row in rows)]).encode("latin-1"))
+
+
+def cells_of(events):
+    users, items = (np.unique(events[name]) for name in ("user", "item"))
+    rows, columns = np.searchsorted(users, events.user), np.searchsorted(items, events.item)
+    return sparse.csr_matrix((events.value.to_numpy(float), (rows, columns)))
+
+
 def npz(with_ids, path):
     users, items = (np.unique(EVENTS[name]) for name in ("user", "item"))
-    rows, columns = np.searchsorted(users, EVENTS.user), np.searchsorted(items, EVENTS.item)
-    cells = sparse.csr_matrix((EVENTS.value.to_numpy(float), (rows, columns)))
+    cells = cells_of(EVENTS)
     arrays = {name: getattr(cells, name) for name in ("data", "indices", "indptr", "shape")} | {"format": b"csr"}
     if with_ids:
         arrays |= {"user_ids": users, "item_ids": np.char.add("b", items.astype(str))}
@@ -180,14 +191,35 @@ WRITERS: dict[str, Callable[[Path], object]] = {
     "users.dat": as_lists(lambda path, of_user: lines((f"{len(i)} {' '.join(map(str, i))}" for _, i in of_user), path)),
     "bought.csv": bought,
     "jester.csv": jester,
+    "orders.csv": as_lists(
+        lambda path, of_user: lines(["customer,products", *(f"{u},{' '.join(map(str, i))}" for u, i in of_user)], path)
+    ),
+    "sessions.csv": as_lists(
+        lambda path, of_user: lines(["session,items", *(f'{u},"{json.dumps(i)}"' for u, i in of_user)], path)
+    ),
+    "ratings.dat": lambda path: lines(map("::".join, EVENTS.astype(str).to_numpy()), path),
+    "u.data": lambda path: lines(map("\t".join, EVENTS.astype(str).to_numpy()), path),
+    "umsatz.csv": umsatz,
+    "events.feather": lambda path: pa.feather.write_feather(pa.Table.from_pandas(named()), str(path)),
+    "ratings.mtx": lambda path: io.mmwrite(path, cells_of(EVENTS)),
+    "dense.npy": lambda path: np.save(path, cells_of(EVENTS).toarray()),
     "matrix.npz": lambda path: npz(False, path),
     "named.npz": lambda path: npz(True, path),
     "rows.libsvm": libsvm,
     "events.libfm": lambda path: lines((f"{e.value} {e.user}:1 {e.item + 1000}:1" for e in EVENTS.itertuples()), path),
     "retail.xlsx": workbook,
 }
-BY_NUMBER = ("train.txt", "retail.dat", "users.dat", "jester.csv", "matrix.npz", "rows.libsvm")  # ids of users
-AT_LEAST = {"ratings.tsv": 4, "ml.inter": 4, "ratings.json": 3, "jester.csv": 3}
+BY_NUMBER = (
+    "ratings.mtx",
+    "dense.npy",
+    "train.txt",
+    "retail.dat",
+    "users.dat",
+    "jester.csv",
+    "matrix.npz",
+    "rows.libsvm",
+)  # ids of users
+AT_LEAST = {"ratings.tsv": 4, "ml.inter": 4, "ratings.dat": 4, "ratings.json": 3, "jester.csv": 3}
 
 
 def test_each_line_of_the_table_has_a_file():
@@ -203,7 +235,7 @@ def test_one_command_from_the_file_to_lists(name, begins, command, tmp_path, mon
     WRITERS[name](path)
     if begins.startswith("`"):
         content = gzip.decompress(path.read_bytes()) if name.endswith(".gz") else path.read_bytes()
-        assert content.decode().startswith(re.match("`(.*?)`", begins)[1].replace("<tab>", "\t"))
+        assert content.decode("latin-1").startswith(re.match("`(.*?)`", begins)[1].replace("<tab>", "\t"))
 
     words = shlex.split(command)[1:]
     assert cli.main([*words, "--out", "top10.csv"]) == 0

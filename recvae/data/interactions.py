@@ -207,6 +207,7 @@ class Interactions:
         missing: Sequence[str] = (),
         without_id: WithoutId = "refuse",
         time_format: str | None = None,
+        item_delimiter: str | None = None,
         **options: Any,
     ) -> Interactions:
         """Read events from a file: delimited text of any extension, also compressed, or Parquet, also a folder of it.
@@ -250,6 +251,8 @@ class Interactions:
         time_format : str or None
             Unit of numeric times ("seconds", "milliseconds", "microseconds", "nanoseconds"), or a pattern of
             `strptime` for dates, such as "%d/%m/%Y %H:%M". By default, numbers and ISO 8601 are recognised.
+        item_delimiter : str or None
+            What separates the items, if a field has several, as in "7 9 12". JSON arrays are recognised.
         **options : Any
             The other parameters of `from_frame`.
 
@@ -276,6 +279,7 @@ class Interactions:
             missing=missing if isinstance(missing, str) else tuple(missing),  # a string is refused
             without_id=without_id,
             time_format=time_format,
+            item_delimiter=item_delimiter,
         )
         return cls.from_reading(read_table(path, Columns(user, item, value, time, behavior), how), **options)
 
@@ -317,6 +321,8 @@ class Interactions:
         ----------
         reading : Reading
             What `recvae.data.tables.formats.read_table` returns.
+        item_delimiter : str or None
+            What separates the items, if a field has several, as in "7 9 12". JSON arrays are recognised.
         **options : Any
             The other parameters of `from_frame`.
 

@@ -20,6 +20,6 @@ USERS_PER_SHARD = 20_000
 
 # kinds of files of events, by `--format` and `format=`; `recvae.data.tables.formats` has their readers
 FORMATS = (
-    *("text", "parquet", "json", "inter", "adjacency", "baskets", "counted"),
-    *("matrix", "npz", "libsvm", "libfm", "excel"),
+    *("text", "parquet", "arrow", "json", "inter", "adjacency", "baskets", "counted"),
+    *("matrix", "npz", "npy", "mtx", "libsvm", "libfm", "excel"),
 )

@@ -53,7 +53,7 @@ def read_lists(path: Path, columns: Columns, options: ReadOptions, kind: str) ->
         notes = [] if kind == "adjacency" else ["users are the numbers of the lines, from 1"]
         empty = int((lengths == 0).sum())
         notes += [f"{empty:,} lines have no items"] if empty else []
-        return checked_reading(text, found, Columns(columns.user, columns.item), options, [*lines.notes, *notes])
+        return checked_reading(text, found, columns, options, [*lines.notes, *notes])
 
 
 class IdLines:

@@ -42,17 +42,19 @@ def is_one_object(start: bytes, columns: Columns) -> bool:
     if rest.strip():
         return False
     user = str(columns.user)
-    return not (user in entry or any(user.startswith(f"{key}.") for key in entry)) or isinstance(
-        entry.get(user), (list, dict)
-    )
+    if user in entry or any(user.startswith(f"{key}.") for key in entry):
+        return isinstance(entry.get(user), (list, dict))
+    return any(isinstance(value, (list, dict)) for value in entry.values())
 
 
 def array_within(content: bytes) -> list[msgspec.Raw] | None:
-    """The entries of the only array of objects among the values of an object; None if there is none."""
+    """The entries of the only array of objects among the values of an object, or of one in it; None without one."""
     try:
         values = msgspec.json.decode(content, type=dict[str, msgspec.Raw])
     except BROKEN:
         return None
+    if len(values) == 1 and bytes(next(iter(values.values())))[:1] == b"{":  # {"data": {"events": [...]}}
+        return array_within(bytes(next(iter(values.values()))))
     arrays = [value for value in values.values() if bytes(value)[:1] == b"["]
     if len(arrays) != 1 or not bytes(arrays[0])[1:].lstrip().startswith(b"{"):
         return None

@@ -67,6 +67,11 @@ def checked_reading(
     """
     text = replace(text, format=replace(text.format, options=options))
     names = {role: str(name) for role, name in vars(columns).items() if name is not None}
+    absent = [f"{role} ({name!r})" for role, name in names.items() if role not in found]
+    if absent:
+        raise InvalidDataError(
+            f"Expected {', '.join(absent)} in {text.path}, but a file of this kind has none; leave that out."
+        )
     table = {role: found[role] for role in names}
     for role in ("user", "item"):
         table[role] = _as_ids(text, table[role], names[role], options)

@@ -1,9 +1,10 @@
-"""Read sparse matrices of scipy (.npz): a row per user and a column per item."""
+"""Read matrices of scipy (.npz), numpy (.npy) and Matrix Market (.mtx): a row per user and a column per item."""
 
 from __future__ import annotations
 
 import io
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,45 @@ def read_npz(path: Path, columns: Columns, options: ReadOptions) -> Reading:
             raise InvalidDataError(
                 f"The file {path} cannot be read: expected a sparse matrix as scipy.sparse.save_npz writes it: {error}."
             ) from error
+    return _reading(path, matrix, arrays, columns, options)
+
+
+def read_npy(path: Path, columns: Columns, options: ReadOptions) -> Reading:
+    """Read an array of two dimensions that `numpy.save` has written; ids are numbers of rows and columns, from 0."""
+    with reading(path):
+        try:
+            array = np.load(io.BytesIO(path.read_bytes()), allow_pickle=False)
+        except (ValueError, EOFError) as error:
+            raise InvalidDataError(f"The file {path} cannot be read: expected an array of numbers: {error}.") from error
+    if getattr(array, "ndim", 0) != 2 or array.dtype.kind not in "buif":
+        got = f"{array.dtype} of shape {array.shape}" if isinstance(array, np.ndarray) else "several arrays"
+        raise InvalidDataError(f"Expected numbers with a row per user and a column per item in {path}, got {got}.")
+    return _reading(path, sparse.csr_matrix(array), {}, columns, options)
+
+
+def read_mtx(path: Path, columns: Columns, options: ReadOptions) -> Reading:
+    """Read a Matrix Market file; ids are the numbers of rows and columns, from 1, as in the file."""
+    from scipy.io import mmread
+
+    with reading(path):
+        try:
+            matrix = checked_sparse(sparse.csr_matrix(mmread(path)), f"the matrix in {path}")
+        except (ValueError, TypeError, OverflowError) as error:
+            if isinstance(error, InvalidDataError):
+                raise
+            raise InvalidDataError(f"The file {path} cannot be read: no Matrix Market file: {error}.") from error
+    return _reading(path, matrix, {}, columns, options, first=1)
+
+
+def _reading(
+    path: Path,
+    matrix: Any,
+    arrays: Mapping[str, NDArray[Any]],
+    columns: Columns,
+    options: ReadOptions,
+    first: int = 0,
+) -> Reading:
+    """The cells of a matrix as events."""
     cells = matrix.tocoo()
     found: dict[str, pa.ChunkedArray] = {"value": pa.chunked_array([pa.array(cells.data.astype(np.float64))])}
     notes = []
@@ -50,8 +90,8 @@ def read_npz(path: Path, columns: Columns, options: ReadOptions) -> Reading:
     ):
         name = next((name for name in (str(getattr(columns, role)), f"{role}_ids") if name in arrays), None)
         if name is None:
-            found[role] = pa.chunked_array([pa.array(index.astype(np.int64))])
-            notes.append(f"{role}s are the numbers of the {axis}s, from 0")
+            found[role] = pa.chunked_array([pa.array(index.astype(np.int64) + first)])
+            notes.append(f"{role}s are the numbers of the {axis}s, from {first}")
             continue
         ids = arrays[name]
         if len(ids) != size or ids.ndim != 1 or ids.dtype.kind not in "iuU":
