@@ -141,6 +141,8 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
         command_parser.set_defaults(**settings)
         arguments = parser.parse_args(argv)
     arguments.command_line = shlex.join(["recvae", *argv])
+    if getattr(arguments, "model_file", None) is NEEDED and getattr(arguments, "model", None) is not None:
+        arguments.model_file = None  # a model that is trained first
     for name in ("model_file", "input", "results", "out"):
         if getattr(arguments, name, "") is NEEDED:
             raise InvalidParameterError(f"Expected {name} for recvae {arguments.command}, by argument or in --config.")

@@ -26,6 +26,7 @@ def add_reading(parser: argparse.ArgumentParser) -> None:
     add("--decimal", choices=(".", ","), default=".", help="decimal mark of values (default: .)")
     add("--missing", action="append", metavar="WORD", help="a word for a missing value; may be repeated")
     add("--without-id", choices=WITHOUT_ID, default="refuse", help="rows without a user or an item (default: refuse)")
+    add("--item-delimiter", metavar="TEXT", help="what separates the items, if a field has several")
     add("--time-format", metavar="FORMAT", help="seconds, milliseconds, ..., or a pattern such as %%d/%%m/%%Y")
 
 
@@ -42,6 +43,7 @@ def read_options(arguments: argparse.Namespace) -> ReadOptions:
         missing=tuple(arguments.missing or ()),
         without_id=arguments.without_id,
         time_format=arguments.time_format,
+        item_delimiter=arguments.item_delimiter,
         spoken="flag",
     )
 

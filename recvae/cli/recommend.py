@@ -7,7 +7,16 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from recvae.cli.inputs import NEEDED, add_events, load_histories, load_seen, path
+from recvae.cli.inputs import (
+    NEEDED,
+    add_events,
+    add_param,
+    load_events,
+    load_histories,
+    load_seen,
+    new_model,
+    path,
+)
 from recvae.cli.output import check_outputs, say
 from recvae.errors import InvalidParameterError
 from recvae.utils.checks import check_integer
@@ -37,6 +46,9 @@ def recommend_flags(parser: argparse.ArgumentParser) -> None:
         "users who liked nothing get a list too",
         filters=False,
     )
+    add("--model", help="instead of a model file: train this model on the events first, such as EASE")
+    add_param(add, "with --model: a hyper-parameter, such as l2=500")
+    add("--seed", type=int, default=0, help="with --model: its seed (default: 0)")
     add("--seen", type=path, help="a file of other items that users have seen, columns as --input: not recommended")
     add("-N", type=int, default=10, dest="N", help="items for each user (default: 10)")
     add("--out", help="a .csv, .tsv, .parquet or .jsonl file (default: CSV on standard output), or DIR/, see below")
@@ -58,6 +70,10 @@ def recommend(arguments: argparse.Namespace) -> None:
     from recvae.data.tables.frames import check_table
 
     N = check_integer("-N", arguments.N, 1)
+    if (arguments.model is None) == (arguments.model_file is None):
+        raise InvalidParameterError("Expected either a model file or --model NAME, got both.")
+    if arguments.model is None and (arguments.param or arguments.seed):
+        raise InvalidParameterError("Expected --param and --seed with --model NAME: a model file has its own.")
     name, arguments.out = arguments.out, None if arguments.out is None else as_path(arguments.out)
     if arguments.out is not None:
         check_outputs(arguments)
@@ -75,7 +91,10 @@ def _to_table(arguments: argparse.Namespace, N: int) -> None:
     from recvae.data.tables.frames import text_of, write_table
     from recvae.serving.linear import open_linear
 
-    model = open_linear(arguments.model_file) or _load(arguments.model_file)
+    if arguments.model is None:
+        model = open_linear(arguments.model_file) or _load(arguments.model_file)
+    else:
+        model = new_model(arguments).fit(load_events(arguments))
     histories = load_histories(arguments, model.known_items(), model.preparation_.get("weights"))
     _say_unread(histories)
     table = _ranked(model, histories, N)
@@ -97,6 +116,8 @@ def _to_folder(arguments: argparse.Namespace, N: int) -> None:
     from recvae.serving.batch import recommend_to_parquet
     from recvae.serving.names import USERS_PER_PART
 
+    if arguments.model is not None:
+        raise InvalidParameterError("Expected a model file for a folder of parts, got --model: run recvae train first.")
     if arguments.input is None or any((arguments.dataset, arguments.time, arguments.min_user)):
         raise InvalidParameterError(
             "Expected --input, a Parquet file or a folder of such, for a folder of parts, and neither --dataset nor "

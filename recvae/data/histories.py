@@ -22,6 +22,7 @@ from recvae.data.events import at_least, check_min_value, merge_sorted
 from recvae.data.ids import Ids, ItemIndex, id_array, listed
 from recvae.data.rows import check_content
 from recvae.data.tables.frames import number_ids, read_column, read_numbers
+from recvae.data.tables.lists import is_listing
 from recvae.data.weighting import Weighting, weighed_events
 from recvae.errors import (
     InvalidDataError,
@@ -352,11 +353,6 @@ def _only_seen(
     seen_only = ~liked & (columns >= 0)
     seen_only[seen_only] = ~np.isin(cells[seen_only], cells[liked & (columns >= 0)])
     return _matrix(rows[seen_only], columns[seen_only], None, shape) if seen_only.any() else None
-
-
-def is_listing(kind: pa.DataType) -> bool:
-    """Whether an Arrow type is one of lists."""
-    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
 
 
 def _matrix(

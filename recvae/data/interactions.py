@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,13 @@ from recvae.data.core import k_core as k_core_of
 from recvae.data.description import describe
 from recvae.data.events import Account, Duplicates, account_for, digest_events, merge_events, select_cells
 from recvae.data.ids import Ids as Ids
-from recvae.data.ids import as_ids, match_ids
+from recvae.data.ids import as_ids, id_array, listed, match_ids
 from recvae.data.names import VALUES, Values
 from recvae.data.tables.formats import read_table
 from recvae.data.tables.frames import number_ids, read_column, read_numbers, read_times, write_table
+from recvae.data.tables.lists import exploded
 from recvae.data.tables.options import Column, Columns, Reading, ReadOptions, WithoutId
-from recvae.data.validation import check_canonical, checked_sparse
+from recvae.data.validation import as_array, check_canonical, checked_sparse
 from recvae.data.weighting import Weighting
 from recvae.errors import InvalidDataError, InvalidParameterError, InvalidTypeError, UnknownNameError
 
@@ -101,11 +103,11 @@ class Interactions:
         Parameters
         ----------
         frame : pandas.DataFrame or polars.DataFrame or pyarrow.Table
-            One row per event.
+            One row per event, or one row per user with a list of items; values and times are then lists of as many.
         user : str
             Column of raw ids of users, integers or strings.
         item : str
-            Column of raw ids of items, integers or strings.
+            Column of raw ids of items, integers or strings, or of lists of these.
         value : str or None
             Column of values >= 0, such as ratings or counts. Rows of value 0 are dropped. If None, each row counts 1.
         time : str or None
@@ -157,15 +159,19 @@ class Interactions:
         weighting = Weighting(behavior, weights, unknown_behavior, half_life)
         if min_value is not None and value is None:
             raise InvalidParameterError(f"Expected the column of values for min_value={min_value}, got value=None.")
-        users, user_ids = number_ids(read_column(frame, user), user)
-        items, item_ids = number_ids(read_column(frame, item), item)
-        counts = np.ones(len(users)) if value is None else read_numbers(read_column(frame, value), value)
-        when, unit = (None, "") if time is None else read_times(read_column(frame, time, gaps=True), time)
+        names = {"user": user, "item": item}
+        names |= {role: name for role, name in (("value", value), ("behavior", behavior)) if name is not None}
+        columns = {role: read_column(frame, name, gaps=role == "behavior") for role, name in names.items()}
+        columns |= {} if time is None else {"time": read_column(frame, time, gaps=True)}
+        columns, _ = exploded(columns, "the frame")
+        users, user_ids = number_ids(columns["user"], user)
+        items, item_ids = number_ids(columns["item"], item)
+        counts = np.ones(len(users)) if value is None else read_numbers(columns["value"], value)
+        when, unit = (None, "") if time is None else read_times(columns["time"], time)
         preparation = _preparation(min_value, min_user, min_item, k_core, duplicates)
         account = None
         if weighting:
-            behaviors = None if behavior is None else read_column(frame, behavior, gaps=True)
-            weighed = weighting.apply(counts, min_value, behaviors, when)
+            weighed = weighting.apply(counts, min_value, columns.get("behavior"), when)
             users, items, counts, min_value = users[weighed.rows], items[weighed.rows], weighed.values, None
             when, account = None if when is None else when[weighed.rows], weighed.account
             preparation |= weighed.record
@@ -201,6 +207,7 @@ class Interactions:
         missing: Sequence[str] = (),
         without_id: WithoutId = "refuse",
         time_format: str | None = None,
+        item_delimiter: str | None = None,
         **options: Any,
     ) -> Interactions:
         """Read events from a file: delimited text of any extension, also compressed, or Parquet, also a folder of it.
@@ -244,6 +251,8 @@ class Interactions:
         time_format : str or None
             Unit of numeric times ("seconds", "milliseconds", "microseconds", "nanoseconds"), or a pattern of
             `strptime` for dates, such as "%d/%m/%Y %H:%M". By default, numbers and ISO 8601 are recognised.
+        item_delimiter : str or None
+            What separates the items, if a field has several, as in "7 9 12". JSON arrays are recognised.
         **options : Any
             The other parameters of `from_frame`.
 
@@ -270,8 +279,39 @@ class Interactions:
             missing=missing if isinstance(missing, str) else tuple(missing),  # a string is refused
             without_id=without_id,
             time_format=time_format,
+            item_delimiter=item_delimiter,
         )
         return cls.from_reading(read_table(path, Columns(user, item, value, time, behavior), how), **options)
+
+    @classmethod
+    def from_lists(cls, lists: Mapping[Any, Any], **options: Any) -> Interactions:
+        """Build from the items of each user: {"ann": [7, 9], "bob": [7]}, or with values, {"ann": {7: 5.0, 9: 2.0}}.
+
+        Parameters
+        ----------
+        lists : Mapping
+            Raw ids of users -> a list of raw ids of items, or a mapping of these to values.
+        **options : Any
+            The other parameters of `from_frame`.
+
+        Raises
+        ------
+        InvalidTypeError
+            If ids are not integers or strings, or some users have values and others have not.
+        InvalidDataError
+            As `from_frame`.
+        """
+        valued = {isinstance(items, Mapping) for items in lists.values()}
+        if len(valued) > 1:
+            raise InvalidTypeError("Expected lists of items or mappings of items to values, got both.")
+        of_user = [listed(list(items) if True in valued else items, "items") for items in lists.values()]
+        users = id_array(list(lists), "users")
+        table = {"user": users[np.repeat(np.arange(len(of_user)), list(map(len, of_user)))]}
+        table["item"] = id_array(list(chain.from_iterable(of_user)), "items")
+        value = "value" if True in valued else None
+        if value is not None:
+            table["value"] = as_array([one for items in lists.values() for one in items.values()], "values")
+        return cls.from_frame(pa.table(table), value=value, **options)
 
     @classmethod
     def from_reading(cls, reading: Reading, **options: Any) -> Interactions:
@@ -281,6 +321,8 @@ class Interactions:
         ----------
         reading : Reading
             What `recvae.data.tables.formats.read_table` returns.
+        item_delimiter : str or None
+            What separates the items, if a field has several, as in "7 9 12". JSON arrays are recognised.
         **options : Any
             The other parameters of `from_frame`.
 

@@ -19,4 +19,7 @@ SPLIT_SEED = 98765  # that of Liang et al. 2018
 USERS_PER_SHARD = 20_000
 
 # kinds of files of events, by `--format` and `format=`; `recvae.data.tables.formats` has their readers
-FORMATS = ("text", "parquet")
+FORMATS = (
+    *("text", "parquet", "arrow", "json", "inter", "adjacency", "baskets", "counted"),
+    *("matrix", "npz", "npy", "mtx", "libsvm", "libfm", "excel"),
+)

@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
+from recvae.data.tables.baskets import KINDS, read_lists
 from recvae.data.tables.formats import read_table
 from recvae.data.tables.options import Columns, Reading
 from recvae.data.tables.text import read_delimited
-from recvae.data.tables.text_columns import MISSING, checked_ids, encoded, number_texts
+from recvae.data.tables.text_columns import MISSING, number_texts
 from recvae.data.tables.text_file import Format, TextFile, check_bytes, open_text, reading
 from recvae.datasets.table_spec import TableSpec
 from recvae.errors import DataNotFoundError, InvalidDataError, shown
@@ -153,49 +153,9 @@ def _read_columns(path: Path, table: TableSpec) -> Reading:
     return read_delimited(path, _format(table, table.columns), wanted, numbers=numbers, texts=texts)
 
 
-def _read_adjacency(path: Path, table: TableSpec) -> Reading:
-    """Read one user per line, followed by all items of the user: "user item item ..."."""
-    with reading(path):
-        options = replace(table.options(), quote="")
-        text = open_text(path, Format(options.separator or ",", None, table.header, table.encoding, options=options))
-        check_bytes(text, (), ())
-        lines = list(text.records(strict=True))[int(table.header) :]
-    lines = [(line, fields[:-1] if fields[-1] == "" else fields) for line, fields in lines]
-    for line, fields in lines:
-        joined = text.format.one.join(fields)
-        if text.format.one != "\t" and "\t" in joined:
-            raise text.refused(line, f"another delimiter than {table.delimiter!r}: {joined[:40]!r}.")
-        if fields[1:] and not (fields[0].strip() and all(item.strip() == item != "" for item in fields)):
-            raise text.refused(line, f"an empty or spaced id: {joined[:40]!r}.")
-    lines = [(line, fields) for line, fields in lines if len(fields) > 1]  # drop users without items
-    _refuse_counts(text, lines)
-    if lines and not any(map(str.isdecimal, lines[0][1])) and all(map(str.isdecimal, chain(*_fields(lines[1:])))):
-        raise text.refused(lines[0][0], f"expected ids, got what looks like names: {lines[0][1]}; set header = true.")
-    line_of = np.repeat([line for line, _ in lines], [len(fields) - 1 for _, fields in lines])
-    users = chain.from_iterable([fields[0]] * (len(fields) - 1) for fields in _fields(lines))
-    items = chain.from_iterable(fields[1:] for fields in _fields(lines))
-    ids = {"user": list(users), "item": list(items)}
-    return Reading(
-        pa.table({name: checked_ids(text, encoded(texts), name, line_of.tolist()) for name, texts in ids.items()}),
-        Columns(),
-    )
-
-
-def _fields(lines: list[tuple[int, list[str]]]) -> Iterator[list[str]]:
-    return (fields for _, fields in lines)
-
-
-def _refuse_counts(text: TextFile, lines: list[tuple[int, list[str]]]) -> None:
-    """Refuse files with the number of items in the column of the user or of the first item."""
-    for position, what in ((0, "instead of a user"), (1, "after the user")):
-        counted = [fields[position : position + 1] == [str(len(fields) - position - 1)] for _, fields in lines]
-        if len(lines) > 1 + position and sum(counted) >= 0.9 * len(lines):
-            line, fields = lines[counted.index(True)]
-            raise text.refused(
-                line,
-                f"expected a user and all items, got the number of items {what}, here and in {sum(counted):,} of "
-                f"{len(lines):,} lines: {text.format.delimiter.join(fields)[:40]!r}; take it out.",
-            )
+def _read_lists(path: Path, table: TableSpec) -> Reading:
+    """Read ids in each line: a user and all items, the items alone, or their number and the items."""
+    return read_lists(path, Columns(), replace(table.options(), format=table.layout, quote=""), table.layout)
 
 
 def _read_blocks(path: Path, table: TableSpec) -> Reading:
@@ -233,6 +193,6 @@ def _missing(path: Path) -> DataNotFoundError:
 # layout -> parser of a file: file, table of the card -> the columns user, item and, where it has them, value and time
 LAYOUTS: dict[str, Callable[[Path, TableSpec], pa.Table | Reading]] = {
     "columns": _read_columns,
-    "adjacency": _read_adjacency,
+    **dict.fromkeys(KINDS, _read_lists),
     "blocks": _read_blocks,
 }

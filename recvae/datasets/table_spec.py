@@ -12,7 +12,13 @@ from recvae.errors import RecvaeError, shown
 from recvae.utils.paths import is_below
 
 # layout -> the columns that the card has to name; `recvae.datasets.parsers.LAYOUTS` has the parsers
-LAYOUT_COLUMNS: dict[str, tuple[str, ...]] = {"columns": ("user", "item"), "adjacency": (), "blocks": ("user",)}
+LAYOUT_COLUMNS: dict[str, tuple[str, ...]] = {
+    "columns": ("user", "item"),
+    "adjacency": (),
+    "baskets": (),
+    "counted": (),
+    "blocks": ("user",),
+}
 
 
 class TableSpec(Struct, frozen=True, forbid_unknown_fields=True):
@@ -26,7 +32,8 @@ class TableSpec(Struct, frozen=True, forbid_unknown_fields=True):
         Path of the file below the folder of the data set, or a pattern such as "part-*.csv".
     layout : str
         One of `LAYOUT_COLUMNS`: "columns", one event in each line; "adjacency", one user in each line, with all items;
-        "blocks", a line "item:" before the lines of its events.
+        "baskets", the items of a user in each line, and "counted", their number and the items: users are the numbers of
+        the lines, from 1; "blocks", a line "item:" before the lines of its events.
     delimiter : str
         What separates fields, one character or several; or "tab", "space", "whitespace" (one or more blanks, tabs).
     header : bool

@@ -44,14 +44,19 @@ class Candidates:
         What names of metrics end in, such as "100 sampled negatives".
     protocol : str
         A sentence on what was ranked.
+    direct : bool
+        Whether the model itself ranks only these, so that the others need not be ranked.
     """
 
     rows: sparse.csr_matrix
     label: str
     protocol: str
+    direct: bool = False
 
     def within(self, ranker: Ranker) -> Ranker:
         """A ranker of the candidates alone: the order in which `ranker` has them among all items."""
+        if self.direct:
+            return ranker
 
         def ranked(users: NDArray[np.int64], rows: sparse.csr_matrix, N: int) -> NDArray[np.integer]:
             everything = np.asarray(ranker(users, rows, rows.shape[1]))
@@ -67,7 +72,7 @@ class Candidates:
 
     def block_users(self, block_users: int) -> int:
         """Number of users whose rankings of all items are made at a time."""
-        return max(1, min(block_users, CELLS // max(1, self.rows.shape[1])))
+        return block_users if self.direct else max(1, min(block_users, CELLS // max(1, self.rows.shape[1])))
 
 
 def find_candidates(holdout: Holdout, given: Any, sampled_negatives: int | None, seed: int) -> Candidates | None:

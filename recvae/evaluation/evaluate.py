@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -217,22 +217,28 @@ def evaluate(
     """
     _check_holdout(holdout)
     ranked_only = find_candidates(holdout, candidates, sampled_negatives, seed)
+    only = None
     if hasattr(model, "_snapshot"):  # models of this package: one state for all users, even if refitted meanwhile
         model = model._snapshot()
+        if ranked_only is not None:
+            only, ranked_only = ranked_only.rows, replace(ranked_only, direct=True)
     known, order = holdout.train_rows, item_order(holdout.item_ids, getattr(model, "item_ids_", None))
     fold_in = {"recalculate_user": True} if "recalculate_user" in inspect.signature(model.recommend).parameters else {}
 
     def ranker(indices: NDArray[np.int64], rows: sparse.csr_matrix, N: int) -> NDArray[np.integer]:
         users = indices if known is None else known[indices]
         rows = rows if order is None else check_rows(rows[:, order])
+        items: dict[str, Any] = {}
+        if only is not None:
+            items["items"] = only[indices] if order is None else check_rows(only[indices][:, order])
         try:
-            ids, scores = model.recommend(users, rows, N=N, **fold_in)
+            ids, scores = model.recommend(users, rows, N=N, **fold_in, **items)
         except NotImplementedError as error:
             if known is None:
                 raise InvalidTypeError(
                     f"Expected a model that can score held-out users, got {type(model).__name__}, which cannot: {error}"
                 ) from error
-            ids, scores = model.recommend(users, rows, N=N)
+            ids, scores = model.recommend(users, rows, N=N, **items)
         ids = np.where(np.asarray(scores) > PAD_SCORE, ids, PAD_ID)
         return ids if order is None else np.where(ids >= 0, order[ids], PAD_ID)
 

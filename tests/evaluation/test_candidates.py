@@ -9,8 +9,10 @@ from scipy import sparse
 
 import recvae
 from recvae.cli.main import main
+from recvae.datasets.sample import make_sample
 from recvae.errors import InvalidDataError, InvalidParameterError, UnknownNameError
 from recvae.evaluation.breakdown import by_item, by_item_group, by_user_group
+from recvae.models.baselines import BPR
 
 N_ITEMS = 40
 
@@ -159,13 +161,37 @@ def test_what_candidates_refuse(model, holdout):
         _ = result["ndcg@10"]
 
 
-def test_a_model_of_ours_ranks_candidates_as_it_ranks_all(split):
+class Plain:
+    """A model of ours as any other, which ranks all items."""
+
+    def __init__(self, model):
+        self.model, self.item_ids_ = model, model.item_ids_
+
+    def recommend(self, userid, user_items, N=10):
+        return self.model.recommend(userid, user_items, N, recalculate_user=True)
+
+
+@pytest.mark.parametrize("reordered", [False, True])
+def test_a_model_of_ours_ranks_candidates_as_it_ranks_all(reordered, split):
+    test = split.test
     model = recvae.EASE().fit(split.train)
-    result = recvae.evaluate(model, split.test, "ndcg@10", sampled_negatives=20, keep_lists=True)
-    users = np.flatnonzero(np.diff(split.test.held_out.indptr))
-    scores = model.score(split.test.fold_in)
-    for user, ids in zip(users[:10], result.ranked[:10], strict=True):
-        assert (np.diff(scores[user, ids[ids >= 0]]) <= 0).all()
+    if reordered:
+        test = test.over(test.item_ids[::-1].copy())
+    options = {"sampled_negatives": 20, "keep_lists": True, "block_users": 7}
+    result = recvae.evaluate(model, test, "ndcg@10", **options)
+    expected = recvae.evaluate(Plain(model), test, "ndcg@10", **options)
+    assert result.ranked.tolist() == expected.ranked.tolist()
+    name = "ndcg@10 (20 sampled negatives)"
+    assert result[name].values.tolist() == expected[name].values.tolist()
+
+
+def test_a_model_of_known_users_ranks_candidates_too():
+    split = recvae.per_user_split(make_sample(n_users=60, n_items=40).interactions, valid_share=0.2)
+    model = BPR(iterations=3, factors=8, random_state=0).fit(split.train)
+    result = recvae.evaluate(model, split.test, "ndcg@10", sampled_negatives=3, keep_lists=True)
+    lengths = (result.ranked >= 0).sum(1)
+    assert (lengths <= 3 + np.diff(split.test.held_out.indptr)).all()
+    assert lengths.max() > 3
 
 
 def test_frames(model, holdout):

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from recvae.data.events import check_min_value
-from recvae.data.histories import is_listing
 from recvae.data.parquet.files import ParquetFiles
 from recvae.data.tables.frames import check_ids, check_numbers, parquet_parts
+from recvae.data.tables.lists import is_listing
 from recvae.data.weighting import Weighting
 from recvae.errors import InvalidDataError, InvalidParameterError
 from recvae.utils.paths import input_path, relation_of

@@ -147,16 +147,16 @@ class _Folder:
 
     def _rows(self, table: _Pairs) -> tuple[Numbers, Numbers]:
         """Row of each uid, users in ascending order of raw id; and the users' positions among all ids."""
-        users = np.unique(self.users.position[table.uid])
+        users = np.flatnonzero(np.bincount(self.users.position[table.uid]))
         return np.searchsorted(users, self.users.position), users
 
     def _matrix(self, table: _Pairs, row_of: Numbers, n_rows: int) -> sparse.csr_matrix:
         """Canonical rows, 1 for each pair; repeated pairs count once."""
-        cells = np.unique(row_of[table.uid] * len(self.items.ids) + self.items.position[table.sid])
-        rows, columns = np.divmod(cells, len(self.items.ids))
-        shape = n_rows, len(self.items.ids)
-        matrix = sparse.csr_matrix((np.ones(len(cells), dtype=np.float32), (rows, columns)), shape=shape)
-        matrix.sort_indices()
+        cells = row_of[table.uid], self.items.position[table.sid]
+        values, shape = np.ones(len(table.uid), dtype=np.float32), (n_rows, len(self.items.ids))
+        matrix = sparse.csr_matrix((values, cells), shape=shape)
+        matrix.sum_duplicates()
+        matrix.data[:] = 1
         return matrix
 
     def _holdout(self, part: str, seen: Interactions, weak: bool) -> Holdout:
@@ -184,13 +184,13 @@ class _Folder:
         start, end = (train.max() + 1, first["test"]) if part == "valid" else (first["test"], len(self.users.ids))
         if start <= first[part] and last[part] <= end:  # numbered as the papers do
             return int(end - start)
-        return len(np.unique(self.tables[PARTS[part][0]].uid))
+        return int(np.count_nonzero(np.bincount(self.tables[PARTS[part][0]].uid)))
 
     def _account(self, n_events: int) -> Account:
         rows = len(self.tables[TRAIN].uid)
         notes = []
         for name, table in self.tables.items():
-            repeated = len(table.uid) - len(np.unique(self._keys(table)))
+            repeated = int((np.diff(np.sort(self._keys(table))) == 0).sum())
             if repeated and name != TRAIN:
                 notes.append(f"{repeated:,} rows of {name} repeat a pair, which counts once")
         return Account(rows).without(rows - n_events, "that repeat a pair, which counts once").noted(*notes)

@@ -9,12 +9,17 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
+
+import pyarrow as pa
 
 from recvae.data.parquet.files import find_files
 from recvae.data.tables.compressed import COMPRESSIONS
+from recvae.data.tables.kinds import kind_by_content
+from recvae.data.tables.lists import items_apart
 from recvae.data.tables.options import Columns, Reading, ReadOptions
-from recvae.data.tables.text import read_text
+from recvae.data.tables.text import check_columns, read_text
 from recvae.data.tables.text_file import reading
 from recvae.errors import UnknownNameError
 from recvae.utils.paths import input_path
@@ -45,24 +50,31 @@ def read_table(path: str | Path, columns: Columns | None = None, options: ReadOp
     """
     path = input_path(path)
     columns, options = columns or Columns(), options or ReadOptions()
-    result = FORMATS[kind_of(path, options)].read(path, columns, options)
+    kind, note = kind_of(path, options)
+    result = FORMATS[kind].read(path, columns, options).noted(note)
+    if kind in ("text", "parquet", "arrow", "excel"):
+        result = items_apart(result, options, str(path))
     for note in result.notes:
         log.info("%s: %s", path, note)
     return result
 
 
-def kind_of(path: Path, options: ReadOptions) -> str:
-    """Name of the kind of a file. Raises UnknownNameError for an unknown `format`."""
+def kind_of(path: Path, options: ReadOptions) -> tuple[str, str]:
+    """Name of the kind of a file, and a note if its content decided. Raises UnknownNameError, InvalidDataError."""
     if options.format is not None:
         if options.format not in FORMATS:
             raise UnknownNameError.among("format", options.format, FORMATS)
-        return options.format
+        return options.format, ""
     if path.is_dir():
-        return "parquet"
+        return "parquet", ""
     name = path.name.lower()
     for compression in COMPRESSIONS:
         name = name.removesuffix(compression)
-    return next((kind for kind, format in FORMATS.items() if name.endswith(format.endings)), "text")
+    kind = next((kind for kind, format in FORMATS.items() if name.endswith(format.endings)), None)
+    if kind is not None:
+        return kind, ""
+    with reading(path):
+        return kind_by_content(path, options)
 
 
 def _read_parquet(path: Path, columns: Columns, options: ReadOptions) -> Reading:
@@ -71,7 +83,39 @@ def _read_parquet(path: Path, columns: Columns, options: ReadOptions) -> Reading
         return Reading(find_files(path, columns.names).read(), columns)
 
 
+def _read_arrow(path: Path, columns: Columns, options: ReadOptions) -> Reading:
+    from pyarrow import feather
+
+    del options
+    with reading(path):
+        names = pa.ipc.open_file(str(path)).schema.names
+        check_columns(columns.names, names)
+        return Reading(feather.read_table(str(path), columns=columns.names), columns)
+
+
+def _reader(module: str, function: str, *arguments: str) -> Callable[[Path, Columns, ReadOptions], Reading]:
+    """A reader of a module of this folder, which is imported when a file of its kind is read."""
+
+    def read(path: Path, columns: Columns, options: ReadOptions) -> Reading:
+        reader = getattr(import_module(f"recvae.data.tables.{module}"), function)
+        result: Reading = reader(path, columns, options, *arguments)
+        return result
+
+    return read
+
+
 FORMATS: dict[str, FileFormat] = {
-    "text": FileFormat(read_text, (".csv", ".tsv", ".txt")),
+    "text": FileFormat(read_text, (".csv", ".tsv", ".tab")),
     "parquet": FileFormat(_read_parquet, (".parquet",)),
+    "arrow": FileFormat(_read_arrow, (".feather", ".arrow", ".ipc")),
+    "json": FileFormat(_reader("json_files", "read_json"), (".json", ".jsonl", ".ndjson")),
+    "inter": FileFormat(_reader("inter", "read_inter"), (".inter",)),
+    **{kind: FileFormat(_reader("baskets", "read_lists", kind), ()) for kind in ("adjacency", "baskets", "counted")},
+    "matrix": FileFormat(_reader("matrices", "read_matrix"), ()),
+    "npz": FileFormat(_reader("sparse_files", "read_npz"), (".npz",)),
+    "npy": FileFormat(_reader("sparse_files", "read_npy"), (".npy",)),
+    "mtx": FileFormat(_reader("sparse_files", "read_mtx"), (".mtx",)),
+    "libsvm": FileFormat(_reader("indexed", "read_indexed", "libsvm"), (".libsvm", ".svm", ".svmlight")),
+    "libfm": FileFormat(_reader("indexed", "read_indexed", "libfm"), (".libfm",)),
+    "excel": FileFormat(_reader("excel", "read_excel"), (".xlsx", ".xls", ".xlsb", ".ods")),
 }

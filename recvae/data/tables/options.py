@@ -102,6 +102,8 @@ class ReadOptions:
         What happens to rows without a user or an item: "refuse", or "drop", which counts them in the account.
     time_format : str or None
         Unit of numeric times, one of `TIME_UNITS`, or a pattern of `strptime`, such as "%d/%m/%Y %H:%M".
+    item_delimiter : str or None
+        What separates the items, if a field of the column of items has several.
     spoken : str
         Where the options come from, so that an error can name them: "python", "flag" or "card".
     """
@@ -116,11 +118,12 @@ class ReadOptions:
     missing: Sequence[str] = ()
     without_id: WithoutId = "refuse"
     time_format: str | None = None
+    item_delimiter: str | None = None
     spoken: Spoken = "python"
 
     def __post_init__(self) -> None:
         """Raise InvalidParameterError, InvalidTypeError or UnknownNameError for options that cannot be."""
-        for name in ("format", "delimiter", "encoding", "time_format", "quote", "comment", "decimal"):
+        for name in ("format", "delimiter", "encoding", "time_format", "item_delimiter", "quote", "comment", "decimal"):
             value = getattr(self, name)
             if value is not None and not isinstance(value, str):
                 raise InvalidTypeError(f"Expected {self.name_of(name)} as text, got {shown(value)}.")
