@@ -8,11 +8,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.fuzz.judging import PACKAGE
 from tests.fuzz.refusals import LOADERS, refusals
 
 # mutants, those that are written by hand first; a long run has thousands: see docs/security.md
 SHORT = {"models": 220, "matrices": 60, "shards": 60, "checkpoints": 10, "numpy": 50, "cards": 24}
+PARTS = [("models",), ("matrices", "shards", "checkpoints", "numpy", "cards")]  # for two workers
 ROOT = Path(__file__).parents[1]
 
 
@@ -21,12 +24,18 @@ def fuzz(*arguments):
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
 
 
-def test_strangers_files_and_matrices_end_in_a_sentence_or_load_right(tmp_path):
-    kinds = ",".join(f"{name}={count}" for name, count in SHORT.items())
+def test_all_kinds_are_in_a_part():
+    assert sorted(name for part in PARTS for name in part) == sorted(SHORT)
+
+
+@pytest.mark.parametrize("part", PARTS, ids="-".join)
+def test_strangers_files_and_matrices_end_in_a_sentence_or_load_right(part, tmp_path):
+    counts = {name: SHORT[name] for name in part}
+    kinds = ",".join(f"{name}={count}" for name, count in counts.items())
     done = fuzz("--kinds", kinds, "--out", tmp_path / "fuzz.json")
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads((tmp_path / "fuzz.json").read_text())["kinds"]
-    assert {name: kind["mutants"] for name, kind in found.items()} == SHORT
+    assert {name: kind["mutants"] for name, kind in found.items()} == counts
     assert all(kind["outcomes"].get("refused", 0) for kind in found.values())
 
 

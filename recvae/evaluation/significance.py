@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
 from recvae.errors import InvalidDataError, InvalidParameterError
 from recvae.evaluation.evaluate import Metric
@@ -70,6 +69,8 @@ def paired_bootstrap(a: Metric, b: Metric, resamples: int = 10_000, seed: int = 
     mean = float(differences.mean())
     if np.ptp(differences) == 0:  # all differences are equal: every resample is the same
         return PairedTest(mean, mean, mean, 1.0 if mean == 0 else 1 / (resamples + 1))
+    from scipy import stats  # half a second, which a command that draws nothing need not spend
+
     drawn = stats.bootstrap(
         (differences,), np.mean, n_resamples=resamples, batch=256, method="percentile", rng=np.random.default_rng(seed)
     )

@@ -144,7 +144,15 @@ class _SparseEmbeddingBag(torch.autograd.Function):
 
 
 class Dense(nn.Linear):
-    """A linear layer whose product may be in lower precision under autocast; its output has the dtype of its input."""
+    """A linear layer whose product may be in lower precision under autocast; its output has the dtype of its input.
+
+    Weights are NaN until `initialize`.
+    """
+
+    def reset_parameters(self) -> None:
+        """Fill with NaN, without torch's global generator."""
+        for parameter in self.parameters():
+            nn.init.constant_(parameter, torch.nan)
 
     def forward(self, x: Tensor) -> Tensor:
         return linear(x, self.weight, self.bias).to(x.dtype)
@@ -152,7 +160,7 @@ class Dense(nn.Linear):
 
 def dense_layers(dims: Sequence[int]) -> nn.ModuleList:
     """A linear layer from each size in `dims` to the next."""
-    return nn.ModuleList(_dense(a, b) for a, b in itertools.pairwise(dims))
+    return nn.ModuleList(Dense(a, b) for a, b in itertools.pairwise(dims))
 
 
 def gated_layers(dims: Sequence[int]) -> nn.ModuleList:
@@ -162,15 +170,7 @@ def gated_layers(dims: Sequence[int]) -> nn.ModuleList:
     ----------
     Dauphin et al. 2017.
     """
-    return nn.ModuleList(_dense(a, 2 * b) for a, b in itertools.pairwise(dims))
-
-
-def _dense(width: int, out: int) -> Dense:
-    """A layer of NaN weights on the default device: `initialize` sets them, without torch's global generator."""
-    layer: Dense = nn.utils.skip_init(Dense, width, out, device=torch.get_default_device())
-    for parameter in layer.parameters():
-        nn.init.constant_(parameter, torch.nan)
-    return layer
+    return nn.ModuleList(Dense(a, 2 * b) for a, b in itertools.pairwise(dims))
 
 
 # dense products -------------------------------------------------------------------------------------------------------

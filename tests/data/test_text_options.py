@@ -226,6 +226,25 @@ def test_ids_of_other_kinds(tmp_path):
     assert data.matrix.toarray().tolist() == [[4.5, 0], [0, 3]]
 
 
+@pytest.mark.parametrize("cell", ["007", "0x7", "-07", " 7", "7 ", "7.0", "x", "9223372036854775808", '"07"', "0"])
+@pytest.mark.parametrize("at", [0, 2999])
+@pytest.mark.parametrize("start", ["", "user,item\n", "\ufeff"])
+def test_integers_that_are_written_in_another_way(cell, at, start, tmp_path):
+    users = [str(1000 + k) for k in range(3000)]
+    users[at] = cell
+    text = start + "".join(f"{user},5\n" for user in users)
+    options = {"header": "user" in start} | ({} if "user" in start else {"user": 0, "item": 1})
+    if cell.strip() != cell:
+        message = refused(tmp_path, text, delimiter=",", **options)
+        assert f"line {at + 1 + ('user' in start)}: " in message
+        return
+    found = read(tmp_path, text, delimiter=",", **options).user_ids.tolist()
+    if cell in ("0", "7.0"):
+        assert found == sorted([int(float(cell)), *map(int, users[:at] + users[at + 1 :])])
+    else:
+        assert found == sorted(user.strip('"') for user in users)
+
+
 def test_decimal_commas_are_not_taken_for_points(tmp_path):
     text = "user;item;stars\n1;2;4,5\n2;2;3\n"
     message = refused(tmp_path, text, value="stars")

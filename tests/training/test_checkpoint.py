@@ -1,8 +1,10 @@
 import copy
+import functools
 import hashlib
 import json
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -96,10 +98,16 @@ def split():
     return strong_split(Interactions.from_matrix(rows), heldout_users=40)
 
 
+@pytest.fixture(scope="module")
+def whole_fit(split):
+    """Name -> that model, fitted without an interruption."""
+    return functools.cache(lambda name: again(name).fit(split.train, valid=split.valid))
+
+
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("steps", [0, 1, 5, 9])
-def test_a_stopped_fit_goes_on_to_the_same_weights(name, steps, split, tmp_path):
-    whole = again(name).fit(split.train, valid=split.valid)
+def test_a_stopped_fit_goes_on_to_the_same_weights(name, steps, split, whole_fit, tmp_path):
+    whole = whole_fit(name)
     keep = Checkpoint(tmp_path / "kept", minutes=0)
     with pytest.raises(StopError):
         again(name).fit(split.train, valid=split.valid, callbacks=[StopAt(steps)], checkpoint=keep)
@@ -347,7 +355,7 @@ def test_a_killed_process_leaves_a_whole_state(tmp_path):
     whole = again("MultVAE", epochs=80, training__precision="auto").fit(ROWS)
     process = subprocess.Popen([sys.executable, "-c", FIT, str(tmp_path / "rows.npz"), str(tmp_path / "kept")])
     while process.poll() is None and not list(tmp_path.glob("kept/network/step-*")):
-        pass
+        time.sleep(0.005)
     process.kill()
     process.wait()
     gone_on = again("MultVAE", epochs=80, training__precision="auto").fit(ROWS, checkpoint=tmp_path / "kept")

@@ -63,6 +63,7 @@ def test_models_learn_by_it(kind, tied):
         "hidden_dims": (16,),
         "latent_dim": 8,
         "epochs": 12,
+        "batch_size": 50,
         "random_state": 0,
         "output": OutputOptions(tied_embeddings=tied),
     }

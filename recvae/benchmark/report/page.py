@@ -61,7 +61,11 @@ def write_page(results: dict[str, Any], folder: Path) -> Path:
     check_results(results)
     path = output_path(folder) / PAGE
     check_writable(path)  # now rather than after the page is made
-    write_whole(path, _html(results).encode())
+    from altair.utils.schemapi import debug_mode
+
+    with debug_mode(False):  # each chart is checked against its schema once, as a whole
+        html = _html(results)
+    write_whole(path, html.encode())
     return path
 
 

@@ -31,6 +31,8 @@ class Quotes:
         Whether the file ends within that quote.
     nul : int or None
         Byte offset of the first NUL.
+    integers : tuple[bool, ...]
+        For each column of ids, whether it seems to have integers, written so that Arrow may parse them.
     """
 
     breaks: bool = False
@@ -38,23 +40,30 @@ class Quotes:
     open: int | None = None
     end: bool = False
     nul: int | None = None
+    integers: tuple[bool, ...] = ()
 
 
 def scan_quotes(
-    file: IO[bytes], delimiter: bytes, quote: bytes, n_columns: int, is_row: Callable[[str], bool]
+    file: IO[bytes],
+    delimiter: bytes,
+    quote: bytes,
+    n_columns: int,
+    is_row: Callable[[str], bool],
+    look: Callable[[bytes], None],
 ) -> Quotes:
     """Scan all bytes once; without a `quote` character, this is only a search for NUL.
 
     A quote opens a field if it is the first character, and closes it if a delimiter or the end of a line follows; a
     doubled quote within is text. A field of several lines is accepted, unless text follows its closing quote, or most
     of its lines could be rows of their own (`is_row`): then its opening quote was never closed, and the closing one
-    belongs to another row.
+    belongs to another row. `look` gets each block.
     """
     start, opened, size, carried = 0, 0, BLOCK, b""
     breaks, longest = False, 0
     while True:
         new = file.read(size)
         new += file.readline() if new else b""
+        look(new)
         at = new.find(b"\0")
         if at >= 0:
             return Quotes(nul=start + len(carried) + at)

@@ -181,6 +181,8 @@ def _read(
 ) -> pa.Table:
     options = text.format.options
     types = dict.fromkeys(columns[:n_ids], pa.dictionary(pa.int32(), pa.string()))
+    if options.without_id == "refuse":  # faster than text, which `checked_ids` turns into integers
+        types |= {name: pa.int64() for name, plain in zip(columns, quotes.integers, strict=False) if plain}
     if options.time_format not in (None, *TIME_UNITS):
         types |= dict.fromkeys([name for name in columns[n_ids:] if name not in numbers], pa.string())
     types |= dict.fromkeys(texts, pa.dictionary(pa.int32(), pa.string()))
@@ -206,6 +208,8 @@ def _read(
             if block == BLOCK and "straddl" in str(error):  # a row exceeds a block
                 block = text.size() + 1
                 continue
+            if any(quotes.integers) and "conversion error to int64" in str(error):  # not all are integers
+                return _read(text, columns, n_ids, numbers, texts, replace(quotes, integers=()), names)
             _explain(text, names)
             raise
 

@@ -112,7 +112,7 @@ def checked_ids(text: TextFile, ids: pa.ChunkedArray, name: str, lines: Sequence
 
     if ids.null_count:
         raise no_id(None, f"line {line(pc.index(ids.is_null(), True).as_py())} of {text.path}", name, remedy)
-    if not len(ids):
+    if not len(ids) or pa.types.is_integer(ids.type):
         return ids
     ids = ids.unify_dictionaries()
     if text.format.several:

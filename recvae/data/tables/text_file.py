@@ -7,7 +7,7 @@ import itertools
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from recvae.data.tables.compressed import unpacked
 from recvae.data.tables.options import WHITESPACE, ReadOptions
 from recvae.data.tables.quotes import Quotes, scan_quotes
+from recvae.data.tables.spelling import Spelling
 from recvae.errors import DataNotFoundError, InvalidDataError
 
 UTF_8 = ("utf-8", "utf8", "utf-8-sig", "ascii", "us-ascii")
@@ -251,8 +252,11 @@ def check_bytes(text: TextFile, names: Sequence[str], ids: Sequence[int]) -> Quo
             shape.fullmatch(fields[column].strip(text.format.quote)) for column, shape in zip(ids, shapes, strict=True)
         )
 
+    delimiter, quote = text.format.one.encode(), text.format.quote.encode()
+    spelling = Spelling(delimiter, quote)
+    spelling.is_plain = INTEGER in shapes  # else it need not look
     with text.open() as file:
-        quotes = scan_quotes(file, text.format.one.encode(), text.format.quote.encode(), len(names), is_row)
+        quotes = scan_quotes(file, delimiter, quote, len(names), is_row, spelling.look)
     if quotes.nul is not None:
         raise text.refused(text.line_of(quotes.nul), NUL)
     if quotes.open is not None:
@@ -266,7 +270,7 @@ def check_bytes(text: TextFile, names: Sequence[str], ids: Sequence[int]) -> Quo
             f"take it out, or, within a field in quotes, write it twice; where quotes are text, "
             f"{text.format.options.give('quote', '')}.",
         )
-    return quotes
+    return replace(quotes, integers=tuple(spelling.is_plain and shape is INTEGER for shape in shapes))
 
 
 @contextmanager
