@@ -32,6 +32,7 @@ from benchmarks.scale.large import run_large
 from benchmarks.scale.ranks import run_ranks
 from benchmarks.scale.ray import run_ray
 from benchmarks.scale.resume import run_resume
+from benchmarks.scale.rules import rules_table, run_rules
 from benchmarks.scale.scaling import check_table, laws_table, run_scaling
 from benchmarks.scale.service import run_service
 from benchmarks.scale.shards import run_shards, shards_table
@@ -188,6 +189,12 @@ def _startup(given: Given, save: Save) -> None:
     print(show(run_startup(given.rounds, given.venv, save)))
 
 
+def _rules(given: Given, save: Save) -> None:
+    results = run_rules(given.users, given.items, given.rounds, given.listed_users)
+    save(results)
+    print(rules_table(results))
+
+
 def _shards(given: Given, save: Save) -> None:
     print(shards_table(run_shards(given.rows, given.work, save)))
 
@@ -313,6 +320,16 @@ COMMANDS = {
         "latency of ten recommendations for one user, from raw ids to raw ids",
         _shown(lambda given: run_serving(given.calls)),
         (option("--calls", 500),),
+    ),
+    "rules": Command(
+        "lists with a deny list of each user, and without, in turns; the memory of lists as JSON lines",
+        _rules,
+        (
+            option("--users", 100_000),
+            option("--items", 3_000),
+            option("--rounds", 5),
+            option("--listed-users", 300_000, "users of the JSON lines, ten each"),
+        ),
     ),
     "service": Command(
         "four forked workers of eight threads each: whether memory, log and warnings stay constant after warm-up",

@@ -7,6 +7,7 @@ from recvae.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from recvae.data.interactions import Interactions
+    from recvae.data.rules import Rules
     from recvae.data.splits import (
         Holdout,
         Split,
@@ -48,6 +49,7 @@ __all__ = [
     "PairedTest",
     "RecVAE",
     "Recommender",
+    "Rules",
     "Split",
     "TrainConfig",
     "Trainer",
@@ -73,6 +75,7 @@ __all__ = [
 # module -> its public names. A module is loaded at the first access to one of them: `import recvae` stays cheap
 _NAMES = {
     "recvae.data.interactions": ["Interactions"],
+    "recvae.data.rules": ["Rules"],
     "recvae.data.splits": [
         "Holdout",
         "Split",

@@ -98,6 +98,44 @@ def check_results(results: Any, where: str = "the results") -> None:
         raise InvalidDataError(f"Expected a model with {metrics[-1]} in {where}, got none.")
 
 
+def results_frame(results: dict[str, Any], library: str = "pyarrow") -> Any:
+    """The metrics of all models of a benchmark as a table.
+
+    Parameters
+    ----------
+    results : dict
+        What `run_benchmark` returns or `read_results` reads.
+    library : str
+        "pyarrow", "pandas" or "polars".
+
+    Returns
+    -------
+    pyarrow.Table or pandas.DataFrame or polars.DataFrame
+        A row for each model and metric: model, metric, mean, stderr (over test users), null where not finite.
+
+    Raises
+    ------
+    InvalidDataError
+        If these are no results.
+    UnknownNameError
+        For another library.
+    """
+    import pyarrow as pa
+
+    from recvae.data.histories import frame_in
+
+    check_results(results)
+    rows = [
+        (row["model"], metric, number(summary.get("mean")), number(summary.get("stderr")))
+        for row in results["models"]
+        for metric, summary in row["metrics"].items()
+    ]
+    names = ("model", "metric", "mean", "stderr")
+    kinds = (pa.string(), pa.string(), pa.float64(), pa.float64())
+    columns = zip(names, kinds, zip(*rows, strict=True), strict=True)
+    return frame_in(library, pa.table({name: pa.array(column, kind) for name, kind, column in columns}))
+
+
 def number(value: Any) -> float | None:
     """The value as a float if it is a finite number, else None."""
     is_finite = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= LARGEST

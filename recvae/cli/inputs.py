@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -324,8 +323,7 @@ def load_histories(
     if not arguments.min_user:
         return histories
     chosen = np.flatnonzero(np.isin(histories.users, load_events(arguments).user_ids))
-    seen = None if histories.seen is None else histories.seen[chosen]
-    return replace(histories, users=histories.users[chosen], rows=histories.rows[chosen], seen=seen)
+    return histories.select(chosen)
 
 
 def load_seen(arguments: argparse.Namespace) -> pa.Table | None:

@@ -154,7 +154,7 @@ def _parsers(argv: Sequence[str]) -> tuple[argparse.ArgumentParser, argparse.Arg
     parser = Parser(
         prog="recvae",
         description="Variational autoencoders for recommender systems.",
-        epilog="Exit status: 0 when done; 2 after one sentence on standard error, with nothing written, when what was "
+        epilog="Exit status: 0 when done; 2 after one sentence on standard error, with no file written, when what was "
         "asked for cannot be done; 130 when interrupted (Ctrl-C), 143 by SIGTERM. `recvae "
         "COMMAND --help` shows an example of each.",
     )

@@ -21,8 +21,11 @@ if TYPE_CHECKING:
     from recvae.distributed.communicator import Communicator
 
 # arguments that name inputs, and arguments that name output files
-INPUTS = ("input", "seen", "test_input", "model_file", "config", "results", "shards", "split_folder", "candidates")
+RULES = ("allow", "deny", "user_allow", "user_deny", "may_repeat", "only_users", "categories", "new_items")
+EVENTS = ("input", "seen", "test_input", "shards", "split_folder", "candidates")
+INPUTS = (*EVENTS, "model_file", "config", "results", *RULES)
 FILES = ("out", "log", "study")
+ALL = "all"  # instead of a file: no restriction
 
 _silent: ContextVar[bool] = ContextVar("silent", default=False)
 
@@ -45,7 +48,7 @@ def check_outputs(arguments: argparse.Namespace, outputs: Mapping[str, Path] | N
     if getattr(arguments, "tensorboard", None) is not None:
         folders["--tensorboard"] = arguments.tensorboard / "MODEL-1"  # each fit gets a new folder of this kind
     written = {flag: output_path(path) for flag, path in (files | folders).items() if path is not None}
-    read = [path for name in INPUTS if (path := getattr(arguments, name, None)) is not None]
+    read = [path for name in INPUTS if (path := getattr(arguments, name, None)) not in (None, ALL)]
     if getattr(arguments, "dataset", None) is not None:
         from recvae.datasets.load import paths_of_dataset
 

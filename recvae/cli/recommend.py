@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,8 @@ from recvae.cli.inputs import (
     path,
 )
 from recvae.cli.output import check_outputs, say
-from recvae.errors import InvalidParameterError
+from recvae.cli.rules import add_rules, load_rules, say_unknown
+from recvae.errors import InvalidDataError, InvalidParameterError, shown
 from recvae.utils.checks import check_integer
 from recvae.utils.paths import as_path
 from recvae.utils.streams import put
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from recvae.data.histories import Histories
+    from recvae.data.rules import ItemRules
     from recvae.models.base import Recommender
     from recvae.serving.linear import LinearLists
 
@@ -53,6 +56,7 @@ def recommend_flags(parser: argparse.ArgumentParser) -> None:
     add("-N", type=int, default=10, dest="N", help="items for each user (default: 10)")
     add("--out", help="a .csv, .tsv, .parquet or .jsonl file (default: CSV on standard output), or DIR/, see below")
     add("--json", action="store_true", help="print JSON, one line for each recommendation, instead of CSV")
+    add_rules(parser)
     parts = parser.add_argument_group(
         "a folder of parts",
         "With --out DIR/ (a / at its end, or a folder that exists), events may be more than memory holds: --input is "
@@ -88,21 +92,45 @@ def recommend(arguments: argparse.Namespace) -> None:
 
 
 def _to_table(arguments: argparse.Namespace, N: int) -> None:
-    from recvae.data.tables.frames import text_of, write_table
+    from recvae.data.tables.frames import table_writer, text_of
     from recvae.serving.linear import open_linear
 
     if arguments.model is None:
         model = open_linear(arguments.model_file) or _load(arguments.model_file)
     else:
         model = new_model(arguments).fit(load_events(arguments))
-    histories = load_histories(arguments, model.known_items(), model.preparation_.get("weights"))
+    index, rules = model.known_items(), load_rules(arguments)
+    resolved = None if rules is None else rules.resolve(index, user=arguments.user, item=arguments.item)
+    histories = load_histories(arguments, index, model.preparation_.get("weights"))
     _say_unread(histories)
-    table = _ranked(model, histories, N)
+    if resolved is not None:
+        say_unknown(resolved.unknown)
+        histories = _of_only_users(histories, resolved)
+    tables = _ranked(model, histories, N, resolved)
     if arguments.out is None:
-        put(text_of(table, "jsonl" if arguments.json else "csv"))
-    else:
-        write_table(arguments.out, table)
-        say(f"{len(table):,} recommendations for {len(histories.users):,} users written to {arguments.out}")
+        for number, table in enumerate(tables):
+            put(text_of(table, "jsonl" if arguments.json else "csv", header=number == 0))
+        return
+    n_rows = 0
+    with table_writer(arguments.out) as write:
+        for table in tables:
+            write(table)
+            n_rows += len(table)
+    say(f"{n_rows:,} recommendations for {len(histories.users):,} users written to {arguments.out}")
+
+
+def _of_only_users(histories: Histories, rules: ItemRules) -> Histories:
+    """The histories of the users who get lists. Raises InvalidDataError if there are none."""
+    chosen = rules.select(histories.users)
+    if chosen is None:
+        return histories
+    if not len(chosen):
+        raise InvalidDataError(
+            f"Expected --only-users with at least one user of the input, such as "
+            f"{shown(histories.users[:1].tolist()[0])}, got none."
+        )
+    say_unknown(rules.unknown_users(histories.users))
+    return histories.select(chosen)
 
 
 def _load(file: Path) -> Recommender:
@@ -123,6 +151,7 @@ def _to_folder(arguments: argparse.Namespace, N: int) -> None:
             "Expected --input, a Parquet file or a folder of such, for a folder of parts, and neither --dataset nor "
             "--time or --min-user."
         )
+    rules = load_rules(arguments)
     result = recommend_to_parquet(
         _load(arguments.model_file),
         arguments.input,
@@ -137,12 +166,14 @@ def _to_folder(arguments: argparse.Namespace, N: int) -> None:
         actors=arguments.actors,
         ray_address=arguments.ray_address,
         seen=load_seen(arguments),
+        rules=rules,
         behavior=arguments.behavior,
         weights=arguments.weights,
         unknown_behavior=arguments.unknown_behavior,
     )
     if result.unknown.events:
         say(str(result.unknown))
+    say_unknown(result.unknown_ids)
     say(
         f"{result.recommendations:,} recommendations for {result.users:,} users are in {arguments.out}: {result.parts} "
         f"parts, {result.made} of them made now"
@@ -165,12 +196,12 @@ def _say_unread(histories: Histories) -> None:
         )
 
 
-def _ranked(model: Recommender | LinearLists, histories: Histories, N: int) -> pa.Table:
-    """The lists of all users, ranked in blocks."""
-    import pyarrow as pa
-
+def _ranked(
+    model: Recommender | LinearLists, histories: Histories, N: int, rules: ItemRules | None
+) -> Iterator[pa.Table]:
+    """The lists of all users, of some at a time."""
     users, rows, seen = histories.users, histories.rows, histories.seen
-    blocks = [slice(start, start + BLOCK) for start in range(0, max(1, len(users)), BLOCK)]
-    return pa.concat_tables(
-        [model.ranked_table(users[b], rows[b], N, seen=None if seen is None else seen[b]) for b in blocks]
-    )
+    for start in range(0, max(1, len(users)), BLOCK):
+        block = slice(start, start + BLOCK)
+        some_seen = None if seen is None else seen[block]
+        yield model.ranked_table(users[block], rows[block], N, seen=some_seen, rules=rules)

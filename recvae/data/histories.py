@@ -73,6 +73,11 @@ class Histories:
     unknown: UnknownItems
     seen: sparse.csr_matrix | None = None
 
+    def select(self, chosen: Indices) -> Histories:
+        """The histories of some users, by their indices; `unknown` stays that of all."""
+        seen = None if self.seen is None else self.seen[chosen]
+        return Histories(self.users[chosen], self.rows[chosen], self.unknown, seen)
+
 
 def read_histories(
     histories: Any,

@@ -19,10 +19,13 @@ from recvae.data.names import VALUES
 from recvae.data.rows import check_rows, transform_values
 from recvae.data.weights import preparation_from_file
 from recvae.errors import InvalidDataError
+from recvae.utils.allowed import PAD_ID, PAD_SCORE, Allowed, Ranking
 from recvae.utils.memory import require_memory
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from recvae.data.rules import ItemRules
 
 CLASSES = ("EASE", "EDLAE")  # their scores are x B
 FORMAT = 1  # of model files
@@ -62,34 +65,54 @@ class LinearLists:
         return ItemIndex(self._item_ids)
 
     def ranked_table(
-        self, users: Ids, user_items: sparse.csr_matrix, N: int, *, seen: sparse.csr_matrix | None = None
+        self,
+        users: Ids,
+        user_items: sparse.csr_matrix,
+        N: int,
+        *,
+        seen: sparse.csr_matrix | None = None,
+        rules: ItemRules | None = None,
     ) -> pa.Table:
         """As `Recommender.ranked_table`."""
         from recvae.data.histories import ranking_table
 
         n_items = len(self._item_ids)
         rows = transform_values(check_rows(user_items, n_items), self._values)  # (U, I)
-        N = min(N, n_items)
-        ids, scores = np.full((rows.shape[0], N), -1, dtype=np.int32), np.zeros((rows.shape[0], N), dtype=np.float32)
-        step = max(1, BLOCK_BYTES // (4 * n_items))
-        for start in range(0, rows.shape[0], step):
-            block = slice(start, start + step)
-            ids[block], scores[block] = self._best(rows[block], None if seen is None else seen[block], N)
+        N, allowed = min(N, n_items), Allowed(seen=seen)
+        chosen = None if rules is None else rules.select(users)
+        if chosen is not None:
+            users, rows, allowed = users[chosen], rows[chosen], allowed.take(chosen)
+
+        def rank(some: NDArray[np.int64], N: int, allowed: Allowed, filter_seen: bool) -> Ranking:
+            return self._rank(rows if len(some) == rows.shape[0] else rows[some], N, allowed, filter_seen)
+
+        if rules is None:
+            ids, scores = rank(np.arange(rows.shape[0]), N, allowed, True)
+        else:
+            ids, scores = rules.rank(rank, users, N, allowed)
         return ranking_table(users, ids, scores, self._item_ids, self._titles)
 
+    def _rank(self, rows: sparse.csr_matrix, N: int, allowed: Allowed, filter_seen: bool) -> Ranking:
+        """As `recvae.utils.topk.rank`."""
+        ids = np.full((rows.shape[0], N), PAD_ID, dtype=np.int32)
+        scores = np.full((rows.shape[0], N), PAD_SCORE, dtype=np.float32)
+        step = max(1, BLOCK_BYTES // (4 * rows.shape[1]))
+        for start in range(0, rows.shape[0], step):
+            block = slice(start, start + step)
+            ids[block], scores[block] = self._best(rows[block], N, allowed, block, filter_seen)
+        return ids, scores
+
     def _best(
-        self, rows: sparse.csr_matrix, seen: sparse.csr_matrix | None, N: int
+        self, rows: sparse.csr_matrix, N: int, allowed: Allowed, block: slice, filter_seen: bool
     ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-        """The N best new items of each row, best first, equal scores by ascending id. (B, I) -> (B, N) each"""
+        """The N best allowed items of each row, best first, equal scores by ascending id. (B, I) -> (B, N) each"""
         product = rows @ self._weights
-        scores = product.toarray() if sparse.issparse(product) else product  # (B, I)
+        scores = np.ascontiguousarray(product.toarray() if sparse.issparse(product) else product)  # (B, I)
         if scores.size and not np.isfinite(scores).all():
             raise InvalidDataError("Expected scores that are finite, got NaN or inf; the model's weights are damaged.")
-        for known in (rows, seen):
-            if known is not None:
-                scores[np.repeat(np.arange(known.shape[0]), np.diff(known.indptr)), known.indices] = -np.inf
-        ids = np.full((len(scores), N), -1, dtype=np.int32)
-        best = np.zeros((len(scores), N), dtype=np.float32)
+        allowed.apply(scores, block, rows if filter_seen else None)
+        ids = np.full((len(scores), N), PAD_ID, dtype=np.int32)
+        best = np.full((len(scores), N), PAD_SCORE, dtype=np.float32)
         least = np.partition(scores, scores.shape[1] - N, axis=1)[:, scores.shape[1] - N]  # N-th best of each row
         for row, threshold in enumerate(least):
             columns = np.flatnonzero((scores[row] >= threshold) & (scores[row] > -np.inf))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numbers
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,10 +12,9 @@ from scipy import sparse
 
 from recvae.data.validation import as_array, checked_sparse
 from recvae.errors import InvalidDataError, InvalidParameterError, InvalidTypeError, OutOfRangeError
+from recvae.utils.allowed import PAD_ID, PAD_SCORE, Ranking
 from recvae.utils.checks import check_integer
-from recvae.utils.topk import PAD_ID, PAD_SCORE, Ranking
-
-BLOCK = 1 << 24  # numbers held at a time
+from recvae.utils.greedy import BLOCK, Choice, chosen_items, kinds_of, unit_rows
 
 
 def category_matrix(categories: Sequence[Any]) -> sparse.csr_matrix:
@@ -83,23 +82,8 @@ def cap_categories(ids: Any, scores: Any, categories: Any, cap: int, N: int) -> 
     if not sparse.issparse(categories):
         categories = category_matrix(categories)
     cap, N = check_integer("cap", cap, 1), check_integer("N", N, 1)
-    kinds = _kinds(checked_sparse(categories, "categories").tocsr())  # (I, M)
-    nothing = int(categories.shape[1])  # stands for "no category"; an item has at most M others
-
-    def choose(ids: NDArray[np.int64], _: NDArray[np.float32]) -> NDArray[np.int64]:
-        chosen, n_chosen = np.full((len(ids), N), -1), np.zeros(len(ids), dtype=np.int64)
-        counts = np.zeros((len(ids), nothing + 1), dtype=np.int64)
-        for position in range(ids.shape[1]):
-            item_kinds = kinds[ids[:, position]]  # (B, M)
-            room = (np.take_along_axis(counts, item_kinds, axis=1) < cap).all(axis=1)
-            rows = np.flatnonzero(room & (ids[:, position] >= 0) & (n_chosen < N))
-            counts[rows[:, None], item_kinds[rows]] += 1
-            counts[:, nothing] = 0
-            chosen[rows, n_chosen[rows]] = position
-            n_chosen[rows] += 1
-        return chosen
-
-    return _rerank(ids, scores, len(kinds), nothing + N, choose)
+    kinds = kinds_of(checked_sparse(categories, "categories").tocsr())  # (I, M)
+    return _rerank(ids, scores, len(kinds), N, Choice(kinds=kinds, cap=cap))
 
 
 def mmr(ids: Any, scores: Any, vectors: Any, N: int, trade_off: float = 0.7) -> Ranking:
@@ -144,44 +128,19 @@ def mmr(ids: Any, scores: Any, vectors: Any, N: int, trade_off: float = 0.7) -> 
     """
     N, trade_off = check_integer("N", N, 1), _check_trade_off(trade_off)
     units = _units(vectors)  # (I, K)
-
-    def choose(ids: NDArray[np.int64], scores: NDArray[np.float32]) -> NDArray[np.int64]:
-        rows, left = np.arange(len(ids)), ids >= 0
-        item_vectors, relevance = units[ids], trade_off * _to_unit_range(left, scores)  # (B, L, K), (B, L)
-        likeness = np.zeros(ids.shape)  # the highest cosine with what was taken
-        chosen = np.full((len(ids), N), -1)
-        for position in range(min(N, ids.shape[1])):
-            best = np.where(left, relevance - (1 - trade_off) * likeness, -np.inf).argmax(axis=1)
-            chosen[:, position] = np.where(left[rows, best], best, -1)
-            left[rows, best] = False
-            cosine = (item_vectors @ item_vectors[rows, best][:, :, None])[:, :, 0]
-            likeness = cosine if position == 0 else np.maximum(likeness, cosine)
-        return chosen
-
-    return _rerank(ids, scores, len(units), np.shape(ids)[-1] * units.shape[1] if np.ndim(ids) else 1, choose)
+    return _rerank(ids, scores, len(units), N, Choice(units=units, trade_off=trade_off))
 
 
-def _rerank(
-    ids: Any,
-    scores: Any,
-    n_items: int,
-    width: int,
-    choose: Callable[[NDArray[np.int64], NDArray[np.float32]], NDArray[np.int64]],
-) -> Ranking:
-    """What `choose` takes of each list: (B, L) ids and scores -> (B, N) positions in the lists, -1 for none.
-
-    It is called on blocks of lists for which `width` numbers each keep to BLOCK.
-    """
+def _rerank(ids: Any, scores: Any, n_items: int, N: int, choice: Choice) -> Ranking:
+    """The N items that are chosen from each list, in blocks of lists."""
     ids, scores = _check_lists(ids, scores, n_items)
     lists, values = np.atleast_2d(ids).astype(np.int64), np.atleast_2d(scores)
     if not lists.shape[1]:
         lists, values = np.full((len(lists), 1), PAD_ID), np.full((len(lists), 1), np.float32(PAD_SCORE))
-    step = max(1, BLOCK // max(1, width))
+    step = max(1, BLOCK // (lists.shape[1] * choice.width()))
     blocks = [slice(start, start + step) for start in range(0, max(1, len(lists)), step)]
-    chosen = np.concatenate([choose(lists[block], values[block]) for block in blocks])
-    positions = np.maximum(chosen, 0)
-    best = np.where(chosen >= 0, np.take_along_axis(lists, positions, 1), PAD_ID).astype(np.int32)
-    best_scores = np.where(chosen >= 0, np.take_along_axis(values, positions, 1), np.float32(PAD_SCORE))
+    chosen = np.concatenate([choice.positions(lists[block], values[block], N) for block in blocks])
+    best, best_scores = chosen_items(lists, values, chosen)
     return (best, best_scores) if ids.ndim == 2 else (best[0], best_scores[0])
 
 
@@ -205,17 +164,6 @@ def _check_lists(ids: Any, scores: Any, n_items: int) -> tuple[NDArray[Any], NDA
     return ids, scores.astype(np.float32)
 
 
-def _kinds(categories: sparse.csr_matrix) -> NDArray[np.int64]:
-    """The indices of the categories of each item, padded with C. -> (I, M)"""
-    categories = sparse.csr_matrix(categories, copy=True)
-    categories.sum_duplicates()
-    categories.eliminate_zeros()
-    lengths = np.diff(categories.indptr)
-    kinds = np.full((len(lengths), max(1, lengths.max(initial=0))), categories.shape[1], dtype=np.int64)
-    kinds[np.arange(kinds.shape[1]) < lengths[:, None]] = categories.indices
-    return kinds
-
-
 def _units(vectors: Any) -> NDArray[np.float32]:
     """Vectors scaled to unit length; zero vectors stay zero. -> (I, K)"""
     vectors = as_array(vectors, "vectors")
@@ -225,17 +173,7 @@ def _units(vectors: Any) -> NDArray[np.float32]:
         )
     if not np.isfinite(vectors).all():
         raise InvalidDataError("Expected finite vectors, got others.")
-    vectors = vectors.astype(np.float64)
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return (vectors / np.where(lengths > 0, lengths, 1)).astype(np.float32)
-
-
-def _to_unit_range(there: NDArray[np.bool_], scores: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Scores scaled to [0, 1] in each list, 0 where there is no item. -> (B, L)"""
-    values = scores.astype(np.float64)
-    low = np.where(there, values, np.inf).min(axis=1, keepdims=True)
-    high = np.where(there, values, -np.inf).max(axis=1, keepdims=True)
-    return np.divide(values - low, high - low, out=np.zeros_like(values), where=there & (high > low))
+    return unit_rows(vectors)
 
 
 def _check_trade_off(trade_off: Any) -> float:

@@ -3,41 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from scipy import sparse
 from torch import Tensor
 
 from recvae.errors import InvalidDataError
+from recvae.utils.allowed import PAD_ID as PAD_ID
+from recvae.utils.allowed import PAD_SCORE as PAD_SCORE
+from recvae.utils.allowed import Allowed as Allowed
+from recvae.utils.allowed import Ranking as Ranking
 from recvae.utils.memory import require_memory
 
-PAD_ID = -1
-PAD_SCORE = float(np.finfo(np.float32).min)  # -FLT_MAX, as implicit pads
 BLOCK_BYTES = 20 << 20  # of scores in memory at a time
-
-
-class Allowed(NamedTuple):
-    """The items that may be ranked; None where there is no restriction."""
-
-    items: NDArray[np.bool_] | None = None  # (I,), for all users
-    only: sparse.csr_matrix | None = None  # (U, I), the only items of each user
-    never: sparse.csr_matrix | None = None  # (U, I), items excluded for each user
-    seen: sparse.csr_matrix | None = None  # (U, I), nor these, which the user has seen; stored zeros count too
-
-    def apply(self, scores: Tensor, users: slice) -> None:
-        """Set the scores (B, I) of items that may not be ranked to -inf, for a block of `users`."""
-        if self.items is not None:
-            scores[:, torch.from_numpy(~self.items).to(scores.device)] = -torch.inf
-        for masked in (self.never, self.seen):
-            if masked is not None:
-                scores.view(-1)[_cells(masked[users], scores.device)] = -torch.inf
-        if self.only is not None:
-            others = torch.ones_like(scores, dtype=torch.bool)
-            others.view(-1)[_cells(self.only[users], scores.device)] = False
-            scores[others] = -torch.inf
 
 
 class Rough(NamedTuple):
@@ -50,7 +30,6 @@ class Rough(NamedTuple):
 
 # (rows, their slice of all rows) -> scores
 Scorer = Callable[[sparse.csr_matrix, slice], Tensor | Rough]
-Ranking = tuple[NDArray[np.int32], NDArray[np.float32]]
 
 
 def top_k(scores: Tensor | Rough, k: int) -> tuple[Tensor, Tensor]:
@@ -137,7 +116,7 @@ def rank(
         Rows (B, I) and their slice of `user_items` -> scores (B, I), called on blocks of at most `block_bytes`. Scores
         may be of low precision (`Rough`); the lists are still those of the exact ones.
     filter_seen : bool
-        Exclude the items of the row itself.
+        Exclude the items of the row itself, except those that `allowed` calls repeatable.
     allowed : Allowed
         The items that may be ranked at all, or for some users.
     parallel : bool
@@ -159,9 +138,8 @@ def rank(
         rows = user_items[users]
         scores = score(rows, users)
         block = scores.scores if isinstance(scores, Rough) else (scores := scores.contiguous())
-        if filter_seen:
-            block.view(-1)[_cells(rows, block.device)] = -torch.inf
-        allowed.apply(block, users)
+        device = block.device
+        allowed.apply(block, users, rows if filter_seen else None, lambda index: torch.from_numpy(index).to(device))
         best, best_values = (part.cpu().numpy() for part in top_k(scores, N))
         ids[users, : best.shape[1]] = best
         values[users, : best.shape[1]] = np.where(best_values > -np.inf, best_values, PAD_SCORE)
@@ -197,9 +175,3 @@ def _reached(scores: Tensor, least: Tensor) -> tuple[Tensor, Tensor]:
         reached = np.greater_equal(scores.numpy(), least.numpy())
     cells = torch.from_numpy(np.flatnonzero(reached))
     return cells // scores.shape[1], cells % scores.shape[1]
-
-
-def _cells(rows: Any, device: torch.device) -> Tensor:
-    """Indices of the stored entries in the flattened matrix."""
-    first = np.arange(rows.shape[0], dtype=np.int64) * rows.shape[1]
-    return torch.from_numpy(np.repeat(first, np.diff(rows.indptr)) + rows.indices).to(device)

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from recvae.benchmark.results import FORMAT, check_results, json_bytes, number, read_results
+from recvae.benchmark.results import FORMAT, check_results, json_bytes, number, read_results, results_frame
 from recvae.errors import InvalidDataError
 
 LEAST = {
@@ -62,3 +62,15 @@ def test_a_file_that_is_not_there(tmp_path):
     with pytest.raises(InvalidDataError, match="Expected a file of results"):
         read_results(tmp_path)
     check_results(LEAST)
+
+
+def test_results_are_a_frame(results):
+    table = results_frame(results).to_pylist()
+    expected = [(row["model"], metric) for row in results["models"] for metric in row["metrics"]]
+    assert [(row["model"], row["metric"]) for row in table] == expected
+    for row in table:
+        model = next(one for one in results["models"] if one["model"] == row["model"])
+        assert {"mean": row["mean"], "stderr": row["stderr"]} == model["metrics"][row["metric"]]
+    assert results_frame(results, "pandas")["model"].nunique() == len(results["models"])
+    with pytest.raises(InvalidDataError, match="benchmark"):
+        results_frame({"models": []})

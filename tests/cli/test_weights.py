@@ -6,6 +6,7 @@ import pytest
 
 import recvae
 from recvae.cli.main import main
+from recvae.data.shards import Shards
 from recvae.errors import InvalidDataError
 
 WEIGHTS = {"view": 0.0, "cart": 3.0, "buy": 5.0}
@@ -155,3 +156,30 @@ def test_cards_that_are_none(old, new, said, events, tmp_path):
     (tmp_path / "shop.toml").write_text(CARD.replace(old, new))
     with pytest.raises(InvalidDataError, match=said):
         recvae.load_card(tmp_path / "shop.toml")
+
+
+def test_folders_and_shards_take_the_flags(model, events, flags, tmp_path, capsys):
+    frame = pd.read_csv(events, keep_default_na=False)
+    frame.to_parquet(tmp_path / "events.parquet")
+    behaviors = ["--input", str(tmp_path / "events.parquet"), "--behavior", "event", "--unknown-behavior", "drop"]
+    assert main(["recommend", str(model), *behaviors, "-N", "4", "--out", f"{tmp_path / 'lists'}/"]) == 0
+    lists = pd.read_parquet(tmp_path / "lists" / "part-00000.parquet")
+    expected = recvae.load(model).recommend_for(frame, 4, behavior="event", unknown_behavior="drop")
+    assert lists[["user", "item"]].equals(expected[["user", "item"]])
+    rules = ["--weights", "view=0,cart=3,buy=5", "--min-user", "2", "--min-item", "2", "--k-core", "--values", "raw"]
+    assert main(["shard", *behaviors, *rules, "--out", str(tmp_path / "shards")]) == 0
+    data = recvae.Interactions.from_frame(
+        frame, behavior="event", weights=WEIGHTS, unknown_behavior="drop",
+        min_user=2, min_item=2, k_core=True, values="raw",
+    )  # fmt: skip
+    assert Shards(tmp_path / "shards").fingerprint() == data.fingerprint()
+
+
+def test_other_kinds_of_files_have_behaviours(events, data, tmp_path):
+    frame = pd.read_csv(events, keep_default_na=False)
+    frame.to_json(tmp_path / "events.jsonl", orient="records", lines=True)
+    frame.to_parquet(tmp_path / "events.parquet")
+    options = {name: rule for name, rule in data.preparation.items() if name != "reference_time"}
+    for name in ("events.jsonl", "events.parquet"):
+        again = recvae.Interactions.read(tmp_path / name, time="time", values="raw", **options)
+        assert again.fingerprint() == data.fingerprint(), name

@@ -13,8 +13,9 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 
-from recvae import EASE, Interactions, Recommender
+from recvae import EASE, Interactions, Recommender, Rules
 from recvae.cli.main import main
 from recvae.datasets.sample import make_sample
 from recvae.errors import (
@@ -35,7 +36,7 @@ pytest.importorskip("ray.data", reason='needs Ray: pip install "recvae[ray]"')
 import ray
 
 from recvae.serving.batch import recommend_to_parquet
-from recvae.serving.batch.ray_data import Cluster
+from recvae.serving.batch.ray_data import Cluster, PartActor
 
 # what Ray warns of in its own code
 pytestmark = [
@@ -169,6 +170,64 @@ def test_what_was_seen_is_masked_at_every_door_alike(door, more, model, events, 
     expected = oracle.lists(model, events, 5, **columns, min_value=0.15, seen=views if more else ())
     assert len(expected) == (162 if more else 160)
     oracle.same(oracle.of_table(found), expected)
+
+
+PAIRS = {"wh'o": ["user 3", "user 5", "user 5", "user 900"], "the.item": ["film 1", "film 2", "film 999", "film 3"]}
+FILMS = {"the.item": [f"film {number}" for number in range(5, 45)]}
+LABELS = {"the.item": [f"film {number}" for number in range(60)], "kind": [f"k{number % 4}" for number in range(60)]}
+RULES = {
+    "allow": {"allow": FILMS},
+    "deny": {"deny": FILMS},
+    "user_allow": {"user_allow": PAIRS},
+    "user_deny": {"user_deny": PAIRS},
+    "repeats": {"may_repeat": True},
+    "some repeats": {"may_repeat": FILMS},
+    "users": {"only_users": {"wh'o": ["user 3", "user 5", "user 31", "user 901"]}},
+    "cap": {"categories": LABELS, "category": "kind", "category_cap": 1},
+    "mmr": {"categories": LABELS, "category": "kind", "mmr": 0.5, "mmr_pool": 20},
+    "new": {"new_items": FILMS, "new_places": 0.5},
+}
+RULES["all"] = {name: value for rules in RULES.values() for name, value in rules.items() if name != "deny"}
+
+
+@pytest.mark.parametrize("name", RULES)
+@pytest.mark.filterwarnings("ignore::recvae.data.rules.UnknownIdsWarning")
+def test_rules_give_the_same_lists_everywhere(name, model, events, tmp_path, cluster, monkeypatch, capsys):
+    """`recommend_for`, the command with and without torch, parts of one machine and of Ray."""
+    columns = {"user": "wh'o", "item": "the.item"}
+    known = events.filter(pa.compute.starts_with(events["the.item"], "film"))
+    pq.write_table(known, tmp_path / "ev.parquet")
+    model.save(tmp_path / "model")
+    rules = {key: pa.table(value) if isinstance(value, dict) else value for key, value in RULES[name].items()}
+    expected = model.recommend_for(known, 6, **columns, rules=Rules(**rules))
+    assert len(expected)
+    flags = []
+    for key, value in rules.items():
+        if isinstance(value, pa.Table):
+            pq.write_table(value, tmp_path / f"{key}.parquet")
+            value = tmp_path / f"{key}.parquet"
+        flags.append(f"--{key.replace('_', '-')}={'all' if value is True else value}")
+    command = ["recommend", str(tmp_path / "model"), "--input", str(tmp_path / "ev.parquet"), "-N", "6", *flags]
+    command += [f"--{key}={column}" for key, column in columns.items()]
+    for out in ("linear.parquet", "torch.parquet", "local/"):
+        assert main([*command, "--out", f"{tmp_path}/{out}"]) == 0
+        monkeypatch.setattr("recvae.serving.linear.open_linear", lambda file: None)
+    assert main([*command, "--json"]) == 0
+    printed = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    tables = [pq.read_table(tmp_path / file) for file in ("linear.parquet", "torch.parquet")]
+    tables += [pa.Table.from_pylist(printed), lists_of(tmp_path / "local")]
+    if name in ("users", "all"):  # from end to end; of the other rules what an actor does with them, which is faster
+        options = {"engine": "ray", "actors": 1, "show_progress": False, "rules": Rules(**rules)}
+        recommend_to_parquet(model, tmp_path / "ev.parquet", tmp_path / "ray", 6, **columns, **options)
+        tables.append(lists_of(tmp_path / "ray"))
+    resolved = ray.put(Rules(**rules).resolve(model.known_items(), **columns))
+    actor = PartActor(EASE, tmp_path, 6, None, None, 1000, torch.get_num_threads(), resolved)
+    (part,) = actor(known.select(list(columns.values())).rename_columns(["user", "item"]))
+    tables.append(pq.read_table(tmp_path / json.loads(part["part"][0].as_py())["file"]))
+    for table in tables:
+        oracle.same(oracle.of_table(table), oracle.of_table(expected))
+    with pytest.raises(InvalidParameterError, match="the rules with which"):
+        recommend_to_parquet(model, tmp_path / "ev.parquet", tmp_path / "local", 6, **columns, show_progress=False)
 
 
 def test_lists_and_an_actor_that_is_killed(model, events, tmp_path, cluster):

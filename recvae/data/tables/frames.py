@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,10 @@ from recvae.data.tables.text import check_columns
 from recvae.data.tables.text_columns import MISSING, no_id
 from recvae.data.tables.text_file import reading
 from recvae.errors import InvalidDataError, InvalidTypeError
-from recvae.utils.files import check_writable, write_whole
+from recvae.utils.files import check_writable, replacing
 from recvae.utils.paths import output_path
 
+ROWS_AT_A_TIME = 1 << 13  # turned into JSON
 WRITABLE = ("parquet", "csv", "tsv", "jsonl")
 # times in this range, in seconds since 1970, are taken for dates: 1973 to 2286
 DATES = (1e8, 1e10)
@@ -38,14 +40,34 @@ def parquet_parts(path: Path, columns: Sequence[str]) -> ParquetFiles:
 
 def write_table(path: str | Path, table: pa.Table) -> None:
     """Write a .parquet, .csv, .tsv or .jsonl file, atomically. Raises as `check_table`."""
+    with table_writer(path) as write:
+        write(table)
+
+
+@contextmanager
+def table_writer(path: str | Path) -> Iterator[Callable[[pa.Table], None]]:
+    """Write a file, as `write_table`, from tables of one schema: yields the function that appends one of them.
+
+    The file replaces an older one at the end of the `with` block; after an error the older one is unchanged.
+    """
     path = output_path(path)
     kind = check_table(path)
-    if kind == "parquet":
-        sink = pa.BufferOutputStream()
-        pyarrow.parquet.write_table(table, sink)
-        write_whole(path, sink.getvalue().to_pybytes())
-    else:
-        write_whole(path, text_of(table, kind).encode())
+    with replacing(path) as part, part.open("wb") as file:
+        parquet: pyarrow.parquet.ParquetWriter | None = None
+        empty = True
+
+        def write(table: pa.Table) -> None:
+            nonlocal parquet, empty
+            if kind != "parquet":
+                file.write(text_of(table, kind, header=empty).encode())
+            else:
+                parquet = parquet or pyarrow.parquet.ParquetWriter(file, table.schema)
+                parquet.write_table(table)
+            empty = False
+
+        yield write
+        if parquet is not None:
+            parquet.close()
 
 
 def check_table(path: Path) -> str:
@@ -69,12 +91,14 @@ def check_table(path: Path) -> str:
     return kind
 
 
-def text_of(table: pa.Table, kind: str = "csv") -> str:
-    """Serialise a table as "csv", "tsv" or "jsonl"."""
+def text_of(table: pa.Table, kind: str = "csv", header: bool = True) -> str:
+    """Serialise a table as "csv", "tsv" or "jsonl"; without a `header`, as a continuation."""
     if kind == "jsonl":
-        return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in table.to_pylist())
+        batches = table.to_batches(max_chunksize=ROWS_AT_A_TIME)
+        return "".join(json.dumps(row, ensure_ascii=False) + "\n" for batch in batches for row in batch.to_pylist())
     sink = pa.BufferOutputStream()
-    pyarrow.csv.write_csv(table, sink, pyarrow.csv.WriteOptions(delimiter="," if kind == "csv" else "\t"))
+    options = pyarrow.csv.WriteOptions(delimiter="," if kind == "csv" else "\t", include_header=header)
+    pyarrow.csv.write_csv(table, sink, options)
     return sink.getvalue().to_pybytes().decode()
 
 

@@ -31,7 +31,7 @@ class Columns:
     """The columns of a file of events, by name or by position from 0; None for a column that is not read.
 
     A position stands for a column of text without a header; a string of digits does so, too, unless a column has it as
-    its name.
+    its name. `user` is None for a table of items only, or of any one kind of ids.
     """
 
     user: Column = "user"
@@ -43,7 +43,7 @@ class Columns:
     def __post_init__(self) -> None:
         """Raise InvalidTypeError or InvalidParameterError for what is neither a name nor a position."""
         for role, column in vars(self).items():
-            if column is None and role not in ("user", "item"):
+            if column is None and role != "item":
                 continue
             if isinstance(column, bool) or not isinstance(column, (str, int)):
                 raise InvalidTypeError(

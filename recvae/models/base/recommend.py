@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from recvae.data.histories import UnknownItems
+    from recvae.data.rules import ItemRules, Rules
     from recvae.models.base import Recommender
 
 Items = Sequence[int] | NDArray[np.integer]
@@ -47,7 +48,7 @@ class UnknownItemsWarning(UserWarning):
         self.unknown = unknown
 
 
-class Rules(NamedTuple):
+class Filters(NamedTuple):
     """Which items may be recommended, as `Recommender.recommend` documents it."""
 
     filter_already_liked_items: bool
@@ -61,7 +62,7 @@ def recommend(
     userid: Any,
     user_items: Any,
     N: int,
-    rules: Rules,
+    filters: Filters,
     recalculate_user: bool,
     exploration: Exploration | None,
 ) -> Ranking | Explored:
@@ -69,8 +70,8 @@ def recommend(
     rows = model._rows(user_items)  # (B, I)
     users = check_users(userid, rows)  # (B,)
     N = check_integer("N", N, 1)
-    allowed = allowed_items(rules.filter_items, rules.items, (len(users), model.n_items_), rules.seen)
-    if allowed.items is not None and not sparse.issparse(rules.items) and rules.items is not None:
+    allowed = allowed_items(filters.filter_items, filters.items, (len(users), model.n_items_), filters.seen)
+    if allowed.items is not None and not sparse.issparse(filters.items) and filters.items is not None:
         N = min(N, int(allowed.items.sum()))
     scorer, explores = model._scorer(users, recalculate_user), False
     if exploration is not None and exploration.strength:
@@ -79,7 +80,7 @@ def recommend(
         scorer,
         rows,
         N,
-        filter_seen=rules.filter_already_liked_items,
+        filter_seen=filters.filter_already_liked_items,
         allowed=allowed,
         parallel=not explores,  # draws are made for one block after the other
     )
@@ -119,29 +120,66 @@ def recommend_for(
     seen: Any,
     filter_already_liked_items: bool,
     raw_items: Mapping[str, Sequence[Any] | None],
+    rules: Rules | None,
 ) -> Any:
     """See `Recommender.recommend_for`. `raw_items`: its filter_items and items by name."""
     from recvae.data.histories import as_frame, read_histories
 
-    index = model.known_items()
+    index, user, item = model.known_items(), str(columns["user"]), str(columns["item"])
     if columns["behavior"] is not None and columns["weights"] is None:
         columns = {**columns, "weights": model.preparation_.get("weights")}
     parsed = read_histories(histories, index, min_value=min_value, seen=seen, **columns)
     if parsed.unknown.events:
         warnings.warn(UnknownItemsWarning(parsed.unknown), stacklevel=4)  # this, the method, `reads`, the caller
-    rules: dict[str, Any] = {name: _known_indices(index, name, ids) for name, ids in raw_items.items()}
-    rules |= {"seen": parsed.seen, "filter_already_liked_items": filter_already_liked_items}
-    return as_frame(model.ranked_table(parsed.users, parsed.rows, N, **rules), histories)
+    resolved = None if rules is None else rules.resolve(index, user=user, item=item)
+    if resolved is not None and (unknown := resolved.unknown + resolved.unknown_users(parsed.users)):
+        from recvae.data.rules import UnknownIdsWarning
+
+        warnings.warn(UnknownIdsWarning(unknown), stacklevel=4)
+    filters: dict[str, Any] = {name: _known_indices(index, name, ids) for name, ids in raw_items.items()}
+    filters |= {"seen": parsed.seen, "filter_already_liked_items": filter_already_liked_items}
+    return as_frame(model.ranked_table(parsed.users, parsed.rows, N, rules=resolved, **filters), histories)
 
 
-def ranked_table(model: Recommender, users: Ids, user_items: Any, N: int, rules: Mapping[str, Any]) -> pa.Table:
+def ranked_table(
+    model: Recommender, users: Ids, user_items: Any, N: int, rules: ItemRules | None, filters: Mapping[str, Any]
+) -> pa.Table:
     """See `Recommender.ranked_table`."""
     from recvae.data.histories import ranking_table
 
     model.known_items()
     N = min(check_integer("N", N, 1), model.n_items_)  # padding has no row in the table
-    ids, scores = model.recommend(np.arange(len(users)), user_items, N, recalculate_user=True, **rules)
+    if rules is None:
+        ids, scores = model.recommend(np.arange(len(users)), user_items, N, recalculate_user=True, **filters)
+    else:
+        users, ids, scores = _under_rules(model, users, user_items, N, rules, **filters)
     return ranking_table(users, ids, scores, np.asarray(model.item_ids_), model.titles_)
+
+
+def _under_rules(
+    model: Recommender,
+    users: Ids,
+    user_items: Any,
+    N: int,
+    rules: ItemRules,
+    seen: Any = None,
+    filter_items: ItemsOf | None = None,
+    items: ItemsOf | None = None,
+    filter_already_liked_items: bool = True,
+) -> tuple[Ids, NDArray[np.int32], NDArray[np.float32]]:
+    """The users who get lists, with their ids and scores."""
+    rows = model._rows(user_items)  # (U, I)
+    check_users(np.arange(len(users)), rows)
+    allowed = allowed_items(filter_items, items, (len(users), model.n_items_), seen)
+    chosen = rules.select(users)
+    if chosen is not None:
+        users, rows, allowed = users[chosen], rows[chosen], allowed.take(chosen)
+
+    def rank_some(some: NDArray[np.int64], N: int, allowed: Allowed, filter_seen: bool) -> Ranking:
+        part = rows if len(some) == rows.shape[0] else rows[some]
+        return rank(model._scorer(some, True), part, N, filter_seen=filter_seen, allowed=allowed)
+
+    return users, *rules.rank(rank_some, users, N, allowed, filter_already_liked_items)
 
 
 def known_items(model: Recommender) -> ItemIndex:

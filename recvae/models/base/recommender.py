@@ -29,6 +29,7 @@ if TYPE_CHECKING:  # loaded by the methods that need them: a closed-form model h
     import pyarrow as pa
 
     from recvae.data.ids import Ids, ItemIndex
+    from recvae.data.rules import ItemRules, Rules
     from recvae.data.splits import Holdout
     from recvae.models.base.model_file import File
     from recvae.training.checkpoint import Checkpoint
@@ -212,8 +213,8 @@ class Recommender(Model):
             For `explore` if the model has no distribution over z.
         """
         exploration = generative.exploration(self, explore, random_state)
-        rules = recommend.Rules(filter_already_liked_items, filter_items, items, seen)
-        return recommend.recommend(self, userid, user_items, N, rules, recalculate_user, exploration)
+        filters = recommend.Filters(filter_already_liked_items, filter_items, items, seen)
+        return recommend.recommend(self, userid, user_items, N, filters, recalculate_user, exploration)
 
     @reads
     def recommend_for(
@@ -232,6 +233,7 @@ class Recommender(Model):
         filter_already_liked_items: bool = True,
         filter_items: Sequence[Any] | None = None,
         items: Sequence[Any] | None = None,
+        rules: Rules | None = None,
     ) -> Any:
         """The N best items for each history, in raw ids.
 
@@ -264,6 +266,9 @@ class Recommender(Model):
             Whether to exclude the liked items of the history; items that were only seen are always excluded.
         filter_items, items : sequence, optional
             Raw ids of items to exclude, or of the only items to rank; unknown ids are ignored.
+        rules : Rules, optional
+            Allow and deny lists, also of each user, items that may come again, the only users, caps on categories, MMR,
+            places for new items: `recvae.Rules`.
 
         Returns
         -------
@@ -284,6 +289,8 @@ class Recommender(Model):
         UnknownItemsWarning
             For items that the model does not know. They are left out of the histories; the warning's `unknown` counts
             them.
+        UnknownIdsWarning
+            For ids in the rules that have no effect; the warning's `unknown` counts them.
 
         Notes
         -----
@@ -295,10 +302,12 @@ class Recommender(Model):
         columns |= {"behavior": behavior, "weights": weights, "unknown_behavior": unknown_behavior}
         raw = {"filter_items": filter_items, "items": items}
         liked = filter_already_liked_items
-        return recommend.recommend_for(self, histories, N, columns, min_value, seen, liked, raw)
+        return recommend.recommend_for(self, histories, N, columns, min_value, seen, liked, raw, rules)
 
     @reads
-    def ranked_table(self, users: Ids, user_items: Any, N: int, **rules: Any) -> pa.Table:
+    def ranked_table(
+        self, users: Ids, user_items: Any, N: int, *, rules: ItemRules | None = None, **filters: Any
+    ) -> pa.Table:
         """The N best items for each row, as a table of raw ids like that of `recommend_for`; rows are always encoded.
 
         Parameters
@@ -309,10 +318,12 @@ class Recommender(Model):
             (U, I).
         N : int
             Length of the lists.
-        **rules
-            As in `recommend`.
+        rules : ItemRules, optional
+            `Rules.resolve(model.known_items())`.
+        **filters
+            filter_already_liked_items, filter_items, items and seen as in `recommend`.
         """
-        return recommend.ranked_table(self, users, user_items, N, rules)
+        return recommend.ranked_table(self, users, user_items, N, rules, filters)
 
     @reads
     def known_items(self) -> ItemIndex:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Self
@@ -14,27 +15,36 @@ from numpy.typing import NDArray
 from recvae.data.ids import ItemIndex
 from recvae.data.parquet.source import Source
 from recvae.data.parquet.stored import StoredEvents
-from recvae.errors import InvalidDataError
+from recvae.data.rules import UnknownIds
+from recvae.errors import InvalidDataError, shown
 from recvae.serving.batch.seen import SEEN, with_columns
 
 EVENTS_AT_A_TIME = 1 << 18
 LISTS_AT_A_TIME = 1 << 12
+INTEGER = re.compile(r"0|-?[1-9][0-9]{0,18}|1[0-9]{19}")  # as Python writes it, of 64 bits
 
 
 class OrderedEvents(StoredEvents):
     """Stored events in the order of their users, or those after a user.
 
     Events below `min_value` and zeros are among them: `read_histories` takes these items as seen, but not liked. So are
-    the rows of `seen_rows`, columns user and seen, where item is null.
+    the rows of `seen_rows`, columns user and seen, where item is null. With `only_users`, all others are left out.
     """
 
-    def __init__(self, source: Source, scratch: Path, memory_mib: int, seen_rows: pa.Table | None = None):
+    def __init__(
+        self,
+        source: Source,
+        scratch: Path,
+        memory_mib: int,
+        seen_rows: pa.Table | None = None,
+        only_users: ItemIndex | None = None,
+    ):
         super().__init__(source, scratch, memory_mib)
-        self._seen_rows = seen_rows
+        self._seen_rows, self._only_users = seen_rows, only_users
 
     def __enter__(self) -> Self:
         super().__enter__()
-        self._all, self.seen_rows = self._rows, None
+        self._all, self.seen_rows, self.only_users = self._rows, None, None
         if self._seen_rows is not None:
             with self._translating_errors():
                 null, column = self._duckdb.ConstantExpression(None), self._duckdb.ColumnExpression
@@ -44,7 +54,16 @@ class OrderedEvents(StoredEvents):
                 all_rows = all_rows.union(seen_rows.select(*columns, column(SEEN)))
                 self.seen_rows = with_columns(self._seen_rows, all_rows.limit(0).to_arrow_reader(1).schema)
                 self._all = all_rows.union(self._connection.from_arrow(self.seen_rows))
+        if self._only_users is not None:
+            self._select(self._only_users)
         return self
+
+    def _select(self, only_users: ItemIndex) -> None:
+        """Leave out all users but these."""
+        with self._translating_errors():
+            kind = self._all.limit(0).to_arrow_reader(1).schema.field("user").type
+            self.only_users = matching_users(only_users, kind)
+            self._all = self._all.join(self._connection.from_arrow(self.only_users), "user", "semi")
 
     def check(self, index: ItemIndex) -> None:
         """Raise InvalidDataError for nulls, values that are not numbers >= 0, or no event on an item of `index`."""
@@ -67,6 +86,18 @@ class OrderedEvents(StoredEvents):
             ((n_users,),) = self._all.select("user").distinct().aggregate("count(*)").fetchall()
         return int(n_users)
 
+    def unknown_users(self) -> tuple[UnknownIds, ...]:
+        """The users of `only_users` who have no events. Raises InvalidDataError if none of them has any."""
+        if self._only_users is None:
+            return ()
+        n_all, n_known = len(self._only_users), self.count_users()
+        if not n_known:
+            raise InvalidDataError(
+                f"Expected only_users with at least one user of {self._source.path}, got {n_all:,} others, such as "
+                f"{shown(next(iter(self._only_users)))}."
+            )
+        return (UnknownIds("only_users", n_all - n_known, n_all, (), "users"),) if n_known < n_all else ()
+
     def blocks(self, after: Any, sizes: Iterable[int]) -> Iterator[pa.Table]:
         """Events of the users after the user `after` (None: of all users), in blocks as `by_users` cuts them.
 
@@ -80,6 +111,16 @@ class OrderedEvents(StoredEvents):
         order = '"user"' if not self._source.has_values else '"user", "item", "value"'
         at_a_time = LISTS_AT_A_TIME if self._source.lists else EVENTS_AT_A_TIME
         return by_users(self._batches(events.order(order), at_a_time), sizes)
+
+
+def matching_users(users: Iterable[Any], kind: pa.DataType) -> pa.Table:
+    """Ids as a column `user` of another type, as `ItemIndex` matches them; without those that cannot be in it."""
+    if not pa.types.is_integer(kind):
+        return pa.table({"user": pa.array([str(name) for name in users], pa.string()).cast(kind)})
+    bounds = np.iinfo(kind.to_pandas_dtype())
+    numbers = [int(name) for name in users if isinstance(name, int) or INTEGER.fullmatch(name)]
+    fitting = [number for number in numbers if bounds.min <= number <= bounds.max]
+    return pa.table({"user": pa.array(fitting, kind)})
 
 
 def by_users(batches: Iterable[pa.RecordBatch], sizes: Iterable[int]) -> Iterator[pa.Table]:

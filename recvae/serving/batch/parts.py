@@ -13,6 +13,7 @@ import pyarrow.parquet
 
 from recvae.data.histories import UnknownItems
 from recvae.data.ids import ItemIndex
+from recvae.data.rules import ItemRules
 from recvae.models.base import Recommender
 from recvae.serving.batch.seen import block_histories
 from recvae.utils.folder import Written, check_integer
@@ -68,6 +69,7 @@ class PartMaker:
     value: str | None
     min_value: float | None
     users_per_part: int
+    rules: ItemRules | None = None
 
     def make(self, blocks: Iterable[pa.Table], advance: Callable[[int], None]) -> tuple[Part, bytes] | None:
         """A part, named by the digest of its file, and the bytes of that file; None without blocks."""
@@ -76,7 +78,9 @@ class PartMaker:
         n_users = n_rows = 0
         for block in blocks:
             histories = block_histories(block, self.index, self.value, self.min_value)
-            table = self.model.ranked_table(histories.users, histories.rows, self.N, seen=histories.seen)
+            table = self.model.ranked_table(
+                histories.users, histories.rows, self.N, seen=histories.seen, rules=self.rules
+            )
             if writer is None:
                 writer = pyarrow.parquet.ParquetWriter(sink, table.schema)
             writer.write_table(table)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 
 from recvae.data.parquet.files import row_groups, row_reader
@@ -23,7 +24,7 @@ from recvae.data.parquet.source import Source
 from recvae.data.weighting import weighed_rows
 from recvae.errors import EngineError, InvalidParameterError, RecvaeError
 from recvae.models.base import Recommender
-from recvae.serving.batch.ordered import by_users
+from recvae.serving.batch.ordered import OrderedEvents, by_users
 from recvae.serving.batch.parts import Part, PartMaker, Progress, block_sizes
 from recvae.utils.checks import check_integer
 from recvae.utils.files import write_whole
@@ -65,10 +66,9 @@ class Cluster:
         source: Source,
         maker: PartMaker,
         content: bytes,
-        n_users: int,
+        stored: OrderedEvents,
         folder: Path,
         progress: Progress,
-        seen_rows: pa.Table | None = None,
     ) -> list[Part]:
         """Write the lists of all users of a source as files in a folder, named by their digests. -> parts in any order
 
@@ -76,10 +76,8 @@ class Cluster:
         ----------
         content : bytes
             The content of the model's file.
-        n_users : int
-            The number of users.
-        seen_rows : pa.Table or None
-            Rows of items seen, with all columns of a block; they are added to those of the source.
+        stored : OrderedEvents
+            The events of the source, open: their number of users, rows of items seen, and the only users.
 
         Raises
         ------
@@ -88,12 +86,12 @@ class Cluster:
         RecvaeError
             If recvae raises it in an actor.
         """
-        folder = folder.resolve()
+        folder, n_users = folder.resolve(), stored.count_users()
         write_whole(folder / MODEL, content)
         with self._connected(), self._translating_errors():
             n_parts = -(-n_users // maker.users_per_part)
             # in two steps: actors that wait for the shuffle would occupy the CPUs that it needs
-            users = self._grouped_by_user(source, n_parts, seen_rows)
+            users = self._grouped_by_user(source, n_parts, stored)
             progress.start(n_users, 0)
             parts = []
             for row in self._ranked(users, maker, folder, n_parts).iter_rows():
@@ -105,17 +103,19 @@ class Cluster:
             )
         return parts
 
-    def _grouped_by_user(self, source: Source, n_blocks: int, seen_rows: pa.Table | None) -> Any:
+    def _grouped_by_user(self, source: Source, n_blocks: int, stored: OrderedEvents) -> Any:
         """A Dataset of the events in `n_blocks` blocks, where all events of a user are in one block."""
         # not Ray's reader, which takes names as patterns or URLs, and types from the first file
-        groups = row_groups(source.files)
+        groups, seen_rows, only_users = row_groups(source.files), stored.seen_rows, stored.only_users
         rows = self._ray.data.from_arrow(groups, override_num_blocks=max(1, min(len(groups), MOST_BLOCKS)))
         events = rows.map_batches(
-            _named(_reader(source), None if seen_rows is None else seen_rows.schema),
+            _named(_reader(source), None if seen_rows is None else seen_rows.schema, only_users),
             batch_size=None,
             batch_format="pyarrow",
         )
         if seen_rows is not None:
+            if only_users is not None:
+                seen_rows = seen_rows.filter(pc.is_in(seen_rows["user"], value_set=only_users["user"].combine_chunks()))
             events = events.union(self._ray.data.from_arrow(seen_rows))
         # without the sort, Ray may split a block
         return events.repartition(n_blocks, keys=["user"], sort=True).materialize()
@@ -139,6 +139,7 @@ class Cluster:
                 maker.min_value,
                 maker.users_per_part,
                 cpus,
+                None if maker.rules is None else self._ray.put(maker.rules),  # sent once, not with each actor
             ),
             num_cpus=cpus,
         )
@@ -205,11 +206,13 @@ class PartActor:
         min_value: float | None,
         users_per_part: int,
         threads: int,
+        rules: Any,
     ):
         torch.set_num_threads(threads)
         # unpickling the class has registered it, even if it is not of this package
         model = kind.load(folder / MODEL, device="cpu")
-        self._maker = PartMaker(model, model.known_items(), N, value, min_value, users_per_part)
+        known = None if rules is None else _ray().get(rules)
+        self._maker = PartMaker(model, model.known_items(), N, value, min_value, users_per_part, known)
         self._folder = folder
 
     def __call__(self, events: pa.Table) -> Iterator[pa.Table]:
@@ -234,9 +237,11 @@ def _reader(source: Source) -> Callable[[pa.Table], Iterator[pa.Table]]:
 
 
 def _named(
-    read: Callable[[pa.Table], Iterator[pa.Table]], schema: pa.Schema | None
+    read: Callable[[pa.Table], Iterator[pa.Table]], schema: pa.Schema | None, only_users: pa.Table | None
 ) -> Callable[[pa.Table], Iterator[pa.Table]]:
     """Row groups -> columns user, item and, for a third one, value; or those of a schema, empty where not here.
+
+    With `only_users`, a column of ids, the rows of others are left out.
 
     A nested function is pickled by value: workers that only read need not import this module, and torch.
     """
@@ -252,6 +257,9 @@ def _named(
                     for field in schema
                 ]
                 table = pa.table(filled, schema=schema)
+            if only_users is not None:
+                chosen = only_users["user"].cast(table["user"].type)
+                table = table.filter(pc.is_in(table["user"], value_set=chosen.combine_chunks()))
             yield table
 
     return events

@@ -15,6 +15,7 @@ from recvae.data.histories import UnknownItems
 from recvae.data.ids import ItemIndex
 from recvae.data.parquet.source import Source, find_source
 from recvae.data.parquet.stored import LEAST_MIB
+from recvae.data.rules import Rules, UnknownIds
 from recvae.data.weighting import Weighting
 from recvae.errors import InvalidParameterError, UnknownNameError
 from recvae.models.base import Recommender
@@ -46,6 +47,8 @@ class BulkResult:
         Number of parts, and how many of them this run wrote.
     unknown : UnknownItems
         Events on items that the model does not know.
+    unknown_ids : tuple of UnknownIds
+        Ids in the rules that have no effect.
     """
 
     users: int
@@ -53,6 +56,7 @@ class BulkResult:
     parts: int
     made: int
     unknown: UnknownItems
+    unknown_ids: tuple[UnknownIds, ...] = ()
 
 
 def recommend_to_parquet(
@@ -73,6 +77,7 @@ def recommend_to_parquet(
     actors: int | None = None,
     ray_address: str | None = None,
     seen: Any = None,
+    rules: Rules | None = None,
     behavior: str | None = None,
     weights: Mapping[str, float] | None = None,
     unknown_behavior: str = "refuse",
@@ -120,6 +125,8 @@ def recommend_to_parquet(
     seen : dict or frame or None
         Other items that users have seen, in raw ids: {user: [item, ...]} or a frame with columns `user` and `item`, in
         memory. It is not recommended either, and users who appear only here get lists too.
+    rules : Rules or None
+        Allow and deny lists and the other rules of `recvae.Rules`, whose frames have columns `user` and `item`.
     behavior : str or None
         Column of behaviours, such as view, cart and buy.
     weights : dict or None
@@ -168,31 +175,36 @@ def recommend_to_parquet(
         "value" if source.has_values else None,
         None if weighting else min_value,
     )  # weighed values have no minimum
-    maker = PartMaker(model, index, min(N, len(index)), *columns, users_per_part)
-    content = _content(model)
     seen_rows = seen_table(seen, index, user, item)
+    resolved = None if rules is None else rules.resolve(index, user=user, item=item)
+    maker = PartMaker(model, index, min(N, len(index)), *columns, users_per_part, resolved)
+    content = _content(model)
     settings = _settings(type(model), content, source, N, users_per_part, engine) | {
         # added later, because it changes the lists; older folders have None here
         "masked items": None if source.value is None else "all that a user has touched",
         "weighting": weighting.record() or None,
         "items seen besides": digest_of_seen(seen_rows),
+        "rules": None if resolved is None else resolved.digest(),
     }
     report = on_part or (lambda part: None)
+    only_users, unknown_ids = (None, ()) if resolved is None else (resolved.only_users, resolved.unknown)
     with claimed(folder, ["part-?????.parquet"]) as scratch:
         manifest = read_manifest(folder, KIND, Part, settings)
         with sound_manifest(folder):
             check_parts(manifest)
         intact = [part.is_whole(folder) for part in manifest.parts]
         if manifest.done and all(intact):
-            return _result(manifest, 0)
-        with OrderedEvents(source, scratch / "sort", memory_mib, seen_rows) as events, bar(show_progress) as display:
+            return _result(manifest, 0, unknown_ids)
+        ordered = OrderedEvents(source, scratch / "sort", memory_mib, seen_rows, only_users)
+        with ordered as events, bar(show_progress) as display:
             events.check(maker.index)
+            unknown_ids += events.unknown_users()
             progress = Progress(display)
             if cluster is None:
-                return _result(*make_missing_parts(folder, manifest, intact, events, maker, progress, report))
-            n_users = events.count_users()
-            parts = cluster.parts(source, maker, content, n_users, scratch / "parts", progress, events.seen_rows)
-            return _result(*replace_parts(folder, manifest, parts, scratch / "parts", report))
+                made = make_missing_parts(folder, manifest, intact, events, maker, progress, report)
+                return _result(*made, unknown_ids)
+            parts = cluster.parts(source, maker, content, events, scratch / "parts", progress)
+            return _result(*replace_parts(folder, manifest, parts, scratch / "parts", report), unknown_ids)
 
 
 def _cluster(engine: str, actors: int | None, ray_address: str | None) -> Any:
@@ -239,7 +251,7 @@ def _settings(kind: type, content: bytes, source: Source, N: int, users_per_part
     }
 
 
-def _result(manifest: Manifest[Part], n_made: int) -> BulkResult:
+def _result(manifest: Manifest[Part], n_made: int, unknown_ids: tuple[UnknownIds, ...]) -> BulkResult:
     parts = manifest.parts
     unknown = sum((UnknownItems(part.unknown, tuple(part.examples)) for part in parts), UnknownItems())
-    return BulkResult(sum(p.users for p in parts), sum(p.rows for p in parts), len(parts), n_made, unknown)
+    return BulkResult(sum(p.users for p in parts), sum(p.rows for p in parts), len(parts), n_made, unknown, unknown_ids)
