@@ -22,7 +22,7 @@ from recvae.datasets.sample import make_sample
 
 # tests walk the registry of models, in which a model is once its module has been loaded
 recvae.models.all_models()
-# two workers share the cores; more threads than cores only slow each other down
+# workers share the cores; more threads than cores only slow each other down
 torch.set_num_threads(1)
 # a busy machine is no failure
 hypothesis.settings.register_profile("patient", deadline=None)

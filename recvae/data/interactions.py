@@ -321,8 +321,6 @@ class Interactions:
         ----------
         reading : Reading
             What `recvae.data.tables.formats.read_table` returns.
-        item_delimiter : str or None
-            What separates the items, if a field has several, as in "7 9 12". JSON arrays are recognised.
         **options : Any
             The other parameters of `from_frame`.
 

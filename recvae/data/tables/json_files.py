@@ -1,6 +1,7 @@
 """Read events from JSON: one object a line, an array of objects, or one object of users and their items.
 
-msgspec parses, and builds nothing of the keys that were not asked for. A block that it refuses is parsed again, line by
+Plain lines are read by `recvae.data.tables.json_lines`. For others msgspec parses, and builds nothing of the keys that
+were not asked for. A block that it refuses is parsed again, line by
 line, to report the line.
 """
 
@@ -17,6 +18,7 @@ import msgspec
 import pyarrow as pa
 
 from recvae.data.tables.compressed import unpacked
+from recvae.data.tables.json_lines import read_plain_lines
 from recvae.data.tables.json_objects import array_within, is_one_object, read_object
 from recvae.data.tables.json_values import Values, record_type, values_at
 from recvae.data.tables.options import Columns, Reading, ReadOptions
@@ -81,6 +83,11 @@ class JsonSource:
         self.path, self._content = path, content
         self.entries: list[msgspec.Raw] | None = None
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether the file itself, as it is, has an entry in each line."""
+        return self._content is None and self.entries is None and not self.start().startswith(b"[")
+
     def start(self) -> bytes:
         """The first bytes, without a byte order mark and blanks."""
         with self._open() as stream:
@@ -142,12 +149,19 @@ def _read_lines(
     blocks = source.blocks()
     first = next(blocks, b"")
     python = first.lstrip().startswith(PYTHON)
-    kind, paths = record_type(columns, _sample(first, ast.literal_eval if python else msgspec.json.decode), source.path)
+    sample = _sample(first, ast.literal_eval if python else msgspec.json.decode)
+    kind, paths = record_type(columns, sample, source.path)
     decoder = msgspec.json.Decoder(kind)
 
     def parse(line: bytes) -> Any:
         return msgspec.convert(ast.literal_eval(line.decode()), kind) if python else decoder.decode(line)
 
+    if source.is_plain and not python and all(len(fields) == 1 for fields in paths.values()):
+        names = {field.name: field.encode_name for field in msgspec.structs.fields(kind)}
+        keys = {role: names[fields[0]] for role, fields in paths.items()}
+        plain = read_plain_lines(source.path, keys, sample)
+        if plain is not None:
+            return plain, None, []
     values, n_entries = Values(list(paths)), 0
     for block in itertools.chain([first], blocks):
         try:
