@@ -16,18 +16,17 @@ import numpy as np
 import pyarrow as pa
 
 from recvae.data.tables.baskets import KINDS, read_lists
-from recvae.data.tables.formats import read_table
+from recvae.data.tables.formats import FORMATS, read_table
 from recvae.data.tables.options import Columns, Reading
 from recvae.data.tables.text import read_delimited
 from recvae.data.tables.text_columns import MISSING, number_texts
 from recvae.data.tables.text_file import Format, TextFile, check_bytes, open_text, reading
-from recvae.datasets.table_spec import TableSpec
+from recvae.datasets.table_spec import LAYOUT_COLUMNS, ROLES, TableSpec
 from recvae.errors import DataNotFoundError, InvalidDataError, shown
 from recvae.utils.paths import check_below
 
 # item id -> text
 Texts = dict[int | str, str]
-EVENT_COLUMNS = ("user", "item", "value", "time", "behavior")
 
 
 @dataclass(frozen=True)
@@ -96,7 +95,7 @@ def concat_events(readings: list[Reading], name: str) -> Reading:
     left_out: Counter[str] = Counter()
     for each in readings:
         left_out.update(each.left_out)
-    known = {role: role for role in EVENT_COLUMNS[2:] if role in joined.column_names}
+    known = {role: role for role in ROLES[2:] if role in joined.column_names}
     return Reading(joined, Columns(**known), left_out)
 
 
@@ -145,12 +144,24 @@ def _format(table: TableSpec, columns: Sequence[str], spill: bool = False) -> Fo
 
 def _read_columns(path: Path, table: TableSpec) -> Reading:
     """Read one event per line, or a Parquet file."""
-    wanted = [name for name in EVENT_COLUMNS if name in table.columns]
     if path.suffix == ".parquet":
-        optional = {name: name for name in ("value", "time", "behavior") if name in wanted}
-        return read_table(path, Columns(**optional))
+        return _read_named(path, table)
+    if table.names:
+        raise InvalidDataError(f"Expected names for files that name their columns, got {path}; columns has its names.")
+    wanted = [name for name in ROLES if name in table.columns]
     numbers, texts = ([name for name in wanted if name == kind] for kind in ("value", "behavior"))
     return read_delimited(path, _format(table, table.columns), wanted, numbers=numbers, texts=texts)
+
+
+def _read_named(path: Path, table: TableSpec) -> Reading:
+    """Read a kind of file whose columns or keys are found by name, and call them by their roles."""
+    roles = [role for role in ROLES if role in ("user", "item", *table.columns, *table.names)]
+    names = {role: table.names.get(role, role) for role in roles}
+    kind = "parquet" if table.layout == "columns" else table.layout
+    found = read_table(path, Columns(**names), replace(table.options(), format=kind))
+    role_of = {name: role for role, name in found.columns.by_role().items() if name is not None}
+    events = found.table.rename_columns([role_of[name] for name in found.table.column_names])
+    return replace(found, table=events, columns=Columns(**{role: role for role in role_of.values()}))
 
 
 def _read_lists(path: Path, table: TableSpec) -> Reading:
@@ -164,7 +175,7 @@ def _read_blocks(path: Path, table: TableSpec) -> Reading:
     items, blocks = [item.decode() for item in parts[::2]], parts[1::2]
     if before or not items:
         raise InvalidDataError(f"Expected {path} to begin with an item, such as '1:', got {before[:20]!r}.")
-    wanted = [name for name in EVENT_COLUMNS if name in table.columns]
+    wanted = [name for name in ROLES if name in table.columns]
     options = replace(table.options(), quote="", without_id="refuse")  # the sizes of blocks need every row
     form = Format(options.separator or ",", tuple(table.columns), False, table.encoding, options=options)
     numbers = [name for name in wanted if name == "value"]
@@ -195,4 +206,5 @@ LAYOUTS: dict[str, Callable[[Path, TableSpec], pa.Table | Reading]] = {
     "columns": _read_columns,
     **dict.fromkeys(KINDS, _read_lists),
     "blocks": _read_blocks,
+    **{layout: _read_named for layout in LAYOUT_COLUMNS if layout in FORMATS and layout not in KINDS},
 }

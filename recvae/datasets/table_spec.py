@@ -18,7 +18,10 @@ LAYOUT_COLUMNS: dict[str, tuple[str, ...]] = {
     "baskets": (),
     "counted": (),
     "blocks": ("user",),
+    # kinds of files of `recvae.data.tables.formats` that name their columns, or need no names
+    **dict.fromkeys(("json", "inter", "arrow", "excel", "matrix", "npz", "npy", "mtx", "libsvm", "libfm"), ()),
 }
+ROLES = ("user", "item", "value", "time", "behavior")
 
 
 class TableSpec(Struct, frozen=True, forbid_unknown_fields=True):
@@ -33,7 +36,11 @@ class TableSpec(Struct, frozen=True, forbid_unknown_fields=True):
     layout : str
         One of `LAYOUT_COLUMNS`: "columns", one event in each line; "adjacency", one user in each line, with all items;
         "baskets", the items of a user in each line, and "counted", their number and the items: users are the numbers of
-        the lines, from 1; "blocks", a line "item:" before the lines of its events.
+        the lines, from 1; "blocks", a line "item:" before the lines of its events; or a kind of file such as "json",
+        whose columns or keys are found by name.
+    names : dict[str, str]
+        In Parquet files and such kinds, the column or key of user, item, value, time and behavior, where it has another
+        name.
     delimiter : str
         What separates fields, one character or several; or "tab", "space", "whitespace" (one or more blanks, tabs).
     header : bool
@@ -61,6 +68,7 @@ class TableSpec(Struct, frozen=True, forbid_unknown_fields=True):
     columns: list[str] = []
     file: str = ""
     layout: str = "columns"
+    names: dict[str, str] = {}
     delimiter: Annotated[str, Meta(min_length=1)] = ","
     header: bool = False
     quoted: bool = True
@@ -78,6 +86,9 @@ class TableSpec(Struct, frozen=True, forbid_unknown_fields=True):
             raise TypeError(f"file = {shown(self.file)} is no path below the folder of the data set")
         if self.layout not in LAYOUT_COLUMNS:
             raise TypeError(f"layout = {shown(self.layout)} is none of {', '.join(LAYOUT_COLUMNS)}")
+        others = [role for role in self.names if role not in ROLES]
+        if others:
+            raise TypeError(f"names has {shown(others[0])}, which is none of {', '.join(ROLES)}")
         try:
             self.options()
         except RecvaeError as error:

@@ -5,7 +5,10 @@ import re
 from pathlib import Path
 
 import msgspec
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from scipy import sparse
 
 from recvae import load_dataset
 from recvae.cli.main import main
@@ -117,3 +120,66 @@ def test_cards_of_the_package_set_no_unknown_key():
     for name in known_cards():
         assert load_card(name).name == name
     assert next(iter(explain_card("sample"))) == 'name = "sample"'
+
+
+SHAPES = {
+    "reviews.jsonl": (
+        'layout = "json"\nnames = {user = "reviewerID", item = "product.asin", value = "overall"}',
+        [4, 2],
+    ),
+    "matrix.npz": ('layout = "npz"', [1, 1]),
+    "events.parquet": ('columns = ["user", "item", "value"]\nnames = {user = "who", item = "what"}', [4, 2]),
+}
+
+
+def small_card(file, keys):
+    """The path of a card of that file."""
+    path = file.parent / "card.toml"
+    path.write_text(
+        f'name = "c"\ntitle = "C"\npath = "{file.name}"\n[events]\n{keys}\n'
+        "[protocol]\nheldout_users = 1\nmin_user = 1\n"
+    )
+    return path
+
+
+@pytest.mark.parametrize("file", SHAPES)
+def test_a_card_names_kinds_of_files_and_their_columns(file, tmp_path):
+    keys, values = SHAPES[file]
+    path = tmp_path / file
+    if file == "reviews.jsonl":
+        rows = [
+            {"reviewerID": f"u{k}", "product": {"asin": f"b{k}"}, "overall": value} for k, value in enumerate(values)
+        ]
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    elif file == "matrix.npz":
+        sparse.save_npz(path, sparse.eye_array(2, format="csr"))
+    else:
+        pq.write_table(pa.table({"who": ["u0", "u1"], "what": ["b0", "b1"], "value": values}), path)
+    card = tmp_path / "card.toml"
+    card.write_text(
+        f'name = "c"\ntitle = "C"\npath = "{file}"\n[events]\n{keys}\n[protocol]\nheldout_users = 1\nmin_user = 1\n'
+    )
+    data = load_dataset(card)
+    assert data.matrix.toarray().tolist() == [[values[0], 0], [0, values[1]]]
+    assert len(data.user_ids) == 2
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ('layout = "json"\nnames = {users = "u"}', "names has 'users', which is none of user, item"),
+        ('columns = ["user", "item"]\nnames = {user = "u"}', "Expected names for files that name their columns"),
+        (
+            'layout = "json"\nnames = {user = "u"}',
+            r"Expected the key 'u' for users in .*, but the keys are",
+        ),
+    ],
+)
+def test_names_that_cannot_be_are_refused(keys, words, tmp_path):
+    (tmp_path / "e.txt").write_text('{"user": 1, "item": 2}\n')
+    card = tmp_path / "card.toml"
+    card.write_text(
+        f'name = "c"\ntitle = "C"\npath = "e.txt"\n[events]\n{keys}\n[protocol]\nheldout_users = 1\nmin_user = 1\n'
+    )
+    with pytest.raises(InvalidDataError, match=words):
+        load_dataset(card)
