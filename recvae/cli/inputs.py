@@ -41,7 +41,7 @@ def path(text: str) -> Path:
 
 def weights(text: str) -> dict[str, float]:
     """Convert NAME=NUMBER,... to weights of behaviours, as the type of a flag in argparse."""
-    from recvae.data.weights import checked_weights
+    from recvae.data.weight_spec import checked_weights
 
     try:
         pairs = [pair.rpartition("=") for pair in text.split(",")]
@@ -54,7 +54,7 @@ def weights(text: str) -> dict[str, float]:
 
 def half_life(text: str) -> float | str:
     """Convert the text of --half-life: a number, or a span of time such as 30d."""
-    from recvae.data.weights import half_life_in_units
+    from recvae.data.weight_spec import half_life_in_units
 
     try:
         return half_life_in_units(float(text))

@@ -16,7 +16,7 @@ from recvae.data.events import Account, at_least, check_min_value
 from recvae.data.names import UNKNOWN_BEHAVIOR
 from recvae.data.rows import LARGEST
 from recvae.data.tables.frames import DATES, read_column, read_numbers
-from recvae.data.weights import checked_weights, half_life_in_units
+from recvae.data.weight_spec import checked_weights, half_life_in_units
 from recvae.errors import InvalidDataError, InvalidParameterError, UnknownNameError, shown
 
 Values = NDArray[np.float64]

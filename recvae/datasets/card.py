@@ -19,7 +19,7 @@ from msgspec.structs import replace
 
 from recvae.data.names import SPLIT_FOLDER, SPLIT_OPTIONS, UNKNOWN_BEHAVIOR, VALUES, Values
 from recvae.data.tables.options import WITHOUT_ID
-from recvae.data.weights import checked_weights, half_life_in_units
+from recvae.data.weight_spec import checked_weights, half_life_in_units
 from recvae.datasets.table_spec import LAYOUT_COLUMNS, TableSpec
 from recvae.errors import DataNotFoundError, InvalidDataError, InvalidTypeError, RecvaeError, UnknownNameError, shown
 from recvae.evaluation.names import parse_metric

@@ -17,7 +17,7 @@ from scipy import sparse
 from recvae.data.ids import Ids, ItemIndex, id_array
 from recvae.data.names import VALUES
 from recvae.data.rows import check_rows, transform_values
-from recvae.data.weights import preparation_from_file
+from recvae.data.weight_spec import preparation_from_file
 from recvae.errors import InvalidDataError
 from recvae.utils.allowed import PAD_ID, PAD_SCORE, Allowed, Ranking
 from recvae.utils.memory import require_memory

@@ -16,7 +16,7 @@ from torch import Tensor
 import recvae.models
 from recvae.data.ids import id_array
 from recvae.data.names import VALUES
-from recvae.data.weights import preparation_from_file
+from recvae.data.weight_spec import preparation_from_file
 from recvae.errors import (
     DataNotFoundError,
     InvalidDataError,
