@@ -98,7 +98,7 @@ def test_ray_reads_the_same_rows(events, parquet):
     from recvae.serving.batch.ray_data import _named, _reader
 
     source = find_source(parquet, "user", "item", "n", 2, Weighting("event", {"cart": 3, "buy": 5}, "drop"))
-    rows = pa.concat_tables(list(_named(_reader(source), None)(row_groups(source.files)))).to_pandas()
+    rows = pa.concat_tables(list(_named(_reader(source), None, None)(row_groups(source.files)))).to_pandas()
     kept = events[events.event.isin(["cart", "buy"])]
     expected = np.where(kept.n < 2, 0, kept.n * kept.event.map({"cart": 3, "buy": 5}))
     assert rows.value.tolist() == expected.tolist()
