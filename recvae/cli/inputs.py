@@ -202,7 +202,7 @@ def open_shards(arguments: argparse.Namespace) -> Shards | None:
         return None
     of_events = ("input", "dataset", "value", "time", "min_value", "min_user", *RULES)
     for name in (*of_events, "split", "heldout_users", "test_input", "split_folder"):
-        if getattr(arguments, name, None) is not None:
+        if getattr(arguments, name, None) not in (None, False):
             raise InvalidParameterError(
                 f"Expected --shards without --{name.replace('_', '-')}: what is in them was settled by recvae shard."
             )

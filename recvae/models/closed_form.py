@@ -24,7 +24,6 @@ from recvae.models.base.params import fitted, hyper, parameters
 from recvae.models.base.spaces import uniform
 from recvae.utils.finite import check_fitted
 from recvae.utils.memory import require_memory
-from recvae.utils.progress import track
 
 Array = NDArray[np.float32]
 FORMS = ("auto", "dense", "sparse")
@@ -249,7 +248,8 @@ def sparse_solutions(
             column = slice(starts[item], starts[item + 1])
             chosen[column], values[:, column] = _ridge(matrix, item, norms, penalties, neighbours)
 
-    from recvae.utils.workers import use_workers  # only a fit needs it
+    from recvae.utils.progress import track  # only a fit needs these
+    from recvae.utils.workers import use_workers
 
     with use_workers() as workers:
         for start in track(range(0, n_items, BLOCK), "solving for items", show_progress):

@@ -477,7 +477,7 @@ def archive(folder="ml-1m", files=FILES["ml-1m"]) -> bytes:
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w") as packed:
         for name, text in files.items():
-            packed.writestr(f"{folder}/{name}", text)
+            packed.writestr(zipfile.ZipInfo(f"{folder}/{name}"), text)  # without the time of day
     return content.getvalue()
 
 
