@@ -24,6 +24,7 @@ def quick(monkeypatch):
     monkeypatch.setattr(inspection, "MAPPED", 40)
     for name in list(GRIDS):
         monkeypatch.delitem(GRIDS, name)
+    monkeypatch.delitem(SAMPLE, "MultVAE")
     monkeypatch.setitem(GRIDS, "MultVAE", [{"epochs": 2, "latent_dim": 8, "hidden_dims": (16,)}])
     monkeypatch.setitem(GRIDS, "Popularity", [{}])
 

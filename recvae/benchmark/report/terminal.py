@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from recvae.benchmark.report.view import listing
 from recvae.errors import escaped
 
 
@@ -73,7 +74,7 @@ def _notes(results: dict[str, Any]) -> list[str]:
     ]
     if sized := results["settings"].get("sized_for_sample"):
         notes.append(
-            f"{' and '.join(sized)}: settings for the size of the sample instead of the defaults, fewer epochs and "
+            f"{listing(sized)}: settings for the size of the sample instead of the defaults, fewer epochs and "
             "smaller networks."
         )
     if rival is not None:

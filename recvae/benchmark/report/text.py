@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from recvae.benchmark.report.view import ORACLE, AbsentError, Table, View, metric_name, p_text, seconds_text
+from recvae.benchmark.report.view import ORACLE, AbsentError, Table, View, listing, metric_name, p_text, seconds_text
 from recvae.benchmark.results import number
 from recvae.models.base.params import param_text
 
@@ -140,7 +140,7 @@ def _notes(view: View) -> list[str]:
     sized = results["settings"].get("sized_for_sample")
     if isinstance(sized, list) and sized:
         notes.append(
-            f"{' and '.join(map(str, sized))}: settings for the size of the sample instead of the defaults, fewer "
+            f"{listing(sized)}: settings for the size of the sample instead of the defaults, fewer "
             "epochs and smaller networks; see the hyper-parameters below."
         )
     if ORACLE in view.rows:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -176,6 +177,12 @@ def metric_name(metric: str) -> str:
     base, _, k = metric.partition("@")
     names = {"ndcg": "NDCG", "map": "MAP", "mrr": "MRR", "recall_full": "Recall (of all)", "hit_rate": "Hit rate"}
     return f"{names.get(base, base.capitalize())}@{k}"
+
+
+def listing(names: Sequence[Any]) -> str:
+    """Names as in a sentence: "A", "A and B", "A, B and C"."""
+    *others, last = map(str, names)
+    return f"{', '.join(others)} and {last}" if others else last
 
 
 def p_text(p: float) -> str:
