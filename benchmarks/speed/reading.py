@@ -47,8 +47,9 @@ table = pyarrow.csv.read_csv(path, convert_options=pyarrow.csv.ConvertOptions(in
 DUCK = (
     """
 import duckdb, pyarrow as pa
+duckdb.execute("SET enable_progress_bar = false")  # it would be on standard output
 started, cpu = time.perf_counter(), time.process_time()
-table = duckdb.read_json(path, format="newline_delimited").project("user, item").fetch_arrow_table()
+table = duckdb.read_json(path, format="newline_delimited").project("user, item").to_arrow_table()
 """
     + GROUP
 )
