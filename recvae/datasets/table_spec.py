@@ -7,7 +7,8 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from recvae.data.tables.options import ReadOptions, WithoutId
+from recvae.data.names import FORMATS
+from recvae.data.tables.options import Columns, ReadOptions, WithoutId
 from recvae.errors import RecvaeError, shown
 from recvae.utils.paths import is_below
 
@@ -19,9 +20,9 @@ LAYOUT_COLUMNS: dict[str, tuple[str, ...]] = {
     "counted": (),
     "blocks": ("user",),
     # kinds of files of `recvae.data.tables.formats` that name their columns, or need no names
-    **dict.fromkeys(("json", "inter", "arrow", "excel", "matrix", "npz", "npy", "mtx", "libsvm", "libfm"), ()),
+    **{kind: () for kind in FORMATS if kind not in ("text", "parquet")},
 }
-ROLES = ("user", "item", "value", "time", "behavior")
+ROLES = tuple(vars(Columns()))
 
 
 class TableSpec(Struct, frozen=True, forbid_unknown_fields=True):

@@ -684,7 +684,7 @@ def test_a_layout_is_a_function_and_its_columns(tmp_path, monkeypatch):
     (tmp_path / "films.toml").write_text(OWN.replace("header = true", 'layout = "pairs"').replace("min_value = 4", ""))
     (tmp_path / "events.csv").write_text("ann-7 bob-9")
     with pytest.raises(
-        InvalidDataError, match="layout = 'pairs' is none of columns, adjacency, baskets, counted, blocks, json"
+        InvalidDataError, match="layout = 'pairs' is none of columns, adjacency, baskets, counted, blocks"
     ):
         load_dataset(tmp_path / "films.toml")
     monkeypatch.setitem(layouts.LAYOUTS, "pairs", read_pairs)
