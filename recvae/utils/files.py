@@ -36,11 +36,11 @@ def scratch_folder(folder: Path, prefix: str = ".recvae-") -> Iterator[Path]:
     created: list[Path] = []
     scratch: tempfile.TemporaryDirectory[str] | None = None
     try:
-        with undisturbed():
+        with undisturbed:
             created, scratch = _make_scratch(folder, prefix)
         yield Path(scratch.name)
     finally:
-        with undisturbed():
+        with undisturbed:
             if scratch is not None:
                 scratch.cleanup()
             _remove_folders(created)

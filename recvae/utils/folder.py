@@ -238,7 +238,7 @@ def claimed(folder: Path, files: Sequence[str]) -> Iterator[Path]:
                 shutil.rmtree(path, ignore_errors=True)
             yield scratch
     finally:
-        with undisturbed():
+        with undisturbed:
             for path in new:
                 with suppress(OSError):  # it is not empty
                     path.rmdir()
@@ -259,7 +259,7 @@ def _locked(library: Any, folder: Path, scratch: Path) -> Iterator[None]:
     try:
         make_folder(scratch)
         check_writable(scratch / "lock")
-        with undisturbed():
+        with undisturbed:
             lock = library.FileLock(scratch / "lock")  # released when the process ends
             try:
                 lock.acquire(timeout=0)
@@ -270,7 +270,7 @@ def _locked(library: Any, folder: Path, scratch: Path) -> Iterator[None]:
             acquired = True
         yield
     finally:
-        with undisturbed():
+        with undisturbed:
             if acquired:
                 shutil.rmtree(scratch, ignore_errors=True)
                 lock.release()

@@ -11,40 +11,49 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import _GeneratorContextManager, contextmanager, suppress
 from types import FrameType
 from typing import Any
 
 SAID = {signal.SIGINT: "recvae: stopped.", signal.SIGTERM: "recvae: stopped, as SIGTERM asks."}
 AGAIN = 1.0  # seconds in which a second signal counts as a repetition of the first: `timeout` sends its signal twice
-RETRY = 0.05
+RETRY = 0.05  # seconds until a signal that came at a wrong moment is sent again
 
 
 class StoppedError(KeyboardInterrupt):
     """Raised in the main thread by a signal, so that `finally` blocks clean up."""
 
 
-class _Shield:
-    """The depth of nested `undisturbed` blocks in the main thread, and whether a signal is pending."""
+class _Undisturbed:
+    """How many of these blocks the main thread is in, and whether a signal is pending."""
 
-    depth = 0
-    waits = False
+    def __init__(self) -> None:
+        self.depth = 0
+        self.pending = False
+
+    def __enter__(self) -> None:
+        if _in_main_thread():  # signals are raised there only
+            self.depth += 1
+
+    def __exit__(self, *_: object) -> None:
+        if _in_main_thread():
+            self.depth -= 1
+            if self.pending and not self.depth:
+                self.pending = False
+                raise StoppedError
 
 
-@contextmanager
-def undisturbed() -> Iterator[None]:
-    """Defer signals to the end of this block, so that what it creates or removes is complete."""
-    if threading.current_thread() is not threading.main_thread():  # signals are raised in the main thread only
-        yield
-        return
-    _Shield.depth += 1
-    try:
-        yield
-    finally:
-        _Shield.depth -= 1
-        if _Shield.waits and not _Shield.depth:
-            _Shield.waits = False
-            raise StoppedError
+def _in_main_thread() -> bool:
+    return threading.get_ident() == threading.main_thread().ident
+
+
+# `with undisturbed:` defers signals to the end of the block, so that what it creates or removes is complete
+undisturbed = _Undisturbed()
+# Python runs handlers between any two instructions. Before the first one of these the block has been called for, but
+# not begun; a `finally` would be left before its block
+BOUNDS = (_Undisturbed.__enter__.__code__, _Undisturbed.__exit__.__code__)
+# and in these a generator that is to clean up has not been resumed, or its `with` block not been entered
+MANAGERS = (_GeneratorContextManager.__enter__.__code__, _GeneratorContextManager.__exit__.__code__)
 
 
 class Stop:
@@ -57,9 +66,12 @@ class Stop:
     def raise_stopped(self, number: int, frame: FrameType | None) -> None:
         """The signal handler: raise once; on a second signal, later than `AGAIN`, end the process at once."""
         if self.signal is None:
+            if frame is not None and frame.f_code in MANAGERS:
+                _send_later(number)
+                return
             self.signal, self._at = signal.Signals(number), time.monotonic()
-            if _Shield.depth:
-                _Shield.waits = True
+            if undisturbed.depth or _at_bounds(frame):
+                undisturbed.pending = True
                 return
             raise StoppedError
         if time.monotonic() - self._at > AGAIN:
@@ -69,9 +81,21 @@ class Stop:
         """The hook for unraisable exceptions: a signal that was raised there would be lost, and is sent again."""
         if isinstance(unraisable.exc_value, StoppedError) and self.signal is not None:
             number, self.signal = self.signal, None
-            threading.Timer(RETRY, os.kill, (os.getpid(), number)).start()
+            _send_later(number)
         else:
             sys.__unraisablehook__(unraisable)
+
+
+def _send_later(number: int) -> None:
+    """Send a signal to this process again."""
+    threading.Timer(RETRY, os.kill, (os.getpid(), number)).start()
+
+
+def _at_bounds(frame: FrameType | None) -> bool:
+    """Whether a frame is one of those that begin and end an `undisturbed` block, or is called by it."""
+    while frame is not None and frame.f_code not in BOUNDS:
+        frame = frame.f_back
+    return frame is not None
 
 
 def status_of(number: int) -> int:

@@ -278,8 +278,8 @@ def test_a_signal_waits_for_the_end_of_what_is_not_to_be_disturbed():
     done = []
 
     def work():
-        with undisturbed():
-            with undisturbed():
+        with undisturbed:
+            with undisturbed:
                 signal.raise_signal(signal.SIGINT)
                 done.append("inside")
             done.append("outside")
@@ -290,7 +290,7 @@ def test_a_signal_waits_for_the_end_of_what_is_not_to_be_disturbed():
     assert stop.signal == signal.SIGINT
 
     def in_a_thread():
-        with undisturbed():
+        with undisturbed:
             done.append("in a thread")
 
     thread = threading.Thread(target=in_a_thread)
