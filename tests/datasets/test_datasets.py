@@ -871,7 +871,10 @@ COUNTS = {  # of the training matrix after the card's filters
     "lastfm-2k": (1877, 17617, 92801),
     "ml-10m-implicit": (60655, 8641, 2105971),
     "gowalla": (29858, 40981, 1027370),
+    "yelp2018": (31668, 38048, 1561406),
+    "amazon-cds": (43169, 35648, 777426),
 }
+PUBLISHED_SPLITS = ("gowalla", "yelp2018", "amazon-cds")  # splits that were published: numbers alone
 
 
 @pytest.mark.parametrize("name", COUNTS)
@@ -885,9 +888,9 @@ def test_real_data_as_published(name, data_home):
         assert titles[1] == ("MALICE MIZER" if name == "lastfm-2k" else "Toy Story (1995)")
     if data.genres is not None:
         assert "Comedy" in dict(zip(data.item_ids.tolist(), data.genres, strict=True))[1]
-    assert (data.titles is None) == (name in ("ml-10m-implicit", "gowalla"))
-    assert (data.genres is None) == (name in ("lastfm-2k", "ml-10m-implicit", "gowalla"))
-    assert (data.times is None) == (name in ("lastfm-2k", "ml-10m-implicit", "gowalla"))
+    assert (data.titles is None) == (name in ("ml-10m-implicit", *PUBLISHED_SPLITS))
+    assert (data.genres is None) == (name in ("lastfm-2k", "ml-10m-implicit", *PUBLISHED_SPLITS))
+    assert (data.times is None) == (name in ("lastfm-2k", "ml-10m-implicit", *PUBLISHED_SPLITS))
 
 
 def test_gowalla_as_published(data_home):
