@@ -17,8 +17,10 @@ from recvae.utils.topk import rank
 
 K = 100  # of the NDCG@K by which the weight is chosen
 USERS = 500  # whose scores are in memory at a time
-RATIOS = 2.0 ** np.arange(-4, 4.5, 0.5)  # standard deviation of the weighted second scores / that of the first
-EQUAL = len(RATIOS) // 2  # index of the ratio 1
+# standard deviation of the weighted second scores / that of the first; with 0 the second do not count
+RATIOS = np.concatenate([[0.0], 2.0 ** np.arange(-4, 6.5, 0.5)])
+FEW_RATIOS = 2.0 ** np.arange(-4, 7, 2)
+EQUAL = int(np.flatnonzero(RATIOS == 1)[0])
 
 # rows (B, I) -> their scores, (B, I)
 ScoreFunction = Callable[[sparse.csr_matrix], Tensor]
@@ -50,16 +52,31 @@ def best_weight(first: ScoreFunction, second: ScoreFunction, users: CalibrationU
     calibration users the scores get equal standard deviations over `rows`, the training rows.
     """
     unit = _ratio_of_deviations(first, second, users.fold_in if users.fold_in.nnz else rows)
-    totals = np.zeros(len(RATIOS))  # NDCG of each weight, summed over users
-    for fold_in, held_out in users.blocks():
-        first_scores = first(fold_in)
-        second_scores = second(fold_in).to(first_scores.device)
-        for i, ratio in enumerate(RATIOS):
-            totals[i] += _sum_of_ndcg(first_scores + float(ratio) * unit * second_scores, fold_in, held_out)
+    totals = _total_by_ratio(first, second, users, RATIOS * unit)
     padded = np.pad(totals, 1, mode="edge")
     smoothed = padded[:-2] + padded[1:-1] + padded[2:]
     best = int(smoothed.argmax()) if totals.any() else EQUAL
     return float(RATIOS[best]) * unit
+
+
+def best_joint_ndcg(first: ScoreFunction, second: ScoreFunction, users: CalibrationUsers) -> float:
+    """NDCG@100 of first + w * second for the calibration users, by the best of a few weights w."""
+    unit = _ratio_of_deviations(first, second, users.fold_in) if users.fold_in.nnz else 1.0
+    n_active = np.count_nonzero(np.diff(users.held_out.indptr))
+    return float(_total_by_ratio(first, second, users, FEW_RATIOS * unit).max() / n_active)
+
+
+def _total_by_ratio(
+    first: ScoreFunction, second: ScoreFunction, users: CalibrationUsers, weights: NDArray[Any]
+) -> NDArray[np.float64]:
+    """NDCG@100 of first + w * second, summed over the calibration users. -> (W,)"""
+    totals = np.zeros(len(weights))
+    for fold_in, held_out in users.blocks():
+        first_scores = first(fold_in)
+        second_scores = second(fold_in).to(first_scores.device)
+        for i, weight in enumerate(weights):
+            totals[i] += _sum_of_ndcg(first_scores + float(weight) * second_scores, fold_in, held_out)
+    return totals
 
 
 def total_ndcg(score: ScoreFunction, users: CalibrationUsers) -> float:

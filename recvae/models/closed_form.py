@@ -38,6 +38,10 @@ RESOLVED = 1e-6  # least share of an item's diagonal left unexplained by other i
 class ClosedForm(Recommender):
     """Base of models that score a row x by x B, with a zero diagonal in B: no item predicts itself.
 
+    The exponents of users and items are those of Park et al., "DAN: Data-Adaptive Normalization of linear
+    autoencoders" (Park, Yoon, Choi & Lee, "Why is Normalization Necessary for Linear Recommenders?", SIGIR 2025): users
+    weigh n_u^-p in the Gram matrix, and the weights are scaled by powers of n_i.
+
     Values are scaled to a mean square of 1 over events, so that the effect of the penalty does not depend on their
     unit.
     """
@@ -57,6 +61,15 @@ class ClosedForm(Recommender):
         search=uniform(0.0, 1.0),
     )
 
+    item_power: float = hyper(
+        0.0,
+        "exponent q of the numbers of users of items, by which weights are scaled after the fit: n_i^q B_ij n_j^-q. "
+        "Above 0, less popular items are recommended more",
+        low=-1,
+        high=1,
+        search=uniform(-0.2, 0.4),
+    )
+
     # B (I, I); column j: the weight of each item in the score of item j
     weights_: Tensor | sparse.csr_matrix = fitted()
 
@@ -70,10 +83,10 @@ class ClosedForm(Recommender):
         if is_sparse(self.form, rows.shape[1]):
             weights = sparse_weights(rows, penalty, self.neighbours, users, run.show_progress)
             check_fitted(torch.from_numpy(weights.data), "raise l2")
-            return {"weights_": weights}
+            return {"weights_": with_item_power(weights, rows, self.item_power)}
         dense = torch.from_numpy(dense_weights(gram(rows, users), penalty))
         check_fitted(dense, "raise l2")
-        return {"weights_": dense}
+        return {"weights_": with_item_power(dense, rows, self.item_power)}
 
     def _scaled(self, rows: sparse.csr_matrix) -> tuple[sparse.csr_matrix, NDArray[np.float64]]:
         """Rows with a mean square of 1 over events: the penalty does not depend on their unit; and users' weights."""
@@ -124,6 +137,20 @@ class ClosedForm(Recommender):
         if "weights" in tensors:
             return {"weights_": taken(tensors, "weights", (n_items, n_items))}
         return {"weights_": csr_from(tensors, (n_items, n_items))}
+
+
+def with_item_power(
+    weights: Tensor | sparse.csr_matrix, rows: sparse.csr_matrix, power: float
+) -> Tensor | sparse.csr_matrix:
+    """n_i^power B_ij n_j^-power, with n_i the number of rows (U, I) that have item i. (I, I) -> (I, I), in place"""
+    if not power:
+        return weights
+    scale = np.maximum(rows.getnnz(axis=0), 1).astype(np.float32) ** np.float32(power)  # (I,)
+    if isinstance(weights, Tensor):
+        factors = torch.from_numpy(scale)
+        return weights.mul_(factors[:, None]).div_(factors)
+    weights.data *= np.repeat(scale, np.diff(weights.indptr)) / scale[weights.indices]
+    return weights
 
 
 def is_sparse(form: str, n_items: int) -> bool:

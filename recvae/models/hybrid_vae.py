@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -15,6 +16,7 @@ from scipy import sparse
 from torch import Tensor
 
 from recvae.data.rows import transform_values
+from recvae.models.autoencoder.base import Validation
 from recvae.models.autoencoder.new_items import extend_linear_weights
 from recvae.models.autoencoder.scoring import network_scores
 from recvae.models.autoencoder.variational import Scores
@@ -23,21 +25,26 @@ from recvae.models.base.file_tensors import scalar
 from recvae.models.base.params import check_params, fitted, hyper, parameters
 from recvae.models.base.spaces import log, uniform
 from recvae.models.base.state import reads
-from recvae.models.blending import CalibrationUsers, best_weight, hill_climb, total_ndcg
-from recvae.models.closed_form import FORMS, WIDE, is_sparse, solution_path
+from recvae.models.blending import CalibrationUsers, best_joint_ndcg, best_weight, hill_climb, total_ndcg
+from recvae.models.closed_form import FORMS, WIDE, is_sparse, solution_path, with_item_power
 from recvae.models.edlae import EDLAE
-from recvae.models.rec_vae import FEW_ITEMS, RecVAE
+from recvae.models.rec_vae import RecVAE
+from recvae.nn import VAE
 from recvae.nn.item_vectors import ItemVectors
+from recvae.training.callbacks import Epoch
 from recvae.utils.progress import busy
 from recvae.utils.topk import Scorer
 from recvae.utils.workers import use_workers
 
-PENALTIES = (3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)  # values to choose from for l2=None
+PENALTIES = (3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0, 10000.0)  # values to choose from for l2=None
+ITEM_POWERS = (-0.2, 0.0, 0.2, 0.4)  # and for item_power=None
 MAX_CALIBRATION_USERS = 500  # taken from the training users, if no validation users can be used
 HELD_OUT_SHARE = 0.2  # of the calibration users' events
+SMOOTHING = 0.3  # share of an epoch in the moving average of NDCG over epochs, by which one of them is chosen
 COMPARED = 4_000  # most popular items, by which penalties are compared
 FEW_NEIGHBOURS = 100  # of an item in the sparse form, while penalties are compared
 LINEAR = "linear."  # prefix of the linear path's tensors in a file
+NUMBERS = ("weight", "l2", "item_power")  # names of scalars in a file
 
 
 @parameters
@@ -65,23 +72,6 @@ class HybridVAE(RecVAE):
     learning_rate: float = hyper(
         1e-3, "of Adam; the linear path compensates for what a lower rate would gain", low=0, search=log(1e-4, 3e-3)
     )
-    encoder_passes: int | None = hyper(
-        None,
-        "passes of an epoch that train the encoder; None is 3, or 1 where the decoder has no passes of its own",
-        low=1,
-        kind=int,
-        optional=True,
-        search=[None, 3, 2, 1],
-    )
-    decoder_passes: int | None = hyper(
-        None,
-        "passes of an epoch that train the decoder alone; with 0, the encoder's passes train the decoder as well; None "
-        f"is 1, or 0 up to {FEW_ITEMS:,} items, in a third of the time",
-        low=0,
-        kind=int,
-        optional=True,
-        search=[None, 1, 0],
-    )
     l2: float | None = hyper(
         None,
         "ridge penalty lambda on the weights of the linear path; None chooses what ranks best for calibration users",
@@ -95,6 +85,16 @@ class HybridVAE(RecVAE):
     )
     user_power: float = hyper(
         0.5, "exponent p of the user weights n_u^-p in the linear path", low=0, high=1, search=uniform(0.0, 1.0)
+    )
+    item_power: float | None = hyper(
+        None,
+        "exponent q of the numbers of users of items in the linear path, whose weights are n_i^q B_ij n_j^-q; None "
+        "chooses what ranks best for calibration users, as l2=None does",
+        low=-1,
+        high=1,
+        kind=float,
+        optional=True,
+        search=[None, *ITEM_POWERS],
     )
     calibration_share: float = hyper(
         0.05,
@@ -115,19 +115,40 @@ class HybridVAE(RecVAE):
             return self._fit_parts(rows, run)
 
     def _fit_parts(self, rows: sparse.csr_matrix, run: FitRun) -> dict[str, Any]:
-        self._checked_plan(rows, run.valid is not None, extras_allocated=False)
+        self._checked_plan(rows, True, extras_allocated=False)
         # 1. calibration users, from whom neither part learns
         rows, users = self._calibration_users(rows, run)
         # 2. the linear path: before the network, so that too little memory for it is known before the long training
-        linear = self._best_linear(rows, users, run.show_progress) if self.l2 is None else self._linear(self.l2)
+        linear = self._chosen_linear(rows, users, run.show_progress)
         if not hasattr(linear, "weights_"):
             linear.fit(rows, run.show_progress)
         linear._drop_training_rows()
-        # 3. the network, trained as RecVAE
-        network_state = super()._fit(rows, run)
+        # 3. the network, trained as RecVAE; the epoch is kept that ranks best together with the linear path
+        network_state = self._fit_network(rows, run, self._joint_validation(linear, users, run))
         # 4. the weight of the linear path in the sum of scores
         weight = best_weight(partial(network_scores, network_state["network_"]), linear._score, users, rows)
         return network_state | {"linear_": linear, "weight_": weight}
+
+    def _joint_validation(self, linear: EDLAE, users: CalibrationUsers, run: FitRun) -> Validation | None:
+        """NDCG@100 of a network's scores plus the linear path's by the best of a few weights.
+
+        It is that of the validation users of the fit; else of calibration users, as a moving average over epochs, since
+        these are few. Without either it is None, and the last epoch is kept.
+        """
+        smoothing = 1.0
+        if run.valid is not None:
+            users = CalibrationUsers(transform_values(run.valid.fold_in, run.values), run.valid.held_out)
+        else:
+            smoothing = SMOOTHING
+        if not users.held_out.nnz:
+            return None
+
+        def validation(network: VAE, history: Sequence[Epoch]) -> float:
+            ndcg = best_joint_ndcg(partial(network_scores, network), linear._score, users)
+            average = history[-1].valid if history else None
+            return ndcg if average is None else average + smoothing * (ndcg - average)
+
+        return validation
 
     def _calibration_users(self, rows: sparse.csr_matrix, run: FitRun) -> tuple[sparse.csr_matrix, CalibrationUsers]:
         """Split the rows into those to learn from, (U', I), and calibration users."""
@@ -143,48 +164,60 @@ class HybridVAE(RecVAE):
         """Neighbours of an item, while penalties are compared."""
         return min(self.neighbours, FEW_NEIGHBOURS)
 
-    def _linear(self, l2: float) -> EDLAE:
+    def _linear(self, l2: float, item_power: float) -> EDLAE:
         """An unfitted linear path."""
         return EDLAE(
             values="raw",  # the rows' values have been transformed already
             l2=l2,
             dropout=self.linear_dropout,
             user_power=self.user_power,
+            item_power=item_power,
             form=self.form,
             neighbours=self.neighbours,
         )
 
-    def _best_linear(self, rows: sparse.csr_matrix, users: CalibrationUsers, show_progress: bool) -> EDLAE:
-        """The linear path with the penalty that ranks best for calibration users, by a hill climb over `PENALTIES`.
+    def _chosen_linear(self, rows: sparse.csr_matrix, users: CalibrationUsers, show_progress: bool) -> EDLAE:
+        """The linear path with the penalty and the item exponent that rank best for calibration users.
 
-        The penalties are compared by the most popular items alone, and in the sparse form with fewer neighbours: it is
-        unfitted unless its weights are those of the comparison.
+        Penalties are tried by a hill climb, all exponents for each of them: these need no new solution. They are
+        compared by the most popular items alone, and in the sparse form with fewer neighbours. The path is unfitted
+        unless its weights are those of the comparison.
         """
+        penalties = PENALTIES if self.l2 is None else (self.l2,)
+        powers = ITEM_POWERS if self.item_power is None else (self.item_power,)
+        if len(penalties) == len(powers) == 1:
+            return self._linear(*penalties, *powers)
         in_sparse_form, whole = is_sparse(self.form, rows.shape[1]), rows.shape[1] <= COMPARED
         if not whole:
             popular = _most_popular(rows, COMPARED)
             rows = rows[:, popular]
             users = CalibrationUsers(users.fold_in[:, popular], users.held_out[:, popular])
-        linear = self._linear(PENALTIES[0])
-        best_weights, best_ndcg = None, -math.inf  # of the best so far alone, as they may be large
+        trial = self._linear(penalties[0], 0.0)
+        best = _Best()
 
-        def ndcg_at(i: int) -> float:
-            nonlocal best_weights, best_ndcg
-            say(f"penalty {PENALTIES[i]:g}")
-            linear.weights_ = solutions[i]()
-            ndcg = total_ndcg(linear._score, users)
-            if ndcg >= best_ndcg:
-                best_weights, best_ndcg = (i, linear.weights_), ndcg
-            return ndcg
+        def best_ndcg(i: int) -> float:
+            say(f"penalty {penalties[i]:g}")
+            solution, ndcgs = solutions[i](), []
+            for power in powers:
+                trial.weights_ = with_item_power(
+                    solution.clone() if isinstance(solution, Tensor) else solution.copy(), rows, power
+                )
+                ndcgs.append(total_ndcg(trial._score, users))
+                if ndcgs[-1] > best.ndcg:
+                    best.ndcg, best.penalty, best.power, best.weights = ndcgs[-1], penalties[i], power, trial.weights_
+            return max(ndcgs)
 
         with busy(f"{type(self).__name__}, linear path", show_progress) as say:
-            say(f"{len(PENALTIES)} penalties")
-            models = [self._linear(l2) for l2 in PENALTIES]
+            say(f"{len(penalties)} penalties")
+            models = [self._linear(l2, 0.0) for l2 in penalties]
             solutions = solution_path(models, rows, in_sparse_form, self._nearest())
-            best = hill_climb(ndcg_at, len(PENALTIES))
-        if whole and not in_sparse_form and best_weights is not None and best_weights[0] == best:
-            _set_fitted(models[best], rows.shape[1], weights_=best_weights[1])
-        return models[best]
+            middle = penalties[hill_climb(best_ndcg, len(penalties))]
+        if best.weights is None:  # no item is held out, so that all rank alike
+            return self._linear(middle, 0.0 if 0.0 in powers else powers[0])
+        linear = self._linear(best.penalty, best.power)
+        if whole and not in_sparse_form:
+            _set_fitted(linear, rows.shape[1], weights_=best.weights)
+        return linear
 
     def _score(self, rows: sparse.csr_matrix) -> Tensor:
         return self._add_linear(super()._score(rows), rows)
@@ -207,8 +240,8 @@ class HybridVAE(RecVAE):
 
     @reads
     def chosen_params(self) -> dict[str, Any]:
-        """As for RecVAE, with the penalty that was chosen."""
-        return super().chosen_params() | {"l2": self.linear_.l2}
+        """As for RecVAE, with the penalty and the item exponent that were chosen."""
+        return super().chosen_params() | {"l2": self.linear_.l2, "item_power": self.linear_.item_power}
 
     def _with_items(self, new: ItemVectors, shares: Callable[[], sparse.csr_matrix]) -> dict[str, Any]:
         linear, neighbours = copy.copy(self.linear_), shares()
@@ -230,16 +263,29 @@ class HybridVAE(RecVAE):
 
     def _tensors(self) -> dict[str, Tensor]:
         linear = {LINEAR + name: tensor for name, tensor in self.linear_._tensors().items()}
-        weight, l2 = torch.tensor([self.weight_, self.linear_.l2], dtype=torch.float64)
-        return super()._tensors() | linear | {"weight": weight, "l2": l2}
+        numbers = {"weight": self.weight_, "l2": self.linear_.l2, "item_power": self.linear_.item_power}
+        return super()._tensors() | linear | {n: torch.tensor(x, dtype=torch.float64) for n, x in numbers.items()}
 
     def _restore(self, tensors: dict[str, Tensor], n_items: int) -> dict[str, Any]:
-        weight, linear = scalar(tensors, "weight"), self._linear(scalar(tensors, "l2"))
+        weight = scalar(tensors, "weight")
+        # older files have no exponent
+        item_power = scalar(tensors, "item_power") if "item_power" in tensors else 0.0
+        linear = self._linear(scalar(tensors, "l2"), item_power)
         check_params(linear)
         of_linear = {name.removeprefix(LINEAR): tensor for name, tensor in tensors.items() if name.startswith(LINEAR)}
-        of_network = {n: t for n, t in tensors.items() if n not in ("weight", "l2") and not n.startswith(LINEAR)}
+        of_network = {n: t for n, t in tensors.items() if n not in NUMBERS and not n.startswith(LINEAR)}
         _set_fitted(linear, n_items, **linear._restore(of_linear, n_items))
         return super()._restore(of_network, n_items) | {"linear_": linear, "weight_": weight}
+
+
+@dataclass
+class _Best:
+    """The best linear path so far, by NDCG summed over calibration users. Its weights alone are kept: they are large"""
+
+    ndcg: float = 0.0
+    penalty: float = math.nan
+    power: float = math.nan
+    weights: Tensor | sparse.csr_matrix | None = None
 
 
 def _most_popular(rows: sparse.csr_matrix, n: int) -> NDArray[np.int64]:

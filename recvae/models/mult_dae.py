@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from recvae.models.autoencoder.base import Autoencoder
 from recvae.models.base.params import hyper, parameters
-from recvae.models.base.spaces import integers, uniform
+from recvae.models.base.spaces import integers
 from recvae.nn import VAE, CodeEncoder, MLPDecoder
 
 
@@ -24,8 +24,15 @@ class MultDAE(Autoencoder):
         low=1,
         search=[(), (200,), (600,)],
     )
-    dropout: float = hyper(
-        0.5, "share of a user's events hidden from the encoder in training", low=0, high=0.99, search=uniform(0, 0.8)
+    dropout: float | None = hyper(
+        None,
+        "share of a user's events hidden from the encoder in training; None is .5, and up to .8 where users have fewer "
+        "than 50 events",
+        low=0,
+        high=0.99,
+        kind=float,
+        optional=True,
+        search=[None, 0.35, 0.5, 0.65, 0.8],
     )
 
     def _network(self, n_items: int) -> VAE:

@@ -45,8 +45,15 @@ class MultVAE(Variational):
         low=1,
         search=[(), (200,), (600,), (600, 600)],
     )
-    dropout: float = hyper(
-        0.5, "share of a user's events hidden from the encoder in training", low=0, high=0.99, search=uniform(0, 0.8)
+    dropout: float | None = hyper(
+        None,
+        "share of a user's events hidden from the encoder in training; None is .5, and up to .8 where users have fewer "
+        "than 50 events",
+        low=0,
+        high=0.99,
+        kind=float,
+        optional=True,
+        search=[None, 0.35, 0.5, 0.65, 0.8],
     )
     kl_cap: float | None = hyper(
         0.2,

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from recvae.models.autoencoder.shape import FEW_EVENTS, FEW_ITEMS, Shape
 from recvae.models.autoencoder.variational import Variational
 from recvae.models.base.params import hyper, parameters
-from recvae.models.base.spaces import integers, log, uniform
+from recvae.models.base.spaces import integers, log
 from recvae.nn import VAE, Composite, DenselyConnectedEncoder, MLPDecoder
 from recvae.training.state import Phase
-
-FEW_ITEMS = 2_000  # with so few, one pass that trains all ranks as well as four in turns (measured for HybridVAE)
 
 
 @parameters
@@ -33,30 +32,33 @@ class RecVAE(Variational):
     latent_dim: int = hyper(200, "dimension of z", low=1, search=integers(50, 400))
     hidden_dim: int = hyper(600, "width of the encoder's layers", low=1, search=integers(100, 1000))
     depth: int = hyper(5, "number of the encoder's layers", low=1, high=1000, search=integers(2, 6))
-    dropout: float = hyper(
-        0.5,
-        "share of a user's events hidden from the encoder in its own passes",
+    dropout: float | None = hyper(
+        None,
+        "share of a user's events hidden from the encoder in its own passes; None is .5, and up to .8 where users have "
+        "fewer than 50 events",
         low=0,
         high=0.99,
-        search=uniform(0.2, 0.8),
+        kind=float,
+        optional=True,
+        search=[None, 0.35, 0.5, 0.65, 0.8],
     )
     gamma: float = hyper(0.005, "weight of the KL term for each event of a user", low=0, search=log(5e-4, 5e-2))
     encoder_passes: int | None = hyper(
-        3,
+        None,
         "passes of an epoch that train the encoder; None is 3, or 1 where the decoder has no passes of its own",
         low=1,
         kind=int,
         optional=True,
-        search=[1, 2, 3],
+        search=[None, 1, 2, 3],
     )
     decoder_passes: int | None = hyper(
-        1,
+        None,
         "passes of an epoch that train the decoder alone; with 0, the encoder's passes train the decoder as well; None "
-        f"is 1, or 0 up to {FEW_ITEMS:,} items",
+        f"is 1, or 0 up to {FEW_ITEMS:,} items, and where items have fewer than {FEW_EVENTS} events",
         low=0,
         kind=int,
         optional=True,
-        search=[0, 1, 2],
+        search=[None, 0, 1, 2],
     )
 
     def _network(self, n_items: int) -> VAE:
@@ -71,10 +73,10 @@ class RecVAE(Variational):
     def _beta(self, progress: float) -> float:
         return self.gamma  # no annealing: the weight depends on the user, see `kl_by_events`
 
-    def _phases(self, n_items: int) -> Sequence[Phase]:
+    def _phases(self, shape: Shape) -> Sequence[Phase]:
         decoder_passes = self.decoder_passes
         if decoder_passes is None:
-            decoder_passes = 0 if n_items <= FEW_ITEMS else 1
+            decoder_passes = 0 if shape.trains_jointly() else 1
         encoder_passes = self.encoder_passes or (3 if decoder_passes else 1)
         if not decoder_passes:  # both at once, on rows with dropout
             return (Phase(("encoder", "decoder"), encoder_passes),)

@@ -164,7 +164,7 @@ class TwoLevels(NamedTuple):
 class _TanhLayers(nn.Module):
     """Input layer -> tanh layers -> linear layer of `out_dim`."""
 
-    def __init__(self, n_items: int, hidden_dims: Sequence[int], out_dim: int, dropout: float):
+    def __init__(self, n_items: int, hidden_dims: Sequence[int], out_dim: int, dropout: float | None):
         super().__init__()
         dims = [*hidden_dims, out_dim]
         self.bag = InputLayer(n_items, dims[0], dropout)
@@ -196,7 +196,7 @@ class GaussianEncoder(_TanhLayers):
     Liang et al. 2018, section 2.2.
     """
 
-    def __init__(self, n_items: int, hidden_dims: Sequence[int], latent_dim: int, dropout: float):
+    def __init__(self, n_items: int, hidden_dims: Sequence[int], latent_dim: int, dropout: float | None):
         super().__init__(n_items, hidden_dims, 2 * latent_dim, dropout)
 
     def forward(self, batch: Batch, rng: CounterRNG | None = None) -> Gaussian:
@@ -218,7 +218,7 @@ class CodeEncoder(_TanhLayers):
     Liang et al. 2018, section 4.3.
     """
 
-    def __init__(self, n_items: int, hidden_dims: Sequence[int], latent_dim: int, dropout: float):
+    def __init__(self, n_items: int, hidden_dims: Sequence[int], latent_dim: int, dropout: float | None):
         super().__init__(n_items, hidden_dims, latent_dim, dropout)
 
     def forward(self, batch: Batch, rng: CounterRNG | None = None) -> Point:
@@ -238,7 +238,7 @@ class DenselyConnectedEncoder(nn.Module):
     Shenbin et al. 2020, section 3.2.
     """
 
-    def __init__(self, n_items: int, hidden_dim: int, depth: int, latent_dim: int, dropout: float):
+    def __init__(self, n_items: int, hidden_dim: int, depth: int, latent_dim: int, dropout: float | None):
         super().__init__()
         self.bag = InputLayer(n_items, hidden_dim, dropout)
         self.layers = dense_layers([hidden_dim] * depth)
@@ -268,7 +268,7 @@ class GatedTwoLevelEncoder(nn.Module):
     Kim & Suh 2019, section 3.
     """
 
-    def __init__(self, n_items: int, hidden_dims: Sequence[int], latent_dim: int, dropout: float):
+    def __init__(self, n_items: int, hidden_dims: Sequence[int], latent_dim: int, dropout: float | None):
         super().__init__()
         first, width = hidden_dims[0], hidden_dims[-1]
         self.bag = InputLayer(n_items, 2 * first, dropout)

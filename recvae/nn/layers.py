@@ -81,10 +81,10 @@ class InputLayer(SparseEmbeddingBag):
     n_items, out_dim
         Rows and columns of W.
     dropout
-        Share of a user's events that is dropped in training.
+        Share of a user's events that is dropped in training. None is none, until the trainer of a model sets it.
     """
 
-    def __init__(self, n_items: int, out_dim: int, dropout: float):
+    def __init__(self, n_items: int, out_dim: int, dropout: float | None):
         super().__init__(n_items, out_dim)
         self.dropout = dropout
 

@@ -8,10 +8,11 @@ from scipy import sparse
 from recvae import EDLAE, HybridVAE, fit_split, load, per_user_split, strong_split
 from recvae.datasets.sample import make_sample
 from recvae.models import hybrid_vae
+from recvae.models.autoencoder.scoring import network_scores
 from recvae.models.base import FitRun
-from recvae.models.blending import CalibrationUsers, best_weight, hill_climb, total_ndcg
+from recvae.models.blending import CalibrationUsers, best_joint_ndcg, best_weight, hill_climb, total_ndcg
 from recvae.models.closed_form import solution_path
-from recvae.models.hybrid_vae import PENALTIES
+from recvae.models.hybrid_vae import ITEM_POWERS, PENALTIES
 
 QUICK = {"epochs": 3, "batch_size": 60, "latent_dim": 8, "hidden_dim": 16, "depth": 2, "random_state": 0}
 
@@ -59,7 +60,7 @@ def test_without_calibration_users_both_scores_have_equal_deviations():
 
 def test_constant_scores_get_no_extreme_weight(users):
     silent = best_weight(noise, lambda rows: torch.zeros(rows.shape), users, users.fold_in)
-    assert 0 < silent < 100
+    assert 0 <= silent < 100
 
 
 def test_holding_out_takes_each_event_once():
@@ -81,16 +82,16 @@ def test_the_linear_path_is_solved_without_calibration_users(split, monkeypatch)
     seen = {}
     original = HybridVAE._linear
 
-    def spy(self, l2):
-        path = original(self, l2)
+    def spy(self, l2, item_power):
+        path = original(self, l2, item_power)
         fit = path.fit
         path.fit = lambda rows, *args, **more: seen.setdefault("rows", rows) is None or fit(rows, *args, **more)
         return path
 
     monkeypatch.setattr(HybridVAE, "_linear", spy)
-    HybridVAE(l2=10.0, calibration_share=0.25, **QUICK).fit(split.train)
+    HybridVAE(l2=10.0, item_power=0.0, calibration_share=0.25, **QUICK).fit(split.train)
     assert seen.pop("rows").shape[0] == split.train.n_users - int(0.25 * split.train.n_users)
-    HybridVAE(l2=10.0, calibration_share=0.25, **QUICK).fit(split.train, valid=split.valid)
+    HybridVAE(l2=10.0, item_power=0.0, calibration_share=0.25, **QUICK).fit(split.train, valid=split.valid)
     assert seen["rows"].shape[0] == split.train.n_users  # validation users are not in training
 
 
@@ -116,7 +117,9 @@ def test_penalties_are_compared_by_the_most_popular_items(split, monkeypatch, fo
     assert asked["held_out"].nnz == split.valid.held_out[:, popular].nnz
     assert asked["in_sparse_form"] is (form == "sparse")
     assert linear.l2 in PENALTIES
-    fitted = EDLAE(values="raw", l2=linear.l2, user_power=0.5, form=form).fit(split.train.matrix)
+    assert linear.item_power in ITEM_POWERS
+    fitted = EDLAE(values="raw", l2=linear.l2, user_power=0.5, item_power=linear.item_power, form=form)
+    fitted.fit(split.train.matrix)
     assert (linear.weights_ != fitted.weights_).sum() == 0  # of all items
 
 
@@ -124,7 +127,7 @@ def test_the_best_of_the_compared_weights_are_not_solved_for_again(split, monkey
     monkeypatch.setattr(EDLAE, "fit", lambda *_: pytest.fail("solved twice"))
     linear = HybridVAE(**QUICK).fit(split.train, valid=split.valid).linear_
     monkeypatch.undo()
-    fitted = EDLAE(values="raw", l2=linear.l2, user_power=0.5).fit(split.train.matrix)
+    fitted = EDLAE(values="raw", l2=linear.l2, user_power=0.5, item_power=linear.item_power).fit(split.train.matrix)
     assert torch.equal(linear.weights_, fitted.weights_)
 
 
@@ -132,8 +135,44 @@ def test_where_users_are_known_the_choices_go_into_the_refit():
     split = per_user_split(make_sample(n_users=300, n_items=80).interactions, valid_share=0.2)
     model = fit_split(HybridVAE(**QUICK), split)
     assert model.l2 in PENALTIES
+    assert model.item_power in ITEM_POWERS
     assert model.training.stop_epoch in (1, 2, 3)
     assert model.trained_on_ == split.refit.fingerprint()
+
+
+def test_the_penalty_and_the_exponent_are_the_best_for_calibration_users(split, users):
+    """By all pairs of them, fitted one by one; a hill climb may end on a lower hill."""
+
+    def ndcg_of(l2, power):
+        path = EDLAE(values="raw", l2=l2, user_power=0.5, item_power=power).fit(split.train.matrix)
+        return total_ndcg(path._score, users)
+
+    model = HybridVAE(**QUICK).fit(split.train, valid=split.valid)
+    best = ndcg_of(model.linear_.l2, model.linear_.item_power)
+    assert best == max(ndcg_of(model.linear_.l2, power) for power in ITEM_POWERS)
+    position = PENALTIES.index(model.linear_.l2)
+    for l2 in PENALTIES[max(0, position - 1) : position + 2]:
+        assert best >= max(ndcg_of(l2, power) for power in ITEM_POWERS)
+    chosen = HybridVAE(item_power=0.0, **QUICK).fit(split.train, valid=split.valid).linear_
+    assert chosen.item_power == 0.0
+    chosen = HybridVAE(l2=30.0, **QUICK).fit(split.train, valid=split.valid).linear_
+    assert chosen.l2 == 30.0
+    assert ndcg_of(30.0, chosen.item_power) == max(ndcg_of(30.0, power) for power in ITEM_POWERS)
+
+
+def test_the_epoch_is_kept_that_ranks_best_with_the_linear_path(split):
+    model = HybridVAE(**QUICK).fit(split.train, valid=split.valid)
+    users = CalibrationUsers(split.valid.fold_in, split.valid.held_out)
+    joint = best_joint_ndcg(lambda rows: network_scores(model.network_, rows), model.linear_._score, users)
+    assert joint == pytest.approx(max(epoch.valid for epoch in model.history_))
+
+
+def test_of_few_calibration_users_a_moving_average_over_epochs_counts(split, monkeypatch):
+    ndcgs = iter([0.1, 0.5, 0.2])
+    monkeypatch.setattr(hybrid_vae, "best_joint_ndcg", lambda *_: next(ndcgs))
+    model = HybridVAE(**QUICK).fit(split.train)
+    assert [epoch.valid for epoch in model.history_] == pytest.approx([0.1, 0.22, 0.214])
+    assert model.best_epoch_ == 2
 
 
 def test_users_of_one_event_are_no_calibration_users():

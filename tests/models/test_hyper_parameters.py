@@ -30,12 +30,13 @@ SMALL = {
 }
 SMALL |= {"random_state": 0, "training__precision": "float32", "device": "cpu"}
 # another value, for what has neither a search space nor choices, or where their first would not do
-OTHER = {"values": "raw", "epochs": 2, "iterations": 2, "random_state": 1, "training__max_grad_norm": 0.01}
-OTHER |= {"training__stop_epoch": 2, "batch_size": 30}
+OTHER = {"values": "raw", "epochs": 1, "iterations": 2, "random_state": 1, "training__max_grad_norm": 0.01}
+OTHER |= {"training__stop_epoch": 1, "batch_size": 30}
 OTHER |= {"patience": 1, "form": "sparse", "neighbours": 3, "calibration_share": 0.5}
+OTHER |= {"encoder_passes": 2, "decoder_passes": 1}
 OTHER |= {"output__unobserved": 0.5, "output__temperature": 0.5}
 OTHER |= {
-    "output__item_biases": "popularity",
+    "output__item_biases": "normal",
     "output__tied_embeddings": True,
     "training__impl": "sampled",
     "training__num_negatives": 20,
@@ -43,7 +44,8 @@ OTHER |= {
     "training__embedding_lr": 1.0,
 }
 # what a hyper-parameter needs in order to matter, and which of them need validation users
-CONTEXT = {"patience": {"epochs": 20, "batch_size": 10, "learning_rate": 0.01}}
+CONTEXT = {"patience": {"epochs": 20, "batch_size": 10, "learning_rate": 0.003}}
+CONTEXT |= {name: {"learning_rate": 0.01} for name in ("epochs", "training__stop_epoch")}
 # on so few users a join leaps, and the composite prior makes much of little
 CONTEXT |= {"training__precision": {"calibration_share": 0.001, "gamma": 0.0}}
 CONTEXT |= {"output__unobserved": {"likelihood": "gaussian"}, "output__temperature": {"output__logits": "cosine"}}

@@ -142,6 +142,15 @@ def test_users_who_are_equally_busy_weigh_the_same(checkerboard):
     np.testing.assert_allclose(weighted, plain, atol=1e-6)
 
 
+@pytest.mark.parametrize("form", ["dense", "sparse"])
+def test_weights_are_scaled_by_powers_of_the_numbers_of_users(rows, form):
+    n = np.maximum((rows.toarray() > 0).sum(0), 1.0)
+    plain = EDLAE(l2=2.0, form=form, values="raw").fit(rows).weights_
+    scaled = EDLAE(l2=2.0, form=form, values="raw", item_power=0.3).fit(rows).weights_
+    plain, scaled = (each.numpy() if form == "dense" else each.toarray() for each in (plain, scaled))
+    np.testing.assert_allclose(scaled, n[:, None] ** 0.3 * plain / n**0.3, rtol=1e-5)
+
+
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("form", ["dense", "sparse"])
 def test_scores_are_the_row_times_the_weights(name, form, split):

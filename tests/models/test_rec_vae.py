@@ -6,18 +6,20 @@ import torch
 from scipy import sparse
 from scipy.stats import norm
 
-from recvae import HybridVAE, RecVAE, nn
+from recvae import HVamp, HybridVAE, MultDAE, MultVAE, RecVAE, load, nn
 from recvae.data.batches import DeviceRows
 from recvae.errors import InvalidDataError
+from recvae.models.autoencoder.shape import Shape
 from recvae.nn.rng import CounterRNG
 from recvae.training.state import Phase
 
 ROWS = sparse.random(40, 20, 0.3, format="csr", random_state=0, dtype=np.float32)
 ROWS.data[:] = 1
+BY_TURNS = {"encoder_passes": 3, "decoder_passes": 1}  # as in the paper
 
 
 def setup(**params):
-    model = RecVAE(latent_dim=3, hidden_dim=7, depth=3, random_state=0, **params)
+    model = RecVAE(latent_dim=3, hidden_dim=7, depth=3, random_state=0, **BY_TURNS | params)
     state = model.trainer(ROWS).state
     network, (optimizer,) = state.network, state.optimizers
     rows = DeviceRows(ROWS, torch.device("cpu"))
@@ -115,7 +117,7 @@ def test_kl_is_weighed_by_events():
 
 def test_epochs_count_rounds_and_schedules_see_all_passes():
     calls = []
-    model = RecVAE(latent_dim=3, hidden_dim=7, depth=2, epochs=3, batch_size=20, random_state=0)
+    model = RecVAE(latent_dim=3, hidden_dim=7, depth=2, epochs=3, batch_size=20, random_state=0, **BY_TURNS)
     model._beta = lambda progress: calls.append(progress) or 0.005
     model.fit(ROWS, show_progress=False)
     assert len(model.history_) == 3
@@ -136,16 +138,42 @@ def test_without_passes_of_the_decoder_the_encoders_train_both():
     assert not any(torch.equal(weight, before[name]) for name, weight in network.named_parameters())
 
 
+IN_TURNS = [("encoder",), ("encoder",), ("encoder",), ("decoder",)]
+AT_ONCE = [("encoder", "decoder")]
+
+
 @pytest.mark.parametrize(
-    ("n_items", "passes", "given"),
+    ("n_items", "events_of_an_item", "passes", "given"),
     [
-        (2_000, [("encoder", "decoder")], {}),
-        (2_001, [("encoder",), ("encoder",), ("encoder",), ("decoder",)], {}),
-        (2_000, [("encoder", "decoder")] * 2, {"encoder_passes": 2}),
-        (2_000, [("encoder",), ("encoder",), ("encoder",), ("decoder",)], {"decoder_passes": 1}),
-        (2_001, [("encoder", "decoder")], {"decoder_passes": 0}),
+        (2_000, 300, AT_ONCE, {}),
+        (2_001, 300, IN_TURNS, {}),
+        (2_001, 100, IN_TURNS, {}),
+        (2_001, 99, AT_ONCE, {}),
+        (2_000, 300, AT_ONCE * 2, {"encoder_passes": 2}),
+        (2_000, 300, IN_TURNS, {"decoder_passes": 1}),
+        (2_001, 300, AT_ONCE, {"decoder_passes": 0}),
     ],
 )
-def test_a_hybrid_trains_both_parts_at_once_on_few_items(n_items, passes, given):
-    phases = HybridVAE(**given)._phases(n_items)
+@pytest.mark.parametrize("model", [RecVAE, HybridVAE])
+def test_both_parts_are_trained_at_once_on_few_items_and_on_sparse_data(
+    model, n_items, events_of_an_item, passes, given
+):
+    phases = model(**given)._phases(Shape(1_000, n_items, events_of_an_item * n_items))
     assert [phase.trainable for phase in phases for _ in range(phase.passes)] == passes
+
+
+@pytest.mark.parametrize(("events", "dropout"), [(3, 0.8), (20, 0.8), (35, 0.65), (50, 0.5), (300, 0.5)])
+@pytest.mark.parametrize("model", [MultVAE, MultDAE, RecVAE, HVamp])
+def test_more_dropout_where_users_have_fewer_events(model, events, dropout):
+    rows = sparse.random(20, 400, events / 400, format="csr", random_state=0)
+    trained = model().trainer(rows).network
+    assert trained.encoder.bag.dropout == pytest.approx(dropout, abs=0.001)
+    assert model(dropout=0.3).trainer(rows).network.encoder.bag.dropout == 0.3
+
+
+def test_a_loaded_model_that_learns_on_has_the_dropout_of_its_data(tmp_path):
+    rows = sparse.random(40, 30, 0.2, format="csr", random_state=0)
+    MultVAE(epochs=1, hidden_dims=(8,), latent_dim=4, random_state=0).fit(rows).save(tmp_path / "model")
+    model = load(tmp_path / "model")
+    model.partial_fit(rows, epochs=1)
+    assert model.network_.encoder.bag.dropout == 0.8

@@ -201,12 +201,14 @@ def test_a_softmax_of_the_first_biases_is_what_users_have():
     )
 
 
-def test_by_popularity_where_the_likelihood_is_sampled():
+def test_biases_start_from_popularity_for_multinomials():
     sampled = {"training__impl": "sampled", "training__num_negatives": 10}
-    assert torch.equal(begun(**sampled), begun(**sampled, output__item_biases="popularity"))
-    assert torch.equal(begun(), begun(output__item_biases="normal"))
-    assert torch.equal(begun(), begun(**sampled, output__item_biases="normal"))
-    assert not torch.equal(begun(), begun(output__item_biases="popularity"))
+    for impl in ({}, sampled):
+        assert torch.equal(begun(**impl), begun(**impl, output__item_biases="popularity"))
+    assert torch.equal(begun(output__item_biases="normal"), begun(**sampled, output__item_biases="normal"))
+    assert not torch.equal(begun(), begun(output__item_biases="normal"))
+    for likelihood in ("logistic", "gaussian"):
+        assert begun(likelihood=likelihood).abs().max() < 0.1  # not by popularity
 
 
 def test_popularity_is_of_multinomials():

@@ -45,6 +45,7 @@ from recvae.models.autoencoder.scoring import (
     network_scores,
     validation_score,
 )
+from recvae.models.autoencoder.shape import Shape
 from recvae.models.base import FitRun, Recommender
 from recvae.models.base.explain import by_leaving_out
 from recvae.models.base.fit import implicit_callbacks
@@ -53,6 +54,7 @@ from recvae.models.base.similar import cosines
 from recvae.models.base.spaces import log
 from recvae.models.base.state import reads
 from recvae.nn import VAE, Elbo
+from recvae.nn.encoders import input_layer
 from recvae.nn.item_vectors import ItemVectors, add_items, item_vectors
 from recvae.nn.likelihood import FAMILIES, Likelihood, Options, nll
 from recvae.nn.samplers import make_sampler
@@ -66,6 +68,9 @@ from recvae.utils.topk import Scorer
 from recvae.version import __version__
 
 logger = logging.getLogger(__name__)
+
+# (network, records of the epochs before) -> its metric on validation users, higher is better
+Validation = Callable[[VAE, Sequence[Epoch]], float]
 
 
 @parameters
@@ -205,8 +210,8 @@ class Autoencoder(Recommender):
         """The weight of the KL term at the end of a fit."""
         return self._beta(1.0)
 
-    def _phases(self, n_items: int) -> Sequence[Phase]:
-        """The phases of an epoch."""
+    def _phases(self, shape: Shape) -> Sequence[Phase]:
+        """The phases of an epoch, on data of this shape."""
         return (Phase(),)
 
     @reads
@@ -221,10 +226,23 @@ class Autoencoder(Recommender):
         check_params(self)
         rows, _ = self._rows_to_fit(user_items)
         impl, seed = plan_training(self, rows, False).impl, self._seed()
-        return self._trainer(self._initial_network(rows, impl, seed), rows, impl, seed)
+        return self._trainer(self._initial_network(rows, seed), rows, impl, seed)
 
     def _fit(self, rows: sparse.csr_matrix | Shards, run: FitRun) -> dict[str, Any]:
-        strategy, plan = self._strategy(), self._checked_plan(rows, run.valid is not None)
+        return self._fit_network(rows, run, self._validation(run))
+
+    def _validation(self, run: FitRun) -> Validation | None:
+        """The metric of a network for the validation users of a fit, if there are any."""
+        if run.valid is None:
+            return None
+        valid, values = run.valid, run.values
+        return lambda network, _: validation_score(network, valid, values, self.validation_metric)
+
+    def _fit_network(
+        self, rows: sparse.csr_matrix | Shards, run: FitRun, validation: Validation | None
+    ) -> dict[str, Any]:
+        """Train a network, and keep the weights of its best epoch by `validation`. -> fitted attributes"""
+        strategy, plan = self._strategy(), self._checked_plan(rows, validation is not None)
         message = "%s: %d users x %d items, %d events; %s likelihood, %s"
         if strategy.communicator.is_main_process:
             logger.info(message, type(self).__name__, *rows.shape, rows.nnz, plan.impl, plan.why)
@@ -234,11 +252,10 @@ class Autoencoder(Recommender):
                 f'training__parallel="data".'
             )
         seed = self._seed()
-        network = self._initial_network(rows, plan.impl, seed)
+        network = self._initial_network(rows, seed)
         trainer = self._trainer(network, rows, plan.impl, seed, part=run.part)
-        validate = None
-        if run.valid is not None:
-            validate = partial(validation_score, network, run.valid, run.values, self.validation_metric)
+        # a checkpoint that is resumed from replaces the history
+        validate = None if validation is None else lambda: validation(network, trainer.state.history)
         history = self._train(trainer, rows, run, validate)
         network = gathered(network, partial(self._built, rows.shape[1]), strategy)
         return {"network_": network, "history_": history, "plan_": plan}
@@ -293,6 +310,8 @@ class Autoencoder(Recommender):
             Name of the run in records of epochs and in checkpoints.
         """
         n_users = rows.shape[0]
+        if getattr(self, "dropout", 0.0) is None:
+            input_layer(network.encoder).dropout = Shape.of(rows).dropout()
         batch_size = int(self.batch_size or default_batch_size(n_users))
         sampler = None
         if impl == "sampled":
@@ -306,7 +325,7 @@ class Autoencoder(Recommender):
             beta=self._beta,
             stop_epoch=self.training.stop_epoch,
             patience=self.patience,
-            phases=self._phases(rows.shape[1]),
+            phases=self._phases(Shape.of(rows)),
             max_grad_norm=self.training.max_grad_norm,
             precision=self.training.precision,
             seed=seed,
@@ -362,10 +381,11 @@ class Autoencoder(Recommender):
         seed: int = current_communicator().broadcast(secrets.randbits(32))
         return seed
 
-    def _initial_network(self, rows: sparse.csr_matrix | Shards, impl: str, seed: int) -> VAE:
+    def _initial_network(self, rows: sparse.csr_matrix | Shards, seed: int) -> VAE:
         """The network with which training on these rows starts."""
         network = self._untrained(rows.shape[1], seed)
-        if self.output.item_biases == "popularity" or (self.output.item_biases == "auto" and impl == "sampled"):
+        biases = self.output.item_biases
+        if biases == "popularity" or (biases == "auto" and self.likelihood == "multinomial"):
             init_biases_by_popularity(network, item_counts(rows), self.likelihood)
         return network
 

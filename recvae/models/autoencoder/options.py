@@ -28,7 +28,7 @@ class OutputOptions:
     item_biases: str = hyper(
         "auto",
         'initial biases of the items: "normal", N(0, .001^2) as in the paper; "popularity", the log of how many users '
-        'have each item; "auto" is "popularity" where the likelihood is sampled, else "normal"',
+        'have each item; "auto" is "popularity" for the multinomial likelihood, else "normal"',
         choices=("auto", "normal", "popularity"),
     )
     tied_embeddings: bool = hyper(

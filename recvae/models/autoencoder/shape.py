@@ -1,0 +1,39 @@
+"""Defaults that follow from the shape of the data. What they rest on is in docs/models.md, "Defaults and the data"."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy import sparse
+
+from recvae.data.shards import Shards
+
+FEW_ITEMS = 2_000  # with so few, one pass that trains both parts ranks as well as four in turns
+FEW_EVENTS = 100  # of an item: with fewer, a decoder that is trained without dropout overfits
+# dropout falls linearly between these numbers of events of a user
+SPARSE_EVENTS, DENSE_EVENTS = 20, 50
+SPARSE_DROPOUT, DENSE_DROPOUT = 0.8, 0.5
+
+
+class Shape(NamedTuple):
+    """Numbers of users, items and events of the training data."""
+
+    users: int
+    items: int
+    events: int
+
+    @classmethod
+    def of(cls, rows: sparse.csr_matrix | Shards) -> Shape:
+        """The shape of a matrix (U, I), or of shards."""
+        users, items = rows.shape
+        return cls(users, items, int(rows.nnz))
+
+    def dropout(self) -> float:
+        """Share of a user's events to hide in training: the fewer events users have, the more."""
+        events = self.events / max(self.users, 1)
+        return float(np.interp(events, (SPARSE_EVENTS, DENSE_EVENTS), (SPARSE_DROPOUT, DENSE_DROPOUT)))
+
+    def trains_jointly(self) -> bool:
+        """Whether RecVAE's encoder and decoder are better trained at once than in turns."""
+        return self.items <= FEW_ITEMS or self.events < FEW_EVENTS * self.items
