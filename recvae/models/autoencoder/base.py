@@ -107,6 +107,7 @@ class Autoencoder(Recommender):
     history_: list[Epoch] = fitted()
     resumable = True
     out_of_core = True
+    validates_itself = False  # whether users are held out to validate by where `fit` gets none
     validation_metric = "ndcg@100"
     _loss = staticmethod(Elbo.loss)  # (terms of the ELBO, beta) -> scalar to minimise
 
@@ -195,7 +196,7 @@ class Autoencoder(Recommender):
         }
 
     def _check_valid(self, valid: Any, n_items: int, user_items: Any) -> Holdout | None:
-        if valid is None and self.patience is not None:
+        if valid is None and self.patience is not None and not self.validates_itself:
             raise InvalidParameterError(
                 f"Expected validation users for patience={self.patience}, got none; give fit's valid= (--split or "
                 f"--heldout-users), or leave patience out."
@@ -209,6 +210,10 @@ class Autoencoder(Recommender):
     def _last_beta(self) -> float:
         """The weight of the KL term at the end of a fit."""
         return self._beta(1.0)
+
+    def _epochs(self, shape: Shape) -> int:
+        """The number of epochs, on data of this shape."""
+        return self.epochs
 
     def _phases(self, shape: Shape) -> Sequence[Phase]:
         """The phases of an epoch, on data of this shape."""
@@ -265,7 +270,7 @@ class Autoencoder(Recommender):
         shares = neighbour_weights(by_item[self.n_items_ :], by_item[: self.n_items_])
         vectors = vectors_from_neighbours(item_vectors(self.network_), shares, np.diff(by_item.indptr))
         extended = self._with_items(vectors, lambda: shares)
-        passes = -(-self.epochs // 10) if epochs is None else epochs
+        passes = -(-self._epochs(Shape.of(rows)) // 10) if epochs is None else epochs
         if passes:
             impl, beta = plan_training(self, rows, False).impl, self._last_beta()
             changes: dict[str, Any] = {"epochs": passes, "beta": beta, "stop_epoch": None, "patience": None}
@@ -318,7 +323,7 @@ class Autoencoder(Recommender):
             options = self.training.sampler, self.training.num_negatives
             sampler = make_sampler(*options, item_counts(rows), n_users, batch_size)
         config = TrainConfig(
-            epochs=self.epochs,
+            epochs=self._epochs(Shape.of(rows)),
             batch_size=batch_size,
             learning_rate=self.learning_rate,
             weight_decay=self.training.weight_decay,

@@ -14,6 +14,7 @@ FEW_EVENTS = 100  # of an item: with fewer, a decoder that is trained without dr
 # dropout falls linearly between these numbers of events of a user
 SPARSE_EVENTS, DENSE_EVENTS = 20, 50
 SPARSE_DROPOUT, DENSE_DROPOUT = 0.8, 0.5
+DENSE_EPOCHS = 25
 
 
 class Shape(NamedTuple):
@@ -33,6 +34,10 @@ class Shape(NamedTuple):
         """Share of a user's events to hide in training: the fewer events users have, the more."""
         events = self.events / max(self.users, 1)
         return float(np.interp(events, (SPARSE_EVENTS, DENSE_EVENTS), (SPARSE_DROPOUT, DENSE_DROPOUT)))
+
+    def epochs(self, dropout: float) -> int:
+        """Epochs of HybridVAE: 25 with a dropout of .5, and more where a pass sees fewer events."""
+        return round(DENSE_EPOCHS * max(1.0, (1 - DENSE_DROPOUT) / (1 - dropout)))
 
     def trains_jointly(self) -> bool:
         """Whether RecVAE's encoder and decoder are better trained at once than in turns."""
