@@ -39,9 +39,12 @@ def _scores(about: Mapping[str, Any], tensors: Tensors, x: Array, users: Array, 
         return np.repeat(t["item_counts"][None], len(x), 0), np.repeat(np.abs(t["item_counts"])[None], len(x), 0)
     if name in ("EASE", "EDLAE"):
         return _path(t, x)
-    if name == "ItemKNN":
+    if name in ("ItemKNN", "P3alpha", "RP3beta"):
         found, size = _path({part: t[part] for part in ("data", "indices", "indptr")}, x)
         return np.where(found == 0, -np.inf, found), size
+    if name == "GFCF":
+        (found, size), (more, more_size) = _path(t, x), _products(x @ t["encoder"], t["decoder"])
+        return found + more, size + more_size
     if name in ("BPR", "LMF"):
         return _products(t["user_factors"][users], t["item_factors"])
     if name == "ALS":

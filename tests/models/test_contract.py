@@ -25,7 +25,7 @@ from recvae.errors import (
     RecvaeError,
     UnknownUsersError,
 )
-from recvae.models.baselines import ALS, BPR, LMF, ItemKNN, Popularity
+from recvae.models.baselines import ALS, BPR, GFCF, LMF, ItemKNN, P3alpha, Popularity, RP3beta
 
 SMALL = {"latent_dim": 8, "epochs": 60, "batch_size": 25, "learning_rate": 0.01, "random_state": 0}
 PERSONAL = {
@@ -46,6 +46,9 @@ PERSONAL = {
     "ItemKNN-cosine": lambda **more: ItemKNN(weighting="cosine", K=50, **more),
     "ItemKNN-tfidf": lambda **more: ItemKNN(weighting="tfidf", K=50, **more),
     "ItemKNN-bm25": lambda **more: ItemKNN(weighting="bm25", K=50, **more),
+    "P3alpha": lambda **more: P3alpha(K=50, **more),
+    "RP3beta": lambda **more: RP3beta(K=50, **more),
+    "GFCF": lambda **more: GFCF(k=2, **more),
 }
 # these know only the users they were trained on
 KNOWN_USERS = {

@@ -23,7 +23,7 @@ from recvae.errors import (
 )
 from recvae.models.base.model_file import content_checksum
 from recvae.models.base.params import get_params
-from recvae.models.baselines import ALS, ItemKNN, Popularity
+from recvae.models.baselines import ALS, GFCF, ItemKNN, Popularity, RP3beta
 
 ONES = sparse.csr_matrix(np.ones((3, 3)))
 MODELS = {
@@ -55,6 +55,8 @@ MODELS = {
     "MultDAE": MultDAE(latent_dim=4, epochs=2, batch_size=70, random_state=0, values="log1p"),
     "ALS": ALS(factors=4, random_state=0),
     "ItemKNN": ItemKNN(weighting="bm25", K=7),
+    "RP3beta": RP3beta(K=7, normalize=False),
+    "GFCF": GFCF(k=7),
     "Popularity": Popularity(),
 }
 
@@ -135,7 +137,15 @@ def write_models(file):
     """Files of several models, one after the other."""
     rows = sparse.random(30, 12, 0.4, "csr", random_state=0)
     network = MultVAE(epochs=1, latent_dim=2, random_state=0)
-    for model in (EASE(l2=3), EASE(form="sparse", neighbours=3), ItemKNN(K=99), Popularity(), network):
+    for model in (
+        EASE(l2=3),
+        EASE(form="sparse", neighbours=3),
+        ItemKNN(K=99),
+        RP3beta(),
+        GFCF(),
+        Popularity(),
+        network,
+    ):
         model.fit(rows, show_progress=False).save(file)
 
 

@@ -12,7 +12,7 @@ METRIC = "ndcg@100"
 KINDS = {
     "autoencoders": (BLUE, ("HybridVAE", "RecVAE", "MultVAE", "MultDAE", "HVamp")),
     "linear, in closed form": (GREEN, ("EASE", "EDLAE")),
-    "baselines": (VERMILION, ("ALS", "iALS", "ItemKNN", "Popularity", "BPR", "LMF")),
+    "baselines": (VERMILION, ("ALS", "iALS", "ItemKNN", "P3alpha", "RP3beta", "GFCF", "Popularity", "BPR", "LMF")),
 }
 NEAR = (0.3, 0.015)  # decades, metric: closer points have their labels above and below
 Point = tuple[float, float]

@@ -387,8 +387,8 @@ class Recommender(Model):
         -------
         Ranking
             (ids int32, similarities float32), (N,) or (len(itemid), N), padded with -1 and -FLT_MAX. The similarity is
-            the cosine of the model's item vectors; for ItemKNN, its own similarity; for HybridVAE, the mean of the
-            cosines of its two parts.
+            the cosine of the model's item vectors; for ItemKNN, P3alpha and RP3beta, their own weights; for
+            HybridVAE, the mean of the cosines of its two parts.
 
         Raises
         ------

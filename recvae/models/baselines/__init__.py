@@ -1,12 +1,14 @@
-"""Baselines as recommenders of this package: popularity, and implicit's ALS, item-KNN, BPR and LMF.
+"""Baselines as recommenders of this package: popularity, random walks, graph filters, and four models of implicit.
 
-implicit fits the models; the ranking (exactly N items, padding, ties, float32) is the code that all models share, so
-that only the scores differ. A test checks that these rankings equal those of implicit's own `recommend`.
+implicit fits ALS, ItemKNN, BPR and LMF. The ranking (exactly N items, padding, ties, float32) is the code that all
+models share, so that only the scores differ. A test checks that these rankings equal those of implicit's `recommend`.
 """
 
 from recvae.models.baselines.als import ALS
+from recvae.models.baselines.gf_cf import GFCF
 from recvae.models.baselines.item_knn import ItemKNN
 from recvae.models.baselines.known_users import BPR, LMF, KnownUsers
 from recvae.models.baselines.popularity import Popularity
+from recvae.models.baselines.random_walk import P3alpha, RP3beta
 
-__all__ = ["ALS", "BPR", "LMF", "ItemKNN", "KnownUsers", "Popularity"]
+__all__ = ["ALS", "BPR", "GFCF", "LMF", "ItemKNN", "KnownUsers", "P3alpha", "Popularity", "RP3beta"]

@@ -6,20 +6,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from scipy import sparse
-from torch import Tensor
 
-from recvae.models.base import FitRun, Recommender
-from recvae.models.base.file_tensors import csr_from, csr_tensors
-from recvae.models.base.params import fitted, hyper, parameters
+from recvae.models.base import FitRun
+from recvae.models.base.params import hyper, parameters
 from recvae.models.base.spaces import integers
 from recvae.models.baselines.implicit_library import implicit_library
+from recvae.models.baselines.neighbours import NeighbourScores
 from recvae.utils.finite import check_fitted
 
 
 @parameters
-class ItemKNN(Recommender):
+class ItemKNN(NeighbourScores):
     """implicit's item-item nearest neighbours: an item's score is the sum of its similarities to the row's items.
 
     Items that are not a neighbour of any item of the row have no score and are not recommended.
@@ -32,7 +30,6 @@ class ItemKNN(Recommender):
         search=["cosine", "tfidf", "bm25"],
     )
     K: int = hyper(100, "neighbours kept for each item", low=1, search=integers(5, 500))
-    similarity_: sparse.csr_matrix = fitted()  # (I, I), row i: the neighbours of item i
 
     def _fit(self, rows: sparse.csr_matrix, run: FitRun) -> dict[str, Any]:
         implicit = implicit_library()
@@ -54,26 +51,3 @@ class ItemKNN(Recommender):
         else:
             weighted = weights.normalize(weights.tfidf_weight(by_items) if self.weighting == "tfidf" else by_items)
         return weighted.T.tocsr()
-
-    def _tensors(self) -> dict[str, Tensor]:
-        return csr_tensors(self.similarity_)
-
-    def _restore(self, tensors: dict[str, Tensor], n_items: int) -> dict[str, Any]:
-        return {"similarity_": csr_from(tensors, (n_items, n_items))}
-
-    def _score(self, rows: sparse.csr_matrix) -> Tensor:
-        return _without_zeros(rows @ self.similarity_)
-
-    def _similarity(self, items: NDArray[np.int64]) -> Tensor:
-        return _without_zeros(self.similarity_[items])
-
-    def _contributions(self, row: sparse.csr_matrix, item: int) -> tuple[float, NDArray[np.float64]]:
-        column = self.similarity_[row.indices][:, [item]].toarray()[:, 0]
-        parts = row.data.astype(np.float64) * column
-        return float(parts.sum()), parts
-
-
-def _without_zeros(scores: sparse.csr_matrix) -> Tensor:
-    """Scores with -inf instead of zeros: an item that is not a neighbour has no score."""
-    dense = torch.from_numpy(scores.toarray())
-    return dense.masked_fill_(dense == 0, -torch.inf)
