@@ -122,7 +122,8 @@ def _ray(given: Given, save: Save) -> int:
 
 def _family(given: Given, save: Save) -> None:
     split_seeds, models = seeds_of(given.split_seeds), models_of(given.models)
-    family = Family(given.dataset, given.data_home, split_seeds, models, given.work, given.users, given.peers)
+    work = given.work, given.users, given.peers, given.thin
+    family = Family(given.dataset, given.data_home, split_seeds, models, *work)
     results = run_family(family, given.again)
     save(results)
     print(family_table(results))
@@ -272,6 +273,7 @@ COMMANDS = {
             option("--models", "all", "comma-separated names, including iALS"),
             option("--users", "test", "valid is for development: test users are not used", choices=("test", "valid")),
             option("--work", None, "folder outside of the repository for values per user", type=Path, required=True),
+            option("--thin", None, "share of each user's events to learn from, the others are the test", type=float),
             option("--again", False, "run finished models again", action="store_true"),
         ),
     ),

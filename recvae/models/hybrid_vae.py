@@ -77,13 +77,6 @@ class HybridVAE(RecVAE):
         kind=int,
         optional=True,
     )
-    patience: int | None = hyper(
-        6,
-        "stop after this many epochs without a better NDCG@100 of both parts together on calibration users",
-        low=1,
-        kind=int,
-        optional=True,
-    )
     learning_rate: float = hyper(
         1e-3, "of Adam; the linear path compensates for what a lower rate would gain", low=0, search=log(1e-4, 3e-3)
     )

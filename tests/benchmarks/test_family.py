@@ -118,6 +118,16 @@ def test_what_is_finished_is_never_run_again_unless_told_so(card, here, tmp_path
         run_family(job)
 
 
+def test_a_thin_split_learns_from_a_share_of_each_users_events(card, here, tmp_path):
+    whole, thin = (
+        run_family(Family(card, None, [1], ["Popularity"], tmp_path / "work", thin=share)) for share in (None, 0.25)
+    )
+    assert (whole["dataset"], thin["dataset"]) == ("small", "small-thin-25")
+    assert thin["first_split"]["train_users"] == 300  # all of them, and their test has the other events
+    assert whole["first_split"]["train_users"] < 300
+    assert len(here) == 2  # in files of their own
+
+
 def test_results_pass_no_data_on(card, here, tmp_path):
     out = tmp_path / "family-small.json"
     command = f"family --dataset {card} --split-seeds 1,2 --models Popularity --work {tmp_path / 'work'} --out {out}"

@@ -30,6 +30,7 @@ class Family:
     users : "test", or "valid" for development, which measures on half of the validation users and chooses by the rest
     peers : folder for the environment of iALS; without it, iALS is absent
     work : folder for values per user, to resume from; outside of the repository, because these are personal data
+    thin : share of each user's events to learn from, the others are the test; None for the card's own split
     """
 
     dataset: str
@@ -39,10 +40,16 @@ class Family:
     work: Path
     users: str = "test"
     peers: Path | None = None
+    thin: float | None = None
+
+    @property
+    def name(self) -> str:
+        """Name of the split, in files: that of the data set, and the share of a thin split in percent."""
+        return Path(self.dataset).stem + ("" if self.thin is None else f"-thin-{100 * self.thin:g}")
 
     def place(self, seed: int, model: str, suffix: str) -> Path:
         """The file of one model on one split."""
-        return self.work / f"{Path(self.dataset).stem}-{self.users}-{seed}-{model}{suffix}"
+        return self.work / f"{self.name}-{self.users}-{seed}-{model}{suffix}"
 
 
 def run_family(family: Family, again: bool = False) -> dict[str, Any]:
@@ -79,7 +86,7 @@ def pooled(family: Family, absent: dict[str, str]) -> dict[str, Any]:
     metrics = load_card(family.dataset).protocol.metrics
     first = results[names[0]][0].about["data"]
     return {
-        "dataset": Path(family.dataset).stem,
+        "dataset": family.name,
         "measured_on": family.users,
         "split_seeds": list(family.split_seeds),
         "metrics": metrics,
@@ -138,6 +145,7 @@ def _run(family: Family, seed: int, model: str, python: str) -> None:
     done.unlink(missing_ok=True)
     home = None if family.data_home is None else str(family.data_home)
     job = {"dataset": family.dataset, "data_home": home, "split_seed": seed, "users": family.users, "model": model}
+    job |= {"thin": family.thin}
     job |= {"python": python, "values": str(values), "done": str(done)}
     run_case(job)
 

@@ -31,11 +31,13 @@ def run(job: dict[str, Any]) -> None:
     """Choose, fit and evaluate. Writes the values of each user to `job["values"]`, then what was done to `job["done"]`.
 
     job : {"dataset", "data_home", "split_seed", "users": "test" | "valid", "model", "python": interpreter for iALS,
-        "values": .npz, "done": .json}. For a model that is not available, "done" has {"absent": why}.
+        "thin": share for training or None, "values": .npz, "done": .json}. For a model that is not available, "done"
+        has {"absent": why}.
     """
     protocol = load_card(job["dataset"]).protocol
     metrics, main = list(dict.fromkeys([*METRICS, *protocol.metrics])), protocol.metrics[-1]
-    split = load_split(job["dataset"], job["data_home"], seed=job["split_seed"], show_progress=False)
+    options = {} if job.get("thin") is None else {"split": "per-user", "test_share": 1 - job["thin"]}
+    split = load_split(job["dataset"], job["data_home"], seed=job["split_seed"], show_progress=False, **options)
     split = split if job["users"] == "test" else development(split)
     try:
         if job["model"] == IALS:
