@@ -38,18 +38,13 @@ from recvae.models.autoencoder.network import (
     untrained_network,
 )
 from recvae.models.autoencoder.new_items import neighbour_weights, vectors_from_features, vectors_from_neighbours
-from recvae.models.autoencoder.options import OutputOptions, TrainingOptions
-from recvae.models.autoencoder.scoring import (
-    item_counts,
-    network_scorer,
-    network_scores,
-    validation_score,
-)
+from recvae.models.autoencoder.options import OutputOptions, TrainingOptions, run_identity
+from recvae.models.autoencoder.scoring import item_counts, network_scorer, network_scores, validation_score
 from recvae.models.autoencoder.shape import Shape
 from recvae.models.base import FitRun, Recommender
 from recvae.models.base.explain import by_leaving_out
 from recvae.models.base.fit import implicit_callbacks
-from recvae.models.base.params import check_params, config, fitted, flat_params, hyper, parameters
+from recvae.models.base.params import check_params, config, fitted, hyper, parameters
 from recvae.models.base.similar import cosines
 from recvae.models.base.spaces import log
 from recvae.models.base.state import reads
@@ -59,13 +54,11 @@ from recvae.nn.item_vectors import ItemVectors, add_items, item_vectors
 from recvae.nn.likelihood import FAMILIES, Likelihood, Options, nll
 from recvae.nn.samplers import make_sampler
 from recvae.training.callbacks import Epoch
-from recvae.training.checkpoint import digest_rows
 from recvae.training.parallel import ParallelStrategy
 from recvae.training.state import Phase, TrainConfig, best_epoch, default_batch_size
 from recvae.training.trainer import Trainer, rows_on_device
 from recvae.utils.device import find_device
 from recvae.utils.topk import Scorer
-from recvae.version import __version__
 
 logger = logging.getLogger(__name__)
 
@@ -357,27 +350,13 @@ class Autoencoder(Recommender):
         """Run the training loop, from the last checkpoint if there is one."""
         return trainer.run(
             rows_on_device(rows, trainer.state.device),
-            identity=partial(self._identity, rows, trainer, run),
+            identity=partial(run_identity, self, rows, run, trainer.sampler is not None),
             validate=validate,
             metric=self.validation_metric,
             callbacks=[*implicit_callbacks(run), *run.callbacks],
             checkpoint=run.checkpoint,
             show_progress=run.show_progress,
         )
-
-    def _identity(self, rows: sparse.csr_matrix | Shards, trainer: Trainer, run: FitRun) -> dict[str, Any]:
-        """All that determines a training run, JSON-serialisable."""
-        valid = None if run.valid is None else digest_rows(run.valid.fold_in, run.valid.held_out)
-        params = flat_params(self, run_options=False)
-        return {
-            "recvae": __version__,
-            "model": type(self).__name__,
-            "parameters": {name: list(value) if isinstance(value, tuple) else value for name, value in params.items()},
-            "impl": "sampled" if trainer.sampler is not None else "exact",  # the first version's name of "chunked"
-            "rows": rows.fingerprint() if isinstance(rows, Shards) else digest_rows(rows),
-            "validation users": valid,
-            "part": run.part,
-        }
 
     def _seed(self) -> int:
         """`random_state`, or a random seed, the same on all ranks."""

@@ -1,15 +1,24 @@
 """Options of autoencoders that most users leave as they are: of the output layer, and of the training run.
 
-Model files and checkpoints have the options under the keys and values of `file_key` and `file_values`.
+Model files and checkpoints have the options under the keys and values of `file_key` and `file_values`. At the end, what
+a checkpoint compares to be resumed.
 """
 
 from __future__ import annotations
 
-from recvae.models.base.params import frozen_parameters, hyper
+from typing import Any
+
+from scipy import sparse
+
+from recvae.data.shards import Shards
+from recvae.models.base.model import FitRun, Model
+from recvae.models.base.params import flat_params, frozen_parameters, hyper
 from recvae.nn.layers import PRECISIONS
 from recvae.nn.likelihood import IMPLS, UNOBSERVED
 from recvae.nn.samplers import SAMPLERS
+from recvae.training.checkpoint import digest_rows
 from recvae.training.parallel import STRATEGIES
+from recvae.version import __version__
 
 
 @frozen_parameters
@@ -89,3 +98,17 @@ class TrainingOptions:
         choices=STRATEGIES,
         run_option=True,
     )
+
+
+def run_identity(model: Model, rows: sparse.csr_matrix | Shards, run: FitRun, sampled: bool) -> dict[str, Any]:
+    """All that determines a training run on these rows, JSON-serialisable; `sampled`: whether negatives are."""
+    params = flat_params(model, run_options=False)
+    return {
+        "recvae": __version__,
+        "model": type(model).__name__,
+        "parameters": {name: list(value) if isinstance(value, tuple) else value for name, value in params.items()},
+        "impl": "sampled" if sampled else "exact",  # the first version's name of "chunked"
+        "rows": rows.fingerprint() if isinstance(rows, Shards) else digest_rows(rows),
+        "validation users": None if run.valid is None else digest_rows(run.valid.fold_in, run.valid.held_out),
+        "part": run.part,
+    }
