@@ -33,6 +33,7 @@ from recvae.models.rec_vae import RecVAE
 from recvae.nn import VAE
 from recvae.nn.item_vectors import ItemVectors
 from recvae.training.callbacks import Epoch
+from recvae.training.state import default_batch_size
 from recvae.utils.progress import busy
 from recvae.utils.topk import Scorer
 from recvae.utils.workers import use_workers
@@ -170,7 +171,8 @@ class HybridVAE(RecVAE):
         return rows[learned], CalibrationUsers.holding_out(rows[order[:n_users]], HELD_OUT_SHARE, random)
 
     def _epochs(self, shape: Shape) -> int:
-        return self.epochs or shape.epochs(shape.dropout() if self.dropout is None else self.dropout)
+        dropout = shape.dropout() if self.dropout is None else self.dropout
+        return self.epochs or shape.epochs(dropout, self.batch_size or default_batch_size(shape.users))
 
     def _nearest(self) -> int:
         """Neighbours of an item, while penalties are compared."""
