@@ -57,9 +57,11 @@ class GFCF(Recommender):
         users, items = (np.sqrt(np.asarray(rows.sum(axis, dtype=np.float64)).ravel()) for axis in (1, 0))
         rows = _scaled(rows, _inverse(users), _inverse(items))  # R~ (U, I), float64
         require_memory(16 * (2 * self.k + 1) * min(rows.shape), "the singular vectors of users and items", "a lower k")
-        vectors = singular_vectors(rows, self.k)  # V (I, k)
+        # float32 but where singular vectors come from it
+        gram = _gram(rows if _from_gram(rows) else rows.astype(np.float32))
+        vectors = singular_vectors(rows, self.k, gram)  # V (I, k)
         encoder, decoder = _inverse(items)[:, None] * vectors, self.alpha * items[:, None] * vectors
-        learned: dict[str, Any] = {"gram_": _gram(rows.astype(np.float32))}
+        learned: dict[str, Any] = {"gram_": gram.astype(np.float32)}
         learned |= {"encoder_": torch.from_numpy(encoder.astype(np.float32))}
         learned |= {"decoder_": torch.from_numpy(decoder.astype(np.float32))}
         for tensor in (torch.from_numpy(learned["gram_"].data), learned["encoder_"], learned["decoder_"]):
@@ -91,7 +93,7 @@ class GFCF(Recommender):
         return float(parts.sum()), parts
 
 
-def singular_vectors(matrix: sparse.csr_matrix, k: int) -> NDArray[np.float64]:
+def singular_vectors(matrix: sparse.csr_matrix, k: int, gram: sparse.csr_matrix) -> NDArray[np.float64]:
     """The right singular vectors with the k largest singular values, without those whose singular value is 0.
 
     Parameters
@@ -100,6 +102,8 @@ def singular_vectors(matrix: sparse.csr_matrix, k: int) -> NDArray[np.float64]:
         (U, I), float64.
     k : int
         Number of vectors; for matrices with more than `DENSE` rows and columns, at most one less than they have.
+    gram : csr_matrix
+        (I, I), matrix.T @ matrix; read where `_from_gram(matrix)`.
 
     Returns
     -------
@@ -112,9 +116,10 @@ def singular_vectors(matrix: sparse.csr_matrix, k: int) -> NDArray[np.float64]:
     least = min(matrix.shape)
     with one_blas_thread():
         if least <= DENSE:
-            wide = matrix.shape[0] < matrix.shape[1]
-            gram = (matrix @ matrix.T if wide else matrix.T @ matrix).toarray()
-            squares, vectors = eigh(gram, driver="evd")  # all of them: faster than some
+            wide = not _from_gram(matrix)
+            squares, vectors = eigh(
+                (matrix @ matrix.T if wide else gram).toarray(), driver="evd"
+            )  # all of them: faster than some
             squares, vectors = squares[-k:], vectors[:, -k:]
             kept = squares > 1e-12 * max(squares[-1], 1e-300)  # the others are rounding errors
             values, vectors = np.sqrt(squares[kept]), vectors[:, kept]
@@ -124,6 +129,11 @@ def singular_vectors(matrix: sparse.csr_matrix, k: int) -> NDArray[np.float64]:
         count = min(k, least - 1)
         _, values, transposed = svds(matrix.astype(np.float32), count, v0=start, return_singular_vectors="vh")
         return np.ascontiguousarray(transposed[values > 1e-4 * values.max()].T, dtype=np.float64)
+
+
+def _from_gram(matrix: sparse.csr_matrix) -> bool:
+    """Whether singular vectors of a matrix (U, I) are computed from its Gram matrix of items."""
+    return bool(matrix.shape[1] <= min(DENSE, matrix.shape[0]))
 
 
 def _gram(rows: sparse.csr_matrix) -> sparse.csr_matrix:

@@ -119,13 +119,14 @@ def _largest(block: sparse.csr_matrix, first: int, k: int) -> sparse.csr_matrix:
     """The k largest entries in each row of a block, whose row r is that of item first + r. (B, I) -> (B, I)"""
     block.sort_indices()
     row_of = np.repeat(np.arange(block.shape[0]), np.diff(block.indptr))
-    kept = (block.indices != first + row_of) & (block.data > 0)
+    values = np.where(block.indices == first + row_of, 0, block.data)
+    kept = values > 0
     for row in np.flatnonzero(np.diff(block.indptr) > k):
         cells = slice(block.indptr[row], block.indptr[row + 1])
-        values = np.where(kept[cells], block.data[cells], 0)
-        least = np.partition(values, len(values) - k)[len(values) - k]
-        ties = np.flatnonzero(values == least)
-        kept[cells] &= values >= least
-        kept[cells][ties[k - np.count_nonzero(values > least) :]] = False
+        least = np.partition(values[cells], -k)[-k]
+        kept[cells] &= values[cells] >= least
+        surplus = np.count_nonzero(kept[cells]) - k
+        if surplus > 0:  # the last of those that are equal to the least
+            kept[cells][np.flatnonzero(values[cells] == least)[-surplus:]] = False
     indptr = np.concatenate([[0], np.cumsum(np.bincount(row_of[kept], minlength=block.shape[0]))])
     return sparse.csr_matrix((block.data[kept], block.indices[kept], indptr), shape=block.shape)
