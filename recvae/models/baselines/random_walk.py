@@ -24,21 +24,24 @@ class P3alpha(NeighbourScores):
     """P3alpha: transition probabilities of a walk of three steps, to the power of alpha.
 
         p_iu = x_ui / sum_v x_vi,  p_uj = x_ui / sum_j x_uj         from an item to a user, from a user to an item
-        W_ij = sum_u p_iu^alpha p_uj^alpha,  W_ii = 0               the K largest in each row are kept
+        W_ij = sum_u p_iu^alpha p_uj^alpha,  W_ii = 0
 
     X is the users x items matrix. Items are scored by x W: the walk starts at one of the row's items. With alpha = 1
     these are probabilities of where the walk ends, up to the choice of the first item. Items that no kept walk reaches
     have no score and are not recommended.
 
+    Of W, the K largest entries in each row are kept, scaled to a sum of 1 if `normalize`, and of these the K largest in
+    each column: few items lead to a popular one, as to any other.
+
     References
     ----------
     Cooper, Lee, Radinsky & Siantos, "Random Walks in Recommender Systems: Exact Computation and Simulations", WWW 2014.
-    The limit K, and the scaling of rows, are those of Ferrari Dacrema, Boglio, Cremonesi & Jannach, "A Troubling
-    Analysis of Reproducibility and Progress in Recommender Systems Research", TOIS 2021.
+    What is kept of W, and the scaling of rows, are as in the evaluation framework of Ferrari Dacrema, Boglio, Cremonesi
+    & Jannach, "A Troubling Analysis of Reproducibility and Progress in Recommender Systems Research", TOIS 2021.
     """
 
     alpha: float = hyper(1.0, "exponent of the transition probabilities", low=0, high=2, search=uniform(0.1, 2.0))
-    K: int = hyper(100, "neighbours kept for each item", low=1, search=integers(5, 1000))
+    K: int = hyper(100, "neighbours kept for each item, in rows and in columns", low=1, search=integers(5, 1000))
     normalize: bool = hyper(True, "whether the kept weights of an item are scaled to a sum of 1", search=[True, False])
 
     def _fit(self, rows: sparse.csr_matrix, run: FitRun) -> dict[str, Any]:
@@ -48,6 +51,7 @@ class P3alpha(NeighbourScores):
         walks = largest_products(to_users, to_items, self.K, run.show_progress)
         if self.normalize:
             walks = _probabilities(walks, 1.0)
+        walks = largest_of_rows(walks.T.tocsr(), self.K).T.tocsr()  # the K largest in each column
         check_fitted(torch.from_numpy(walks.data), "look for huge values in the data")
         return {"similarity_": walks}
 
@@ -70,7 +74,7 @@ class RP3beta(P3alpha):
     Applications", ACM Transactions on Interactive Intelligent Systems 7, 2017.
     """
 
-    beta: float = hyper(0.6, "exponent of the penalty for popular items", low=0, high=2, search=uniform(0.0, 1.0))
+    beta: float = hyper(0.3, "exponent of the penalty for popular items", low=0, high=2, search=uniform(0.0, 1.0))
 
     def _penalty(self, rows: sparse.csr_matrix) -> Array:
         return np.maximum(rows.getnnz(axis=0), 1).astype(np.float32) ** np.float32(-self.beta)
@@ -106,7 +110,10 @@ def largest_products(
     from recvae.utils.workers import use_workers
 
     def products(start: int) -> sparse.csr_matrix:
-        return _largest(left[start : start + BLOCK] @ right, start, k)
+        block = left[start : start + BLOCK] @ right
+        item_of = np.repeat(np.arange(start, start + block.shape[0]), np.diff(block.indptr))
+        block.data[block.indices == item_of] = 0
+        return largest_of_rows(block, k)
 
     blocks: list[sparse.csr_matrix] = []
     with use_workers() as workers:
@@ -115,18 +122,17 @@ def largest_products(
     return sparse.vstack(blocks, format="csr")
 
 
-def _largest(block: sparse.csr_matrix, first: int, k: int) -> sparse.csr_matrix:
-    """The k largest entries in each row of a block, whose row r is that of item first + r. (B, I) -> (B, I)"""
-    block.sort_indices()
-    row_of = np.repeat(np.arange(block.shape[0]), np.diff(block.indptr))
-    values = np.where(block.indices == first + row_of, 0, block.data)
-    kept = values > 0
-    for row in np.flatnonzero(np.diff(block.indptr) > k):
-        cells = slice(block.indptr[row], block.indptr[row + 1])
+def largest_of_rows(matrix: sparse.csr_matrix, k: int) -> sparse.csr_matrix:
+    """The k largest entries > 0 in each row; of equal ones the first. (A, B) -> (A, B)"""
+    matrix.sort_indices()
+    values, kept = matrix.data, matrix.data > 0
+    for row in np.flatnonzero(np.diff(matrix.indptr) > k):
+        cells = slice(matrix.indptr[row], matrix.indptr[row + 1])
         least = np.partition(values[cells], -k)[-k]
         kept[cells] &= values[cells] >= least
         surplus = np.count_nonzero(kept[cells]) - k
         if surplus > 0:  # the last of those that are equal to the least
             kept[cells][np.flatnonzero(values[cells] == least)[-surplus:]] = False
-    indptr = np.concatenate([[0], np.cumsum(np.bincount(row_of[kept], minlength=block.shape[0]))])
-    return sparse.csr_matrix((block.data[kept], block.indices[kept], indptr), shape=block.shape)
+    row_of = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
+    indptr = np.concatenate([[0], np.cumsum(np.bincount(row_of[kept], minlength=matrix.shape[0]))])
+    return sparse.csr_matrix((values[kept], matrix.indices[kept], indptr), shape=matrix.shape)
