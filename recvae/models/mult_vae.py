@@ -47,8 +47,8 @@ class MultVAE(Variational):
     )
     dropout: float | None = hyper(
         None,
-        "share of a user's events hidden from the encoder in training; None is .5, and up to .8 where users have fewer "
-        "than 50 events",
+        "share of a user's events hidden from the encoder in training; None is .5, and up to .8 on sparse data, where "
+        "users have fewer than 50 events and items fewer than 100",
         low=0,
         high=0.99,
         kind=float,

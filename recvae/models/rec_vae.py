@@ -27,6 +27,8 @@ class RecVAE(Variational):
     `decoder_passes=0` the encoder's passes train both: one pass at a time does the work of two.
     """
 
+    _few_events = FEW_EVENTS  # of an item, below which both parts are trained at once
+
     epochs: int = hyper(40, "rounds of passes over the training users", low=1)
     learning_rate: float = hyper(5e-4, "learning rate of Adam, as in the paper", low=0, search=log(1e-4, 3e-3))
     latent_dim: int = hyper(200, "dimension of z", low=1, search=integers(50, 400))
@@ -34,8 +36,8 @@ class RecVAE(Variational):
     depth: int = hyper(5, "number of the encoder's layers", low=1, high=1000, search=integers(2, 6))
     dropout: float | None = hyper(
         None,
-        "share of a user's events hidden from the encoder in its own passes; None is .5, and up to .8 where users have "
-        "fewer than 50 events",
+        "share of a user's events hidden from the encoder in its own passes; None is .5, and up to .8 on sparse "
+        "data, where users have fewer than 50 events and items fewer than 100",
         low=0,
         high=0.99,
         kind=float,
@@ -76,7 +78,7 @@ class RecVAE(Variational):
     def _phases(self, shape: Shape) -> Sequence[Phase]:
         decoder_passes = self.decoder_passes
         if decoder_passes is None:
-            decoder_passes = 0 if shape.trains_jointly() else 1
+            decoder_passes = 0 if shape.trains_jointly(self._few_events) else 1
         encoder_passes = self.encoder_passes or (3 if decoder_passes else 1)
         if not decoder_passes:  # both at once, on rows with dropout
             return (Phase(("encoder", "decoder"), encoder_passes),)

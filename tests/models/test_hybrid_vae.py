@@ -180,6 +180,7 @@ def test_of_few_calibration_users_a_moving_average_over_epochs_counts(split, mon
     ("shape", "given", "epochs"),
     [
         (Shape(5_000, 3_000, 500_000), {}, 25),  # 100 events of a user
+        (Shape(5_000, 500, 100_000), {}, 25),  # 20 of a user, 200 of an item
         (Shape(5_000, 3_000, 100_000), {}, 62),  # 20
         (Shape(5_000, 3_000, 100_000), {"dropout": 0.6}, 31),
         (Shape(30_000, 40_000, 600_000), {}, 41),  # 2,500 steps of 500

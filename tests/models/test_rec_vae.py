@@ -143,23 +143,29 @@ AT_ONCE = [("encoder", "decoder")]
 
 
 @pytest.mark.parametrize(
-    ("n_items", "events_of_an_item", "passes", "given"),
+    ("model", "n_items", "events_of_an_item", "passes", "given"),
     [
-        (2_000, 300, AT_ONCE, {}),
-        (2_001, 300, IN_TURNS, {}),
-        (2_001, 100, IN_TURNS, {}),
-        (2_001, 99, AT_ONCE, {}),
-        (2_000, 300, AT_ONCE * 2, {"encoder_passes": 2}),
-        (2_000, 300, IN_TURNS, {"decoder_passes": 1}),
-        (2_001, 300, AT_ONCE, {"decoder_passes": 0}),
+        (RecVAE, 2_000, 300, AT_ONCE, {}),
+        (RecVAE, 2_001, 100, IN_TURNS, {}),
+        (RecVAE, 2_001, 99, AT_ONCE, {}),
+        (HybridVAE, 2_000, 300, AT_ONCE, {}),
+        (HybridVAE, 2_001, 200, IN_TURNS, {}),
+        (HybridVAE, 2_001, 199, AT_ONCE, {}),
+        (RecVAE, 2_000, 300, AT_ONCE * 2, {"encoder_passes": 2}),
+        (RecVAE, 2_000, 300, IN_TURNS, {"decoder_passes": 1}),
+        (RecVAE, 2_001, 300, AT_ONCE, {"decoder_passes": 0}),
     ],
 )
-@pytest.mark.parametrize("model", [RecVAE, HybridVAE])
 def test_both_parts_are_trained_at_once_on_few_items_and_on_sparse_data(
     model, n_items, events_of_an_item, passes, given
 ):
     phases = model(**given)._phases(Shape(1_000, n_items, events_of_an_item * n_items))
     assert [phase.trainable for phase in phases for _ in range(phase.passes)] == passes
+
+
+def test_dense_data_get_the_dropout_of_the_papers():
+    assert Shape(5_000, 1_000, 100_000).dropout() == 0.5  # 20 events of a user, 100 of an item
+    assert Shape(5_000, 1_001, 100_000).dropout() == 0.8
 
 
 @pytest.mark.parametrize(("events", "dropout"), [(3, 0.8), (20, 0.8), (35, 0.65), (50, 0.5), (300, 0.5)])

@@ -10,8 +10,8 @@ from scipy import sparse
 from recvae.data.shards import Shards
 
 FEW_ITEMS = 2_000  # with so few, one pass that trains both parts ranks as well as four in turns
-FEW_EVENTS = 100  # of an item: with fewer, a decoder that is trained without dropout overfits
-# dropout falls linearly between these numbers of events of a user
+FEW_EVENTS = 100  # of an item: with fewer, data are sparse, and networks overfit that are trained as on dense data
+# on sparse data, dropout falls linearly between these numbers of events of a user
 SPARSE_EVENTS, DENSE_EVENTS = 20, 50
 SPARSE_DROPOUT, DENSE_DROPOUT = 0.8, 0.5
 DENSE_EPOCHS, MOST_STEPS = 25, 2_500
@@ -30,8 +30,15 @@ class Shape(NamedTuple):
         users, items = rows.shape
         return cls(users, items, int(rows.nnz))
 
+    @property
+    def is_sparse(self) -> bool:
+        """Whether items have few events."""
+        return self.events < FEW_EVENTS * self.items
+
     def dropout(self) -> float:
-        """Share of a user's events to hide in training: the fewer events users have, the more."""
+        """Share of a user's events to hide in training: on sparse data, more where users have fewer events."""
+        if not self.is_sparse:
+            return DENSE_DROPOUT
         events = self.events / max(self.users, 1)
         return float(np.interp(events, (SPARSE_EVENTS, DENSE_EVENTS), (SPARSE_DROPOUT, DENSE_DROPOUT)))
 
@@ -41,6 +48,6 @@ class Shape(NamedTuple):
         enough = MOST_STEPS * batch_size / max(self.users, 1)
         return int(max(DENSE_EPOCHS, min(DENSE_EPOCHS * more, enough)))
 
-    def trains_jointly(self) -> bool:
+    def trains_jointly(self, few_events: int = FEW_EVENTS) -> bool:
         """Whether RecVAE's encoder and decoder are better trained at once than in turns."""
-        return self.items <= FEW_ITEMS or self.events < FEW_EVENTS * self.items
+        return self.items <= FEW_ITEMS or self.events < few_events * self.items
