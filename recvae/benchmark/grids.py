@@ -46,8 +46,8 @@ GRIDS: dict[str, list[dict[str, Any]]] = {
         )
     ],
     "ItemKNN": _product(weighting=("cosine", "tfidf", "bm25"), K=(20, 50, 100, 200)),
-    "P3alpha": _product(alpha=(0.5, 0.75, 1.0, 1.25), K=(50, 100, 200)),
-    "RP3beta": _product(alpha=(0.75, 1.0), beta=(0.15, 0.3, 0.5), K=(100, 200)),
+    "P3alpha": _product(alpha=(0.35, 0.5, 0.75, 1.0), K=(50, 100, 200)),
+    "RP3beta": _product(alpha=(0.5, 0.75), beta=(0.15, 0.3, 0.5), K=(100, 200)),
     "GFCF": _product(alpha=(0.05, 0.1, 0.2, 0.3), k=(64, 128, 256)),
     "BPR": _product(factors=(64, 128), learning_rate=(0.01, 0.02), regularization=(0.0001, 0.001, 0.01)),
     "LMF": _product(factors=(16, 32, 64), regularization=(0.6, 5.0), neg_prop=(5, 20)),
