@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -75,13 +76,31 @@ def _total_by_ratio(
         first_scores = first(fold_in)
         second_scores = second(fold_in).to(first_scores.device)
         for i, weight in enumerate(weights):
-            totals[i] += _sum_of_ndcg(first_scores + float(weight) * second_scores, fold_in, held_out)
+            totals[i] += _ndcg(first_scores + float(weight) * second_scores, fold_in, held_out).sum()
     return totals
 
 
-def total_ndcg(score: ScoreFunction, users: CalibrationUsers) -> float:
-    """NDCG@100 of the ranking by one scorer, summed over the calibration users."""
-    return sum(_sum_of_ndcg(score(fold_in), fold_in, held_out) for fold_in, held_out in users.blocks())
+def ndcg_by_user(score: ScoreFunction, users: CalibrationUsers) -> NDArray[np.float64]:
+    """NDCG@100 of the ranking by one scorer, for each calibration user with held-out items. -> (active users,)"""
+    parts = [_ndcg(score(fold_in), fold_in, held_out) for fold_in, held_out in users.blocks()]
+    return np.concatenate([np.empty(0), *parts])
+
+
+def nearest_to_zero(ndcg: Mapping[float, NDArray[np.float64]]) -> float:
+    """The number nearest to 0 that is within a standard error of the best.
+
+    Parameters
+    ----------
+    ndcg : mapping
+        NDCG of each number, (users,); the error is that of the paired difference.
+    """
+    best = max(ndcg, key=lambda number: ndcg[number].sum())
+
+    def is_close(number: float) -> bool:
+        behind = ndcg[best] - ndcg[number]
+        return not len(behind) or bool(behind.sum() <= behind.std() * math.sqrt(len(behind)))
+
+    return min(filter(is_close, ndcg), key=abs)
 
 
 def hill_climb(objective: Callable[[int], float], n: int) -> int:
@@ -104,9 +123,9 @@ def _ratio_of_deviations(first: ScoreFunction, second: ScoreFunction, rows: spar
     return first_std / second_std if second_std > 0 else 1.0
 
 
-def _sum_of_ndcg(scores: Tensor, fold_in: sparse.csr_matrix, held_out: sparse.csr_matrix) -> float:
-    """NDCG@K summed over the users who have held-out items."""
+def _ndcg(scores: Tensor, fold_in: sparse.csr_matrix, held_out: sparse.csr_matrix) -> NDArray[np.float64]:
+    """NDCG@K of the users who have held-out items. -> (active users,)"""
     ids, _ = rank(lambda _, users: scores[users], fold_in, min(K, fold_in.shape[1]))
     n_held_out: NDArray[Any] = np.diff(held_out.indptr)
     active = n_held_out > 0
-    return float(ndcg(find_hits(ids, held_out)[active], n_held_out[active], K).sum())
+    return ndcg(find_hits(ids, held_out)[active], n_held_out[active], K)

@@ -142,15 +142,15 @@ class ClosedForm(Recommender):
 def with_item_power(
     weights: Tensor | sparse.csr_matrix, rows: sparse.csr_matrix, power: float
 ) -> Tensor | sparse.csr_matrix:
-    """n_i^power B_ij n_j^-power, with n_i the number of rows (U, I) that have item i. (I, I) -> (I, I), in place"""
+    """n_i^power B_ij n_j^-power, with n_i the number of rows (U, I) that have item i. (I, I) -> (I, I)"""
     if not power:
         return weights
     scale = np.maximum(rows.getnnz(axis=0), 1).astype(np.float32) ** np.float32(power)  # (I,)
     if isinstance(weights, Tensor):
         factors = torch.from_numpy(scale)
-        return weights.mul_(factors[:, None]).div_(factors)
-    weights.data *= np.repeat(scale, np.diff(weights.indptr)) / scale[weights.indices]
-    return weights
+        return (weights * factors[:, None]).div_(factors)
+    data = weights.data * (np.repeat(scale, np.diff(weights.indptr)) / scale[weights.indices])
+    return sparse.csr_matrix((data, weights.indices, weights.indptr), shape=weights.shape)
 
 
 def is_sparse(form: str, n_items: int) -> bool:

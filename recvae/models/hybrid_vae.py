@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -26,7 +25,14 @@ from recvae.models.base.file_tensors import scalar
 from recvae.models.base.params import check_params, fitted, hyper, parameters
 from recvae.models.base.spaces import log, uniform
 from recvae.models.base.state import reads
-from recvae.models.blending import CalibrationUsers, best_joint_ndcg, best_weight, hill_climb, total_ndcg
+from recvae.models.blending import (
+    CalibrationUsers,
+    best_joint_ndcg,
+    best_weight,
+    hill_climb,
+    ndcg_by_user,
+    nearest_to_zero,
+)
 from recvae.models.closed_form import FORMS, WIDE, is_sparse, solution_path, with_item_power
 from recvae.models.edlae import EDLAE
 from recvae.models.rec_vae import RecVAE
@@ -44,6 +50,7 @@ MAX_CALIBRATION_USERS = 500  # taken from the training users, if no validation u
 HELD_OUT_SHARE = 0.2  # of the calibration users' events
 FEW_EVENTS = 200  # of an item: with fewer, encoder and decoder are trained at once
 SMOOTHING = 0.3  # share of an epoch in the moving average of NDCG over epochs, by which one of them is chosen
+COMPARING_USERS, COMPARING_SHARE = 1_500, 0.15  # users to compare penalties by, at most; of the training users
 COMPARED = 4_000  # most popular items, by which penalties are compared
 FEW_NEIGHBOURS = 100  # of an item in the sparse form, while penalties are compared
 LINEAR = "linear."  # prefix of the linear path's tensors in a file
@@ -141,9 +148,7 @@ class HybridVAE(RecVAE):
         # 1. calibration users, from whom neither part learns
         rows, users = self._calibration_users(rows, run)
         # 2. the linear path: before the network, so that too little memory for it is known before the long training
-        linear = self._chosen_linear(rows, users, run.show_progress)
-        if not hasattr(linear, "weights_"):
-            linear.fit(rows, run.show_progress)
+        linear = self._chosen_linear(rows, users, run.show_progress).fit(rows, run.show_progress)
         linear._drop_training_rows()
         # 3. the network, trained as RecVAE; the epoch is kept that ranks best together with the linear path
         network_state = self._fit_network(rows, run, self._joint_validation(linear, users, run))
@@ -203,47 +208,53 @@ class HybridVAE(RecVAE):
         )
 
     def _chosen_linear(self, rows: sparse.csr_matrix, users: CalibrationUsers, show_progress: bool) -> EDLAE:
-        """The linear path with the penalty and the item exponent that rank best for calibration users.
+        """The linear path with the penalty and the item exponent that rank best for calibration users, unfitted.
 
-        Penalties are tried by a hill climb, all exponents for each of them: these need no new solution. They are
-        compared by the most popular items alone, and in the sparse form with fewer neighbours. The path is unfitted
-        unless its weights are those of the comparison.
+        Further users of the rows are added to them, so that chance decides less. Penalties are tried by a hill climb,
+        and then exponents, which need no new solution: the one nearest to 0 that is not clearly behind the best. All
+        are compared by the most popular items alone, and in the sparse form with fewer neighbours.
         """
         penalties = PENALTIES if self.l2 is None else (self.l2,)
         powers = ITEM_POWERS if self.item_power is None else (self.item_power,)
         if len(penalties) == len(powers) == 1:
             return self._linear(*penalties, *powers)
-        in_sparse_form, whole = is_sparse(self.form, rows.shape[1]), rows.shape[1] <= COMPARED
-        if not whole:
-            popular = _most_popular(rows, COMPARED)
-            rows = rows[:, popular]
-            users = CalibrationUsers(users.fold_in[:, popular], users.held_out[:, popular])
+        in_sparse_form = is_sparse(self.form, rows.shape[1])
+        rows, users = self._comparison(rows, users)
         trial = self._linear(penalties[0], 0.0)
-        best = _Best()
 
-        def best_ndcg(i: int) -> float:
+        def ndcg_with(solution: Tensor | sparse.csr_matrix, power: float) -> NDArray[np.float64]:
+            trial.weights_ = with_item_power(solution, rows, power)
+            return ndcg_by_user(trial._score, users)
+
+        def ndcg_at(i: int) -> float:
             say(f"penalty {penalties[i]:g}")
-            solution, ndcgs = solutions[i](), []
-            for power in powers:
-                trial.weights_ = with_item_power(
-                    solution.clone() if isinstance(solution, Tensor) else solution.copy(), rows, power
-                )
-                ndcgs.append(total_ndcg(trial._score, users))
-                if ndcgs[-1] > best.ndcg:
-                    best.ndcg, best.penalty, best.power, best.weights = ndcgs[-1], penalties[i], power, trial.weights_
-            return max(ndcgs)
+            return float(ndcg_with(solutions[i](), 0.0).sum())
 
         with busy(f"{type(self).__name__}, linear path", show_progress) as say:
             say(f"{len(penalties)} penalties")
             models = [self._linear(l2, 0.0) for l2 in penalties]
             solutions = solution_path(models, rows, in_sparse_form, self._nearest())
-            middle = penalties[hill_climb(best_ndcg, len(penalties))]
-        if best.weights is None:  # no item is held out, so that all rank alike
-            return self._linear(middle, 0.0 if 0.0 in powers else powers[0])
-        linear = self._linear(best.penalty, best.power)
-        if whole and not in_sparse_form:
-            _set_fitted(linear, rows.shape[1], weights_=best.weights)
-        return linear
+            best = hill_climb(ndcg_at, len(penalties))
+            solution = solutions[best]()
+            power = nearest_to_zero({power: ndcg_with(solution, power) for power in powers})
+        return self._linear(penalties[best], power)
+
+    def _comparison(
+        self, rows: sparse.csr_matrix, users: CalibrationUsers
+    ) -> tuple[sparse.csr_matrix, CalibrationUsers]:
+        """Rows to solve for trial weights from, and users to compare these by, over the most popular items."""
+        if rows.shape[1] > COMPARED:
+            popular = _most_popular(rows, COMPARED)
+            rows = rows[:, popular]
+            users = CalibrationUsers(users.fold_in[:, popular], users.held_out[:, popular])
+        n_more = min(COMPARING_USERS - users.fold_in.shape[0], int(COMPARING_SHARE * rows.shape[0]))
+        if n_more <= 0:
+            return rows, users
+        random = np.random.default_rng((self._seed(), 1))
+        order = random.permutation(rows.shape[0])
+        more = CalibrationUsers.holding_out(rows[order[:n_more]], HELD_OUT_SHARE, random)
+        both = (sparse.vstack(pair, format="csr") for pair in zip(users, more, strict=True))
+        return rows[np.sort(order[n_more:])], CalibrationUsers(*both)
 
     def _score(self, rows: sparse.csr_matrix) -> Tensor:
         return self._add_linear(super()._score(rows), rows)
@@ -302,16 +313,6 @@ class HybridVAE(RecVAE):
         of_network = {n: t for n, t in tensors.items() if n not in NUMBERS and not n.startswith(LINEAR)}
         _set_fitted(linear, n_items, **linear._restore(of_linear, n_items))
         return super()._restore(of_network, n_items) | {"linear_": linear, "weight_": weight}
-
-
-@dataclass
-class _Best:
-    """The best linear path so far, by NDCG summed over calibration users. Its weights alone are kept: they are large"""
-
-    ndcg: float = 0.0
-    penalty: float = math.nan
-    power: float = math.nan
-    weights: Tensor | sparse.csr_matrix | None = None
 
 
 def _most_popular(rows: sparse.csr_matrix, n: int) -> NDArray[np.int64]:

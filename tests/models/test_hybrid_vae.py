@@ -11,7 +11,14 @@ from recvae.models import hybrid_vae
 from recvae.models.autoencoder.scoring import network_scores
 from recvae.models.autoencoder.shape import Shape
 from recvae.models.base import FitRun
-from recvae.models.blending import CalibrationUsers, best_joint_ndcg, best_weight, hill_climb, total_ndcg
+from recvae.models.blending import (
+    CalibrationUsers,
+    best_joint_ndcg,
+    best_weight,
+    hill_climb,
+    ndcg_by_user,
+    nearest_to_zero,
+)
 from recvae.models.closed_form import solution_path
 from recvae.models.hybrid_vae import ITEM_POWERS, PENALTIES
 
@@ -43,7 +50,7 @@ def test_the_weight_goes_to_the_scorer_that_knows(users):
     knows = oracle(users)
     assert best_weight(noise, knows, users, users.fold_in) > 1
     assert best_weight(knows, noise, users, users.fold_in) < 1
-    assert total_ndcg(knows, users) == pytest.approx((np.diff(users.held_out.indptr) > 0).sum())
+    assert ndcg_by_user(knows, users) == pytest.approx(np.ones(np.count_nonzero(np.diff(users.held_out.indptr))))
 
 
 def test_the_unit_of_scores_does_not_matter(users):
@@ -99,6 +106,7 @@ def test_the_linear_path_is_solved_without_calibration_users(split, monkeypatch)
 @pytest.mark.parametrize("form", ["dense", "sparse"])
 def test_penalties_are_compared_by_the_most_popular_items(split, monkeypatch, form):
     monkeypatch.setattr(hybrid_vae, "COMPARED", 30)
+    monkeypatch.setattr(hybrid_vae, "COMPARING_USERS", 0)
     asked = {}
 
     def path(models, rows, in_sparse_form, neighbours):
@@ -107,10 +115,10 @@ def test_penalties_are_compared_by_the_most_popular_items(split, monkeypatch, fo
 
     def of_users(score, users):
         asked["held_out"] = users.held_out
-        return total_ndcg(score, users)
+        return ndcg_by_user(score, users)
 
     monkeypatch.setattr(hybrid_vae, "solution_path", path)
-    monkeypatch.setattr(hybrid_vae, "total_ndcg", of_users)
+    monkeypatch.setattr(hybrid_vae, "ndcg_by_user", of_users)
     linear = HybridVAE(form=form, **QUICK).fit(split.train, valid=split.valid).linear_
     counts = np.diff(split.train.matrix.tocsc().indptr)
     popular = np.sort(np.argsort(-counts, kind="stable")[:30])
@@ -124,14 +132,6 @@ def test_penalties_are_compared_by_the_most_popular_items(split, monkeypatch, fo
     assert (linear.weights_ != fitted.weights_).sum() == 0  # of all items
 
 
-def test_the_best_of_the_compared_weights_are_not_solved_for_again(split, monkeypatch):
-    monkeypatch.setattr(EDLAE, "fit", lambda *_: pytest.fail("solved twice"))
-    linear = HybridVAE(**QUICK).fit(split.train, valid=split.valid).linear_
-    monkeypatch.undo()
-    fitted = EDLAE(values="raw", l2=linear.l2, user_power=0.5, item_power=linear.item_power).fit(split.train.matrix)
-    assert torch.equal(linear.weights_, fitted.weights_)
-
-
 def test_where_users_are_known_the_choices_go_into_the_refit():
     split = per_user_split(make_sample(n_users=300, n_items=80).interactions, valid_share=0.2)
     model = fit_split(HybridVAE(**QUICK), split)
@@ -141,24 +141,45 @@ def test_where_users_are_known_the_choices_go_into_the_refit():
     assert model.trained_on_ == split.refit.fingerprint()
 
 
-def test_the_penalty_and_the_exponent_are_the_best_for_calibration_users(split, users):
-    """By all pairs of them, fitted one by one; a hill climb may end on a lower hill."""
+def test_the_penalty_is_the_best_for_calibration_users(split, users, monkeypatch):
+    """And no training users are added to them, where there are as many as are wanted."""
+    monkeypatch.setattr(hybrid_vae, "COMPARING_USERS", users.fold_in.shape[0])
 
     def ndcg_of(l2, power):
         path = EDLAE(values="raw", l2=l2, user_power=0.5, item_power=power).fit(split.train.matrix)
-        return total_ndcg(path._score, users)
+        return ndcg_by_user(path._score, users)
 
-    model = HybridVAE(**QUICK).fit(split.train, valid=split.valid)
-    best = ndcg_of(model.linear_.l2, model.linear_.item_power)
-    assert best == max(ndcg_of(model.linear_.l2, power) for power in ITEM_POWERS)
-    position = PENALTIES.index(model.linear_.l2)
+    linear = HybridVAE(**QUICK).fit(split.train, valid=split.valid).linear_
+    position = PENALTIES.index(linear.l2)
     for l2 in PENALTIES[max(0, position - 1) : position + 2]:
-        assert best >= max(ndcg_of(l2, power) for power in ITEM_POWERS)
-    chosen = HybridVAE(item_power=0.0, **QUICK).fit(split.train, valid=split.valid).linear_
-    assert chosen.item_power == 0.0
-    chosen = HybridVAE(l2=30.0, **QUICK).fit(split.train, valid=split.valid).linear_
-    assert chosen.l2 == 30.0
-    assert ndcg_of(30.0, chosen.item_power) == max(ndcg_of(30.0, power) for power in ITEM_POWERS)
+        assert ndcg_of(linear.l2, 0.0).sum() >= ndcg_of(l2, 0.0).sum()
+    powers = {power: ndcg_of(linear.l2, power) for power in ITEM_POWERS}
+    assert linear.item_power == nearest_to_zero(powers)
+    linear = HybridVAE(item_power=0.4, **QUICK).fit(split.train, valid=split.valid).linear_
+    assert linear.item_power == 0.4
+    linear = HybridVAE(l2=30.0, **QUICK).fit(split.train, valid=split.valid).linear_
+    assert linear.item_power == nearest_to_zero({power: ndcg_of(30.0, power) for power in ITEM_POWERS})
+
+
+def test_an_exponent_other_than_zero_has_to_be_clearly_better():
+    spread = np.tile([0.1, -0.1], 200)
+    ndcg = {-0.2: np.full(400, 0.3), 0.0: np.full(400, 0.4) + spread, 0.2: np.full(400, 0.404), 0.4: np.full(400, 0.5)}
+    assert nearest_to_zero(ndcg) == 0.4
+    assert nearest_to_zero(ndcg | {0.4: np.full(400, 0.3)}) == 0.0  # .2 is ahead by less than a standard error
+    assert nearest_to_zero({0.2: np.zeros(0), -0.2: np.zeros(0)}) == 0.2  # no one to compare by
+
+
+@pytest.mark.parametrize("wanted", [100, 10_000])
+def test_penalties_are_compared_by_training_users_too(split, users, wanted, monkeypatch):
+    monkeypatch.setattr(hybrid_vae, "COMPARING_USERS", wanted)
+    rows = split.train.matrix
+    solved, compared = HybridVAE(random_state=0)._comparison(rows, users)
+    more = min(wanted - users.fold_in.shape[0], int(0.15 * rows.shape[0]))
+    assert solved.shape[0] == rows.shape[0] - more
+    assert compared.fold_in.shape[0] == users.fold_in.shape[0] + more
+    assert (
+        solved.nnz + compared.fold_in.nnz + compared.held_out.nnz == rows.nnz + users.fold_in.nnz + users.held_out.nnz
+    )
 
 
 def test_the_epoch_is_kept_that_ranks_best_with_the_linear_path(split):
