@@ -98,7 +98,7 @@ def nearest_to_zero(ndcg: Mapping[float, NDArray[np.float64]]) -> float:
 
     def is_close(number: float) -> bool:
         behind = ndcg[best] - ndcg[number]
-        return behind.sum() <= behind.std() * math.sqrt(len(behind))
+        return not len(behind) or bool(behind.sum() <= behind.std() * math.sqrt(len(behind)))
 
     return min(filter(is_close, ndcg), key=abs)
 

@@ -18,7 +18,7 @@ from recvae.data.rows import transform_values
 from recvae.models.autoencoder.base import Validation
 from recvae.models.autoencoder.new_items import extend_linear_weights
 from recvae.models.autoencoder.scoring import network_scores
-from recvae.models.autoencoder.shape import FEW_ITEMS, Shape
+from recvae.models.autoencoder.shape import Shape
 from recvae.models.autoencoder.variational import Scores
 from recvae.models.base import FitRun
 from recvae.models.base.file_tensors import scalar
@@ -48,7 +48,6 @@ PENALTIES = (3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0, 10000.0)  # values t
 ITEM_POWERS = (-0.2, 0.0, 0.2, 0.4)  # and for item_power=None
 MAX_CALIBRATION_USERS = 500  # taken from the training users, if no validation users can be used
 HELD_OUT_SHARE = 0.2  # of the calibration users' events
-FEW_EVENTS = 200  # of an item: with fewer, encoder and decoder are trained at once
 SMOOTHING = 0.3  # share of an epoch in the moving average of NDCG over epochs, by which one of them is chosen
 COMPARING_USERS, COMPARING_SHARE = 1_500, 0.15  # users to compare penalties by, at most; of the training users
 COMPARED = 4_000  # most popular items, by which penalties are compared
@@ -89,16 +88,6 @@ class HybridVAE(RecVAE):
     learning_rate: float = hyper(
         1e-3, "of Adam; the linear path compensates for what a lower rate would gain", low=0, search=log(1e-4, 3e-3)
     )
-    decoder_passes: int | None = hyper(
-        None,
-        "passes of an epoch that train the decoder alone; with 0, the encoder's passes train the decoder as well; None "
-        f"is 1, or 0 up to {FEW_ITEMS:,} items, and where items have fewer than {FEW_EVENTS} events, in a third of the "
-        "time",
-        low=0,
-        kind=int,
-        optional=True,
-        search=[None, 0, 1],
-    )
     l2: float | None = hyper(
         None,
         "ridge penalty lambda on the weights of the linear path; None chooses what ranks best for calibration users",
@@ -133,7 +122,6 @@ class HybridVAE(RecVAE):
     )
 
     validates_itself = True
-    _few_events = FEW_EVENTS  # the linear path makes up for what passes in turns would gain
     out_of_core = False  # the linear path is solved from all rows at once
 
     linear_: EDLAE = fitted()

@@ -27,8 +27,6 @@ class RecVAE(Variational):
     `decoder_passes=0` the encoder's passes train both: one pass at a time does the work of two.
     """
 
-    _few_events = FEW_EVENTS  # of an item, below which both parts are trained at once
-
     epochs: int = hyper(40, "rounds of passes over the training users", low=1)
     learning_rate: float = hyper(5e-4, "learning rate of Adam, as in the paper", low=0, search=log(1e-4, 3e-3))
     latent_dim: int = hyper(200, "dimension of z", low=1, search=integers(50, 400))
@@ -78,7 +76,7 @@ class RecVAE(Variational):
     def _phases(self, shape: Shape) -> Sequence[Phase]:
         decoder_passes = self.decoder_passes
         if decoder_passes is None:
-            decoder_passes = 0 if shape.trains_jointly(self._few_events) else 1
+            decoder_passes = 0 if shape.trains_jointly() else 1
         encoder_passes = self.encoder_passes or (3 if decoder_passes else 1)
         if not decoder_passes:  # both at once, on rows with dropout
             return (Phase(("encoder", "decoder"), encoder_passes),)

@@ -48,6 +48,6 @@ class Shape(NamedTuple):
         enough = MOST_STEPS * batch_size / max(self.users, 1)
         return int(max(DENSE_EPOCHS, min(DENSE_EPOCHS * more, enough)))
 
-    def trains_jointly(self, few_events: int = FEW_EVENTS) -> bool:
+    def trains_jointly(self) -> bool:
         """Whether RecVAE's encoder and decoder are better trained at once than in turns."""
-        return self.items <= FEW_ITEMS or self.events < few_events * self.items
+        return self.items <= FEW_ITEMS or self.is_sparse
