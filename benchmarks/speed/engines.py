@@ -61,8 +61,14 @@ def recvae_round(matrix: sparse.csr_matrix, engine: str, batch_size: int) -> Cal
 
     def rounds(n: int) -> list[float]:
         seconds: list[float] = []
-        in_turns, options = {"encoder_passes": 3, "decoder_passes": 1}, TrainingOptions(precision=engine)
-        model = RecVAE(random_state=0, epochs=n, batch_size=batch_size, training=options, **in_turns)
+        model = RecVAE(
+            random_state=0,
+            epochs=n,
+            batch_size=batch_size,
+            encoder_passes=3,
+            decoder_passes=1,
+            training=TrainingOptions(precision=engine),
+        )
         model.fit(matrix, show_progress=False, callback=lambda _, took, __: seconds.append(took))
         return seconds
 

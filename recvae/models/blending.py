@@ -20,6 +20,7 @@ K = 100  # of the NDCG@K by which the weight is chosen
 USERS = 500  # whose scores are in memory at a time
 # standard deviation of the weighted second scores / that of the first; with 0 the second do not count
 RATIOS = np.concatenate([[0.0], 2.0 ** np.arange(-4, 6.5, 0.5)])
+TIE = 1e-9  # relative difference of NDCG up to which weights tie; the one nearest to equal deviations is then taken
 FEW_RATIOS = 2.0 ** np.arange(-4, 7, 2)
 EQUAL = int(np.flatnonzero(RATIOS == 1)[0])
 
@@ -56,8 +57,8 @@ def best_weight(first: ScoreFunction, second: ScoreFunction, users: CalibrationU
     totals = _total_by_ratio(first, second, users, RATIOS * unit)
     padded = np.pad(totals, 1, mode="edge")
     smoothed = padded[:-2] + padded[1:-1] + padded[2:]
-    best = int(smoothed.argmax()) if totals.any() else EQUAL
-    return float(RATIOS[best]) * unit
+    best = np.flatnonzero(smoothed >= smoothed.max() * (1 - TIE))  # all, where no item is held out
+    return float(RATIOS[best[np.abs(best - EQUAL).argmin()]]) * unit
 
 
 def best_joint_ndcg(first: ScoreFunction, second: ScoreFunction, users: CalibrationUsers) -> float:

@@ -49,6 +49,7 @@ ITEM_POWERS = (-0.2, 0.0, 0.2, 0.4)  # and for item_power=None
 MAX_CALIBRATION_USERS = 500  # taken from the training users, if no validation users can be used
 HELD_OUT_SHARE = 0.2  # of the calibration users' events
 SMOOTHING = 0.3  # share of an epoch in the moving average of NDCG over epochs, by which one of them is chosen
+ENOUGH_USERS = 30  # for a choice among epochs; of fewer, chance alone would choose
 COMPARING_USERS, COMPARING_SHARE = 1_500, 0.15  # users to compare penalties by, at most; of the training users
 COMPARED = 4_000  # most popular items, by which penalties are compared
 FEW_NEIGHBOURS = 100  # of an item in the sparse form, while penalties are compared
@@ -148,14 +149,13 @@ class HybridVAE(RecVAE):
         """NDCG@100 of a network's scores plus the linear path's by the best of a few weights.
 
         It is that of the validation users of the fit; else of calibration users, as a moving average over epochs, since
-        these are few. Without either it is None, and the last epoch is kept.
+        these are few. Without either, or with fewer than `ENOUGH_USERS`, it is None: the last epoch is kept.
         """
-        smoothing = 1.0
+        smoothing = SMOOTHING
         if run.valid is not None:
+            smoothing = 1.0
             users = CalibrationUsers(transform_values(run.valid.fold_in, run.values), run.valid.held_out)
-        else:
-            smoothing = SMOOTHING
-        if not users.held_out.nnz:
+        elif np.count_nonzero(np.diff(users.held_out.indptr)) < ENOUGH_USERS:
             return None
 
         def validation(network: VAE, history: Sequence[Epoch]) -> float:

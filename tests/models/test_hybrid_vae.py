@@ -192,9 +192,15 @@ def test_the_epoch_is_kept_that_ranks_best_with_the_linear_path(split):
 def test_of_few_calibration_users_a_moving_average_over_epochs_counts(split, monkeypatch):
     ndcgs = iter([0.1, 0.5, 0.2])
     monkeypatch.setattr(hybrid_vae, "best_joint_ndcg", lambda *_: next(ndcgs))
-    model = HybridVAE(**QUICK).fit(split.train)
+    model = HybridVAE(calibration_share=0.25, **QUICK).fit(split.train)
     assert [epoch.valid for epoch in model.history_] == pytest.approx([0.1, 0.22, 0.214])
     assert model.best_epoch_ == 2
+
+
+def test_fewer_than_thirty_users_choose_no_epoch(split):
+    model = HybridVAE(calibration_share=0.1, **QUICK).fit(split.train)
+    assert [epoch.valid for epoch in model.history_] == [None] * 3
+    assert model.best_epoch_ == 3
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,7 @@ PLAIN = TrainingOptions(precision="float32")
 MODELS = {
     "MultVAE": MultVAE(hidden_dims=(5,), epochs=4, training=PLAIN, **SMALL),
     "MultDAE": MultDAE(epochs=4, training=PLAIN, **SMALL),
-    "RecVAE": RecVAE(hidden_dim=6, depth=2, epochs=3, training=PLAIN, **SMALL),
+    "RecVAE": RecVAE(hidden_dim=6, depth=2, epochs=3, encoder_passes=3, decoder_passes=1, training=PLAIN, **SMALL),
     "HVamp": HVamp(hidden_dims=(5,), n_components=3, epochs=4, training=PLAIN, **SMALL),
     "MultVAE-sampled": MultVAE(
         hidden_dims=(5,), epochs=4, **SMALL, training=replace(PLAIN, impl="sampled", num_negatives=6)
@@ -53,6 +53,8 @@ MODELS = {
         hidden_dim=3,
         depth=2,
         epochs=3,
+        encoder_passes=3,
+        decoder_passes=1,
         **SMALL,
         output=OutputOptions(tied_embeddings=True),
         training=replace(PLAIN, impl="sampled", num_negatives=6, sampler="uniform"),

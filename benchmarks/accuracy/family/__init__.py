@@ -144,7 +144,13 @@ def _run(family: Family, seed: int, model: str, python: str) -> None:
     values, done = (family.place(seed, model, suffix) for suffix in (".npz", ".json"))
     done.unlink(missing_ok=True)
     home = None if family.data_home is None else str(family.data_home)
-    job = {"dataset": family.dataset, "data_home": home, "split_seed": seed, "users": family.users, "model": model}
+    job: dict[str, Any] = {
+        "dataset": family.dataset,
+        "data_home": home,
+        "split_seed": seed,
+        "users": family.users,
+        "model": model,
+    }
     job |= {"thin": family.thin}
     job |= {"python": python, "values": str(values), "done": str(done)}
     run_case(job)
