@@ -216,7 +216,7 @@ class HybridVAE(RecVAE):
 
         def ndcg_at(i: int) -> float:
             say(f"penalty {penalties[i]:g}")
-            return float(ndcg_with(solutions[i](), 0.0).sum())
+            return float(ndcg_with(solutions[i](), self.item_power or 0.0).sum())
 
         with busy(f"{type(self).__name__}, linear path", show_progress) as say:
             say(f"{len(penalties)} penalties")
@@ -275,16 +275,17 @@ class HybridVAE(RecVAE):
         return super()._with_items(new, shares) | {"linear_": linear}
 
     def _extra_bytes(self, n_items: int, network_bytes: int) -> int:
-        """Bytes of the linear path's weights; before there is a network, of a copy too while l2 is chosen."""
+        """Bytes of the linear path's weights; before there is a network, of copies too while they are chosen."""
+        chosen, scaled = None in (self.l2, self.item_power), self.item_power != 0
         if is_sparse(self.form, n_items):
             weights = 8 * n_items * min(self.neighbours, n_items)
             # the sparse matrix is concatenated from parts; all penalties share indices while they are compared
             few = min(n_items, COMPARED)
             compared = 4 * (len(PENALTIES) + 5) * few * min(self._nearest(), few) + 4 * few**2
-            return max(weights, max(3 * weights, compared if self.l2 is None else 0) - network_bytes)
+            return max(weights, max(3 * weights, compared if chosen else 0) - network_bytes)
         weights, compared = 4 * n_items**2, 4 * min(n_items, COMPARED) ** 2
-        # a Gram matrix, the best weights so far and those of another penalty
-        return max(weights, 3 * compared - network_bytes) if self.l2 is None else weights
+        # the weights and their scaled copy; while they are chosen a Gram matrix too
+        return max(weights, max(2 * weights if scaled else 0, 3 * compared if chosen else 0) - network_bytes)
 
     def _tensors(self) -> dict[str, Tensor]:
         linear = {LINEAR + name: tensor for name, tensor in self.linear_._tensors().items()}

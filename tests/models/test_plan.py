@@ -266,8 +266,10 @@ def test_a_hybrid_is_refused_before_its_path_is_solved(room, monkeypatch):
     small = HybridVAE(latent_dim=2, hidden_dim=2, depth=1)
     assert small.plan(WIDE_ROWS).memory.path == pytest.approx(8 * 50_000 * 200 * 3, rel=0.3)  # the sparse form
     assert not any("shards" in change for change, _ in small.plan(WIDE_ROWS).remedies)
-    dense = changed(small, form="dense", l2=10.0).plan(WIDE_ROWS)
+    dense = changed(small, form="dense", l2=10.0, item_power=0.0).plan(WIDE_ROWS)
     assert dense.memory.path == 4 * 50_000**2
+    scaled = changed(small, form="dense", l2=10.0, item_power=0.2).plan(WIDE_ROWS)
+    assert scaled.memory.path == pytest.approx(2 * 4 * 50_000**2, rel=0.01)
     assert "linear path 9.3 GiB" in str(dense)
 
 

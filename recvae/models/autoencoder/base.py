@@ -143,7 +143,7 @@ class Autoencoder(Recommender):
         check_params(self)
         rows, _ = self._rows_to_fit(user_items)
         valid = self._check_valid(valid, rows.shape[1], user_items)
-        plan = plan_training(self, rows, valid is not None)
+        plan = plan_training(self, rows, valid is not None or self.validates_itself)
         if calibrate and plan.fits:
             trainer = self._trainer(self._untrained(rows.shape[1], 0), rows, plan.impl, 0)
             plan = replace(plan, seconds_per_epoch=seconds_per_epoch(trainer, rows))
