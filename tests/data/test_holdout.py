@@ -359,7 +359,18 @@ def test_every_split_knows_its_items(tmp_path):
 # patience --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("model", [*MODELS, MultDAE(**SMALL)], ids=lambda model: type(model).__name__)
+def test_a_hybrid_has_patience_with_users_of_its_own(split):
+    settings = SMALL | {"epochs": 60, "learning_rate": 0.02, "hidden_dim": 12, "depth": 2}
+    model = HybridVAE(calibration_share=0.4, patience=1, **settings)
+    model.fit(split.train, show_progress=False)
+    assert len(model.history_) == model.best_epoch_ + 1 < 60
+
+
+@pytest.mark.parametrize(
+    "model",
+    [*(model for model in MODELS if not model.validates_itself), MultDAE(**SMALL)],
+    ids=lambda model: type(model).__name__,
+)
 def test_patience_needs_validation_users(split, model):
     patient = with_params(model, {"patience": 2})
     for use in (lambda: patient.fit(split.train), lambda: patient.plan(split.train)):

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from recvae import MultVAE, evaluate, fit_split, per_user_split
+from recvae import MultVAE, OutputOptions, evaluate, fit_split, per_user_split
 from recvae.datasets.sample import make_sample
 from recvae.errors import InvalidParameterError, NotFittedError, UnknownUsersError
 from recvae.models.baselines import ALS, BPR
@@ -47,7 +47,8 @@ def test_where_they_are_the_same_it_is_a_fit_on_all_as_long_as_was_best(known):
 
 def test_the_cap_is_the_beta_at_which_validation_peaks(split):
     """Liang et al. 2018, section 2.2.2: anneal up to 1, note the best beta, train again up to there."""
-    settings = {"epochs": 12, "batch_size": 20, "learning_rate": 0.02, "kl_anneal": 0.9} | QUICK
+    settings = {"epochs": 12, "batch_size": 20, "learning_rate": 0.02, "kl_anneal": 0.9, "dropout": 0.5} | QUICK
+    settings["output"] = OutputOptions(item_biases="normal")
     calls, model = [], MultVAE(kl_cap=None, kl_schedule="cyclical", **settings)
     model.fit(split.train, valid=split.valid, callback=lambda *call: calls.append(call))
     first = MultVAE(kl_cap=1.0, **settings).fit(split.train, valid=split.valid)
