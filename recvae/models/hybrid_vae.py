@@ -18,7 +18,6 @@ from recvae.data.rows import transform_values
 from recvae.models.autoencoder.base import Validation
 from recvae.models.autoencoder.new_items import extend_linear_weights
 from recvae.models.autoencoder.scoring import network_scores
-from recvae.models.autoencoder.shape import Shape
 from recvae.models.autoencoder.variational import Scores
 from recvae.models.base import FitRun
 from recvae.models.base.file_tensors import scalar
@@ -39,7 +38,6 @@ from recvae.models.rec_vae import RecVAE
 from recvae.nn import VAE
 from recvae.nn.item_vectors import ItemVectors
 from recvae.training.callbacks import Epoch
-from recvae.training.state import default_batch_size
 from recvae.utils.progress import busy
 from recvae.utils.topk import Scorer
 from recvae.utils.workers import use_workers
@@ -78,14 +76,7 @@ class HybridVAE(RecVAE):
         choices=FORMS,
     )
     neighbours: int = hyper(200, "largest number of items that predict an item, in the sparse form", low=1)
-    epochs: int | None = hyper(  # type: ignore[assignment]
-        None,
-        "passes over the training users, at most; None is 25, and up to 62 where dropout is above .5, as a pass then "
-        "sees fewer events",
-        low=1,
-        kind=int,
-        optional=True,
-    )
+    epochs: int = hyper(25, "rounds of passes over the training users", low=1)
     learning_rate: float = hyper(
         1e-3, "of Adam; the linear path compensates for what a lower rate would gain", low=0, search=log(1e-4, 3e-3)
     )
@@ -174,10 +165,6 @@ class HybridVAE(RecVAE):
         n_users = min(MAX_CALIBRATION_USERS, math.ceil(self.calibration_share * len(order))) if len(order) > 1 else 0
         learned = np.setdiff1d(np.arange(rows.shape[0]), order[:n_users])
         return rows[learned], CalibrationUsers.holding_out(rows[order[:n_users]], HELD_OUT_SHARE, random)
-
-    def _epochs(self, shape: Shape) -> int:
-        dropout = shape.dropout() if self.dropout is None else self.dropout
-        return self.epochs or shape.epochs(dropout, self.batch_size or default_batch_size(shape.users))
 
     def _nearest(self) -> int:
         """Neighbours of an item, while penalties are compared."""

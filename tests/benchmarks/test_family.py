@@ -120,9 +120,9 @@ def test_what_is_finished_is_never_run_again_unless_told_so(card, here, tmp_path
 
 def test_a_thin_split_learns_from_a_share_of_each_users_events(card, here, tmp_path):
     whole, thin = (
-        run_family(Family(card, None, [1], ["Popularity"], tmp_path / "work", thin=share)) for share in (None, 0.25)
+        run_family(Family(card, None, [1], ["Popularity"], tmp_path / "work", thin=share)) for share in (None, 0.5)
     )
-    assert (whole["dataset"], thin["dataset"]) == ("small", "small-thin-25")
+    assert (whole["dataset"], thin["dataset"]) == ("small", "small-thin-50")
     assert thin["first_split"]["train_users"] == 300  # all of them, and their test has the other events
     assert whole["first_split"]["train_users"] < 300
     assert len(here) == 2  # in files of their own

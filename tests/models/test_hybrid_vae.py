@@ -9,7 +9,6 @@ from recvae import EDLAE, HybridVAE, fit_split, load, per_user_split, strong_spl
 from recvae.datasets.sample import make_sample
 from recvae.models import hybrid_vae
 from recvae.models.autoencoder.scoring import network_scores
-from recvae.models.autoencoder.shape import Shape
 from recvae.models.base import FitRun
 from recvae.models.blending import (
     CalibrationUsers,
@@ -201,22 +200,6 @@ def test_fewer_than_thirty_users_choose_no_epoch(split):
     model = HybridVAE(calibration_share=0.1, **QUICK).fit(split.train)
     assert [epoch.valid for epoch in model.history_] == [None] * 3
     assert model.best_epoch_ == 3
-
-
-@pytest.mark.parametrize(
-    ("shape", "given", "epochs"),
-    [
-        (Shape(5_000, 3_000, 500_000), {}, 25),  # 100 events of a user
-        (Shape(5_000, 500, 100_000), {}, 25),  # 20 of a user, 200 of an item
-        (Shape(5_000, 3_000, 100_000), {}, 62),  # 20
-        (Shape(5_000, 3_000, 100_000), {"dropout": 0.6}, 31),
-        (Shape(30_000, 40_000, 600_000), {}, 41),  # 2,500 steps of 500
-        (Shape(1_000_000, 40_000, 20_000_000), {}, 25),
-        (Shape(5_000, 3_000, 100_000), {"epochs": 3}, 3),
-    ],
-)
-def test_sparse_data_get_more_epochs(shape, given, epochs):
-    assert HybridVAE(**given)._epochs(shape) == epochs
 
 
 def test_users_of_one_event_are_no_calibration_users():

@@ -204,10 +204,6 @@ class Autoencoder(Recommender):
         """The weight of the KL term at the end of a fit."""
         return self._beta(1.0)
 
-    def _epochs(self, shape: Shape) -> int:
-        """The number of epochs, on data of this shape."""
-        return self.epochs
-
     def _phases(self, shape: Shape) -> Sequence[Phase]:
         """The phases of an epoch, on data of this shape."""
         return (Phase(),)
@@ -263,7 +259,7 @@ class Autoencoder(Recommender):
         shares = neighbour_weights(by_item[self.n_items_ :], by_item[: self.n_items_])
         vectors = vectors_from_neighbours(item_vectors(self.network_), shares, np.diff(by_item.indptr))
         extended = self._with_items(vectors, lambda: shares)
-        passes = -(-self._epochs(Shape.of(rows)) // 10) if epochs is None else epochs
+        passes = -(-self.epochs // 10) if epochs is None else epochs
         if passes:
             impl, beta = plan_training(self, rows, False).impl, self._last_beta()
             changes: dict[str, Any] = {"epochs": passes, "beta": beta, "stop_epoch": None, "patience": None}
@@ -316,7 +312,7 @@ class Autoencoder(Recommender):
             options = self.training.sampler, self.training.num_negatives
             sampler = make_sampler(*options, item_counts(rows), n_users, batch_size)
         config = TrainConfig(
-            epochs=self._epochs(Shape.of(rows)),
+            epochs=self.epochs,
             batch_size=batch_size,
             learning_rate=self.learning_rate,
             weight_decay=self.training.weight_decay,

@@ -14,7 +14,6 @@ FEW_EVENTS = 100  # of an item: with fewer, data are sparse, and networks overfi
 # on sparse data, dropout falls linearly between these numbers of events of a user
 SPARSE_EVENTS, DENSE_EVENTS = 20, 50
 SPARSE_DROPOUT, DENSE_DROPOUT = 0.8, 0.5
-DENSE_EPOCHS, MOST_STEPS = 25, 2_500
 
 
 class Shape(NamedTuple):
@@ -41,12 +40,6 @@ class Shape(NamedTuple):
             return DENSE_DROPOUT
         events = self.events / max(self.users, 1)
         return float(np.interp(events, (SPARSE_EVENTS, DENSE_EVENTS), (SPARSE_DROPOUT, DENSE_DROPOUT)))
-
-    def epochs(self, dropout: float, batch_size: int) -> int:
-        """Epochs of HybridVAE: 25 with a dropout of .5, and more where a pass sees fewer events, up to 2,500 steps."""
-        more = max(1.0, (1 - DENSE_DROPOUT) / (1 - dropout))
-        enough = MOST_STEPS * batch_size / max(self.users, 1)
-        return int(max(DENSE_EPOCHS, min(DENSE_EPOCHS * more, enough)))
 
     def trains_jointly(self) -> bool:
         """Whether RecVAE's encoder and decoder are better trained at once than in turns."""
