@@ -59,7 +59,7 @@ GRIDS: dict[str, list[dict[str, Any]]] = {
 # rank the models as the defaults do, in a fraction of the time
 SAMPLE: dict[str, list[dict[str, Any]]] = {
     "HybridVAE": [{"epochs": 15, "latent_dim": 100, "hidden_dim": 200, "learning_rate": 3e-3}],
-    "RecVAE": [{"epochs": 10, "latent_dim": 100, "hidden_dim": 200, "learning_rate": 3e-3}],
+    "RecVAE": [{"epochs": 30, "latent_dim": 100, "hidden_dim": 200, "learning_rate": 3e-3}],
     "HVamp": [
         {"epochs": 15, "latent_dim": 100, "hidden_dims": (200,), "n_components": 100, "learning_rate": 4e-3},
     ],
