@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from recvae.models.autoencoder.base import Autoencoder
+from recvae.models.autoencoder.shape import dropout_option
 from recvae.models.base.params import hyper, parameters
 from recvae.models.base.spaces import integers
 from recvae.nn import VAE, CodeEncoder, MLPDecoder
@@ -24,16 +25,7 @@ class MultDAE(Autoencoder):
         low=1,
         search=[(), (200,), (600,)],
     )
-    dropout: float | None = hyper(
-        None,
-        "share of a user's events hidden from the encoder in training; None is .5, and up to .8 on sparse data, where "
-        "users have fewer than 50 events and items fewer than 100",
-        low=0,
-        high=0.99,
-        kind=float,
-        optional=True,
-        search=[None, 0.35, 0.5, 0.65, 0.8],
-    )
+    dropout: float | None = dropout_option("in training")
 
     def _network(self, n_items: int) -> VAE:
         encoder = CodeEncoder(n_items, self.hidden_dims, self.latent_dim, self.dropout)

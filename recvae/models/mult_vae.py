@@ -10,6 +10,7 @@ from torch import Tensor
 
 from recvae.errors import InvalidParameterError, NotFittedError
 from recvae.models.autoencoder.options import OutputOptions
+from recvae.models.autoencoder.shape import dropout_option
 from recvae.models.autoencoder.variational import Variational
 from recvae.models.base import FitRun
 from recvae.models.base.file_tensors import scalar
@@ -45,16 +46,7 @@ class MultVAE(Variational):
         low=1,
         search=[(), (200,), (600,), (600, 600)],
     )
-    dropout: float | None = hyper(
-        None,
-        "share of a user's events hidden from the encoder in training; None is .5, and up to .8 on sparse data, where "
-        "users have fewer than 50 events and items fewer than 100",
-        low=0,
-        high=0.99,
-        kind=float,
-        optional=True,
-        search=[None, 0.35, 0.5, 0.65, 0.8],
-    )
+    dropout: float | None = dropout_option("in training")
     kl_cap: float | None = hyper(
         0.2,
         "largest weight beta of the KL term; None finds it on validation users, which takes two runs",

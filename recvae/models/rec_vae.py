@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from recvae.models.autoencoder.shape import FEW_EVENTS, FEW_ITEMS, Shape
+from recvae.models.autoencoder.shape import FEW_EVENTS, FEW_ITEMS, Shape, dropout_option
 from recvae.models.autoencoder.variational import Variational
 from recvae.models.base.params import hyper, parameters
 from recvae.models.base.spaces import integers, log
@@ -32,16 +32,7 @@ class RecVAE(Variational):
     latent_dim: int = hyper(200, "dimension of z", low=1, search=integers(50, 400))
     hidden_dim: int = hyper(600, "width of the encoder's layers", low=1, search=integers(100, 1000))
     depth: int = hyper(5, "number of the encoder's layers", low=1, high=1000, search=integers(2, 6))
-    dropout: float | None = hyper(
-        None,
-        "share of a user's events hidden from the encoder in its own passes; None is .5, and up to .8 on sparse "
-        "data, where users have fewer than 50 events and items fewer than 100",
-        low=0,
-        high=0.99,
-        kind=float,
-        optional=True,
-        search=[None, 0.35, 0.5, 0.65, 0.8],
-    )
+    dropout: float | None = dropout_option("in its own passes")
     gamma: float = hyper(0.005, "weight of the KL term for each event of a user", low=0, search=log(5e-4, 5e-2))
     encoder_passes: int | None = hyper(
         None,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import sparse
 
 from recvae.data.shards import Shards
+from recvae.models.base.params import hyper
 
 FEW_ITEMS = 2_000  # with so few, one pass that trains both parts ranks as well as four in turns
 FEW_EVENTS = 100  # of an item: with fewer, data are sparse, and networks overfit that are trained as on dense data
@@ -44,3 +45,18 @@ class Shape(NamedTuple):
     def trains_jointly(self) -> bool:
         """Whether RecVAE's encoder and decoder are better trained at once than in turns."""
         return self.items <= FEW_ITEMS or self.is_sparse
+
+
+def dropout_option(when: str) -> Any:
+    """The hyper-parameter `dropout` of a network: None is that of the data's shape. when : "in training" """
+    return hyper(
+        None,
+        f"share of a user's events hidden from the encoder {when}; None is {DENSE_DROPOUT:g}, and up to "
+        f"{SPARSE_DROPOUT:g} on sparse data, where users have fewer than {DENSE_EVENTS} events and items fewer than "
+        f"{FEW_EVENTS}",
+        low=0,
+        high=0.99,
+        kind=float,
+        optional=True,
+        search=[None, 0.35, 0.5, 0.65, 0.8],
+    )
