@@ -249,12 +249,16 @@ class DenselyConnectedEncoder(nn.Module):
         return self.posterior(self.bag(batch, rng))
 
     def posterior(self, h: Tensor, rng: CounterRNG | None = None) -> Gaussian:
+        return Gaussian.split(self.last(self.features(h)))
+
+    def features(self, h: Tensor) -> Tensor:
+        """The output of the last hidden layer, from that of the input layer. (B, H) -> (B, H)"""
         first, *norms = self.norms
         h = total = first(silu(h))  # (B, H)
         for layer, norm in zip(self.layers, norms, strict=True):
             h = norm(silu(layer(h) + total))
             total = total + h
-        return Gaussian.split(self.last(h))
+        return h
 
 
 class GatedTwoLevelEncoder(nn.Module):

@@ -38,7 +38,7 @@ from recvae.models.autoencoder.network import (
     untrained_network,
 )
 from recvae.models.autoencoder.new_items import neighbour_weights, vectors_from_features, vectors_from_neighbours
-from recvae.models.autoencoder.options import OutputOptions, TrainingOptions, run_identity
+from recvae.models.autoencoder.options import MANY_ITEMS, OutputOptions, TrainingOptions, run_identity
 from recvae.models.autoencoder.scoring import item_counts, network_scorer, network_scores, validation_score
 from recvae.models.autoencoder.shape import Shape
 from recvae.models.base import FitRun, Recommender
@@ -53,6 +53,7 @@ from recvae.nn.encoders import input_layer
 from recvae.nn.item_vectors import ItemVectors, add_items, item_vectors
 from recvae.nn.likelihood import FAMILIES, Likelihood, Options, nll
 from recvae.nn.samplers import make_sampler
+from recvae.nn.spectral import init_spectrally
 from recvae.training.callbacks import Epoch
 from recvae.training.parallel import ParallelStrategy
 from recvae.training.state import Phase, TrainConfig, best_epoch, default_batch_size
@@ -367,6 +368,11 @@ class Autoencoder(Recommender):
         biases = self.output.item_biases
         if biases == "popularity" or (biases == "auto" and self.likelihood == "multinomial"):
             init_biases_by_popularity(network, item_counts(rows), self.likelihood)
+        weights = self.training.initial_weights
+        if weights == "auto":
+            weights = "spectral" if self.likelihood == "multinomial" and rows.shape[1] <= MANY_ITEMS else "random"
+        if weights == "spectral":
+            init_spectrally(network, rows)
         return network
 
     def _untrained(self, n_items: int, seed: int) -> VAE:

@@ -20,13 +20,13 @@ from recvae.data.batches import Batch
 from recvae.data.shards import Shards
 from recvae.errors import InvalidParameterError
 from recvae.models.autoencoder.memory_estimate import DataSizes, MemoryEstimate, estimate_memory
+from recvae.models.autoencoder.options import MANY_ITEMS
 from recvae.models.base.params import get_params, with_params
 from recvae.nn import VAE
 from recvae.training.state import default_batch_size
 from recvae.training.trainer import Trainer, rows_on_device
 from recvae.utils.device import find_device
 
-MANY_ITEMS = 200_000  # above which impl="auto" takes a sampled likelihood
 CALIBRATION_STEPS = 5  # of each phase; the first one is a warm-up and not counted
 GIB = 2**30
 

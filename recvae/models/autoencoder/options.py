@@ -20,6 +20,8 @@ from recvae.training.checkpoint import digest_rows
 from recvae.training.parallel import STRATEGIES
 from recvae.version import __version__
 
+MANY_ITEMS = 200_000  # above which the likelihood is sampled by default, and initial weights are random
+
 
 @frozen_parameters
 class OutputOptions:
@@ -52,6 +54,13 @@ class OutputOptions:
 class TrainingOptions:
     """How an autoencoder is trained: regularisation, the implementation of the likelihood, precision, parallelism."""
 
+    initial_weights: str = hyper(
+        "auto",
+        'of the item embeddings: "random", or "spectral", from the singular vectors of the training rows, which saves '
+        'most of the epochs; "auto" is "spectral" for the multinomial likelihood with up to '
+        f'{MANY_ITEMS:,} items, else "random"',
+        choices=("auto", "random", "spectral"),
+    )
     weight_decay: float = hyper(0.0, "decoupled, as in AdamW, on all weights", low=0, search=[0.0, 0.001, 0.01, 0.1])
     max_grad_norm: float | None = hyper(
         None, "largest norm of the gradients of a step; longer ones are clipped", low=0, kind=float, optional=True
