@@ -22,7 +22,7 @@ from recvae.models.autoencoder.variational import Scores
 from recvae.models.base import FitRun
 from recvae.models.base.file_tensors import scalar
 from recvae.models.base.params import check_params, fitted, hyper, parameters
-from recvae.models.base.spaces import log, uniform
+from recvae.models.base.spaces import uniform
 from recvae.models.base.state import reads
 from recvae.models.blending import (
     CalibrationUsers,
@@ -76,10 +76,7 @@ class HybridVAE(RecVAE):
         choices=FORMS,
     )
     neighbours: int = hyper(200, "largest number of items that predict an item, in the sparse form", low=1)
-    epochs: int = hyper(25, "rounds of passes over the training users", low=1)
-    learning_rate: float = hyper(
-        1e-3, "of Adam; the linear path compensates for what a lower rate would gain", low=0, search=log(1e-4, 3e-3)
-    )
+    epochs: int = hyper(8, "rounds of passes over the training users", low=1)
     l2: float | None = hyper(
         None,
         "ridge penalty lambda on the weights of the linear path; None chooses what ranks best for calibration users",

@@ -27,8 +27,10 @@ class RecVAE(Variational):
     `decoder_passes=0` the encoder's passes train both: one pass at a time does the work of two.
     """
 
-    epochs: int = hyper(40, "rounds of passes over the training users", low=1)
-    learning_rate: float = hyper(5e-4, "learning rate of Adam, as in the paper", low=0, search=log(1e-4, 3e-3))
+    epochs: int = hyper(10, "rounds of passes over the training users", low=1)
+    learning_rate: float = hyper(
+        1e-3, "learning rate of Adam; the paper has 5e-4, from random weights", low=0, search=log(1e-4, 3e-3)
+    )
     latent_dim: int = hyper(200, "dimension of z", low=1, search=integers(50, 400))
     hidden_dim: int = hyper(600, "width of the encoder's layers", low=1, search=integers(100, 1000))
     depth: int = hyper(5, "number of the encoder's layers", low=1, high=1000, search=integers(2, 6))

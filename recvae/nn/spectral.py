@@ -22,6 +22,7 @@ from recvae.utils.workers import use_workers
 
 USERS = 50_000  # whose rows are decomposed, at most
 ITERATIONS = 4  # of the subspace iteration
+STEEPNESS = 8  # exponent of a singular value below that of the noise, as its vector's weight
 OVERSAMPLING = 20  # vectors that are computed in addition to the leading ones
 LAST_NORM = 0.5  # of an item's row in the output layer; in the first layer it is 1
 FITTED_USERS = 5_000  # whose posterior means are fitted, at most
@@ -33,16 +34,20 @@ def init_spectrally(network: VAE, rows: sparse.csr_matrix | Shards) -> None:
     """Start a network from the leading right singular vectors V (I, K) of its scaled training rows.
 
     The first K columns of both item embeddings become the rows of V, scaled to one length for all items; the other
-    columns, and items without users, keep their weights. The layer of a densely connected encoder that gives the
-    posterior mean is fitted by ridge regression, so that the mean is the user's projection on V: scores are then those
-    of a low-pass filter on the graph of items, and training improves on them.
+    columns, and items without users, keep their weights. Vectors whose singular value is below that of the noise get
+    small weights: users with random items have a singular value of about sqrt(U / N) + sqrt(I / N), for N events
+    (Marchenko & Pastur 1967), and networks that start from such vectors overfit.
+
+    The layer of a densely connected encoder that gives the posterior mean is fitted by ridge regression, so that the
+    mean is the user's projection on V: scores are then those of a low-pass filter on the graph of items, and training
+    improves on them.
 
     Parameters
     ----------
     network : VAE
         With initial weights.
     rows : csr_matrix or Shards
-        (U, I); of more than `USERS` users, so many are drawn.
+        (U, I), whose values do not count here; of more than `USERS` users, so many are drawn.
 
     Notes
     -----
@@ -50,16 +55,18 @@ def init_spectrally(network: VAE, rows: sparse.csr_matrix | Shards) -> None:
     """
     rows = _some(rows, USERS)
     scale = _item_scale(rows)  # (I,)
+    scaled = _scaled(rows, scale)
     first, last = input_layer(network.encoder).weight, network.decoder.weight
     k = min(network.decoder.latent_dim, first.shape[1], last.shape[1], min(rows.shape))
     with use_workers():
-        vectors = _singular_vectors(_scaled(rows, scale), k)  # V (I, K)
-        directions = vectors / vectors.norm(dim=1, keepdim=True).clamp(min=1e-12)
+        vectors, values = _singular_vectors(scaled, k)  # V (I, K), (K,)
+        directions = vectors * (values / _noise_value(rows)).clamp(max=1) ** STEEPNESS
+        directions /= directions.norm(dim=1, keepdim=True).clamp(min=1e-12)
         known = torch.from_numpy(scale > 0)
         for weight, norm, name in ((first, 1.0, "encoder.bag.weight"), (last, LAST_NORM, "decoder.weight")):
             shard = sharded_parameters(network).get(name)
             of_rank = slice(None) if shard is None else slice(shard.start, shard.stop)
-            weight[known[of_rank], : vectors.shape[1]] = (norm * directions[of_rank][known[of_rank]]).to(weight)
+            weight[known[of_rank], : len(values)] = (norm * directions[of_rank][known[of_rank]]).to(weight)
         if isinstance(network.encoder, DenselyConnectedEncoder):
             some = _some(rows, FITTED_USERS)
             _fit_means(network.encoder, some, torch.from_numpy(_scaled(some, scale) @ vectors.numpy()))
@@ -82,8 +89,14 @@ def _fit_means(encoder: DenselyConnectedEncoder, rows: sparse.csr_matrix, codes:
     last.bias[:k] = -(mean @ weights).to(last.bias)
 
 
-def _singular_vectors(rows: sparse.csr_matrix, k: int) -> Tensor:
-    """The leading right singular vectors of rows (U, I), by randomised subspace iteration. -> (I, k)
+def _noise_value(rows: sparse.csr_matrix) -> float:
+    """About the second largest singular value of scaled rows (U, I) if their events were drawn at random."""
+    n_users, n_items = rows.shape
+    return float(np.sqrt(n_users / max(rows.nnz, 1)) + np.sqrt(n_items / max(rows.nnz, 1)))
+
+
+def _singular_vectors(rows: sparse.csr_matrix, k: int) -> tuple[Tensor, Tensor]:
+    """The leading right singular vectors of rows (U, I), and their values, by subspace iteration. -> (I, k), (k,)
 
     References
     ----------
@@ -96,8 +109,8 @@ def _singular_vectors(rows: sparse.csr_matrix, k: int) -> Tensor:
     for _ in range(ITERATIONS):
         basis, _ = torch.linalg.qr(_product(columns, _product(rows, basis)))  # (I, P)
     images = _product(rows, basis).double()  # (U, P)
-    _, turn = torch.linalg.eigh(images.T @ images)  # ascending
-    return basis @ turn.flip(1)[:, :k].float()
+    squares, turn = torch.linalg.eigh(images.T @ images)  # ascending
+    return basis @ turn.flip(1)[:, :k].float(), squares.flip(0)[:k].clamp(min=0).sqrt().float()
 
 
 def _product(rows: sparse.csr_matrix, table: Tensor) -> Tensor:
@@ -107,18 +120,16 @@ def _product(rows: sparse.csr_matrix, table: Tensor) -> Tensor:
 
 
 def _item_scale(rows: sparse.csr_matrix) -> NDArray[np.float32]:
-    """1 / sqrt(n_i), where n_i is the sum of squares of an item's values; 0 for items without users. -> (I,)"""
-    squares = np.bincount(rows.indices, weights=rows.data.astype(np.float64) ** 2, minlength=rows.shape[1])
-    return np.divide(1, np.sqrt(squares), out=np.zeros(len(squares)), where=squares > 0).astype(np.float32)
+    """1 / sqrt(n_i); 0 for items without users. -> (I,)"""
+    counts = np.bincount(rows.indices, minlength=rows.shape[1]).astype(np.float32)
+    return np.divide(1, np.sqrt(counts), out=np.zeros_like(counts), where=counts > 0)
 
 
 def _scaled(rows: sparse.csr_matrix, item_scale: NDArray[np.float32]) -> sparse.csr_matrix:
-    """Rows of unit norm, as the first layer has them, times the scale of items: D_U^-1/2 X D_I^-1/2. (U, I)"""
+    """D_U^-1/2 X D_I^-1/2 of rows whose events count as 1. (U, I)"""
     lengths = np.diff(rows.indptr)
-    norms = np.sqrt(np.add.reduceat(np.append(rows.data.astype(np.float64) ** 2, 0), rows.indptr[:-1]))
-    norms = np.where(lengths > 0, norms, 1)  # reduceat gives the next value for an empty row
-    data = rows.data / np.repeat(norms, lengths).astype(np.float32) * item_scale[rows.indices]
-    return sparse.csr_matrix((data.astype(np.float32), rows.indices, rows.indptr), shape=rows.shape)
+    data = np.repeat(np.maximum(lengths, 1).astype(np.float32) ** -0.5, lengths) * item_scale[rows.indices]
+    return sparse.csr_matrix((data, rows.indices, rows.indptr), shape=rows.shape)
 
 
 def _some(rows: sparse.csr_matrix | Shards, n: int) -> sparse.csr_matrix:

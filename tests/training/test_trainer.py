@@ -52,7 +52,7 @@ def test_a_network_and_rows_are_enough():
 
 def test_it_is_the_training_of_mult_vae():
     model = recvae.MultVAE(latent_dim=4, hidden_dims=(8,), dropout=0.5, epochs=3, random_state=5, values="raw")
-    model.set_params(output__item_biases="normal").fit(ROWS)
+    model.set_params(output__item_biases="normal", training__initial_weights="random").fit(ROWS)
     by_hand = model.trainer(ROWS)
     by_hand.fit(ROWS)
     own = a_vae()
