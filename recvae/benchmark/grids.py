@@ -58,13 +58,13 @@ GRIDS: dict[str, list[dict[str, Any]]] = {
 # On the embedded sample, 2,200 training users x 600 items, these replace the defaults: smaller networks, larger steps
 # rank the models as the defaults do, in a fraction of the time
 SAMPLE: dict[str, list[dict[str, Any]]] = {
-    "HybridVAE": [{"epochs": 15, "latent_dim": 100, "hidden_dim": 200, "learning_rate": 3e-3}],
-    "RecVAE": [{"epochs": 30, "latent_dim": 100, "hidden_dim": 200, "learning_rate": 3e-3}],
+    "HybridVAE": [{"epochs": 10, "latent_dim": 100, "hidden_dim": 200, "learning_rate": 3e-3}],
+    "RecVAE": [{"epochs": 16, "latent_dim": 100, "hidden_dim": 200, "learning_rate": 3e-3}],
     "HVamp": [
-        {"epochs": 15, "latent_dim": 100, "hidden_dims": (200,), "n_components": 100, "learning_rate": 4e-3},
+        {"epochs": 6, "latent_dim": 100, "hidden_dims": (200,), "n_components": 100, "learning_rate": 4e-3},
     ],
-    "MultVAE": [{"epochs": 30, "hidden_dims": (300,), "batch_size": 200, "learning_rate": 1.5e-3}],
-    "MultDAE": [{"epochs": 20, "batch_size": 200, "learning_rate": 2e-3}],
+    "MultVAE": [{"epochs": 20, "hidden_dims": (300,), "batch_size": 200, "learning_rate": 1.5e-3}],
+    "MultDAE": [{"epochs": 10, "batch_size": 200, "learning_rate": 2e-3}],
 }
 
 # the models that all others are compared with
