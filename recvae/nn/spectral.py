@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from recvae.data.batches import DeviceRows
 from recvae.data.shards import Shards
+from recvae.distributed.communicator import Communicator
 from recvae.nn.encoders import DenselyConnectedEncoder, input_layer
 from recvae.nn.layers import weighted_sums
 from recvae.nn.sharded import sharded_parameters
@@ -30,7 +31,7 @@ RIDGE = 1e-3  # penalty of that fit, as a share of the mean square of a feature
 
 
 @torch.no_grad()
-def init_spectrally(network: VAE, rows: sparse.csr_matrix | Shards) -> None:
+def init_spectrally(network: VAE, rows: sparse.csr_matrix | Shards, communicator: Communicator) -> None:
     """Start a network from the leading right singular vectors V (I, K) of its scaled training rows.
 
     The first K columns of both item embeddings become the rows of V, scaled to one length for all items; the other
@@ -48,10 +49,12 @@ def init_spectrally(network: VAE, rows: sparse.csr_matrix | Shards) -> None:
         With initial weights.
     rows : csr_matrix or Shards
         (U, I), whose values do not count here; of more than `USERS` users, so many are drawn.
+    communicator : Communicator
+        Its main process does the linear algebra for all ranks, whose processors may round differently.
 
     Notes
     -----
-    The result depends on the rows, not on a seed, a device, or a number of cores or ranks.
+    The result depends on the rows, not on a seed or on a number of cores or ranks.
     """
     rows = _some(rows, USERS)
     scale = _item_scale(rows)  # (I,)
@@ -59,24 +62,35 @@ def init_spectrally(network: VAE, rows: sparse.csr_matrix | Shards) -> None:
     first, last = input_layer(network.encoder).weight, network.decoder.weight
     k = min(network.decoder.latent_dim, first.shape[1], last.shape[1], min(rows.shape))
     with use_workers():
-        vectors, values = _singular_vectors(scaled, k)  # V (I, K), (K,)
+        found = _singular_vectors(scaled, k) if communicator.is_main_process else None
+        vectors, values = communicator.broadcast(found)  # V (I, K), (K,)
         directions = vectors * (values / _noise_value(rows)).clamp(max=1) ** STEEPNESS
         directions /= directions.norm(dim=1, keepdim=True).clamp(min=1e-12)
         known = torch.from_numpy(scale > 0)
-        for weight, norm, name in ((first, 1.0, "encoder.bag.weight"), (last, LAST_NORM, "decoder.weight")):
+        for table, norm, name in ((first, 1.0, "encoder.bag.weight"), (last, LAST_NORM, "decoder.weight")):
             shard = sharded_parameters(network).get(name)
             of_rank = slice(None) if shard is None else slice(shard.start, shard.stop)
-            weight[known[of_rank], : len(values)] = (norm * directions[of_rank][known[of_rank]]).to(weight)
+            table[known[of_rank], : len(values)] = (norm * directions[of_rank][known[of_rank]]).to(table)
         if isinstance(network.encoder, DenselyConnectedEncoder):
             some = _some(rows, FITTED_USERS)
-            _fit_means(network.encoder, some, torch.from_numpy(_scaled(some, scale) @ vectors.numpy()))
+            codes = torch.from_numpy(_scaled(some, scale) @ vectors.numpy())
+            layer = network.encoder.last
+            assert isinstance(layer, nn.Linear)
+            weight, bias = communicator.broadcast(_mean_layer(network.encoder, some, codes, layer.weight.device))
+            layer.weight[: len(bias)], layer.bias[: len(bias)] = weight.to(layer.weight), bias.to(layer.bias)
 
 
-def _fit_means(encoder: DenselyConnectedEncoder, rows: sparse.csr_matrix, codes: Tensor) -> None:
-    """Let the posterior means be the codes (U, K) of these rows, centred and with a mean square of 1."""
-    last = encoder.last
-    assert isinstance(last, nn.Linear)
-    features = encoder.features(encoder.bag(DeviceRows(rows, last.weight.device).all())).cpu().double()  # (U, H)
+def _mean_layer(
+    encoder: DenselyConnectedEncoder, rows: sparse.csr_matrix, codes: Tensor, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Weight and bias by which posterior means are the codes (U, K) of rows, centred, with a mean square of 1.
+
+    Returns
+    -------
+    (Tensor, Tensor)
+        (K, H) and (K,), of the least squared error with a ridge penalty.
+    """
+    features = encoder.features(encoder.bag(DeviceRows(rows, device).all())).cpu().double()  # (U, H)
     codes = codes.double() - codes.double().mean(0)
     codes /= codes.square().mean().sqrt().clamp(min=1e-12)
     mean = features.mean(0)
@@ -84,9 +98,7 @@ def _fit_means(encoder: DenselyConnectedEncoder, rows: sparse.csr_matrix, codes:
     gram = features.T @ features
     gram.diagonal().add_(RIDGE * gram.diagonal().mean() + 1e-12)
     weights = torch.linalg.solve(gram, features.T @ codes)  # (H, K)
-    k = weights.shape[1]
-    last.weight[:k] = weights.T.to(last.weight)
-    last.bias[:k] = -(mean @ weights).to(last.bias)
+    return weights.T.float(), -(mean @ weights).float()
 
 
 def _noise_value(rows: sparse.csr_matrix) -> float:

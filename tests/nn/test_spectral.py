@@ -7,6 +7,7 @@ from scipy import sparse
 
 import recvae
 from recvae.data.batches import DeviceRows
+from recvae.distributed.communicator import Communicator
 from recvae.nn import MLPDecoder, spectral
 from recvae.nn.encoders import DenselyConnectedEncoder, input_layer
 from recvae.nn.likelihood import nll
@@ -34,6 +35,10 @@ def network(n_items=40, seed=0):
     return built
 
 
+def start(network, rows):
+    spectral.init_spectrally(network, rows, Communicator())
+
+
 def exact(rows):
     """All right singular vectors (I, I) of D_U^-1/2 X D_I^-1/2."""
     dense = (rows.toarray() > 0).astype(np.float64)
@@ -45,7 +50,7 @@ def exact(rows):
 
 def test_embeddings_span_the_leading_singular_vectors():
     rows, started = blocks(), network()
-    spectral.init_spectrally(started, rows)
+    start(started, rows)
     scaled, vectors = exact(rows)
     values = np.linalg.norm(scaled @ vectors[:, :K], axis=0)
     noise = np.sqrt(120 / rows.nnz) + np.sqrt(40 / rows.nnz)
@@ -62,7 +67,7 @@ def test_embeddings_span_the_leading_singular_vectors():
 
 def test_other_columns_and_items_without_users_keep_their_weights():
     started, before = network(), network()
-    spectral.init_spectrally(started, blocks())
+    start(started, blocks())
     first, was = input_layer(started.encoder).weight, input_layer(before.encoder).weight
     assert torch.equal(first[:, K:], was[:, K:])
     assert torch.equal(first[-1], was[-1])
@@ -71,7 +76,7 @@ def test_other_columns_and_items_without_users_keep_their_weights():
 
 def test_posterior_means_follow_the_projection_of_a_user():
     rows, started = blocks(), network()
-    spectral.init_spectrally(started, rows)
+    start(started, rows)
     scaled, vectors = exact(rows)
     codes = scaled @ vectors[:, :K]
     with torch.no_grad():
@@ -89,7 +94,7 @@ def test_it_does_not_depend_on_the_number_of_threads():
         for count in (1, 2):
             torch.set_num_threads(count)
             found.append(network())
-            spectral.init_spectrally(found[-1], blocks(n_users=900))
+            start(found[-1], blocks(n_users=900))
     finally:
         torch.set_num_threads(threads)
     assert all(torch.equal(a, b) for a, b in zip(*(n.parameters() for n in found), strict=True))
@@ -100,16 +105,16 @@ def test_fewer_users_or_items_than_dimensions(shape):
     dense = (np.random.default_rng(0).random(shape) < 0.7).astype(np.float32)
     dense[0, 0] = 1
     started = network(shape[1])
-    spectral.init_spectrally(started, sparse.csr_matrix(dense))
+    start(started, sparse.csr_matrix(dense))
     assert all(p.isfinite().all() for p in started.parameters())
 
 
 def test_many_users_are_sampled(monkeypatch):
     monkeypatch.setattr(spectral, "USERS", 60)
     rows, started, of_sample = blocks(), network(), network()
-    spectral.init_spectrally(started, rows)
+    start(started, rows)
     sample = rows[np.sort(np.random.default_rng(1).permutation(120)[:60])]
-    spectral.init_spectrally(of_sample, sample)
+    start(of_sample, sample)
     assert torch.equal(started.decoder.weight, of_sample.decoder.weight)
 
 

@@ -372,7 +372,7 @@ class Autoencoder(Recommender):
         if weights == "auto":
             weights = "spectral" if self.likelihood == "multinomial" and rows.shape[1] <= MANY_ITEMS else "random"
         if weights == "spectral":
-            init_spectrally(network, rows)
+            init_spectrally(network, rows, self._strategy().communicator)
         return network
 
     def _untrained(self, n_items: int, seed: int) -> VAE:
