@@ -17,6 +17,7 @@ from torch import Tensor
 from recvae.data.rows import transform_values
 from recvae.models.autoencoder.base import Validation
 from recvae.models.autoencoder.new_items import extend_linear_weights
+from recvae.models.autoencoder.options import epochs_option
 from recvae.models.autoencoder.scoring import network_scores
 from recvae.models.autoencoder.variational import Scores
 from recvae.models.base import FitRun
@@ -76,7 +77,7 @@ class HybridVAE(RecVAE):
         choices=FORMS,
     )
     neighbours: int = hyper(200, "largest number of items that predict an item, in the sparse form", low=1)
-    epochs: int = hyper(8, "rounds of passes over the training users", low=1)
+    epochs: int | None = epochs_option("rounds of passes", (8, 25))
     l2: float | None = hyper(
         None,
         "ridge penalty lambda on the weights of the linear path; None chooses what ranks best for calibration users",
@@ -111,6 +112,7 @@ class HybridVAE(RecVAE):
     )
 
     validates_itself = True
+    _default_epochs = (8, 25)
     out_of_core = False  # the linear path is solved from all rows at once
 
     linear_: EDLAE = fitted()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from recvae.models.autoencoder.options import epochs_option
 from recvae.models.autoencoder.shape import FEW_EVENTS, FEW_ITEMS, Shape, dropout_option
 from recvae.models.autoencoder.variational import Variational
 from recvae.models.base.params import hyper, parameters
@@ -27,7 +28,7 @@ class RecVAE(Variational):
     `decoder_passes=0` the encoder's passes train both: one pass at a time does the work of two.
     """
 
-    epochs: int = hyper(10, "rounds of passes over the training users", low=1)
+    epochs: int | None = epochs_option("rounds of passes", (10, 40))
     learning_rate: float = hyper(
         1e-3, "learning rate of Adam; the paper has 5e-4, from random weights", low=0, search=log(1e-4, 3e-3)
     )
@@ -53,6 +54,8 @@ class RecVAE(Variational):
         optional=True,
         search=[None, 0, 1, 2],
     )
+
+    _default_epochs = (10, 40)
 
     def _network(self, n_items: int) -> VAE:
         # q(z | x), section 3.2: each layer adds the outputs of all layers before it

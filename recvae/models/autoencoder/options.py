@@ -21,6 +21,7 @@ from recvae.training.parallel import STRATEGIES
 from recvae.version import __version__
 
 MANY_ITEMS = 200_000  # above which the likelihood is sampled by default, and initial weights are random
+EPOCHS = (20, 50)  # by default, from spectral and from random initial weights
 
 
 @frozen_parameters
@@ -57,7 +58,7 @@ class TrainingOptions:
     initial_weights: str = hyper(
         "auto",
         'of the item embeddings: "random", or "spectral", from the singular vectors of the training rows, which saves '
-        'most of the epochs; "auto" is "spectral" for the multinomial likelihood with up to '
+        'most of the epochs; "auto" is "spectral" for the multinomial likelihood and plain logits with up to '
         f'{MANY_ITEMS:,} items, else "random"',
         choices=("auto", "random", "spectral"),
     )
@@ -106,6 +107,18 @@ class TrainingOptions:
         "parallel, each holds the embeddings of some items, which need not fit in one process",
         choices=STRATEGIES,
         run_option=True,
+    )
+
+
+def epochs_option(what: str, default: tuple[int, int]) -> Any:
+    """The hyper-parameter `epochs`: None is the first default from spectral initial weights, the second from random."""
+    return hyper(
+        None,
+        f"{what} over the training users; schedules scale with their number; None is {default[0]} from spectral "
+        f"initial weights, {default[1]} from random ones",
+        low=1,
+        kind=int,
+        optional=True,
     )
 
 
