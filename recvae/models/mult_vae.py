@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from recvae.errors import InvalidParameterError, NotFittedError
-from recvae.models.autoencoder.options import OutputOptions, epochs_option
+from recvae.models.autoencoder.options import OutputOptions
 from recvae.models.autoencoder.shape import dropout_option
 from recvae.models.autoencoder.variational import Variational
 from recvae.models.base import FitRun
@@ -39,7 +39,6 @@ class MultVAE(Variational):
     the epochs of the first have the part "kl_cap".
     """
 
-    epochs: int | None = epochs_option("passes", (10, 50))
     latent_dim: int = hyper(200, "dimension of z", low=1, search=integers(32, 512))
     hidden_dims: tuple[int, ...] = hyper(
         (600,),
@@ -70,8 +69,6 @@ class MultVAE(Variational):
     )
 
     output: OutputOptions = config(OutputOptions, "options of the output layer")
-
-    _default_epochs = (10, 50)
 
     kl_cap_: float = fitted()  # given, or chosen by validation; older model files may lack it
 
