@@ -43,9 +43,10 @@ def run_joins(dataset: str, home: Path | None, split_seeds: list[int], save: Cal
 
 
 def _ways(rows: sparse.csr_matrix, valid: Holdout) -> Iterator[tuple[str, float]]:
+    start = TrainingOptions(initial_weights="random")  # as when the table was recorded
     models = {
-        "RecVAE": RecVAE(epochs=25, learning_rate=1e-3, random_state=0),
-        "MultDAE": MultDAE(random_state=0),
+        "RecVAE": RecVAE(epochs=25, learning_rate=1e-3, random_state=0, training=start),
+        "MultDAE": MultDAE(random_state=0, training=start),
         "EDLAE": EDLAE(l2=300.0),
         "EDLAE, users weighed": EDLAE(l2=300.0, user_power=0.5),
         "ALS": ALS(factors=256, regularization=60.0, alpha=8.0, random_state=0),
