@@ -29,9 +29,9 @@ from recvae.models.autoencoder.memory_plan import MemoryPlan, plan_training, sec
 from recvae.models.autoencoder.network import (
     from_file,
     gathered,
-    init_biases_by_popularity,
     optimizers,
     ready_to_score,
+    start_from_rows,
     tie,
     tied_vectors,
     to_file,
@@ -39,11 +39,10 @@ from recvae.models.autoencoder.network import (
 )
 from recvae.models.autoencoder.new_items import neighbour_weights, vectors_from_features, vectors_from_neighbours
 from recvae.models.autoencoder.options import (
-    EPOCHS,
-    MANY_ITEMS,
     OutputOptions,
     TrainingOptions,
     epochs_option,
+    n_epochs,
     run_identity,
 )
 from recvae.models.autoencoder.scoring import item_counts, network_scorer, network_scores, validation_score
@@ -60,7 +59,6 @@ from recvae.nn.encoders import input_layer
 from recvae.nn.item_vectors import ItemVectors, add_items, item_vectors
 from recvae.nn.likelihood import FAMILIES, Likelihood, Options, nll
 from recvae.nn.samplers import make_sampler
-from recvae.nn.spectral import init_spectrally
 from recvae.training.callbacks import Epoch
 from recvae.training.parallel import ParallelStrategy
 from recvae.training.state import Phase, TrainConfig, best_epoch, default_batch_size
@@ -79,7 +77,7 @@ class Autoencoder(Recommender):
     """Base of models that are one `VAE` network trained by Adam. `history_` (not saved) has a record of each epoch."""
 
     likelihood: str = hyper("multinomial", "distribution of a row, given z", choices=FAMILIES)
-    epochs: int | None = epochs_option("passes", EPOCHS)
+    epochs: int | None = epochs_option("passes", (20, 50))
     batch_size: int | None = hyper(
         None,
         "users per step; by default a twentieth of the training users, at most 500, for enough steps on small data",
@@ -110,7 +108,7 @@ class Autoencoder(Recommender):
     out_of_core = True
     validates_itself = False  # whether users are held out to validate by where `fit` gets none
     validation_metric = "ndcg@100"
-    _default_epochs = EPOCHS
+    _default_epochs = (20, 50)  # from spectral and from random initial weights
     _loss = staticmethod(Elbo.loss)  # (terms of the ELBO, beta) -> scalar to minimise
 
     @abstractmethod
@@ -268,7 +266,7 @@ class Autoencoder(Recommender):
         shares = neighbour_weights(by_item[self.n_items_ :], by_item[: self.n_items_])
         vectors = vectors_from_neighbours(item_vectors(self.network_), shares, np.diff(by_item.indptr))
         extended = self._with_items(vectors, lambda: shares)
-        passes = -(-self._n_epochs(rows.shape[1]) // 10) if epochs is None else epochs
+        passes = -(-n_epochs(self, rows.shape[1]) // 10) if epochs is None else epochs
         if passes:
             impl, beta = plan_training(self, rows, False).impl, self._last_beta()
             changes: dict[str, Any] = {"epochs": passes, "beta": beta, "stop_epoch": None, "patience": None}
@@ -321,7 +319,7 @@ class Autoencoder(Recommender):
             options = self.training.sampler, self.training.num_negatives
             sampler = make_sampler(*options, item_counts(rows), n_users, batch_size)
         config = TrainConfig(
-            epochs=self._n_epochs(rows.shape[1]),
+            epochs=n_epochs(self, rows.shape[1]),
             batch_size=batch_size,
             learning_rate=self.learning_rate,
             weight_decay=self.training.weight_decay,
@@ -373,23 +371,8 @@ class Autoencoder(Recommender):
     def _initial_network(self, rows: sparse.csr_matrix | Shards, seed: int) -> VAE:
         """The network with which training on these rows starts."""
         network = self._untrained(rows.shape[1], seed)
-        biases = self.output.item_biases
-        if biases == "popularity" or (biases == "auto" and self.likelihood == "multinomial"):
-            init_biases_by_popularity(network, item_counts(rows), self.likelihood)
-        if self._starts_spectrally(rows.shape[1]):
-            init_spectrally(network, rows, self._strategy().communicator)
+        start_from_rows(network, rows, self, self._strategy().communicator)
         return network
-
-    def _starts_spectrally(self, n_items: int) -> bool:
-        """Whether item embeddings start from the singular vectors of the training rows."""
-        if self.training.initial_weights != "auto":
-            return self.training.initial_weights == "spectral"
-        return self.likelihood == "multinomial" and self.output.logits == "dot" and n_items <= MANY_ITEMS
-
-    def _n_epochs(self, n_items: int) -> int:
-        """`epochs`, or the default for this start."""
-        spectral, random = self._default_epochs
-        return int(self.epochs or (spectral if self._starts_spectrally(n_items) else random))
 
     def _untrained(self, n_items: int, seed: int) -> VAE:
         """The network with initial weights, on the model's device."""

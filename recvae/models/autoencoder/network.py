@@ -7,13 +7,19 @@ are separate, or tied to one parameter.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy import sparse
 from torch import Tensor
 
+from recvae.data.shards import Shards
+from recvae.distributed.communicator import Communicator
 from recvae.errors import InvalidParameterError
+from recvae.models.autoencoder.options import starts_from_popularity, starts_spectrally
+from recvae.models.autoencoder.scoring import item_counts
 from recvae.models.base.file_tensors import fill
 from recvae.nn import VAE, MLPDecoder
 from recvae.nn.encoders import input_layer
@@ -22,6 +28,7 @@ from recvae.nn.layers import InputLayer, SparseEmbeddingBag
 from recvae.nn.optim import AdamW, RowwiseAdam
 from recvae.nn.rng import initialize
 from recvae.nn.sharded import full_state_dict, initialize_sharded, shard, sharded_parameters
+from recvae.nn.spectral import init_spectrally
 from recvae.training.parallel import ParallelStrategy
 
 INPUT = "encoder.bag.weight"  # the parameter that files omit if it is tied to the output layer's
@@ -65,6 +72,25 @@ def untrained_network(
         tie(network)
     initialize_sharded(network, seed)
     return network
+
+
+def start_from_rows(network: VAE, rows: sparse.csr_matrix | Shards, model: Any, communicator: Communicator) -> None:
+    """Start item biases from popularity, and item embeddings from singular vectors, where the model's options say so.
+
+    Parameters
+    ----------
+    network : VAE
+        With random weights.
+    rows : csr_matrix or Shards
+        (U, I), the training rows.
+    model : Autoencoder
+    communicator : Communicator
+        Of the ranks that train.
+    """
+    if starts_from_popularity(model):
+        init_biases_by_popularity(network, item_counts(rows), model.likelihood)
+    if starts_spectrally(model, rows.shape[1]):
+        init_spectrally(network, rows, communicator)
 
 
 def init_biases_by_popularity(network: VAE, counts: NDArray[np.int64], likelihood: str) -> None:

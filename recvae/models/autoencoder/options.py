@@ -1,7 +1,7 @@
 """Options of autoencoders that most users leave as they are: of the output layer, and of the training run.
 
 Model files and checkpoints have the options under the keys and values of `file_key` and `file_values`. At the end, what
-a checkpoint compares to be resumed.
+follows from them for some data, and what a checkpoint compares to be resumed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from recvae.training.parallel import STRATEGIES
 from recvae.version import __version__
 
 MANY_ITEMS = 200_000  # above which the likelihood is sampled by default, and initial weights are random
-EPOCHS = (20, 50)  # by default, from spectral and from random initial weights
 
 
 @frozen_parameters
@@ -120,6 +119,25 @@ def epochs_option(what: str, default: tuple[int, int]) -> Any:
         kind=int,
         optional=True,
     )
+
+
+def n_epochs(model: Any, n_items: int) -> int:
+    """The hyper-parameter `epochs` of an autoencoder, or its default for the start of its weights."""
+    spectral, random = model._default_epochs
+    return int(model.epochs or (spectral if starts_spectrally(model, n_items) else random))
+
+
+def starts_from_popularity(model: Any) -> bool:
+    """Whether an autoencoder's item biases start from the numbers of users."""
+    biases = model.output.item_biases
+    return biases == "popularity" or (biases == "auto" and model.likelihood == "multinomial")
+
+
+def starts_spectrally(model: Any, n_items: int) -> bool:
+    """Whether an autoencoder's item embeddings start from the singular vectors of its training rows."""
+    if model.training.initial_weights != "auto":
+        return bool(model.training.initial_weights == "spectral")
+    return model.likelihood == "multinomial" and model.output.logits == "dot" and n_items <= MANY_ITEMS
 
 
 def run_identity(model: Model, rows: sparse.csr_matrix | Shards, run: FitRun, sampled: bool) -> dict[str, Any]:
