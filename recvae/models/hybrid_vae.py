@@ -77,7 +77,8 @@ class HybridVAE(RecVAE):
         choices=FORMS,
     )
     neighbours: int = hyper(200, "largest number of items that predict an item, in the sparse form", low=1)
-    epochs: int | None = epochs_option("rounds of passes", (8, 25))
+    _default_epochs = (8, 25)
+    epochs: int | None = epochs_option("rounds of passes", _default_epochs)
     l2: float | None = hyper(
         None,
         "ridge penalty lambda on the weights of the linear path; None chooses what ranks best for calibration users",
@@ -112,7 +113,6 @@ class HybridVAE(RecVAE):
     )
 
     validates_itself = True
-    _default_epochs = (8, 25)
     out_of_core = False  # the linear path is solved from all rows at once
 
     linear_: EDLAE = fitted()

@@ -28,7 +28,8 @@ class RecVAE(Variational):
     `decoder_passes=0` the encoder's passes train both: one pass at a time does the work of two.
     """
 
-    epochs: int | None = epochs_option("rounds of passes", (10, 40))
+    _default_epochs = (10, 40)
+    epochs: int | None = epochs_option("rounds of passes", _default_epochs)
     learning_rate: float = hyper(
         1e-3, "learning rate of Adam; the paper has 5e-4, from random weights", low=0, search=log(1e-4, 3e-3)
     )
@@ -54,8 +55,6 @@ class RecVAE(Variational):
         optional=True,
         search=[None, 0, 1, 2],
     )
-
-    _default_epochs = (10, 40)
 
     def _network(self, n_items: int) -> VAE:
         # q(z | x), section 3.2: each layer adds the outputs of all layers before it

@@ -58,11 +58,10 @@ def init_spectrally(network: VAE, rows: sparse.csr_matrix | Shards, communicator
     """
     rows = _some(rows, USERS)
     scale = _item_scale(rows)  # (I,)
-    scaled = _scaled(rows, scale)
     first, last = input_layer(network.encoder).weight, network.decoder.weight
     k = min(network.decoder.latent_dim, first.shape[1], last.shape[1], min(rows.shape))
     with use_workers():
-        found = _singular_vectors(scaled, k) if communicator.is_main_process else None
+        found = _singular_vectors(_scaled(rows, scale), k) if communicator.is_main_process else None
         vectors, values = communicator.broadcast(found)  # V (I, K), (K,)
         directions = vectors * (values / _noise_value(rows)).clamp(max=1) ** STEEPNESS
         directions /= directions.norm(dim=1, keepdim=True).clamp(min=1e-12)

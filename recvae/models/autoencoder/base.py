@@ -77,7 +77,8 @@ class Autoencoder(Recommender):
     """Base of models that are one `VAE` network trained by Adam. `history_` (not saved) has a record of each epoch."""
 
     likelihood: str = hyper("multinomial", "distribution of a row, given z", choices=FAMILIES)
-    epochs: int | None = epochs_option("passes", (20, 50))
+    _default_epochs = (20, 50)  # from spectral and from random initial weights
+    epochs: int | None = epochs_option("passes", _default_epochs)
     batch_size: int | None = hyper(
         None,
         "users per step; by default a twentieth of the training users, at most 500, for enough steps on small data",
@@ -108,7 +109,6 @@ class Autoencoder(Recommender):
     out_of_core = True
     validates_itself = False  # whether users are held out to validate by where `fit` gets none
     validation_metric = "ndcg@100"
-    _default_epochs = (20, 50)  # from spectral and from random initial weights
     _loss = staticmethod(Elbo.loss)  # (terms of the ELBO, beta) -> scalar to minimise
 
     @abstractmethod
