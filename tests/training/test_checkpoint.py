@@ -2,6 +2,7 @@ import copy
 import functools
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -95,9 +96,23 @@ def same(one, other):
 
 @pytest.fixture(scope="module")
 def split():
-    rows = sparse.random(200, 20, 0.4, format="csr", random_state=1, dtype=np.float32)
+    rows = sparse.random(168, 20, 0.4, format="csr", random_state=1, dtype=np.float32)
     rows.data[:] = 1
     return strong_split(Interactions.from_matrix(rows), heldout_users=40)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The folder of a fit of the MultVAE that is done, which nobody writes to."""
+    folder = tmp_path_factory.mktemp("finished") / "kept"
+    again("MultVAE").fit(ROWS, checkpoint=folder)
+    return folder
+
+
+@pytest.fixture
+def kept(finished, tmp_path):
+    """A folder like that, of one's own."""
+    return Path(shutil.copytree(finished, tmp_path / "kept"))
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +128,7 @@ def test_a_stopped_fit_goes_on_to_the_same_weights(name, steps, split, whole_fit
     keep = Checkpoint(tmp_path / "kept", minutes=0)
     with pytest.raises(StopError):
         again(name).fit(split.train, valid=split.valid, callbacks=[StopAt(steps)], checkpoint=keep)
-    gone_on = again(name).fit(split.train, valid=split.valid, checkpoint=keep)
+    gone_on = again(name).fit(split.train, valid=split.valid, checkpoint=keep.folder)
     assert same(gone_on, whole)
     assert [epoch.loss for epoch in gone_on.history_] == [epoch.loss for epoch in whole.history_]
     assert [epoch.valid for epoch in gone_on.history_] == [epoch.valid for epoch in whole.history_]
@@ -140,7 +155,7 @@ def test_both_runs_that_find_a_cap_are_kept(split, tmp_path):
         keep = Checkpoint(tmp_path / str(stop), minutes=0)
         with pytest.raises(StopError):
             again("MultVAE", **settings).fit(split.train, valid=split.valid, callbacks=[StopAt(stop)], checkpoint=keep)
-        gone_on = again("MultVAE", **settings).fit(split.train, valid=split.valid, checkpoint=keep)
+        gone_on = again("MultVAE", **settings).fit(split.train, valid=split.valid, checkpoint=keep.folder)
         assert same(gone_on, whole)
         assert gone_on.kl_cap_ == whole.kl_cap_
 
@@ -179,12 +194,11 @@ def test_one_state_is_kept_and_only_when_asked(tmp_path):
         (lambda: lambda rows, **more: again("MultVAE").fit(rows[:50], **more), "rows"),
     ],
 )
-def test_another_model_or_other_rows_are_refused(change, word, tmp_path):
-    again("MultVAE").fit(ROWS, checkpoint=tmp_path)
-    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+def test_another_model_or_other_rows_are_refused(change, word, kept):
+    before = {path: path.read_bytes() for path in kept.rglob("*") if path.is_file()}
     with pytest.raises(InvalidParameterError, match=f"Expected the {word} with which .* was begun"):
-        change()(ROWS, checkpoint=tmp_path)
-    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+        change()(ROWS, checkpoint=kept)
+    assert {path: path.read_bytes() for path in kept.rglob("*") if path.is_file()} == before
 
 
 def test_other_validation_users_are_refused(split, tmp_path):
@@ -194,9 +208,8 @@ def test_other_validation_users_are_refused(split, tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["cut", "changed", "gone"])
-def test_a_damaged_state_is_named(damage, tmp_path):
-    again("MultVAE").fit(ROWS, checkpoint=tmp_path)
-    (path,) = (tmp_path / "network").glob("step-*")
+def test_a_damaged_state_is_named(damage, kept):
+    (path,) = (kept / "network").glob("step-*")
     content = bytearray(path.read_bytes())
     content[-5] ^= 1
     if damage == "gone":
@@ -204,7 +217,7 @@ def test_a_damaged_state_is_named(damage, tmp_path):
     else:
         path.write_bytes(content[:-9] if damage == "cut" else content)
     with pytest.raises(InvalidDataError, match=rf"{path.name} as it was written.*delete .*network to begin again"):
-        again("MultVAE").fit(ROWS, checkpoint=tmp_path)
+        again("MultVAE").fit(ROWS, checkpoint=kept)
 
 
 FACTS = [
@@ -233,10 +246,9 @@ def refused(folder):
     assert "to begin again" in str(said.value)
 
 
-def test_what_a_manifest_may_not_say(tmp_path):
+def test_what_a_manifest_may_not_say(kept):
     """Of older versions, which have no checksum, too: of files outside, of two files, of another history."""
-    again("MultVAE").fit(ROWS, checkpoint=tmp_path)
-    path = tmp_path / "network" / "_manifest.json"
+    path = kept / "network" / "_manifest.json"
     good = json.loads(path.read_text())
     del good["sha256"]
     part = good["parts"][0]
@@ -250,9 +262,9 @@ def test_what_a_manifest_may_not_say(tmp_path):
         found.append(changed)
     for manifest in found:
         path.write_text(json.dumps(manifest))
-        refused(tmp_path)
+        refused(kept)
     path.write_text(json.dumps(good))
-    assert same(again("MultVAE").fit(ROWS, checkpoint=tmp_path), again("MultVAE").fit(ROWS))
+    assert same(again("MultVAE").fit(ROWS, checkpoint=kept), again("MultVAE").fit(ROWS))
 
 
 @pytest.mark.parametrize(
@@ -276,12 +288,11 @@ def test_what_a_manifest_may_not_say(tmp_path):
         ("else", lambda tensor: torch.zeros(3)),
     ],
 )
-def test_tensors_that_do_not_fit(name, change, tmp_path):
+def test_tensors_that_do_not_fit(name, change, kept):
     """With a manifest that fits them."""
-    again("MultVAE").fit(ROWS, checkpoint=tmp_path)
-    path = tmp_path / "network" / "_manifest.json"
+    path = kept / "network" / "_manifest.json"
     manifest = json.loads(path.read_text())
-    file = tmp_path / "network" / manifest["parts"][0]["file"]
+    file = kept / "network" / manifest["parts"][0]["file"]
     tensors = safetensors.torch.load_file(file)
     changed = change(tensors.get(name))
     tensors = {
@@ -293,7 +304,7 @@ def test_tensors_that_do_not_fit(name, change, tmp_path):
     manifest["parts"][0] |= {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
     del manifest["sha256"]
     path.write_text(json.dumps(manifest))
-    refused(tmp_path)
+    refused(kept)
 
 
 def test_what_is_no_network_has_nothing_to_go_on_with(tmp_path):
@@ -347,18 +358,18 @@ from scipy import sparse
 from recvae import Checkpoint, MultVAE
 rows = sparse.load_npz(sys.argv[1])
 keep = Checkpoint(sys.argv[2], minutes=0)
-MultVAE(hidden_dims=(5,), latent_dim=3, batch_size=16, epochs=80, random_state=0).fit(rows, False, checkpoint=keep)
+MultVAE(hidden_dims=(5,), latent_dim=3, batch_size=16, epochs=20, random_state=0).fit(rows, False, checkpoint=keep)
 """
 
 
 def test_a_killed_process_leaves_a_whole_state(tmp_path):
     """At whatever moment; the long check is `python -m benchmarks resume`."""
     sparse.save_npz(tmp_path / "rows.npz", ROWS)
-    whole = again("MultVAE", epochs=80, training__precision="auto").fit(ROWS)
+    whole = again("MultVAE", epochs=20, training__precision="auto").fit(ROWS)
     process = subprocess.Popen([sys.executable, "-c", FIT, str(tmp_path / "rows.npz"), str(tmp_path / "kept")])
     while process.poll() is None and not list(tmp_path.glob("kept/network/step-*")):
         time.sleep(0.005)
     process.kill()
     process.wait()
-    gone_on = again("MultVAE", epochs=80, training__precision="auto").fit(ROWS, checkpoint=tmp_path / "kept")
+    gone_on = again("MultVAE", epochs=20, training__precision="auto").fit(ROWS, checkpoint=tmp_path / "kept")
     assert same(gone_on, whole)
