@@ -1,10 +1,14 @@
 """What examples/ has runs on the embedded sample and says something true; one without a test here is an error."""
 
+import copy
+import functools
+import http.server
 import json
+import queue
 import re
 import runpy
-import subprocess
 import sys
+import threading
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -12,9 +16,35 @@ from pathlib import Path
 import pytest
 
 import recvae
+from recvae.datasets import load
+from recvae.datasets.sample import make_sample
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"
+
+
+USERS, FILMS, EPOCHS = 1200, 300, 4
+
+
+def small():
+    """A smaller sample, and models that are trained for fewer epochs; called in the kernel of the notebook as well."""
+    sample = functools.cache(lambda: make_sample(USERS, FILMS))
+    fit = recvae.Recommender.fit
+
+    def fit_briefly(self, *arguments, **options):
+        if hasattr(self, "epochs"):
+            self.epochs = min(self.epochs, EPOCHS)
+        return fit(self, *arguments, **options)
+
+    load.make_sample = lambda: copy.deepcopy(sample())
+    recvae.Recommender.fit = fit_briefly
+
+
+@pytest.fixture(autouse=True)
+def briefly(monkeypatch):
+    monkeypatch.setattr(load, "make_sample", load.make_sample)
+    monkeypatch.setattr(recvae.Recommender, "fit", recvae.Recommender.fit)
+    small()
 
 
 @pytest.fixture
@@ -41,13 +71,13 @@ def test_swap_for_implicit(printed):
 
 def test_frames_in_and_out(printed):
     text = printed("frames_in_and_out.py")
-    for line in ("of 3,000 people", "from pandas to pandas", "from polars to polars", "person-0002", "next films"):
+    for line in (f"of {USERS:,} people", "from pandas to pandas", "from polars to polars", "person-0002", "next films"):
         assert line in text
 
 
 def test_new_users(printed):
     text = printed("new_users.py")
-    assert "trained on 2,400 users; on 300 other users" in text
+    assert f"trained on {USERS - 600} users; on 300 other users" in text
     assert float(re.search(r"recall@20 (0\.\d+) ±", text)[1]) > 0.3
     lists = re.split(r"after \d films", text)[1:]
     assert [len(re.findall(r"^    \d\. The ", one, re.M)) for one in lists] == [3, 3, 3, 3]
@@ -78,13 +108,25 @@ def test_tuning(printed):
     assert len(re.findall(r"(tuned|defaults) on test users: 0\.\d+ ± ", text)) == 2
 
 
-def test_onnx_endpoint(tmp_path):
+def test_onnx_endpoint(tmp_path, monkeypatch, capsys):
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnx")
-    command = [sys.executable, str(EXAMPLES / "onnx_endpoint.py"), "--port", "0", "--out", str(tmp_path)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
+    started = queue.Queue()
+
+    class Server(http.server.ThreadingHTTPServer):
+        def serve_forever(self):
+            started.put(self)
+            super().serve_forever(poll_interval=0.01)
+
+    monkeypatch.setattr("http.server.ThreadingHTTPServer", Server)
+    monkeypatch.setattr(http.server.BaseHTTPRequestHandler, "log_message", lambda *_: None)
+    monkeypatch.setattr(sys, "argv", ["onnx_endpoint.py", "--port", "0", "--out", str(tmp_path)])
+    arguments = (str(EXAMPLES / "onnx_endpoint.py"), None, "__main__")
+    thread = threading.Thread(target=runpy.run_path, args=arguments, daemon=True)
+    thread.start()
+    with started.get(timeout=100) as server:
         try:
-            address = re.fullmatch(r"listening at (http://127\.0\.0\.1:\d+/)\n", server.stdout.readline())[1]
+            address = re.fullmatch(r"listening at (http://127\.0\.0\.1:\d+/)\n", capsys.readouterr().out)[1]
 
             def ask(request):
                 with urllib.request.urlopen(address, json.dumps(request).encode(), timeout=60) as answer:
@@ -100,15 +142,20 @@ def test_onnx_endpoint(tmp_path):
             with pytest.raises(urllib.error.HTTPError, match="400"):
                 ask({"films": []})
         finally:
-            server.terminate()
+            server.shutdown()
+            thread.join(10)
 
 
-def test_tour(monkeypatch):
+def test_tour(monkeypatch, tmp_path):
     nbclient = pytest.importorskip("nbclient")
     pytest.importorskip("matplotlib")
     import nbformat
 
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))  # of the kernel
+    start = tmp_path / "profile_default" / "startup" / "sample.py"
+    start.parent.mkdir(parents=True)
+    start.write_text("from tests.test_examples import small; small()")
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path))  # of the kernel
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
     notebook = nbformat.read(EXAMPLES / "tour.ipynb", as_version=4)
     assert not any(cell.get("outputs") for cell in notebook.cells)  # none are committed
     nbclient.NotebookClient(notebook, timeout=300, kernel_name="python3").execute()
@@ -116,7 +163,7 @@ def test_tour(monkeypatch):
     training, curves = code[1].outputs, code[2].outputs
     live = [output.data["text/plain"] for output in training if output.output_type == "display_data"]
     assert len(live) == 1  # drawn again and again, and there once
-    for shown in ("MultVAE, epoch 20/20", "users/s", "reconstruction", "KL", "beta", "ndcg@100", "best 0."):
+    for shown in (f"MultVAE, epoch {EPOCHS}/{EPOCHS}", "users/s", "reconstruction", "KL", "beta", "ndcg@100", "best 0."):
         assert shown in live[0]
     assert [output.output_type for output in training] == ["display_data", "stream"]  # the latter is what it prints
     assert "image/png" in curves[-1].data
