@@ -77,13 +77,25 @@ def results() -> dict:
     return json.loads(json_bytes(found | {"command": "recvae benchmark --report 'a folder'"}))
 
 
+def train_briefly(patch, epochs, n_users, n_items):
+    """No fit has more than these epochs, and the data set "sample" this size. `patch`: a MonkeyPatch."""
+    sample = functools.cache(lambda: make_sample(n_users, n_items))
+    fit = recvae.Recommender.fit
+
+    def fit_briefly(self, *arguments, **options):
+        if hasattr(self, "epochs"):
+            self.epochs = min(self.epochs or epochs, epochs)  # None is a default
+        return fit(self, *arguments, **options)
+
+    patch.setattr(recvae.Recommender, "fit", fit_briefly)
+    for module in (run, load):
+        patch.setattr(module, "make_sample", lambda: copy.deepcopy(sample()))
+
+
 @pytest.fixture
 def briefly(monkeypatch, tmp_path):
-    """Three epochs instead of many, in an empty folder."""
-    fit = recvae.Recommender.fit
-    monkeypatch.setattr(
-        recvae.Recommender, "fit", lambda self, *a, **k: (vars(self).update(epochs=3), fit(self, *a, **k))[1]
-    )
+    """Two epochs instead of many and half as many users, in an empty folder."""
+    train_briefly(monkeypatch, epochs=2, n_users=1500, n_items=600)
     monkeypatch.chdir(tmp_path)
 
 

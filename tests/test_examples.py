@@ -1,7 +1,5 @@
 """What examples/ has runs on the embedded sample and says something true; one without a test here is an error."""
 
-import copy
-import functools
 import http.server
 import json
 import queue
@@ -16,8 +14,7 @@ from pathlib import Path
 import pytest
 
 import recvae
-from recvae.datasets import load
-from recvae.datasets.sample import make_sample
+from tests.conftest import train_briefly
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"
@@ -26,25 +23,9 @@ EXAMPLES = ROOT / "examples"
 USERS, FILMS, EPOCHS = 1200, 300, 4
 
 
-def small():
-    """A smaller sample, and models that are trained for fewer epochs; called in the kernel of the notebook as well."""
-    sample = functools.cache(lambda: make_sample(USERS, FILMS))
-    fit = recvae.Recommender.fit
-
-    def fit_briefly(self, *arguments, **options):
-        if hasattr(self, "epochs"):
-            self.epochs = min(self.epochs, EPOCHS)
-        return fit(self, *arguments, **options)
-
-    load.make_sample = lambda: copy.deepcopy(sample())
-    recvae.Recommender.fit = fit_briefly
-
-
 @pytest.fixture(autouse=True)
 def briefly(monkeypatch):
-    monkeypatch.setattr(load, "make_sample", load.make_sample)
-    monkeypatch.setattr(recvae.Recommender, "fit", recvae.Recommender.fit)
-    small()
+    train_briefly(monkeypatch, EPOCHS, USERS, FILMS)
 
 
 @pytest.fixture
@@ -153,7 +134,9 @@ def test_tour(monkeypatch, tmp_path):
 
     start = tmp_path / "profile_default" / "startup" / "sample.py"
     start.parent.mkdir(parents=True)
-    start.write_text("from tests.test_examples import small; small()")
+    start.write_text(
+        f"import pytest, tests.conftest as c; c.train_briefly(pytest.MonkeyPatch(), {EPOCHS}, {USERS}, {FILMS})"
+    )
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path))  # of the kernel
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     notebook = nbformat.read(EXAMPLES / "tour.ipynb", as_version=4)
@@ -163,7 +146,15 @@ def test_tour(monkeypatch, tmp_path):
     training, curves = code[1].outputs, code[2].outputs
     live = [output.data["text/plain"] for output in training if output.output_type == "display_data"]
     assert len(live) == 1  # drawn again and again, and there once
-    for shown in (f"MultVAE, epoch {EPOCHS}/{EPOCHS}", "users/s", "reconstruction", "KL", "beta", "ndcg@100", "best 0."):
+    for shown in (
+        f"MultVAE, epoch {EPOCHS}/{EPOCHS}",
+        "users/s",
+        "reconstruction",
+        "KL",
+        "beta",
+        "ndcg@100",
+        "best 0.",
+    ):
         assert shown in live[0]
     assert [output.output_type for output in training] == ["display_data", "stream"]  # the latter is what it prints
     assert "image/png" in curves[-1].data

@@ -50,27 +50,40 @@ def file(results, tmp_path_factory):
     return write_page(results, tmp_path_factory.mktemp("page"))
 
 
-@pytest.fixture
-def opened(chromium, file):
-    """-> a function that opens the page; whatever it says or asks for besides itself is an error in the end"""
-    contexts, wrong = [], []
+@pytest.fixture(scope="module")
+def tabs(chromium):
+    """The pages that are open, by size and colours of the screen, and all that they have said."""
+    found, wrong = {}, []
+    yield found, wrong
+    for page in found.values():
+        page.context.close()
 
-    def look(viewport=DESK, scheme="light", **options):
-        context = chromium.new_context(viewport=viewport, color_scheme=scheme, **options)
-        contexts.append(context)
-        context.set_offline(True)
-        page = context.new_page()
-        page.set_default_timeout(120_000)
-        page.on("console", lambda message: wrong.append(message.text))
-        page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.on("request", lambda request: None if request.url == file.as_uri() else wrong.append(request.url[:200]))
-        page.goto(file.as_uri())
-        page.wait_for_selector("html[data-drawn=yes]")
-        return page
+
+@pytest.fixture
+def opened(chromium, file, tabs):
+    """-> a function that opens the page; whatever it says or asks for besides itself is an error in the end"""
+    found, wrong = tabs
+
+    def look(viewport=DESK, scheme="light", hover=False):
+        key = (viewport["width"], scheme, hover)
+        if key not in found:
+            context = chromium.new_context(viewport=viewport, color_scheme=scheme, has_touch=viewport == PHONE)
+            context.set_offline(True)
+            page = found[key] = context.new_page()
+            page.set_default_timeout(120_000)
+            page.on("console", lambda message: wrong.append(message.text))
+            page.on("pageerror", lambda error: wrong.append(str(error)))
+            page.on(
+                "request", lambda request: None if request.url == file.as_uri() else wrong.append(request.url[:200])
+            )
+            page.goto(file.as_uri())
+            page.wait_for_selector("html[data-drawn=yes]")
+        if hover:
+            found[key].mouse.move(0, 0)
+            found[key].locator("#vg-tooltip-element.visible").wait_for(state="hidden")
+        return found[key]
 
     yield look
-    for context in contexts:
-        context.close()
     assert [text for text in wrong if not text.startswith("data:")] == []
 
 
@@ -85,7 +98,7 @@ def test_all_charts_are_drawn(opened):
 
 
 def test_hover_tells_the_title_of_an_item(opened, results):
-    page = opened()
+    page = opened(hover=True)
     mark = page.locator("#chart-map .plot .mark-symbol path").first
     mark.scroll_into_view_if_needed()
     mark.hover(force=True)
@@ -95,7 +108,7 @@ def test_hover_tells_the_title_of_an_item(opened, results):
 
 
 def test_hover_tells_all_values_at_one_length_of_a_list(opened, results):
-    page = opened()
+    page = opened(hover=True)
     plot = page.locator("#chart-recall .plot svg")
     plot.scroll_into_view_if_needed()
     box = plot.bounding_box()
@@ -118,11 +131,13 @@ def test_one_genre_can_be_shown_alone(opened):
     choice.select_option(index=1)
     page.wait_for_function(f"({strong})([...document.querySelectorAll('{marks}')]) < {everything}")
     assert page.eval_on_selector_all(marks, strong) > 0
+    choice.select_option(index=0)
+    page.wait_for_function(f"({strong})([...document.querySelectorAll('{marks}')]) == {everything}")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_phone_shows_it_without_scrolling_sideways(opened, scheme):
-    page = opened(PHONE, scheme, has_touch=True)
+    page = opened(PHONE, scheme)
     for summary in page.locator("summary").all():
         summary.evaluate("node => node.parentElement.open = true")
     assert page.evaluate("document.scrollingElement.scrollWidth") <= 390

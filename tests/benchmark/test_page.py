@@ -47,25 +47,33 @@ class Outline(HTMLParser):
             self.text.append(data)
 
 
-@pytest.fixture(autouse=True)
-def quickly(monkeypatch):
+@pytest.fixture(scope="module", autouse=True)
+def quickly():
     """No need for the whole of Vega in each of these pages."""
-    monkeypatch.setattr(page, "_bundle", lambda: "/* Vega */")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(page, "_bundle", lambda: "/* Vega */")
+        yield
+
+
+@pytest.fixture(scope="module")
+def html(quickly, results, tmp_path_factory):
+    """The page of whole results."""
+    return write_page(results, tmp_path_factory.mktemp("page")).read_text(encoding="utf-8")
 
 
 def outline(results, folder):
     return Outline(write_page(results, folder).read_text(encoding="utf-8"))
 
 
-def test_models_with_settings_of_the_sample_are_named(results, tmp_path):
+def test_models_with_settings_of_the_sample_are_named(results, html, tmp_path):
     sized = results | {"settings": results["settings"] | {"sized_for_sample": ["RecVAE", "HVamp"]}}
     note = "RecVAE and HVamp: settings for the size of the sample instead of the defaults"
-    texts = [" ".join(" ".join(outline(each, tmp_path).text).split()) for each in (sized, results)]
+    texts = [" ".join(" ".join(found.text).split()) for found in (outline(sized, tmp_path), Outline(html))]
     assert [note in text for text in texts] == [True, False]
 
 
-def test_all_parts_are_there(results, tmp_path):
-    found = outline(results, tmp_path)
+def test_all_parts_are_there(results, html):
+    found = Outline(html)
     assert [name for name in found.ids if name in PARTS] == PARTS
     assert found.missing == []
     text = " ".join(" ".join(found.text).split())
@@ -78,14 +86,13 @@ def test_all_parts_are_there(results, tmp_path):
     assert f"{best['model']} ranks best, NDCG@100 {best['metrics']['ndcg@100']['mean']:.4f}" in text
 
 
-def test_nothing_is_fetched(results, tmp_path):
-    found = outline(results, tmp_path)
+def test_nothing_is_fetched(html):
+    found = Outline(html)
     assert all(address.startswith(("#", "data:")) for address in found.addresses)
     assert "url(" not in (Path(page.__file__).parent / "page.css").read_text()
 
 
-def test_each_chart_has_words_and_a_table(results, tmp_path):
-    html = write_page(results, tmp_path).read_text(encoding="utf-8")
+def test_each_chart_has_words_and_a_table(html):
     figures = re.findall(r'<figure id="chart-.*?</figure>', html, re.DOTALL)
     assert len(figures) == 15
     for figure in figures:
@@ -95,12 +102,11 @@ def test_each_chart_has_words_and_a_table(results, tmp_path):
         assert figure.count("<td>") > 0
 
 
-def test_specs_are_what_vega_lite_takes(results, tmp_path):
+def test_specs_are_what_vega_lite_takes(html):
     import altair
     import vl_convert
 
     version = ".".join(altair.SCHEMA_VERSION.removeprefix("v").split(".")[:2])
-    html = write_page(results, tmp_path).read_text(encoding="utf-8")
     specs = re.findall(r'<script type="application/json"[^>]*>(.*?)</script>', html, re.DOTALL)
     for spec in map(json.loads, specs):
         assert vl_convert.vegalite_to_vega(spec, vl_version=version)["marks"]
@@ -177,12 +183,11 @@ def test_what_is_damaged_costs_its_part_and_not_the_page(results, tmp_path, wron
         return {key: part if key in kept else wrong for key, part in value.items()}
 
     rows = [damaged(row, "model", "metrics") for row in results["models"]]
+    parts = {"examples": [damaged(results["examples"][0])], "item_map": damaged(results["item_map"])}
     for case, missing in (
         (damaged(results, "format", "settings", "models"), {"activity", "popularity", "people", "items"}),
         (results | {"models": rows}, {"length", "activity", "popularity", "learning", "latent"}),
-        (results | {"examples": [damaged(results["examples"][0])]}, {"people"}),
-        (results | {"item_map": damaged(results["item_map"])}, {"items"}),
-        (results | {"settings": damaged(results["settings"], "metrics")}, set()),
+        (results | {"settings": damaged(results["settings"], "metrics")} | parts, {"people", "items"}),
     ):
         found = outline(case, tmp_path)
         assert [name for name in found.ids if name in PARTS] == PARTS

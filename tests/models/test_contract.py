@@ -27,17 +27,19 @@ from recvae.errors import (
 )
 from recvae.models.baselines import ALS, BPR, GFCF, LMF, ItemKNN, P3alpha, Popularity, RP3beta
 
-SMALL = {"latent_dim": 8, "epochs": 60, "batch_size": 25, "learning_rate": 0.01, "random_state": 0}
+SMALL = {"latent_dim": 8, "epochs": 24, "batch_size": 25, "learning_rate": 0.01, "random_state": 0}
 PERSONAL = {
     "MultVAE": lambda **more: MultVAE(hidden_dims=(16,), **SMALL | more),
     "MultVAE-logistic": lambda **more: MultVAE(hidden_dims=(16,), likelihood="logistic", **SMALL | more),
     "MultVAE-gaussian": lambda **more: MultVAE(hidden_dims=(16,), likelihood="gaussian", **SMALL | more),
-    "MultVAE-cosine": lambda **more: MultVAE(hidden_dims=(16,), **SMALL | more, output=OutputOptions(logits="cosine")),
+    "MultVAE-cosine": lambda **more: MultVAE(
+        hidden_dims=(16,), **SMALL | {"epochs": 60} | more, output=OutputOptions(logits="cosine")
+    ),
     "MultDAE": lambda **more: MultDAE(**SMALL | more),
     "MultDAE-logistic": lambda **more: MultDAE(likelihood="logistic", **SMALL | more),
     "HVamp": lambda **more: HVamp(hidden_dims=(16,), n_components=10, **SMALL | more),
-    "RecVAE": lambda **more: RecVAE(hidden_dim=16, depth=3, gamma=0.002, **SMALL | {"epochs": 30} | more),
-    "HybridVAE": lambda **more: HybridVAE(hidden_dim=16, depth=3, gamma=0.002, l2=1.0, **SMALL | {"epochs": 30} | more),
+    "RecVAE": lambda **more: RecVAE(hidden_dim=16, depth=3, gamma=0.002, **SMALL | {"epochs": 12} | more),
+    "HybridVAE": lambda **more: HybridVAE(hidden_dim=16, depth=3, gamma=0.002, l2=1.0, **SMALL | {"epochs": 12} | more),
     "EASE": lambda **more: EASE(l2=1.0, **more),
     "EASE-sparse": lambda **more: EASE(l2=1.0, form="sparse", neighbours=20, **more),
     "EDLAE": lambda **more: EDLAE(l2=1.0, **more),

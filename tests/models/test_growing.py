@@ -31,7 +31,7 @@ from tests.models.test_contract import EVERY, SMALL
 OLD = 40  # of 50 items are there at first
 NEW = [f"i{n}" for n in range(OLD, 50)]
 LEARNS = {name: make for name, make in EVERY.items() if "partial_fit" in make().abilities()}
-SHORT = SMALL | {"epochs": 30}
+SHORT = SMALL | {"epochs": 12}
 LEARNS |= {
     "HVamp-cosine": lambda **more: HVamp(
         hidden_dims=(16,), n_components=10, **SMALL | more, output=OutputOptions(logits="cosine")
