@@ -11,8 +11,8 @@ DEV := $(VENV)/.dev
 benchmark: $(INSTALLED)  ## train and score all models on the embedded sample; ends by naming the page of it
 	$(BIN)/recvae benchmark --report runs/report
 
-test: $(DEV)  ## the whole test suite
-	$(BIN)/python -m pytest
+test: $(DEV)  ## the whole test suite; many tests start processes, which need not compile the package again
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest
 
 browser: $(DEV)  ## that page in a real browser, where Chromium is installed (part of `make test` as well)
 	$(BIN)/python -m pytest -n 0 -m browser -rs

@@ -4,6 +4,7 @@ import copy
 import functools
 import json
 import os
+import pickle
 from pathlib import Path
 
 import hypothesis
@@ -46,6 +47,25 @@ def sample_drawn_once():
 
 
 @pytest.fixture(scope="session")
+def once(tmp_path_factory):
+    """-> a function (name, make): what `make` gives, made by the first worker that asks, and read by the others."""
+    folder = tmp_path_factory.getbasetemp()
+    folder = folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+
+    def get(name, make):
+        file = folder / f"{name}.pickle"
+        if file.exists():
+            return pickle.loads(file.read_bytes())
+        made = make()
+        part = folder / f"{name}.{os.getpid()}"
+        part.write_bytes(pickle.dumps(made))
+        part.replace(file)
+        return made
+
+    return get
+
+
+@pytest.fixture(scope="session")
 def checkerboard() -> sparse.csr_matrix:
     """50 x 50: user u likes the items of u's parity except u itself, which is therefore what to recommend."""
     same_parity = (np.arange(50)[:, None] + np.arange(50)) % 2 == 0
@@ -68,12 +88,17 @@ def data_home() -> Path:
 
 
 @pytest.fixture(scope="session")
-def results() -> dict:
+def results(once) -> dict:
     """What a benchmark of the embedded sample gives: few epochs, small models, a small map."""
     small = {"epochs": "3", "latent_dim": "8", "hidden_dims": "16", "l2": "300"}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(inspection, "MAPPED", 120)
-        found = run_benchmark(models=["MultVAE", "MultDAE", "EASE", "Popularity"], params=small, show_progress=False)
+    models = ["MultVAE", "MultDAE", "EASE", "Popularity"]
+
+    def run_it():
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(inspection, "MAPPED", 120)
+            return run_benchmark(models=models, params=small, show_progress=False)
+
+    found = once("results", run_it)
     return json.loads(json_bytes(found | {"command": "recvae benchmark --report 'a folder'"}))
 
 

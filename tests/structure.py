@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import inspect
 import re
 import subprocess
@@ -25,9 +26,10 @@ def top_level_entries() -> list[str]:
     return sorted(names - {"__init__.py"})
 
 
+@functools.cache
 def modules_after_ease() -> list[str]:
     """Modules of ours that are loaded once `recvae.EASE` has been touched, in a fresh process."""
-    code = "import recvae, sys; recvae.EASE; print(*(name for name in sys.modules if name.split('.')[0] == 'recvae'))"
+    code = "import recvae, sys; recvae.EASE(); print(*(name for name in sys.modules if name.split('.')[0] == 'recvae'))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     return sorted(done.stdout.split())
 
@@ -155,6 +157,7 @@ def steps_of_their_own() -> list[str]:
     return found
 
 
+@functools.cache
 def _private_parts() -> set[str]:
     """Private methods of the trainer, and that of models which makes one."""
     tree = ast.parse((PACKAGE / "training" / "trainer.py").read_text(encoding="utf-8"))

@@ -1,6 +1,7 @@
 """The shape of the code: which module may import which, and how large its parts are."""
 
 import ast
+import functools
 import io
 import statistics
 import tokenize
@@ -22,6 +23,7 @@ LEVEL = {room: len(ROOMS) - place for place, room in enumerate(ROOMS)}
 LONG_FILES = {"serving/export/numpy_scorer.py": "one file, which is copied to where recvae is not"}
 
 
+@functools.cache
 def modules():
     return {path.relative_to(PACKAGE).with_suffix(""): ast.parse(path.read_text()) for path in PACKAGE.rglob("*.py")}
 

@@ -64,9 +64,8 @@ def test_a_quick_run_from_end_to_end(monkeypatch):
     own = scaling.measure
 
     def measure_here(point):
-        """In this process where it is chunked and alone: what its own process would call."""
-        alone = point["candidates"] is None and point["ranks"] == 1
-        return figures(point, SINGLE_PROCESS) if alone else own(point)
+        """In this process where it is alone: what its own process would call."""
+        return figures(point, SINGLE_PROCESS) if point["ranks"] == 1 else own(point)
 
     monkeypatch.setattr(scaling, "measure", measure_here)
     saved = []

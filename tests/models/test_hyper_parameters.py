@@ -20,7 +20,7 @@ MODELS = {
 }
 # small and quick, for models that have them
 SMALL = {
-    "epochs": 3,
+    "epochs": 2,
     "iterations": 3,
     "batch_size": 20,
     "factors": 5,

@@ -96,7 +96,7 @@ def test_what_training_alone_needs_is_let_go():
 
 # how far the plan may be from what was measured, either way
 FACTOR = 1.3
-CASES = ["400 100000 chunked separate", "400 100000 chunked tied", "1000 300000 sampled separate"]
+CASES = ["300 50000 chunked separate", "300 50000 chunked tied", "1000 300000 sampled separate"]
 MEASURE = """
 import os
 import sys

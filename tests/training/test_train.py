@@ -124,7 +124,7 @@ def test_in_bfloat16_the_loss_goes_the_same_way():
     losses = {
         precision: [
             epoch.loss
-            for epoch in MultVAE(epochs=8, latent_dim=8, random_state=0, training=TrainingOptions(precision=precision))
+            for epoch in MultVAE(epochs=4, latent_dim=8, random_state=0, training=TrainingOptions(precision=precision))
             .fit(ROWS)
             .history_
         ]
@@ -176,7 +176,7 @@ def test_training_and_scoring_leave_the_global_generators_alone():
 
 
 def test_training_lowers_the_loss():
-    history = MultVAE(epochs=30, latent_dim=8, random_state=0, learning_rate=0.01).fit(ROWS).history_
+    history = MultVAE(epochs=8, latent_dim=8, random_state=0, learning_rate=0.01).fit(ROWS).history_
     assert history[-1].loss < history[0].loss
 
 

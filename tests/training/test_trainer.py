@@ -42,9 +42,9 @@ class Linear(nn.Module):
 
 
 def test_a_network_and_rows_are_enough():
-    trainer = Trainer(a_vae(), TrainConfig(epochs=20, learning_rate=0.01))
+    trainer = Trainer(a_vae(), TrainConfig(epochs=6, learning_rate=0.01))
     history = trainer.fit(ROWS)
-    assert len(history) == 20
+    assert len(history) == 6
     assert history[-1].loss < history[0].loss
     assert not trainer.network.training
     assert trainer.state.history == history
@@ -63,7 +63,7 @@ def test_it_is_the_training_of_mult_vae():
 
 def test_any_module_that_gives_both_terms_is_trained():
     network = Linear()
-    Trainer(network, TrainConfig(epochs=200, learning_rate=0.1)).fit(ROWS)
+    Trainer(network, TrainConfig(epochs=60, learning_rate=0.1)).fit(ROWS)
     shares = np.asarray(ROWS.sum(0)).ravel() / ROWS.sum()
     np.testing.assert_allclose(network.logits.detach().softmax(0), shares, atol=0.01)
 

@@ -159,7 +159,7 @@ def test_ranks_with_other_options_say_so(tmp_path):
 
 def test_the_command_under_torchrun_writes_the_model_of_one(tmp_path):
     options = ["train", "--dataset", "sample", "--param", "epochs=2", "--param", "training__precision=float32"]
-    options += ["--heldout-users", "400", "--param", "random_state=1"]
+    options += ["--heldout-users", "400", "--param", "random_state=1", "--param", "hidden_dims=100"]
     alone, together = tmp_path / "alone.recvae", tmp_path / "together.recvae"
     assert main([*options, "--out", str(alone)]) == 0
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]

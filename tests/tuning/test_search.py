@@ -350,7 +350,7 @@ def test_a_slow_start_is_forgiven(split, toy, monkeypatch):
 def test_an_autoencoder_is_ended_early(split):
     """For want of learning: at the lowest rates nothing is learnt in time."""
     fixed = {name: value for name, value in get_params(MultVAE()).items() if name in search_space(MultVAE)}
-    fixed |= {"epochs": 15, "batch_size": 50, "latent_dim": 8, "hidden_dims": ()}
+    fixed |= {"epochs": 15, "batch_size": 60, "latent_dim": 8, "hidden_dims": ()}
     del fixed["learning_rate"]
     tuned = tune(MultVAE, split, 10, fixed=fixed)
     for trial in tuned.trials:
