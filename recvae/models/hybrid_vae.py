@@ -26,6 +26,7 @@ from recvae.models.base.params import check_params, fitted, hyper, parameters
 from recvae.models.base.spaces import uniform
 from recvae.models.base.state import reads
 from recvae.models.blending import (
+    PARTS,
     CalibrationUsers,
     best_joint_ndcg,
     best_weight,
@@ -45,11 +46,10 @@ from recvae.utils.workers import use_workers
 
 PENALTIES = (3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0, 10000.0)  # values to choose from for l2=None
 ITEM_POWERS = (-0.2, 0.0, 0.2, 0.4)  # and for item_power=None
-MAX_CALIBRATION_USERS = 500  # taken from the training users, if no validation users can be used
-HELD_OUT_SHARE = 0.2  # of the calibration users' events
-SMOOTHING = 0.3  # share of an epoch in the moving average of NDCG over epochs, by which one of them is chosen
+MAX_CALIBRATION_USERS = 300  # taken from the training users, if no validation users can be used
+SMOOTHING = 0.5  # share of an epoch in the moving average of NDCG over epochs, by which one of them is chosen
 ENOUGH_USERS = 30  # for a choice among epochs; of fewer, chance alone would choose
-COMPARING_USERS, COMPARING_SHARE = 1_500, 0.15  # users to compare penalties by, at most; of the training users
+COMPARING_ROWS, COMPARING_SHARE = 2_500, 0.15  # rows to compare penalties by, at most; of the training users
 COMPARED = 4_000  # most popular items, by which penalties are compared
 FEW_NEIGHBOURS = 100  # of an item in the sparse form, while penalties are compared
 LINEAR = "linear."  # prefix of the linear path's tensors in a file
@@ -145,7 +145,7 @@ class HybridVAE(RecVAE):
         if run.valid is not None:
             smoothing = 1.0
             users = CalibrationUsers(transform_values(run.valid.fold_in, run.values), run.valid.held_out)
-        elif np.count_nonzero(np.diff(users.held_out.indptr)) < ENOUGH_USERS:
+        elif np.count_nonzero(np.diff(users.held_out.indptr)) < ENOUGH_USERS * PARTS:
             return None
 
         def validation(network: VAE, history: Sequence[Epoch]) -> float:
@@ -163,7 +163,7 @@ class HybridVAE(RecVAE):
         order = random.permutation(np.flatnonzero(np.diff(rows.indptr) > 1))  # a single event cannot be held out
         n_users = min(MAX_CALIBRATION_USERS, math.ceil(self.calibration_share * len(order))) if len(order) > 1 else 0
         learned = np.setdiff1d(np.arange(rows.shape[0]), order[:n_users])
-        return rows[learned], CalibrationUsers.holding_out(rows[order[:n_users]], HELD_OUT_SHARE, random)
+        return rows[learned], CalibrationUsers.holding_out(rows[order[:n_users]], random, PARTS)
 
     def _nearest(self) -> int:
         """Neighbours of an item, while penalties are compared."""
@@ -221,12 +221,12 @@ class HybridVAE(RecVAE):
             popular = _most_popular(rows, COMPARED)
             rows = rows[:, popular]
             users = CalibrationUsers(users.fold_in[:, popular], users.held_out[:, popular])
-        n_more = min(COMPARING_USERS - users.fold_in.shape[0], int(COMPARING_SHARE * rows.shape[0]))
+        n_more = min(COMPARING_ROWS - users.fold_in.shape[0], int(COMPARING_SHARE * rows.shape[0]))
         if n_more <= 0:
             return rows, users
         random = np.random.default_rng((self._seed(), 1))
         order = random.permutation(rows.shape[0])
-        more = CalibrationUsers.holding_out(rows[order[:n_more]], HELD_OUT_SHARE, random)
+        more = CalibrationUsers.holding_out(rows[order[:n_more]], random)
         both = (sparse.vstack(pair, format="csr") for pair in zip(users, more, strict=True))
         return rows[np.sort(order[n_more:])], CalibrationUsers(*both)
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from recvae.errors import InvalidParameterError, NotFittedError
 from recvae.models.autoencoder.options import OutputOptions
-from recvae.models.autoencoder.shape import dropout_option
+from recvae.models.autoencoder.shape import Shape, dropout_option
 from recvae.models.autoencoder.variational import Variational
 from recvae.models.base import FitRun
 from recvae.models.base.file_tensors import scalar
@@ -81,7 +81,7 @@ class MultVAE(Variational):
         # the draw of z and the two terms of the ELBO are in `VAE.forward` of recvae.nn.vae
         return VAE(encoder, decoder, self._likelihood(), StandardNormal())
 
-    def _beta(self, progress: float) -> float:
+    def _beta(self, progress: float, shape: Shape) -> float:
         """The weight of the KL term at `progress`, the share of the run that is done.
 
         The trainer calls this in each step (it is `TrainConfig.beta`), and `Elbo.loss` of recvae.nn.vae applies it:
@@ -97,9 +97,9 @@ class MultVAE(Variational):
         """As for every autoencoder, with the cap that was found."""
         return super().chosen_params() | {"kl_cap": self.kl_cap_}
 
-    def _last_beta(self) -> float:
+    def _last_beta(self, shape: Shape) -> float:
         if self.kl_cap is not None:
-            return super()._last_beta()
+            return super()._last_beta(shape)
         if not hasattr(self, "kl_cap_"):  # an older model file
             raise NotFittedError("Expected the kl_cap that was found, which the file lacks; set_params(kl_cap=...).")
         return self.kl_cap_

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from recvae.models.autoencoder.options import epochs_option
-from recvae.models.autoencoder.shape import FEW_EVENTS, FEW_ITEMS, Shape, dropout_option
+from recvae.models.autoencoder.shape import FEW_EVENTS, FEW_ITEMS, MEAN_KL_WEIGHT, PAPER_GAMMA, Shape, dropout_option
 from recvae.models.autoencoder.variational import Variational
 from recvae.models.base.params import hyper, parameters
 from recvae.models.base.spaces import integers, log
@@ -37,7 +37,15 @@ class RecVAE(Variational):
     hidden_dim: int = hyper(600, "width of the encoder's layers", low=1, search=integers(100, 1000))
     depth: int = hyper(5, "number of the encoder's layers", low=1, high=1000, search=integers(2, 6))
     dropout: float | None = dropout_option("in its own passes")
-    gamma: float = hyper(0.005, "weight of the KL term for each event of a user", low=0, search=log(5e-4, 5e-2))
+    gamma: float | None = hyper(
+        None,
+        f"weight of the KL term for each event of a user; None is {PAPER_GAMMA:g} as in the paper, or more where users "
+        f"have few events: the KL term of a user with the mean number of them then weighs {MEAN_KL_WEIGHT:g}",
+        low=0,
+        kind=float,
+        optional=True,
+        search=[None, 0.002, 0.005, 0.01, 0.02, 0.05],
+    )
     encoder_passes: int | None = hyper(
         None,
         "passes of an epoch that train the encoder; None is 3, or 1 where the decoder has no passes of its own",
@@ -65,8 +73,9 @@ class RecVAE(Variational):
         # The KL term is weighted by gamma times the number of the user's events
         return VAE(encoder, decoder, self._likelihood(), Composite(), kl_by_events=True)
 
-    def _beta(self, progress: float) -> float:
-        return self.gamma  # no annealing: the weight depends on the user, see `kl_by_events`
+    def _beta(self, progress: float, shape: Shape) -> float:
+        # no annealing: the weight depends on the user, see `kl_by_events`
+        return shape.gamma() if self.gamma is None else self.gamma
 
     def _phases(self, shape: Shape) -> Sequence[Phase]:
         decoder_passes = self.decoder_passes

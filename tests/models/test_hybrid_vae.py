@@ -72,10 +72,21 @@ def test_constant_scores_get_no_extreme_weight(users):
 
 def test_holding_out_takes_each_event_once():
     rows = sparse.random(50, 30, 0.4, format="csr", random_state=0)
-    fold_in, held_out = CalibrationUsers.holding_out(rows, 0.2, np.random.default_rng(0))
+    fold_in, held_out = CalibrationUsers.holding_out(rows, np.random.default_rng(0))
     assert ((fold_in + held_out) != rows).nnz == 0
     assert fold_in.multiply(held_out).nnz == 0
-    assert 0.1 < held_out.nnz / rows.nnz < 0.3
+    lengths = np.diff(rows.indptr)
+    assert (np.diff(held_out.indptr) == -(-lengths // 5)).all()  # a fifth of each user's, rounded up
+    other, _ = CalibrationUsers.holding_out(rows, np.random.default_rng(1))
+    assert (other != fold_in).nnz
+
+
+def test_held_out_five_times_each_event_is_held_out_once():
+    rows = sparse.random(20, 30, 0.2, format="csr", random_state=0)  # some users have fewer events than five
+    fold_in, held_out = CalibrationUsers.holding_out(rows, np.random.default_rng(0), 5)
+    assert fold_in.shape == held_out.shape == (100, 30)
+    assert ((fold_in + held_out) != sparse.vstack([rows] * 5)).nnz == 0
+    assert (sum(held_out[i : i + 20] for i in range(0, 100, 20)) != rows).nnz == 0
 
 
 @pytest.mark.parametrize("top", range(7))
@@ -105,7 +116,7 @@ def test_the_linear_path_is_solved_without_calibration_users(split, monkeypatch)
 @pytest.mark.parametrize("form", ["dense", "sparse"])
 def test_penalties_are_compared_by_the_most_popular_items(split, monkeypatch, form):
     monkeypatch.setattr(hybrid_vae, "COMPARED", 30)
-    monkeypatch.setattr(hybrid_vae, "COMPARING_USERS", 0)
+    monkeypatch.setattr(hybrid_vae, "COMPARING_ROWS", 0)
     asked = {}
 
     def path(models, rows, in_sparse_form, neighbours):
@@ -142,7 +153,7 @@ def test_where_users_are_known_the_choices_go_into_the_refit():
 
 def test_the_penalty_is_the_best_for_calibration_users(split, users, monkeypatch):
     """And no training users are added to them, where there are as many as are wanted."""
-    monkeypatch.setattr(hybrid_vae, "COMPARING_USERS", users.fold_in.shape[0])
+    monkeypatch.setattr(hybrid_vae, "COMPARING_ROWS", users.fold_in.shape[0])
 
     def ndcg_of(l2, power):
         path = EDLAE(values="raw", l2=l2, user_power=0.5, item_power=power).fit(split.train.matrix)
@@ -170,7 +181,7 @@ def test_an_exponent_other_than_zero_has_to_be_clearly_better():
 
 @pytest.mark.parametrize("wanted", [100, 10_000])
 def test_penalties_are_compared_by_training_users_too(split, users, wanted, monkeypatch):
-    monkeypatch.setattr(hybrid_vae, "COMPARING_USERS", wanted)
+    monkeypatch.setattr(hybrid_vae, "COMPARING_ROWS", wanted)
     rows = split.train.matrix
     solved, compared = HybridVAE(random_state=0)._comparison(rows, users)
     more = min(wanted - users.fold_in.shape[0], int(0.15 * rows.shape[0]))
@@ -192,7 +203,7 @@ def test_of_few_calibration_users_a_moving_average_over_epochs_counts(split, mon
     ndcgs = iter([0.1, 0.5, 0.2])
     monkeypatch.setattr(hybrid_vae, "best_joint_ndcg", lambda *_: next(ndcgs))
     model = HybridVAE(calibration_share=0.25, **QUICK).fit(split.train)
-    assert [epoch.valid for epoch in model.history_] == pytest.approx([0.1, 0.22, 0.214])
+    assert [epoch.valid for epoch in model.history_] == pytest.approx([0.1, 0.3, 0.25])
     assert model.best_epoch_ == 2
 
 

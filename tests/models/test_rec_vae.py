@@ -118,7 +118,7 @@ def test_kl_is_weighed_by_events():
 def test_epochs_count_rounds_and_schedules_see_all_passes():
     calls = []
     model = RecVAE(latent_dim=3, hidden_dim=7, depth=2, epochs=3, batch_size=20, random_state=0, **BY_TURNS)
-    model._beta = lambda progress: calls.append(progress) or 0.005
+    model._beta = lambda progress, shape: calls.append(progress) or 0.005
     model.fit(ROWS, show_progress=False)
     assert len(model.history_) == 3
     assert len(calls) == 3 * 4 * 2  # rounds, passes, steps
@@ -166,6 +166,13 @@ def test_both_parts_are_trained_at_once_on_few_items_and_on_sparse_data(
 def test_dense_data_get_the_dropout_of_the_papers():
     assert Shape(5_000, 1_000, 100_000).dropout() == 0.5  # 20 events of a user, 100 of an item
     assert Shape(5_000, 1_001, 100_000).dropout() == 0.8
+
+
+@pytest.mark.parametrize(("events", "gamma"), [(4, 0.05), (20, 0.01), (40, 0.005), (200, 0.005)])
+def test_the_kl_term_weighs_more_for_each_event_where_users_have_few(events, gamma):
+    rows = sparse.random(20, 400, events / 400, format="csr", random_state=0)
+    assert RecVAE().trainer(rows).config.beta(0.5) == pytest.approx(gamma)
+    assert RecVAE(gamma=0.02).trainer(rows).config.beta(0.5) == 0.02
 
 
 @pytest.mark.parametrize(("events", "dropout"), [(3, 0.8), (20, 0.8), (35, 0.65), (50, 0.5), (300, 0.5)])

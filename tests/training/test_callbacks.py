@@ -129,7 +129,7 @@ def test_what_is_no_number_is_null(tmp_path):
 def test_an_error_is_told_and_comes_out(split, tmp_path):
     diary, path = Diary(), tmp_path / "log.jsonl"
     model = MODELS["MultVAE"]()
-    model._beta = lambda progress: math.nan
+    model._beta = lambda progress, shape: math.nan
     with pytest.raises(TrainingError):
         model.fit(split.train, callbacks=[diary, JsonLines(path)])
     assert isinstance(diary.of("end")[0], TrainingError)

@@ -13,6 +13,7 @@ import recvae
 from recvae import TrainConfig, Trainer
 from recvae.nn import VAE, Elbo, GaussianEncoder, MLPDecoder, StandardNormal
 from recvae.nn.likelihood import nll
+from recvae.nn.schedules import linear_schedule
 from recvae.training.callbacks import Callback
 
 ROWS = sparse.random(90, 20, 0.3, format="csr", random_state=0, dtype=np.float32)
@@ -56,7 +57,8 @@ def test_it_is_the_training_of_mult_vae():
     by_hand = model.trainer(ROWS)
     by_hand.fit(ROWS)
     own = a_vae()
-    Trainer(own, TrainConfig(epochs=3, beta=model._beta, seed=5)).fit(ROWS)
+    config = TrainConfig(epochs=3, beta=lambda done: linear_schedule(done, model.kl_cap, model.kl_anneal), seed=5)
+    Trainer(own, config).fit(ROWS)
     assert torch.equal(weights(own), weights(model.network_))
     assert torch.equal(weights(by_hand.network), weights(model.network_))
 

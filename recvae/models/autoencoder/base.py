@@ -203,13 +203,13 @@ class Autoencoder(Recommender):
             )
         return super()._check_valid(valid, n_items, user_items)
 
-    def _beta(self, progress: float) -> float:
-        """Weight of the KL term at `progress`, the share of the run that is done."""
+    def _beta(self, progress: float, shape: Shape) -> float:
+        """Weight of the KL term at `progress`, the share of the run that is done, on data of this shape."""
         return 0.0
 
-    def _last_beta(self) -> float:
+    def _last_beta(self, shape: Shape) -> float:
         """The weight of the KL term at the end of a fit."""
-        return self._beta(1.0)
+        return self._beta(1.0, shape)
 
     def _phases(self, shape: Shape) -> Sequence[Phase]:
         """The phases of an epoch, on data of this shape."""
@@ -268,7 +268,7 @@ class Autoencoder(Recommender):
         extended = self._with_items(vectors, lambda: shares)
         passes = -(-n_epochs(self, rows.shape[1]) // 10) if epochs is None else epochs
         if passes:
-            impl, beta = plan_training(self, rows, False).impl, self._last_beta()
+            impl, beta = plan_training(self, rows, False).impl, self._last_beta(Shape.of(rows))
             changes: dict[str, Any] = {"epochs": passes, "beta": beta, "stop_epoch": None, "patience": None}
             trainer = self._trainer(extended["network_"], rows, impl, self._seed(), ParallelStrategy(), **changes)
             self._train(trainer, rows, run)
@@ -310,9 +310,9 @@ class Autoencoder(Recommender):
         part : str
             Name of the run in records of epochs and in checkpoints.
         """
-        n_users = rows.shape[0]
+        n_users, shape = rows.shape[0], Shape.of(rows)
         if getattr(self, "dropout", 0.0) is None:
-            input_layer(network.encoder).dropout = Shape.of(rows).dropout()
+            input_layer(network.encoder).dropout = shape.dropout()
         batch_size = int(self.batch_size or default_batch_size(n_users))
         sampler = None
         if impl == "sampled":
@@ -323,10 +323,10 @@ class Autoencoder(Recommender):
             batch_size=batch_size,
             learning_rate=self.learning_rate,
             weight_decay=self.training.weight_decay,
-            beta=self._beta,
+            beta=partial(self._beta, shape=shape),
             stop_epoch=self.training.stop_epoch,
             patience=self.patience,
-            phases=self._phases(Shape.of(rows)),
+            phases=self._phases(shape),
             max_grad_norm=self.training.max_grad_norm,
             precision=self.training.precision,
             seed=seed,

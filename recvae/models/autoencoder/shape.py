@@ -15,6 +15,8 @@ FEW_EVENTS = 100  # of an item: with fewer, data are sparse, and networks overfi
 # on sparse data, dropout falls linearly between these numbers of events of a user
 SPARSE_EVENTS, DENSE_EVENTS = 20, 50
 SPARSE_DROPOUT, DENSE_DROPOUT = 0.8, 0.5
+PAPER_GAMMA = 0.005  # RecVAE's weight of the KL term for each event of a user
+MEAN_KL_WEIGHT = 0.2  # of a user with the mean number of events, at least: Mult-VAE's cap, in data of all lengths
 
 
 class Shape(NamedTuple):
@@ -41,6 +43,10 @@ class Shape(NamedTuple):
             return DENSE_DROPOUT
         events = self.events / max(self.users, 1)
         return float(np.interp(events, (SPARSE_EVENTS, DENSE_EVENTS), (SPARSE_DROPOUT, DENSE_DROPOUT)))
+
+    def gamma(self) -> float:
+        """RecVAE's weight of the KL term for each event of a user: higher where users have few events."""
+        return max(PAPER_GAMMA, MEAN_KL_WEIGHT * self.users / max(self.events, 1))
 
     def trains_jointly(self) -> bool:
         """Whether RecVAE's encoder and decoder are better trained at once than in turns."""
