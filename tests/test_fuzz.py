@@ -4,24 +4,36 @@ The fuzzer forks, so that it has a process of its own: this one may have threads
 """
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
 from tests.fuzz.judging import PACKAGE
 from tests.fuzz.refusals import LOADERS, refusals
+from tests.processes import start_process
 
 # mutants, those that are written by hand first; a long run has thousands: see docs/security.md
 SHORT = {"models": 220, "matrices": 60, "shards": 60, "checkpoints": 10, "numpy": 50, "cards": 24}
 PARTS = [("models",), ("matrices", "shards", "checkpoints", "numpy", "cards")]  # for two workers
-ROOT = Path(__file__).parents[1]
+RUN = """
+import contextlib, sys
+from tests.fuzz.__main__ import main
+with open(sys.argv.pop(1), "w") as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
+    sys.exit(main())
+"""
 
 
-def fuzz(*arguments):
-    command = [sys.executable, "-m", "tests.fuzz", "--seed", "19", "--workers", "1", *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+@pytest.fixture
+def fuzz(tmp_path):
+    """-> a function that runs the fuzzer, which is to find no failure; -> what it prints"""
+
+    def run(*arguments):
+        process = start_process(RUN, tmp_path / "printed", "--seed", 19, "--workers", 1, *arguments)
+        process.join(300)
+        printed = (tmp_path / "printed").read_text()
+        assert process.exitcode == 0, printed
+        return printed
+
+    return run
 
 
 def test_all_kinds_are_in_a_part():
@@ -29,20 +41,17 @@ def test_all_kinds_are_in_a_part():
 
 
 @pytest.mark.parametrize("part", PARTS, ids="-".join)
-def test_strangers_files_and_matrices_end_in_a_sentence_or_load_right(part, tmp_path):
+def test_strangers_files_and_matrices_end_in_a_sentence_or_load_right(part, tmp_path, fuzz):
     counts = {name: SHORT[name] for name in part}
     kinds = ",".join(f"{name}={count}" for name, count in counts.items())
-    done = fuzz("--kinds", kinds, "--out", tmp_path / "fuzz.json")
-    assert done.returncode == 0, done.stdout + done.stderr
+    fuzz("--kinds", kinds, "--out", tmp_path / "fuzz.json")
     found = json.loads((tmp_path / "fuzz.json").read_text())["kinds"]
     assert {name: kind["mutants"] for name, kind in found.items()} == counts
     assert all(kind["outcomes"].get("refused", 0) for kind in found.values())
 
 
-def test_planted_faults_are_found():
-    done = fuzz("--planted")
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert len(json.loads(done.stdout)) == 3
+def test_planted_faults_are_found(fuzz):
+    assert len(json.loads(fuzz("--planted"))) == 3
 
 
 def test_refusals_are_found_in_the_source():

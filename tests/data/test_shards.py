@@ -3,7 +3,6 @@ import json
 import os
 import resource
 import signal
-import subprocess
 import sys
 import tempfile
 import tracemalloc
@@ -43,6 +42,7 @@ from recvae.data.shards.cells import cut
 from recvae.data.shards.files import ShardFile, shard_bytes
 from recvae.data.shards.write import STAGE
 from recvae.utils.folder import SCRATCH, Written, _checksum, digest_of, load_manifest
+from tests.processes import start_process
 
 QUIET = {"show_progress": False, "users_per_shard": 60}
 
@@ -349,10 +349,9 @@ write_shards(sys.argv[1], sys.argv[2], **names, heldout_users=40, show_progress=
 @pytest.mark.parametrize(("method", "name"), [("rename", STAGE), ("replace", "shard-00002.arrow")])
 def test_a_run_that_was_killed_is_gone_on_with_and_cleaned_up(method, name, folder, tmp_path, unbroken):
     out = tmp_path / "out"
-    done = subprocess.run(
-        [sys.executable, "-c", KILLED, folder, out, method, name], capture_output=True, timeout=120, check=False
-    )
-    assert done.returncode == -signal.SIGKILL, done.stderr.decode()
+    process = start_process(KILLED, folder, out, method, name)
+    process.join(120)
+    assert process.exitcode == -signal.SIGKILL
     left = names(out)
     assert SCRATCH in left
     assert (STAGE in left) == (method == "replace")

@@ -8,15 +8,9 @@ import traceback
 from pathlib import Path
 
 import torch
-from torch import multiprocessing
 
 from recvae.distributed.launch import joined
-
-# ranks are forks of a process that has loaded the libraries, and has no threads
-CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(
-    ["torch._dynamo", "recvae.models.rec_vae", "recvae.models.h_vamp", "tests.distributed.ranks"]
-)
+from tests.processes import CONTEXT
 
 
 def free_port():

@@ -7,6 +7,7 @@ from scipy import sparse
 
 import recvae
 from recvae.data.batches import DeviceRows
+from recvae.datasets.sample import make_sample
 from recvae.distributed.communicator import Communicator
 from recvae.nn import MLPDecoder, spectral
 from recvae.nn.encoders import DenselyConnectedEncoder, input_layer
@@ -142,10 +143,10 @@ def test_which_models_start_so(model, spectrally):
 
 
 def test_one_epoch_ranks_better_than_from_random_weights():
-    split = recvae.strong_split(recvae.load_dataset("sample"), heldout_users=400)
+    split = recvae.strong_split(make_sample(1200, 300).interactions, heldout_users=200)
     ndcg = {}
     for start in ("random", "spectral"):
         options = recvae.TrainingOptions(initial_weights=start)
-        model = recvae.RecVAE(epochs=1, random_state=0, training=options)
+        model = recvae.RecVAE(hidden_dim=200, epochs=1, random_state=0, training=options)
         ndcg[start] = recvae.evaluate(recvae.fit_split(model, split), split.test)["ndcg@100"].mean
     assert ndcg["spectral"] > ndcg["random"] + 0.02

@@ -1,7 +1,6 @@
 import json
 import os
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
@@ -35,6 +34,7 @@ pytest.importorskip("duckdb")
 from recvae.serving.batch import BulkResult, recommend_to_parquet
 from recvae.serving.batch.ordered import by_users
 from recvae.utils.folder import SCRATCH, _checksum
+from tests.processes import start_process
 
 QUIET = {"show_progress": False, "users_per_part": 60}
 
@@ -282,10 +282,9 @@ recommend_to_parquet(recvae.load(sys.argv[1]), sys.argv[2], sys.argv[3], 5, show
 def test_a_run_that_was_killed_is_gone_on_with_and_cleaned_up(model, path, tmp_path, unbroken):
     out, file = tmp_path / "out", tmp_path / "model"
     model.save(file)
-    done = subprocess.run(
-        [sys.executable, "-c", KILLED, file, path, out], capture_output=True, timeout=120, check=False
-    )
-    assert done.returncode == -signal.SIGKILL, done.stderr.decode()
+    process = start_process(KILLED, file, path, out)
+    process.join(120)
+    assert process.exitcode == -signal.SIGKILL
     left = names(out)
     assert SCRATCH in left
     assert any(name.startswith(".part-00002") for name in left)

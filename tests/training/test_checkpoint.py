@@ -3,8 +3,6 @@ import functools
 import hashlib
 import json
 import shutil
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -31,6 +29,7 @@ from recvae import (
 from recvae.errors import InvalidDataError, InvalidParameterError, NotSupportedError, OutputError
 from recvae.models.base.params import with_params
 from recvae.training.callbacks import Callback
+from tests.processes import start_process
 
 ROWS = sparse.random(60, 20, 0.3, format="csr", random_state=0, dtype=np.float32)
 ROWS.data[:] = 1
@@ -366,10 +365,10 @@ def test_a_killed_process_leaves_a_whole_state(tmp_path):
     """At whatever moment; the long check is `python -m benchmarks resume`."""
     sparse.save_npz(tmp_path / "rows.npz", ROWS)
     whole = again("MultVAE", epochs=20, training__precision="auto").fit(ROWS)
-    process = subprocess.Popen([sys.executable, "-c", FIT, str(tmp_path / "rows.npz"), str(tmp_path / "kept")])
-    while process.poll() is None and not list(tmp_path.glob("kept/network/step-*")):
+    process = start_process(FIT, tmp_path / "rows.npz", tmp_path / "kept")
+    while process.is_alive() and not list(tmp_path.glob("kept/network/step-*")):
         time.sleep(0.005)
     process.kill()
-    process.wait()
+    process.join()
     gone_on = again("MultVAE", epochs=20, training__precision="auto").fit(ROWS, checkpoint=tmp_path / "kept")
     assert same(gone_on, whole)

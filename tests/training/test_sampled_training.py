@@ -62,7 +62,7 @@ def test_models_learn_by_it(kind, tied):
     settings = {
         "hidden_dims": (16,),
         "latent_dim": 8,
-        "epochs": 12,
+        "epochs": 5,
         "batch_size": 50,
         "random_state": 0,
         "output": OutputOptions(tied_embeddings=tied),

@@ -79,7 +79,7 @@ def test_one_shard_gives_the_model_of_the_matrix(kind, one, split):
 
 def test_many_shards_give_as_good_a_model(many, split):
     metrics = [
-        evaluate(MultVAE(**SMALL | {"epochs": 30}).fit(data, valid=split.valid), split.test)["ndcg@100"].mean
+        evaluate(MultVAE(**SMALL | {"epochs": 12}).fit(data, valid=split.valid), split.test)["ndcg@100"].mean
         for data in (many, split.train)
     ]
     assert metrics[0] == pytest.approx(metrics[1], rel=0.05)
