@@ -6,16 +6,16 @@ import pytest
 class FittedModels(dict):
     """By name in `CONTRACT`, a model fitted on `rows` when it is first asked for. Tests change copies only."""
 
-    def __init__(self, rows, once):
-        self.rows, self.once = rows, once
+    def __init__(self, rows):
+        self.rows = rows
 
     def __missing__(self, name):
         from tests.models.test_contract import CONTRACT
 
-        self[name] = self.once(f"model {name}", lambda: CONTRACT[name]().fit(self.rows))
+        self[name] = CONTRACT[name]().fit(self.rows)
         return self[name]
 
 
 @pytest.fixture(scope="session")
-def fitted_models(checkerboard, once):
-    return FittedModels(checkerboard, once)
+def fitted_models(checkerboard):
+    return FittedModels(checkerboard)
