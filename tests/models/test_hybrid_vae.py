@@ -52,6 +52,11 @@ def test_the_weight_goes_to_the_scorer_that_knows(users):
     assert ndcg_by_user(knows, users) == pytest.approx(np.ones(np.count_nonzero(np.diff(users.held_out.indptr))))
 
 
+def test_where_all_weights_rank_alike_the_prior_chooses(users):
+    knows = oracle(users)
+    assert best_weight(knows, knows, users, users.fold_in) == pytest.approx(2**-2.5)
+
+
 def test_the_unit_of_scores_does_not_matter(users):
     knows = oracle(users)
     one = best_weight(noise, knows, users, users.fold_in)
