@@ -6,7 +6,6 @@ import pickle
 import implicit.evaluation
 import numpy as np
 import pytest
-import sklearn.base
 import torch
 from scipy import sparse
 
@@ -333,6 +332,8 @@ class TestManners:
     @pytest.mark.parametrize("name", EVERY)
     def test_sklearn_s_clone(self, name, checkerboard):
         model = brief(name).fit(checkerboard)
+        import sklearn.base
+
         again = sklearn.base.clone(model)
         assert again.get_params() == model.get_params()
         assert not hasattr(again, "n_items_")
