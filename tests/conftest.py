@@ -119,8 +119,8 @@ def train_briefly(patch, epochs, n_users, n_items):
 
 @pytest.fixture
 def briefly(monkeypatch, tmp_path):
-    """Two epochs instead of many and half as many users, in an empty folder."""
-    train_briefly(monkeypatch, epochs=2, n_users=1500, n_items=600)
+    """One epoch instead of many and half as many users, in an empty folder."""
+    train_briefly(monkeypatch, epochs=1, n_users=1500, n_items=600)
     monkeypatch.chdir(tmp_path)
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from recvae import Recommender
 from recvae.cli.main import main
-from recvae.datasets.sample import make_sample
+from tests.conftest import train_briefly
 
 PAGES = [
     page
@@ -31,14 +31,15 @@ def own_models():
 
 
 @pytest.fixture
-def run(briefly, capsys, monkeypatch):
-    """Runs the snippets of a page."""
+def run(tmp_path, capsys, monkeypatch):
+    """Runs the snippets of a page, with fewer epochs, and fewer users where it does not count them."""
 
     def run_page(page):
         pytest.importorskip("duckdb")
         monkeypatch.setattr("recvae.benchmark.inspection.MAPPED", 120)  # items on the map of a report
-        if page.stem in WHOLE:
-            monkeypatch.setattr("recvae.datasets.load.make_sample", make_sample)
+        monkeypatch.chdir(tmp_path)
+        n_users = 3000 if page.stem in WHOLE else 1500
+        train_briefly(monkeypatch, 2 if page.stem == "training" else 1, n_users, 600)  # that one stops in the second
         module = types.ModuleType("of_the_guide")  # models are made in it, which pickle asks for their home
         monkeypatch.setitem(sys.modules, module.__name__, module)
         namespace = vars(module)
