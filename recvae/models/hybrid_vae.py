@@ -17,7 +17,7 @@ from torch import Tensor
 from recvae.data.rows import transform_values
 from recvae.models.autoencoder.base import Validation
 from recvae.models.autoencoder.new_items import extend_linear_weights
-from recvae.models.autoencoder.options import epochs_option
+from recvae.models.autoencoder.options import DefaultEpochs, epochs_option
 from recvae.models.autoencoder.scoring import network_scores
 from recvae.models.autoencoder.variational import Scores
 from recvae.models.base import FitRun
@@ -77,7 +77,7 @@ class HybridVAE(RecVAE):
         choices=FORMS,
     )
     neighbours: int = hyper(200, "largest number of items that predict an item, in the sparse form", low=1)
-    _default_epochs = (8, 25)
+    _default_epochs = DefaultEpochs(8, 8, 25)
     epochs: int | None = epochs_option("rounds of passes", _default_epochs)
     l2: float | None = hyper(
         None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from recvae.models.autoencoder.options import epochs_option
+from recvae.models.autoencoder.options import DefaultEpochs, epochs_option
 from recvae.models.autoencoder.shape import FEW_EVENTS, FEW_ITEMS, MEAN_KL_WEIGHT, PAPER_GAMMA, Shape, dropout_option
 from recvae.models.autoencoder.variational import Variational
 from recvae.models.base.params import hyper, parameters
@@ -28,7 +28,7 @@ class RecVAE(Variational):
     `decoder_passes=0` the encoder's passes train both: one pass at a time does the work of two.
     """
 
-    _default_epochs = (10, 40)
+    _default_epochs = DefaultEpochs(10, 10, 40)
     epochs: int | None = epochs_option("rounds of passes", _default_epochs)
     learning_rate: float = hyper(
         1e-3, "learning rate of Adam; the paper has 5e-4, from random weights", low=0, search=log(1e-4, 3e-3)

@@ -54,7 +54,7 @@ def test_the_weight_goes_to_the_scorer_that_knows(users):
 
 def test_where_all_weights_rank_alike_the_prior_chooses(users):
     knows = oracle(users)
-    assert best_weight(knows, knows, users, users.fold_in) == pytest.approx(2**-2.5)
+    assert best_weight(knows, knows, users, users.fold_in) == pytest.approx(1 / 8)
 
 
 def test_the_unit_of_scores_does_not_matter(users):

@@ -168,6 +168,15 @@ def test_dense_data_get_the_dropout_of_the_papers():
     assert Shape(5_000, 1_001, 100_000).dropout() == 0.8
 
 
+@pytest.mark.parametrize(("model", "dense", "thin", "random"), [(MultVAE, 20, 10, 50), (RecVAE, 10, 10, 40)])
+def test_epochs_follow_from_initial_weights_and_data(model, dense, thin, random):
+    rows = sparse.random(300, 20, 0.5, format="csr", random_state=0)  # 150 events of an item
+    assert model().trainer(rows).config.epochs == dense
+    assert model().trainer(rows[:100]).config.epochs == thin
+    assert model(likelihood="logistic").trainer(rows[:100]).config.epochs == random
+    assert model(epochs=3).trainer(rows).config.epochs == 3
+
+
 @pytest.mark.parametrize(("events", "gamma"), [(4, 0.05), (20, 0.01), (40, 0.005), (200, 0.005)])
 def test_the_kl_term_weighs_more_for_each_event_where_users_have_few(events, gamma):
     rows = sparse.random(20, 400, events / 400, format="csr", random_state=0)

@@ -39,6 +39,7 @@ from recvae.models.autoencoder.network import (
 )
 from recvae.models.autoencoder.new_items import neighbour_weights, vectors_from_features, vectors_from_neighbours
 from recvae.models.autoencoder.options import (
+    DefaultEpochs,
     OutputOptions,
     TrainingOptions,
     epochs_option,
@@ -77,7 +78,7 @@ class Autoencoder(Recommender):
     """Base of models that are one `VAE` network trained by Adam. `history_` (not saved) has a record of each epoch."""
 
     likelihood: str = hyper("multinomial", "distribution of a row, given z", choices=FAMILIES)
-    _default_epochs = (20, 50)  # from spectral and from random initial weights
+    _default_epochs = DefaultEpochs(20, 10, 50)
     epochs: int | None = epochs_option("passes", _default_epochs)
     batch_size: int | None = hyper(
         None,
@@ -266,7 +267,7 @@ class Autoencoder(Recommender):
         shares = neighbour_weights(by_item[self.n_items_ :], by_item[: self.n_items_])
         vectors = vectors_from_neighbours(item_vectors(self.network_), shares, np.diff(by_item.indptr))
         extended = self._with_items(vectors, lambda: shares)
-        passes = -(-n_epochs(self, rows.shape[1]) // 10) if epochs is None else epochs
+        passes = -(-n_epochs(self, Shape.of(rows)) // 10) if epochs is None else epochs
         if passes:
             impl, beta = plan_training(self, rows, False).impl, self._last_beta(Shape.of(rows))
             changes: dict[str, Any] = {"epochs": passes, "beta": beta, "stop_epoch": None, "patience": None}
@@ -319,7 +320,7 @@ class Autoencoder(Recommender):
             options = self.training.sampler, self.training.num_negatives
             sampler = make_sampler(*options, item_counts(rows), n_users, batch_size)
         config = TrainConfig(
-            epochs=n_epochs(self, rows.shape[1]),
+            epochs=n_epochs(self, shape),
             batch_size=batch_size,
             learning_rate=self.learning_rate,
             weight_decay=self.training.weight_decay,

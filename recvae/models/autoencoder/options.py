@@ -6,11 +6,12 @@ follows from them for some data, and what a checkpoint compares to be resumed.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from scipy import sparse
 
 from recvae.data.shards import Shards
+from recvae.models.autoencoder.shape import Shape
 from recvae.models.base.model import FitRun, Model
 from recvae.models.base.params import flat_params, frozen_parameters, hyper
 from recvae.nn.layers import PRECISIONS
@@ -109,22 +110,33 @@ class TrainingOptions:
     )
 
 
-def epochs_option(what: str, default: tuple[int, int]) -> Any:
-    """The hyper-parameter `epochs`: None is the first default from spectral initial weights, the second from random."""
+class DefaultEpochs(NamedTuple):
+    """The defaults of `epochs`: from spectral weights on dense and on sparse data, and from random weights."""
+
+    dense: int
+    sparse: int
+    random: int
+
+
+def epochs_option(what: str, default: DefaultEpochs) -> Any:
+    """The hyper-parameter `epochs` of an autoencoder: passes, or rounds of them."""
+    on_sparse_data = "" if default.sparse == default.dense else f", {default.sparse} on sparse data"
     return hyper(
         None,
-        f"{what} over the training users; schedules scale with their number; None is {default[0]} from spectral "
-        f"initial weights, {default[1]} from random ones",
+        f"{what} over the training users; schedules scale with their number; None is {default.dense} from spectral "
+        f"initial weights{on_sparse_data}, {default.random} from random ones",
         low=1,
         kind=int,
         optional=True,
     )
 
 
-def n_epochs(model: Any, n_items: int) -> int:
-    """The hyper-parameter `epochs` of an autoencoder, or its default for the start of its weights."""
-    spectral, random = model._default_epochs
-    return int(model.epochs or (spectral if starts_spectrally(model, n_items) else random))
+def n_epochs(model: Any, shape: Shape) -> int:
+    """The hyper-parameter `epochs` of an autoencoder, or its default for the start of its weights and the data."""
+    default: DefaultEpochs = model._default_epochs
+    if not starts_spectrally(model, shape.items):
+        return int(model.epochs or default.random)
+    return int(model.epochs or (default.sparse if shape.is_sparse else default.dense))
 
 
 def starts_from_popularity(model: Any) -> bool:
