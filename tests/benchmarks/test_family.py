@@ -57,6 +57,13 @@ def values_of(seed, users, shift=0.0):
     return Result(np.array(users), {"ndcg@10": values}, about)
 
 
+@pytest.mark.parametrize("model", [name for name in models_of("all") if name != family.IALS])
+def test_the_settings_of_each_model_are_written_as_json(model):
+    settings = case.grid(model)
+    assert settings
+    assert all(type(value) in (str, int, float, bool, list, type(None)) for one in settings for value in one.values())
+
+
 def test_a_user_of_several_splits_counts_once():
     one, two = values_of(1, ["ann", "bob"]), values_of(2, ["bob", "eve", "joe"])
     metric = by_user([one, two], "ndcg@10")

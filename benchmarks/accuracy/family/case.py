@@ -21,7 +21,7 @@ from recvae.datasets.card import load_card
 from recvae.datasets.load import load_split
 from recvae.errors import MissingDependencyError, UnknownUsersError
 from recvae.evaluation.evaluate import Evaluation
-from recvae.models.base.params import get_params
+from recvae.models.base.params import flat_params
 from recvae.utils.files import write_whole
 
 IALS = "iALS"  # irspack's, which is no model of this package
@@ -60,7 +60,7 @@ def run(job: dict[str, Any]) -> None:
 
 def grid(model: str) -> list[dict[str, Any]]:
     """The settings that a model chooses from, as JSON has them."""
-    settings = GRID if model == IALS else [get_params(instance) for instance in models_to_try(model, {})]
+    settings = GRID if model == IALS else [flat_params(instance) for instance in models_to_try(model, {})]
     found: list[dict[str, Any]] = json.loads(json.dumps(settings))
     return found
 
