@@ -115,8 +115,8 @@ def _singular_vectors(rows: sparse.csr_matrix, k: int) -> tuple[Tensor, Tensor]:
     """
     n_users, n_items = rows.shape
     columns = rows.T.tocsr()
-    start = np.random.default_rng(0).standard_normal((n_items, min(k + OVERSAMPLING, n_users, n_items)))
-    basis = torch.from_numpy(start.astype(np.float32))
+    shape = n_items, min(k + OVERSAMPLING, n_users, n_items)
+    basis = torch.from_numpy(np.random.default_rng(0).standard_normal(shape).astype(np.float32))
     for _ in range(ITERATIONS):
         basis, _ = torch.linalg.qr(_product(columns, _product(rows, basis)))  # (I, P)
     images = _product(rows, basis).double()  # (U, P)

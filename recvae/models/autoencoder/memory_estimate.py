@@ -14,6 +14,7 @@ from recvae.nn.encoders import input_layer
 from recvae.nn.layers import in_bfloat16
 from recvae.nn.likelihood import CHUNK_BYTES
 from recvae.nn.optim import BLOCK
+from recvae.nn.spectral import OVERSAMPLING, USERS
 from recvae.utils.topk import BLOCK_BYTES as RANKED_BYTES
 
 BYTES_PER_EVENT = 160  # of a step: the event itself, its noise, its gathered weights and sums
@@ -75,7 +76,13 @@ class MemoryEstimate:
 
 
 def estimate_memory(
-    network: VAE, impl: str, sizes: DataSizes, num_negatives: int, precision: str, device: torch.device
+    network: VAE,
+    impl: str,
+    sizes: DataSizes,
+    num_negatives: int,
+    precision: str,
+    device: torch.device,
+    starts_spectrally: bool = False,
 ) -> MemoryEstimate:
     """Estimate the memory of a training.
 
@@ -92,6 +99,8 @@ def estimate_memory(
         Of the matrix products.
     device : torch.device
         Of the training.
+    starts_spectrally : bool
+        Whether initial weights are singular vectors.
     """
     first, last = input_layer(network.encoder).weight, network.decoder.weight  # (I, H), (I, H')
     tied, parameters = first is last, list(network.parameters())
@@ -122,7 +131,18 @@ def estimate_memory(
     best = 4 * total * sizes.validated
     if not tied:  # after training the output layer is copied by columns, once optimizer and gradients are freed
         step = max(step, 4 * last.numel() - optimizer - gradients - best)
+    if starts_spectrally:  # before there are optimizer and gradients
+        step = max(step, _decomposition_bytes(network, sizes) - optimizer - gradients - best)
     return MemoryEstimate(4 * total, optimizer, gradients, step, _rows_bytes(network, sizes), best)
+
+
+def _decomposition_bytes(network: VAE, sizes: DataSizes) -> int:
+    """Bytes for the singular vectors that a network starts from."""
+    users = min(sizes.users, USERS)
+    vectors = min(network.decoder.latent_dim + OVERSAMPLING, users, sizes.items)
+    events = int(users * sizes.mean_length)
+    # the basis, its image, and copies of an orthogonalisation; images of users, also in double precision; scaled rows
+    return 20 * sizes.items * vectors + 16 * users * vectors + 40 * events
 
 
 def _rows_in_step(sizes: DataSizes, num_negatives: int, ranks: int = 1) -> int:

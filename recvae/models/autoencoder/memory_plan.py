@@ -20,7 +20,7 @@ from recvae.data.batches import Batch
 from recvae.data.shards import Shards
 from recvae.errors import InvalidParameterError
 from recvae.models.autoencoder.memory_estimate import DataSizes, MemoryEstimate, estimate_memory
-from recvae.models.autoencoder.options import MANY_ITEMS
+from recvae.models.autoencoder.options import MANY_ITEMS, starts_spectrally
 from recvae.models.base.params import get_params, with_params
 from recvae.nn import VAE
 from recvae.training.state import default_batch_size
@@ -147,7 +147,8 @@ def _plan_without_remedies(model: Any, sizes: DataSizes, device: torch.device, a
         network: VAE = model._built(sizes.items)
 
     def estimate(impl: str) -> MemoryEstimate:
-        memory = estimate_memory(network, impl, sizes, model.training.num_negatives, model.training.precision, device)
+        options, start = model.training, starts_spectrally(model, sizes.items)
+        memory = estimate_memory(network, impl, sizes, options.num_negatives, options.precision, device, start)
         return memory if sizes.extras_allocated else replace(memory, path=model._extra_bytes(sizes.items, memory.peak))
 
     chunked, plain_logits = estimate("chunked"), network.decoder.temperature is None
