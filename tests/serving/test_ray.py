@@ -124,7 +124,7 @@ def test_events_with_values_titles_and_unknown_items(model, path, tmp_path):
     command = [sys.executable, "-m", "recvae", "recommend", str(tmp_path / "model"), "--input", str(path), *flags]
     command += ["-N", "5", "--users-per-part", "40", "--out", f"{tmp_path}/ray/", "--engine", "ray", "--actors", "1"]
     environment = os.environ | STAY
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout == ""
     assert str(local.unknown) in done.stderr
