@@ -109,7 +109,7 @@ def nearest_to_zero(ndcg: Mapping[float, NDArray[np.float64]]) -> float:
     Parameters
     ----------
     ndcg : mapping
-        NDCG of each number, (users,); the error is that of the paired difference.
+        NDCG of each number, (rows,); the error is that of the paired difference, of rows as if they were independent.
     """
     best = max(ndcg, key=lambda number: ndcg[number].sum())
 
