@@ -22,9 +22,9 @@ PARTS = 5  # of a user's events, one of which is held out
 # standard deviation of the weighted second scores / that of the first; with 0 the second do not count
 RATIOS = np.concatenate([[0.0], 2.0 ** np.arange(-4, 6.5, 0.5)])
 TIE = 1e-9  # relative difference of NDCG up to which weights tie; the one nearest to equal deviations is then taken
-# what other data sets have shown counts like 300 users: they prefer a ratio of 1/8, and lose .2 % for each square
+# what other data sets have shown counts like 300 rows: they prefer a ratio of 1/8, and lose .2 % for each square
 # octave that a weight is away from there; a weight of 0 is as far as one of half the smallest ratio
-PRIOR_USERS, PRIOR_LOSS = 300, 0.002
+PRIOR_ROWS, PRIOR_LOSS = 300, 0.002
 OCTAVES = np.log2(np.maximum(RATIOS, 2.0**-5)) + 3
 FEW_RATIOS = 2.0 ** np.arange(-4, 7, 2)
 EQUAL = int(np.flatnonzero(RATIOS == 1)[0])
@@ -53,6 +53,11 @@ class CalibrationUsers(NamedTuple):
         held_out = [select_cells(rows, part == i) for i in range(times)]
         return cls(sparse.vstack(fold_in, format="csr"), sparse.vstack(held_out, format="csr"))
 
+    @property
+    def n_active(self) -> int:
+        """The number of rows with held-out events."""
+        return int(np.count_nonzero(np.diff(self.held_out.indptr)))
+
     def blocks(self) -> Iterator[tuple[sparse.csr_matrix, sparse.csr_matrix]]:
         """`fold_in` and `held_out` of some users at a time."""
         for start in range(0, self.fold_in.shape[0], USERS):
@@ -63,7 +68,7 @@ def best_weight(first: ScoreFunction, second: ScoreFunction, users: CalibrationU
     """The weight w for which the ranking by first + w * second has the best NDCG@100 for the calibration users.
 
     The grid has powers of sqrt(2), in units of the ratio of the scores' standard deviations. A weight is judged
-    together with the two next to it on the grid, and by a prior that counts like `PRIOR_USERS`, so that chance decides
+    together with the two next to it on the grid, and by a prior that counts like `PRIOR_ROWS`, so that chance decides
     less where there are few users. Without calibration users the scores get equal standard deviations over `rows`,
     the training rows.
     """
@@ -71,8 +76,7 @@ def best_weight(first: ScoreFunction, second: ScoreFunction, users: CalibrationU
     totals = _total_by_ratio(first, second, users, RATIOS * unit)
     padded = np.pad(totals, 1, mode="edge")
     smoothed = (padded[:-2] + padded[1:-1] + padded[2:]) / 3
-    n_active = max(np.count_nonzero(np.diff(users.held_out.indptr)), 1)
-    smoothed -= totals.max() / n_active * PRIOR_USERS * PRIOR_LOSS * OCTAVES**2
+    smoothed -= totals.max() / max(users.n_active, 1) * PRIOR_ROWS * PRIOR_LOSS * OCTAVES**2
     best = np.flatnonzero(smoothed >= smoothed.max() - TIE * abs(smoothed.max()))  # all, where no item is held out
     return float(RATIOS[best[np.abs(best - EQUAL).argmin()]]) * unit
 
@@ -80,8 +84,7 @@ def best_weight(first: ScoreFunction, second: ScoreFunction, users: CalibrationU
 def best_joint_ndcg(first: ScoreFunction, second: ScoreFunction, users: CalibrationUsers) -> float:
     """NDCG@100 of first + w * second for the calibration users, by the best of a few weights w."""
     unit = _ratio_of_deviations(first, second, users.fold_in) if users.fold_in.nnz else 1.0
-    n_active = np.count_nonzero(np.diff(users.held_out.indptr))
-    return float(_total_by_ratio(first, second, users, FEW_RATIOS * unit).max() / n_active)
+    return float(_total_by_ratio(first, second, users, FEW_RATIOS * unit).max() / users.n_active)
 
 
 def _total_by_ratio(

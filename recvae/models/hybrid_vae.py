@@ -145,7 +145,7 @@ class HybridVAE(RecVAE):
         if run.valid is not None:
             smoothing = 1.0
             users = CalibrationUsers(transform_values(run.valid.fold_in, run.values), run.valid.held_out)
-        elif np.count_nonzero(np.diff(users.held_out.indptr)) < ENOUGH_USERS * PARTS:
+        elif users.n_active < ENOUGH_USERS * PARTS:
             return None
 
         def validation(network: VAE, history: Sequence[Epoch]) -> float:

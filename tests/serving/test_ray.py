@@ -51,7 +51,7 @@ QUIET = {"show_progress": False, "users_per_part": 40}
 
 @pytest.fixture(scope="module")
 def cluster():
-    import ray.data  # takes a second, which workers that run other tests need not wait
+    import ray.data  # takes a second, which workers that run other tests need not spend
 
     os.environ.update(RAY_USAGE_STATS_ENABLED="0", **STAY)
     ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")

@@ -102,7 +102,7 @@ def split():
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """The folder of a fit of the MultVAE that is done, which nobody writes to."""
+    """The folder of a fit of the MultVAE that is done, which no test writes to."""
     folder = tmp_path_factory.mktemp("finished") / "kept"
     again("MultVAE").fit(ROWS, checkpoint=folder)
     return folder

@@ -267,9 +267,10 @@ class Autoencoder(Recommender):
         shares = neighbour_weights(by_item[self.n_items_ :], by_item[: self.n_items_])
         vectors = vectors_from_neighbours(item_vectors(self.network_), shares, np.diff(by_item.indptr))
         extended = self._with_items(vectors, lambda: shares)
-        passes = -(-n_epochs(self, Shape.of(rows)) // 10) if epochs is None else epochs
+        shape = Shape.of(rows)
+        passes = -(-n_epochs(self, shape) // 10) if epochs is None else epochs
         if passes:
-            impl, beta = plan_training(self, rows, False).impl, self._last_beta(Shape.of(rows))
+            impl, beta = plan_training(self, rows, False).impl, self._last_beta(shape)
             changes: dict[str, Any] = {"epochs": passes, "beta": beta, "stop_epoch": None, "patience": None}
             trainer = self._trainer(extended["network_"], rows, impl, self._seed(), ParallelStrategy(), **changes)
             self._train(trainer, rows, run)
