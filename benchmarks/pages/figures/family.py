@@ -33,7 +33,7 @@ def plot_family(results: dict[str, Any], path: Path) -> None:
             shift, side = label_side(point, [other for other in points.values() if other != point])
             axis.annotate(name, point, xytext=shift, textcoords="offset points", ha=side, va="center", fontsize=9)
         users = f"{results['tests_of_users']:,} tests of users in {len(results['split_seeds'])} splits"
-        axis.set(xscale="log", xlabel="seconds of training, 2 CPU cores", ylabel="NDCG@100")
+        axis.set(xscale="log", xlabel="seconds of training", ylabel="NDCG@100")
         axis.set_title(f"{results['dataset']}: {users}")
         axis.margins(x=0.12)
         axis.legend(loc="lower right")
