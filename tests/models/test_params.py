@@ -104,9 +104,11 @@ def test_numbers_that_are_asked_for_are_named_on_one_line(value):
 
 
 def test_numpy_s_numbers_are_numbers(checkerboard):
-    MultVAE(epochs=np.int64(1), batch_size=np.int32(7), latent_dim=np.uint8(3), learning_rate=np.float32(0.1)).fit(
-        checkerboard
-    )
+    """2 * np.uint8(200) is 144, without an error."""
+    model = MultVAE(epochs=np.int64(1), batch_size=np.int32(7), latent_dim=np.uint8(200), hidden_dims=(np.int8(100),))
+    model.set_params(learning_rate=np.float32(0.1), training__impl=np.str_("chunked")).fit(checkerboard)
+    assert model.network_.decoder.latent_dim == 200
+    assert [type(number) for number in (model.epochs, model.latent_dim, *model.hidden_dims)] == 3 * [int]
 
 
 def test_errors_travel_between_processes():

@@ -25,6 +25,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar, dataclass_transform
 
+import numpy as np
+
 from recvae.errors import InvalidParameterError, InvalidTypeError, UnknownNameError, shown
 from recvae.models.base.spaces import Space, check_space
 from recvae.utils.checks import LARGEST_INT
@@ -133,7 +135,10 @@ def fitted() -> Any:
 
 @dataclass_transform(kw_only_default=True)
 def parameters(cls: type[T]) -> type[T]:
-    """Class decorator: a keyword constructor that only stores, a repr, and a `Parameters` section in the docstring."""
+    """Class decorator: a keyword constructor that only stores, a repr, and a `Parameters` section in the docstring.
+
+    Scalars of numpy are stored as Python's.
+    """
     doc = _own_doc(cls)
     return _documented(dataclasses.dataclass(kw_only=True, eq=False)(cls), doc)
 
@@ -179,6 +184,7 @@ def changed_params(model: Any, changes: Mapping[str, Any]) -> dict[str, Any]:
     for name in changes:
         if name not in known:
             raise unknown_param(name, model)
+    changes = {name: _without_numpy(value) for name, value in changes.items()}
     changed = {name: value for name, value in changes.items() if "__" not in name}
     for name, value in changes.items():
         outer, _, option = name.partition("__")
@@ -338,6 +344,13 @@ def _flat(model: Any, values: Mapping[str, Any], run_options: bool) -> dict[str,
     return flat
 
 
+def _without_numpy(value: Any) -> Any:
+    """Numbers of numpy as Python's, whose arithmetic does not overflow: `2 * np.uint8(200)` is 144."""
+    if isinstance(value, (tuple, list)):
+        return type(value)(map(_without_numpy, value)) if any(isinstance(part, np.generic) for part in value) else value
+    return value.item() if isinstance(value, np.generic) else value
+
+
 def _own_doc(cls: type) -> str:
     """The docstring of a class, or its name: without one, dataclass() would generate it from the signature."""
     cls.__doc__ = cls.__dict__.get("__doc__") or f"{cls.__name__}."
@@ -363,7 +376,7 @@ def _documented(cls: type[T], doc: str) -> type[T]:
         for name in values:
             if name not in known:
                 raise _unknown_keyword(cls, name)
-        store(self, *args, **values)
+        store(self, *args, **{name: _without_numpy(value) for name, value in values.items()})
 
     cls.__init__ = __init__  # type: ignore[method-assign]
     return cls
