@@ -16,13 +16,14 @@ from torch import Tensor
 
 from recvae.data.rows import transform_values
 from recvae.models.autoencoder.base import Validation
+from recvae.models.autoencoder.memory_estimate import MemoryEstimate
 from recvae.models.autoencoder.new_items import extend_linear_weights
 from recvae.models.autoencoder.options import DefaultEpochs, epochs_option
 from recvae.models.autoencoder.scoring import network_scores
 from recvae.models.autoencoder.variational import Scores
 from recvae.models.base import FitRun
 from recvae.models.base.file_tensors import scalar
-from recvae.models.base.params import check_params, fitted, hyper, parameters
+from recvae.models.base.params import check_params, fitted, hyper, parameters, with_params
 from recvae.models.base.spaces import uniform
 from recvae.models.base.state import reads
 from recvae.models.blending import (
@@ -50,7 +51,7 @@ MAX_CALIBRATION_USERS = 300  # taken from the training users, if no validation u
 SMOOTHING = 0.5  # share of an epoch in the moving average of NDCG over epochs, by which one of them is chosen
 ENOUGH_USERS = 30  # for a choice among epochs; of fewer, chance alone would choose
 COMPARING_ROWS, COMPARING_SHARE = 2_500, 0.15  # rows to compare penalties by, at most; of the training users
-COMPARED = 4_000  # most popular items, by which penalties are compared
+COMPARED = 2_000  # most popular items, by which penalties are compared
 FEW_NEIGHBOURS = 100  # of an item in the sparse form, while penalties are compared
 LINEAR = "linear."  # prefix of the linear path's tensors in a file
 NUMBERS = ("weight", "l2", "item_power")  # names of scalars in a file
@@ -67,7 +68,8 @@ class HybridVAE(RecVAE):
     Variational Autoencoder with Shallow Parallel Path for Top-N Recommendation (VASP)", ICANN 2021. The linear path
     ranks better for the users whom it was solved on than for others. So `a` is not trained: it is
     chosen by NDCG@100 for calibration users, on whom neither part was trained. These are the validation users if they
-    are not in the training data, else `calibration_share` of the training users, who are left out of training.
+    are not in the training data, else `calibration_share` of the training users: the network does not learn from them,
+    and the linear path only once `a` is chosen.
     """
 
     form: str = hyper(
@@ -77,7 +79,7 @@ class HybridVAE(RecVAE):
         choices=FORMS,
     )
     neighbours: int = hyper(200, "largest number of items that predict an item, in the sparse form", low=1)
-    _default_epochs = DefaultEpochs(8, 8, 25)
+    _default_epochs = DefaultEpochs(6, 8, 25)
     epochs: int | None = epochs_option("rounds of passes", _default_epochs)
     l2: float | None = hyper(
         None,
@@ -125,14 +127,20 @@ class HybridVAE(RecVAE):
     def _fit_parts(self, rows: sparse.csr_matrix, run: FitRun) -> dict[str, Any]:
         self._checked_plan(rows, True, extras_allocated=False)
         # 1. calibration users, from whom neither part learns
-        rows, users = self._calibration_users(rows, run)
+        learned, users = self._calibration_users(rows, run)
         # 2. the linear path: before the network, so that too little memory for it is known before the long training
-        linear = self._chosen_linear(rows, users, run.show_progress).fit(rows, run.show_progress)
-        linear._drop_training_rows()
+        chosen = self._chosen_linear(learned, users, run.show_progress)
+        is_final = learned is rows
+        trial = chosen if is_final else with_params(chosen, {"neighbours": self._nearest()})
+        linear = _solved(trial, learned, run)
         # 3. the network, trained as RecVAE; the epoch is kept that ranks best together with the linear path
-        network_state = self._fit_network(rows, run, self._joint_validation(linear, users, run))
+        network_state = self._fit_network(learned, run, self._joint_validation(linear, users, run))
         # 4. the weight of the linear path in the sum of scores
-        weight = best_weight(partial(network_scores, network_state["network_"]), linear._score, users, rows)
+        weight = best_weight(partial(network_scores, network_state["network_"]), linear._score, users, learned)
+        # 5. once all is chosen, the linear path learns from the calibration users too
+        if not is_final:
+            del linear, trial
+            linear = _solved(chosen, rows, run)
         return network_state | {"linear_": linear, "weight_": weight}
 
     def _joint_validation(self, linear: EDLAE, users: CalibrationUsers, run: FitRun) -> Validation | None:
@@ -260,18 +268,21 @@ class HybridVAE(RecVAE):
         linear.n_items_ = sum(neighbours.shape)
         return super()._with_items(new, shares) | {"linear_": linear}
 
-    def _extra_bytes(self, n_items: int, network_bytes: int) -> int:
-        """Bytes of the linear path's weights; before there is a network, of copies too while they are chosen."""
+    def _extra_bytes(self, n_items: int, network: MemoryEstimate) -> int:
+        """Bytes of the linear path's weights, which are solved for before the training and after it."""
         chosen, scaled = None in (self.l2, self.item_power), self.item_power != 0
         if is_sparse(self.form, n_items):
             weights = 8 * n_items * min(self.neighbours, n_items)
-            # the sparse matrix is concatenated from parts; all penalties share indices while they are compared
+            solved = 3 * weights  # the sparse matrix is concatenated from parts
+            # all penalties share indices while they are compared
             few = min(n_items, COMPARED)
             compared = 4 * (len(PENALTIES) + 5) * few * min(self._nearest(), few) + 4 * few**2
-            return max(weights, max(3 * weights, compared if chosen else 0) - network_bytes)
-        weights, compared = 4 * n_items**2, 4 * min(n_items, COMPARED) ** 2
-        # the weights and their scaled copy; while they are chosen a Gram matrix too
-        return max(weights, max(2 * weights if scaled else 0, 3 * compared if chosen else 0) - network_bytes)
+        else:
+            weights = 4 * n_items**2
+            solved = 2 * weights if scaled else weights  # a scaled copy
+            compared = 12 * min(n_items, COMPARED) ** 2  # with a Gram matrix
+        after_training = network.weights + network.rows + solved
+        return max(weights, max(after_training, compared if chosen else 0) - network.peak)
 
     def _tensors(self) -> dict[str, Tensor]:
         linear = {LINEAR + name: tensor for name, tensor in self.linear_._tensors().items()}
@@ -294,6 +305,13 @@ def _most_popular(rows: sparse.csr_matrix, n: int) -> NDArray[np.int64]:
     """The n items with the most users, ascending; those of equal number in the order of the columns. -> (n,)"""
     users = np.bincount(rows.indices, minlength=rows.shape[1])
     return np.sort(np.argsort(-users, kind="stable")[:n])
+
+
+def _solved(linear: EDLAE, rows: sparse.csr_matrix, run: FitRun) -> EDLAE:
+    """The linear path, fitted to these rows, which it does not keep."""
+    linear.fit(rows, run.show_progress)
+    linear._drop_training_rows()
+    return linear
 
 
 def _set_fitted(linear: EDLAE, n_items: int, **learned: Any) -> None:

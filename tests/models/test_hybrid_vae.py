@@ -101,21 +101,26 @@ def test_a_climb_ends_at_the_top_of_a_hill(top):
     assert len(asked) == len(set(asked))
 
 
-def test_the_linear_path_is_solved_without_calibration_users(split, monkeypatch):
-    seen = {}
-    original = HybridVAE._linear
+@pytest.mark.parametrize("form", ["dense", "sparse"])
+def test_the_linear_path_learns_from_calibration_users_once_all_is_chosen(split, monkeypatch, form):
+    solved = []  # users, and neighbours of an item
+    fit = EDLAE.fit
 
-    def spy(self, l2, item_power):
-        path = original(self, l2, item_power)
-        fit = path.fit
-        path.fit = lambda rows, *args, **more: seen.setdefault("rows", rows) is None or fit(rows, *args, **more)
-        return path
+    def spy(self, rows, *args, **more):
+        solved.append((rows.shape[0], self.neighbours))
+        return fit(self, rows, *args, **more)
 
-    monkeypatch.setattr(HybridVAE, "_linear", spy)
-    HybridVAE(l2=10.0, item_power=0.0, calibration_share=0.25, **QUICK).fit(split.train)
-    assert seen.pop("rows").shape[0] == split.train.n_users - int(0.25 * split.train.n_users)
-    HybridVAE(l2=10.0, item_power=0.0, calibration_share=0.25, **QUICK).fit(split.train, valid=split.valid)
-    assert seen["rows"].shape[0] == split.train.n_users  # validation users are not in training
+    monkeypatch.setattr(EDLAE, "fit", spy)
+    monkeypatch.setattr(hybrid_vae, "FEW_NEIGHBOURS", 7)
+    n_users, n_calibration = split.train.n_users, int(0.25 * split.train.n_users)
+    model = HybridVAE(l2=10.0, item_power=0.0, calibration_share=0.25, form=form, **QUICK)
+    linear = model.fit(split.train).linear_
+    assert solved == [(n_users - n_calibration, 7), (n_users, 200)]
+    alone = EDLAE(values="raw", l2=10.0, user_power=0.5, form=form).fit(split.train.matrix)
+    assert (linear.weights_ != alone.weights_).sum() == 0
+    solved.clear()
+    model.fit(split.train, valid=split.valid)  # validation users are not in training
+    assert solved == [(n_users, 200)]
 
 
 @pytest.mark.parametrize("form", ["dense", "sparse"])

@@ -25,6 +25,7 @@ from recvae.data.shards import Shards
 from recvae.data.splits import Holdout
 from recvae.distributed.communicator import current_communicator
 from recvae.errors import InvalidParameterError, NotEnoughMemoryError, NotFittedError
+from recvae.models.autoencoder.memory_estimate import MemoryEstimate
 from recvae.models.autoencoder.memory_plan import MemoryPlan, plan_training, seconds_per_epoch
 from recvae.models.autoencoder.network import (
     from_file,
@@ -157,8 +158,8 @@ class Autoencoder(Recommender):
             plan = replace(plan, seconds_per_epoch=seconds_per_epoch(trainer, rows))
         return plan
 
-    def _extra_bytes(self, n_items: int, network_bytes: int) -> int:
-        """Bytes of what the model has in addition to its network, whose training takes `network_bytes`."""
+    def _extra_bytes(self, n_items: int, network: MemoryEstimate) -> int:
+        """Bytes of what the model has in addition to its network, on top of the peak of the network's training."""
         return 0
 
     def _checked_plan(
