@@ -43,6 +43,7 @@ from recvae.models.autoencoder.options import (
     DefaultEpochs,
     OutputOptions,
     TrainingOptions,
+    averaging,
     epochs_option,
     n_epochs,
     run_identity,
@@ -273,6 +274,7 @@ class Autoencoder(Recommender):
         if passes:
             impl, beta = plan_training(self, rows, False).impl, self._last_beta(shape)
             changes: dict[str, Any] = {"epochs": passes, "beta": beta, "stop_epoch": None, "patience": None}
+            changes["averaging"] = 0.0  # in a few passes, averages would be behind
             trainer = self._trainer(extended["network_"], rows, impl, self._seed(), ParallelStrategy(), **changes)
             self._train(trainer, rows, run)
         return extended | {"network_": ready_to_score(extended["network_"])}
@@ -332,6 +334,7 @@ class Autoencoder(Recommender):
             phases=self._phases(shape),
             max_grad_norm=self.training.max_grad_norm,
             precision=self.training.precision,
+            averaging=averaging(self, shape, impl),
             seed=seed,
         )
         rates = self.learning_rate, self.training.weight_decay, self.training.embedding_lr
