@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from recvae.training.callbacks import Epoch
 
-AVERAGED = 20  # updates of the averages in an epoch, at least: in fewer steps, one each
+AVERAGED = 20  # updates of the averages in an epoch, up to 39: after every step where there are fewer steps
 
 
 @dataclass(frozen=True)
@@ -64,12 +64,12 @@ class TrainConfig:
     precision : {"auto", "float32", "bfloat16"}
         Of the matrix products within the network; weights, noise and the KL term stay in float32. "auto" takes bfloat16
         where the hardware computes in it.
-    averaging : float
-        Time constant, in epochs, of a moving average of the weights, which validation, callbacks at the end of an epoch
-        and the end of the run get instead of the last weights; 0 keeps the last weights.
     seed : int
         Seed of initial weights, if they are missing, and of order, dropout and noise, which depend only on the seed,
         the epoch, the pass and the user.
+    averaging : float
+        Time constant, in epochs, of a moving average of the weights, which validation, callbacks at the end of an epoch
+        and the end of the run get instead of the last weights; 0 keeps the last weights.
     """
 
     epochs: int = 50
@@ -82,8 +82,8 @@ class TrainConfig:
     phases: Sequence[Phase] = (Phase(),)
     max_grad_norm: float | None = None
     precision: str = "auto"
-    averaging: float = 0.0
     seed: int = 0
+    averaging: float = 0.0
 
     @property
     def last_epoch(self) -> int:

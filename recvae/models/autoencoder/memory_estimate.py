@@ -73,8 +73,8 @@ class MemoryEstimate:
     @property
     def peak(self) -> int:
         """The peak of the whole training: the sum of all parts."""
-        training = self.weights + self.optimizer + self.gradients + self.step + self.averages
-        return training + self.rows + self.best + self.path
+        network = self.weights + self.optimizer + self.gradients + self.best + self.averages
+        return network + self.step + self.rows + self.path
 
 
 def estimate_memory(
@@ -134,7 +134,7 @@ def estimate_memory(
     if sizes.validated:
         step = max(step, _ranking_bytes(network, sizes, device))
     best, averages = 4 * total * sizes.validated, 4 * total * averaged
-    later = optimizer + gradients + best + averages  # is there neither before the first step nor after the last
+    later = optimizer + gradients + best + averages  # not there before the first step and after the last
     if not tied:  # after training the output layer is copied by columns, once optimizer and gradients are freed
         step = max(step, 4 * last.numel() - later)
     if starts_spectrally:  # before there are optimizer and gradients

@@ -6,6 +6,7 @@ follows from them for some data, and what a checkpoint compares to be resumed.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, NamedTuple
 
 from scipy import sparse
@@ -19,6 +20,7 @@ from recvae.nn.likelihood import IMPLS, UNOBSERVED
 from recvae.nn.samplers import SAMPLERS
 from recvae.training.checkpoint import digest_rows
 from recvae.training.parallel import STRATEGIES
+from recvae.training.state import TrainConfig
 from recvae.version import __version__
 
 MANY_ITEMS = 200_000  # above which the likelihood is sampled by default, and initial weights are random
@@ -157,6 +159,24 @@ def averaging(model: Any, shape: Shape, impl: str) -> float:
     if impl == "sampled" or not starts_spectrally(model, shape.items):
         return 0.0
     return AVERAGING * min(1.0, n_epochs(model, shape) / LONG)
+
+
+def train_config(model: Any, shape: Shape, batch_size: int, impl: str, seed: int) -> TrainConfig:
+    """How to train a network with an autoencoder's parameters, on data of this shape."""
+    return TrainConfig(
+        epochs=n_epochs(model, shape),
+        batch_size=batch_size,
+        learning_rate=model.learning_rate,
+        weight_decay=model.training.weight_decay,
+        beta=partial(model._beta, shape=shape),
+        stop_epoch=model.training.stop_epoch,
+        patience=model.patience,
+        phases=model._phases(shape),
+        max_grad_norm=model.training.max_grad_norm,
+        precision=model.training.precision,
+        averaging=averaging(model, shape, impl),
+        seed=seed,
+    )
 
 
 def starts_from_popularity(model: Any) -> bool:
