@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from recvae.training.callbacks import Epoch
 
-AVERAGED = 20  # updates of the averages in an epoch, up to 39: after every step where there are fewer steps
+AVERAGED = 10  # updates of the averages in an epoch, up to 19, or one after each step: each takes a fifth of a step
 
 
 @dataclass(frozen=True)
