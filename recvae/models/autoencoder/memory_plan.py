@@ -149,7 +149,7 @@ def _plan_without_remedies(model: Any, sizes: DataSizes, device: torch.device, a
     def estimate(impl: str) -> MemoryEstimate:
         options, start = model.training, starts_spectrally(model, sizes.items)
         memory = estimate_memory(network, impl, sizes, options.num_negatives, options.precision, device, start)
-        return memory if sizes.extras_allocated else replace(memory, path=model._extra_bytes(sizes.items, memory))
+        return memory if sizes.extras_allocated else replace(memory, path=model._extra_bytes(sizes, memory))
 
     chunked, plain_logits = estimate("chunked"), network.decoder.temperature is None
     impl, why = choose_impl(model.training.impl, model.likelihood, plain_logits, sizes.items, chunked, available)
