@@ -32,13 +32,7 @@ from recvae.models.base.file_tensors import scalar
 from recvae.models.base.params import check_params, fitted, get_params, hyper, parameters, with_params
 from recvae.models.base.spaces import uniform
 from recvae.models.base.state import reads
-from recvae.models.blending import (
-    PARTS,
-    CalibrationUsers,
-    ScoreFunction,
-    best_joint_ndcg,
-    best_weight,
-)
+from recvae.models.blending import PARTS, CalibrationUsers, ScoreFunction, best_joint_ndcg, best_weight
 from recvae.models.closed_form import FORMS, WIDE, is_sparse
 from recvae.models.edlae import EDLAE
 from recvae.models.linear_choice import bytes_to_choose, chosen_linear, fewer_neighbours
@@ -74,9 +68,9 @@ class HybridVAE(RecVAE):
     where each user weighs n_u^-user_power; that a VAE gains from a linear path is shown in Vancura & Kordik, "Deep
     Variational Autoencoder with Shallow Parallel Path for Top-N Recommendation (VASP)", ICANN 2021. The linear path
     ranks better for the users whom it was solved on than for others. So `a` is not trained: it is
-    chosen by NDCG@100 for calibration users, on whom neither part was trained. These are the validation users if they
-    are not in the training data, else `calibration_share` of the training users: the network does not learn from them,
-    and the linear path only once all weights are chosen.
+    chosen by NDCG@100 for calibration users, from whom no part has learned. These are the validation users if they are
+    not in the training data, else `calibration_share` of the training users: the network does not learn from them, and
+    the linear path only once all weights are chosen.
 
     Where users have few events and items too, a single network depends on chance. There g(x), the scores of a MultVAE,
     are added with a weight `c` that is chosen in the same way; elsewhere c is 0.
@@ -123,7 +117,6 @@ class HybridVAE(RecVAE):
         high=0.5,
         file_key="aside",
     )
-
     second_network: str = hyper(
         "auto",
         'a second network, whose scores are added: "MultVAE", of the same widths, or "none"; "auto" is MultVAE on '
@@ -145,7 +138,7 @@ class HybridVAE(RecVAE):
 
     def _fit_parts(self, rows: sparse.csr_matrix, run: FitRun) -> dict[str, Any]:
         self._checked_plan(rows, True, extras_allocated=False)
-        # 1. calibration users, from whom neither part learns
+        # 1. calibration users, from whom no part learns
         learned, users = self._calibration_users(rows, run)
         # 2. the linear path: before the network, so that too little memory for it is known before the long training
         chosen = self._chosen_linear(learned, users, run.show_progress)
@@ -159,11 +152,12 @@ class HybridVAE(RecVAE):
         weight = best_weight(network, linear._score, users, learned, LINEAR_RATIO)
         # 5. on thin data a second network, whose epoch and weight are chosen in the same way
         if self._has_second(Shape.of(rows)):
-            both = partial(_weighted_sum, network, linear._score, weight)
-            learned_state |= self._fit_second(learned, users, run, both)
+            others = partial(_weighted_sum, network, linear._score, weight)
+            learned_state |= self._fit_second(learned, users, run, others)
+            del others  # it holds the linear path
         # 6. once all is chosen, the linear path learns from the calibration users too
         if not is_final:
-            del linear, trial
+            del linear, trial  # its memory is needed for the new one
             linear = _solved(chosen, rows, run)
         return {"second_": None, "second_weight_": 0.0} | learned_state | {"linear_": linear, "weight_": weight}
 
