@@ -55,8 +55,8 @@ class Checkpoint:
     Notes
     -----
     The file of the previous state is deleted only after a new one is written: a run that is killed at any moment leaves
-    a complete one. It contains the weights, the optimizer's moments, the best weights, and the position in the run;
-    order, dropout and noise follow from the seed and this position.
+    a complete one. It contains the weights, their best and their averages, the optimizer's moments, and the position in
+    the run; order, dropout and noise follow from the seed and this position.
     """
 
     folder: str | Path

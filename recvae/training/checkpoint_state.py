@@ -72,6 +72,8 @@ def tensors_of(state: TrainState, strategy: ParallelStrategy) -> dict[str, Tenso
         add(f"network.{name}", parameter.detach(), name)
     for name, tensor in state.best_weights.items():
         add(f"best.{name}", tensor, name)
+    for name, tensor in state.averages.items():
+        add(f"average.{name}", tensor, name)
     for number, optimizer in enumerate(state.optimizers):
         names = _parameter_names(optimizer, parameters)
         for index, moments in optimizer.state_dict()["state"].items():
@@ -155,13 +157,13 @@ def _check_facts(manifest: Manifest[Written], size: Size) -> list[Epoch]:
 def _check_tensors(state: TrainState, tensors: dict[str, Tensor], done: int, size: Size) -> None:
     """Raise ValueError or KeyError unless the tensors are those of such a state."""
     parameters = dict(state.network.named_parameters())
-    groups: dict[str, set[str]] = {"network": set(), "best": set(), "prior": set()}
+    groups: dict[str, set[str]] = {"network": set(), "best": set(), "average": set(), "prior": set()}
     moments: dict[tuple[int, int], set[str]] = {}
     for full_name, tensor in tensors.items():
         kind, _, name = full_name.partition(".")
         if not tensor.isfinite().all():
             raise ValueError(f"numbers that are not finite in {full_name}")
-        if kind in ("network", "best"):
+        if kind in ("network", "best", "average"):
             _check_shape(full_name, tensor, parameters[name].shape, parameters[name].dtype)
         elif kind == "optimizer":
             number, index, moment = _check_moment(full_name, tensor, state.optimizers, parameters)
@@ -173,7 +175,8 @@ def _check_tensors(state: TrainState, tensors: dict[str, Tensor], done: int, siz
         if kind in groups:
             groups[kind].add(name)
     _check_shape("steps", tensors["steps"], (done, 3), torch.float32)
-    if groups["network"] != set(parameters) or groups["best"] not in (set(), set(parameters)):
+    partial = any(groups[kind] not in (set(), set(parameters)) for kind in ("best", "average"))
+    if groups["network"] != set(parameters) or partial:
         raise ValueError("the tensors of another network")
     for (number, index), names in moments.items():
         expected = next((known for kind, known in MOMENTS.items() if isinstance(state.optimizers[number], kind)), names)
@@ -213,7 +216,7 @@ def _read(path: Path, state: TrainState) -> dict[str, Tensor]:
             if kind == "optimizer":
                 number, index, _ = name.split(".", 2)
                 name = names[int(number)][int(index)]
-            items = sharded.get(name) if kind in ("network", "best", "optimizer") else None
+            items = sharded.get(name) if kind in ("network", "best", "average", "optimizer") else None
             stored = file.get_slice(full_name)
             by_rows = items is not None and stored.get_shape()  # the count of steps is a scalar
             tensors[full_name] = stored[items.start : items.stop] if items and by_rows else file.get_tensor(full_name)
@@ -229,7 +232,7 @@ def _fill(state: TrainState, tensors: dict[str, Tensor], strategy: ParallelStrat
     if not strategy.data_parallel_group.is_main_process:  # losses are summed over ranks at the end of the epoch
         losses = torch.zeros_like(losses)
     state.losses = list(losses.unbind())
-    groups: dict[str, dict[str, Tensor]] = {"best": {}, "prior": {}}
+    groups: dict[str, dict[str, Tensor]] = {"best": {}, "average": {}, "prior": {}}
     moments: dict[int, dict[int, dict[str, Tensor]]] = {number: {} for number in range(len(state.optimizers))}
     for full_name, tensor in tensors.items():
         kind, name = full_name.split(".", 1)
@@ -238,7 +241,7 @@ def _fill(state: TrainState, tensors: dict[str, Tensor], strategy: ParallelStrat
         else:
             number, index, moment = name.split(".", 2)
             moments[int(number)].setdefault(int(index), {})[moment] = tensor
-    state.best_weights = groups["best"]
+    state.best_weights, state.averages = groups["best"], groups["average"]
     prior = getattr(state.network, "prior", None)
     if prior is not None:
         prior.load_epoch_state(groups["prior"])

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
 from recvae.training.callbacks import Epoch
+
+AVERAGED = 20  # updates of the averages in an epoch, up to 39: after every step where there are fewer steps
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,9 @@ class TrainConfig:
     seed : int
         Seed of initial weights, if they are missing, and of order, dropout and noise, which depend only on the seed,
         the epoch, the pass and the user.
+    averaging : float
+        Time constant, in epochs, of a moving average of the weights, which validation, callbacks at the end of an epoch
+        and the end of the run get instead of the last weights; 0 keeps the last weights.
     """
 
     epochs: int = 50
@@ -77,6 +83,7 @@ class TrainConfig:
     max_grad_norm: float | None = None
     precision: str = "auto"
     seed: int = 0
+    averaging: float = 0.0
 
     @property
     def last_epoch(self) -> int:
@@ -124,6 +131,8 @@ class TrainState:
         The current pass of the epoch, from 0.
     best, best_epoch, best_weights
         The best validation metric so far, its epoch, and a copy of its weights.
+    averages : dict of Tensor
+        The moving averages of the weights by name, if they are kept; while the network has them, its own weights.
     """
 
     network: nn.Module
@@ -135,6 +144,7 @@ class TrainState:
     best: float = float("-inf")
     best_epoch: int = 1
     best_weights: dict[str, Tensor] = field(default_factory=dict)
+    averages: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def epoch(self) -> int:
@@ -150,6 +160,38 @@ class TrainState:
     def device(self) -> torch.device:
         """The device of the network."""
         return next(self.network.parameters()).device
+
+    def update_averages(self, config: TrainConfig, n_steps: int) -> None:
+        """Move the averages towards the weights, after a step of the `n_steps` of an epoch, if it is due.
+
+        All follows from the position in the run, so that a run that is resumed has the same averages.
+        """
+        every = max(1, n_steps // AVERAGED)
+        if not config.averaging or self.step % every:
+            return
+        update = self.epoch * (n_steps // every) + self.step // every  # its number, from 1
+        share = min(1.0, max(every / (config.averaging * n_steps), 1 / update))  # until then, all weigh the same
+        with torch.no_grad():
+            for name, parameter in self.network.named_parameters():
+                if name in self.averages:
+                    self.averages[name].lerp_(parameter, share)
+                else:
+                    self.averages[name] = parameter.detach().clone()
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """In this context, the network has the averages of its weights, if they are kept."""
+        self._exchange_averages()
+        try:
+            yield
+        finally:
+            self._exchange_averages()
+
+    def _exchange_averages(self) -> None:
+        """Exchange the memory of weights and averages: there may be none for a copy."""
+        for name, parameter in self.network.named_parameters():
+            if name in self.averages:
+                parameter.data, self.averages[name] = self.averages[name], parameter.data
 
     def keep_best(self, metric: float) -> float:
         """Copy the weights if `metric`, of the epoch that ends, is better than all before. -> the best so far"""
@@ -170,14 +212,16 @@ class TrainState:
         return self.epoch >= config.last_epoch
 
     def finish(self) -> None:
-        """Go back to the best weights, and release what training alone needs."""
+        """Take the best weights or else the averages, if they are kept, and release what training alone needs."""
         for optimizer in self.optimizers:
             optimizer.zero_grad()  # releases the last gradients
             optimizer.state.clear()
         self.network.requires_grad_(True)
         if self.best_weights:
             self.network.load_state_dict(self.best_weights, strict=False)  # a shared weight is in there once
-        self.best_weights = {}
+        else:
+            self._exchange_averages()
+        self.best_weights, self.averages = {}, {}
 
 
 def best_epoch(history: Sequence[Epoch]) -> Epoch:

@@ -251,24 +251,27 @@ class Trainer:
         message = "%d epochs of %d steps, %d users in a step, on %s, seed %d"
         self._log(message, size.epochs, size.steps, config.users_per_step(size.users), self._device, state.seed)
         with self._parallel(), live, resumed(checkpoint, self.part, identity, state, strategy, size) as writer:
-            active_callbacks = ([live, *callbacks] if is_main else []) + ([writer] if writer else [])
+            listeners: list[Callback] = [live, *callbacks] if is_main else []
             while not state.is_over(config):
                 started, steps_before = time.perf_counter(), state.step
-                beta = self._run_epoch(rows, active_callbacks)
+                beta = self._run_epoch(rows, [*listeners, writer] if writer else listeners)
                 speed = users * (1 - steps_before / size.steps) / (time.perf_counter() - started)
                 nll, kl, loss = (self._checked_losses().sum(0) / users).tolist()
-                valid = None if validate is None else strategy.validate(validate)
-                _check_metric(valid, state.epoch + 1)
-                best = None if valid is None else state.keep_best(valid)
-                seconds = time.perf_counter() - started
-                epoch = Epoch(state.epoch + 1, nll, kl, loss, beta, valid, seconds, best, speed, self.part)
-                state.history.append(epoch)
-                state.losses = []
-                self._log("%s", epoch)
-                if epoch.epoch == 1 and self._workers is not None:
-                    self._log("%d of %d cores are used: %s", *self._workers.state())
-                for callback in active_callbacks:
-                    callback.on_epoch_end(epoch)
+                with state.averaged():
+                    valid = None if validate is None else strategy.validate(validate)
+                    _check_metric(valid, state.epoch + 1)
+                    best = None if valid is None else state.keep_best(valid)
+                    seconds = time.perf_counter() - started
+                    epoch = Epoch(state.epoch + 1, nll, kl, loss, beta, valid, seconds, best, speed, self.part)
+                    state.history.append(epoch)
+                    state.losses = []
+                    self._log("%s", epoch)
+                    if epoch.epoch == 1 and self._workers is not None:
+                        self._log("%d of %d cores are used: %s", *self._workers.state())
+                    for callback in listeners:
+                        callback.on_epoch_end(epoch)
+                if writer:  # it writes the weights of the last step as such
+                    writer.on_epoch_end(epoch)
             if writer:
                 writer.write()
         self._log("done: weights of epoch %d of %d", best_epoch(state.history).epoch, state.epoch)
@@ -296,6 +299,7 @@ class Trainer:
                     beta = config.beta_at((epoch + state.step / n_steps) / config.epochs)  # by the share of the run
                     with nullcontext() if self._workers is None else self._workers.timed(len(batch)):
                         self.step(batch, beta)
+                    state.update_averages(config, n_steps)
                     for callback in callbacks:
                         callback.on_step_end(epoch + 1, state.step)
         return beta

@@ -199,6 +199,18 @@ def test_best_weights_are_there_where_there_are_validation_users():
             MultVAE().plan(ROWS, valid=bad)
 
 
+@pytest.mark.parametrize(("settings", "kept"), [({}, True), ({"training__impl": "sampled"}, False)])
+def test_averages_of_the_weights_are_counted_where_there_are_any(settings, kept):
+    model, counted = changed(MODELS["MultVAE"], **settings), []
+    held = states_of(model)
+    model.fit(ROWS, callbacks=[lambda _: counted.append(n_bytes(held[0].averages.values()))])
+    found = model.plan(ROWS, calibrate=False)
+    assert counted == [found.memory.averages] == [found.memory.weights * kept]
+    assert ("averages of the weights" in str(found)) == kept
+    assert changed(model, training__averaging=0).plan(ROWS, calibrate=False).memory.averages == 0
+    assert not held[0].averages
+
+
 def held_out(n_items=80):
     rows = ROWS[:10, :n_items].tocsr()
     there = sparse.csr_matrix((np.arange(rows.nnz) % 2 + 1.0, rows.indices, rows.indptr), shape=rows.shape)

@@ -275,6 +275,8 @@ def test_what_a_manifest_may_not_say(kept):
         ("network.decoder.weight", lambda tensor: None),
         ("network.decoder.odd", lambda tensor: torch.zeros(3)),
         ("best.decoder.weight", lambda tensor: torch.zeros(3)),
+        ("average.decoder.weight", lambda tensor: tensor[:5]),
+        ("average.decoder.weight", lambda tensor: None),
         ("steps", lambda tensor: torch.zeros(2, 3)),
         ("steps", lambda tensor: None),
         ("optimizer.0.0.exp_avg", lambda tensor: tensor[:1]),

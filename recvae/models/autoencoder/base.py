@@ -46,6 +46,7 @@ from recvae.models.autoencoder.options import (
     epochs_option,
     n_epochs,
     run_identity,
+    train_config,
 )
 from recvae.models.autoencoder.scoring import item_counts, network_scorer, network_scores, validation_score
 from recvae.models.autoencoder.shape import Shape
@@ -63,7 +64,7 @@ from recvae.nn.likelihood import FAMILIES, Likelihood, Options, nll
 from recvae.nn.samplers import make_sampler
 from recvae.training.callbacks import Epoch
 from recvae.training.parallel import ParallelStrategy
-from recvae.training.state import Phase, TrainConfig, best_epoch, default_batch_size
+from recvae.training.state import Phase, best_epoch, default_batch_size
 from recvae.training.trainer import Trainer, rows_on_device
 from recvae.utils.device import find_device
 from recvae.utils.topk import Scorer
@@ -273,6 +274,7 @@ class Autoencoder(Recommender):
         if passes:
             impl, beta = plan_training(self, rows, False).impl, self._last_beta(shape)
             changes: dict[str, Any] = {"epochs": passes, "beta": beta, "stop_epoch": None, "patience": None}
+            changes["averaging"] = 0.0  # in a few passes, averages would be behind
             trainer = self._trainer(extended["network_"], rows, impl, self._seed(), ParallelStrategy(), **changes)
             self._train(trainer, rows, run)
         return extended | {"network_": ready_to_score(extended["network_"])}
@@ -321,23 +323,10 @@ class Autoencoder(Recommender):
         if impl == "sampled":
             options = self.training.sampler, self.training.num_negatives
             sampler = make_sampler(*options, item_counts(rows), n_users, batch_size)
-        config = TrainConfig(
-            epochs=n_epochs(self, shape),
-            batch_size=batch_size,
-            learning_rate=self.learning_rate,
-            weight_decay=self.training.weight_decay,
-            beta=partial(self._beta, shape=shape),
-            stop_epoch=self.training.stop_epoch,
-            patience=self.patience,
-            phases=self._phases(shape),
-            max_grad_norm=self.training.max_grad_norm,
-            precision=self.training.precision,
-            seed=seed,
-        )
         rates = self.learning_rate, self.training.weight_decay, self.training.embedding_lr
         return Trainer(
             network,
-            replace(config, **changes),
+            replace(train_config(self, shape, batch_size, impl, seed), **changes),
             loss=self._loss,
             optimizers=optimizers(network, impl == "sampled", *rates),
             sampler=sampler,

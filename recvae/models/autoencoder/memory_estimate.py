@@ -67,12 +67,14 @@ class MemoryEstimate:
     step: int
     rows: int
     best: int
+    averages: int = 0
     path: int = 0
 
     @property
     def peak(self) -> int:
         """The peak of the whole training: the sum of all parts."""
-        return self.weights + self.optimizer + self.gradients + self.step + self.rows + self.best + self.path
+        network = self.weights + self.optimizer + self.gradients + self.best + self.averages
+        return network + self.step + self.rows + self.path
 
 
 def estimate_memory(
@@ -83,6 +85,7 @@ def estimate_memory(
     precision: str,
     device: torch.device,
     starts_spectrally: bool = False,
+    averaged: bool = False,
 ) -> MemoryEstimate:
     """Estimate the memory of a training.
 
@@ -101,6 +104,8 @@ def estimate_memory(
         Of the training.
     starts_spectrally : bool
         Whether initial weights are singular vectors.
+    averaged : bool
+        Whether there are moving averages of the weights.
     """
     first, last = input_layer(network.encoder).weight, network.decoder.weight  # (I, H), (I, H')
     tied, parameters = first is last, list(network.parameters())
@@ -128,12 +133,13 @@ def estimate_memory(
         step += _output_layer_bytes(network, impl, sizes, in_bfloat16(precision, device))
     if sizes.validated:
         step = max(step, _ranking_bytes(network, sizes, device))
-    best = 4 * total * sizes.validated
+    best, averages = 4 * total * sizes.validated, 4 * total * averaged
+    later = optimizer + gradients + best + averages  # not there before the first step and after the last
     if not tied:  # after training the output layer is copied by columns, once optimizer and gradients are freed
-        step = max(step, 4 * last.numel() - optimizer - gradients - best)
+        step = max(step, 4 * last.numel() - later)
     if starts_spectrally:  # before there are optimizer and gradients
-        step = max(step, _decomposition_bytes(network, sizes) - optimizer - gradients - best)
-    return MemoryEstimate(4 * total, optimizer, gradients, step, _rows_bytes(network, sizes), best)
+        step = max(step, _decomposition_bytes(network, sizes) - later)
+    return MemoryEstimate(4 * total, optimizer, gradients, step, _rows_bytes(network, sizes), best, averages)
 
 
 def _decomposition_bytes(network: VAE, sizes: DataSizes) -> int:

@@ -20,7 +20,8 @@ from recvae.data.batches import Batch
 from recvae.data.shards import Shards
 from recvae.errors import InvalidParameterError
 from recvae.models.autoencoder.memory_estimate import DataSizes, MemoryEstimate, estimate_memory
-from recvae.models.autoencoder.options import MANY_ITEMS, starts_spectrally
+from recvae.models.autoencoder.options import MANY_ITEMS, averaging, starts_spectrally
+from recvae.models.autoencoder.shape import Shape
 from recvae.models.base.params import get_params, with_params
 from recvae.nn import VAE
 from recvae.training.state import default_batch_size
@@ -80,6 +81,7 @@ class MemoryPlan:
             f"gradients {_gib(memory.gradients)}",
             f"  a step of {sizes.batch:,} users {_gib(memory.step)}, rows {_gib(memory.rows)}"
             + (f", best weights so far {_gib(memory.best)}" if memory.best else "")
+            + (f", averages of the weights {_gib(memory.averages)}" if memory.averages else "")
             + (f", linear path {_gib(memory.path)}" if memory.path else ""),
             f"  peak {_gib(memory.peak)}, {_gib(self.available)} available: "
             + ("it fits" if self.fits else "it does not fit"),
@@ -148,7 +150,9 @@ def _plan_without_remedies(model: Any, sizes: DataSizes, device: torch.device, a
 
     def estimate(impl: str) -> MemoryEstimate:
         options, start = model.training, starts_spectrally(model, sizes.items)
-        memory = estimate_memory(network, impl, sizes, options.num_negatives, options.precision, device, start)
+        averaged = averaging(model, Shape(sizes.users, sizes.items, sizes.events), impl) > 0
+        settings = options.num_negatives, options.precision, device, start, averaged
+        memory = estimate_memory(network, impl, sizes, *settings)
         return memory if sizes.extras_allocated else replace(memory, path=model._extra_bytes(sizes, memory))
 
     chunked, plain_logits = estimate("chunked"), network.decoder.temperature is None

@@ -6,6 +6,7 @@ follows from them for some data, and what a checkpoint compares to be resumed.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, NamedTuple
 
 from scipy import sparse
@@ -19,9 +20,12 @@ from recvae.nn.likelihood import IMPLS, UNOBSERVED
 from recvae.nn.samplers import SAMPLERS
 from recvae.training.checkpoint import digest_rows
 from recvae.training.parallel import STRATEGIES
+from recvae.training.state import TrainConfig
 from recvae.version import __version__
 
 MANY_ITEMS = 200_000  # above which the likelihood is sampled by default, and initial weights are random
+AVERAGING = 0.5  # epochs, the time constant of the average of weights; less in runs of fewer epochs than
+LONG = 10
 
 
 @frozen_parameters
@@ -65,6 +69,15 @@ class TrainingOptions:
     weight_decay: float = hyper(0.0, "decoupled, as in AdamW, on all weights", low=0, search=[0.0, 0.001, 0.01, 0.1])
     max_grad_norm: float | None = hyper(
         None, "largest norm of the gradients of a step; longer ones are clipped", low=0, kind=float, optional=True
+    )
+    averaging: float | None = hyper(
+        None,
+        "time constant in epochs of the moving average of weights that a fit takes instead of the last ones; 0 takes "
+        f"the last; None is {AVERAGING:g}, less with fewer than {LONG} epochs, and 0 from random initial weights or "
+        "where the likelihood is sampled",
+        low=0,
+        kind=float,
+        optional=True,
     )
     stop_epoch: int | None = hyper(
         None,
@@ -137,6 +150,33 @@ def n_epochs(model: Any, shape: Shape) -> int:
     if not starts_spectrally(model, shape.items):
         return int(model.epochs or default.random)
     return int(model.epochs or (default.sparse if shape.is_sparse else default.dense))
+
+
+def averaging(model: Any, shape: Shape, impl: str) -> float:
+    """The hyper-parameter `averaging` of an autoencoder, or its default for this start and implementation."""
+    if model.training.averaging is not None:
+        return float(model.training.averaging)
+    if impl == "sampled" or not starts_spectrally(model, shape.items):
+        return 0.0
+    return AVERAGING * min(1.0, n_epochs(model, shape) / LONG)
+
+
+def train_config(model: Any, shape: Shape, batch_size: int, impl: str, seed: int) -> TrainConfig:
+    """How to train a network with an autoencoder's parameters, on data of this shape."""
+    return TrainConfig(
+        epochs=n_epochs(model, shape),
+        batch_size=batch_size,
+        learning_rate=model.learning_rate,
+        weight_decay=model.training.weight_decay,
+        beta=partial(model._beta, shape=shape),
+        stop_epoch=model.training.stop_epoch,
+        patience=model.patience,
+        phases=model._phases(shape),
+        max_grad_norm=model.training.max_grad_norm,
+        precision=model.training.precision,
+        averaging=averaging(model, shape, impl),
+        seed=seed,
+    )
 
 
 def starts_from_popularity(model: Any) -> bool:
