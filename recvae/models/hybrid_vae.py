@@ -190,7 +190,7 @@ class HybridVAE(RecVAE):
             random_state=self.random_state,
             device=self.device,
             output=self.output,
-            training=replace(self.training, stop_epoch=None),
+            training=replace(self.training, stop_epoch=None, averaging=self.training.averaging or 0.0),
         )
 
     def _joint_validation(self, others: ScoreFunction, users: CalibrationUsers, run: FitRun) -> Validation | None:
