@@ -201,7 +201,7 @@ def test_best_weights_are_there_where_there_are_validation_users():
 
 @pytest.mark.parametrize(("settings", "kept"), [({}, True), ({"training__impl": "sampled"}, False)])
 def test_averages_of_the_weights_are_counted_where_there_are_any(settings, kept):
-    model, counted = changed(MODELS["MultVAE"], **settings), []
+    model, counted = changed(MODELS["MultVAE"], epochs=10, **settings), []
     held = states_of(model)
     model.fit(ROWS, callbacks=[lambda _: counted.append(n_bytes(held[0].averages.values()))])
     found = model.plan(ROWS, calibrate=False)

@@ -72,7 +72,7 @@ class TrainingOptions:
     averaging: float | None = hyper(
         None,
         "time constant in epochs of the moving average of weights that a fit takes instead of the last ones; 0 takes "
-        f"the last; None is {AVERAGING:g} with at least {LONG} epochs from spectral initial weights, and 0 otherwise or "
+        f"the last; None is {AVERAGING:g} with at least {LONG} epochs from spectral initial weights, else 0, and 0 "
         "where the likelihood is sampled",
         low=0,
         kind=float,
