@@ -22,10 +22,10 @@ PARTS = 5  # of a user's events, one of which is held out
 # standard deviation of the weighted second scores / that of the first; with 0 the second do not count
 RATIOS = np.concatenate([[0.0], 2.0 ** np.arange(-4, 6.5, 0.5)])
 TIE = 1e-9  # relative difference of NDCG up to which weights tie; the one nearest to equal deviations is then taken
-# what other data sets have shown counts like 300 rows: they prefer a ratio of 1/8, and lose .2 % for each square
-# octave that a weight is away from there; a weight of 0 is as far as one of half the smallest ratio
+# what other data sets have shown counts like 300 rows: they lose .2 % for each square octave that a weight is away from
+# the usual one; a weight of 0 is as far as one of half the smallest ratio
 PRIOR_ROWS, PRIOR_LOSS = 300, 0.002
-OCTAVES = np.log2(np.maximum(RATIOS, 2.0**-5)) + 3
+OCTAVES = np.log2(np.maximum(RATIOS, 2.0**-5))
 FEW_RATIOS = 2.0 ** np.arange(-4, 7, 2)
 EQUAL = int(np.flatnonzero(RATIOS == 1)[0])
 
@@ -64,19 +64,21 @@ class CalibrationUsers(NamedTuple):
             yield self.fold_in[start : start + USERS], self.held_out[start : start + USERS]
 
 
-def best_weight(first: ScoreFunction, second: ScoreFunction, users: CalibrationUsers, rows: sparse.csr_matrix) -> float:
+def best_weight(
+    first: ScoreFunction, second: ScoreFunction, users: CalibrationUsers, rows: sparse.csr_matrix, usual: float
+) -> float:
     """The weight w for which the ranking by first + w * second has the best NDCG@100 for the calibration users.
 
     The grid has powers of sqrt(2), in units of the ratio of the scores' standard deviations. A weight is judged
     together with the two next to it on the grid, and by a prior that counts like `PRIOR_ROWS`, so that chance decides
-    less where there are few users. Without calibration users the scores get equal standard deviations over `rows`,
-    the training rows.
+    less where there are few users: on other data a ratio of `usual` was best. Without calibration users the scores get
+    equal standard deviations over `rows`, the training rows.
     """
     unit = _ratio_of_deviations(first, second, users.fold_in if users.fold_in.nnz else rows)
     totals = _total_by_ratio(first, second, users, RATIOS * unit)
     padded = np.pad(totals, 1, mode="edge")
     smoothed = (padded[:-2] + padded[1:-1] + padded[2:]) / 3
-    smoothed -= totals.max() / max(users.n_active, 1) * PRIOR_ROWS * PRIOR_LOSS * OCTAVES**2
+    smoothed -= totals.max() / max(users.n_active, 1) * PRIOR_ROWS * PRIOR_LOSS * (OCTAVES - math.log2(usual)) ** 2
     best = np.flatnonzero(smoothed >= smoothed.max() - TIE * abs(smoothed.max()))  # all, where no item is held out
     return float(RATIOS[best[np.abs(best - EQUAL).argmin()]]) * unit
 

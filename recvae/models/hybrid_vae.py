@@ -1,10 +1,14 @@
-"""HybridVAE: RecVAE plus a linear path of full rank, blended by a weight calibrated on users whom neither has seen."""
+"""HybridVAE: RecVAE plus a linear path of full rank, and on thin data a second network.
+
+The weights of the sum are calibrated on users whom no part has seen.
+"""
 
 from __future__ import annotations
 
 import copy
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -16,31 +20,28 @@ from torch import Tensor
 
 from recvae.data.rows import transform_values
 from recvae.models.autoencoder.base import Validation
-from recvae.models.autoencoder.memory_estimate import MemoryEstimate
+from recvae.models.autoencoder.memory_estimate import DataSizes, MemoryEstimate
+from recvae.models.autoencoder.memory_plan import plan_memory
 from recvae.models.autoencoder.new_items import extend_linear_weights
 from recvae.models.autoencoder.options import DefaultEpochs, epochs_option
 from recvae.models.autoencoder.scoring import network_scores
+from recvae.models.autoencoder.shape import SPARSE_EVENTS, Shape
 from recvae.models.autoencoder.variational import Scores
 from recvae.models.base import FitRun
 from recvae.models.base.file_tensors import scalar
-from recvae.models.base.params import check_params, fitted, hyper, parameters, with_params
+from recvae.models.base.params import check_params, fitted, get_params, hyper, parameters, with_params
 from recvae.models.base.spaces import uniform
 from recvae.models.base.state import reads
-from recvae.models.blending import (
-    PARTS,
-    CalibrationUsers,
-    best_joint_ndcg,
-    best_weight,
-    hill_climb,
-    ndcg_by_user,
-    nearest_to_zero,
-)
-from recvae.models.closed_form import FORMS, WIDE, is_sparse, solution_path, with_item_power
+from recvae.models.blending import PARTS, CalibrationUsers, ScoreFunction, best_joint_ndcg, best_weight
+from recvae.models.closed_form import FORMS, WIDE, is_sparse
 from recvae.models.edlae import EDLAE
+from recvae.models.linear_choice import bytes_to_choose, chosen_linear, fewer_neighbours
+from recvae.models.mult_vae import MultVAE
 from recvae.models.rec_vae import RecVAE
 from recvae.nn import VAE
 from recvae.nn.item_vectors import ItemVectors
 from recvae.training.callbacks import Epoch
+from recvae.utils.device import find_device
 from recvae.utils.progress import busy
 from recvae.utils.topk import Scorer
 from recvae.utils.workers import use_workers
@@ -50,26 +51,29 @@ ITEM_POWERS = (-0.2, 0.0, 0.2, 0.4)  # and for item_power=None
 MAX_CALIBRATION_USERS = 300  # taken from the training users, if no validation users can be used
 SMOOTHING = 0.5  # share of an epoch in the moving average of NDCG over epochs, by which one of them is chosen
 ENOUGH_USERS = 30  # for a choice among epochs; of fewer, chance alone would choose
-COMPARING_ROWS, COMPARING_SHARE = 2_500, 0.15  # rows to compare penalties by, at most; of the training users
-COMPARED = 2_000  # most popular items, by which penalties are compared
-FEW_NEIGHBOURS = 100  # of an item in the sparse form, while penalties are compared
-LINEAR = "linear."  # prefix of the linear path's tensors in a file
-NUMBERS = ("weight", "l2", "item_power")  # names of scalars in a file
+# usual standard deviation of the weighted scores of the linear path, and of the second network's, / that of the others
+LINEAR_RATIO, SECOND_RATIO = 1 / 8, 1.0
+LINEAR, SECOND = "linear.", "second."  # prefixes in a file of the tensors of the linear path and of the second network
+SECOND_RUN = "second network"  # name of its run in the records of epochs, and in checkpoints
+NUMBERS = ("weight", "second_weight", "l2", "item_power")  # names of scalars in a file
 
 
 @parameters
 class HybridVAE(RecVAE):
     """A VAE for low-dimensional structure, plus a linear path of full rank for direct effects between items.
 
-        f(x) = W mu(x) + b + a x B,   diag(B) = 0
+        f(x) = W mu(x) + b + a x B + c g(x),   diag(B) = 0
 
     W mu(x) + b are the logits of RecVAE (Shenbin et al. 2020), B the weights of EDLAE (Steck 2020) in closed form,
     where each user weighs n_u^-user_power; that a VAE gains from a linear path is shown in Vancura & Kordik, "Deep
     Variational Autoencoder with Shallow Parallel Path for Top-N Recommendation (VASP)", ICANN 2021. The linear path
     ranks better for the users whom it was solved on than for others. So `a` is not trained: it is
-    chosen by NDCG@100 for calibration users, on whom neither part was trained. These are the validation users if they
-    are not in the training data, else `calibration_share` of the training users: the network does not learn from them,
-    and the linear path only once `a` is chosen.
+    chosen by NDCG@100 for calibration users, from whom no part has learned. These are the validation users if they are
+    not in the training data, else `calibration_share` of the training users: the network does not learn from them, and
+    the linear path only once all weights are chosen.
+
+    Where users have few events and items too, a single network depends on chance. There g(x), the scores of a MultVAE,
+    are added with a weight `c` that is chosen in the same way; elsewhere c is 0.
     """
 
     form: str = hyper(
@@ -113,12 +117,20 @@ class HybridVAE(RecVAE):
         high=0.5,
         file_key="aside",
     )
+    second_network: str = hyper(
+        "auto",
+        'a second network, whose scores are added: "MultVAE", of the same widths, or "none"; "auto" is MultVAE on '
+        f"sparse data whose users have fewer than {SPARSE_EVENTS} events on average",
+        choices=("auto", "none", "MultVAE"),
+    )
 
     validates_itself = True
     out_of_core = False  # the linear path is solved from all rows at once
 
     linear_: EDLAE = fitted()
     weight_: float = fitted()  # the weight a
+    second_: MultVAE | None = fitted()
+    second_weight_: float = fitted()  # the weight c
 
     def _fit(self, rows: sparse.csr_matrix, run: FitRun) -> dict[str, Any]:
         with use_workers():  # for all parts: no sum depends on the number of cores
@@ -126,25 +138,63 @@ class HybridVAE(RecVAE):
 
     def _fit_parts(self, rows: sparse.csr_matrix, run: FitRun) -> dict[str, Any]:
         self._checked_plan(rows, True, extras_allocated=False)
-        # 1. calibration users, from whom neither part learns
+        # 1. calibration users, from whom no part learns
         learned, users = self._calibration_users(rows, run)
         # 2. the linear path: before the network, so that too little memory for it is known before the long training
         chosen = self._chosen_linear(learned, users, run.show_progress)
         is_final = learned is rows
-        trial = chosen if is_final else with_params(chosen, {"neighbours": self._nearest()})
+        trial = chosen if is_final else with_params(chosen, {"neighbours": fewer_neighbours(self.neighbours)})
         linear = _solved(trial, learned, run)
         # 3. the network, trained as RecVAE; the epoch is kept that ranks best together with the linear path
-        network_state = self._fit_network(learned, run, self._joint_validation(linear, users, run))
+        learned_state = self._fit_network(learned, run, self._joint_validation(linear._score, users, run))
         # 4. the weight of the linear path in the sum of scores
-        weight = best_weight(partial(network_scores, network_state["network_"]), linear._score, users, learned)
-        # 5. once all is chosen, the linear path learns from the calibration users too
+        network = partial(network_scores, learned_state["network_"])
+        weight = best_weight(network, linear._score, users, learned, LINEAR_RATIO)
+        # 5. on thin data a second network, whose epoch and weight are chosen in the same way
+        if self._has_second(Shape.of(rows)):
+            others = partial(_weighted_sum, network, linear._score, weight)
+            learned_state |= self._fit_second(learned, users, run, others)
+            del others  # it holds the linear path
+        # 6. once all is chosen, the linear path learns from the calibration users too
         if not is_final:
-            del linear, trial
+            del linear, trial  # its memory is needed for the new one
             linear = _solved(chosen, rows, run)
-        return network_state | {"linear_": linear, "weight_": weight}
+        return {"second_": None, "second_weight_": 0.0} | learned_state | {"linear_": linear, "weight_": weight}
 
-    def _joint_validation(self, linear: EDLAE, users: CalibrationUsers, run: FitRun) -> Validation | None:
-        """NDCG@100 of a network's scores plus the linear path's by the best of a few weights.
+    def _fit_second(
+        self, rows: sparse.csr_matrix, users: CalibrationUsers, run: FitRun, others: ScoreFunction
+    ) -> dict[str, Any]:
+        """A second network, and its weight in the sum with the scores of the other parts. -> fitted attributes"""
+        second = self._second()
+        validation = self._joint_validation(others, users, run)
+        state = second._fit_network(rows, replace(run, part=SECOND_RUN), validation)
+        _set_fitted(second, rows.shape[1], **state)
+        weight = best_weight(others, second._score, users, rows, SECOND_RATIO)
+        return {"second_": second, "second_weight_": weight} if weight else {}
+
+    def _has_second(self, shape: Shape) -> bool:
+        """Whether a fit to data of this shape trains a second network."""
+        return self.second_network == "MultVAE" or (self.second_network == "auto" and shape.is_thin)
+
+    def _second(self) -> MultVAE:
+        """An unfitted second network."""
+        return MultVAE(
+            values="raw",
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate,
+            latent_dim=self.latent_dim,
+            hidden_dims=(self.hidden_dim,),
+            dropout=self.dropout,
+            likelihood=self.likelihood,
+            random_state=self.random_state,
+            device=self.device,
+            output=self.output,
+            training=replace(self.training, stop_epoch=None, averaging=self.training.averaging or 0.0),
+        )
+
+    def _joint_validation(self, others: ScoreFunction, users: CalibrationUsers, run: FitRun) -> Validation | None:
+        """NDCG@100 of a network's scores plus those of other parts by the best of a few weights.
 
         It is that of the validation users of the fit; else of calibration users, as a moving average over epochs, since
         these are few. Without either, or with fewer than `ENOUGH_USERS`, it is None: the last epoch is kept.
@@ -157,7 +207,7 @@ class HybridVAE(RecVAE):
             return None
 
         def validation(network: VAE, history: Sequence[Epoch]) -> float:
-            ndcg = best_joint_ndcg(partial(network_scores, network), linear._score, users)
+            ndcg = best_joint_ndcg(partial(network_scores, network), others, users)
             average = history[-1].valid if history else None
             return ndcg if average is None else average + smoothing * (ndcg - average)
 
@@ -173,10 +223,6 @@ class HybridVAE(RecVAE):
         learned = np.setdiff1d(np.arange(rows.shape[0]), order[:n_users])
         return rows[learned], CalibrationUsers.holding_out(rows[order[:n_users]], random, PARTS)
 
-    def _nearest(self) -> int:
-        """Neighbours of an item, while penalties are compared."""
-        return min(self.neighbours, FEW_NEIGHBOURS)
-
     def _linear(self, l2: float, item_power: float) -> EDLAE:
         """An unfitted linear path."""
         return EDLAE(
@@ -190,70 +236,29 @@ class HybridVAE(RecVAE):
         )
 
     def _chosen_linear(self, rows: sparse.csr_matrix, users: CalibrationUsers, show_progress: bool) -> EDLAE:
-        """The linear path with the penalty and the item exponent that rank best for calibration users, unfitted.
-
-        Further users of the rows are added to them, so that chance decides less. Penalties are tried by a hill climb,
-        and then exponents, which need no new solution: the one nearest to 0 that is not clearly behind the best. All
-        are compared by the most popular items alone, and in the sparse form with fewer neighbours.
-        """
+        """The linear path with the penalty and the item exponent that rank best, unless they are given; unfitted."""
         penalties = PENALTIES if self.l2 is None else (self.l2,)
         powers = ITEM_POWERS if self.item_power is None else (self.item_power,)
-        if len(penalties) == len(powers) == 1:
-            return self._linear(*penalties, *powers)
-        in_sparse_form = is_sparse(self.form, rows.shape[1])
-        rows, users = self._comparison(rows, users)
-        trial = self._linear(penalties[0], 0.0)
-
-        def ndcg_with(solution: Tensor | sparse.csr_matrix, power: float) -> NDArray[np.float64]:
-            trial.weights_ = with_item_power(solution, rows, power)
-            return ndcg_by_user(trial._score, users)
-
-        def ndcg_at(i: int) -> float:
-            say(f"penalty {penalties[i]:g}")
-            return float(ndcg_with(solutions[i](), self.item_power or 0.0).sum())
-
         with busy(f"{type(self).__name__}, linear path", show_progress) as say:
-            say(f"{len(penalties)} penalties")
-            models = [self._linear(l2, 0.0) for l2 in penalties]
-            solutions = solution_path(models, rows, in_sparse_form, self._nearest())
-            best = hill_climb(ndcg_at, len(penalties))
-            solution = solutions[best]()
-            power = nearest_to_zero({power: ndcg_with(solution, power) for power in powers})
-        return self._linear(penalties[best], power)
-
-    def _comparison(
-        self, rows: sparse.csr_matrix, users: CalibrationUsers
-    ) -> tuple[sparse.csr_matrix, CalibrationUsers]:
-        """Rows to solve for trial weights from, and users to compare these by, over the most popular items."""
-        if rows.shape[1] > COMPARED:
-            popular = _most_popular(rows, COMPARED)
-            rows = rows[:, popular]
-            users = CalibrationUsers(users.fold_in[:, popular], users.held_out[:, popular])
-        n_more = min(COMPARING_ROWS - users.fold_in.shape[0], int(COMPARING_SHARE * rows.shape[0]))
-        if n_more <= 0:
-            return rows, users
-        random = np.random.default_rng((self._seed(), 1))
-        order = random.permutation(rows.shape[0])
-        more = CalibrationUsers.holding_out(rows[order[:n_more]], random)
-        both = (sparse.vstack(pair, format="csr") for pair in zip(users, more, strict=True))
-        return rows[np.sort(order[n_more:])], CalibrationUsers(*both)
+            return chosen_linear(self._linear, penalties, powers, rows, users, self._seed(), say)
 
     def _score(self, rows: sparse.csr_matrix) -> Tensor:
-        return self._add_linear(super()._score(rows), rows)
+        return self._add_others(super()._score(rows), rows)
 
-    def _add_linear(self, network_scores: Tensor, rows: sparse.csr_matrix) -> Tensor:
-        """f(x) = W mu(x) + b + a x B. (B, I) -> (B, I)"""
-        return network_scores + self.weight_ * self.linear_._score(rows).to(network_scores.device)
+    def _add_others(self, scores: Tensor, rows: sparse.csr_matrix) -> Tensor:
+        """f(x) from the network's scores W mu(x) + b. (B, I) -> (B, I)"""
+        scores = scores + self.weight_ * self.linear_._score(rows).to(scores.device)
+        return scores if self.second_ is None else scores.add_(self.second_._score(rows), alpha=self.second_weight_)
 
     def _scorer(self, users: NDArray[Any], recalculate: bool) -> Scorer:
         return lambda rows, _: self._score(rows)
 
     def _explorer(self, strength: float, random: np.random.Generator) -> Scores:
         network_scores = super()._explorer(strength, random)
-        return lambda rows, users: self._add_linear(network_scores(rows, users), rows)
+        return lambda rows, users: self._add_others(network_scores(rows, users), rows)
 
     def _similarity(self, items: NDArray[np.int64]) -> Tensor:
-        """The mean of the network's cosines and the linear path's."""
+        """The mean of the (first) network's cosines and the linear path's."""
         network_cosines = super()._similarity(items)
         return (network_cosines + self.linear_._similarity(items).to(network_cosines.device)) / 2
 
@@ -268,43 +273,68 @@ class HybridVAE(RecVAE):
         linear.n_items_ = sum(neighbours.shape)
         return super()._with_items(new, shares) | {"linear_": linear}
 
-    def _extra_bytes(self, n_items: int, network: MemoryEstimate) -> int:
-        """Bytes of the linear path's weights, which are solved for before the training and after it."""
-        chosen, scaled = None in (self.l2, self.item_power), self.item_power != 0
-        if is_sparse(self.form, n_items):
+    def _partial_fit(self, rows: sparse.csr_matrix, epochs: int | None, run: FitRun) -> dict[str, Any]:
+        grown, run_of_second = super()._partial_fit(rows, epochs, run), replace(run, part=SECOND_RUN)
+        return grown | self._grown_second(lambda second: second._partial_fit(rows, epochs, run_of_second))
+
+    def _add_items(self, features: sparse.csr_matrix) -> dict[str, Any]:
+        return super()._add_items(features) | self._grown_second(lambda second: second._add_items(features))
+
+    def _grown_second(self, grow: Callable[[MultVAE], dict[str, Any]]) -> dict[str, Any]:
+        """The second network, if there is one, with what it has learned. -> fitted attributes"""
+        if self.second_ is None:
+            return {}
+        second = copy.copy(self.second_)
+        learned = grow(second)
+        _set_fitted(second, len(learned["network_"].decoder.bias), **learned)
+        return {"second_": second}
+
+    def _extra_bytes(self, sizes: DataSizes, network: MemoryEstimate) -> int:
+        """Bytes of the linear path's weights, solved for before the training and after it, and of a second network."""
+        n_items = sizes.items
+        in_sparse_form = is_sparse(self.form, n_items)
+        if in_sparse_form:
             weights = 8 * n_items * min(self.neighbours, n_items)
             solved = 3 * weights  # the sparse matrix is concatenated from parts
-            # all penalties share indices while they are compared
-            few = min(n_items, COMPARED)
-            compared = 4 * (len(PENALTIES) + 5) * few * min(self._nearest(), few) + 4 * few**2
         else:
             weights = 4 * n_items**2
-            solved = 2 * weights if scaled else weights  # a scaled copy
-            compared = 12 * min(n_items, COMPARED) ** 2  # with a Gram matrix
-        after_training = network.weights + network.rows + solved
-        return max(weights, max(after_training, compared if chosen else 0) - network.peak)
+            solved = weights if self.item_power == 0 else 2 * weights  # a scaled copy
+        chosen = 0
+        if None in (self.l2, self.item_power):
+            chosen = bytes_to_choose(len(PENALTIES), n_items, self.neighbours, in_sparse_form)
+        trained = network.weights + network.rows  # what is left of the network's training
+        second = 0
+        if self._has_second(Shape(sizes.users, n_items, sizes.events)):
+            plan = plan_memory(self._second(), replace(sizes, extras_allocated=True), find_device(self.device))
+            second = trained + weights + plan.memory.peak
+            trained += plan.memory.weights
+        return max(weights, max(trained + solved, second, chosen) - network.peak)
 
     def _tensors(self) -> dict[str, Tensor]:
-        linear = {LINEAR + name: tensor for name, tensor in self.linear_._tensors().items()}
+        parts = {LINEAR + name: tensor for name, tensor in self.linear_._tensors().items()}
         numbers = {"weight": self.weight_, "l2": self.linear_.l2, "item_power": self.linear_.item_power}
-        return super()._tensors() | linear | {n: torch.tensor(x, dtype=torch.float64) for n, x in numbers.items()}
+        if self.second_ is not None:
+            parts |= {SECOND + name: tensor for name, tensor in self.second_._tensors().items()}
+            numbers["second_weight"] = self.second_weight_
+        return super()._tensors() | parts | {n: torch.tensor(x, dtype=torch.float64) for n, x in numbers.items()}
 
     def _restore(self, tensors: dict[str, Tensor], n_items: int) -> dict[str, Any]:
         weight = scalar(tensors, "weight")
         # older files have no exponent
         item_power = scalar(tensors, "item_power") if "item_power" in tensors else 0.0
-        linear = self._linear(scalar(tensors, "l2"), item_power)
+        linear, second, second_weight = self._linear(scalar(tensors, "l2"), item_power), None, 0.0
         check_params(linear)
-        of_linear = {name.removeprefix(LINEAR): tensor for name, tensor in tensors.items() if name.startswith(LINEAR)}
-        of_network = {n: t for n, t in tensors.items() if n not in NUMBERS and not n.startswith(LINEAR)}
+        of_network = {n: t for n, t in tensors.items() if n not in NUMBERS and not n.startswith((LINEAR, SECOND))}
+        of_linear, of_second = (
+            {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+            for prefix in (LINEAR, SECOND)
+        )
         _set_fitted(linear, n_items, **linear._restore(of_linear, n_items))
-        return super()._restore(of_network, n_items) | {"linear_": linear, "weight_": weight}
-
-
-def _most_popular(rows: sparse.csr_matrix, n: int) -> NDArray[np.int64]:
-    """The n items with the most users, ascending; those of equal number in the order of the columns. -> (n,)"""
-    users = np.bincount(rows.indices, minlength=rows.shape[1])
-    return np.sort(np.argsort(-users, kind="stable")[:n])
+        if of_second:
+            second, second_weight = self._second(), scalar(tensors, "second_weight")
+            _set_fitted(second, n_items, **second._restore(of_second, n_items))
+        parts = {"linear_": linear, "weight_": weight, "second_": second, "second_weight_": second_weight}
+        return super()._restore(of_network, n_items) | parts
 
 
 def _solved(linear: EDLAE, rows: sparse.csr_matrix, run: FitRun) -> EDLAE:
@@ -314,7 +344,14 @@ def _solved(linear: EDLAE, rows: sparse.csr_matrix, run: FitRun) -> EDLAE:
     return linear
 
 
-def _set_fitted(linear: EDLAE, n_items: int, **learned: Any) -> None:
-    """Give the linear path what a fit would."""
+def _weighted_sum(first: ScoreFunction, second: ScoreFunction, weight: float, rows: sparse.csr_matrix) -> Tensor:
+    """first + weight * second. (B, I) -> (B, I)"""
+    scores = first(rows)
+    return scores + weight * second(rows).to(scores.device)
+
+
+def _set_fitted(part: EDLAE | MultVAE, n_items: int, **learned: Any) -> None:
+    """Give a part what a fit would."""
     unknown = dict.fromkeys(("item_ids_", "titles_", "trained_on_"))
-    linear.__dict__.update(learned | unknown, preparation_={}, values_="raw", n_items_=n_items)
+    about = {"preparation_": {}, "values_": "raw", "n_items_": n_items, "params_": get_params(part)}
+    part.__dict__.update(learned | unknown | about)

@@ -7,7 +7,7 @@ from scipy import sparse
 
 from recvae import EDLAE, HybridVAE, fit_split, load, per_user_split, strong_split
 from recvae.datasets.sample import make_sample
-from recvae.models import hybrid_vae
+from recvae.models import hybrid_vae, linear_choice
 from recvae.models.autoencoder.scoring import network_scores
 from recvae.models.base import FitRun
 from recvae.models.blending import (
@@ -47,31 +47,32 @@ def noise(rows):
 def test_the_weight_goes_to_the_scorer_that_knows(users):
     """Noise is below 1, and what is held out has 1: with such a weight it comes first."""
     knows = oracle(users)
-    assert best_weight(noise, knows, users, users.fold_in) > 1
-    assert best_weight(knows, noise, users, users.fold_in) < 1
+    assert best_weight(noise, knows, users, users.fold_in, 1 / 8) > 1
+    assert best_weight(knows, noise, users, users.fold_in, 1 / 8) < 1
     assert ndcg_by_user(knows, users) == pytest.approx(np.ones(np.count_nonzero(np.diff(users.held_out.indptr))))
 
 
-def test_where_all_weights_rank_alike_the_prior_chooses(users):
+@pytest.mark.parametrize("usual", [1 / 8, 1.0])
+def test_where_all_weights_rank_alike_the_prior_chooses(users, usual):
     knows = oracle(users)
-    assert best_weight(knows, knows, users, users.fold_in) == pytest.approx(1 / 8)
+    assert best_weight(knows, knows, users, users.fold_in, usual) == pytest.approx(usual)
 
 
 def test_the_unit_of_scores_does_not_matter(users):
     knows = oracle(users)
-    one = best_weight(noise, knows, users, users.fold_in)
-    other = best_weight(noise, lambda rows: 1000 * knows(rows), users, users.fold_in)
+    one = best_weight(noise, knows, users, users.fold_in, 1 / 8)
+    other = best_weight(noise, lambda rows: 1000 * knows(rows), users, users.fold_in, 1 / 8)
     assert other == pytest.approx(one / 1000)
 
 
 def test_without_calibration_users_both_scores_have_equal_deviations():
     no_one = CalibrationUsers(sparse.csr_matrix((0, 9)), sparse.csr_matrix((0, 9)))
     rows = sparse.csr_matrix(np.eye(9))
-    assert best_weight(noise, lambda rows: 4 * noise(rows), no_one, rows) == pytest.approx(0.25)
+    assert best_weight(noise, lambda rows: 4 * noise(rows), no_one, rows, 1 / 8) == pytest.approx(0.25)
 
 
 def test_constant_scores_get_no_extreme_weight(users):
-    silent = best_weight(noise, lambda rows: torch.zeros(rows.shape), users, users.fold_in)
+    silent = best_weight(noise, lambda rows: torch.zeros(rows.shape), users, users.fold_in, 1 / 8)
     assert 0 <= silent < 100
 
 
@@ -111,7 +112,7 @@ def test_the_linear_path_learns_from_calibration_users_once_all_is_chosen(split,
         return fit(self, rows, *args, **more)
 
     monkeypatch.setattr(EDLAE, "fit", spy)
-    monkeypatch.setattr(hybrid_vae, "FEW_NEIGHBOURS", 7)
+    monkeypatch.setattr(linear_choice, "FEW_NEIGHBOURS", 7)
     n_users, n_calibration = split.train.n_users, int(0.25 * split.train.n_users)
     model = HybridVAE(l2=10.0, item_power=0.0, calibration_share=0.25, form=form, **QUICK)
     linear = model.fit(split.train).linear_
@@ -125,8 +126,8 @@ def test_the_linear_path_learns_from_calibration_users_once_all_is_chosen(split,
 
 @pytest.mark.parametrize("form", ["dense", "sparse"])
 def test_penalties_are_compared_by_the_most_popular_items(split, monkeypatch, form):
-    monkeypatch.setattr(hybrid_vae, "COMPARED", 30)
-    monkeypatch.setattr(hybrid_vae, "COMPARING_ROWS", 0)
+    monkeypatch.setattr(linear_choice, "COMPARED", 30)
+    monkeypatch.setattr(linear_choice, "COMPARING_ROWS", 0)
     asked = {}
 
     def path(models, rows, in_sparse_form, neighbours):
@@ -137,8 +138,8 @@ def test_penalties_are_compared_by_the_most_popular_items(split, monkeypatch, fo
         asked["held_out"] = users.held_out
         return ndcg_by_user(score, users)
 
-    monkeypatch.setattr(hybrid_vae, "solution_path", path)
-    monkeypatch.setattr(hybrid_vae, "ndcg_by_user", of_users)
+    monkeypatch.setattr(linear_choice, "solution_path", path)
+    monkeypatch.setattr(linear_choice, "ndcg_by_user", of_users)
     linear = HybridVAE(form=form, **QUICK).fit(split.train, valid=split.valid).linear_
     counts = np.diff(split.train.matrix.tocsc().indptr)
     popular = np.sort(np.argsort(-counts, kind="stable")[:30])
@@ -163,7 +164,7 @@ def test_where_users_are_known_the_choices_go_into_the_refit():
 
 def test_the_penalty_is_the_best_for_calibration_users(split, users, monkeypatch):
     """And no training users are added to them, where there are as many as are wanted."""
-    monkeypatch.setattr(hybrid_vae, "COMPARING_ROWS", users.fold_in.shape[0])
+    monkeypatch.setattr(linear_choice, "COMPARING_ROWS", users.fold_in.shape[0])
 
     def ndcg_of(l2, power):
         path = EDLAE(values="raw", l2=l2, user_power=0.5, item_power=power).fit(split.train.matrix)
@@ -191,9 +192,9 @@ def test_an_exponent_other_than_zero_has_to_be_clearly_better():
 
 @pytest.mark.parametrize("wanted", [100, 10_000])
 def test_penalties_are_compared_by_training_users_too(split, users, wanted, monkeypatch):
-    monkeypatch.setattr(hybrid_vae, "COMPARING_ROWS", wanted)
+    monkeypatch.setattr(linear_choice, "COMPARING_ROWS", wanted)
     rows = split.train.matrix
-    solved, compared = HybridVAE(random_state=0)._comparison(rows, users)
+    solved, compared = linear_choice._comparison(rows, users, seed=0)
     more = min(wanted - users.fold_in.shape[0], int(0.15 * rows.shape[0]))
     assert solved.shape[0] == rows.shape[0] - more
     assert compared.fold_in.shape[0] == users.fold_in.shape[0] + more

@@ -25,7 +25,7 @@ from recvae.data.shards import Shards
 from recvae.data.splits import Holdout
 from recvae.distributed.communicator import current_communicator
 from recvae.errors import InvalidParameterError, NotEnoughMemoryError, NotFittedError
-from recvae.models.autoencoder.memory_estimate import MemoryEstimate
+from recvae.models.autoencoder.memory_estimate import DataSizes, MemoryEstimate
 from recvae.models.autoencoder.memory_plan import MemoryPlan, plan_training, seconds_per_epoch
 from recvae.models.autoencoder.network import (
     from_file,
@@ -159,7 +159,7 @@ class Autoencoder(Recommender):
             plan = replace(plan, seconds_per_epoch=seconds_per_epoch(trainer, rows))
         return plan
 
-    def _extra_bytes(self, n_items: int, network: MemoryEstimate) -> int:
+    def _extra_bytes(self, sizes: DataSizes, network: MemoryEstimate) -> int:
         """Bytes of what the model has in addition to its network, on top of the peak of the network's training."""
         return 0
 

@@ -153,7 +153,7 @@ def _plan_without_remedies(model: Any, sizes: DataSizes, device: torch.device, a
         averaged = averaging(model, Shape(sizes.users, sizes.items, sizes.events), impl) > 0
         settings = options.num_negatives, options.precision, device, start, averaged
         memory = estimate_memory(network, impl, sizes, *settings)
-        return memory if sizes.extras_allocated else replace(memory, path=model._extra_bytes(sizes.items, memory))
+        return memory if sizes.extras_allocated else replace(memory, path=model._extra_bytes(sizes, memory))
 
     chunked, plain_logits = estimate("chunked"), network.decoder.temperature is None
     impl, why = choose_impl(model.training.impl, model.likelihood, plain_logits, sizes.items, chunked, available)

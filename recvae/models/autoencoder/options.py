@@ -24,8 +24,7 @@ from recvae.training.state import TrainConfig
 from recvae.version import __version__
 
 MANY_ITEMS = 200_000  # above which the likelihood is sampled by default, and initial weights are random
-AVERAGING = 0.5  # epochs, the time constant of the average of weights; less in runs of fewer epochs than
-LONG = 10
+AVERAGING, LONG = 0.5, 10  # epochs: the time constant of averages of weights, in runs of at least so many
 
 
 @frozen_parameters
@@ -73,7 +72,7 @@ class TrainingOptions:
     averaging: float | None = hyper(
         None,
         "time constant in epochs of the moving average of weights that a fit takes instead of the last ones; 0 takes "
-        f"the last; None is {AVERAGING:g}, less with fewer than {LONG} epochs, and 0 from random initial weights or "
+        f"the last; None is {AVERAGING:g} with at least {LONG} epochs from spectral initial weights, else 0, and 0 "
         "where the likelihood is sampled",
         low=0,
         kind=float,
@@ -156,9 +155,8 @@ def averaging(model: Any, shape: Shape, impl: str) -> float:
     """The hyper-parameter `averaging` of an autoencoder, or its default for this start and implementation."""
     if model.training.averaging is not None:
         return float(model.training.averaging)
-    if impl == "sampled" or not starts_spectrally(model, shape.items):
-        return 0.0
-    return AVERAGING * min(1.0, n_epochs(model, shape) / LONG)
+    averaged = starts_spectrally(model, shape.items) and impl != "sampled" and n_epochs(model, shape) >= LONG
+    return AVERAGING if averaged else 0.0
 
 
 def train_config(model: Any, shape: Shape, batch_size: int, impl: str, seed: int) -> TrainConfig:

@@ -37,6 +37,11 @@ class Shape(NamedTuple):
         """Whether items have few events."""
         return self.events < FEW_EVENTS * self.items
 
+    @property
+    def is_thin(self) -> bool:
+        """Whether items have few events, and users too."""
+        return self.is_sparse and self.events < SPARSE_EVENTS * self.users
+
     def dropout(self) -> float:
         """Share of a user's events to hide in training: on sparse data, more where users have fewer events."""
         if not self.is_sparse:

@@ -388,7 +388,7 @@ class Recommender(Model):
         Ranking
             (ids int32, similarities float32), (N,) or (len(itemid), N), padded with -1 and -FLT_MAX. The similarity is
             the cosine of the model's item vectors; for ItemKNN, P3alpha and RP3beta, their own weights; for
-            HybridVAE, the mean of the cosines of its two parts.
+            HybridVAE, the mean of the cosines of its (first) network and its linear path.
 
         Raises
         ------
@@ -560,7 +560,7 @@ class Recommender(Model):
         passes are those of `fit` with the KL weight it ended with, with Adam at the model's learning rate from a fresh
         state; `random_state` decides all draws. The model gradually forgets what is not in the rows: include old ones.
 
-        In a HybridVAE only the network is trained; its linear path is extended by the new items. `history_` and
+        In a HybridVAE only the networks are trained; its linear path is extended by the new items. `history_` and
         `best_epoch_` stay those of `fit`. `trained_on_` becomes None, as there is no longer a single source, and the
         user index (`index_users`) is dropped. An error leaves the model unchanged.
         """
@@ -678,8 +678,8 @@ class Recommender(Model):
         -----
         With a multinomial likelihood, a history has the length of the row whose posterior z was drawn from or, for the
         prior, of a random row; its items are drawn without replacement (Gumbel-top-n). With the other likelihoods each
-        item is drawn independently, and the length varies accordingly. HybridVAE draws from its network only, as scores
-        of its linear path are not a likelihood. Rows without events are ignored.
+        item is drawn independently, and the length varies accordingly. HybridVAE draws from its (first) network
+        only, as scores of its linear path are not a likelihood. Rows without events are ignored.
         """
         self._check_able("sample_users")
         return generative.sample_users(self, n, latent, user_items, temperature, random_state)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from typing import Any, NamedTuple
 
@@ -35,6 +35,8 @@ ENDS = ("first.weight", "first.bias", "last.weight", "last.bias")  # (I, H), (H,
 class Program(NamedTuple):
     """The arrays and operations that compute scores: h(x) W^T + b, for a HybridVAE + a x B.
 
+    Two networks are one, whose first layer, h and W are those of both next to each other.
+
     Attributes
     ----------
     description : dict[str, Any]
@@ -52,10 +54,9 @@ class Program(NamedTuple):
 def program(model: Any) -> Program:
     """A fitted model as a program, checked against the model on one user. Raises as `check_network` does."""
     fitted = check_network(model)
-    steps, hidden, arrays = _trace(fitted)
-    bag = input_layer(fitted.network_.encoder)
-    ends = (bag.weight, bag.bias, *fitted.network_.decoder.output)
-    arrays |= {name: _array(tensor) for name, tensor in zip(ENDS, ends, strict=True)}
+    networks, weights = _networks(fitted)
+    steps, hidden, arrays = _trace(networks)
+    arrays |= dict(zip(ENDS, map(_array, _ends(networks, weights)), strict=True))
     about = describe(fitted) | {"format": FORMAT, "steps": steps, "hidden": hidden, "path_weight": None}
     if isinstance(fitted, HybridVAE):
         about["path_weight"], arrays = fitted.weight_, arrays | _path(fitted.linear_.weights_)
@@ -161,25 +162,53 @@ class _PassThrough(nn.Module):
 
 
 class _AfterFirstLayer(nn.Module):
-    """The layers after the first one: its output (B, H) -> the decoder's last hidden state (B, H').
+    """The layers after the first ones: their output (B, H) -> the decoders' last hidden states (B, H').
 
-    It uses the network's parameters, and does not change the network.
+    It uses the networks' parameters, and does not change the networks.
     """
 
-    def __init__(self, network: VAE):
+    def __init__(self, networks: Sequence[VAE]):
         super().__init__()
-        shared = {id(p): nn.Parameter(p.detach().cpu(), requires_grad=False) for p in network.parameters()}
-        self.network = deepcopy(network, shared)
-        assert isinstance(self.network.encoder, nn.Module)
-        self.network.encoder.register_module("bag", _PassThrough())
+        parameters = [p for network in networks for p in network.parameters()]
+        shared = {id(p): nn.Parameter(p.detach().cpu(), requires_grad=False) for p in parameters}
+        self.networks = [deepcopy(network, shared) for network in networks]
+        for i, network in enumerate(self.networks):
+            assert isinstance(network.encoder, nn.Module)
+            network.encoder.register_module("bag", _PassThrough())
+            self.add_module(f"network{i}", network)
 
     def forward(self, h: Tensor) -> Tensor:
-        hidden: Tensor = self.network.hidden(h)  # type: ignore[arg-type]
-        return hidden
+        parts = h.chunk(len(self.networks), dim=1) if len(self.networks) > 1 else [h]  # first layers have one width
+        hidden: list[Tensor] = [
+            network.hidden(part)  # type: ignore[arg-type]
+            for network, part in zip(self.networks, parts, strict=True)
+        ]
+        return torch.cat(hidden, 1) if len(hidden) > 1 else hidden[0]
 
 
-def _trace(model: Autoencoder) -> tuple[list[list[Any]], str, dict[str, Array]]:
-    """Trace the network after its first layer.
+def _networks(model: Autoencoder) -> tuple[list[VAE], list[float]]:
+    """The networks whose scores are summed, and their weights."""
+    if isinstance(model, HybridVAE) and model.second_ is not None:
+        return [model.network_, model.second_.network_], [1.0, model.second_weight_]
+    return [model.network_], [1.0]
+
+
+def _ends(networks: Sequence[VAE], weights: Sequence[float]) -> tuple[Tensor, ...]:
+    """Tensors of the first and the last layer of all networks as one, by `ENDS`."""
+    bags = [input_layer(network.encoder) for network in networks]
+    outputs = [network.decoder.output for network in networks]
+    if len(networks) == 1:
+        return bags[0].weight, bags[0].bias, *outputs[0]
+    return (
+        torch.cat([bag.weight for bag in bags], 1),
+        torch.cat([bag.bias for bag in bags]),
+        torch.cat([factor * weight for factor, (weight, _) in zip(weights, outputs, strict=True)], 1),
+        torch.stack([factor * bias for factor, (_, bias) in zip(weights, outputs, strict=True)]).sum(0),
+    )
+
+
+def _trace(networks: Sequence[VAE]) -> tuple[list[list[Any]], str, dict[str, Array]]:
+    """Trace networks after their first layers.
 
     The arguments of a step are names of arrays or of earlier steps, numbers, and lists of these.
 
@@ -188,10 +217,10 @@ def _trace(model: Autoencoder) -> tuple[list[list[Any]], str, dict[str, Array]]:
     tuple[list[list[Any]], str, dict[str, Array]]
         Steps [name, operator, arguments], the name of the last one, and the arrays that they use.
     """
-    example = torch.zeros(2, input_layer(model.network_.encoder).weight.shape[1])
+    example = torch.zeros(2, sum(input_layer(network.encoder).weight.shape[1] for network in networks))
     with torch.enable_grad():  # without gradients, torch would trace products as operators of oneDNN
         exported = torch.export.export(
-            _AfterFirstLayer(model.network_), (example,), dynamic_shapes=({0: torch.export.Dim("B")},), strict=False
+            _AfterFirstLayer(networks), (example,), dynamic_shapes=({0: torch.export.Dim("B")},), strict=False
         )
     sources = exported.graph_signature.inputs_to_parameters | {exported.graph_signature.user_inputs[0]: "first"}
     names = {node: sources[node.name] for node in exported.graph.nodes if node.name in sources}
