@@ -36,7 +36,7 @@ ROWS.data[:] = 1
 SMALL = {"latent_dim": 3, "batch_size": 16, "random_state": 0}
 PLAIN = TrainingOptions(precision="float32")
 MODELS = {
-    "MultVAE": MultVAE(hidden_dims=(5,), epochs=4, training=PLAIN, **SMALL),
+    "MultVAE": MultVAE(hidden_dims=(5,), epochs=4, training=replace(PLAIN, averaging=1.0), **SMALL),
     "MultDAE": MultDAE(epochs=4, training=PLAIN, **SMALL),
     "RecVAE": RecVAE(hidden_dim=6, depth=2, epochs=3, encoder_passes=3, decoder_passes=1, training=PLAIN, **SMALL),
     "HVamp": HVamp(hidden_dims=(5,), n_components=3, epochs=4, training=PLAIN, **SMALL),
@@ -366,11 +366,12 @@ MultVAE(hidden_dims=(5,), latent_dim=3, batch_size=16, epochs=20, random_state=0
 def test_a_killed_process_leaves_a_whole_state(tmp_path):
     """At whatever moment; the long check is `python -m benchmarks resume`."""
     sparse.save_npz(tmp_path / "rows.npz", ROWS)
-    whole = again("MultVAE", epochs=20, training__precision="auto").fit(ROWS)
+    settings = {"epochs": 20, "training": TrainingOptions()}
+    whole = again("MultVAE", **settings).fit(ROWS)
     process = start_process(FIT, tmp_path / "rows.npz", tmp_path / "kept")
     while process.is_alive() and not list(tmp_path.glob("kept/network/step-*")):
         time.sleep(0.005)
     process.kill()
     process.join()
-    gone_on = again("MultVAE", epochs=20, training__precision="auto").fit(ROWS, checkpoint=tmp_path / "kept")
+    gone_on = again("MultVAE", **settings).fit(ROWS, checkpoint=tmp_path / "kept")
     assert same(gone_on, whole)
