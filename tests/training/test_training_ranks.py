@@ -34,7 +34,7 @@ def in_float64(kind):
 SAMPLED = {"training__impl": "sampled", "training__num_negatives": 12}
 # what -> model, settings
 CASES = {
-    "chunked": (MultVAE, {"hidden_dims": (8,), "latent_dim": 4}),
+    "chunked": (MultVAE, {"hidden_dims": (8,), "latent_dim": 4, "training__averaging": 1.0}),
     "reference": (MultVAE, {"hidden_dims": (8,), "latent_dim": 4, "training__impl": "reference"}),
     "clipped": (
         MultVAE,
