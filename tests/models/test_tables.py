@@ -62,10 +62,10 @@ def test_training_keeps_them_one(model):
 def test_a_file_has_the_table_once(model, tmp_path):
     model.save(tmp_path / "model")
     with safetensors.safe_open(tmp_path / "model", "np") as file:
-        shapes = [tuple(file.get_slice(name).get_shape()) for name in file.keys()]  # noqa: SIM118 (it is no dictionary)
-        assert OUTPUT in file.keys()  # noqa: SIM118
-    width = model.network_.decoder.weight.shape[1]
-    assert shapes.count((ITEMS, width)) == 1
+        shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 (no dictionary)
+    tables = [name for name, shape in shapes.items() if shape == (ITEMS, model.network_.decoder.weight.shape[1])]
+    # these data are thin: a HybridVAE has a second network, with a table of its own
+    assert tables == ([OUTPUT, f"second.{OUTPUT}"] if isinstance(model, HybridVAE) else [OUTPUT])
     again = load(tmp_path / "model")
     assert are_tied(again.network_)
     assert np.array_equal(scores(again), scores(model))
