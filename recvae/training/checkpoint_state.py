@@ -175,8 +175,8 @@ def _check_tensors(state: TrainState, tensors: dict[str, Tensor], done: int, siz
         if kind in groups:
             groups[kind].add(name)
     _check_shape("steps", tensors["steps"], (done, 3), torch.float32)
-    partial = any(groups[kind] not in (set(), set(parameters)) for kind in ("best", "average"))
-    if groups["network"] != set(parameters) or partial:
+    incomplete = any(groups[kind] not in (set(), set(parameters)) for kind in ("best", "average"))
+    if groups["network"] != set(parameters) or incomplete:
         raise ValueError("the tensors of another network")
     for (number, index), names in moments.items():
         expected = next((known for kind, known in MOMENTS.items() if isinstance(state.optimizers[number], kind)), names)

@@ -13,6 +13,7 @@ from recvae.models.base.params import with_params
 from recvae.nn.encoders import input_layer
 from recvae.nn.rng import initialize
 from recvae.training.callbacks import Callback
+from tests.training.stops import StopAt, StopError
 
 ROWS = sparse.random(90, 20, 0.3, format="csr", random_state=0, dtype=np.float32)
 ROWS.data[:] = 1
@@ -42,20 +43,6 @@ class Diary(Callback):
 
     def on_epoch_end(self, epoch):
         self.epochs.append(weights(self.network))
-
-
-class StopError(Exception):
-    pass
-
-
-class StopAt(Callback):
-    def __init__(self, steps):
-        self.left = steps
-
-    def on_step_end(self, epoch, step):
-        self.left -= 1
-        if self.left < 0:
-            raise StopError
 
 
 def averages_by_hand(steps, n_steps, every, averaging):

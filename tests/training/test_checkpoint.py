@@ -28,8 +28,8 @@ from recvae import (
 )
 from recvae.errors import InvalidDataError, InvalidParameterError, NotSupportedError, OutputError
 from recvae.models.base.params import with_params
-from recvae.training.callbacks import Callback
 from tests.processes import start_process
+from tests.training.stops import StopAt, StopError
 
 ROWS = sparse.random(60, 20, 0.3, format="csr", random_state=0, dtype=np.float32)
 ROWS.data[:] = 1
@@ -68,20 +68,6 @@ MODELS = {
     ),
     "HybridVAE": HybridVAE(hidden_dim=6, depth=2, epochs=3, l2=10.0, training=PLAIN, **SMALL),
 }
-
-
-class StopError(Exception):
-    pass
-
-
-class StopAt(Callback):
-    def __init__(self, steps):
-        self.left = steps
-
-    def on_step_end(self, epoch, step):
-        self.left -= 1
-        if self.left < 0:
-            raise StopError
 
 
 def again(name, **changes):
