@@ -1,4 +1,4 @@
-"""The weight of a second scorer in a sum of two, calibrated on users whom neither was trained on."""
+"""The weight of a second scorer in a sum of two, calibrated on events that neither was trained on."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ TIE = 1e-9  # relative difference of NDCG up to which weights tie; the one neare
 # what other data sets have shown counts like 300 rows: they lose .2 % for each square octave that a weight is away from
 # the usual one; a weight of 0 is as far as one of half the smallest ratio
 PRIOR_ROWS, PRIOR_LOSS = 300, 0.002
+POWER_LOSS = 0.25  # and an exponent q of item counts loses a quarter of q^2: 1 % for .2
 OCTAVES = np.log2(np.maximum(RATIOS, 2.0**-5))
 FEW_RATIOS = 2.0 ** np.arange(-4, 7, 2)
 EQUAL = int(np.flatnonzero(RATIOS == 1)[0])
@@ -34,10 +35,14 @@ ScoreFunction = Callable[[sparse.csr_matrix], Tensor]
 
 
 class CalibrationUsers(NamedTuple):
-    """Users whom no scorer was trained on: the events that scorers get, and those that they should recommend."""
+    """Users by whom scorers are compared: the events that scorers get, and those that they should recommend.
+
+    No scorer was trained on what is held out, nor on other events of these users unless they are `known`.
+    """
 
     fold_in: sparse.csr_matrix  # (U, I)
     held_out: sparse.csr_matrix  # (U, I)
+    known: bool = False  # whether `fold_in` is in the training data
 
     @classmethod
     def holding_out(cls, rows: sparse.csr_matrix, random: np.random.Generator, times: int = 1) -> CalibrationUsers:
@@ -52,6 +57,13 @@ class CalibrationUsers(NamedTuple):
         fold_in = [select_cells(rows, part != i) for i in range(times)]
         held_out = [select_cells(rows, part == i) for i in range(times)]
         return cls(sparse.vstack(fold_in, format="csr"), sparse.vstack(held_out, format="csr"))
+
+    def sample(self, n_users: int, seed: int) -> CalibrationUsers:
+        """All of these users, or so many of them, drawn at random."""
+        if self.fold_in.shape[0] <= n_users:
+            return self
+        chosen = np.sort(np.random.default_rng(seed).permutation(self.fold_in.shape[0])[:n_users])
+        return self._replace(fold_in=self.fold_in[chosen], held_out=self.held_out[chosen])
 
     @property
     def n_active(self) -> int:
@@ -108,21 +120,21 @@ def ndcg_by_user(score: ScoreFunction, users: CalibrationUsers) -> NDArray[np.fl
     return np.concatenate([np.empty(0), *parts])
 
 
-def nearest_to_zero(ndcg: Mapping[float, NDArray[np.float64]]) -> float:
-    """The number nearest to 0 that is within a standard error of the best.
+def best_power(ndcg: Mapping[float, NDArray[np.float64]]) -> float:
+    """The exponent with the best NDCG, by a prior that counts like `PRIOR_ROWS`: on other data 0 was best.
 
     Parameters
     ----------
     ndcg : mapping
-        NDCG of each number, (rows,); the error is that of the paired difference, of rows as if they were independent.
+        NDCG by each exponent, (rows,).
     """
-    best = max(ndcg, key=lambda number: ndcg[number].sum())
+    best = max(float(values.sum()) for values in ndcg.values())
+    rows = max(len(next(iter(ndcg.values()))), 1)
 
-    def is_close(number: float) -> bool:
-        behind = ndcg[best] - ndcg[number]
-        return not len(behind) or bool(behind.sum() <= behind.std() * math.sqrt(len(behind)))
+    def posterior(power: float) -> float:
+        return float(ndcg[power].sum()) - best / rows * PRIOR_ROWS * POWER_LOSS * power**2
 
-    return min(filter(is_close, ndcg), key=abs)
+    return max(sorted(ndcg, key=abs), key=posterior)  # the one nearest to 0, where there is no one to compare by
 
 
 def hill_climb(objective: Callable[[int], float], n: int) -> int:

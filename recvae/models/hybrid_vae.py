@@ -35,7 +35,7 @@ from recvae.models.base.state import reads
 from recvae.models.blending import PARTS, CalibrationUsers, ScoreFunction, best_joint_ndcg, best_weight
 from recvae.models.closed_form import FORMS, WIDE, is_sparse
 from recvae.models.edlae import EDLAE
-from recvae.models.linear_choice import bytes_to_choose, chosen_linear, fewer_neighbours
+from recvae.models.linear_choice import USUAL_USER_POWER, bytes_to_choose, chosen_linear, fewer_neighbours
 from recvae.models.mult_vae import MultVAE
 from recvae.models.rec_vae import RecVAE
 from recvae.nn import VAE
@@ -47,15 +47,16 @@ from recvae.utils.topk import Scorer
 from recvae.utils.workers import use_workers
 
 PENALTIES = (3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0, 10000.0)  # values to choose from for l2=None
-ITEM_POWERS = (-0.2, 0.0, 0.2, 0.4)  # and for item_power=None
+USER_POWERS, ITEM_POWERS = (0.3, 0.5), (-0.2, -0.1, 0.0, 0.1, 0.2, 0.4)  # and for user_power=None, item_power=None
 MAX_CALIBRATION_USERS = 300  # taken from the training users, if no validation users can be used
+MAX_CELLS = 100_000_000  # validation users x items, by which weights and epochs are chosen: seconds for each ranking
 SMOOTHING = 0.5  # share of an epoch in the moving average of NDCG over epochs, by which one of them is chosen
 ENOUGH_USERS = 30  # for a choice among epochs; of fewer, chance alone would choose
 # usual standard deviation of the weighted scores of the linear path, and of the second network's, / that of the others
 LINEAR_RATIO, SECOND_RATIO = 1 / 8, 1.0
 LINEAR, SECOND = "linear.", "second."  # prefixes in a file of the tensors of the linear path and of the second network
 SECOND_RUN = "second network"  # name of its run in the records of epochs, and in checkpoints
-NUMBERS = ("weight", "second_weight", "l2", "item_power")  # names of scalars in a file
+NUMBERS = ("weight", "second_weight", "l2", "user_power", "item_power")  # names of scalars in a file
 
 
 @parameters
@@ -67,10 +68,10 @@ class HybridVAE(RecVAE):
     W mu(x) + b are the logits of RecVAE (Shenbin et al. 2020), B the weights of EDLAE (Steck 2020) in closed form,
     where each user weighs n_u^-user_power; that a VAE gains from a linear path is shown in Vancura & Kordik, "Deep
     Variational Autoencoder with Shallow Parallel Path for Top-N Recommendation (VASP)", ICANN 2021. The linear path
-    ranks better for the users whom it was solved on than for others. So `a` is not trained: it is
-    chosen by NDCG@100 for calibration users, from whom no part has learned. These are the validation users if they are
-    not in the training data, else `calibration_share` of the training users: the network does not learn from them, and
-    the linear path only once all weights are chosen.
+    ranks the events that it was solved from better than others. So `a` is not trained: it is chosen by NDCG@100 for
+    calibration users, from whose held-out events no part has learned. These are the validation users of a fit. Without
+    any, they are `calibration_share` of the training users: the network does not learn from them at all, and the linear
+    path only once all weights are chosen.
 
     Where users have few events and items too, a single network depends on chance. There g(x), the scores of a MultVAE,
     are added with a weight `c` that is chosen in the same way; elsewhere c is 0.
@@ -96,13 +97,20 @@ class HybridVAE(RecVAE):
     linear_dropout: float = hyper(
         0.5, "share p of the events that dropout hides from the linear path", low=0, high=0.99, search=uniform(0.1, 0.7)
     )
-    user_power: float = hyper(
-        0.5, "exponent p of the user weights n_u^-p in the linear path", low=0, high=1, search=uniform(0.0, 1.0)
+    user_power: float | None = hyper(
+        None,
+        "exponent p of the user weights n_u^-p in the linear path; None chooses what ranks best for calibration users, "
+        "as l2=None does",
+        low=0,
+        high=1,
+        kind=float,
+        optional=True,
+        search=[None, 0.0, *USER_POWERS, 0.7],
     )
     item_power: float | None = hyper(
         None,
         "exponent q of the numbers of users of items in the linear path, whose weights are n_i^q B_ij n_j^-q; None "
-        "chooses what ranks best for calibration users, as l2=None does",
+        "chooses what ranks best for calibration users",
         low=-1,
         high=1,
         kind=float,
@@ -112,7 +120,7 @@ class HybridVAE(RecVAE):
     calibration_share: float = hyper(
         0.05,
         f"share of the training users, at most {MAX_CALIBRATION_USERS}, held out for calibration if there are no "
-        "validation users outside the training data",
+        "validation users",
         low=0.001,
         high=0.5,
         file_key="aside",
@@ -199,12 +207,9 @@ class HybridVAE(RecVAE):
         It is that of the validation users of the fit; else of calibration users, as a moving average over epochs, since
         these are few. Without either, or with fewer than `ENOUGH_USERS`, it is None: the last epoch is kept.
         """
-        smoothing = SMOOTHING
-        if run.valid is not None:
-            smoothing = 1.0
-            users = CalibrationUsers(transform_values(run.valid.fold_in, run.values), run.valid.held_out)
-        elif users.n_active < ENOUGH_USERS * PARTS:
+        if run.valid is None and users.n_active < ENOUGH_USERS * PARTS:
             return None
+        smoothing = SMOOTHING if run.valid is None else 1.0
 
         def validation(network: VAE, history: Sequence[Epoch]) -> float:
             ndcg = best_joint_ndcg(partial(network_scores, network), others, users)
@@ -215,32 +220,38 @@ class HybridVAE(RecVAE):
 
     def _calibration_users(self, rows: sparse.csr_matrix, run: FitRun) -> tuple[sparse.csr_matrix, CalibrationUsers]:
         """Split the rows into those to learn from, (U', I), and calibration users."""
-        if run.valid is not None and run.valid.train_rows is None:  # validation users are not in training
-            return rows, CalibrationUsers(transform_values(run.valid.fold_in, run.values), run.valid.held_out)
+        if run.valid is not None:
+            fold_in, known = transform_values(run.valid.fold_in, run.values), run.valid.train_rows is not None
+            users = CalibrationUsers(fold_in, run.valid.held_out, known)
+            return rows, users.sample(MAX_CELLS // rows.shape[1], self._seed())
         random = np.random.default_rng(self._seed())  # the same on all ranks
         order = random.permutation(np.flatnonzero(np.diff(rows.indptr) > 1))  # a single event cannot be held out
         n_users = min(MAX_CALIBRATION_USERS, math.ceil(self.calibration_share * len(order))) if len(order) > 1 else 0
         learned = np.setdiff1d(np.arange(rows.shape[0]), order[:n_users])
         return rows[learned], CalibrationUsers.holding_out(rows[order[:n_users]], random, PARTS)
 
-    def _linear(self, l2: float, item_power: float) -> EDLAE:
+    def _linear(self, l2: float, user_power: float, item_power: float) -> EDLAE:
         """An unfitted linear path."""
         return EDLAE(
             values="raw",  # the rows' values have been transformed already
             l2=l2,
             dropout=self.linear_dropout,
-            user_power=self.user_power,
+            user_power=user_power,
             item_power=item_power,
             form=self.form,
             neighbours=self.neighbours,
         )
 
     def _chosen_linear(self, rows: sparse.csr_matrix, users: CalibrationUsers, show_progress: bool) -> EDLAE:
-        """The linear path with the penalty and the item exponent that rank best, unless they are given; unfitted."""
-        penalties = PENALTIES if self.l2 is None else (self.l2,)
-        powers = ITEM_POWERS if self.item_power is None else (self.item_power,)
+        """The linear path with the penalty and the exponents that rank best, unless they are given; unfitted."""
         with busy(f"{type(self).__name__}, linear path", show_progress) as say:
-            return chosen_linear(self._linear, penalties, powers, rows, users, self._seed(), say)
+            return chosen_linear(self._linear, *self._to_try(), rows, users, self._seed(), say)
+
+    def _to_try(self) -> tuple[Sequence[float], Sequence[float], Sequence[float]]:
+        """Penalties, exponents of users, and exponents of items to choose from."""
+        penalties = PENALTIES if self.l2 is None else (self.l2,)
+        user_powers = USER_POWERS if self.user_power is None else (self.user_power,)
+        return penalties, user_powers, ITEM_POWERS if self.item_power is None else (self.item_power,)
 
     def _score(self, rows: sparse.csr_matrix) -> Tensor:
         return self._add_others(super()._score(rows), rows)
@@ -264,8 +275,11 @@ class HybridVAE(RecVAE):
 
     @reads
     def chosen_params(self) -> dict[str, Any]:
-        """As for RecVAE, with the penalty and the item exponent that were chosen."""
-        return super().chosen_params() | {"l2": self.linear_.l2, "item_power": self.linear_.item_power}
+        """As for RecVAE, with the penalty and the exponents that were chosen."""
+        return super().chosen_params() | self._numbers_of_path()
+
+    def _numbers_of_path(self) -> dict[str, float]:
+        return {name: getattr(self.linear_, name) for name in ("l2", "user_power", "item_power")}
 
     def _with_items(self, new: ItemVectors, shares: Callable[[], sparse.csr_matrix]) -> dict[str, Any]:
         linear, neighbours = copy.copy(self.linear_), shares()
@@ -299,9 +313,9 @@ class HybridVAE(RecVAE):
         else:
             weights = 4 * n_items**2
             solved = weights if self.item_power == 0 else 2 * weights  # a scaled copy
-        chosen = 0
-        if None in (self.l2, self.item_power):
-            chosen = bytes_to_choose(len(PENALTIES), n_items, self.neighbours, in_sparse_form)
+        chosen, (penalties, user_powers, item_powers) = 0, self._to_try()
+        if max(len(penalties), len(user_powers), len(item_powers)) > 1:
+            chosen = bytes_to_choose(len(penalties), len(user_powers), n_items, self.neighbours, in_sparse_form)
         trained = network.weights + network.rows  # what is left of the network's training
         second = 0
         if self._has_second(Shape(sizes.users, n_items, sizes.events)):
@@ -312,7 +326,7 @@ class HybridVAE(RecVAE):
 
     def _tensors(self) -> dict[str, Tensor]:
         parts = {LINEAR + name: tensor for name, tensor in self.linear_._tensors().items()}
-        numbers = {"weight": self.weight_, "l2": self.linear_.l2, "item_power": self.linear_.item_power}
+        numbers = {"weight": self.weight_, **self._numbers_of_path()}
         if self.second_ is not None:
             parts |= {SECOND + name: tensor for name, tensor in self.second_._tensors().items()}
             numbers["second_weight"] = self.second_weight_
@@ -320,9 +334,10 @@ class HybridVAE(RecVAE):
 
     def _restore(self, tensors: dict[str, Tensor], n_items: int) -> dict[str, Any]:
         weight = scalar(tensors, "weight")
-        # older files have no exponent
-        item_power = scalar(tensors, "item_power") if "item_power" in tensors else 0.0
-        linear, second, second_weight = self._linear(scalar(tensors, "l2"), item_power), None, 0.0
+        # older files have no exponents; that of users is then a hyper-parameter
+        usual = {"user_power": USUAL_USER_POWER if self.user_power is None else self.user_power, "item_power": 0.0}
+        powers = {name: scalar(tensors, name) if name in tensors else number for name, number in usual.items()}
+        linear, second, second_weight = self._linear(scalar(tensors, "l2"), **powers), None, 0.0
         check_params(linear)
         of_network = {n: t for n, t in tensors.items() if n not in NUMBERS and not n.startswith((LINEAR, SECOND))}
         of_linear, of_second = (

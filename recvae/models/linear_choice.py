@@ -1,44 +1,51 @@
-"""The penalty and the item exponent of a HybridVAE's linear path: those that rank best for calibration users."""
+"""The penalty and the exponents of a HybridVAE's linear path: those that rank best for calibration users."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy import sparse
 
-from recvae.models.blending import CalibrationUsers, hill_climb, ndcg_by_user, nearest_to_zero
-from recvae.models.closed_form import is_sparse, solution_path, with_item_power
+from recvae.models.blending import CalibrationUsers, best_power, hill_climb, ndcg_by_user
+from recvae.models.closed_form import READ, is_sparse, solution_path, with_item_power
 from recvae.models.edlae import EDLAE
 
 COMPARING_ROWS, COMPARING_SHARE = 2_500, 0.15  # rows to compare penalties by, at most; of the training users
-COMPARED = 2_000  # most popular items, by which penalties are compared
+# most popular items, by which paths are compared. In the dense form a solution takes the cube of their number; on wide
+# catalogues, where the sparse form is used, the most popular ones prefer other penalties and exponents than all do
+COMPARED, COMPARED_SPARSE = 2_000, 50_000
 FEW_NEIGHBOURS = 100  # of an item in the sparse form, in paths that are only for a choice
+USUAL_USER_POWER = 0.5  # by which penalties are compared, where there are several to choose from
 
-Path = Callable[[float, float], EDLAE]  # penalty, item exponent -> an unfitted linear path
+Path = Callable[[float, float, float], EDLAE]  # penalty, user exponent, item exponent -> an unfitted linear path
+Solution: TypeAlias = torch.Tensor | sparse.csr_matrix
 
 
 def chosen_linear(
     path: Path,
     penalties: Sequence[float],
-    powers: Sequence[float],
+    user_powers: Sequence[float],
+    item_powers: Sequence[float],
     rows: sparse.csr_matrix,
     users: CalibrationUsers,
     seed: int,
     say: Callable[[str], None],
 ) -> EDLAE:
-    """The linear path with the penalty and the item exponent that rank best for calibration users, unfitted.
+    """The linear path with the penalty and the exponents that rank best for calibration users, unfitted.
 
-    Further users of the rows are added to them, so that chance decides less. Penalties are tried by a hill climb, and
-    then exponents, which need no new solution: the one nearest to 0 that is not clearly behind the best. All are
-    compared by the most popular items alone, and in the sparse form with fewer neighbours.
+    Unless these are training users, further users of the rows are added to them, so that chance decides less. First
+    penalties are tried by a hill climb, then exponents of users with this penalty, then exponents of items, which need
+    no new solution. In the sparse form paths are compared with fewer neighbours, in the dense form by the most popular
+    items alone.
 
     Parameters
     ----------
-    penalties, powers : sequence of float
-        To choose from. Where there are several penalties, they are compared with exponent 0, or the only one.
+    penalties, user_powers, item_powers : sequence of float
+        To choose from. Penalties are compared with the usual exponents, or the only ones.
     rows : csr_matrix
         (U, I), to solve from.
     seed : int
@@ -46,26 +53,39 @@ def chosen_linear(
     say : callable
         Called with what is being tried.
     """
-    if len(penalties) == len(powers) == 1:
-        return path(*penalties, *powers)
-    models = [path(l2, 0.0) for l2 in penalties]
-    trial = models[0]
+    if len(penalties) == len(user_powers) == len(item_powers) == 1:
+        return path(*penalties, *user_powers, *item_powers)
+    user_power = user_powers[0] if len(user_powers) == 1 else USUAL_USER_POWER
+    item_power = item_powers[0] if len(item_powers) == 1 else 0.0
+    trial = path(penalties[0], user_power, 0.0)
     in_sparse_form = is_sparse(trial.form, rows.shape[1])
-    rows, users = _comparison(rows, users, seed)
-    say(f"{len(penalties)} penalties")
-    solutions = solution_path(models, rows, in_sparse_form, fewer_neighbours(trial.neighbours))
+    rows, users = _comparison(rows, users, seed, COMPARED_SPARSE if in_sparse_form else COMPARED)
 
-    def ndcg_with(solution: torch.Tensor | sparse.csr_matrix, power: float) -> NDArray[np.float64]:
+    def solutions(power: float, *l2: float) -> list[Callable[[], Solution]]:
+        models = [path(penalty, power, 0.0) for penalty in l2]
+        return solution_path(models, rows, in_sparse_form, fewer_neighbours(trial.neighbours))
+
+    def ndcg_with(solution: Solution, power: float) -> NDArray[np.float64]:
         trial.weights_ = with_item_power(solution, rows, power)
         return ndcg_by_user(trial._score, users)
 
     def ndcg_at(i: int) -> float:
         say(f"penalty {penalties[i]:g}")
-        return float(ndcg_with(solutions[i](), powers[0] if len(powers) == 1 else 0.0).sum())
+        return float(ndcg_with(by_penalty[i](), item_power).sum())
 
+    say(f"{len(penalties)} penalties")
+    by_penalty = solutions(user_power, *penalties)
     best = hill_climb(ndcg_at, len(penalties))
-    solution = solutions[best]()
-    return path(penalties[best], nearest_to_zero({power: ndcg_with(solution, power) for power in powers}))
+    found = {user_power: by_penalty[best]()}
+    by_penalty.clear()
+    for power in user_powers:
+        if power != user_power:
+            say(f"exponent {power:g} of users")
+            found[power] = solutions(power, penalties[best])[0]()
+    user_power = max(found, key=lambda power: float(ndcg_with(found[power], item_power).sum()))
+    say("exponents of items")
+    ndcg = {power: ndcg_with(found[user_power], power) for power in item_powers}
+    return path(penalties[best], user_power, best_power(ndcg))
 
 
 def fewer_neighbours(neighbours: int) -> int:
@@ -73,31 +93,38 @@ def fewer_neighbours(neighbours: int) -> int:
     return min(neighbours, FEW_NEIGHBOURS)
 
 
-def bytes_to_choose(n_penalties: int, n_items: int, neighbours: int, in_sparse_form: bool) -> int:
+def bytes_to_choose(n_penalties: int, n_user_powers: int, n_items: int, neighbours: int, in_sparse_form: bool) -> int:
     """Bytes that a choice takes."""
-    few = min(n_items, COMPARED)
+    kept = n_user_powers - 1  # solutions with other exponents of users than the usual one
     if not in_sparse_form:
-        return 12 * few**2  # two matrices of weights, and a Gram matrix
+        return (12 + 4 * kept) * min(n_items, COMPARED) ** 2  # two matrices of weights, and a Gram matrix
+    few = min(n_items, COMPARED_SPARSE)
+    gram = 4 * few**2 if few <= READ else 0
     # all penalties share indices
-    return 4 * (n_penalties + 5) * few * min(fewer_neighbours(neighbours), few) + 4 * few**2
+    return 4 * (n_penalties + 5 + 2 * kept) * few * min(fewer_neighbours(neighbours), few) + gram
 
 
 def _comparison(
-    rows: sparse.csr_matrix, users: CalibrationUsers, seed: int
+    rows: sparse.csr_matrix, users: CalibrationUsers, seed: int, n_items: int
 ) -> tuple[sparse.csr_matrix, CalibrationUsers]:
-    """Rows to solve for trial weights from, and users to compare these by, over the most popular items."""
-    if rows.shape[1] > COMPARED:
-        popular = _most_popular(rows, COMPARED)
+    """Rows to solve for trial weights from, and users to compare these by, over the most popular items.
+
+    Rows are taken for the comparison where users are few, but none where these are known: then the training data are as
+    they will be.
+    """
+    if rows.shape[1] > n_items:
+        popular = _most_popular(rows, n_items)
         rows = rows[:, popular]
-        users = CalibrationUsers(users.fold_in[:, popular], users.held_out[:, popular])
+        users = users._replace(fold_in=users.fold_in[:, popular], held_out=users.held_out[:, popular])
     n_more = min(COMPARING_ROWS - users.fold_in.shape[0], int(COMPARING_SHARE * rows.shape[0]))
-    if n_more <= 0:
+    if users.known or n_more <= 0:
         return rows, users
     random = np.random.default_rng((seed, 1))
     order = random.permutation(rows.shape[0])
     more = CalibrationUsers.holding_out(rows[order[:n_more]], random)
-    both = (sparse.vstack(pair, format="csr") for pair in zip(users, more, strict=True))
-    return rows[np.sort(order[n_more:])], CalibrationUsers(*both)
+    fold_in = sparse.vstack([users.fold_in, more.fold_in], format="csr")
+    held_out = sparse.vstack([users.held_out, more.held_out], format="csr")
+    return rows[np.sort(order[n_more:])], CalibrationUsers(fold_in, held_out)
 
 
 def _most_popular(rows: sparse.csr_matrix, n: int) -> NDArray[np.int64]:

@@ -13,13 +13,13 @@ from recvae.models.base import FitRun
 from recvae.models.blending import (
     CalibrationUsers,
     best_joint_ndcg,
+    best_power,
     best_weight,
     hill_climb,
     ndcg_by_user,
-    nearest_to_zero,
 )
 from recvae.models.closed_form import solution_path
-from recvae.models.hybrid_vae import ITEM_POWERS, PENALTIES
+from recvae.models.hybrid_vae import ITEM_POWERS, PENALTIES, USER_POWERS
 
 QUICK = {"epochs": 3, "batch_size": 60, "latent_dim": 8, "hidden_dim": 16, "depth": 2, "random_state": 0}
 
@@ -78,18 +78,18 @@ def test_constant_scores_get_no_extreme_weight(users):
 
 def test_holding_out_takes_each_event_once():
     rows = sparse.random(50, 30, 0.4, format="csr", random_state=0)
-    fold_in, held_out = CalibrationUsers.holding_out(rows, np.random.default_rng(0))
+    fold_in, held_out, _ = CalibrationUsers.holding_out(rows, np.random.default_rng(0))
     assert ((fold_in + held_out) != rows).nnz == 0
     assert fold_in.multiply(held_out).nnz == 0
     lengths = np.diff(rows.indptr)
     assert (np.diff(held_out.indptr) == -(-lengths // 5)).all()  # a fifth of each user's, rounded up
-    other, _ = CalibrationUsers.holding_out(rows, np.random.default_rng(1))
-    assert (other != fold_in).nnz
+    other = CalibrationUsers.holding_out(rows, np.random.default_rng(1))
+    assert (other.fold_in != fold_in).nnz
 
 
 def test_held_out_five_times_each_event_is_held_out_once():
     rows = sparse.random(20, 30, 0.2, format="csr", random_state=0)  # some users have fewer events than five
-    fold_in, held_out = CalibrationUsers.holding_out(rows, np.random.default_rng(0), 5)
+    fold_in, held_out, _ = CalibrationUsers.holding_out(rows, np.random.default_rng(0), 5)
     assert fold_in.shape == held_out.shape == (100, 30)
     assert ((fold_in + held_out) != sparse.vstack([rows] * 5)).nnz == 0
     assert (sum(held_out[i : i + 20] for i in range(0, 100, 20)) != rows).nnz == 0
@@ -114,7 +114,7 @@ def test_the_linear_path_learns_from_calibration_users_once_all_is_chosen(split,
     monkeypatch.setattr(EDLAE, "fit", spy)
     monkeypatch.setattr(linear_choice, "FEW_NEIGHBOURS", 7)
     n_users, n_calibration = split.train.n_users, int(0.25 * split.train.n_users)
-    model = HybridVAE(l2=10.0, item_power=0.0, calibration_share=0.25, form=form, **QUICK)
+    model = HybridVAE(l2=10.0, user_power=0.5, item_power=0.0, calibration_share=0.25, form=form, **QUICK)
     linear = model.fit(split.train).linear_
     assert solved == [(n_users - n_calibration, 7), (n_users, 200)]
     alone = EDLAE(values="raw", l2=10.0, user_power=0.5, form=form).fit(split.train.matrix)
@@ -124,9 +124,9 @@ def test_the_linear_path_learns_from_calibration_users_once_all_is_chosen(split,
     assert solved == [(n_users, 200)]
 
 
-@pytest.mark.parametrize("form", ["dense", "sparse"])
-def test_penalties_are_compared_by_the_most_popular_items(split, monkeypatch, form):
-    monkeypatch.setattr(linear_choice, "COMPARED", 30)
+@pytest.mark.parametrize(("form", "constant"), [("dense", "COMPARED"), ("sparse", "COMPARED_SPARSE")])
+def test_paths_are_compared_by_the_most_popular_items(split, monkeypatch, form, constant):
+    monkeypatch.setattr(linear_choice, constant, 30)
     monkeypatch.setattr(linear_choice, "COMPARING_ROWS", 0)
     asked = {}
 
@@ -148,7 +148,8 @@ def test_penalties_are_compared_by_the_most_popular_items(split, monkeypatch, fo
     assert asked["in_sparse_form"] is (form == "sparse")
     assert linear.l2 in PENALTIES
     assert linear.item_power in ITEM_POWERS
-    fitted = EDLAE(values="raw", l2=linear.l2, user_power=0.5, item_power=linear.item_power, form=form)
+    powers = {"user_power": linear.user_power, "item_power": linear.item_power}
+    fitted = EDLAE(values="raw", l2=linear.l2, form=form, **powers)
     fitted.fit(split.train.matrix)
     assert (linear.weights_ != fitted.weights_).sum() == 0  # of all items
 
@@ -158,6 +159,7 @@ def test_where_users_are_known_the_choices_go_into_the_refit():
     model = fit_split(HybridVAE(**QUICK), split)
     assert model.l2 in PENALTIES
     assert model.item_power in ITEM_POWERS
+    assert model.user_power in USER_POWERS
     assert model.training.stop_epoch in (1, 2, 3)
     assert model.trained_on_ == split.refit.fingerprint()
 
@@ -166,41 +168,76 @@ def test_the_penalty_is_the_best_for_calibration_users(split, users, monkeypatch
     """And no training users are added to them, where there are as many as are wanted."""
     monkeypatch.setattr(linear_choice, "COMPARING_ROWS", users.fold_in.shape[0])
 
-    def ndcg_of(l2, power):
-        path = EDLAE(values="raw", l2=l2, user_power=0.5, item_power=power).fit(split.train.matrix)
+    def ndcg_of(l2, item_power=0.0, user_power=0.5):
+        path = EDLAE(values="raw", l2=l2, user_power=user_power, item_power=item_power).fit(split.train.matrix)
         return ndcg_by_user(path._score, users)
+
+    def check_powers(linear):
+        assert linear.user_power == max(USER_POWERS, key=lambda power: ndcg_of(linear.l2, user_power=power).sum())
+        by_item_power = {power: ndcg_of(linear.l2, power, linear.user_power) for power in ITEM_POWERS}
+        assert linear.item_power == best_power(by_item_power)
 
     linear = HybridVAE(**QUICK).fit(split.train, valid=split.valid).linear_
     position = PENALTIES.index(linear.l2)
     for l2 in PENALTIES[max(0, position - 1) : position + 2]:
-        assert ndcg_of(linear.l2, 0.0).sum() >= ndcg_of(l2, 0.0).sum()
-    powers = {power: ndcg_of(linear.l2, power) for power in ITEM_POWERS}
-    assert linear.item_power == nearest_to_zero(powers)
-    linear = HybridVAE(item_power=0.4, **QUICK).fit(split.train, valid=split.valid).linear_
-    assert linear.item_power == 0.4
-    linear = HybridVAE(l2=30.0, **QUICK).fit(split.train, valid=split.valid).linear_
-    assert linear.item_power == nearest_to_zero({power: ndcg_of(30.0, power) for power in ITEM_POWERS})
+        assert ndcg_of(linear.l2).sum() >= ndcg_of(l2).sum()
+    check_powers(linear)
+    check_powers(HybridVAE(l2=30.0, **QUICK).fit(split.train, valid=split.valid).linear_)
+    linear = HybridVAE(user_power=0.7, item_power=0.4, **QUICK).fit(split.train, valid=split.valid).linear_
+    assert (linear.user_power, linear.item_power) == (0.7, 0.4)
 
 
-def test_an_exponent_other_than_zero_has_to_be_clearly_better():
-    spread = np.tile([0.1, -0.1], 200)
-    ndcg = {-0.2: np.full(400, 0.3), 0.0: np.full(400, 0.4) + spread, 0.2: np.full(400, 0.404), 0.4: np.full(400, 0.5)}
-    assert nearest_to_zero(ndcg) == 0.4
-    assert nearest_to_zero(ndcg | {0.4: np.full(400, 0.3)}) == 0.0  # .2 is ahead by less than a standard error
-    assert nearest_to_zero({0.2: np.zeros(0), -0.2: np.zeros(0)}) == 0.2  # no one to compare by
+def test_an_exponent_other_than_zero_needs_a_gain_or_many_users():
+    def by_power(rows):
+        return {power: np.full(rows, ndcg) for power, ndcg in {-0.2: 0.3, 0.0: 0.4, 0.1: 0.401, 0.4: 0.402}.items()}
+
+    assert best_power(by_power(100)) == 0.0
+    assert best_power(by_power(1_000)) == 0.1
+    assert best_power(by_power(100_000)) == 0.4
+    assert best_power(by_power(100) | {0.4: np.full(100, 0.5)}) == 0.4
+    assert best_power({0.2: np.zeros(0), -0.1: np.zeros(0)}) == -0.1  # no one to compare by
 
 
 @pytest.mark.parametrize("wanted", [100, 10_000])
 def test_penalties_are_compared_by_training_users_too(split, users, wanted, monkeypatch):
     monkeypatch.setattr(linear_choice, "COMPARING_ROWS", wanted)
     rows = split.train.matrix
-    solved, compared = linear_choice._comparison(rows, users, seed=0)
+    solved, compared = linear_choice._comparison(rows, users, seed=0, n_items=10_000)
     more = min(wanted - users.fold_in.shape[0], int(0.15 * rows.shape[0]))
     assert solved.shape[0] == rows.shape[0] - more
     assert compared.fold_in.shape[0] == users.fold_in.shape[0] + more
     assert (
         solved.nnz + compared.fold_in.nnz + compared.held_out.nnz == rows.nnz + users.fold_in.nnz + users.held_out.nnz
     )
+
+
+def test_of_users_who_are_in_training_the_held_out_events_choose(monkeypatch):
+    """All rows are learned from, and the comparison takes none of them."""
+    split = per_user_split(make_sample(n_users=300, n_items=80).interactions, valid_share=0.2)
+    solved = []
+
+    def path(models, rows, *args):
+        solved.append(rows)
+        return solution_path(models, rows, *args)
+
+    monkeypatch.setattr(linear_choice, "solution_path", path)
+    model = HybridVAE(**QUICK)
+    model.fit(split.train, valid=split.valid)
+    assert all((rows != split.train.matrix).nnz == 0 for rows in solved)
+    users = CalibrationUsers(split.valid.fold_in, split.valid.held_out)
+    network, path = (lambda rows: network_scores(model.network_, rows)), model.linear_._score
+    assert best_joint_ndcg(network, path, users) == pytest.approx(max(epoch.valid for epoch in model.history_))
+    assert model.weight_ == best_weight(network, path, users, split.train.matrix, 1 / 8)
+
+
+def test_of_many_validation_users_some_choose(split, monkeypatch):
+    monkeypatch.setattr(hybrid_vae, "MAX_CELLS", 20 * split.train.n_items)
+    run = FitRun("binary", False, valid=split.valid)
+    learned, users = HybridVAE(random_state=0)._calibration_users(split.train.matrix, run)
+    assert learned is split.train.matrix
+    assert users.fold_in.shape == users.held_out.shape == (20, split.train.n_items)
+    whole = {tuple(row) for row in (split.valid.fold_in + 2 * split.valid.held_out).toarray()}
+    assert {tuple(row) for row in (users.fold_in + 2 * users.held_out).toarray()} <= whole
 
 
 def test_the_epoch_is_kept_that_ranks_best_with_the_linear_path(split):
