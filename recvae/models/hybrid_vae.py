@@ -52,6 +52,7 @@ MAX_CALIBRATION_USERS = 300  # taken from the training users, if no validation u
 MAX_CELLS = 100_000_000  # validation users x items, by which weights and epochs are chosen: seconds for each ranking
 SMOOTHING = 0.5  # share of an epoch in the moving average of NDCG over epochs, by which one of them is chosen
 ENOUGH_USERS = 30  # for a choice among epochs; of fewer, chance alone would choose
+ENOUGH_KNOWN = 2_000  # validation users who are training users, for all choices: one or two events of each are held out
 # usual standard deviation of the weighted scores of the linear path, and of the second network's, / that of the others
 LINEAR_RATIO, SECOND_RATIO = 1 / 8, 1.0
 LINEAR, SECOND = "linear.", "second."  # prefixes in a file of the tensors of the linear path and of the second network
@@ -70,8 +71,8 @@ class HybridVAE(RecVAE):
     Variational Autoencoder with Shallow Parallel Path for Top-N Recommendation (VASP)", ICANN 2021. The linear path
     ranks the events that it was solved from better than others. So `a` is not trained: it is chosen by NDCG@100 for
     calibration users, from whose held-out events no part has learned. These are the validation users of a fit. Without
-    any, they are `calibration_share` of the training users: the network does not learn from them at all, and the linear
-    path only once all weights are chosen.
+    any, or with few who are training users as well, they are `calibration_share` of the training users: the network
+    does not learn from them at all, and the linear path only once all weights are chosen.
 
     Where users have few events and items too, a single network depends on chance. There g(x), the scores of a MultVAE,
     are added with a weight `c` that is chosen in the same way; elsewhere c is 0.
@@ -120,7 +121,7 @@ class HybridVAE(RecVAE):
     calibration_share: float = hyper(
         0.05,
         f"share of the training users, at most {MAX_CALIBRATION_USERS}, held out for calibration if there are no "
-        "validation users",
+        f"validation users, or fewer than {ENOUGH_KNOWN:,} who are training users as well",
         low=0.001,
         high=0.5,
         file_key="aside",
@@ -207,9 +208,11 @@ class HybridVAE(RecVAE):
         It is that of the validation users of the fit; else of calibration users, as a moving average over epochs, since
         these are few. Without either, or with fewer than `ENOUGH_USERS`, it is None: the last epoch is kept.
         """
-        if run.valid is None and users.n_active < ENOUGH_USERS * PARTS:
+        smoothing, given = SMOOTHING, self._given_users(run)
+        if given is not None:
+            smoothing, users = 1.0, given
+        elif users.n_active < ENOUGH_USERS * PARTS:
             return None
-        smoothing = SMOOTHING if run.valid is None else 1.0
 
         def validation(network: VAE, history: Sequence[Epoch]) -> float:
             ndcg = best_joint_ndcg(partial(network_scores, network), others, users)
@@ -220,15 +223,22 @@ class HybridVAE(RecVAE):
 
     def _calibration_users(self, rows: sparse.csr_matrix, run: FitRun) -> tuple[sparse.csr_matrix, CalibrationUsers]:
         """Split the rows into those to learn from, (U', I), and calibration users."""
-        if run.valid is not None:
-            fold_in, known = transform_values(run.valid.fold_in, run.values), run.valid.train_rows is not None
-            users = CalibrationUsers(fold_in, run.valid.held_out, known)
-            return rows, users.sample(MAX_CELLS // rows.shape[1], self._seed())
+        given = self._given_users(run)
+        if given is not None and (not given.known or given.n_active >= ENOUGH_KNOWN):
+            return rows, given
         random = np.random.default_rng(self._seed())  # the same on all ranks
         order = random.permutation(np.flatnonzero(np.diff(rows.indptr) > 1))  # a single event cannot be held out
         n_users = min(MAX_CALIBRATION_USERS, math.ceil(self.calibration_share * len(order))) if len(order) > 1 else 0
         learned = np.setdiff1d(np.arange(rows.shape[0]), order[:n_users])
         return rows[learned], CalibrationUsers.holding_out(rows[order[:n_users]], random, PARTS)
+
+    def _given_users(self, run: FitRun) -> CalibrationUsers | None:
+        """The validation users of a fit, or a sample of them if they are very many."""
+        if run.valid is None:
+            return None
+        fold_in, held_out = transform_values(run.valid.fold_in, run.values), run.valid.held_out
+        users = CalibrationUsers(fold_in, held_out, run.valid.train_rows is not None)
+        return users.sample(max(MAX_CELLS // fold_in.shape[1], ENOUGH_KNOWN), self._seed())
 
     def _linear(self, l2: float, user_power: float, item_power: float) -> EDLAE:
         """An unfitted linear path."""

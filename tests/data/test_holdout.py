@@ -253,6 +253,15 @@ def test_nothing_held_out_is_refused_before_the_first_step(split):
         evaluate(EASE().fit(split.train), no_one)
 
 
+def test_held_out_events_that_are_in_training_are_refused():
+    known = per_user_split(make_sample(n_users=60, n_items=40).interactions, valid_share=0.2)
+    EASE().fit(known.train, valid=known.valid)
+    with pytest.raises(InvalidDataError, match=r"not in training, got \d+ that are; fit on split\.train"):
+        EASE().fit(known.refit, valid=known.valid)
+    with pytest.raises(InvalidDataError, match="who are among the 5 training users, got train_rows up to"):
+        EASE().fit(known.train.matrix[:5], valid=known.valid)
+
+
 # items by their ids ----------------------------------------------------------------------------------------------
 
 

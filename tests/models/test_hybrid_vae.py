@@ -221,6 +221,7 @@ def test_of_users_who_are_in_training_the_held_out_events_choose(monkeypatch):
         return solution_path(models, rows, *args)
 
     monkeypatch.setattr(linear_choice, "solution_path", path)
+    monkeypatch.setattr(hybrid_vae, "ENOUGH_KNOWN", np.count_nonzero(np.diff(split.valid.held_out.indptr)))
     model = HybridVAE(**QUICK)
     model.fit(split.train, valid=split.valid)
     assert all((rows != split.train.matrix).nnz == 0 for rows in solved)
@@ -228,10 +229,15 @@ def test_of_users_who_are_in_training_the_held_out_events_choose(monkeypatch):
     network, path = (lambda rows: network_scores(model.network_, rows)), model.linear_._score
     assert best_joint_ndcg(network, path, users) == pytest.approx(max(epoch.valid for epoch in model.history_))
     assert model.weight_ == best_weight(network, path, users, split.train.matrix, 1 / 8)
+    monkeypatch.setattr(hybrid_vae, "ENOUGH_KNOWN", 2_000)
+    solved.clear()
+    HybridVAE(**QUICK).fit(split.train, valid=split.valid)  # too few of them: training users are set aside
+    assert all(rows.shape[0] < split.train.n_users for rows in solved)
 
 
 def test_of_many_validation_users_some_choose(split, monkeypatch):
-    monkeypatch.setattr(hybrid_vae, "MAX_CELLS", 20 * split.train.n_items)
+    monkeypatch.setattr(hybrid_vae, "MAX_CELLS", 0)
+    monkeypatch.setattr(hybrid_vae, "ENOUGH_KNOWN", 20)
     run = FitRun("binary", False, valid=split.valid)
     learned, users = HybridVAE(random_state=0)._calibration_users(split.train.matrix, run)
     assert learned is split.train.matrix

@@ -39,6 +39,7 @@ def fit(
     checked_checkpoint = _check_checkpoint(model, checkpoint, user_items)
     rows, values = model._rows_to_fit(user_items)
     valid = model._check_valid(valid, rows.shape[1], user_items)
+    _check_held_out(valid, rows)
     active_callbacks = as_callbacks(callbacks)
     active_callbacks = active_callbacks if current_communicator().is_main_process else []
     run = FitRun(values, show_progress, callback, valid, active_callbacks, checked_checkpoint)
@@ -93,6 +94,23 @@ def check_valid(valid: Any, n_items: int, user_items: Any) -> Holdout | None:
     if not checked.held_out.nnz:
         raise InvalidDataError("Expected validation users with held-out items, got none; give others, or no valid.")
     return checked
+
+
+def _check_held_out(valid: Holdout | None, rows: sparse.csr_matrix | Shards) -> None:
+    """That what is held out of training users' events is not in their training rows."""
+    if valid is None or valid.train_rows is None or isinstance(rows, Shards):
+        return
+    if valid.train_rows.max(initial=-1) >= rows.shape[0]:
+        raise InvalidDataError(
+            f"Expected validation users who are among the {rows.shape[0]:,} training users, got train_rows up to "
+            f"{valid.train_rows.max():,}; fit on split.train of the same split."
+        )
+    both = rows[valid.train_rows].multiply(valid.held_out).nnz
+    if both:
+        raise InvalidDataError(
+            f"Expected held-out events of validation users that are not in training, got {both:,} that are; fit on "
+            f"split.train, or without valid."
+        )
 
 
 def fit_info(model: Recommender, verb: str, rows: sparse.csr_matrix | Shards, run: FitRun) -> FitInfo:
