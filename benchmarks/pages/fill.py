@@ -67,7 +67,7 @@ def _of(make: Callable[..., str], *names: str) -> Callable[[], str]:
 TABLES: dict[str, Callable[[], str]] = {
     "results": table.results_table,
     "models": table.models_table,
-    "published": table.published_table,
+    "published": table.published_tables,
     "reference": table.reference_table,
     "joins": table.joins_table,
     "cold": table.cold_table,

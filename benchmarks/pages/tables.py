@@ -12,6 +12,7 @@ from benchmarks.speed.tables import epoch_table, growth_table, rank_table, step_
 
 RESULTS = Path(__file__).parents[1] / "results"
 DATASETS = ("ml-1m", "ml-10m-implicit", "lastfm-2k", "ml-100k")
+PUBLISHED = ("gowalla", "yelp2018", "amazon-cds")
 REFERENCES = ("ml-1m", "lastfm-2k", "ml-10m-implicit")
 MODELS = (
     "HybridVAE",
@@ -43,17 +44,23 @@ def results_table(folder: Path = RESULTS) -> str:
     return markdown(rows)
 
 
-def published_table(folder: Path = RESULTS, name: str = "gowalla") -> str:
+def published_tables(folder: Path = RESULTS) -> str:
+    """Our rows among the published ones, a table for each data set that was run by its published protocol."""
+    return "\n\n".join(published_table(name, folder) for name in PUBLISHED)
+
+
+def published_table(name: str, folder: Path = RESULTS) -> str:
     """Our rows among the published ones on the same protocol, best last, as Markdown."""
     result = _read(folder, name)
     metrics = result["settings"]["metrics"]
-    rows = {row["model"]: row for row in result["models"]}
-    if (folder / f"family-{name}.json").exists():
-        rows |= {row["model"]: row for row in _read(folder, f"family-{name}")["models"]}
-    ours = {f"{model} (recvae)": [row["metrics"][metric]["mean"] for metric in metrics] for model, row in rows.items()}
-    theirs = {who: [figures[metric] for metric in metrics] for who, figures in result["published"].items()}
-    ranked = sorted((ours | theirs).items(), key=lambda item: item[1][-1])
-    return markdown([[name, *metrics]] + [[who, *(f"{figure:.4f}" for figure in figures)] for who, figures in ranked])
+    rows = {}
+    for row in result["models"]:
+        means = [f"{row['metrics'][metric]['mean']:.4f}" for metric in metrics]
+        rows[f"{row['model']} (recvae)"] = [*means, f"{row['fit_seconds']:,.0f} s", str(row["settings_tried"])]
+    for who, figures in result["published"].items():
+        rows[who] = [*(f"{figures[metric]:.4f}" for metric in metrics), "", ""]
+    ranked = sorted(rows.items(), key=lambda row: float(row[1][len(metrics) - 1]))
+    return markdown([[name, *metrics, "training", "settings"], *([who, *cells] for who, cells in ranked)])
 
 
 def reference_table(folder: Path = RESULTS) -> str:
@@ -152,7 +159,7 @@ def results_page(folder: Path = RESULTS) -> str:
             "# Recorded results",
             "Made by `python -m benchmarks table`; docs/evaluating.md and docs/speed.md say how each was measured.",
             results_table(folder),
-            published_table(folder),
+            published_tables(folder),
             reference_table(folder),
             *family_tables(folder),
             *speed_tables(folder),

@@ -14,7 +14,7 @@ KINDS = {
     "linear, in closed form": (GREEN, ("EASE", "EDLAE")),
     "baselines": (VERMILION, ("ALS", "iALS", "ItemKNN", "P3alpha", "RP3beta", "GFCF", "Popularity", "BPR", "LMF")),
 }
-NEAR = (0.3, 0.015)  # decades, metric: closer points have their labels above and below
+NEAR = (0.3, 0.015)  # decades, metric: closer points have their labels above, below and between
 Point = tuple[float, float]
 
 
@@ -22,7 +22,7 @@ def plot_family(results: dict[str, Any], path: Path) -> None:
     """NDCG@100 with its standard error against seconds of the fit, on a scale of decades."""
     rows = {row["model"]: row for row in results["models"]}
     points = {name: (row["fit_seconds"], row["metrics"][METRIC]["mean"]) for name, row in rows.items()}
-    with picture(path, width=6.8, height=3.8) as (axis,):
+    with picture(path, width=6.8, height=5.2) as (axis,):
         for kind, (color, names) in KINDS.items():
             shown = [name for name in names if name in rows]
             if shown:
@@ -44,4 +44,6 @@ def label_side(place: Point, others: list[Point]) -> tuple[tuple[int, int], str]
     near = [y for x, y in others if abs(math.log10(x / place[0])) < NEAR[0] and abs(y - place[1]) < NEAR[1]]
     if not near:
         return (7, 0), "left"
+    if min(near) < place[1] < max(near):
+        return (-6, -6), "right"
     return ((0, 10), "center") if place[1] >= max(near) else ((0, -10), "center")
