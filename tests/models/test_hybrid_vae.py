@@ -298,3 +298,4 @@ def test_the_file_holds_the_path_and_its_weight(split, tmp_path):
         rows = split.test.fold_in[:5]
         assert torch.equal(again._score(rows), model._score(rows))
         assert (again.linear_.l2, again.weight_) == (model.linear_.l2, model.weight_)
+        assert again.linear_.get_params() == model.linear_.get_params()
