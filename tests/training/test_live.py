@@ -122,7 +122,7 @@ def test_a_deterministic_autoencoder_has_one_term(terminal, split):
 def test_the_linear_path_is_seen_before_the_network(terminal, split):
     HybridVAE(hidden_dim=8, depth=2, **SMALL).fit(split.train)
     text = terminal.getvalue()
-    assert 0 <= text.index("HybridVAE, linear path, penalty") < text.index("HybridVAE, epoch 1/3")
+    assert 0 <= text.index("HybridVAE, linear path, exponents of items") < text.index("HybridVAE, epoch 1/3")
 
 
 def test_a_notebook_gets_one_output_that_stays(cell, split):
