@@ -17,7 +17,7 @@ from recvae.benchmark.results import json_bytes
 from recvae.cli.main import main
 from recvae.errors import MissingDependencyError
 
-RECORDED = Path(__file__).parents[1] / "fixtures"
+FIXTURES = Path(__file__).parents[1] / "fixtures"
 PARTS = ["models", "cost", "length", "activity", "popularity", "lists", "people", "items"]
 PARTS += ["learning", "latent", "memory", "made"]
 
@@ -154,7 +154,7 @@ def test_older_files_make_a_page_that_says_what_is_missing(results, tmp_path):
         del example["why"]
     found = outline(three, tmp_path)
     assert found.missing == ["length", "activity", "popularity", "items", "latent", "made"]
-    oldest = json.loads((RECORDED / "results-2.json").read_text())
+    oldest = json.loads((FIXTURES / "results-2.json").read_text())
     found = outline(oldest, tmp_path)
     assert set(found.missing) == {"length", "activity", "popularity", "people", "items", "latent", "made"}
     assert "Published on this protocol: SLIM" in " ".join(found.text)
