@@ -147,7 +147,7 @@ class HybridVAE(RecVAE):
 
     def _fit_parts(self, rows: sparse.csr_matrix, run: FitRun) -> dict[str, Any]:
         self._checked_plan(rows, True, extras_allocated=False)
-        # 1. calibration users, from whom no part learns
+        # 1. calibration users, from whose held-out events no part learns
         learned, users = self._calibration_users(rows, run)
         # 2. the linear path: before the network, so that too little memory for it is known before the long training
         chosen = self._chosen_linear(learned, users, run.show_progress)
