@@ -93,7 +93,9 @@ class Trainer:
         self.state = TrainState(network, optimizers, self.config.seed)
         self._device, self._ranks = self.state.device, self.strategy.data_parallel_group
         in_16_bits = in_bfloat16(self.config.precision, self._device)
-        self._autocast = torch.autocast(self._device.type, torch.bfloat16, enabled=in_16_bits)
+        # without its cache, which is each thread's own: gradients of a weight that is used twice, as HVamp's are, would
+        # be summed in bfloat16 or in float32, depending on the thread
+        self._autocast = torch.autocast(self._device.type, torch.bfloat16, enabled=in_16_bits, cache_enabled=False)
         self._workspace = Workspace()
         self._workers = Workers() if self._device.type == "cpu" else None  # they share out the pieces of a step
 

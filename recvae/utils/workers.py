@@ -346,7 +346,10 @@ def _torch_settings() -> Callable[[], AbstractContextManager[Any]]:
 
     @contextmanager
     def settings() -> Iterator[None]:
-        with torch.set_grad_enabled(grad), torch.autocast("cpu", dtype) if autocast else nullcontext():
+        with (
+            torch.set_grad_enabled(grad),
+            torch.autocast("cpu", dtype, cache_enabled=False) if autocast else nullcontext(),
+        ):
             yield
 
     return settings
