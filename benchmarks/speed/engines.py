@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 import numpy as np
 from scipy import sparse
@@ -19,6 +20,7 @@ from recvae.data.batches import DeviceRows
 Work = Callable[..., object]
 ENGINES = ("textbook", "textbook-autocast", "float32", "bfloat16")  # the latter two are recvae's precisions
 ALS_FACTORS = 256
+WIDTHS: dict[str, Any] = {"hidden_dims": (600,), "latent_dim": 200}  # the paper's, on every catalogue
 
 
 @contextmanager
@@ -30,7 +32,7 @@ def training(matrix: sparse.csr_matrix, engine: str, batch_size: int, device: st
     if engine.startswith("textbook"):
         yield _textbook_step(matrix, batch_size, autocast=engine.endswith("autocast"))
         return
-    model = MultVAE(random_state=0, device=device, training=TrainingOptions(precision=engine))
+    model = MultVAE(**WIDTHS, random_state=0, device=device, training=TrainingOptions(precision=engine))
     trainer = model.trainer(matrix)
     rows = DeviceRows(matrix, trainer.state.device)
     batches = itertools.chain.from_iterable(rows.batches_of(key, batch_size) for key in itertools.count())
@@ -62,6 +64,7 @@ def recvae_round(matrix: sparse.csr_matrix, engine: str, batch_size: int) -> Cal
     def rounds(n: int) -> list[float]:
         seconds: list[float] = []
         model = RecVAE(
+            latent_dim=WIDTHS["latent_dim"],
             random_state=0,
             epochs=n,
             batch_size=batch_size,
@@ -92,7 +95,7 @@ def ranking(matrix: sparse.csr_matrix, engine: str, n_users: int, N: int = 100) 
     """
     users, rows = np.arange(n_users), matrix[:n_users]
     if engine == "recvae":
-        model = MultVAE(random_state=0, epochs=1, batch_size=500).fit(matrix[:20_000], show_progress=False)
+        model = MultVAE(**WIDTHS, random_state=0, epochs=1, batch_size=500).fit(matrix[:20_000], show_progress=False)
         return lambda: model.recommend(users, rows, N=N)
     import implicit
     import threadpoolctl

@@ -4,8 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from recvae.models.autoencoder.options import DefaultEpochs, epochs_option
-from recvae.models.autoencoder.shape import FEW_EVENTS, FEW_ITEMS, MEAN_KL_WEIGHT, PAPER_GAMMA, Shape, dropout_option
+from recvae.models.autoencoder.options import DefaultEpochs, epochs_option, latent_dim
+from recvae.models.autoencoder.shape import (
+    FEW_EVENTS,
+    FEW_ITEMS,
+    MEAN_KL_WEIGHT,
+    PAPER_GAMMA,
+    Shape,
+    dropout_option,
+    latent_dim_option,
+)
 from recvae.models.autoencoder.variational import Variational
 from recvae.models.base.params import hyper, parameters
 from recvae.models.base.spaces import integers, log
@@ -33,7 +41,7 @@ class RecVAE(Variational):
     learning_rate: float = hyper(
         1e-3, "learning rate of Adam; the paper has 5e-4, from random weights", low=0, search=log(1e-4, 3e-3)
     )
-    latent_dim: int = hyper(200, "dimension of z", low=1, search=integers(50, 400))
+    latent_dim: int | None = latent_dim_option()
     hidden_dim: int = hyper(600, "width of the encoder's layers", low=1, search=integers(100, 1000))
     depth: int = hyper(5, "number of the encoder's layers", low=1, high=1000, search=integers(2, 6))
     dropout: float | None = dropout_option("in its own passes")
@@ -66,9 +74,10 @@ class RecVAE(Variational):
 
     def _network(self, n_items: int) -> VAE:
         # q(z | x), section 3.2: each layer adds the outputs of all layers before it
-        encoder = DenselyConnectedEncoder(n_items, self.hidden_dim, self.depth, self.latent_dim, self.dropout)
+        codes = latent_dim(self, n_items)
+        encoder = DenselyConnectedEncoder(n_items, self.hidden_dim, self.depth, codes, self.dropout)
         # without hidden layers: W z + b
-        decoder = MLPDecoder(self.latent_dim, (), n_items)
+        decoder = MLPDecoder(codes, (), n_items)
         # section 3.3: the prior keeps the posteriors from before the epoch, so that the encoder does not forget.
         # The KL term is weighted by gamma times the number of the user's events
         return VAE(encoder, decoder, self._likelihood(), Composite(), kl_by_events=True)

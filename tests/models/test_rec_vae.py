@@ -9,7 +9,9 @@ from scipy.stats import norm
 from recvae import HVamp, HybridVAE, MultDAE, MultVAE, RecVAE, load, nn
 from recvae.data.batches import DeviceRows
 from recvae.errors import InvalidDataError
+from recvae.models.autoencoder import options
 from recvae.models.autoencoder.shape import Shape
+from recvae.models.base.params import with_params
 from recvae.nn.rng import CounterRNG
 from recvae.training.state import Phase
 
@@ -199,3 +201,42 @@ def test_a_loaded_model_that_learns_on_has_the_dropout_of_its_data(tmp_path):
     model = load(tmp_path / "model")
     model.partial_fit(rows, epochs=1)
     assert model.network_.encoder.bag.dropout == 0.8
+
+
+def narrow(model):
+    return {"hidden_dims": (2,)} if model is MultVAE else {"hidden_dim": 2, "depth": 1}
+
+
+@pytest.mark.parametrize(
+    ("model", "n_items", "params", "width"),
+    [
+        (RecVAE, 24_999, {}, 200),
+        (RecVAE, 25_000, {}, 512),
+        (MultVAE, 25_000, {}, 512),
+        (HybridVAE, 25_000, {}, 512),
+        (MultVAE, 25_000, {"training__initial_weights": "random"}, 200),
+        (MultVAE, 25_000, {"likelihood": "logistic"}, 200),
+        (MultVAE, 25_000, {"latent_dim": 7}, 7),
+        (MultVAE, 250_000, {}, 200),
+    ],
+)
+def test_wide_catalogues_get_more_dimensions_where_singular_vectors_are_the_start(model, n_items, params, width):
+    with torch.device("meta"):
+        network = with_params(model(), narrow(model) | params)._network(n_items)
+    assert network.decoder.latent_dim == width
+
+
+@pytest.mark.parametrize("model", [MultVAE, RecVAE, HybridVAE])
+def test_a_model_that_has_gained_items_keeps_its_dimensions(model, monkeypatch, tmp_path):
+    monkeypatch.setattr(options, "WIDE_CATALOGUE", 22)
+    monkeypatch.setattr(options, "LATENT_DIM", 3)
+    grown = sparse.csr_matrix(np.pad(ROWS.toarray(), ((0, 0), (0, 4)), constant_values=1))
+    fitted = model(epochs=1, random_state=0, **narrow(model)).fit(ROWS)
+    fitted.partial_fit(grown, epochs=1)
+    fitted.save(tmp_path / "model")
+    loaded = load(tmp_path / "model")
+    assert loaded.network_.decoder.latent_dim == 3
+    for found, expected in zip(loaded.recommend([0], grown[:1]), fitted.recommend([0], grown[:1]), strict=True):
+        np.testing.assert_array_equal(found, expected)
+    loaded.partial_fit(grown, epochs=1)
+    assert model(epochs=1, **narrow(model)).fit(grown).network_.decoder.latent_dim == 512

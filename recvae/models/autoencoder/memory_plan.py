@@ -20,7 +20,7 @@ from recvae.data.batches import Batch
 from recvae.data.shards import Shards
 from recvae.errors import InvalidParameterError
 from recvae.models.autoencoder.memory_estimate import DataSizes, MemoryEstimate, estimate_memory
-from recvae.models.autoencoder.options import MANY_ITEMS, averaging, starts_spectrally
+from recvae.models.autoencoder.options import MANY_ITEMS, averaging, latent_dim, starts_spectrally
 from recvae.models.autoencoder.shape import Shape
 from recvae.models.base.params import get_params, with_params
 from recvae.nn import VAE
@@ -245,6 +245,8 @@ def _possible_changes(model: Any, plan: MemoryPlan) -> list[tuple[str, dict[str,
     if params.get("form", "sparse") != "sparse":
         changes.append(('form="sparse"', {"form": "sparse"}, sizes))
     widths = {name: params[name] for name in ("hidden_dims", "hidden_dim", "latent_dim") if params.get(name)}
+    if "latent_dim" in params:
+        widths["latent_dim"] = latent_dim(model, sizes.items)
     half = {name: _half(width) for name, width in widths.items()}
     changes.append((", ".join(f"{name}={width}" for name, width in half.items()), half, sizes))
     if type(model).out_of_core and not sizes.on_disk:

@@ -188,6 +188,12 @@ def from_file(build: Callable[[], VAE], tensors: dict[str, Tensor], device: torc
     return ready_to_score(network.to(device))
 
 
+def code_width(tensors: dict[str, Tensor]) -> int | None:
+    """The dimension of the codes that the decoder of a file takes; None without a matrix to read it from."""
+    first = tensors.get("decoder.hidden.0.weight", tensors.get(OUTPUT))
+    return None if first is None or first.ndim != 2 else first.shape[1] or None
+
+
 def tied_vectors(vectors: ItemVectors) -> ItemVectors:
     """Vectors of new items for tied embeddings: the mean of what the two layers would get."""
     mean = (vectors.first + vectors.last) / 2

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from scipy import sparse
 
 from recvae.data.shards import Shards
-from recvae.models.autoencoder.shape import Shape
+from recvae.models.autoencoder.shape import LATENT_DIM, WIDE_CATALOGUE, WIDE_LATENT_DIM, Shape
 from recvae.models.base.model import FitRun, Model
 from recvae.models.base.params import flat_params, frozen_parameters, hyper
 from recvae.nn.layers import PRECISIONS
@@ -149,6 +149,13 @@ def n_epochs(model: Any, shape: Shape) -> int:
     if not starts_spectrally(model, shape.items):
         return int(model.epochs or default.random)
     return int(model.epochs or (default.sparse if shape.is_sparse else default.dense))
+
+
+def latent_dim(model: Any, n_items: int) -> int:
+    """The hyper-parameter `latent_dim` of an autoencoder, or its default for the start of its weights and the data."""
+    if model.latent_dim is not None:
+        return int(model.latent_dim)
+    return WIDE_LATENT_DIM if n_items >= WIDE_CATALOGUE and starts_spectrally(model, n_items) else LATENT_DIM
 
 
 def averaging(model: Any, shape: Shape, impl: str) -> float:

@@ -15,6 +15,8 @@ FEW_EVENTS = 100  # of an item: with fewer, data are sparse, and networks overfi
 # on sparse data, dropout falls linearly between these numbers of events of a user
 SPARSE_EVENTS, DENSE_EVENTS = 20, 50
 SPARSE_DROPOUT, DENSE_DROPOUT = 0.8, 0.5
+WIDE_CATALOGUE = 25_000  # items from which z has more dimensions in a network that starts from singular vectors
+LATENT_DIM, WIDE_LATENT_DIM = 200, 512
 PAPER_GAMMA = 0.005  # RecVAE's weight of the KL term for each event of a user
 MEAN_KL_WEIGHT = 0.2  # of a user with the mean number of events, at least: Mult-VAE's cap, in data of all lengths
 
@@ -56,6 +58,19 @@ class Shape(NamedTuple):
     def trains_jointly(self) -> bool:
         """Whether RecVAE's encoder and decoder are better trained at once than in turns."""
         return self.items <= FEW_ITEMS or self.is_sparse
+
+
+def latent_dim_option() -> Any:
+    """The hyper-parameter `latent_dim` of a network: None is that of the catalogue's width."""
+    return hyper(
+        None,
+        f"dimension of z; None is {LATENT_DIM}, or {WIDE_LATENT_DIM} from spectral initial weights with at least "
+        f"{WIDE_CATALOGUE:,} items",
+        low=1,
+        kind=int,
+        optional=True,
+        search=[None, 64, 100, 200, 350, 512],
+    )
 
 
 def dropout_option(when: str) -> Any:
