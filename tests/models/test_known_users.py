@@ -77,6 +77,27 @@ def test_the_seed_decides_what_is_hidden():
     )
 
 
+@pytest.mark.parametrize(("with_test", "left"), [(True, 5), (False, 4)])
+def test_users_with_few_events_have_their_share_of_validation(with_test, left):
+    """Rounded down, none of the users, who have 1 or 5 events, would have a validation event."""
+    random, n = np.random.default_rng(0), 10_000
+    events = random.permuted(np.tile(np.arange(12) < 5, (2 * n, 1)), axis=1)
+    events[n:] &= np.cumsum(events[n:], axis=1) == 1
+    data = Interactions.from_matrix(sparse.csr_matrix(events.astype(np.float32)))
+    if with_test:
+        first_missing = ~events & (np.cumsum(~events, axis=1) == 1)
+        split = given_split(data, Interactions.from_matrix(sparse.csr_matrix(first_missing.astype(np.float32))))
+    else:
+        split = per_user_split(data, test_share=0.2)
+    assert split.refit.n_events == n * left + n
+    hidden = np.diff(split.valid.held_out.indptr)
+    assert split.train.n_events == split.refit.n_events - hidden.sum()
+    assert hidden.sum() == pytest.approx(0.1 * left * n, abs=4 * np.sqrt(0.25 * n))
+    assert hidden.max() == 1
+    assert (np.diff(split.valid.fold_in.indptr) == left - 1).all()  # a user's only event stays
+    assert split.train.n_users == 2 * n
+
+
 @pytest.mark.parametrize("last", [1, 2])
 def test_leave_last_hides_the_latest_events(last):
     frame, data = by_time(density=0.3)
@@ -204,7 +225,7 @@ def test_times_that_are_not_known_are_said():
         (lambda data: per_user_split(data, test_share=0), "test_share between 0 and 1, got 0"),
         (lambda data: per_user_split(data, valid_share=1.5), r"valid_share between 0 and 1, got 1\.5"),
         (lambda data: per_user_split(data, test_share=0.001), "held out for test, got none"),
-        (lambda data: per_user_split(data, valid_share=0.001), "held out for validation, got none"),
+        (lambda data: per_user_split(data, valid_share=1e-9), "held out for validation, got none"),
         (lambda data: leave_last_split(data, 0), "last to be an integer of at least 1, got 0"),
         (lambda data: leave_last_split(data, 500), "got none"),
         (lambda data: per_user_split(data, test_share="a lot"), "test_share between 0 and 1, got 'a lot'"),

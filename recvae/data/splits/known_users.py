@@ -28,8 +28,8 @@ def per_user_split(
 ) -> Split:
     """Hold out events of every user at random: `int(test_share * n)` of the n events are for test.
 
-    Of the m remaining events, `int(valid_share * m)` are for validation. Items without training or validation events
-    are dropped.
+    Of the m remaining events, `valid_share * m` are for validation, rounded down or up at random, such that it is that
+    many on average; never all. Items without training or validation events are dropped.
 
     Parameters
     ----------
@@ -57,7 +57,7 @@ def per_user_split(
     random = np.random.RandomState(check_integer("seed", seed, 0, 2**32 - 1))
     part = np.zeros(data.n_events, dtype=np.int8)
     _hide(data, part, TEST, random.random_sample(data.n_events), lambda n: test_share * n)
-    _hide(data, part, VALID, random.random_sample(data.n_events), lambda n: valid_share * n)
+    _hide_for_validation(data, part, valid_share, random)
     return _split(data, part)
 
 
@@ -145,8 +145,9 @@ def temporal_split(
 def given_split(train: Interactions, test: Interactions, valid_share: float = 0.1, seed: int = SPLIT_SEED) -> Split:
     """Use the test events that come with the data.
 
-    Of the n training events of each user, `int(valid_share * n)` are for validation, at random. Users and items are
-    those of `train`; test events of other users or on other items are dropped, and these users counted.
+    Of the n training events of each user, `valid_share * n` are for validation, rounded down or up at random, such that
+    it is that many on average; never all. Users and items are those of `train`; test events of other users or on other
+    items are dropped, and these users counted.
 
     Parameters
     ----------
@@ -172,7 +173,7 @@ def given_split(train: Interactions, test: Interactions, valid_share: float = 0.
     valid_share = check_fraction("valid_share", valid_share)
     random = np.random.RandomState(check_integer("seed", seed, 0, 2**32 - 1))
     part = np.zeros(train.n_events, dtype=np.int8)
-    _hide(train, part, VALID, random.random_sample(train.n_events), lambda n: valid_share * n)
+    _hide_for_validation(train, part, valid_share, random)
     user, item = match_ids(test.user_ids, train.user_ids), match_ids(test.item_ids, train.item_ids)
     cells = test.matrix.tocoo()
     row, column = user[cells.row], item[cells.col]
@@ -262,6 +263,17 @@ def _hide(
     order = order[np.lexsort((keys[order], row_of[order]))]  # by user, then key
     rank = np.arange(len(order)) - np.repeat(np.cumsum(n) - n, n)
     part[order[rank >= np.repeat(n - size(n).astype(np.int64), n)]] = purpose
+
+
+def _hide_for_validation(
+    data: Interactions, part: NDArray[np.int8], valid_share: float, random: np.random.RandomState
+) -> None:
+    """Move a share of each user's training events to validation, rounded down or up at random, but never all.
+
+    Rounded down, users with fewer than 1 / valid_share events, often most of them, would have no say in validation.
+    """
+    keys, rounding = random.random_sample(data.n_events), random.random_sample(data.n_users)
+    _hide(data, part, VALID, keys, lambda n: np.minimum(valid_share * n + rounding, np.maximum(n - 1, 0)))
 
 
 def _split(data: Interactions, part: NDArray[np.int8]) -> Split:
