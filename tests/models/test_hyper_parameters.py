@@ -46,7 +46,7 @@ OTHER |= {
 # what a hyper-parameter needs in order to matter, and which of them need validation users
 # from random weights validation has its ups and downs
 START = {"training__initial_weights": "random"}
-CONTEXT = {"patience": START | {"epochs": 20, "batch_size": 10, "learning_rate": 0.001}}
+CONTEXT = {"patience": START | {"epochs": 20, "batch_size": 10, "learning_rate": 0.003}}
 CONTEXT |= {name: {"learning_rate": 0.01} for name in ("epochs", "training__stop_epoch")}
 # on so few users a join leaps, and the composite prior makes much of little
 CONTEXT |= {"training__precision": {"calibration_share": 0.001, "gamma": 0.0}}
