@@ -112,6 +112,7 @@ def family_table(result: dict[str, Any]) -> str:
         "settings",
         "choice",
         "training",
+        "to the best baseline",
     ]
     rows = sorted(result["models"], key=lambda row: -float(row["metrics"][main]["mean"]))
     kind = "test users" if result["measured_on"] == "test" else "half of the validation users, for development"
@@ -177,7 +178,18 @@ def _family_row(row: dict[str, Any], metrics: list[str], best: str | None) -> li
         p = f"{test['p_holm']:.3f}" if test["p_holm"] >= 0.001 else "< .001"
         held = [f"{test['difference']:+.4f} ({test['low']:+.4f} to {test['high']:+.4f})", p]
     seconds = [f"{row[part]:,.1f} s" for part in ("choice_seconds", "fit_seconds")]
-    return [row["model"], *means, *held, str(row["settings_tried"]), *seconds]
+    return [row["model"], *means, *held, str(row["settings_tried"]), *seconds, _reached(row)]
+
+
+def _reached(row: dict[str, Any]) -> str:
+    """Median seconds until validation users are ranked as by the best baseline, and on how many splits if not all."""
+    splits = row.get("seconds_to_best_baseline", [])  # older results have none
+    reached = [seconds for seconds in splits if seconds is not None]
+    if not reached:
+        return ""
+    return f"{statistics.median(reached):,.1f} s" + (
+        f" ({len(reached)} of {len(splits)})" if len(reached) < len(splits) else ""
+    )
 
 
 def _read(folder: Path, name: str) -> dict[str, Any]:

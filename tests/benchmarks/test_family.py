@@ -10,7 +10,7 @@ import pytest
 from benchmarks.__main__ import main
 from benchmarks.accuracy import family
 from benchmarks.accuracy.family import Family, case, ials, models_of, run_family, seeds_of
-from benchmarks.accuracy.family.pool import Result, by_user, pool
+from benchmarks.accuracy.family.pool import Result, by_user, pool, seconds_to
 from benchmarks.pages.tables import family_table
 from recvae import evaluate, per_user_split
 from recvae.benchmark.grids import GRIDS
@@ -100,6 +100,26 @@ def test_the_same_tests_five_times_are_no_more_evidence():
     five = {name: results * 5 for name, results in once.items()}
     tests = [pool(results, ["ndcg@10"])["models"][0]["paired_tests"]["ALS"] for results in (once, five)]
     assert tests[0] == pytest.approx(tests[1])
+
+
+def test_seconds_until_the_best_baseline_is_reached():
+    """All that is outside of epochs counts before the first."""
+    epochs = [{"seconds": 2.0, "valid": 0.3}, {"seconds": 3.0, "valid": 0.5}, {"seconds": 3.0, "valid": 0.4}]
+    about = {"fit_seconds": 10.0, "valid": 0.5, "history": epochs}
+    assert [seconds_to(about, target) for target in (0.2, 0.3, 0.4, 0.5, 0.6, None)] == [4, 4, 7, 7, None, None]
+    closed_form = {"fit_seconds": 10.0, "valid": 0.5, "history": None}
+    assert [seconds_to(closed_form, target) for target in (0.5, 0.6)] == [10, None]
+    assert seconds_to({"fit_seconds": 10.0}, 0.1) is None
+
+
+def test_the_best_baseline_is_that_of_each_split():
+    users = ["ann", "bob"]
+    results = {name: [values_of(seed, users) for seed in range(2)] for name in ("RecVAE", "ALS", "EASE")}
+    for name, by_split in {"RecVAE": (0.3, 0.9), "ALS": (0.2, 0.4), "EASE": (0.4, 0.1)}.items():
+        for result, valid in zip(results[name], by_split, strict=True):
+            result.about["valid"] = valid
+    rows = {row["model"]: row["seconds_to_best_baseline"] for row in pool(results, ["ndcg@10"])["models"]}
+    assert rows == {"RecVAE": [None, 2.0], "ALS": [None, 2.0], "EASE": [2.0, None]}
 
 
 def test_other_users_are_refused():

@@ -20,7 +20,7 @@ from recvae.data.splits import Holdout, Split
 from recvae.datasets.card import load_card
 from recvae.datasets.load import load_split
 from recvae.errors import MissingDependencyError, UnknownUsersError
-from recvae.evaluation.evaluate import Evaluation
+from recvae.evaluation.evaluate import Evaluation, evaluate
 from recvae.models.base.params import flat_params
 from recvae.utils.files import write_whole
 
@@ -49,6 +49,8 @@ def run(job: dict[str, Any]) -> None:
             task = Task(split, metrics, main, range(1), False, lambda _: None)
             runs = run_model(job["model"], models_to_try(job["model"], {}), task)
             evaluation, about = runs.runs[0].evaluation, runs.row(job["model"])
+            if split.refit is None:  # else the model has learned from the validation events
+                about["valid"] = evaluate(runs.model, split.valid, [main])[main].mean
     except (MissingDependencyError, UnknownUsersError) as error:
         write_whole(Path(job["done"]), json_bytes({"absent": str(error)}))
         return

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from recvae.benchmark.grids import BASELINES
 from recvae.benchmark.run import best_baseline, paired_tests
 from recvae.errors import InvalidDataError
 from recvae.evaluation.evaluate import Metric
@@ -37,8 +38,12 @@ def pool(results: Mapping[str, Sequence[Result]], metrics: Sequence[str]) -> dic
     _check(results)
     found = {name: by_user(each, metrics[-1]) for name, each in results.items()}
     best = best_baseline(found)
+    targets = _targets(results)
     rows = [
-        _row(name, each, metrics) | {"paired_tests": paired_tests(name, found, best)} for name, each in results.items()
+        _row(name, each, metrics)
+        | {"seconds_to_best_baseline": [seconds_to(result.about, t) for result, t in zip(each, targets, strict=True)]}
+        | {"paired_tests": paired_tests(name, found, best)}
+        for name, each in results.items()
     ]
     first = next(iter(results.values()))
     return {
@@ -54,6 +59,30 @@ def by_user(results: Sequence[Result], metric: str) -> Metric:
     users, place = np.unique(np.concatenate([result.users for result in results]), return_inverse=True)
     values = np.concatenate([result.values[metric] for result in results])
     return Metric(np.bincount(place, values) / np.bincount(place), users)
+
+
+def seconds_to(about: Mapping[str, Any], target: float | None) -> float | None:
+    """Seconds of a fit until validation users are ranked at least as well as `target`; None if they never are.
+
+    about : a description of a run, with the records of its epochs if the model has any. All time outside of epochs,
+        such as that for a linear path and for weights of a sum, counts before the first one.
+    """
+    if target is None:
+        return None
+    epochs = about.get("history") or []
+    seconds = float(about["fit_seconds"]) - sum(epoch["seconds"] for epoch in epochs)
+    for epoch in epochs:
+        seconds += epoch["seconds"]
+        if epoch["valid"] is not None and epoch["valid"] >= target:
+            return seconds
+    return float(about["fit_seconds"]) if not epochs and about.get("valid", -1) >= target else None
+
+
+def _targets(results: Mapping[str, Sequence[Result]]) -> list[float | None]:
+    """For each split the best metric of a baseline on validation users; None where none was measured."""
+    splits = zip(*(each for name, each in results.items() if name in BASELINES), strict=True)
+    found = [[result.about["valid"] for result in split if result.about.get("valid") is not None] for split in splits]
+    return [max(metrics, default=None) for metrics in found] or [None] * len(next(iter(results.values())))
 
 
 def _row(name: str, results: Sequence[Result], metrics: Sequence[str]) -> dict[str, Any]:
