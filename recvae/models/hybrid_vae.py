@@ -47,7 +47,7 @@ from recvae.utils.topk import Scorer
 from recvae.utils.workers import use_workers
 
 # values to choose from for l2=None: 3, 6, 10, 18, 30, ... 30,000
-PENALTIES = tuple(step * 10.0**power for power in range(4) for step in (3, 6, 10, 18)) + (30_000.0,)
+PENALTIES = (*(step * 10.0**power for power in range(4) for step in (3, 6, 10, 18)), 30_000.0)
 USER_POWERS, ITEM_POWERS = (0.3, 0.5), (-0.2, -0.1, 0.0, 0.1, 0.2, 0.4)  # and for user_power=None, item_power=None
 MAX_CALIBRATION_USERS = 300  # taken from the training users, if no validation users can be used
 MAX_CELLS = 100_000_000  # validation users x items, by which weights and epochs are chosen: seconds for each ranking

@@ -19,6 +19,7 @@ from recvae.models.autoencoder import memory_plan
 from recvae.models.autoencoder.memory_estimate import DataSizes, estimate_memory
 from recvae.models.base.params import with_params
 from recvae.models.edlae import EDLAE
+from recvae.models.hybrid_vae import PENALTIES
 from recvae.training.state import default_batch_size
 
 ROWS = sparse.random(300, 80, 0.1, format="csr", random_state=0, dtype=np.float32)
@@ -280,7 +281,11 @@ def test_a_hybrid_is_refused_before_its_path_is_solved(room, monkeypatch):
     with pytest.raises(NotEnoughMemoryError, match="for HybridVAE on 300 users"):
         HybridVAE().fit(ROWS)
     small = HybridVAE(latent_dim=2, hidden_dim=2, depth=1)
-    assert small.plan(WIDE_ROWS).memory.path == pytest.approx(8 * 50_000 * 200 * 3, rel=0.3)  # the sparse form
+    # the sparse form: for the choice, weights of 100 neighbours by each penalty; the path itself has 200
+    few = 4 * 50_000 * 100
+    assert small.plan(WIDE_ROWS).memory.path == pytest.approx(few * (len(PENALTIES) + 5), rel=0.2)
+    given = changed(small, l2=10.0, user_power=0.5, item_power=0.0)
+    assert given.plan(WIDE_ROWS).memory.path == pytest.approx(8 * 50_000 * 200 * 3, rel=0.3)
     assert not any("shards" in change for change, _ in small.plan(WIDE_ROWS).remedies)
     dense = changed(small, form="dense", l2=10.0, item_power=0.0).plan(WIDE_ROWS)
     assert dense.memory.path == 4 * 50_000**2

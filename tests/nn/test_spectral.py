@@ -136,8 +136,9 @@ def test_many_users_are_sampled(monkeypatch):
 )
 def test_which_models_start_so(model, spectrally):
     rows = blocks()[:-1]
-    weight = model.trainer(rows).state.network.decoder.weight[:-1].detach()
-    k = min(model.latent_dim, *rows.shape)
+    decoder = model.trainer(rows).state.network.decoder
+    weight = decoder.weight[:-1].detach()
+    k = min(decoder.latent_dim, *rows.shape)
     lengths = weight[:, :k].norm(dim=1)
     assert torch.allclose(lengths, torch.tensor(0.5), atol=1e-3) == spectrally
 
