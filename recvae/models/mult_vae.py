@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from recvae.errors import InvalidParameterError, NotFittedError
-from recvae.models.autoencoder.options import OutputOptions, latent_dim
-from recvae.models.autoencoder.shape import Shape, dropout_option, latent_dim_option
+from recvae.models.autoencoder.options import OutputOptions
+from recvae.models.autoencoder.shape import Shape, dropout_option
 from recvae.models.autoencoder.variational import Variational
 from recvae.models.base import FitRun
 from recvae.models.base.file_tensors import scalar
 from recvae.models.base.params import check_params, config, fitted, get_params, hyper, parameters
-from recvae.models.base.spaces import uniform
+from recvae.models.base.spaces import integers, uniform
 from recvae.models.base.state import reads
 from recvae.nn import SCHEDULES, VAE, GaussianEncoder, MLPDecoder, StandardNormal
 from recvae.nn.schedules import linear_schedule
@@ -39,7 +39,7 @@ class MultVAE(Variational):
     the epochs of the first have the part "kl_cap".
     """
 
-    latent_dim: int | None = latent_dim_option()
+    latent_dim: int = hyper(200, "dimension of z", low=1, search=integers(32, 512))
     hidden_dims: tuple[int, ...] = hyper(
         (600,),
         "widths of the encoder's hidden layers; the decoder mirrors them",
@@ -74,10 +74,10 @@ class MultVAE(Variational):
 
     def _network(self, n_items: int) -> VAE:
         # q(z | x): mean and log-variance of z from the row at unit norm, with dropout on its events (section 2.2)
-        encoder = GaussianEncoder(n_items, self.hidden_dims, latent_dim(self, n_items), self.dropout)
+        encoder = GaussianEncoder(n_items, self.hidden_dims, self.latent_dim, self.dropout)
         # f(z): the mirrored layers, and one logit for each item
         temperature = self.output.temperature if self.output.logits == "cosine" else None
-        decoder = MLPDecoder(latent_dim(self, n_items), self.hidden_dims[::-1], n_items, temperature=temperature)
+        decoder = MLPDecoder(self.latent_dim, self.hidden_dims[::-1], n_items, temperature=temperature)
         # the draw of z and the two terms of the ELBO are in `VAE.forward` of recvae.nn.vae
         return VAE(encoder, decoder, self._likelihood(), StandardNormal())
 

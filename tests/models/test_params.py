@@ -48,7 +48,7 @@ def test_defaults_are_in_range(model):
         ),
         ({"latent_dim": 2.5}, InvalidTypeError, "expected an integer, got float"),
         ({"latent_dim": True}, InvalidTypeError, "expected an integer, got bool"),
-        ({"hidden_dims": None}, InvalidTypeError, "a tuple of integers such as"),
+        ({"latent_dim": None}, InvalidTypeError, "expected an integer, got NoneType"),
         ({"hidden_dims": 600}, InvalidTypeError, r"a tuple of integers such as \(600,\), got int"),
         ({"hidden_dims": (600, 0)}, InvalidParameterError, "of at least 1"),
         ({"hidden_dims": (1.5,)}, InvalidTypeError, "got float in it"),
