@@ -60,19 +60,6 @@ class Shape(NamedTuple):
         return self.items <= FEW_ITEMS or self.is_sparse
 
 
-def latent_dim_option() -> Any:
-    """The hyper-parameter `latent_dim` of a network: None is that of the catalogue's width."""
-    return hyper(
-        None,
-        f"dimension of z; None is {LATENT_DIM}, or {WIDE_LATENT_DIM} from spectral initial weights with at least "
-        f"{WIDE_CATALOGUE:,} items",
-        low=1,
-        kind=int,
-        optional=True,
-        search=[None, 64, 100, 200, 350, 512],
-    )
-
-
 def dropout_option(when: str) -> Any:
     """The hyper-parameter `dropout` of a network: None is that of the data's shape. when : "in training" """
     return hyper(
