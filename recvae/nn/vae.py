@@ -293,8 +293,10 @@ class _ByUsers(torch.autograd.Function):
             pairs = [(out, grad[rows]) for out, grad in zip(outputs, grads, strict=True) if out.requires_grad]
             leaves = [leaf, *wanted] if leaf.requires_grad else wanted
             outs, their_grads = zip(*pairs, strict=True)
+            with torch.enable_grad():
+                seed = _WithGradients.apply(their_grads, *outs)  # type: ignore[no-untyped-call]
             # the graph is kept: there may be another backward pass
-            gradients = torch.autograd.grad(outs, leaves, their_grads, retain_graph=True, allow_unused=True)
+            gradients = torch.autograd.grad(seed, leaves, retain_graph=True, allow_unused=True)
             found: list[Tensor | None] = list(gradients)
             return found if leaf.requires_grad else [None, *found]
 
@@ -304,6 +306,21 @@ class _ByUsers(torch.autograd.Function):
         )
         sums = iter([_sum(parts) for parts in zip(*(rest for _, *rest in by_piece), strict=True)])
         return None, None, of_x, *(next(sums) if parameter.requires_grad else None for parameter in ctx.saved_tensors)
+
+
+class _WithGradients(torch.autograd.Function):
+    """A scalar whose gradients by some outputs are given: torch's own way to give them imports sympy, for .4 s."""
+
+    @staticmethod
+    def forward(ctx: Any, grads: tuple[Tensor, ...], *outputs: Tensor) -> Tensor:
+        ctx.grads = grads
+        return outputs[0].new_zeros(())
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """The given gradients: that of the scalar is 1."""
+        return None, *ctx.grads
 
 
 def _sum(parts: Sequence[Tensor | None]) -> Tensor | None:

@@ -141,8 +141,8 @@ def test_the_log_says_once_how_many_cores_were_used(rows, caplog, on_cores):
 
 def test_training_does_not_import_the_compiler_of_torch():
     code = (
-        "import sys, recvae; rows = recvae.load_dataset('sample').matrix[:100]; "
-        "recvae.MultVAE(epochs=1, latent_dim=4, hidden_dims=(8,)).fit(rows, show_progress=False); "
+        "import sys, recvae; rows = recvae.load_dataset('sample').matrix[:300]; "  # two pieces of a batch
+        "recvae.MultVAE(epochs=1, latent_dim=4, hidden_dims=(8,), batch_size=300).fit(rows, show_progress=False); "
         "assert not {'torch._dynamo', 'sympy'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
