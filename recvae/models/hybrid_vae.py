@@ -25,7 +25,7 @@ from recvae.models.autoencoder.memory_plan import plan_memory
 from recvae.models.autoencoder.new_items import extend_linear_weights
 from recvae.models.autoencoder.options import DefaultEpochs, epochs_option
 from recvae.models.autoencoder.scoring import network_scores
-from recvae.models.autoencoder.shape import LATENT_DIM, SPARSE_EVENTS, Shape
+from recvae.models.autoencoder.shape import SPARSE_EVENTS, Shape
 from recvae.models.autoencoder.variational import Scores
 from recvae.models.base import FitRun
 from recvae.models.base.file_tensors import scalar
@@ -193,7 +193,7 @@ class HybridVAE(RecVAE):
             epochs=self.epochs,
             batch_size=self.batch_size,
             learning_rate=self.learning_rate,
-            latent_dim=self.latent_dim or LATENT_DIM,
+            latent_dim=self.latent_dim,
             hidden_dims=(self.hidden_dim,),
             dropout=self.dropout,
             likelihood=self.likelihood,

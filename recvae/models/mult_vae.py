@@ -9,13 +9,20 @@ import torch
 from torch import Tensor
 
 from recvae.errors import InvalidParameterError, NotFittedError
-from recvae.models.autoencoder.options import OutputOptions
-from recvae.models.autoencoder.shape import Shape, dropout_option
+from recvae.models.autoencoder.options import (
+    DefaultEpochs,
+    OutputOptions,
+    epochs_option,
+    latent_dim,
+    learning_rate_option,
+    starts_spectrally,
+)
+from recvae.models.autoencoder.shape import Shape, dropout_option, latent_dim_option
 from recvae.models.autoencoder.variational import Variational
 from recvae.models.base import FitRun
 from recvae.models.base.file_tensors import scalar
 from recvae.models.base.params import check_params, config, fitted, get_params, hyper, parameters
-from recvae.models.base.spaces import integers, uniform
+from recvae.models.base.spaces import uniform
 from recvae.models.base.state import reads
 from recvae.nn import SCHEDULES, VAE, GaussianEncoder, MLPDecoder, StandardNormal
 from recvae.nn.schedules import linear_schedule
@@ -39,7 +46,12 @@ class MultVAE(Variational):
     the epochs of the first have the part "kl_cap".
     """
 
-    latent_dim: int = hyper(200, "dimension of z", low=1, search=integers(32, 512))
+    _default_epochs = DefaultEpochs(20, 10, 50, filter=16)
+    epochs: int | None = epochs_option("passes", _default_epochs)
+    learning_rate: float | None = learning_rate_option(  # type: ignore[assignment]
+        "where initial weights give a spectral filter"
+    )
+    latent_dim: int | None = latent_dim_option()
     hidden_dims: tuple[int, ...] = hyper(
         (600,),
         "widths of the encoder's hidden layers; the decoder mirrors them",
@@ -74,12 +86,19 @@ class MultVAE(Variational):
 
     def _network(self, n_items: int) -> VAE:
         # q(z | x): mean and log-variance of z from the row at unit norm, with dropout on its events (section 2.2)
-        encoder = GaussianEncoder(n_items, self.hidden_dims, self.latent_dim, self.dropout)
+        width = latent_dim(self, n_items)
+        encoder = GaussianEncoder(n_items, self.hidden_dims, width, self.dropout)
         # f(z): the mirrored layers, and one logit for each item
         temperature = self.output.temperature if self.output.logits == "cosine" else None
-        decoder = MLPDecoder(self.latent_dim, self.hidden_dims[::-1], n_items, temperature=temperature)
+        decoder = MLPDecoder(width, self.hidden_dims[::-1], n_items, temperature=temperature)
         # the draw of z and the two terms of the ELBO are in `VAE.forward` of recvae.nn.vae
         return VAE(encoder, decoder, self._likelihood(), StandardNormal())
+
+    def _starts_as_filter(self, shape: Shape) -> bool:
+        return bool(self.hidden_dims) and starts_spectrally(self, shape.items) and shape.suits_a_filter
+
+    def _learns_slowly(self, shape: Shape) -> bool:
+        return self._starts_as_filter(shape)
 
     def _beta(self, progress: float, shape: Shape) -> float:
         """The weight of the KL term at `progress`, the share of the run that is done.

@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
-from torch import Tensor
-
-from recvae.models.autoencoder.network import code_width
-from recvae.models.autoencoder.options import DefaultEpochs, epochs_option, latent_dim
+from recvae.models.autoencoder.options import (
+    DefaultEpochs,
+    epochs_option,
+    latent_dim,
+    learning_rate_option,
+    starts_spectrally,
+)
 from recvae.models.autoencoder.shape import (
     FEW_EVENTS,
     FEW_ITEMS,
-    LATENT_DIM,
     MEAN_KL_WEIGHT,
     PAPER_GAMMA,
+    SPARSE_EVENTS,
     WIDE_CATALOGUE,
-    WIDE_LATENT_DIM,
     Shape,
     dropout_option,
+    latent_dim_option,
 )
 from recvae.models.autoencoder.variational import Variational
-from recvae.models.base.params import hyper, parameters, with_params
-from recvae.models.base.spaces import integers, log
+from recvae.models.base.params import hyper, parameters
+from recvae.models.base.spaces import integers
 from recvae.nn import VAE, Composite, DenselyConnectedEncoder, MLPDecoder
 from recvae.training.state import Phase
 
@@ -44,18 +46,10 @@ class RecVAE(Variational):
 
     _default_epochs = DefaultEpochs(10, 10, 40)
     epochs: int | None = epochs_option("rounds of passes", _default_epochs)
-    learning_rate: float = hyper(
-        1e-3, "learning rate of Adam; the paper has 5e-4, from random weights", low=0, search=log(1e-4, 3e-3)
+    learning_rate: float | None = learning_rate_option(  # type: ignore[assignment]
+        f"with at least {WIDE_CATALOGUE:,} items, if users have at least {SPARSE_EVENTS} events on average"
     )
-    latent_dim: int | None = hyper(
-        None,
-        f"dimension of z; None is {LATENT_DIM}, or {WIDE_LATENT_DIM} from spectral initial weights with at least "
-        f"{WIDE_CATALOGUE:,} items",
-        low=1,
-        kind=int,
-        optional=True,
-        search=[None, 64, 100, 200, 350, 512],
-    )
+    latent_dim: int | None = latent_dim_option()
     hidden_dim: int = hyper(600, "width of the encoder's layers", low=1, search=integers(100, 1000))
     depth: int = hyper(5, "number of the encoder's layers", low=1, high=1000, search=integers(2, 6))
     dropout: float | None = dropout_option("in its own passes")
@@ -88,18 +82,16 @@ class RecVAE(Variational):
 
     def _network(self, n_items: int) -> VAE:
         # q(z | x), section 3.2: each layer adds the outputs of all layers before it
-        width = latent_dim(self, n_items)
-        encoder = DenselyConnectedEncoder(n_items, self.hidden_dim, self.depth, width, self.dropout)
+        codes = latent_dim(self, n_items)
+        encoder = DenselyConnectedEncoder(n_items, self.hidden_dim, self.depth, codes, self.dropout)
         # without hidden layers: W z + b
-        decoder = MLPDecoder(width, (), n_items)
+        decoder = MLPDecoder(codes, (), n_items)
         # section 3.3: the prior keeps the posteriors from before the epoch, so that the encoder does not forget.
         # The KL term is weighted by gamma times the number of the user's events
         return VAE(encoder, decoder, self._likelihood(), Composite(), kl_by_events=True)
 
-    def _restore(self, tensors: dict[str, Tensor], n_items: int) -> dict[str, Any]:
-        # items may have been added since the fit: the file's own width decides, not the number of items
-        model = self if self.latent_dim is not None else with_params(self, {"latent_dim": code_width(tensors)})
-        return super(RecVAE, model)._restore(tensors, n_items)
+    def _learns_slowly(self, shape: Shape) -> bool:
+        return starts_spectrally(self, shape.items) and shape.is_wide and not shape.is_thin
 
     def _beta(self, progress: float, shape: Shape) -> float:
         # no annealing: the weight depends on the user, see `kl_by_events`

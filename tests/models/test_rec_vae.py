@@ -213,7 +213,8 @@ def narrow(model):
         (RecVAE, 24_999, {}, 200),
         (RecVAE, 25_000, {}, 512),
         (HybridVAE, 25_000, {}, 512),
-        (MultVAE, 25_000, {}, 200),
+        (MultVAE, 25_000, {}, 512),
+        (MultVAE, 24_999, {}, 200),
         (RecVAE, 25_000, {"training__initial_weights": "random"}, 200),
         (RecVAE, 25_000, {"likelihood": "logistic"}, 200),
         (RecVAE, 25_000, {"latent_dim": 7}, 7),
@@ -226,7 +227,7 @@ def test_wide_catalogues_get_more_dimensions_where_singular_vectors_are_the_star
     assert network.decoder.latent_dim == width
 
 
-@pytest.mark.parametrize("model", [RecVAE, HybridVAE])
+@pytest.mark.parametrize("model", [RecVAE, HybridVAE, MultVAE])
 def test_a_model_that_has_gained_items_keeps_its_dimensions(model, monkeypatch, tmp_path):
     monkeypatch.setattr(options, "WIDE_CATALOGUE", 22)
     monkeypatch.setattr(options, "LATENT_DIM", 3)

@@ -9,10 +9,12 @@ import recvae
 from recvae.data.batches import DeviceRows
 from recvae.datasets.sample import make_sample
 from recvae.distributed.communicator import Communicator
+from recvae.models.autoencoder import shape
+from recvae.models.autoencoder.shape import Shape
 from recvae.nn import MLPDecoder, spectral
-from recvae.nn.encoders import DenselyConnectedEncoder, input_layer
+from recvae.nn.encoders import DenselyConnectedEncoder, GaussianEncoder, input_layer
 from recvae.nn.likelihood import nll
-from recvae.nn.priors import Composite
+from recvae.nn.priors import Composite, StandardNormal
 from recvae.nn.rng import initialize
 from recvae.nn.vae import VAE
 
@@ -89,6 +91,45 @@ def test_posterior_means_follow_the_projection_of_a_user():
     assert (residuals**2).sum() < 0.2 * (codes**2).sum()
 
 
+@pytest.mark.parametrize("hidden_dims", [(32,), (32, 16), (4,)])
+def test_tanh_layers_start_as_a_low_pass_filter(hidden_dims):
+    rows, users, known = blocks(n_items=400), slice(0, 119), np.arange(399)
+    batch = DeviceRows(rows, torch.device("cpu")).all()
+    scaled, vectors = exact(rows)
+    filtered = scaled[users] @ vectors[:, :4] @ vectors[known, :4].T  # the directions that are not noise
+
+    def started(as_filter):
+        """-> the correlation of scores with those of the filter, the deviation of the leading posterior means"""
+        built = VAE(
+            GaussianEncoder(400, hidden_dims, K, 0.5), MLPDecoder(K, hidden_dims[::-1], 400), nll, StandardNormal()
+        )
+        initialize(built, 0)
+        spectral.init_spectrally(built, rows, Communicator(), as_filter)
+        with torch.no_grad():
+            means = built.encoder(batch).mean
+            scores = built.decoder.logits(built.decoder(means)).numpy()[users, known]
+        likeness = np.corrcoef((scores - scores.mean(0)).ravel(), (filtered - filtered.mean(0)).ravel())[0, 1]
+        return likeness, means[:, : min(K, *hidden_dims)].std().item()
+
+    assert started(as_filter=False)[0] < 0.2
+    likeness, deviation = started(as_filter=True)
+    assert likeness > 0.7
+    assert deviation == pytest.approx(0.5**0.5, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("users", "items", "events", "as_filter"),
+    [
+        (1000, 3000, 50_000, True),
+        (1000, 3000, 15_000, False),
+        (100_000, 3000, 500_000, True),
+        (1000, 1500, 50_000, False),
+    ],
+)
+def test_few_items_and_thin_data_do_not_start_as_a_filter(users, items, events, as_filter):
+    assert Shape(users, items, events).suits_a_filter == as_filter
+
+
 def test_it_does_not_depend_on_the_number_of_threads():
     threads, found = torch.get_num_threads(), []
     try:
@@ -151,3 +192,24 @@ def test_one_epoch_ranks_better_than_from_random_weights():
         model = recvae.RecVAE(hidden_dim=200, epochs=1, random_state=0, training=options)
         ndcg[start] = recvae.evaluate(recvae.fit_split(model, split), split.test)["ndcg@100"].mean
     assert ndcg["spectral"] > ndcg["random"] + 0.02
+
+
+def test_defaults_of_a_network_that_starts_as_a_filter():
+    rows = sparse.random(200, 2001, 0.012, format="csr", random_state=0)  # 24 events of a user
+    started, thin = (recvae.MultVAE(random_state=0).trainer(r) for r in (rows, rows[:, :2000].tocsr()))
+    assert (started.config.epochs, started.config.learning_rate) == (16, 0.0005)
+    assert (thin.config.epochs, thin.config.learning_rate) == (10, 0.001)
+    given = recvae.MultVAE(random_state=0, epochs=3, learning_rate=0.01).trainer(rows)
+    assert (given.config.epochs, given.config.learning_rate) == (3, 0.01)
+    linear = recvae.MultVAE(random_state=0, hidden_dims=()).trainer(rows)
+    assert linear.config.epochs == 10
+
+
+def test_a_filter_ranks_better_after_one_epoch(monkeypatch):
+    split = recvae.strong_split(make_sample(1200, 300).interactions, heldout_users=200)
+    ndcg = []
+    for few_items in (2000, 100):
+        monkeypatch.setattr(shape, "FEW_ITEMS", few_items)
+        model = recvae.MultVAE(hidden_dims=(250,), epochs=1, learning_rate=1e-3, random_state=0)
+        ndcg.append(recvae.evaluate(recvae.fit_split(model, split), split.test)["ndcg@100"].mean)
+    assert ndcg[1] > ndcg[0] + 0.02

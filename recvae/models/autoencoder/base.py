@@ -118,6 +118,14 @@ class Autoencoder(Recommender):
     def _network(self, n_items: int) -> VAE:
         """The network for `n_items`, its weights not yet initialised."""
 
+    def _starts_as_filter(self, shape: Shape) -> bool:
+        """Whether hidden layers start by passing projections on singular vectors on, see `init_spectrally`."""
+        return False
+
+    def _learns_slowly(self, shape: Shape) -> bool:
+        """Whether the learning rate is the lower one, unless it is given."""
+        return False
+
     def _built(self, n_items: int) -> VAE:
         """The network, with tied embeddings where `output` asks for them."""
         network = self._network(n_items)
@@ -323,10 +331,11 @@ class Autoencoder(Recommender):
         if impl == "sampled":
             options = self.training.sampler, self.training.num_negatives
             sampler = make_sampler(*options, item_counts(rows), n_users, batch_size)
-        rates = self.learning_rate, self.training.weight_decay, self.training.embedding_lr
+        config = replace(train_config(self, shape, batch_size, impl, seed), **changes)
+        rates = config.learning_rate, config.weight_decay, self.training.embedding_lr
         return Trainer(
             network,
-            replace(train_config(self, shape, batch_size, impl, seed), **changes),
+            config,
             loss=self._loss,
             optimizers=optimizers(network, impl == "sampled", *rates),
             sampler=sampler,

@@ -20,6 +20,7 @@ from recvae.distributed.communicator import Communicator
 from recvae.errors import InvalidParameterError
 from recvae.models.autoencoder.options import starts_from_popularity, starts_spectrally
 from recvae.models.autoencoder.scoring import item_counts
+from recvae.models.autoencoder.shape import Shape
 from recvae.models.base.file_tensors import fill
 from recvae.nn import VAE, MLPDecoder
 from recvae.nn.encoders import input_layer
@@ -90,7 +91,7 @@ def start_from_rows(network: VAE, rows: sparse.csr_matrix | Shards, model: Any, 
     if starts_from_popularity(model):
         init_biases_by_popularity(network, item_counts(rows), model.likelihood)
     if starts_spectrally(model, rows.shape[1]):
-        init_spectrally(network, rows, communicator)
+        init_spectrally(network, rows, communicator, model._starts_as_filter(Shape.of(rows)))
 
 
 def init_biases_by_popularity(network: VAE, counts: NDArray[np.int64], likelihood: str) -> None:

@@ -23,6 +23,7 @@ from recvae.training.parallel import STRATEGIES
 from recvae.training.state import TrainConfig
 from recvae.version import __version__
 
+RATE, SLOW_RATE = 1e-3, 5e-4  # learning rates
 MANY_ITEMS = 200_000  # above which the likelihood is sampled by default, and initial weights are random
 AVERAGING, LONG = 0.5, 10  # epochs: the time constant of averages of weights, in runs of at least so many
 
@@ -123,20 +124,22 @@ class TrainingOptions:
 
 
 class DefaultEpochs(NamedTuple):
-    """The defaults of `epochs`: from spectral weights on dense and on sparse data, and from random weights."""
+    """The defaults of `epochs`: from spectral weights on dense and on sparse data, from random weights, as a filter."""
 
     dense: int
     sparse: int
     random: int
+    filter: int | None = None
 
 
 def epochs_option(what: str, default: DefaultEpochs) -> Any:
     """The hyper-parameter `epochs` of an autoencoder: passes, or rounds of them."""
     on_sparse_data = "" if default.sparse == default.dense else f", {default.sparse} on sparse data"
+    as_filter = "" if default.filter is None else f", {default.filter} where these give a spectral filter"
     return hyper(
         None,
         f"{what} over the training users; schedules scale with their number; None is {default.dense} from spectral "
-        f"initial weights{on_sparse_data}, {default.random} from random ones",
+        f"initial weights{on_sparse_data}{as_filter}, {default.random} from random ones",
         low=1,
         kind=int,
         optional=True,
@@ -148,7 +151,28 @@ def n_epochs(model: Any, shape: Shape) -> int:
     default: DefaultEpochs = model._default_epochs
     if not starts_spectrally(model, shape.items):
         return int(model.epochs or default.random)
+    if default.filter is not None and model._starts_as_filter(shape):
+        return int(model.epochs or default.filter)
     return int(model.epochs or (default.sparse if shape.is_sparse else default.dense))
+
+
+def learning_rate_option(slow: str) -> Any:
+    """The hyper-parameter `learning_rate` of an autoencoder. slow : where the lower default holds, in words"""
+    return hyper(
+        None,
+        f"learning rate of Adam; None is {RATE:g}, or {SLOW_RATE:g} {slow}",
+        low=0,
+        kind=float,
+        optional=True,
+        search=[None, 0.0002, 0.0005, 0.001, 0.002, 0.004],
+    )
+
+
+def learning_rate(model: Any, shape: Shape) -> float:
+    """The hyper-parameter `learning_rate` of an autoencoder, or its default for these data."""
+    if model.learning_rate is not None:
+        return float(model.learning_rate)
+    return SLOW_RATE if model._learns_slowly(shape) else RATE
 
 
 def latent_dim(model: Any, n_items: int) -> int:
@@ -171,7 +195,7 @@ def train_config(model: Any, shape: Shape, batch_size: int, impl: str, seed: int
     return TrainConfig(
         epochs=n_epochs(model, shape),
         batch_size=batch_size,
-        learning_rate=model.learning_rate,
+        learning_rate=learning_rate(model, shape),
         weight_decay=model.training.weight_decay,
         beta=partial(model._beta, shape=shape),
         stop_epoch=model.training.stop_epoch,

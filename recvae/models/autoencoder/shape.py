@@ -55,9 +55,32 @@ class Shape(NamedTuple):
         """RecVAE's weight of the KL term for each event of a user: higher where users have few events."""
         return max(PAPER_GAMMA, MEAN_KL_WEIGHT * self.users / max(self.events, 1))
 
+    @property
+    def is_wide(self) -> bool:
+        """Whether there are many items."""
+        return self.items >= WIDE_CATALOGUE
+
+    @property
+    def suits_a_filter(self) -> bool:
+        """Whether a network of tanh layers may start as a spectral filter, which overfits thin data."""
+        return self.items > FEW_ITEMS and not self.is_thin
+
     def trains_jointly(self) -> bool:
         """Whether RecVAE's encoder and decoder are better trained at once than in turns."""
         return self.items <= FEW_ITEMS or self.is_sparse
+
+
+def latent_dim_option() -> Any:
+    """The hyper-parameter `latent_dim` of a network: None is that of the catalogue's width."""
+    return hyper(
+        None,
+        f"dimension of z; None is {LATENT_DIM}, or {WIDE_LATENT_DIM} from spectral initial weights with at least "
+        f"{WIDE_CATALOGUE:,} items",
+        low=1,
+        kind=int,
+        optional=True,
+        search=[None, 64, 100, 200, 350, 512],
+    )
 
 
 def dropout_option(when: str) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,8 +15,9 @@ from torch import Tensor
 from recvae.data.batches import Batch, DeviceRows
 from recvae.errors import InvalidParameterError
 from recvae.models.autoencoder.base import Autoencoder
+from recvae.models.autoencoder.network import code_width
 from recvae.models.base.generative import Encoding
-from recvae.models.base.params import parameters
+from recvae.models.base.params import parameters, with_params
 from recvae.nn.generation import sample_rows, score_std
 from recvae.nn.likelihood import with_options
 from recvae.nn.rng import standard_normals
@@ -28,6 +30,13 @@ GATHERED = 20 << 20  # bytes of output-layer rows that are gathered at a time
 @parameters
 class Variational(Autoencoder):
     """Base of autoencoders whose encoder gives a distribution, and which have a prior."""
+
+    def _restore(self, tensors: dict[str, Tensor], n_items: int) -> dict[str, Any]:
+        model = self
+        if getattr(self, "latent_dim", 0) is None:
+            # items may have been added since the fit: the file's codes decide, not the number of items
+            model = with_params(self, {"latent_dim": code_width(tensors)})
+        return super(Variational, model)._restore(tensors, n_items)
 
     def _posterior(self, rows: sparse.csr_matrix) -> Encoding:
         with torch.no_grad():
