@@ -95,7 +95,8 @@ class MultVAE(Variational):
         return VAE(encoder, decoder, self._likelihood(), StandardNormal())
 
     def _starts_as_filter(self, shape: Shape) -> bool:
-        return bool(self.hidden_dims) and starts_spectrally(self, shape.items) and shape.suits_a_filter
+        has_tanh_layers = bool(self.hidden_dims) and type(self)._network is MultVAE._network  # not a subclass's own
+        return has_tanh_layers and starts_spectrally(self, shape.items) and shape.suits_a_filter
 
     def _learns_slowly(self, shape: Shape) -> bool:
         return self._starts_as_filter(shape)

@@ -194,6 +194,13 @@ def test_one_epoch_ranks_better_than_from_random_weights():
     assert ndcg["spectral"] > ndcg["random"] + 0.02
 
 
+class Own(recvae.MultVAE):
+    """A model with a network of its own, whose layers may be others than tanh layers."""
+
+    def _network(self, n_items):
+        return super()._network(n_items)
+
+
 def test_defaults_of_a_network_that_starts_as_a_filter():
     rows = sparse.random(200, 2001, 0.012, format="csr", random_state=0)  # 24 events of a user
     started, thin = (recvae.MultVAE(random_state=0).trainer(r) for r in (rows, rows[:, :2000].tocsr()))
@@ -201,8 +208,8 @@ def test_defaults_of_a_network_that_starts_as_a_filter():
     assert (thin.config.epochs, thin.config.learning_rate) == (10, 0.001)
     given = recvae.MultVAE(random_state=0, epochs=3, learning_rate=0.01).trainer(rows)
     assert (given.config.epochs, given.config.learning_rate) == (3, 0.01)
-    linear = recvae.MultVAE(random_state=0, hidden_dims=()).trainer(rows)
-    assert linear.config.epochs == 10
+    for other in (recvae.MultVAE(random_state=0, hidden_dims=()), Own(random_state=0)):
+        assert other.trainer(rows).config.epochs == 10
 
 
 def test_a_filter_ranks_better_after_one_epoch(monkeypatch):
