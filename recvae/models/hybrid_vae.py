@@ -1,4 +1,4 @@
-"""HybridVAE: RecVAE plus a linear path of full rank, and on thin data a second network.
+"""HybridVAE: RecVAE plus a linear path of full rank, and on thin or wide data a second network.
 
 The weights of the sum are calibrated on users whom no part has seen.
 """
@@ -25,7 +25,7 @@ from recvae.models.autoencoder.memory_plan import plan_memory
 from recvae.models.autoencoder.new_items import extend_linear_weights
 from recvae.models.autoencoder.options import DefaultEpochs, epochs_option
 from recvae.models.autoencoder.scoring import network_scores
-from recvae.models.autoencoder.shape import SPARSE_EVENTS, Shape
+from recvae.models.autoencoder.shape import SPARSE_EVENTS, WIDE_CATALOGUE, Shape
 from recvae.models.autoencoder.variational import Scores
 from recvae.models.base import FitRun
 from recvae.models.base.file_tensors import scalar
@@ -75,8 +75,9 @@ class HybridVAE(RecVAE):
     any, or with few who are training users as well, they are `calibration_share` of the training users: the network
     does not learn from them at all, and the linear path only once all weights are chosen.
 
-    Where users have few events and items too, a single network depends on chance. There g(x), the scores of a MultVAE,
-    are added with a weight `c` that is chosen in the same way; elsewhere c is 0.
+    Where users have few events and items too, a single network depends on chance, and on sparse data of many items two
+    find more than one. There g(x), the scores of a MultVAE, are added with a weight `c` that is chosen in the same way;
+    elsewhere c is 0.
     """
 
     form: str = hyper(
@@ -130,7 +131,8 @@ class HybridVAE(RecVAE):
     second_network: str = hyper(
         "auto",
         'a second network, whose scores are added: "MultVAE", of the same widths, or "none"; "auto" is MultVAE on '
-        f"sparse data whose users have fewer than {SPARSE_EVENTS} events on average",
+        f"sparse data whose users have fewer than {SPARSE_EVENTS} events on average, or with at least "
+        f"{WIDE_CATALOGUE:,} items",
         choices=("auto", "none", "MultVAE"),
     )
 
@@ -160,7 +162,7 @@ class HybridVAE(RecVAE):
         # 4. the weight of the linear path in the sum of scores
         network = partial(network_scores, learned_state["network_"])
         weight = best_weight(network, linear._score, users, learned, LINEAR_RATIO)
-        # 5. on thin data a second network, whose epoch and weight are chosen in the same way
+        # 5. on thin or wide data a second network, whose epoch and weight are chosen in the same way
         if self._has_second(Shape.of(rows)):
             others = partial(_weighted_sum, network, linear._score, weight)
             learned_state |= self._fit_second(learned, users, run, others)
@@ -184,7 +186,8 @@ class HybridVAE(RecVAE):
 
     def _has_second(self, shape: Shape) -> bool:
         """Whether a fit to data of this shape trains a second network."""
-        return self.second_network == "MultVAE" or (self.second_network == "auto" and shape.is_thin)
+        suits = shape.is_thin or (shape.is_sparse and shape.is_wide)
+        return self.second_network == "MultVAE" or (self.second_network == "auto" and suits)
 
     def _second(self) -> MultVAE:
         """An unfitted second network."""

@@ -56,6 +56,12 @@ def test_data_are_thin_whose_users_and_items_have_few_events(shape, thin):
     assert not HybridVAE(second_network="none")._has_second(shape)
 
 
+def test_wide_and_sparse_data_have_a_second_network_too():
+    assert HybridVAE()._has_second(Shape(1000, 25_000, 50_000))
+    assert not HybridVAE()._has_second(Shape(1000, 24_999, 50_000))
+    assert not HybridVAE()._has_second(Shape(100_000, 25_000, 2_500_000))  # 100 events per item
+
+
 def test_elsewhere_there_is_one_network(split):
     dense = HybridVAE(**QUICK).fit(split.train, valid=split.valid)
     assert dense.second_ is None
