@@ -280,7 +280,7 @@ def test_a_hybrid_is_refused_before_its_path_is_solved(room, monkeypatch):
     room(1000)
     with pytest.raises(NotEnoughMemoryError, match="for HybridVAE on 300 users"):
         HybridVAE().fit(ROWS)
-    small = HybridVAE(latent_dim=2, hidden_dim=2, depth=1)
+    small = HybridVAE(latent_dim=2, hidden_dim=2, depth=1, second_network="none")
     # the sparse form: for the choice, weights of 100 neighbours by each penalty; the path itself has 200
     few = 4 * 50_000 * 100
     assert small.plan(WIDE_ROWS).memory.path == pytest.approx(few * (len(PENALTIES) + 5), rel=0.2)
