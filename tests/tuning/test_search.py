@@ -24,6 +24,7 @@ from recvae.errors import (
     UnknownNameError,
     UnknownUsersError,
 )
+from recvae.models.autoencoder.options import RATE
 from recvae.models.base.params import get_params, hyper, parameters, search_space
 from recvae.models.base.spaces import uniform
 from recvae.models.baselines import BPR, ItemKNN, Popularity
@@ -352,10 +353,14 @@ def test_an_autoencoder_is_ended_early(split):
     fixed = {name: value for name, value in get_params(MultVAE()).items() if name in search_space(MultVAE)}
     fixed |= {"epochs": 15, "batch_size": 60, "latent_dim": 8, "hidden_dims": ()}
     del fixed["learning_rate"]
+
+    def rate(params):
+        return params["learning_rate"] or RATE
+
     tuned = tune(MultVAE, split, 10, fixed=fixed)
     for trial in tuned.trials:
         if trial.state == "pruned":
-            assert trial.params["learning_rate"] < tuned.params["learning_rate"]
+            assert rate(trial.params) < rate(tuned.params)
     assert {trial.state for trial in tuned.trials} == {"complete", "pruned"}
 
 

@@ -164,7 +164,7 @@ def learning_rate_option(slow: str) -> Any:
         low=0,
         kind=float,
         optional=True,
-        search=[None, 0.0002, 0.0005, 0.001, 0.002, 0.004],
+        search=[None, 0.0001, 0.0002, 0.0003, 0.0005, 0.0007, 0.001, 0.0015, 0.002, 0.003, 0.005],
     )
 
 
