@@ -108,12 +108,12 @@ def test_tanh_layers_start_as_a_low_pass_filter(hidden_dims):
         with torch.no_grad():
             means = built.encoder(batch).mean
             scores = built.decoder.logits(built.decoder(means)).numpy()[users, known]
-        likeness = np.corrcoef((scores - scores.mean(0)).ravel(), (filtered - filtered.mean(0)).ravel())[0, 1]
-        return likeness, means[:, : min(K, *hidden_dims)].std().item()
+        correlation = np.corrcoef((scores - scores.mean(0)).ravel(), (filtered - filtered.mean(0)).ravel())[0, 1]
+        return correlation, means[:, : min(K, *hidden_dims)].std().item()
 
     assert started(as_filter=False)[0] < 0.2
-    likeness, deviation = started(as_filter=True)
-    assert likeness > 0.7
+    correlation, deviation = started(as_filter=True)
+    assert correlation > 0.7
     assert deviation == pytest.approx(0.5**0.5, abs=0.1)
 
 
