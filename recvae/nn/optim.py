@@ -15,7 +15,7 @@ from torch.optim.adamw import adamw
 
 from recvae.distributed.communicator import SINGLE_PROCESS, Communicator
 from recvae.errors import InvalidParameterError, InvalidTypeError
-from recvae.nn.layers import grouped_sums, row_sparse, workspace
+from recvae.nn.layers import group_offsets, grouped_sums, row_sparse, workspace
 from recvae.utils.workers import map_pieces
 
 BLOCK = 1 << 20  # elements in a block of rows, so that its update stays in the cache
@@ -328,5 +328,6 @@ def coalesced_rows(grad: Tensor) -> tuple[Tensor, Tensor]:
     table = values.flatten(1) if values.dim() > 1 else values[:, None]
     shape = len(distinct_rows), table.shape[1]
     out = workspace("coalesced rows of a gradient", shape, values.dtype, values.device, for_step=True)
-    sums = grouped_sums(table, positions, order, torch.ones_like(table[:, 0]), out)
+    starts = group_offsets(positions, len(distinct_rows))
+    sums = grouped_sums(table, starts, order, torch.ones_like(table[:, 0]), out)
     return distinct_rows, sums.view(len(distinct_rows), *values.shape[1:])

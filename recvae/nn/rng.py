@@ -69,6 +69,13 @@ class CounterRNG:
         part._draws = self._draws
         return part
 
+    def next_draw(self) -> CounterRNG:
+        """The next draw, to be made in pieces of the users; it is used up here."""
+        draw = CounterRNG(self._key, self._users)
+        draw._draws = self._draws
+        self._draws += 1
+        return draw
+
     def normal(self, width: int) -> Tensor:
         """Standard normal numbers (Box & Muller 1958). -> (B, width) float32"""
         pairs = torch.arange(-(-width // 2), device=self._users.device)

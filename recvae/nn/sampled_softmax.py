@@ -23,7 +23,16 @@ from torch import Tensor
 
 from recvae.data.batches import Batch, Negatives
 from recvae.errors import InvalidParameterError
-from recvae.nn.layers import ITEMS, USERS, grouped_sums, products_at, row_sparse, weighted_sums, workspace
+from recvae.nn.layers import (
+    ITEMS,
+    USERS,
+    group_offsets,
+    grouped_sums,
+    products_at,
+    row_sparse,
+    weighted_sums,
+    workspace,
+)
 from recvae.utils.workers import cut, map_pieces
 
 
@@ -153,7 +162,8 @@ def _gradients(
         order = index.by_item
         name = "gradient of the output layer"
         out = workspace(name, (n_rows, width), weight.dtype, weight.device, for_step=True)
-        rows = grouped_sums(hidden, index.events[order], batch.rows[order], of_events[order], out)
+        starts = group_offsets(index.events[order], n_rows)
+        rows = grouped_sums(hidden, starts, batch.rows[order], of_events[order], out)
         scaled = hidden * scale[:, None]
 
         def add_negatives(block: slice) -> None:  # a negative has a row of its own

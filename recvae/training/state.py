@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from recvae.training.callbacks import Epoch
+from recvae.utils.workers import cut, map_pieces
 
+ROWS = 512  # least of a table of weights in a piece, whose averages one core updates
 AVERAGED = 10  # updates of the averages in an epoch, up to 19, or one after each step: each takes a fifth of a step
 
 
@@ -171,12 +173,17 @@ class TrainState:
             return
         update = self.epoch * (n_steps // every) + self.step // every  # its number, from 1
         share = min(1.0, max(every / (config.averaging * n_steps), 1 / update))  # until then, all weigh the same
-        with torch.no_grad():
-            for name, parameter in self.network.named_parameters():
-                if name in self.averages:
-                    self.averages[name].lerp_(parameter, share)
-                else:
-                    self.averages[name] = parameter.detach().clone()
+        blocks: list[tuple[Tensor, Tensor]] = []  # of averages and weights, by several cores
+        for name, parameter in self.network.named_parameters():
+            weights = parameter.detach()
+            if name not in self.averages:
+                self.averages[name] = weights.clone()
+            elif weights.dim():
+                pieces = cut(len(weights), ROWS, weights.device)
+                blocks += [(self.averages[name][rows], weights[rows]) for rows in pieces]
+            else:
+                blocks.append((self.averages[name], weights))
+        map_pieces(lambda block: block[0].lerp_(block[1], share), blocks)
 
     @contextmanager
     def averaged(self) -> Iterator[None]:

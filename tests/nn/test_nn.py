@@ -34,6 +34,11 @@ def dense(batch, n_items=13):
     return torch.zeros(len(batch), n_items).index_put((batch.rows, batch.items), batch.values)
 
 
+def csr_of(batch, n_items):
+    arrays = batch.values.numpy(), batch.items.numpy(), batch.offsets.numpy()
+    return sparse.csr_matrix(arrays, shape=(len(batch), n_items))
+
+
 # the Gaussian posterior ----------------------------------------------------------------------------------------------
 
 
@@ -375,6 +380,42 @@ def test_the_gradient_of_a_bag_is_that_of_the_dense_layer_dropped_events_or_not(
         expected = dense(replace(batch, values=values)).T @ seeds
         torch.testing.assert_close(bag.weight.grad, expected)
         torch.testing.assert_close(bag.bias.grad, seeds.sum(0))
+
+
+def test_the_gradient_of_a_bag_is_sparse_over_the_rows_of_its_events():
+    batch, bag = random_batch(), nn.SparseEmbeddingBag(10_000, 4)
+    bag.sparse = True
+    seeds = torch.randn(7, 4)
+    (bag(batch) * seeds).sum().backward()
+    assert bag.weight.grad._indices().flatten().tolist() == sorted(set(batch.items.tolist()))
+    torch.testing.assert_close(bag.weight.grad.to_dense()[:13], dense(batch).T @ seeds)
+
+
+def test_events_by_items_are_the_transposed_matrix_those_of_an_item_by_users():
+    batch = random_batch(40)
+    by_item = csr_of(batch, 13).tocsc()
+    for order in (layers.by_items, layers._by_items_sorted):  # on a CPU, on any device
+        starts, users, values = order(batch.items, batch.offsets, batch.values, 13)
+        assert starts.tolist() == by_item.indptr.tolist()
+        assert users.tolist() == by_item.indices.tolist()
+        assert values.tolist() == by_item.data.tolist()
+
+
+@pytest.mark.parametrize("n_users", [150, 500])  # one piece, two
+def test_the_input_layer_drops_the_same_events_in_pieces_of_a_batch(n_users):
+    batch, layer = random_batch(n_users), layers.InputLayer(13, 4, 0.5)
+    initialize(layer, 0)
+    rng = noise(n_users)
+    values = dropout(normalized(batch), 0.5, batch, noise(n_users))
+    expected = dense(replace(batch, values=values)) @ layer.weight + layer.bias
+    torch.testing.assert_close(layer(batch, rng), expected)
+    one_draw = noise(n_users)
+    one_draw.keep_mask(batch, 0.5)
+    assert torch.equal(rng.normal(4), one_draw.normal(4))  # a draw of the layer is one draw
+    layer.eval()
+    torch.testing.assert_close(
+        layer(batch, rng), dense(replace(batch, values=normalized(batch))) @ layer.weight + layer.bias
+    )
 
 
 def test_rows_get_unit_norm_and_empty_ones_stay_empty():

@@ -37,6 +37,14 @@ def test_a_draw_follows_from_key_user_and_its_number_alone():
     assert not torch.equal(CounterRNG.for_batch(5, some).normal(6), CounterRNG.for_batch(6, some).normal(6))
 
 
+def test_a_draw_in_pieces_is_that_of_all_users_and_is_used_up():
+    batch, whole, cut = ROWS.all(), CounterRNG.for_batch(5, ROWS.all()), CounterRNG.for_batch(5, ROWS.all())
+    draw, pieces = cut.next_draw(), [slice(0, 90), slice(90, 300)]
+    masks = [draw.of(rows).keep_mask(batch.part(rows), 0.5) for rows in pieces]
+    assert torch.equal(torch.cat(masks), whole.keep_mask(batch, 0.5))
+    assert torch.equal(cut.normal(6), whole.normal(6))
+
+
 @pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])
 def test_events_are_dropped_one_by_one(rate):
     batch = ROWS.all()
