@@ -50,7 +50,9 @@ from recvae.utils.workers import use_workers
 PENALTIES = (*(step * 10.0**power for power in range(4) for step in (3, 6, 10, 18)), 30_000.0)
 USER_POWERS, ITEM_POWERS = (0.3, 0.5), (-0.2, -0.1, 0.0, 0.1, 0.2, 0.4)  # and for user_power=None, item_power=None
 MAX_CALIBRATION_USERS = 300  # taken from the training users, if no validation users can be used
-MAX_CELLS = 100_000_000  # validation users x items, by which weights and epochs are chosen: seconds for each ranking
+# validation users x items, by which weights and epochs are chosen: seconds for each ranking; linear paths, which differ
+# less, are ranked once each, and are compared by more
+MAX_CELLS, MAX_CELLS_OF_PATHS = 100_000_000, 400_000_000
 SMOOTHING = 0.5  # share of an epoch in the moving average of NDCG over epochs, by which one of them is chosen
 ENOUGH_USERS = 30  # for a choice among epochs; of fewer, chance alone would choose
 ENOUGH_KNOWN = 2_000  # validation users who are training users, for all choices: one or two events of each are held out
@@ -151,9 +153,10 @@ class HybridVAE(RecVAE):
     def _fit_parts(self, rows: sparse.csr_matrix, run: FitRun) -> dict[str, Any]:
         self._checked_plan(rows, True, extras_allocated=False)
         # 1. calibration users, from whose held-out events no part learns
-        learned, users = self._calibration_users(rows, run)
+        learned, all_users = self._calibration_users(rows, run)
+        users = self._some(all_users, MAX_CELLS)
         # 2. the linear path: before the network, so that too little memory for it is known before the long training
-        chosen = self._chosen_linear(learned, users, run.show_progress)
+        chosen = self._chosen_linear(learned, self._some(all_users, MAX_CELLS_OF_PATHS), run.show_progress)
         is_final = learned is rows
         trial = chosen if is_final else with_params(chosen, {"neighbours": fewer_neighbours(self.neighbours)})
         linear = _solved(trial, learned, run)
@@ -214,7 +217,7 @@ class HybridVAE(RecVAE):
         """
         smoothing, given = SMOOTHING, self._given_users(run)
         if given is not None:
-            smoothing, users = 1.0, given
+            smoothing, users = 1.0, self._some(given, MAX_CELLS)
         elif users.n_active < ENOUGH_USERS * PARTS:
             return None
 
@@ -237,12 +240,15 @@ class HybridVAE(RecVAE):
         return rows[learned], CalibrationUsers.holding_out(rows[order[:n_users]], random, PARTS)
 
     def _given_users(self, run: FitRun) -> CalibrationUsers | None:
-        """The validation users of a fit, or a sample of them if they are very many."""
+        """The validation users of a fit."""
         if run.valid is None:
             return None
         fold_in, held_out = transform_values(run.valid.fold_in, run.values), run.valid.held_out
-        users = CalibrationUsers(fold_in, held_out, run.valid.train_rows is not None)
-        return users.sample(max(MAX_CELLS // fold_in.shape[1], ENOUGH_KNOWN), self._seed())
+        return CalibrationUsers(fold_in, held_out, run.valid.train_rows is not None)
+
+    def _some(self, users: CalibrationUsers, cells: int) -> CalibrationUsers:
+        """All of these users, or a sample if their scores would have more cells."""
+        return users.sample(max(cells // users.fold_in.shape[1], ENOUGH_KNOWN), self._seed())
 
     def _linear(self, l2: float, user_power: float, item_power: float) -> EDLAE:
         """An unfitted linear path."""

@@ -236,14 +236,29 @@ def test_of_users_who_are_in_training_the_held_out_events_choose(monkeypatch):
 
 
 def test_of_many_validation_users_some_choose(split, monkeypatch):
+    """Of linear paths, more than of weights; they are among the validation users."""
+    chosen_by = {}
+
+    def spy(name):
+        function = getattr(hybrid_vae, name)
+
+        def noted(*args):
+            chosen_by[name] = next(arg for arg in args if isinstance(arg, CalibrationUsers))
+            return function(*args)
+
+        monkeypatch.setattr(hybrid_vae, name, noted)
+
+    for name in ("chosen_linear", "best_joint_ndcg", "best_weight"):
+        spy(name)
     monkeypatch.setattr(hybrid_vae, "MAX_CELLS", 0)
+    monkeypatch.setattr(hybrid_vae, "MAX_CELLS_OF_PATHS", 30 * split.train.n_items)
     monkeypatch.setattr(hybrid_vae, "ENOUGH_KNOWN", 20)
-    run = FitRun("binary", False, valid=split.valid)
-    learned, users = HybridVAE(random_state=0)._calibration_users(split.train.matrix, run)
-    assert learned is split.train.matrix
-    assert users.fold_in.shape == users.held_out.shape == (20, split.train.n_items)
+    HybridVAE(**QUICK).fit(split.train, valid=split.valid)
+    sizes = {name: users.fold_in.shape[0] for name, users in chosen_by.items()}
+    assert sizes == {"chosen_linear": 30, "best_joint_ndcg": 20, "best_weight": 20}
     whole = {tuple(row) for row in (split.valid.fold_in + 2 * split.valid.held_out).toarray()}
-    assert {tuple(row) for row in (users.fold_in + 2 * users.held_out).toarray()} <= whole
+    for users in chosen_by.values():
+        assert {tuple(row) for row in (users.fold_in + 2 * users.held_out).toarray()} <= whole
 
 
 def test_the_epoch_is_kept_that_ranks_best_with_the_linear_path(split):
