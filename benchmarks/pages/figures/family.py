@@ -14,7 +14,7 @@ KINDS = {
     "linear, in closed form": (GREEN, ("EASE", "EDLAE")),
     "baselines": (VERMILION, ("ALS", "iALS", "ItemKNN", "P3alpha", "RP3beta", "GFCF", "Popularity", "BPR", "LMF")),
 }
-NEAR = (0.3, 0.015)  # decades, metric: closer points have their labels above, below and between
+NEAR = (0.5, 0.015)  # decades, metric: closer points have their labels above, below and between
 Point = tuple[float, float]
 
 
