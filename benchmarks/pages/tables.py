@@ -24,6 +24,7 @@ MODELS = (
     "EASE",
     "iALS",
     "ALS",
+    "SLIM",
     "GFCF",
     "RP3beta",
     "P3alpha",

@@ -45,6 +45,7 @@ GRIDS: dict[str, list[dict[str, Any]]] = {
             (400.0, 20.0),
         )
     ],
+    "SLIM": _product(l1=(0.1, 1.0, 5.0), l2=(30.0, 100.0, 300.0, 1000.0)),
     "ItemKNN": _product(weighting=("cosine", "tfidf", "bm25"), K=(20, 50, 100, 200)),
     "P3alpha": _product(alpha=(0.35, 0.5, 0.75, 1.0), K=(50, 100, 200)),
     "RP3beta": _product(alpha=(0.5, 0.75), beta=(0.15, 0.3, 0.5), K=(100, 200)),

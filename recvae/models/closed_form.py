@@ -89,9 +89,8 @@ class ClosedForm(Recommender):
         return {"weights_": with_item_power(dense, rows, self.item_power)}
 
     def _scaled(self, rows: sparse.csr_matrix) -> tuple[sparse.csr_matrix, NDArray[np.float64]]:
-        """Rows with a mean square of 1 over events: the penalty does not depend on their unit; and users' weights."""
-        rows = rows * np.float32(1 / np.sqrt(np.mean(rows.data**2, dtype=np.float64)))
-        return rows, _user_weights(rows, self.user_power)
+        """Rows whose penalty does not depend on their unit, and users' weights."""
+        return of_mean_square_1(rows), _user_weights(rows, self.user_power)
 
     def _score(self, rows: sparse.csr_matrix) -> Tensor:
         """x B. (B, I) -> (B, I)"""
@@ -137,6 +136,11 @@ class ClosedForm(Recommender):
         if "weights" in tensors:
             return {"weights_": taken(tensors, "weights", (n_items, n_items))}
         return {"weights_": csr_from(tensors, (n_items, n_items))}
+
+
+def of_mean_square_1(rows: sparse.csr_matrix) -> sparse.csr_matrix:
+    """Rows (U, I) with a mean square of 1 over events: penalties of models do not depend on their unit."""
+    return rows * np.float32(1 / np.sqrt(np.mean(rows.data**2, dtype=np.float64)))
 
 
 def with_item_power(
@@ -258,13 +262,11 @@ def sparse_solutions(
         () -> (I, I) for each penalty. Until it is called, a matrix takes 4 bytes for a weight, and 4 that all share.
     """
     n_items = rows.shape[1]
-    matrix = _sparse_gram(rows, weights)
-    if n_items <= READ:
-        matrix = matrix.toarray()
+    matrix = gram_to_read(rows, weights)
     penalties = np.stack([np.broadcast_to(np.float32(diagonal), n_items) for diagonal in diagonals])  # (P, I)
     norms = np.sqrt(matrix.diagonal())  # (I,)
     # every item with users is in its own row of G
-    pairs = np.diff(matrix.indptr) if sparse.issparse(matrix) else np.count_nonzero(matrix, axis=1)
+    pairs = np.count_nonzero(matrix, axis=1) if isinstance(matrix, np.ndarray) else np.diff(matrix.indptr)
     lengths = np.minimum(np.maximum(pairs - 1, 0), neighbours)
     starts = np.concatenate([[0], np.cumsum(lengths)])
     chosen = np.empty(starts[-1], np.int32)
@@ -322,18 +324,11 @@ def _ridge(
     gram: sparse.csr_matrix | Array, item: int, norms: Array, penalties: Array, neighbours: int
 ) -> tuple[NDArray[np.integer[Any]], Array]:
     """The n neighbours N of an item, and their weights B_Nj in its score by each of P penalties. -> (n,), (P, n)"""
-    # its neighbours: the items with the largest cosines
-    chosen, shared = _cells(gram, item)
-    others = chosen != item
-    chosen, shared = chosen[others], shared[others]
-    if len(chosen) > neighbours:
-        best = np.argpartition(-shared / norms[chosen], neighbours)[:neighbours]
-        chosen, shared = chosen[best], shared[best]
+    chosen, shared = nearest(gram, item, norms, neighbours)
     if not len(chosen):
         return chosen, np.empty((len(penalties), 0), np.float32)
     # solve (G_NN + diag) B_Nj = G_Nj
-    among = gram[np.ix_(chosen, chosen)] if isinstance(gram, np.ndarray) else gram[chosen][:, chosen].toarray()
-    systems = np.repeat(among[None], len(penalties), axis=0)  # (P, n, n)
+    systems = np.repeat(among(gram, chosen)[None], len(penalties), axis=0)  # (P, n, n)
     diagonals = np.einsum("pii->pi", systems)
     diagonals += penalties[:, chosen]
     factors, failed = torch.linalg.cholesky_ex(torch.from_numpy(systems))
@@ -342,6 +337,22 @@ def _ridge(
     indefinite = (failed.numpy() != 0) | _below_rounding(factors.diagonal(dim1=1, dim2=2).numpy(), diagonals)
     solutions[indefinite] = np.nan  # an error only where this penalty is asked for
     return chosen, solutions
+
+
+def nearest(gram: sparse.csr_matrix | Array, item: int, norms: Array, n: int) -> tuple[NDArray[np.integer[Any]], Array]:
+    """The n other items with the largest cosines to an item, and their cells of its row. `norms` (I,) -> (n,), (n,)"""
+    chosen, shared = _cells(gram, item)
+    others = chosen != item
+    chosen, shared = chosen[others], shared[others]
+    if len(chosen) > n:
+        best = np.argpartition(-shared / norms[chosen], n)[:n]
+        chosen, shared = chosen[best], shared[best]
+    return chosen, shared
+
+
+def among(gram: sparse.csr_matrix | Array, items: NDArray[np.integer[Any]]) -> Array:
+    """The Gram matrix of some items. (I, I), (n,) -> (n, n)"""
+    return gram[np.ix_(items, items)] if isinstance(gram, np.ndarray) else gram[items][:, items].toarray()
 
 
 def _cells(gram: sparse.csr_matrix | Array, item: int) -> tuple[NDArray[np.integer[Any]], Array]:
@@ -391,6 +402,12 @@ def gram(rows: sparse.csr_matrix, weights: NDArray[Any] | None = None) -> Array:
 def gram_diagonal(rows: sparse.csr_matrix, weights: NDArray[Any] | None = None) -> Array:
     """The diagonal of the Gram matrix: for binary rows without weights, the number of rows with each item. -> (I,)"""
     return np.asarray(_weighted(rows, weights).multiply(rows).sum(axis=0), dtype=np.float32).ravel()
+
+
+def gram_to_read(rows: sparse.csr_matrix, weights: NDArray[Any] | None = None) -> sparse.csr_matrix | Array:
+    """The Gram matrix in the form from which the cells of single items are read fastest. (U, I) -> (I, I)"""
+    matrix = _sparse_gram(rows, weights)
+    return matrix.toarray() if rows.shape[1] <= READ else matrix
 
 
 def _sparse_gram(rows: sparse.csr_matrix, weights: NDArray[Any] | None) -> sparse.csr_matrix:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 import recvae
-from recvae.models.baselines import ALS, BPR, GFCF, LMF, ItemKNN, Popularity, RP3beta
+from recvae.models.baselines import ALS, BPR, GFCF, LMF, SLIM, ItemKNN, Popularity, RP3beta
 from tests.fuzz.judging import Kind, Mutant, Random, WrongError
 
 USERS, ITEMS = 6, 8
@@ -50,6 +50,7 @@ FITTED: dict[str, Callable[[], Any]] = {
     "ItemKNN": lambda: ItemKNN(K=4),
     "RP3beta": lambda: RP3beta(K=4),
     "GFCF": lambda: GFCF(k=3),
+    "SLIM": lambda: SLIM(l1=0.1, l2=1.0),
     "MultVAE": lambda: recvae.MultVAE(hidden_dims=(3,), **SMALL),
     "RecVAE": lambda: recvae.RecVAE(hidden_dim=3, depth=2, **SMALL),
     "HybridVAE": lambda: recvae.HybridVAE(hidden_dim=3, depth=1, l2=1.0, **SMALL),

@@ -39,7 +39,7 @@ def _scores(about: Mapping[str, Any], tensors: Tensors, x: Array, users: Array, 
         return np.repeat(t["item_counts"][None], len(x), 0), np.repeat(np.abs(t["item_counts"])[None], len(x), 0)
     if name in ("EASE", "EDLAE"):
         return _path(t, x)
-    if name in ("ItemKNN", "P3alpha", "RP3beta"):
+    if name in ("ItemKNN", "P3alpha", "RP3beta", "SLIM"):
         found, size = _path({part: t[part] for part in ("data", "indices", "indptr")}, x)
         return np.where(found == 0, -np.inf, found), size
     if name == "GFCF":

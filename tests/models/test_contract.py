@@ -25,7 +25,7 @@ from recvae.errors import (
     RecvaeError,
     UnknownUsersError,
 )
-from recvae.models.baselines import ALS, BPR, GFCF, LMF, ItemKNN, P3alpha, Popularity, RP3beta
+from recvae.models.baselines import ALS, BPR, GFCF, LMF, SLIM, ItemKNN, P3alpha, Popularity, RP3beta
 
 SMALL = {"latent_dim": 8, "epochs": 24, "batch_size": 25, "learning_rate": 0.01, "random_state": 0}
 PERSONAL = {
@@ -51,6 +51,7 @@ PERSONAL = {
     "P3alpha": lambda **more: P3alpha(K=50, **more),
     "RP3beta": lambda **more: RP3beta(K=50, **more),
     "GFCF": lambda **more: GFCF(k=2, **more),
+    "SLIM": lambda **more: SLIM(l1=0.1, l2=1.0, **more),
 }
 # these know only the users they were trained on
 KNOWN_USERS = {

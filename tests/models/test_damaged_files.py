@@ -290,7 +290,7 @@ def test_types_that_model_files_do_not_have(kind):
 
 @pytest.mark.parametrize("kind", [torch.bool, torch.float16, torch.float64, torch.int32])
 def test_types_that_a_model_does_not_take(kind):
-    for stem in ("EASE", "BPR", "ALS", "ItemKNN", "GFCF", "Popularity"):
+    for stem in ("EASE", "BPR", "ALS", "ItemKNN", "GFCF", "SLIM", "Popularity"):
         with pytest.raises(InvalidDataError, match=r"cannot restore: Expected .* of float32"):
             load(spoiled(stem, lambda tensors, _: tensors.update({n: t.to(kind) for n, t in tensors.items()})))
 
@@ -298,7 +298,7 @@ def test_types_that_a_model_does_not_take(kind):
 INDPTR = [[0, 10**9] + [0] * 7, [0, 2**31 - 1, -2, 5, 6, 7, 8, 9, 24], [3] * 9, [0, 9, 3, 9, 9, 9, 9, 9, 24]]
 
 
-@pytest.mark.parametrize("stem", ["EASE-sparse", "HybridVAE-sparse", "ItemKNN", "RP3beta", "GFCF"])
+@pytest.mark.parametrize("stem", ["EASE-sparse", "HybridVAE-sparse", "ItemKNN", "RP3beta", "GFCF", "SLIM"])
 def test_index_arrays_that_lie(stem):
     path = "linear." if stem.startswith("Hybrid") else ""
     lies = [("indptr", torch.tensor(lie, dtype=kind)) for lie in INDPTR for kind in (torch.int32, torch.int64)]

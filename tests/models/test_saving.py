@@ -23,7 +23,7 @@ from recvae.errors import (
 )
 from recvae.models.base.model_file import content_checksum
 from recvae.models.base.params import get_params
-from recvae.models.baselines import ALS, GFCF, ItemKNN, Popularity, RP3beta
+from recvae.models.baselines import ALS, GFCF, SLIM, ItemKNN, Popularity, RP3beta
 
 ONES = sparse.csr_matrix(np.ones((3, 3)))
 MODELS = {
@@ -57,6 +57,7 @@ MODELS = {
     "ItemKNN": ItemKNN(weighting="bm25", K=7),
     "RP3beta": RP3beta(K=7, normalize=False),
     "GFCF": GFCF(k=7),
+    "SLIM": SLIM(neighbours=7),
     "Popularity": Popularity(),
 }
 
@@ -143,6 +144,7 @@ def write_models(file):
         ItemKNN(K=99),
         RP3beta(),
         GFCF(),
+        SLIM(),
         Popularity(),
         network,
     ):

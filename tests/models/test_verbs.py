@@ -40,7 +40,12 @@ def who_cannot(verb):
     return [name for name in EVERY if name not in who_can(verb)]
 
 
-NEIGHBOURS = ("ItemKNN", "P3alpha", "RP3beta")  # their similar items are neighbours, of which an item itself is none
+NEIGHBOURS = (
+    "ItemKNN",
+    "P3alpha",
+    "RP3beta",
+    "SLIM",
+)  # their similar items are neighbours, of which an item itself is none
 # of those that do not take three or more
 N_ARGUMENTS = {"index_users": 1, "partial_fit_users": 2, "partial_fit": 1, "add_items": 1, "encode": 1}
 N_ARGUMENTS |= {"sample_users": 2, "anomaly_score": 2}
@@ -57,6 +62,7 @@ def test_who_can_do_what():
         "P3alpha",
         "Popularity",
         "RP3beta",
+        "SLIM",
     }
 
 
@@ -220,7 +226,7 @@ class TestExplain:
         assert np.isfinite(total) or total == -np.inf
 
 
-@pytest.mark.parametrize("name", ["EASE", "EASE-sparse", "EDLAE", "ItemKNN-cosine", "RP3beta", "GFCF"])
+@pytest.mark.parametrize("name", ["EASE", "EASE-sparse", "EDLAE", "ItemKNN-cosine", "RP3beta", "GFCF", "SLIM"])
 def test_explanations_of_linear_models_sum_to_the_score(name, models, checkerboard):
     total, parts, _ = models[name].explain(2, checkerboard, 2, N=50)
     assert sum(part for _, part in parts) == pytest.approx(total)

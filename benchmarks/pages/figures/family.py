@@ -12,7 +12,10 @@ METRIC = "ndcg@100"
 KINDS = {
     "autoencoders": (BLUE, ("HybridVAE", "RecVAE", "MultVAE", "MultDAE", "HVamp")),
     "linear, in closed form": (GREEN, ("EASE", "EDLAE")),
-    "baselines": (VERMILION, ("ALS", "iALS", "ItemKNN", "P3alpha", "RP3beta", "GFCF", "Popularity", "BPR", "LMF")),
+    "baselines": (
+        VERMILION,
+        ("ALS", "iALS", "SLIM", "ItemKNN", "P3alpha", "RP3beta", "GFCF", "Popularity", "BPR", "LMF"),
+    ),
 }
 NEAR = (0.5, 0.015)  # decades, metric: closer points have their labels above, below and between
 Point = tuple[float, float]

@@ -387,7 +387,7 @@ class Recommender(Model):
         -------
         Ranking
             (ids int32, similarities float32), (N,) or (len(itemid), N), padded with -1 and -FLT_MAX. The similarity is
-            the cosine of the model's item vectors; for ItemKNN, P3alpha and RP3beta, their own weights; for
+            the cosine of the model's item vectors; for ItemKNN, P3alpha, RP3beta and SLIM, their own weights; for
             HybridVAE, the mean of the cosines of its (first) network and its linear path.
 
         Raises
