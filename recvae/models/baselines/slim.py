@@ -19,6 +19,9 @@ from recvae.utils.finite import check_fitted
 
 ITEMS = 256  # whose weights are solved for at a time
 SWEEPS = 200  # of the coordinate descent, at most
+# of a step to a weight's optimum: as G has no negative entries, all weights grow too far in the first whole steps; half
+# steps take half the sweeps
+RELAXATION = 0.5
 TOLERANCE = 1e-3  # change of a weight in a sweep, as a share of the largest one, below which it ends
 Array = NDArray[np.float32]
 
@@ -113,7 +116,8 @@ def elastic_net(grams: Tensor, targets: Tensor, l1: float, l2: float) -> Tensor:
     for _ in range(SWEEPS if weights.numel() else 0):
         before = weights.clone()
         for k, gram in enumerate(grams):
-            new = torch.addcmul(descent[:, k], diagonals[k], weights[k]).div_(diagonals[k] + l2).clamp_(min=0)
+            optimum = torch.addcmul(descent[:, k], diagonals[k], weights[k]).div_(diagonals[k] + l2)
+            new = torch.lerp(weights[k], optimum, RELAXATION).clamp_(min=0)
             change = new - weights[k]
             if change.any():
                 descent.addcmul_(gram, change[:, None], value=-1)
