@@ -34,9 +34,10 @@ def optimum(x, item, l1, l2, candidates):
     return weights
 
 
-@pytest.mark.parametrize(("l1", "l2"), [(0.0, 2.0), (1.0, 2.0), (6.0, 20.0)])
-def test_weights_minimise_the_objective(l1, l2, monkeypatch):
-    monkeypatch.setattr(slim, "ITEMS", 5)
+@pytest.mark.parametrize(("l1", "l2", "items", "cells"), [(0, 2, 5, 10**7), (1, 2, 256, 1), (6, 20, 256, 1000)])
+def test_weights_minimise_the_objective(l1, l2, items, cells, monkeypatch):
+    monkeypatch.setattr(slim, "ITEMS", items)
+    monkeypatch.setattr(slim, "CELLS", cells)
     monkeypatch.setattr(slim, "TOLERANCE", 1e-6)
     x = make_rows()
     model = SLIM(l1=l1, l2=l2, values="raw").fit(sparse.csr_matrix(x))

@@ -17,7 +17,10 @@ from recvae.models.baselines.neighbours import NeighbourScores
 from recvae.models.closed_form import among, gram_to_read, nearest, of_mean_square_1
 from recvae.utils.finite import check_fitted
 
-ITEMS = 256  # whose weights are solved for at a time
+ITEMS, CELLS = (
+    256,
+    10_000_000,
+)  # items whose weights are solved for at a time, and cells of their Gram matrices, at most
 SWEEPS = 200  # of the coordinate descent, at most
 # of a step to a weight's optimum: as G has no negative entries, all weights grow too far in the first whole steps; half
 # steps take half the sweeps
@@ -52,10 +55,11 @@ class SLIM(NeighbourScores):
         n_items = rows.shape[1]
         gram = gram_to_read(of_mean_square_1(rows))  # (I, I)
         norms = np.sqrt(gram.diagonal())  # (I,)
+        step = max(1, min(ITEMS, CELLS // min(self.neighbours, n_items) ** 2))
 
         def solved(start: int) -> sparse.csr_matrix:
             """The weights of some items, in columns. -> (I, n)"""
-            near = [nearest(gram, item, norms, self.neighbours) for item in range(start, min(start + ITEMS, n_items))]
+            near = [nearest(gram, item, norms, self.neighbours) for item in range(start, min(start + step, n_items))]
             return _columns(gram, near, self.l1, self.l2)
 
         from recvae.utils.progress import track  # only a fit needs these
@@ -63,8 +67,8 @@ class SLIM(NeighbourScores):
 
         blocks: list[sparse.csr_matrix] = []
         with use_workers() as workers:
-            for start in track(range(0, n_items, 4 * ITEMS), "solving for items", run.show_progress):
-                blocks += workers.map(solved, range(start, min(start + 4 * ITEMS, n_items), ITEMS))
+            for start in track(range(0, n_items, 4 * step), "solving for items", run.show_progress):
+                blocks += workers.map(solved, range(start, min(start + 4 * step, n_items), step))
         weights = sparse.hstack(blocks, format="csr", dtype=np.float32)
         check_fitted(torch.from_numpy(weights.data), "look for huge values in the data")
         return {"similarity_": weights}
