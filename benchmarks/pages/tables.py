@@ -13,7 +13,7 @@ from recvae import load_card
 
 RESULTS = Path(__file__).parents[1] / "results"
 DATASETS = ("ml-1m", "ml-10m-implicit", "lastfm-2k", "ml-100k")
-PUBLISHED = ("gowalla", "yelp2018")
+PUBLISHED = ("gowalla", "yelp2018", "amazon-cds")
 REFERENCES = ("ml-1m", "lastfm-2k", "ml-10m-implicit")
 MODELS = (
     "HybridVAE",
