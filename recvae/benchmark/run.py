@@ -243,14 +243,16 @@ def run_model(name: str, settings_to_try: list[Recommender], task: Task) -> Runs
     return Runs(runs, choice)
 
 
-def best_baseline(metrics: Mapping[str, Metric]) -> str | None:
-    """The name of the model of `BASELINES` with the highest mean; None without any."""
-    means = {name: metric.mean for name, metric in metrics.items() if name in BASELINES}
+def best_baseline(metrics: Mapping[str, Metric], baselines: Sequence[str] = BASELINES) -> str | None:
+    """The name of the baseline with the highest mean; None without any."""
+    means = {name: metric.mean for name, metric in metrics.items() if name in baselines}
     return max(means, key=means.__getitem__) if means else None
 
 
-def paired_tests(name: str, metrics: Mapping[str, Metric], best: str | None) -> dict[str, dict[str, float]]:
-    """Test a model against every one of `BASELINES`; a baseline only against the `best` of them.
+def paired_tests(
+    name: str, metrics: Mapping[str, Metric], best: str | None, baselines: Sequence[str] = BASELINES
+) -> dict[str, dict[str, float]]:
+    """Test a model against every one of `baselines`; one of these only against the `best` of them.
 
     `p_holm` is the p-value adjusted for the number of these tests.
 
@@ -259,8 +261,8 @@ def paired_tests(name: str, metrics: Mapping[str, Metric], best: str | None) -> 
     dict[str, dict[str, float]]
         Paired bootstrap by name, for JSON.
     """
-    rivals = [other for other in metrics if other in BASELINES and other != name]
-    if name in BASELINES:
+    rivals = [other for other in metrics if other in baselines and other != name]
+    if name in baselines:
         rivals = [other for other in rivals if other == best]
     tests = {other: asdict(paired_bootstrap(metrics[name], metrics[other])) for other in rivals}
     adjusted = holm([test["p_value"] for test in tests.values()])

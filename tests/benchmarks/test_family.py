@@ -94,6 +94,14 @@ def test_means_are_over_splits_and_differences_over_users():
     assert rows["ALS"]["paired_tests"] == {}
 
 
+def test_irspack_s_ials_is_a_baseline_like_the_package_s():
+    results = {name: [values_of(1, range(60), gain)] for name, gain in (("MultVAE", 0.5), ("ALS", 0.0), ("iALS", 0.1))}
+    pooled = pool(results, ["ndcg@10"])
+    tests = {row["model"]: list(row["paired_tests"]) for row in pooled["models"]}
+    assert pooled["best_baseline"] == "iALS"
+    assert tests == {"MultVAE": ["ALS", "iALS"], "ALS": ["iALS"], "iALS": []}
+
+
 def test_the_same_tests_five_times_are_no_more_evidence():
     """On a split that the data come with, the test users of all split seeds are the same."""
     once = {"MultVAE": [values_of(1, range(50))], "ALS": [values_of(2, range(50))]}

@@ -15,6 +15,8 @@ from recvae.benchmark.run import best_baseline, paired_tests
 from recvae.errors import InvalidDataError
 from recvae.evaluation.evaluate import Metric
 
+OPPONENTS = (*BASELINES, "iALS")  # irspack's iALS is no model of this package
+
 
 @dataclass(frozen=True)
 class Result:
@@ -37,12 +39,12 @@ def pool(results: Mapping[str, Sequence[Result]], metrics: Sequence[str]) -> dic
     """
     _check(results)
     found = {name: by_user(each, metrics[-1]) for name, each in results.items()}
-    best = best_baseline(found)
+    best = best_baseline(found, OPPONENTS)
     targets = _targets(results)
     rows = [
         _row(name, each, metrics)
         | {"seconds_to_best_baseline": [seconds_to(result.about, t) for result, t in zip(each, targets, strict=True)]}
-        | {"paired_tests": paired_tests(name, found, best)}
+        | {"paired_tests": paired_tests(name, found, best, OPPONENTS)}
         for name, each in results.items()
     ]
     first = next(iter(results.values()))
@@ -80,7 +82,7 @@ def seconds_to(about: Mapping[str, Any], target: float | None) -> float | None:
 
 def _targets(results: Mapping[str, Sequence[Result]]) -> list[float | None]:
     """For each split the best metric of a baseline on validation users; None where none was measured."""
-    splits = zip(*(each for name, each in results.items() if name in BASELINES), strict=True)
+    splits = zip(*(each for name, each in results.items() if name in OPPONENTS), strict=True)
     found = [[result.about["valid"] for result in split if result.about.get("valid") is not None] for split in splits]
     return [max(metrics, default=None) for metrics in found] or [None] * len(next(iter(results.values())))
 
