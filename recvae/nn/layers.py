@@ -126,12 +126,14 @@ class _SparseEmbeddingBag(torch.autograd.Function):
             ctx.save_for_backward(batch.items, batch.offsets, values)
             return weighted_sums(weight, batch.items, batch.offsets, values)
 
+        rows = batch.rows  # once, not by each core
+
         def piece(users: slice) -> tuple[Tensor, ...]:
             """Sums, and the events that are not dropped: items, values and their number by user."""
             events = batch.events(users)
             kept = values[events].nonzero()[:, 0] + events.start
-            items, rows, x = batch.items[kept], batch.rows[kept], values[kept]
-            offsets = torch.searchsorted(rows, torch.arange(users.start, users.stop + 1))
+            items, x = batch.items[kept], values[kept]
+            offsets = torch.searchsorted(rows[kept], torch.arange(users.start, users.stop + 1))
             return bag_sums(weight, items, offsets, x), items, x, offsets.diff()
 
         parts = map_pieces(piece, cut(len(batch), USERS))

@@ -17,10 +17,8 @@ from recvae.models.baselines.neighbours import NeighbourScores
 from recvae.models.closed_form import among, gram_to_read, nearest, of_mean_square_1
 from recvae.utils.finite import check_fitted
 
-ITEMS, CELLS = (
-    256,
-    10_000_000,
-)  # items whose weights are solved for at a time, and cells of their Gram matrices, at most
+ITEMS = 256  # whose weights are solved for at a time, at most
+CELLS = 10_000_000  # of the Gram matrices of these items' neighbours, at most
 SWEEPS = 200  # of the coordinate descent, at most
 # of a step to a weight's optimum: as G has no negative entries, all weights grow too far in the first whole steps; half
 # steps take half the sweeps
