@@ -74,8 +74,8 @@ def _notes(results: dict[str, Any]) -> list[str]:
     ]
     if sized := results["settings"].get("sized_for_sample"):
         notes.append(
-            f"{listing(sized)}: settings for the size of the sample instead of the defaults, fewer epochs and "
-            "smaller networks."
+            f"{listing(sized)}: settings for the size of the sample instead of the defaults, fewer epochs, "
+            "smaller networks and fewer neighbours."
         )
     if rival is not None:
         notes.append(

@@ -141,7 +141,7 @@ def _notes(view: View) -> list[str]:
     if isinstance(sized, list) and sized:
         notes.append(
             f"{listing(sized)}: settings for the size of the sample instead of the defaults, fewer "
-            "epochs and smaller networks; see the hyper-parameters below."
+            "epochs, smaller networks and fewer neighbours; see the hyper-parameters below."
         )
     if ORACLE in view.rows:
         notes.append("The oracle ranks by the preferences that the sample was drawn from: no model can do better.")
