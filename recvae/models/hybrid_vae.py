@@ -93,7 +93,8 @@ class HybridVAE(RecVAE):
     epochs: int | None = epochs_option("rounds of passes", _default_epochs)
     l2: float | None = hyper(
         None,
-        "ridge penalty lambda on the weights of the linear path; None chooses what ranks best for calibration users",
+        "ridge penalty lambda on the weights of the linear path; None chooses what ranks best for calibration users by "
+        "the path alone, and takes the next lower one of the list that it is chosen from",
         low=0,
         kind=float,
         optional=True,
@@ -263,9 +264,16 @@ class HybridVAE(RecVAE):
         )
 
     def _chosen_linear(self, rows: sparse.csr_matrix, users: CalibrationUsers, show_progress: bool) -> EDLAE:
-        """The linear path with the penalty and the exponents that rank best, unless they are given; unfitted."""
+        """The linear path with the exponents that rank best, and a step less than the best penalty; unfitted.
+
+        Those that are given stay as they are.
+        """
         with busy(f"{type(self).__name__}, linear path", show_progress) as say:
-            return chosen_linear(self._linear, *self._to_try(), rows, users, self._seed(), say)
+            best_alone = chosen_linear(self._linear, *self._to_try(), rows, users, self._seed(), say)
+        if self.l2 is not None:
+            return best_alone
+        # in the sum, the network has what many items have in common, and a path ranks best that follows the data closer
+        return with_params(best_alone, {"l2": PENALTIES[max(PENALTIES.index(best_alone.l2) - 1, 0)]})
 
     def _to_try(self) -> tuple[Sequence[float], Sequence[float], Sequence[float]]:
         """Penalties, exponents of users, and exponents of items to choose from."""
