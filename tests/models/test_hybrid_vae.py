@@ -165,7 +165,10 @@ def test_where_users_are_known_the_choices_go_into_the_refit():
 
 
 def test_the_penalty_is_a_step_below_the_best_for_calibration_users(split, users, monkeypatch):
-    """Since the path is added to a network. And no training users are added to them, where there are as many as are wanted."""
+    """Since the path is added to a network.
+
+    And no training users are added to the calibration users, where there are as many as are wanted.
+    """
     monkeypatch.setattr(linear_choice, "COMPARING_ROWS", users.fold_in.shape[0])
 
     def ndcg_of(l2, item_power=0.0, user_power=0.5):
