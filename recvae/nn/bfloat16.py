@@ -9,8 +9,10 @@ from recvae.errors import InvalidDataError
 from recvae.nn.layers import products_at, workspace
 from recvae.utils.threads import lazy
 from recvae.utils.topk import Rough
+from recvae.utils.workers import use_workers
 
 ITEMS = 4096  # in one block of a product that is split by items
+MEASURED = 256  # rows of a weight whose lengths are computed at a time: they fit in the cache of a core
 ROUNDING = 2.0**-8 * 1.01  # bound of the relative error of rounding to bfloat16
 SUMMING = 2.0**-22  # bound of the relative error of a sum of products in float32, for each of its terms
 
@@ -105,9 +107,15 @@ class ScreenedLogits:
         self.weight, self.bias = weight, bias
         self.products = Bfloat16Products(weight, bias)
         rounded = self.products.weight[:, : weight.shape[1]]
-        self.longest = max(part.float().norm(dim=1).max() for part in rounded.split(ITEMS))
-        parts = zip(weight.split(ITEMS), rounded.split(ITEMS), strict=True)
-        self.largest_error = max((part - near).norm(dim=1).max() for part, near in parts)
+
+        def lengths(start: int) -> tuple[Tensor, Tensor]:
+            items = slice(start, start + MEASURED)
+            near, part = rounded[items].float(), weight[items].contiguous()
+            return near.norm(dim=1).max(), near.sub_(part).norm(dim=1).max()
+
+        with use_workers() as workers:
+            longest, errors = zip(*workers.map(lengths, range(0, len(weight), MEASURED)), strict=True)
+        self.longest, self.largest_error = torch.stack(longest).max(), torch.stack(errors).max()
         self.largest_bias = bias.abs().max()
         if not (self.longest + self.largest_error + self.largest_bias).isfinite():
             raise InvalidDataError("Expected weights that are finite numbers; the model's output layer is damaged.")
