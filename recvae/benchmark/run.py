@@ -52,6 +52,9 @@ METRICS = (
 )
 
 
+KEEP_SECONDS = 60.0  # at least, between two calls with the results so far: their tests are computed again each time
+
+
 @dataclass(frozen=True)
 class Task:
     """The split, metrics and seeds, which are the same for all models of a benchmark."""
@@ -130,6 +133,7 @@ def run_benchmark(
     examples: int = 3,
     show_progress: bool = True,
     log: Callable[[str], None] = lambda line: None,
+    keep: Callable[[dict[str, Any]], None] = lambda results: None,
 ) -> dict[str, Any]:
     """Fit and evaluate `models` on one split of `dataset`, each with as many random_states, from `first_seed` on.
 
@@ -141,7 +145,8 @@ def run_benchmark(
     The best baseline is chosen on the test users, in the baselines' favour. Models of libraries that are not installed,
     and those that cannot score the split's users, are reported as absent. The histories and recommendations of
     `examples` test users and a map of items by title are part of the results; ask for 0 where the data may not be
-    passed on, and neither is. `log` receives a line at each step. What the results hold: `recvae.benchmark.results`.
+    passed on, and neither is. `log` receives a line at each step, and `keep` the results of the models that are done,
+    after a model, at most once a minute. What the results hold: `recvae.benchmark.results`.
 
     Raises
     ------
@@ -166,8 +171,20 @@ def run_benchmark(
     if data.train.account is not None and data.train.account.left_out:
         log(f"{dataset}: {data.train.account}")
     log(f"{dataset}, {kind} split: trained on {data.train!r}; {data.test!r}")
+    about = {
+        "format": FORMAT,
+        "dataset": dataset,
+        "title": card.title,
+        "command": None,
+        "settings": _settings(task, card.protocol, kind, options)
+        | {"sized_for_sample": [name for name in names if name in presets]},
+        "versions": _versions(),
+        "published": card.published if own_split else {},
+    }
+    known_truth = dataset == "sample" and kind == "strong"
     runs: dict[str, Runs] = {}
     absent: dict[str, str] = {}
+    kept = time.monotonic()
     for name in names:
         try:
             runs[name] = run_model(name, to_try[name], task)
@@ -176,23 +193,26 @@ def run_benchmark(
                 raise  # no model has run
             absent[name] = str(error)
             log(f"{name}: absent. {error}")
-    main_metrics = {name: model_runs.averaged[main_metric] for name, model_runs in runs.items()}
+        if runs and name != names[-1] and time.monotonic() - kept >= KEEP_SECONDS:
+            keep(about | _results(runs, absent, task, examples, known_truth))
+            kept = time.monotonic()
+    return about | _results(runs, absent, task, examples, known_truth)
+
+
+def _results(
+    runs: dict[str, Runs], absent: dict[str, str], task: Task, examples: int, known_truth: bool
+) -> dict[str, Any]:
+    """The JSON of the models that are done."""
+    main_metrics = {name: model_runs.averaged[task.main_metric] for name, model_runs in runs.items()}
     best = best_baseline(main_metrics)
-    groups = make_groups(data.test)
+    groups = make_groups(task.split.test)
+    models = {name: model_runs.model for name, model_runs in runs.items()}
     return {
-        "format": FORMAT,
-        "dataset": dataset,
-        "title": card.title,
-        "command": None,
-        "settings": _settings(task, card.protocol, kind, options)
-        | {"sized_for_sample": [name for name in names if name in presets]},
-        "versions": _versions(),
         "best_baseline": best,
-        "models": _rows(runs, main_metrics, best, groups, task, dataset == "sample" and kind == "strong"),
+        "models": _rows(runs, main_metrics, best, groups, task, known_truth),
         "groups": groups.about,
         "absent": absent,
-        "published": card.published if own_split else {},
-        "examples": user_examples(data, {name: model_runs.model for name, model_runs in runs.items()}, examples),
+        "examples": user_examples(task.split, models, examples),
         "item_map": _item_map(runs, main_metrics, task) if examples else None,
     }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 from recvae.cli.inputs import (
     NEEDED,
@@ -37,7 +38,7 @@ def benchmark_flags(parser: argparse.ArgumentParser) -> None:
     add_param(add, "a hyper-parameter for all models that have it, such as epochs=20")
     add_split(parser, "the data set's own")
     add("--examples", type=int, default=3, help="test users to show, with histories (default: 3)")
-    add("--out", type=path, help="write settings and results, examples included, to this JSON file")
+    add("--out", type=path, help="write settings, results (also those so far) and examples to this JSON file")
     add(
         "--report",
         type=path,
@@ -65,6 +66,12 @@ def benchmark(arguments: argparse.Namespace) -> None:
     check_outputs(arguments, page)
     for file in [*files, *page.values()]:
         check_writable(file)  # before the training, not after it
+
+    def write(results: dict[str, Any], what: str = "Results so far") -> None:
+        for file in files:
+            write_whole(file, json_bytes(results | {"command": arguments.command_line}))
+            say(f"{what} written to {file}")
+
     results = run_benchmark(
         str(arguments.split_folder or arguments.dataset or "sample"),
         arguments.data_home,
@@ -77,10 +84,9 @@ def benchmark(arguments: argparse.Namespace) -> None:
         params=param_texts(arguments),
         examples=check_integer("--examples", arguments.examples, 0),
         log=say,
+        keep=write,  # an interruption of a long run does not lose what is done
     ) | {"command": arguments.command_line}
-    for file in files:
-        write_whole(file, json_bytes(results))
-        say(f"Results written to {file}")
+    write(results, "Results")
     if arguments.json:
         put(json_bytes(results).decode())
     else:

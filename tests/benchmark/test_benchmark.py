@@ -8,11 +8,12 @@ from recvae import Recommender, load_card
 from recvae.benchmark import inspection
 from recvae.benchmark import run as benchmark
 from recvae.benchmark.grids import GRIDS, OURS, OWN_MODELS, SAMPLE, model_names, models_to_try
-from recvae.benchmark.results import FORMAT
+from recvae.benchmark.results import FORMAT, read_results
 from recvae.benchmark.run import run_benchmark
+from recvae.cli.main import main
 from recvae.datasets.card import read_card
 from recvae.datasets.sample import make_sample
-from recvae.errors import InvalidParameterError, UnknownNameError, UnknownUsersError
+from recvae.errors import InvalidDataError, InvalidParameterError, UnknownNameError, UnknownUsersError
 from recvae.models import MultVAE
 from recvae.models.base.params import get_params
 from recvae.utils.memory import PeakMemory
@@ -59,6 +60,18 @@ def test_another_split_than_the_card_s(quick):
     names = [row["model"] for row in results["models"]]
     assert names == ["MultVAE", "Popularity"]
     assert results["models"][0]["parameters"]["stop_after"] in (1, 2)
+
+
+def test_what_is_done_is_kept_when_a_later_model_fails(quick, monkeypatch, tmp_path, capsys):
+    def fail(*_):
+        raise InvalidDataError("Expected something else.")
+
+    monkeypatch.setattr(benchmark, "KEEP_SECONDS", 0)
+    monkeypatch.setattr(MultVAE, "_fit", fail)
+    out = tmp_path / "results.json"
+    assert main(["benchmark", "--models", "Popularity,MultVAE", "--out", str(out)]) == 2
+    assert f"Results so far written to {out}" in capsys.readouterr().err
+    assert [row["model"] for row in read_results(out)["models"]] == ["Popularity", "oracle"]
 
 
 def test_models_of_known_users_run_where_users_are_known_and_are_absent_elsewhere():
