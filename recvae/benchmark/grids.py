@@ -90,7 +90,8 @@ def model_name(model: str | type[Recommender]) -> str:
     UnknownNameError
         For a name that does not exist.
     InvalidParameterError
-        For text that names no model class, and for a class that shares its name with a model of this package.
+        For text that names no model class, and for a class that lacks methods or shares its name with a model of this
+        package.
     """
     if isinstance(model, str) and ":" not in model:
         names = {known.lower(): known for known in (*GRIDS, *OWN_MODELS)}
@@ -102,6 +103,8 @@ def model_name(model: str | type[Recommender]) -> str:
     cls = _imported(model.strip()) if isinstance(model, str) else model
     if not (isinstance(cls, type) and issubclass(cls, Recommender)):
         raise InvalidParameterError(f"Expected a model, a class derived from recvae.Recommender, got {model!r:.200}.")
+    if lacking := sorted(getattr(cls, "__abstractmethods__", ())):
+        raise InvalidParameterError(f"Expected a model that defines {', '.join(lacking)}, got {cls.__name__} without.")
     if cls.__name__ not in (*OURS, *BASELINES):
         OWN_MODELS[cls.__name__] = cls
     elif cls is not model_class(cls.__name__):

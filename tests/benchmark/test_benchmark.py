@@ -165,7 +165,9 @@ def test_a_model_of_one_s_own_runs_next_to_the_package_s(quick, tmp_path, monkey
     del OWN_MODELS["Narrow"], OWN_MODELS["Wide"], Recommender.registry["Wide"]
 
 
-@pytest.mark.parametrize("model", ["own:Model", "json:loads", "json:nothing", ":Model", "json:", int])
+@pytest.mark.parametrize(
+    "model", ["own:Model", "json:loads", "json:nothing", ":Model", "json:", "recvae:Recommender", int]
+)
 def test_what_is_no_model_of_one_s_own_is_refused_in_a_sentence(quick, model):
     with pytest.raises(InvalidParameterError, match=r"^Expected a model"):
         run_benchmark(models=[model])
