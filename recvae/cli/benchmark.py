@@ -38,7 +38,7 @@ def benchmark_flags(parser: argparse.ArgumentParser) -> None:
     add_param(add, "a hyper-parameter for all models that have it, such as epochs=20")
     add_split(parser, "the data set's own")
     add("--examples", type=int, default=3, help="test users to show, with histories (default: 3)")
-    add("--out", type=path, help="write settings, results (also those so far) and examples to this JSON file")
+    add("--out", type=path, help="write settings, results and examples to this JSON file, also while it runs")
     add(
         "--report",
         type=path,

@@ -264,7 +264,7 @@ class HybridVAE(RecVAE):
         )
 
     def _chosen_linear(self, rows: sparse.csr_matrix, users: CalibrationUsers, show_progress: bool) -> EDLAE:
-        """The linear path with the exponents that rank best, and a step less than the best penalty; unfitted.
+        """The linear path with the exponents that rank best, and the next penalty below the best one; unfitted.
 
         Those that are given stay as they are.
         """
@@ -272,7 +272,7 @@ class HybridVAE(RecVAE):
             best_alone = chosen_linear(self._linear, *self._to_try(), rows, users, self._seed(), say)
         if self.l2 is not None:
             return best_alone
-        # in the sum, the network has what many items have in common, and a path ranks best that follows the data closer
+        # the network has what items have in common: next to it, a path that follows the data more closely ranks better
         return with_params(best_alone, {"l2": PENALTIES[max(PENALTIES.index(best_alone.l2) - 1, 0)]})
 
     def _to_try(self) -> tuple[Sequence[float], Sequence[float], Sequence[float]]:
