@@ -2,6 +2,7 @@ import csv
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -669,6 +670,15 @@ def test_markup_in_a_path_is_text_and_a_table_is_shown_on_any_terminal(tmp_path,
 # stopped -------------------------------------------------------------------------------------------------------------
 
 
+@pytest.fixture
+def _not_ignored():
+    """The child of a process that ignores SIGINT, as everything in the background of a shell does, ignores it too."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_not_ignored")
 @pytest.mark.parametrize(("when", "number", "status"), [("loading", 2, 130), ("training", 15, 143)])
 def test_a_signal_ends_a_command_with_a_sentence_and_nothing_half_written(when, number, status, tmp_path):
     (tmp_path / "old").write_text("a model of before")
