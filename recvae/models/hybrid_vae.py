@@ -56,8 +56,7 @@ MAX_CELLS, MAX_CELLS_OF_PATHS = 100_000_000, 400_000_000
 SMOOTHING = 0.5  # share of an epoch in the moving average of NDCG over epochs, by which one of them is chosen
 ENOUGH_USERS = 30  # for a choice among epochs; of fewer, chance alone would choose
 ENOUGH_KNOWN = 2_000  # validation users who are training users, for all choices: one or two events of each are held out
-# usual standard deviation of the weighted scores of the linear path, and of the second network's, / that of the others
-LINEAR_RATIO, SECOND_RATIO = 1 / 8, 1.0
+SECOND_RATIO = 1.0  # usual standard deviation of the weighted scores of the second network / that of the others
 LINEAR, SECOND = "linear.", "second."  # prefixes in a file of the tensors of the linear path and of the second network
 SECOND_RUN = "second network"  # name of its run in the records of epochs, and in checkpoints
 NUMBERS = ("weight", "second_weight", "l2", "user_power", "item_power")  # names of scalars in a file
@@ -165,9 +164,10 @@ class HybridVAE(RecVAE):
         learned_state = self._fit_network(learned, run, self._joint_validation(linear._score, users, run))
         # 4. the weight of the linear path in the sum of scores
         network = partial(network_scores, learned_state["network_"])
-        weight = best_weight(network, linear._score, users, learned, LINEAR_RATIO)
+        shape = Shape.of(rows)
+        weight = best_weight(network, linear._score, users, learned, shape.linear_ratio())
         # 5. on thin or wide data a second network, whose epoch and weight are chosen in the same way
-        if self._has_second(Shape.of(rows)):
+        if self._has_second(shape):
             others = partial(_weighted_sum, network, linear._score, weight)
             learned_state |= self._fit_second(learned, users, run, others)
             del others  # it holds the linear path

@@ -9,6 +9,7 @@ from recvae import EDLAE, HybridVAE, fit_split, load, per_user_split, strong_spl
 from recvae.datasets.sample import make_sample
 from recvae.models import hybrid_vae, linear_choice
 from recvae.models.autoencoder.scoring import network_scores
+from recvae.models.autoencoder.shape import Shape
 from recvae.models.base import FitRun
 from recvae.models.blending import (
     CalibrationUsers,
@@ -56,6 +57,21 @@ def test_the_weight_goes_to_the_scorer_that_knows(users):
 def test_where_all_weights_rank_alike_the_prior_chooses(users, usual):
     knows = oracle(users)
     assert best_weight(knows, knows, users, users.fold_in, usual) == pytest.approx(usual)
+
+
+@pytest.mark.parametrize(
+    ("shape", "ratio"),
+    [
+        (Shape(1_000, 1_000, 19_999), 1 / 8),  # thin
+        (Shape(1_000, 1_000, 40_000), 2 / 5),  # one pair in 25 is an event
+        (Shape(1_000, 1_000, 62_500), 1 / 2),
+        (Shape(1_000, 1_000, 900_000), 1 / 2),
+        (Shape(30_000, 40_000, 1_000_000), 1 / 8),
+        (Shape(0, 0, 0), 1 / 8),
+    ],
+)
+def test_the_usual_share_of_the_linear_path_follows_the_density(shape, ratio):
+    assert shape.linear_ratio() == pytest.approx(ratio)
 
 
 def test_the_unit_of_scores_does_not_matter(users):

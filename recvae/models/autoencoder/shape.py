@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,6 +19,8 @@ SPARSE_DROPOUT, DENSE_DROPOUT = 0.8, 0.5
 WIDE_CATALOGUE = 25_000  # items from which z has more dimensions in a network that starts from singular vectors
 LATENT_DIM, WIDE_LATENT_DIM = 200, 512
 PAPER_GAMMA = 0.005  # RecVAE's weight of the KL term for each event of a user
+# a HybridVAE's linear path: usual standard deviation of its weighted scores / that of the network's
+LINEAR_RATIO, DENSE_LINEAR_RATIO = 1 / 8, 1 / 2
 MEAN_KL_WEIGHT = 0.2  # of a user with the mean number of events, at least: Mult-VAE's cap, in data of all lengths
 
 
@@ -54,6 +57,13 @@ class Shape(NamedTuple):
     def gamma(self) -> float:
         """RecVAE's weight of the KL term for each event of a user: higher where users have few events."""
         return max(PAPER_GAMMA, MEAN_KL_WEIGHT * self.users / max(self.events, 1))
+
+    def linear_ratio(self) -> float:
+        """Usual share of HybridVAE's linear path in its scores: higher where more of all pairs are events."""
+        if self.is_thin:
+            return LINEAR_RATIO
+        density = self.events / max(self.users * self.items, 1)
+        return min(max(2 * math.sqrt(density), LINEAR_RATIO), DENSE_LINEAR_RATIO)
 
     @property
     def is_wide(self) -> bool:
