@@ -88,7 +88,7 @@ class HybridVAE(RecVAE):
         choices=FORMS,
     )
     neighbours: int = hyper(200, "largest number of items that predict an item, in the sparse form", low=1)
-    _default_epochs = DefaultEpochs(6, 8, 25)
+    _default_epochs = DefaultEpochs(6, 8, 25, few_items=12)
     epochs: int | None = epochs_option("rounds of passes", _default_epochs)
     l2: float | None = hyper(
         None,

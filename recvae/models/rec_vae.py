@@ -44,7 +44,7 @@ class RecVAE(Variational):
     `decoder_passes=0` the encoder's passes train both: one pass at a time does the work of two.
     """
 
-    _default_epochs = DefaultEpochs(10, 10, 40)
+    _default_epochs = DefaultEpochs(10, 10, 40, few_items=15)
     epochs: int | None = epochs_option("rounds of passes", _default_epochs)
     learning_rate: float | None = learning_rate_option(  # type: ignore[assignment]
         f"with at least {WIDE_CATALOGUE:,} items, if users have at least {SPARSE_EVENTS} events on average"

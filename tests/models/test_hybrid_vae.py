@@ -5,9 +5,10 @@ import pytest
 import torch
 from scipy import sparse
 
-from recvae import EDLAE, HybridVAE, fit_split, load, per_user_split, strong_split
+from recvae import EDLAE, HybridVAE, RecVAE, fit_split, load, per_user_split, strong_split
 from recvae.datasets.sample import make_sample
 from recvae.models import hybrid_vae, linear_choice
+from recvae.models.autoencoder.options import n_epochs
 from recvae.models.autoencoder.scoring import network_scores
 from recvae.models.autoencoder.shape import Shape
 from recvae.models.base import FitRun
@@ -72,6 +73,22 @@ def test_where_all_weights_rank_alike_the_prior_chooses(users, usual):
 )
 def test_the_usual_share_of_the_linear_path_follows_the_density(shape, ratio):
     assert shape.linear_ratio() == pytest.approx(ratio)
+
+
+@pytest.mark.parametrize(
+    ("shape", "recvae", "hybrid"),
+    [
+        (Shape(1_000, 2_000, 20_000), 15, 12),  # few items
+        (Shape(1_000, 2_000, 400_000), 15, 12),
+        (Shape(1_000, 2_000, 19_999), 10, 8),  # thin
+        (Shape(1_000, 2_001, 20_000), 10, 8),  # sparse
+        (Shape(1_000, 2_001, 300_000), 10, 6),  # dense
+    ],
+)
+def test_epochs_by_default_follow_from_the_data(shape, recvae, hybrid):
+    assert n_epochs(RecVAE(), shape) == recvae
+    assert n_epochs(HybridVAE(), shape) == hybrid
+    assert n_epochs(HybridVAE(epochs=3), shape) == 3
 
 
 def test_the_unit_of_scores_does_not_matter(users):

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from scipy import sparse
 
 from recvae.data.shards import Shards
-from recvae.models.autoencoder.shape import LATENT_DIM, WIDE_CATALOGUE, WIDE_LATENT_DIM, Shape
+from recvae.models.autoencoder.shape import FEW_ITEMS, LATENT_DIM, WIDE_CATALOGUE, WIDE_LATENT_DIM, Shape
 from recvae.models.base.model import FitRun, Model
 from recvae.models.base.params import flat_params, frozen_parameters, hyper
 from recvae.nn.layers import PRECISIONS
@@ -124,22 +124,26 @@ class TrainingOptions:
 
 
 class DefaultEpochs(NamedTuple):
-    """The defaults of `epochs`: from spectral weights on dense and on sparse data, from random weights, as a filter."""
+    """The defaults of `epochs`: from spectral weights on dense and on sparse data, from random weights; as a filter; of
+    few items, where an epoch is a single pass.
+    """
 
     dense: int
     sparse: int
     random: int
     filter: int | None = None
+    few_items: int | None = None
 
 
 def epochs_option(what: str, default: DefaultEpochs) -> Any:
     """The hyper-parameter `epochs` of an autoencoder: passes, or rounds of them."""
     on_sparse_data = "" if default.sparse == default.dense else f", {default.sparse} on sparse data"
     as_filter = "" if default.filter is None else f", {default.filter} where these give a spectral filter"
+    few_items = "" if default.few_items is None else f", {default.few_items} of up to {FEW_ITEMS:,} items unless thin"
     return hyper(
         None,
         f"{what} over the training users; schedules scale with their number; None is {default.dense} from spectral "
-        f"initial weights{on_sparse_data}{as_filter}, {default.random} from random ones",
+        f"initial weights{on_sparse_data}{as_filter}{few_items}, {default.random} from random ones",
         low=1,
         kind=int,
         optional=True,
@@ -153,6 +157,8 @@ def n_epochs(model: Any, shape: Shape) -> int:
         return int(model.epochs or default.random)
     if default.filter is not None and model._starts_as_filter(shape):
         return int(model.epochs or default.filter)
+    if default.few_items is not None and shape.items <= FEW_ITEMS and not shape.is_thin:
+        return int(model.epochs or default.few_items)
     return int(model.epochs or (default.sparse if shape.is_sparse else default.dense))
 
 
