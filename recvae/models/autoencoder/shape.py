@@ -59,7 +59,7 @@ class Shape(NamedTuple):
         return max(PAPER_GAMMA, MEAN_KL_WEIGHT * self.users / max(self.events, 1))
 
     def linear_ratio(self) -> float:
-        """Usual share of HybridVAE's linear path in its scores: higher where more of all pairs are events."""
+        """Usual deviation of HybridVAE's linear scores / that of its network's: more where more pairs are events."""
         if self.is_thin:
             return LINEAR_RATIO
         density = self.events / max(self.users * self.items, 1)
