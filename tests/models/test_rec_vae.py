@@ -170,9 +170,9 @@ def test_dense_data_get_the_dropout_of_the_papers():
     assert Shape(5_000, 1_001, 100_000).dropout() == 0.8
 
 
-@pytest.mark.parametrize(("model", "dense", "thin", "random"), [(MultVAE, 20, 10, 50), (RecVAE, 10, 10, 40)])
+@pytest.mark.parametrize(("model", "dense", "thin", "random"), [(MultVAE, 20, 10, 50), (RecVAE, 15, 10, 40)])
 def test_epochs_follow_from_initial_weights_and_data(model, dense, thin, random):
-    rows = sparse.random(300, 20, 0.5, format="csr", random_state=0)  # 150 events of an item
+    rows = sparse.random(300, 20, 0.5, format="csr", random_state=0)  # 150 events of an item, 10 of a user
     assert model().trainer(rows).config.epochs == dense
     assert model().trainer(rows[:100]).config.epochs == thin
     assert model(likelihood="logistic").trainer(rows[:100]).config.epochs == random
