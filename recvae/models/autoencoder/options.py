@@ -124,8 +124,8 @@ class TrainingOptions:
 
 
 class DefaultEpochs(NamedTuple):
-    """The defaults of `epochs`: from spectral weights on dense and on sparse data, from random weights; as a filter; of
-    few items, where an epoch is a single pass.
+    """The defaults of `epochs`: from spectral weights on dense and on sparse data; from random weights; from spectral
+    weights as a filter, and with few items, where an epoch is a single pass, if these differ.
     """
 
     dense: int
@@ -152,14 +152,18 @@ def epochs_option(what: str, default: DefaultEpochs) -> Any:
 
 def n_epochs(model: Any, shape: Shape) -> int:
     """The hyper-parameter `epochs` of an autoencoder, or its default for the start of its weights and the data."""
+    return int(model.epochs or _usual_epochs(model, shape))
+
+
+def _usual_epochs(model: Any, shape: Shape) -> int:
     default: DefaultEpochs = model._default_epochs
     if not starts_spectrally(model, shape.items):
-        return int(model.epochs or default.random)
+        return default.random
     if default.filter is not None and model._starts_as_filter(shape):
-        return int(model.epochs or default.filter)
+        return default.filter
     if default.few_items is not None and shape.items <= FEW_ITEMS and not shape.is_thin:
-        return int(model.epochs or default.few_items)
-    return int(model.epochs or (default.sparse if shape.is_sparse else default.dense))
+        return default.few_items
+    return default.sparse if shape.is_sparse else default.dense
 
 
 def learning_rate_option(slow: str) -> Any:

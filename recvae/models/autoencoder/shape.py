@@ -19,7 +19,7 @@ SPARSE_DROPOUT, DENSE_DROPOUT = 0.8, 0.5
 WIDE_CATALOGUE = 25_000  # items from which z has more dimensions in a network that starts from singular vectors
 LATENT_DIM, WIDE_LATENT_DIM = 200, 512
 PAPER_GAMMA = 0.005  # RecVAE's weight of the KL term for each event of a user
-# a HybridVAE's linear path: usual standard deviation of its weighted scores / that of the network's
+# usual standard deviation of the weighted scores of HybridVAE's linear path / that of the network's: least and most
 LINEAR_RATIO, DENSE_LINEAR_RATIO = 1 / 8, 1 / 2
 MEAN_KL_WEIGHT = 0.2  # of a user with the mean number of events, at least: Mult-VAE's cap, in data of all lengths
 
