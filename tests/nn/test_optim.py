@@ -6,7 +6,7 @@ import torch
 
 from recvae.errors import InvalidParameterError, InvalidTypeError
 from recvae.nn.layers import row_sparse
-from recvae.nn.optim import RowwiseAdam, clip_grad_norm_, coalesced_rows
+from recvae.nn.optim import AdamW, RowwiseAdam, clip_grad_norm_, coalesced_rows
 
 N = 50
 
@@ -203,3 +203,25 @@ def test_clipping_is_that_of_torch(max_norm):
         torch.testing.assert_close(table.grad.to_dense(), one.grad)
     assert tables[0].grad.is_sparse
     assert clip_grad_norm_([parameter()], 1.0) == 0
+
+
+def test_adamw_in_blocks_is_that_of_torch(monkeypatch):
+    """Up to rounding, and each takes up the state of the other: tables of many blocks, vectors, a single number."""
+    monkeypatch.setattr("recvae.nn.optim.BLOCK", 7)
+    random, shapes = torch.Generator().manual_seed(1), [(N, 4), (3, 2), (N,), (), (N, 2, 3)]
+    sets = [[parameter(shape, seed, torch.float32) for seed, shape in enumerate(shapes)] for _ in range(2)]
+    optimizers = [AdamW(sets[0], 0.01, 0.1), torch.optim.AdamW(sets[1], 0.01, weight_decay=0.1, fused=True)]
+    for step in range(8):
+        for number, tables in enumerate(zip(*sets, strict=True)):
+            grad = torch.randn(shapes[number], generator=random)
+            for table in tables:
+                table.grad = None if number == step % 3 else grad.clone()  # one has none in this step
+        for optimizer in optimizers:
+            optimizer.step()
+        if step == 4:
+            states = [optimizer.state_dict() for optimizer in optimizers]
+            for optimizer, state in zip(optimizers, reversed(states), strict=True):
+                optimizer.load_state_dict(copy.deepcopy(state))
+    for ours, theirs in zip(*sets, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(optimizers[0].state[ours], optimizers[1].state[theirs], rtol=1e-5, atol=1e-6)
