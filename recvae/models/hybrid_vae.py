@@ -154,9 +154,9 @@ class HybridVAE(RecVAE):
         self._checked_plan(rows, True, extras_allocated=False)
         # 1. calibration users, from whose held-out events no part learns
         learned, all_users = self._calibration_users(rows, run)
-        users = self._some(all_users, MAX_CELLS)
+        users = self._limited(all_users, MAX_CELLS)
         # 2. the linear path: before the network, so that too little memory for it is known before the long training
-        chosen = self._chosen_linear(learned, self._some(all_users, MAX_CELLS_OF_PATHS), run.show_progress)
+        chosen = self._chosen_linear(learned, self._limited(all_users, MAX_CELLS_OF_PATHS), run.show_progress)
         is_final = learned is rows
         trial = chosen if is_final else with_params(chosen, {"neighbours": fewer_neighbours(self.neighbours)})
         linear = _solved(trial, learned, run)
@@ -218,7 +218,7 @@ class HybridVAE(RecVAE):
         """
         smoothing, given = SMOOTHING, self._given_users(run)
         if given is not None:
-            smoothing, users = 1.0, self._some(given, MAX_CELLS)
+            smoothing, users = 1.0, self._limited(given, MAX_CELLS)
         elif users.n_active < ENOUGH_USERS * PARTS:
             return None
 
@@ -247,7 +247,7 @@ class HybridVAE(RecVAE):
         fold_in, held_out = transform_values(run.valid.fold_in, run.values), run.valid.held_out
         return CalibrationUsers(fold_in, held_out, run.valid.train_rows is not None)
 
-    def _some(self, users: CalibrationUsers, cells: int) -> CalibrationUsers:
+    def _limited(self, users: CalibrationUsers, cells: int) -> CalibrationUsers:
         """All of these users, or a sample if their scores would have more cells."""
         return users.sample(max(cells // users.fold_in.shape[1], ENOUGH_KNOWN), self._seed())
 
