@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 import pytest
 
 from benchmarks.pages.figures import FIGURES, FOLDER, draw_figures
-from benchmarks.pages.figures.family import label_side
+from benchmarks.pages.figures.family import label_sides
 from benchmarks.pages.fill import pages
 from benchmarks.pages.tables import RESULTS
 
@@ -54,10 +54,13 @@ def test_another_result_is_another_picture(drawn, tmp_path):
     assert texts(folder / "family-ml-1m.svg") != texts(FOLDER / "family-ml-1m.svg")
 
 
-def test_labels_of_near_points_go_apart():
-    assert label_side((10.0, 0.4), [(0.1, 0.4), (10.0, 0.2)])[1] == "left"
-    above, below = label_side((1.0, 0.41), [(1.1, 0.4)]), label_side((1.1, 0.4), [(1.0, 0.41)])
-    assert above[0][1] > 0 > below[0][1]
+def test_labels_keep_off_dots_and_each_other():
+    alone, other = label_sides(["EASE", "ALS"], [(0.0, 0.0), (0.0, 100.0)])
+    assert alone == other == ((7, 0), "left")
+    above, below = label_sides(["EDLAE", "EASE"], [(0.0, 3.0), (0.0, 0.0)])
+    assert above != below
+    assert label_sides(["EASE", "ALS"], [(0.0, 0.0), (20.0, 0.0)])[0] == ((-7, 0), "right")  # a dot is in the way
+    assert label_sides(["A"] * 3, [(0.0, 0.0), (14.0, 0.0), (-14.0, 0.0)])[0] == ((0, 12), "center")
 
 
 def test_the_folder_of_pictures_is_that_of_the_guide():

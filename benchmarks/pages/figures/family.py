@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,12 @@ KINDS = {
         ("ALS", "iALS", "SLIM", "ItemKNN", "P3alpha", "RP3beta", "GFCF", "Popularity", "BPR", "LMF"),
     ),
 }
-NEAR = (0.5, 0.015)  # decades, metric: closer points have their labels above, below and between
-Point = tuple[float, float]
+Side = tuple[tuple[int, int], str]
+Box = tuple[float, float, float, float]
+# offsets of a label in typographic points, and its alignment, the better ones first
+SIDES: list[Side] = [((7, 0), "left"), ((-7, 0), "right"), ((0, 12), "center"), ((0, -12), "center")]
+SIDES += [((x, y), "left" if x > 0 else "right") for x in (6, -6) for y in (8, -8)]
+TEXT, LETTER, DOT = 9, 5.4, 7  # size of the text, width of a letter, width of a dot and half its error bar, in points
 
 
 def plot_family(results: dict[str, Any], path: Path) -> None:
@@ -32,21 +36,36 @@ def plot_family(results: dict[str, Any], path: Path) -> None:
                 x, y = zip(*(points[name] for name in shown), strict=True)
                 error = [rows[name]["metrics"][METRIC]["stderr"] for name in shown]
                 axis.errorbar(x, y, error, fmt="o", color=color, label=kind, capsize=2)
-        for name, point in points.items():
-            shift, side = label_side(point, [other for other in points.values() if other != point])
-            axis.annotate(name, point, xytext=shift, textcoords="offset points", ha=side, va="center", fontsize=9)
         users = f"{results['tests_of_users']:,} tests of users in {len(results['split_seeds'])} splits"
         axis.set(xscale="log", xlabel="seconds of training", ylabel="NDCG@100")
         axis.set_title(f"{results['dataset']}: {users}")
         axis.margins(x=0.12)
         axis.legend(loc="lower right")
+        axis.figure.draw_without_rendering()  # the scale and the layout are known from now on
+        places = axis.transData.transform(list(points.values())) * 72 / axis.figure.dpi
+        for (name, point), (shift, side) in zip(points.items(), label_sides(list(points), places), strict=True):
+            axis.annotate(name, point, xytext=shift, textcoords="offset points", ha=side, va="center", fontsize=TEXT)
 
 
-def label_side(place: Point, others: list[Point]) -> tuple[tuple[int, int], str]:
-    """Offset of a label in typographic points, and its alignment: to the right, or away from a close neighbour."""
-    near = [y for x, y in others if abs(math.log10(x / place[0])) < NEAR[0] and abs(y - place[1]) < NEAR[1]]
-    if not near:
-        return (7, 0), "left"
-    if min(near) < place[1] < max(near):
-        return (-6, -6), "right"
-    return ((0, 10), "center") if place[1] >= max(near) else ((0, -10), "center")
+def label_sides(names: Sequence[str], places: Sequence[Sequence[float]]) -> list[Side]:
+    """The first of the `SIDES` on which each name meets the fewest dots and names before it. Places are in points."""
+    dots = [(x - DOT / 2, y - DOT, x + DOT / 2, y + DOT) for x, y in places]
+    taken, sides = list(dots), []
+    for name, place in zip(names, places, strict=True):
+        boxes = [_box(name, place, side) for side in SIDES]
+        best = min(range(len(SIDES)), key=lambda k: sum(_meet(boxes[k], other) for other in taken))
+        taken.append(boxes[best])
+        sides.append(SIDES[best])
+    return sides
+
+
+def _box(name: str, place: Sequence[float], side: Side) -> Box:
+    """Left, lower, right and upper edge of a label."""
+    (x, y), alignment = side
+    width = LETTER * len(name)
+    left = place[0] + x - {"left": 0, "center": width / 2, "right": width}[alignment]
+    return left, place[1] + y - TEXT / 2, left + width, place[1] + y + TEXT / 2
+
+
+def _meet(one: Box, other: Box) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
