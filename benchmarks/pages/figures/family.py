@@ -49,11 +49,12 @@ def plot_family(results: dict[str, Any], path: Path) -> None:
 
 def label_sides(names: Sequence[str], places: Sequence[Sequence[float]]) -> list[Side]:
     """The first of the `SIDES` on which each name meets the fewest dots and names before it. Places are in points."""
-    dots = [(x - DOT / 2, y - DOT, x + DOT / 2, y + DOT) for x, y in places]
-    taken, sides = list(dots), []
+    taken: list[Box] = [(x - DOT / 2, y - DOT, x + DOT / 2, y + DOT) for x, y in places]  # by dots, then by names too
+    sides = []
     for name, place in zip(names, places, strict=True):
         boxes = [_box(name, place, side) for side in SIDES]
-        best = min(range(len(SIDES)), key=lambda k: sum(_meet(boxes[k], other) for other in taken))
+        met = [sum(_meet(box, other) for other in taken) for box in boxes]
+        best = met.index(min(met))
         taken.append(boxes[best])
         sides.append(SIDES[best])
     return sides
