@@ -224,12 +224,15 @@ def linear(hidden: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """h W^T + b.
 
     On a CPU without gradients, oneDNN computes it, as in torch.compile: on some CPUs in half the time of the BLAS
-    behind F.linear, except for a single row and a weight stored `by_columns`.
+    behind F.linear, except for a single row and a weight stored `by_columns`. Some of the items of such a weight take
+    oneDNN a thousand times as long.
     """
     if ONEDNN is None or hidden.device.type != "cpu" or hidden.dtype != torch.float32 or torch.is_grad_enabled():
         return F.linear(hidden, weight, bias)
-    if len(hidden) == 1 and weight.T.is_contiguous():
+    if weight.T.is_contiguous() and len(hidden) == 1:
         return torch.addmm(bias, hidden, weight.T)
+    if not (weight.is_contiguous() or weight.T.is_contiguous()):
+        return F.linear(hidden, weight, bias)
     return ONEDNN(hidden, weight, bias, "none", [], "")
 
 

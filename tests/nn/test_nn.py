@@ -315,6 +315,15 @@ def test_under_autocast_the_precision_asked_for_is_kept(monkeypatch):
     found.mean().backward()
 
 
+def test_some_items_of_a_layer_by_columns_are_not_given_to_onednn(monkeypatch):
+    """Which would take a thousand times as long."""
+    hidden, weight, bias = torch.randn(7, 5), layers.by_columns(torch.randn(13, 5)), torch.randn(13)
+    expected = (hidden @ weight.T + bias)[:, 3:9]
+    monkeypatch.setattr(layers, "ONEDNN", lambda *_: pytest.fail("expected F.linear"))
+    with torch.no_grad():
+        torch.testing.assert_close(layers.linear(hidden, weight[3:9], bias[3:9]), expected)
+
+
 @every_family
 def test_a_batch_without_users(family):
     batch = DeviceRows(sparse.csr_matrix((0, 13), dtype=np.float32), CPU).all()
