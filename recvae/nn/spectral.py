@@ -10,7 +10,6 @@ import math
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from scipy import sparse
 from torch import Tensor, nn
 
@@ -18,15 +17,13 @@ from recvae.data.batches import DeviceRows
 from recvae.data.shards import Shards
 from recvae.distributed.communicator import Communicator
 from recvae.nn.encoders import DenselyConnectedEncoder, GaussianEncoder, input_layer
-from recvae.nn.layers import weighted_sums
 from recvae.nn.sharded import sharded_parameters
+from recvae.nn.singular import item_scale, scaled, singular_vectors, some_users
 from recvae.nn.vae import VAE, MLPDecoder
 from recvae.utils.workers import use_workers
 
 USERS = 50_000  # whose rows are decomposed, at most
-ITERATIONS = 4  # of the subspace iteration
 STEEPNESS = 8  # exponent of a singular value below that of the noise, as its vector's weight
-OVERSAMPLING = 20  # vectors that are computed in addition to the leading ones
 LAST_NORM = 0.5  # of an item's row in the output layer; in the first layer it is 1
 HIDDEN_DEVIATION = 0.3  # of a tanh layer that passes codes on: tanh is nearly linear there
 FILTER_NORM = 1.0  # of an item's row in the output layer after such layers, whose values are smaller than those of z
@@ -66,14 +63,14 @@ def init_spectrally(
     -----
     The result depends on the rows, not on a seed or on a number of cores or ranks.
     """
-    rows = _some(rows, USERS)
-    scale = _item_scale(rows)  # (I,)
+    rows = some_users(rows, USERS)
+    scale = item_scale(rows)  # (I,)
     first, last = input_layer(network.encoder).weight, network.decoder.weight
     layers = _tanh_layers(network) if as_filter else []
     widths = [first.shape[1], last.shape[1], *(layer.out_features for layer in layers)]
     k = min(network.decoder.latent_dim, *widths, *rows.shape)
     with use_workers():
-        found = _singular_vectors(_scaled(rows, scale), k) if communicator.is_main_process else None
+        found = singular_vectors(scaled(rows, scale), k) if communicator.is_main_process else None
         vectors, values = communicator.broadcast(found)  # V (I, K), (K,)
         directions = vectors * (values / _noise_value(rows)).clamp(max=1) ** STEEPNESS
         directions /= directions.norm(dim=1, keepdim=True).clamp(min=1e-12)
@@ -83,11 +80,11 @@ def init_spectrally(
             shard = sharded_parameters(network).get(name)
             of_rank = slice(None) if shard is None else slice(shard.start, shard.stop)
             table[known[of_rank], : len(values)] = (norm * directions[of_rank][known[of_rank]]).to(table)
-        some = _some(rows, FITTED_USERS)
+        some = some_users(rows, FITTED_USERS)
         if layers:
             _pass_on(network, some, len(values), communicator)
         elif isinstance(network.encoder, DenselyConnectedEncoder):
-            codes = torch.from_numpy(_scaled(some, scale) @ vectors.numpy())
+            codes = torch.from_numpy(scaled(some, scale) @ vectors.numpy())
             layer = network.encoder.last
             assert isinstance(layer, nn.Linear)
             weight, bias = communicator.broadcast(_mean_layer(network.encoder, some, codes, layer.weight.device))
@@ -162,50 +159,3 @@ def _noise_value(rows: sparse.csr_matrix) -> float:
     """About the second largest singular value of scaled rows (U, I) if their events were drawn at random."""
     n_users, n_items = rows.shape
     return float(np.sqrt(n_users / max(rows.nnz, 1)) + np.sqrt(n_items / max(rows.nnz, 1)))
-
-
-def _singular_vectors(rows: sparse.csr_matrix, k: int) -> tuple[Tensor, Tensor]:
-    """The leading right singular vectors of rows (U, I), and their values, by subspace iteration. -> (I, k), (k,)
-
-    References
-    ----------
-    Halko, Martinsson & Tropp, "Finding Structure with Randomness", SIAM Review 2011, algorithms 4.4 and 5.1.
-    """
-    n_users, n_items = rows.shape
-    columns = rows.T.tocsr()
-    shape = n_items, min(k + OVERSAMPLING, n_users, n_items)
-    basis = torch.from_numpy(np.random.default_rng(0).standard_normal(shape).astype(np.float32))
-    for _ in range(ITERATIONS):
-        basis, _ = torch.linalg.qr(_product(columns, _product(rows, basis)))  # (I, P)
-    images = _product(rows, basis).double()  # (U, P)
-    squares, turn = torch.linalg.eigh(images.T @ images)  # ascending
-    return basis @ turn.flip(1)[:, :k].float(), squares.flip(0)[:k].clamp(min=0).sqrt().float()
-
-
-def _product(rows: sparse.csr_matrix, table: Tensor) -> Tensor:
-    """(U, I) (I, P) -> (U, P)"""
-    indices, offsets, values = (torch.from_numpy(part) for part in (rows.indices, rows.indptr, rows.data))
-    # QR gives a matrix by columns, whose rows are gathered at a thirtieth of the speed
-    return weighted_sums(table.contiguous(), indices, offsets, values)
-
-
-def _item_scale(rows: sparse.csr_matrix) -> NDArray[np.float32]:
-    """1 / sqrt(n_i); 0 for items without users. -> (I,)"""
-    counts = np.bincount(rows.indices, minlength=rows.shape[1]).astype(np.float32)
-    return np.divide(1, np.sqrt(counts), out=np.zeros_like(counts), where=counts > 0)
-
-
-def _scaled(rows: sparse.csr_matrix, item_scale: NDArray[np.float32]) -> sparse.csr_matrix:
-    """D_U^-1/2 X D_I^-1/2 of rows whose events count as 1. (U, I)"""
-    lengths = np.diff(rows.indptr)
-    data = np.repeat(np.maximum(lengths, 1).astype(np.float32) ** -0.5, lengths) * item_scale[rows.indices]
-    return sparse.csr_matrix((data, rows.indices, rows.indptr), shape=rows.shape)
-
-
-def _some(rows: sparse.csr_matrix | Shards, n: int) -> sparse.csr_matrix:
-    """At most n users, the same ones each time, in memory."""
-    n_users = rows.shape[0]
-    chosen = np.sort(np.random.default_rng(1).permutation(n_users)[:n])
-    if isinstance(rows, Shards):
-        return rows.take(chosen)
-    return rows if n_users <= n else rows[chosen]

@@ -14,7 +14,8 @@ from recvae.nn.encoders import input_layer
 from recvae.nn.layers import in_bfloat16
 from recvae.nn.likelihood import CHUNK_BYTES
 from recvae.nn.optim import BLOCK
-from recvae.nn.spectral import OVERSAMPLING, USERS
+from recvae.nn.singular import OVERSAMPLING
+from recvae.nn.spectral import USERS
 from recvae.utils.topk import BLOCK_BYTES as RANKED_BYTES
 
 BYTES_PER_EVENT = 160  # of a step: the event itself, its noise, its gathered weights and sums
