@@ -18,6 +18,7 @@ from recvae.utils.topk import rank
 
 K = 100  # of the NDCG@K by which the weight is chosen
 USERS = 500  # whose scores are in memory at a time
+MAX_CALIBRATION_USERS = 300  # taken from the training users, if no validation users can be used
 PARTS = 5  # of a user's events, one of which is held out
 # standard deviation of the weighted second scores / that of the first; with 0 the second do not count
 RATIOS = np.concatenate([[0.0], 2.0 ** np.arange(-4, 6.5, 0.5)])
@@ -58,6 +59,15 @@ class CalibrationUsers(NamedTuple):
         held_out = [select_cells(rows, part == i) for i in range(times)]
         return cls(sparse.vstack(fold_in, format="csr"), sparse.vstack(held_out, format="csr"))
 
+    @classmethod
+    def taken_from(cls, rows: sparse.csr_matrix, share: float, seed: int) -> tuple[sparse.csr_matrix, CalibrationUsers]:
+        """Split rows into those to learn from, (U', I), and a share of them, drawn at random, as calibration users."""
+        random = np.random.default_rng(seed)
+        order = random.permutation(np.flatnonzero(np.diff(rows.indptr) > 1))  # a single event cannot be held out
+        n_users = min(MAX_CALIBRATION_USERS, math.ceil(share * len(order))) if len(order) > 1 else 0
+        learned = np.setdiff1d(np.arange(rows.shape[0]), order[:n_users])
+        return rows[learned], cls.holding_out(rows[order[:n_users]], random, PARTS)
+
     def sample(self, n_users: int, seed: int) -> CalibrationUsers:
         """All of these users, or so many of them, drawn at random."""
         if self.fold_in.shape[0] <= n_users:
@@ -86,7 +96,7 @@ def best_weight(
     less where there are few users: on other data a ratio of `usual` was best. Without calibration users the scores get
     equal standard deviations over `rows`, the training rows.
     """
-    unit = _ratio_of_deviations(first, second, users.fold_in if users.fold_in.nnz else rows)
+    unit = ratio_of_deviations(first, second, users.fold_in if users.fold_in.nnz else rows)
     totals = _total_by_ratio(first, second, users, RATIOS * unit)
     padded = np.pad(totals, 1, mode="edge")
     smoothed = (padded[:-2] + padded[1:-1] + padded[2:]) / 3
@@ -97,7 +107,7 @@ def best_weight(
 
 def best_joint_ndcg(first: ScoreFunction, second: ScoreFunction, users: CalibrationUsers) -> float:
     """NDCG@100 of first + w * second for the calibration users, by the best of a few weights w."""
-    unit = _ratio_of_deviations(first, second, users.fold_in) if users.fold_in.nnz else 1.0
+    unit = ratio_of_deviations(first, second, users.fold_in) if users.fold_in.nnz else 1.0
     return float(_total_by_ratio(first, second, users, FEW_RATIOS * unit).max() / users.n_active)
 
 
@@ -112,6 +122,12 @@ def _total_by_ratio(
         for i, weight in enumerate(weights):
             totals[i] += _ndcg(first_scores + float(weight) * second_scores, fold_in, held_out).sum()
     return totals
+
+
+def weighted_sum(first: ScoreFunction, second: ScoreFunction, weight: float, rows: sparse.csr_matrix) -> Tensor:
+    """first + weight * second. (B, I) -> (B, I)"""
+    scores = first(rows)
+    return scores + weight * second(rows).to(scores.device)
 
 
 def ndcg_by_user(score: ScoreFunction, users: CalibrationUsers) -> NDArray[np.float64]:
@@ -150,7 +166,7 @@ def hill_climb(objective: Callable[[int], float], n: int) -> int:
         index = best
 
 
-def _ratio_of_deviations(first: ScoreFunction, second: ScoreFunction, rows: sparse.csr_matrix) -> float:
+def ratio_of_deviations(first: ScoreFunction, second: ScoreFunction, rows: sparse.csr_matrix) -> float:
     """Standard deviation of the first scores / that of the second, over users with events; 1 if that is 0."""
     active = rows[np.flatnonzero(np.diff(rows.indptr))[:USERS]]
     first_std, second_std = (float(score(active).std(correction=0)) for score in (first, second))

@@ -6,7 +6,6 @@ The weights of the sum are calibrated on users whom no part has seen.
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -21,35 +20,48 @@ from torch import Tensor
 from recvae.data.rows import transform_values
 from recvae.models.autoencoder.base import Validation
 from recvae.models.autoencoder.memory_estimate import DataSizes, MemoryEstimate
-from recvae.models.autoencoder.memory_plan import plan_memory
 from recvae.models.autoencoder.new_items import extend_linear_weights
 from recvae.models.autoencoder.options import DefaultEpochs, epochs_option
 from recvae.models.autoencoder.scoring import network_scores
-from recvae.models.autoencoder.shape import SPARSE_EVENTS, WIDE_CATALOGUE, Shape
+from recvae.models.autoencoder.shape import FILTERED_EVENTS, SPARSE_EVENTS, WIDE_CATALOGUE, Shape
 from recvae.models.autoencoder.variational import Scores
 from recvae.models.base import FitRun
 from recvae.models.base.file_tensors import scalar
 from recvae.models.base.params import check_params, fitted, get_params, hyper, parameters, with_params
 from recvae.models.base.spaces import uniform
 from recvae.models.base.state import reads
-from recvae.models.blending import PARTS, CalibrationUsers, ScoreFunction, best_joint_ndcg, best_weight
-from recvae.models.closed_form import FORMS, WIDE, is_sparse
+from recvae.models.blending import (
+    MAX_CALIBRATION_USERS,
+    PARTS,
+    CalibrationUsers,
+    ScoreFunction,
+    best_joint_ndcg,
+    best_weight,
+    weighted_sum,
+)
+from recvae.models.closed_form import FORMS, WIDE
 from recvae.models.edlae import EDLAE
-from recvae.models.linear_choice import USUAL_USER_POWER, bytes_to_choose, chosen_linear, fewer_neighbours
+from recvae.models.hybrid_memory import bytes_of_parts
+from recvae.models.linear_choice import (
+    ITEM_POWERS,
+    PENALTIES,
+    USER_POWERS,
+    USUAL_USER_POWER,
+    choices,
+    chosen_linear,
+    fewer_neighbours,
+    next_lower,
+)
+from recvae.models.low_pass import LOW_PASS, add_low_pass, low_pass_share
 from recvae.models.mult_vae import MultVAE
 from recvae.models.rec_vae import RecVAE
 from recvae.nn import VAE
 from recvae.nn.item_vectors import ItemVectors
 from recvae.training.callbacks import Epoch
-from recvae.utils.device import find_device
 from recvae.utils.progress import busy
 from recvae.utils.topk import Scorer
 from recvae.utils.workers import use_workers
 
-# values to choose from for l2=None: 3, 6, 10, 18, 30, ... 30,000
-PENALTIES = (*(step * 10.0**power for power in range(4) for step in (3, 6, 10, 18)), 30_000.0)
-USER_POWERS, ITEM_POWERS = (0.3, 0.5), (-0.2, -0.1, 0.0, 0.1, 0.2, 0.4)  # and for user_power=None, item_power=None
-MAX_CALIBRATION_USERS = 300  # taken from the training users, if no validation users can be used
 # validation users x items, by which weights and epochs are chosen: seconds for each ranking; linear paths, which differ
 # less, are ranked once each, and are compared by more
 MAX_CELLS, MAX_CELLS_OF_PATHS = 100_000_000, 400_000_000
@@ -75,6 +87,9 @@ class HybridVAE(RecVAE):
     calibration users, from whose held-out events no part has learned. These are the validation users of a fit. Without
     any, or with few who are training users as well, they are `calibration_share` of the training users: the network
     does not learn from them at all, and the linear path only once all weights are chosen.
+
+    Where items have events enough, B is the sum of EDLAE's weights and of a low-pass filter on the graph of items, a
+    term of low rank (Shen et al., "How Powerful is Graph Convolution for Recommendation?", CIKM 2021; `low_pass`).
 
     Where users have few events and items too, a single network depends on chance, and on sparse data of many items two
     find more than one. There g(x), the scores of a MultVAE, are added with a weight `c` that is chosen in the same way;
@@ -122,6 +137,16 @@ class HybridVAE(RecVAE):
         optional=True,
         search=[None, *ITEM_POWERS],
     )
+    low_pass: float | None = hyper(
+        None,
+        "standard deviation of the scores of a low-pass filter in the linear path, as a share of that of its other "
+        f"scores, in the dense form; None is {LOW_PASS:g} where items have at least {FILTERED_EVENTS} events on "
+        "average, unless data are thin, and 0 otherwise",
+        low=0,
+        kind=float,
+        optional=True,
+        search=[None, 0.0, 0.25, 0.5, 1.0],
+    )
     calibration_share: float = hyper(
         0.05,
         f"share of the training users, at most {MAX_CALIBRATION_USERS}, held out for calibration if there are no "
@@ -159,7 +184,7 @@ class HybridVAE(RecVAE):
         chosen = self._chosen_linear(learned, self._limited(all_users, MAX_CELLS_OF_PATHS), run.show_progress)
         is_final = learned is rows
         trial = chosen if is_final else with_params(chosen, {"neighbours": fewer_neighbours(self.neighbours)})
-        linear = _solved(trial, learned, run)
+        linear = self._solved(trial, learned, run)
         # 3. the network, trained as RecVAE; the epoch is kept that ranks best together with the linear path
         learned_state = self._fit_network(learned, run, self._joint_validation(linear._score, users, run))
         # 4. the weight of the linear path in the sum of scores
@@ -168,13 +193,13 @@ class HybridVAE(RecVAE):
         weight = best_weight(network, linear._score, users, learned, shape.linear_ratio())
         # 5. on thin or wide data a second network, whose epoch and weight are chosen in the same way
         if self._has_second(shape):
-            others = partial(_weighted_sum, network, linear._score, weight)
+            others = partial(weighted_sum, network, linear._score, weight)
             learned_state |= self._fit_second(learned, users, run, others)
             del others  # it holds the linear path
         # 6. once all is chosen, the linear path learns from the calibration users too
         if not is_final:
             del linear, trial  # its memory is needed for the new one
-            linear = _solved(chosen, rows, run)
+            linear = self._solved(chosen, rows, run)
         return {"second_": None, "second_weight_": 0.0} | learned_state | {"linear_": linear, "weight_": weight}
 
     def _fit_second(
@@ -222,23 +247,14 @@ class HybridVAE(RecVAE):
         elif users.n_active < ENOUGH_USERS * PARTS:
             return None
 
-        def validation(network: VAE, history: Sequence[Epoch]) -> float:
-            ndcg = best_joint_ndcg(partial(network_scores, network), others, users)
-            average = history[-1].valid if history else None
-            return ndcg if average is None else average + smoothing * (ndcg - average)
-
-        return validation
+        return partial(_joint_ndcg, others, users, smoothing)
 
     def _calibration_users(self, rows: sparse.csr_matrix, run: FitRun) -> tuple[sparse.csr_matrix, CalibrationUsers]:
         """Split the rows into those to learn from, (U', I), and calibration users."""
         given = self._given_users(run)
         if given is not None and (not given.known or given.n_active >= ENOUGH_KNOWN):
             return rows, given
-        random = np.random.default_rng(self._seed())  # the same on all ranks
-        order = random.permutation(np.flatnonzero(np.diff(rows.indptr) > 1))  # a single event cannot be held out
-        n_users = min(MAX_CALIBRATION_USERS, math.ceil(self.calibration_share * len(order))) if len(order) > 1 else 0
-        learned = np.setdiff1d(np.arange(rows.shape[0]), order[:n_users])
-        return rows[learned], CalibrationUsers.holding_out(rows[order[:n_users]], random, PARTS)
+        return CalibrationUsers.taken_from(rows, self.calibration_share, self._seed())  # the same on all ranks
 
     def _given_users(self, run: FitRun) -> CalibrationUsers | None:
         """The validation users of a fit."""
@@ -269,17 +285,20 @@ class HybridVAE(RecVAE):
         Those that are given stay as they are.
         """
         with busy(f"{type(self).__name__}, linear path", show_progress) as say:
-            best_alone = chosen_linear(self._linear, *self._to_try(), rows, users, self._seed(), say)
+            best_alone = chosen_linear(
+                self._linear, *choices(self.l2, self.user_power, self.item_power), rows, users, self._seed(), say
+            )
         if self.l2 is not None:
             return best_alone
         # the network has what items have in common: next to it, a path that follows the data more closely ranks better
-        return with_params(best_alone, {"l2": PENALTIES[max(PENALTIES.index(best_alone.l2) - 1, 0)]})
+        return with_params(best_alone, {"l2": next_lower(best_alone.l2)})
 
-    def _to_try(self) -> tuple[Sequence[float], Sequence[float], Sequence[float]]:
-        """Penalties, exponents of users, and exponents of items to choose from."""
-        penalties = PENALTIES if self.l2 is None else (self.l2,)
-        user_powers = USER_POWERS if self.user_power is None else (self.user_power,)
-        return penalties, user_powers, ITEM_POWERS if self.item_power is None else (self.item_power,)
+    def _solved(self, linear: EDLAE, rows: sparse.csr_matrix, run: FitRun) -> EDLAE:
+        """The linear path, fitted to these rows, which it does not keep."""
+        linear.fit(rows, run.show_progress)
+        linear._drop_training_rows()
+        add_low_pass(linear, rows, low_pass_share(self.low_pass, Shape.of(rows), self.form))
+        return linear
 
     def _score(self, rows: sparse.csr_matrix) -> Tensor:
         return self._add_others(super()._score(rows), rows)
@@ -332,25 +351,7 @@ class HybridVAE(RecVAE):
         return {"second_": second}
 
     def _extra_bytes(self, sizes: DataSizes, network: MemoryEstimate) -> int:
-        """Bytes of the linear path's weights, solved for before the training and after it, and of a second network."""
-        n_items = sizes.items
-        in_sparse_form = is_sparse(self.form, n_items)
-        if in_sparse_form:
-            weights = 8 * n_items * min(self.neighbours, n_items)
-            solved = 3 * weights  # the sparse matrix is concatenated from parts
-        else:
-            weights = 4 * n_items**2
-            solved = weights if self.item_power == 0 else 2 * weights  # a scaled copy
-        chosen, (penalties, user_powers, item_powers) = 0, self._to_try()
-        if max(len(penalties), len(user_powers), len(item_powers)) > 1:
-            chosen = bytes_to_choose(len(penalties), len(user_powers), n_items, self.neighbours, in_sparse_form)
-        trained = network.weights + network.rows  # what is left of the network's training
-        second = 0
-        if self._has_second(Shape(sizes.users, n_items, sizes.events)):
-            plan = plan_memory(self._second(), replace(sizes, extras_allocated=True), find_device(self.device))
-            second = trained + weights + plan.memory.peak
-            trained += plan.memory.weights
-        return max(weights, max(trained + solved, second, chosen) - network.peak)
+        return bytes_of_parts(self, sizes, network)
 
     def _tensors(self) -> dict[str, Tensor]:
         parts = {LINEAR + name: tensor for name, tensor in self.linear_._tensors().items()}
@@ -380,17 +381,13 @@ class HybridVAE(RecVAE):
         return super()._restore(of_network, n_items) | parts
 
 
-def _solved(linear: EDLAE, rows: sparse.csr_matrix, run: FitRun) -> EDLAE:
-    """The linear path, fitted to these rows, which it does not keep."""
-    linear.fit(rows, run.show_progress)
-    linear._drop_training_rows()
-    return linear
-
-
-def _weighted_sum(first: ScoreFunction, second: ScoreFunction, weight: float, rows: sparse.csr_matrix) -> Tensor:
-    """first + weight * second. (B, I) -> (B, I)"""
-    scores = first(rows)
-    return scores + weight * second(rows).to(scores.device)
+def _joint_ndcg(
+    others: ScoreFunction, users: CalibrationUsers, smoothing: float, network: VAE, history: Sequence[Epoch]
+) -> float:
+    """NDCG@100 of a network's scores plus those of other parts, as a moving average over epochs."""
+    ndcg = best_joint_ndcg(partial(network_scores, network), others, users)
+    average = history[-1].valid if history else None
+    return ndcg if average is None else average + smoothing * (ndcg - average)
 
 
 def _set_fitted(part: EDLAE | MultVAE, n_items: int, **learned: Any) -> None:

@@ -14,6 +14,9 @@ from recvae.models.blending import CalibrationUsers, best_power, hill_climb, ndc
 from recvae.models.closed_form import READ, is_sparse, solution_path, with_item_power
 from recvae.models.edlae import EDLAE
 
+# values to choose from for l2=None: 3, 6, 10, 18, 30, ... 30,000
+PENALTIES = (*(step * 10.0**power for power in range(4) for step in (3, 6, 10, 18)), 30_000.0)
+USER_POWERS, ITEM_POWERS = (0.3, 0.5), (-0.2, -0.1, 0.0, 0.1, 0.2, 0.4)  # and for user_power=None, item_power=None
 COMPARING_ROWS, COMPARING_SHARE = 2_500, 0.15  # rows to compare penalties by, at most; of the training users
 # most popular items, by which paths are compared. In the dense form a solution takes the cube of their number; on wide
 # catalogues, where the sparse form is used, the most popular ones prefer other penalties and exponents than all do
@@ -23,6 +26,20 @@ USUAL_USER_POWER = 0.5  # by which penalties are compared, where there are sever
 
 Path = Callable[[float, float, float], EDLAE]  # penalty, user exponent, item exponent -> an unfitted linear path
 Solution: TypeAlias = torch.Tensor | sparse.csr_matrix
+
+
+def choices(
+    l2: float | None, user_power: float | None, item_power: float | None
+) -> tuple[Sequence[float], Sequence[float], Sequence[float]]:
+    """Penalties, exponents of users, and exponents of items to choose from: those that are given, if any."""
+    penalties = PENALTIES if l2 is None else (l2,)
+    user_powers = USER_POWERS if user_power is None else (user_power,)
+    return penalties, user_powers, ITEM_POWERS if item_power is None else (item_power,)
+
+
+def next_lower(l2: float) -> float:
+    """The penalty below one of those to choose from."""
+    return PENALTIES[max(PENALTIES.index(l2) - 1, 0)]
 
 
 def chosen_linear(
@@ -102,6 +119,15 @@ def bytes_to_choose(n_penalties: int, n_user_powers: int, n_items: int, neighbou
     gram = 4 * few**2 if few <= READ else 0
     # all penalties share indices
     return 4 * (n_penalties + 5 + 2 * kept) * few * min(fewer_neighbours(neighbours), few) + gram
+
+
+def bytes_to_solve(n_items: int, neighbours: int, in_sparse_form: bool, scaled: bool) -> tuple[int, int]:
+    """Bytes of a linear path's weights, and what solving for them takes; scaled : whether an item exponent does it"""
+    if in_sparse_form:
+        weights = 8 * n_items * min(neighbours, n_items)
+        return weights, 3 * weights  # the sparse matrix is concatenated from parts
+    weights = 4 * n_items**2
+    return weights, 2 * weights if scaled else weights  # a scaled copy
 
 
 def _comparison(

@@ -147,7 +147,8 @@ def test_the_linear_path_learns_from_calibration_users_once_all_is_chosen(split,
     monkeypatch.setattr(EDLAE, "fit", spy)
     monkeypatch.setattr(linear_choice, "FEW_NEIGHBOURS", 7)
     n_users, n_calibration = split.train.n_users, int(0.25 * split.train.n_users)
-    model = HybridVAE(l2=10.0, user_power=0.5, item_power=0.0, calibration_share=0.25, form=form, **QUICK)
+    given = {"l2": 10.0, "user_power": 0.5, "item_power": 0.0, "low_pass": 0.0}
+    model = HybridVAE(**given, calibration_share=0.25, form=form, **QUICK)
     linear = model.fit(split.train).linear_
     assert solved == [(n_users - n_calibration, 7), (n_users, 200)]
     alone = EDLAE(values="raw", l2=10.0, user_power=0.5, form=form).fit(split.train.matrix)
@@ -173,7 +174,7 @@ def test_paths_are_compared_by_the_most_popular_items(split, monkeypatch, form, 
 
     monkeypatch.setattr(linear_choice, "solution_path", path)
     monkeypatch.setattr(linear_choice, "ndcg_by_user", of_users)
-    linear = HybridVAE(form=form, **QUICK).fit(split.train, valid=split.valid).linear_
+    linear = HybridVAE(form=form, low_pass=0.0, **QUICK).fit(split.train, valid=split.valid).linear_
     counts = np.diff(split.train.matrix.tocsc().indptr)
     popular = np.sort(np.argsort(-counts, kind="stable")[:30])
     assert (asked["rows"] != split.train.matrix[:, popular]).nnz == 0

@@ -32,7 +32,7 @@ SMALL |= {"random_state": 0, "training__precision": "float32", "device": "cpu"}
 # another value, for what has neither a search space nor choices, or where their first would not do
 OTHER = {"values": "raw", "epochs": 1, "iterations": 2, "random_state": 1, "training__max_grad_norm": 0.01}
 OTHER |= {"training__averaging": 2.0, "training__stop_epoch": 1, "batch_size": 30}
-OTHER |= {"patience": 1, "form": "sparse", "neighbours": 3, "calibration_share": 0.5}
+OTHER |= {"patience": 1, "form": "sparse", "neighbours": 3, "calibration_share": 0.5, "low_pass": 0.5}
 OTHER |= {"encoder_passes": 2, "decoder_passes": 1}
 OTHER |= {"output__unobserved": 0.5, "output__temperature": 0.5}
 OTHER |= {

@@ -13,6 +13,7 @@ from recvae.models.base.params import hyper
 
 FEW_ITEMS = 2_000  # with so few, one pass that trains both parts ranks as well as four in turns
 FEW_EVENTS = 100  # of an item: with fewer, data are sparse, and networks overfit that are trained as on dense data
+FILTERED_EVENTS = 20  # of an item, from which the singular vectors of a low-pass filter are known well enough
 # on sparse data, dropout falls linearly between these numbers of events of a user
 SPARSE_EVENTS, DENSE_EVENTS = 20, 50
 SPARSE_DROPOUT, DENSE_DROPOUT = 0.8, 0.5
@@ -64,6 +65,11 @@ class Shape(NamedTuple):
             return LINEAR_RATIO
         density = self.events / max(self.users * self.items, 1)
         return min(max(2 * math.sqrt(density), LINEAR_RATIO), DENSE_LINEAR_RATIO)
+
+    @property
+    def suits_low_pass(self) -> bool:
+        """Whether items have enough events for a low-pass filter in HybridVAE's linear path to rank better."""
+        return self.events >= FILTERED_EVENTS * self.items and not self.is_thin
 
     @property
     def is_wide(self) -> bool:
