@@ -17,6 +17,7 @@ LOW_PASS = 0.5  # usual deviation of the filter's scores / that of the linear pa
 USERS = 50_000  # whose rows are decomposed, at most
 USER_POWER, ITEM_POWER = 0.25, 0.375  # exponents p and q by which rows are scaled
 ITEMS_PER_VECTOR, FEWEST, MOST = 20, 64, 400  # singular vectors: one for so many items, within these bounds
+LEAST_VALUE = 1e-4  # of a singular value, as a share of the largest: those below are rounding errors
 FEWEST_ITEMS_PER_VECTOR = 8  # with more vectors a filter lets nearly everything pass
 
 
@@ -41,7 +42,8 @@ def add_low_pass(path: ClosedForm, rows: sparse.csr_matrix, share: float) -> Non
     assert isinstance(path.weights_, Tensor)
     scale = item_scale(rows, ITEM_POWER)  # n_i^-q (I,)
     some = some_users(rows, USERS)
-    vectors, _ = singular_vectors(scaled(some, scale, USER_POWER), n_vectors(*some.shape))  # V (I, K)
+    vectors, values = singular_vectors(scaled(some, scale, USER_POWER), n_vectors(*some.shape))  # V (I, K), (K,)
+    vectors = vectors[:, values > LEAST_VALUE * values.max()]
     outer = torch.from_numpy(scale)[:, None]
     encoder, decoder = outer * vectors, torch.where(outer > 0, vectors / outer, 0.0)  # D_I^-q V and D_I^q V
 

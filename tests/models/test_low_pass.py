@@ -50,6 +50,19 @@ def test_the_term_is_that_of_an_exact_decomposition(rows, monkeypatch):
     assert not expected[-1].any()
 
 
+def test_vectors_of_chance_are_left_out():
+    """Users of two kinds have two directions, whatever the number of vectors."""
+    dense = np.zeros((40, 32), dtype=np.float32)
+    dense[:30, :20] = dense[30:, 12:] = 1
+    rows = sparse.csr_matrix(dense)
+    plain, filtered = (EDLAE(l2=100.0).fit(rows, show_progress=False) for _ in range(2))
+    assert n_vectors(*rows.shape) > 2
+    add_low_pass(filtered, rows, 0.5)
+    term, expected = (filtered.weights_ - plain.weights_).numpy(), exact(rows, 2)
+    np.fill_diagonal(expected, 0)
+    np.testing.assert_allclose(term / np.linalg.norm(term), expected / np.linalg.norm(expected), atol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("n_users", "n_items", "vectors"),
     [(5_000, 600, 64), (5_000, 3_500, 175), (50_000, 11_000, 400), (30, 600, 30), (5_000, 80, 10), (3, 5, 1)],
