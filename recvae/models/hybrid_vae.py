@@ -184,12 +184,13 @@ class HybridVAE(RecVAE):
         chosen = self._chosen_linear(learned, self._limited(all_users, MAX_CELLS_OF_PATHS), run.show_progress)
         is_final = learned is rows
         trial = chosen if is_final else with_params(chosen, {"neighbours": fewer_neighbours(self.neighbours)})
-        linear = self._solved(trial, learned, run)
+        shape = Shape.of(rows)
+        share = low_pass_share(self.low_pass, shape, self.form)
+        linear = _solved(trial, learned, share, run)
         # 3. the network, trained as RecVAE; the epoch is kept that ranks best together with the linear path
         learned_state = self._fit_network(learned, run, self._joint_validation(linear._score, users, run))
         # 4. the weight of the linear path in the sum of scores
         network = partial(network_scores, learned_state["network_"])
-        shape = Shape.of(rows)
         weight = best_weight(network, linear._score, users, learned, shape.linear_ratio())
         # 5. on thin or wide data a second network, whose epoch and weight are chosen in the same way
         if self._has_second(shape):
@@ -199,7 +200,7 @@ class HybridVAE(RecVAE):
         # 6. once all is chosen, the linear path learns from the calibration users too
         if not is_final:
             del linear, trial  # its memory is needed for the new one
-            linear = self._solved(chosen, rows, run)
+            linear = _solved(chosen, rows, share, run)
         return {"second_": None, "second_weight_": 0.0} | learned_state | {"linear_": linear, "weight_": weight}
 
     def _fit_second(
@@ -285,20 +286,12 @@ class HybridVAE(RecVAE):
         Those that are given stay as they are.
         """
         with busy(f"{type(self).__name__}, linear path", show_progress) as say:
-            best_alone = chosen_linear(
-                self._linear, *choices(self.l2, self.user_power, self.item_power), rows, users, self._seed(), say
-            )
+            from_these = choices(self.l2, self.user_power, self.item_power)
+            best_alone = chosen_linear(self._linear, *from_these, rows, users, self._seed(), say)
         if self.l2 is not None:
             return best_alone
         # the network has what items have in common: next to it, a path that follows the data more closely ranks better
         return with_params(best_alone, {"l2": next_lower(best_alone.l2)})
-
-    def _solved(self, linear: EDLAE, rows: sparse.csr_matrix, run: FitRun) -> EDLAE:
-        """The linear path, fitted to these rows, which it does not keep."""
-        linear.fit(rows, run.show_progress)
-        linear._drop_training_rows()
-        add_low_pass(linear, rows, low_pass_share(self.low_pass, Shape.of(rows), self.form))
-        return linear
 
     def _score(self, rows: sparse.csr_matrix) -> Tensor:
         return self._add_others(super()._score(rows), rows)
@@ -379,6 +372,14 @@ class HybridVAE(RecVAE):
             _set_fitted(second, n_items, **second._restore(of_second, n_items))
         parts = {"linear_": linear, "weight_": weight, "second_": second, "second_weight_": second_weight}
         return super()._restore(of_network, n_items) | parts
+
+
+def _solved(linear: EDLAE, rows: sparse.csr_matrix, low_pass: float, run: FitRun) -> EDLAE:
+    """The linear path with its low-pass filter, fitted to these rows, which it does not keep."""
+    linear.fit(rows, run.show_progress)
+    linear._drop_training_rows()
+    add_low_pass(linear, rows, low_pass)
+    return linear
 
 
 def _joint_ndcg(
