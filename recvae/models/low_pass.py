@@ -7,9 +7,8 @@ from scipy import sparse
 from torch import Tensor
 
 from recvae.errors import InvalidParameterError
+from recvae.models import blending
 from recvae.models.autoencoder.shape import Shape
-from recvae.models.blending import USERS as SCORED
-from recvae.models.blending import ratio_of_deviations
 from recvae.models.closed_form import ClosedForm, is_sparse
 from recvae.nn.singular import OVERSAMPLING, item_scale, scaled, singular_vectors, some_users
 
@@ -50,7 +49,7 @@ def add_low_pass(path: ClosedForm, rows: sparse.csr_matrix, share: float) -> Non
     def filtered(rows: sparse.csr_matrix) -> Tensor:
         return torch.from_numpy(rows @ encoder.numpy()) @ decoder.T
 
-    weight = share * ratio_of_deviations(path._score, filtered, rows)
+    weight = share * blending.ratio_of_deviations(path._score, filtered, rows)
     path.weights_.addmm_(encoder, decoder.T, alpha=weight).fill_diagonal_(0)
 
 
@@ -83,4 +82,4 @@ def bytes_to_filter(n_users: int, n_items: int, events: int) -> int:
     users = min(n_users, USERS)
     vectors = n_vectors(users, n_items) + OVERSAMPLING
     # bases and their copies, two matrices of the term; images of users, also in double precision; scaled rows; scores
-    return 28 * n_items * vectors + 16 * users * vectors + 40 * events + 8 * SCORED * n_items
+    return 28 * n_items * vectors + 16 * users * vectors + 40 * events + 8 * blending.USERS * n_items
