@@ -59,7 +59,7 @@ class GFCF(Recommender):
         require_memory(16 * (2 * self.k + 1) * min(rows.shape), "the singular vectors of users and items", "a lower k")
         # float32 but where singular vectors come from it
         gram = _gram(rows if _from_gram(rows) else rows.astype(np.float32))
-        vectors = singular_vectors(rows, self.k, gram)  # V (I, k)
+        vectors = _right_singular_vectors(rows, self.k, gram)  # V (I, k)
         encoder, decoder = _inverse(items)[:, None] * vectors, self.alpha * items[:, None] * vectors
         learned: dict[str, Any] = {"gram_": gram.astype(np.float32)}
         learned |= {"encoder_": torch.from_numpy(encoder.astype(np.float32))}
@@ -93,7 +93,7 @@ class GFCF(Recommender):
         return float(parts.sum()), parts
 
 
-def singular_vectors(matrix: sparse.csr_matrix, k: int, gram: sparse.csr_matrix) -> NDArray[np.float64]:
+def _right_singular_vectors(matrix: sparse.csr_matrix, k: int, gram: sparse.csr_matrix) -> NDArray[np.float64]:
     """The right singular vectors with the k largest singular values, without those whose singular value is 0.
 
     Parameters
@@ -117,9 +117,8 @@ def singular_vectors(matrix: sparse.csr_matrix, k: int, gram: sparse.csr_matrix)
     with one_blas_thread():
         if least <= DENSE:
             wide = not _from_gram(matrix)
-            squares, vectors = eigh(
-                (matrix @ matrix.T if wide else gram).toarray(), driver="evd"
-            )  # all of them: faster than some
+            dense = (matrix @ matrix.T if wide else gram).toarray()
+            squares, vectors = eigh(dense, driver="evd")  # all of them: faster than some
             squares, vectors = squares[-k:], vectors[:, -k:]
             kept = squares > 1e-12 * max(squares[-1], 1e-300)  # the others are rounding errors
             values, vectors = np.sqrt(squares[kept]), vectors[:, kept]
