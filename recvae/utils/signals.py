@@ -54,6 +54,7 @@ undisturbed = _Undisturbed()
 BOUNDS = (_Undisturbed.__enter__.__code__, _Undisturbed.__exit__.__code__)
 # and in these a generator that is to clean up has not been resumed, or its `with` block not been entered
 MANAGERS = (_GeneratorContextManager.__enter__.__code__, _GeneratorContextManager.__exit__.__code__)
+IMPORTS = "<frozen importlib._bootstrap>"  # the file of Python's functions that load a module
 
 
 class Stop:
@@ -61,34 +62,47 @@ class Stop:
 
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
-        self._at = 0.0
+        self._at: float | None = None  # when the first signal came
+        self._sent_again = False  # whether the next one is that signal
+        self._imports = _imports(sys._getframe())  # modules that are being loaded already
 
     def raise_stopped(self, number: int, frame: FrameType | None) -> None:
-        """The signal handler: raise once; on a second signal, later than `AGAIN`, end the process at once."""
-        if self.signal is None:
-            if frame is not None and frame.f_code in MANAGERS:
-                _send_later(number)
-                return
-            self.signal, self._at = signal.Signals(number), time.monotonic()
-            if undisturbed.depth or _at_bounds(frame):
-                undisturbed.pending = True
-                return
-            raise StoppedError
-        if time.monotonic() - self._at > AGAIN:
+        """The signal handler: raise once; on a second signal, later than `AGAIN`, end the process at once.
+
+        While a module is loaded it waits: some catch all exceptions there, and some that are written in C++ abort the
+        process.
+        """
+        now, sent_again, self._sent_again = time.monotonic(), self._sent_again, False
+        self._at = now if self._at is None else self._at
+        if now - self._at > AGAIN and not sent_again:
             end_at_once(number, frame)
+        if self.signal is not None:
+            return
+        if frame is not None and (frame.f_code in MANAGERS or _imports(frame) > self._imports):
+            self._send_later(number)
+            return
+        self.signal = signal.Signals(number)
+        if undisturbed.depth or _at_bounds(frame):
+            undisturbed.pending = True
+            return
+        raise StoppedError
 
     def retry(self, unraisable: Any) -> None:
         """The hook for unraisable exceptions: a signal that was raised there would be lost, and is sent again."""
         if isinstance(unraisable.exc_value, StoppedError) and self.signal is not None:
             number, self.signal = self.signal, None
-            _send_later(number)
+            self._send_later(number)
         else:
             sys.__unraisablehook__(unraisable)
 
+    def _send_later(self, number: int) -> None:
+        """Send a signal to this process again."""
 
-def _send_later(number: int) -> None:
-    """Send a signal to this process again."""
-    threading.Timer(RETRY, os.kill, (os.getpid(), number)).start()
+        def send() -> None:
+            self._sent_again = True
+            os.kill(os.getpid(), number)
+
+        threading.Timer(RETRY, send).start()
 
 
 def _at_bounds(frame: FrameType | None) -> bool:
@@ -96,6 +110,15 @@ def _at_bounds(frame: FrameType | None) -> bool:
     while frame is not None and frame.f_code not in BOUNDS:
         frame = frame.f_back
     return frame is not None
+
+
+def _imports(frame: FrameType | None) -> int:
+    """How many of Python's functions that load modules have called a frame."""
+    count = 0
+    while frame is not None:
+        count += frame.f_code.co_filename == IMPORTS
+        frame = frame.f_back
+    return count
 
 
 def status_of(number: int) -> int:

@@ -1,10 +1,6 @@
 import io
 import os
-import random
-import signal
 import stat
-import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -25,9 +21,7 @@ from recvae.errors import (
 from recvae.serving.export import export_numpy
 from recvae.training.callbacks import JsonLines, TensorBoard
 from recvae.utils.files import append_line, check_writable, write_whole
-from recvae.utils.folder import claimed
 from recvae.utils.paths import as_path, check_apart, input_path, output_path
-from recvae.utils.signals import StoppedError, stoppable, undisturbed
 
 
 def test_a_file_is_replaced_as_a_whole_and_a_link_stays_a_link(tmp_path):
@@ -248,52 +242,3 @@ def test_a_message_is_one_line_that_steers_no_terminal(text, line):
 def test_results_are_not_read_from_a_folder(tmp_path):
     with pytest.raises(InvalidDataError, match="Is a directory"):
         read_results(tmp_path)
-
-
-def test_a_signal_at_any_moment_leaves_nothing_behind(tmp_path):
-    """Neither where a file is written nor where a folder is held, while that is made or removed."""
-    moments, deadline, n = random.Random(0), time.monotonic() + 1, 0
-    before = signal.getsignal(signal.SIGALRM)
-
-    def write(stop):
-        signal.signal(signal.SIGALRM, stop.raise_stopped)
-        signal.setitimer(signal.ITIMER_REAL, moments.uniform(1e-4, 4e-3))
-        while True:
-            write_whole(tmp_path / "file", b"content")
-            with claimed(tmp_path / "folder", ["*.arrow"]):
-                pass
-
-    try:
-        while n < 20 or time.monotonic() < deadline:
-            n += 1
-            with stoppable() as stop, pytest.raises(StoppedError):
-                write(stop)
-            assert {path.name for path in tmp_path.iterdir()} <= {"file"}
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
-
-
-def test_a_signal_waits_for_the_end_of_what_is_not_to_be_disturbed():
-    done = []
-
-    def work():
-        with undisturbed:
-            with undisturbed:
-                signal.raise_signal(signal.SIGTERM)  # SIGINT is ignored in the background of a shell
-                done.append("inside")
-            done.append("outside")
-
-    with stoppable() as stop, pytest.raises(StoppedError):
-        work()
-    assert done == ["inside", "outside"]
-    assert stop.signal == signal.SIGTERM
-
-    def in_a_thread():
-        with undisturbed:
-            done.append("in a thread")
-
-    thread = threading.Thread(target=in_a_thread)
-    thread.start()
-    thread.join()
-    assert done[2:] == ["in a thread"]
