@@ -25,13 +25,15 @@ class StoppedError(KeyboardInterrupt):
 
 
 class _Undisturbed:
-    """How many of these blocks the main thread is in, and whether a signal is pending."""
+    """How many of these blocks the main thread is in, whether a signal is pending, and whether there was any block."""
 
     def __init__(self) -> None:
         self.depth = 0
         self.pending = False
+        self.used = False
 
     def __enter__(self) -> None:
+        self.used = True
         if _in_main_thread():  # signals are raised there only
             self.depth += 1
 
@@ -65,12 +67,13 @@ class Stop:
         self._at: float | None = None  # when the first signal came
         self._sent_again = False  # whether the next one is that signal
         self._imports = _imports(sys._getframe())  # modules that are being loaded already
+        self.before: dict[signal.Signals, Any] = {}  # the handlers that this one has replaced
 
     def raise_stopped(self, number: int, frame: FrameType | None) -> None:
         """The signal handler: raise once; on a second signal, later than `AGAIN`, end the process at once.
 
-        While a module is loaded it waits: some catch all exceptions there, and some that are written in C++ abort the
-        process.
+        While a module is loaded nothing is raised: some catch all exceptions there, and some that are written in C++
+        abort the process. Then a command that has created no file yet ends at once; otherwise the signal waits.
         """
         now, sent_again, self._sent_again = time.monotonic(), self._sent_again, False
         self._at = now if self._at is None else self._at
@@ -78,7 +81,10 @@ class Stop:
             end_at_once(number, frame)
         if self.signal is not None:
             return
-        if frame is not None and (frame.f_code in MANAGERS or _imports(frame) > self._imports):
+        importing = _imports(frame) > self._imports
+        if importing and not undisturbed.used and self.before.get(signal.Signals(number)) is end_at_once:
+            end_at_once(number, frame)
+        if importing or (frame is not None and frame.f_code in MANAGERS):
             self._send_later(number)
             return
         self.signal = signal.Signals(number)
@@ -147,11 +153,11 @@ def handle(handler: Any) -> dict[signal.Signals, Any]:
 def stoppable() -> Iterator[Stop]:
     """In this block a signal raises KeyboardInterrupt, once; `Stop.signal` records it."""
     stop = Stop()
-    before, hook = handle(stop.raise_stopped), sys.unraisablehook
+    stop.before, hook = handle(stop.raise_stopped), sys.unraisablehook
     sys.unraisablehook = stop.retry
     try:
         yield stop
     finally:
         sys.unraisablehook = hook
-        for number, handler in before.items():
+        for number, handler in stop.before.items():
             signal.signal(number, handler)

@@ -1,10 +1,13 @@
 """Signals: raised once, and neither lost nor raised where what they interrupt cannot clean up."""
 
+import os
 import random
 import signal
+import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -72,6 +75,32 @@ def test_a_signal_waits_for_the_end_of_what_is_not_to_be_disturbed():
     thread.start()
     thread.join()
     assert done[2:] == ["in a thread"]
+
+
+COMMAND = """
+from recvae.utils.signals import end_at_once, handle, stoppable, undisturbed
+
+handle(end_at_once)  # as the command does
+with stoppable():
+    if {writes}:
+        with undisturbed:
+            pass
+    try:
+        import swallows
+        import time
+        time.sleep(5)
+    except KeyboardInterrupt:
+        print("cleaned up")
+"""
+
+
+@pytest.mark.parametrize(("writes", "status", "out"), [(False, 143, ""), (True, 0, "cleaned up\n")])
+def test_a_command_that_has_created_nothing_ends_during_an_import(writes, status, out, tmp_path):
+    (tmp_path / "swallows.py").write_text(SWALLOWS)
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(Path.cwd())])}
+    code = COMMAND.format(writes=writes)
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (status, out), done.stderr
 
 
 def test_a_signal_waits_for_the_end_of_an_import(tmp_path, monkeypatch):
