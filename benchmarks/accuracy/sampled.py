@@ -25,7 +25,7 @@ METRICS = ("recall@20", "ndcg@20", "ndcg@100")
 BUDGETS = {"ml-1m": (1024, 256), "ml-10m-implicit": (2048, 512), "gowalla": (4096, 1024)}
 HELD_OUT = {"ml-1m": 600, "ml-10m-implicit": 5000, "gowalla": 2000}
 DEFAULT = "popularity"
-PAPER = {"item_biases": "normal"}  # of the exact likelihood
+PAPER = {"item_biases": "normal"}  # settings of the exact likelihood; the default is "popularity"
 ALIKE = {"learning_rate": 3e-3, "item_biases": "popularity"}  # settings of the sampled likelihood's tables
 
 

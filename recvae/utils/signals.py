@@ -77,7 +77,7 @@ class Stop:
         """
         now, sent_again, self._sent_again = time.monotonic(), self._sent_again, False
         self._at = now if self._at is None else self._at
-        if now - self._at > AGAIN and not sent_again:
+        if now - self._at > AGAIN and not sent_again:  # a person insists
             end_at_once(number, frame)
         if self.signal is not None:
             return

@@ -190,7 +190,8 @@ def test_neither_files_nor_pickles_hold_users(checkerboard, tmp_path):
 @pytest.mark.parametrize("name", who_can("explain"))
 class TestExplain:
     def test_items_of_the_same_parity_speak_for_each_other(self, name, models):
-        # of five of them against one a network is so sure that no single item matters to it; few tell ALS nothing
+        # three against two: with five against one a network is so sure that single items add next to nothing; what ALS
+        # says of a short history is within chance
         items = [0, 1, 3, 5, 7, 9] if name == "ALS" else [0, 1, 2, 3, 5]
         row = sparse.csr_matrix((np.ones(len(items)), items, [0, len(items)]), shape=(1, 50))
         _, parts, _ = models[name].explain(0, row, 11, N=3)
