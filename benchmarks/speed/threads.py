@@ -39,7 +39,7 @@ while True:
 """
 SCRIPT = Path(__file__).with_name("threads_case.py")
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-EPOCHS = {"MultVAE": 10, "RecVAE": 3}
+EPOCHS = {"MultVAE": 10, "RecVAE": 3, "HybridVAE": 2}
 RANKED = 10_000
 PERIOD = "100000"  # microseconds
 Case = dict[str, Any]

@@ -34,7 +34,7 @@ from recvae.training.parallel import ParallelStrategy
 from recvae.training.progress import Live
 from recvae.training.state import TrainConfig, TrainState, best_epoch
 from recvae.utils.finite import all_finite
-from recvae.utils.workers import Workers, use_workers
+from recvae.utils.workers import Workers, timed, use_workers
 from recvae.version import __version__
 
 logger = logging.getLogger(__name__)
@@ -97,7 +97,6 @@ class Trainer:
         # be summed in bfloat16 or in float32, depending on the thread
         self._autocast = torch.autocast(self._device.type, torch.bfloat16, enabled=in_16_bits, cache_enabled=False)
         self._workspace = Workspace()
-        self._workers = Workers() if self._device.type == "cpu" else None  # they share out the pieces of a step
 
     def step(self, batch: Batch, beta: float | None = None) -> Tensor:
         """Make one training step.
@@ -252,8 +251,14 @@ class Trainer:
         live = Live(self.title, size.epochs, size.steps, users, metric, show_progress and is_main)
         message = "%d epochs of %d steps, %d users in a step, on %s, seed %d"
         self._log(message, size.epochs, size.steps, config.users_per_step(size.users), self._device, state.seed)
-        with self._parallel(), live, resumed(checkpoint, self.part, identity, state, strategy, size) as writer:
+        with (
+            self._parallel() as workers,
+            live,
+            resumed(checkpoint, self.part, identity, state, strategy, size) as writer,
+        ):
             listeners: list[Callback] = [live, *callbacks] if is_main else []
+            if workers is not None:
+                workers.tuner.begin()  # its last units may be steps of another network
             while not state.is_over(config):
                 started, steps_before = time.perf_counter(), state.step
                 beta = self._run_epoch(rows, [*listeners, writer] if writer else listeners)
@@ -268,8 +273,8 @@ class Trainer:
                     state.history.append(epoch)
                     state.losses = []
                     self._log("%s", epoch)
-                    if epoch.epoch == 1 and self._workers is not None:
-                        self._log("%d of %d cores are used: %s", *self._workers.state())
+                    if epoch.epoch == 1 and workers is not None:
+                        self._log("%d of %d cores are used: %s", *workers.state())
                     for callback in listeners:
                         callback.on_epoch_end(epoch)
                 if writer:  # it writes the weights of the last step as such
@@ -299,7 +304,7 @@ class Trainer:
             with self.in_pass(index):
                 for batch in rows.batches_of(order, config.users_per_step(n_users), first):
                     beta = config.beta_at((epoch + state.step / n_steps) / config.epochs)  # by the share of the run
-                    with nullcontext() if self._workers is None else self._workers.timed(len(batch)):
+                    with timed(len(batch)):
                         self.step(batch, beta)
                     state.update_averages(config, n_steps)
                     for callback in callbacks:
@@ -333,9 +338,9 @@ class Trainer:
             self._workspace = Workspace()  # releases the buffers
         self.network.eval()
 
-    def _parallel(self) -> AbstractContextManager[object]:
-        """On a CPU, the context in which the pieces of steps are computed in parallel."""
-        return nullcontext() if self._workers is None else use_workers(self._workers)
+    def _parallel(self) -> AbstractContextManager[Workers | None]:
+        """On a CPU, the context in which the pieces of steps are computed in parallel: that of a whole fit, if any."""
+        return use_workers() if self._device.type == "cpu" else nullcontext()
 
     def _checked_losses(self) -> Tensor:
         """Copy the losses of the epoch to the host in one transfer: sums over the users of all ranks. -> (S, 3)

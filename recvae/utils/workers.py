@@ -94,14 +94,6 @@ class Workers:
         """The number of cores used now, the most, and why, for a log."""
         return self.tuner.count, self.cores, self.reason
 
-    @contextmanager
-    def timed(self, amount: float) -> Iterator[None]:
-        """Measure a unit of work, of the given size, to choose the number of cores of the next ones."""
-        started = time.perf_counter()
-        yield
-        if amount > 0:
-            self.tuner.record((time.perf_counter() - started) / amount)
-
 
 class _Job:
     """The pieces of one `map`: threads take the next one until there are none."""
@@ -199,6 +191,12 @@ class CoreTuner:
         """The number of cores to use now."""
         return self.counts[self.index if self.trial is None else self.tried]
 
+    def begin(self) -> None:
+        """Units of another kind begin, to which the seconds of earlier ones do not compare. The number stays."""
+        self.seconds.clear()
+        self.trial, self.slow, self.skip, self.wait = None, 0, 1, FIRST_LOOK
+        self.next_look = self.last_look = -1.0
+
     def record(self, seconds: float) -> None:
         """Take note of the seconds of a unit, for each part of its size."""
         if len(self.counts) == 1:
@@ -257,13 +255,22 @@ def map_pieces(function: Callable[[P], T], pieces: Sequence[P]) -> list[T]:
 
 
 @contextmanager
-def use_workers(own: Workers | None = None) -> Iterator[Workers]:
-    """The workers of the current context, or `own`, or new ones, for a `with` block."""
+def timed(amount: float) -> Iterator[None]:
+    """Measure a unit of work, of the given size, to choose the number of cores for the next ones in this context."""
+    started, workers = time.perf_counter(), _current.get()
+    yield
+    if workers is not None and amount > 0:
+        workers.tuner.record((time.perf_counter() - started) / amount)
+
+
+@contextmanager
+def use_workers() -> Iterator[Workers]:
+    """The workers of the current context, or new ones, for a `with` block."""
     workers = _current.get()
     if workers is not None:
         yield workers
         return
-    with own or Workers() as workers:
+    with Workers() as workers:
         yield workers
 
 

@@ -131,12 +131,30 @@ def test_a_fit_leaves_threads_as_it_found_them_also_with_others_next_to_it(rows,
         torch.set_num_threads(before)
 
 
-def test_the_log_says_once_how_many_cores_were_used(rows, caplog, on_cores):
-    on_cores(2)
+@pytest.mark.parametrize("name", ["MultVAE", "HybridVAE"])
+def test_the_log_says_once_how_many_cores_were_used(name, rows, caplog, monkeypatch, two_threads):
+    # as `usable_cores` on a machine with two: within a fit, torch has one thread
+    monkeypatch.setattr(workers, "usable_cores", lambda: (torch.get_num_threads(), "for a test"))
     with caplog.at_level(logging.INFO, logger="recvae"):
-        MODELS["MultVAE"].fit(rows, show_progress=False)
+        MODELS[name].fit(rows, show_progress=False)
     lines = [record.getMessage() for record in caplog.records if "cores" in record.getMessage()]
-    assert lines == ["MultVAE: 2 of 2 cores are used: for a test"]
+    assert lines == [f"{name}: 2 of 2 cores are used: for a test"]
+
+
+@pytest.mark.parametrize("name", ["MultVAE", "HybridVAE"])
+def test_the_steps_of_a_fit_choose_the_number_of_its_cores(name, rows, on_cores, monkeypatch):
+    on_cores(2)
+    counts = []
+
+    def record(self, seconds):
+        assert workers._current.get().tuner is self
+        self.index = 0  # as if one core were faster
+        counts.append(self.count)
+
+    monkeypatch.setattr(CoreTuner, "record", record)
+    MODELS[name].fit(rows, show_progress=False)
+    assert counts
+    assert set(counts) == {1}
 
 
 def test_training_does_not_import_the_compiler_of_torch():

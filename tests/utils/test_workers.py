@@ -89,13 +89,13 @@ def test_no_thread_is_left_when_the_context_ends():
 
 
 def test_a_map_within_a_piece_is_computed_by_its_thread():
-    with use_workers(Workers(2)):
+    with Workers(2):
         found = map_pieces(lambda _: set(map_pieces(lambda _: threading.get_ident(), range(4))), range(4))
     assert all(len(idents) == 1 for idents in found)
 
 
 def test_workers_of_a_context_are_used_by_nested_ones():
-    with use_workers(Workers(2)) as outer, use_workers() as inner:
+    with Workers(2) as outer, use_workers() as inner:
         assert inner is outer
 
 
@@ -159,6 +159,21 @@ def test_when_the_neighbour_comes_and_goes_the_number_follows():
     assert machine.tuner.counts[machine.tuner.index] == 1
     machine.run(quiet, 2000)
     assert machine.tuner.counts[machine.tuner.index] == 2
+
+
+def test_units_of_another_kind_are_not_compared_with_those_before():
+    machine = Machine(2)
+    machine.run(lambda cores: 0.02 * (1 if cores == 1 else 2), 100)  # next to a neighbour
+    machine.tuner.begin()
+    assert machine.tuner.count == 1
+    counts = []
+
+    def four_times_as_long(cores):
+        counts.append(cores)
+        return 0.08 * (1 if cores == 1 else 2)
+
+    machine.run(four_times_as_long, 100)
+    assert counts.count(2) <= 4  # one look soon after the beginning, and later ones
 
 
 def test_of_many_cores_the_number_is_found_by_halves():
