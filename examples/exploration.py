@@ -19,7 +19,7 @@ def main():
 
     data = recvae.load_dataset(arguments.dataset, arguments.data_home)
     split = recvae.strong_split(data, heldout_users=300)
-    model = recvae.MultVAE(epochs=10, random_state=0).fit(split.train, valid=split.valid)
+    model = recvae.RecVAE(epochs=3, random_state=0).fit(split.train, valid=split.valid)
     rows, held_out = split.test.fold_in, split.test.held_out.toarray() > 0
     users = np.arange(rows.shape[0])
 
