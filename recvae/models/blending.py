@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from functools import cache
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,7 +14,8 @@ from torch import Tensor
 
 from recvae.data.events import select_cells
 from recvae.evaluation.metrics import find_hits, ndcg
-from recvae.utils.topk import rank
+from recvae.utils.topk import BLOCK_BYTES, rank
+from recvae.utils.workers import map_pieces
 
 K = 100  # of the NDCG@K by which the weight is chosen
 USERS = 500  # whose scores are in memory at a time
@@ -118,10 +119,18 @@ def _total_by_ratio(
     totals = np.zeros(len(weights))
     for fold_in, held_out in users.blocks():
         first_scores = first(fold_in)
-        second_scores = second(fold_in).to(first_scores.device)
-        for i, weight in enumerate(weights):
-            totals[i] += _ndcg(first_scores + float(weight) * second_scores, fold_in, held_out).sum()
+        total = partial(_total, first_scores, second(fold_in).to(first_scores.device), fold_in, held_out)
+        # `rank` shares out the blocks of wide scores itself; narrow ones are a single block
+        is_narrow = first_scores.device.type == "cpu" and first_scores.nbytes <= BLOCK_BYTES
+        totals += map_pieces(total, weights.tolist()) if is_narrow else [total(weight) for weight in weights.tolist()]
     return totals
+
+
+def _total(
+    first: Tensor, second: Tensor, fold_in: sparse.csr_matrix, held_out: sparse.csr_matrix, weight: float
+) -> float:
+    """NDCG@100 of first + weight * second, (B, I) each, summed over the users."""
+    return float(_ndcg(first + weight * second, fold_in, held_out).sum())
 
 
 def weighted_sum(first: ScoreFunction, second: ScoreFunction, weight: float, rows: sparse.csr_matrix) -> Tensor:
