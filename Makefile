@@ -47,11 +47,11 @@ $(INSTALLED): pyproject.toml constraints.txt
 	PYTHONDONTWRITEBYTECODE= $(BIN)/python -c 'import altair, implicit, jinja2, recvae.benchmark.run, vl_convert'
 	touch $@
 
-# what the tests and the other checks need as well, compiled where it is first imported
+# what the tests and the other checks need as well
 $(DEV): $(INSTALLED)
-	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
 $(VENV)/.docs: $(INSTALLED)
-	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[docs]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
 	touch $@
