@@ -325,8 +325,10 @@ class _WithGradients(torch.autograd.Function):
 
 def _sum(parts: Sequence[Tensor | None]) -> Tensor | None:
     """The sum in the order of the parts; None where no part depends on the parameter."""
-    total: Tensor | None = None
-    for part in parts:
-        if part is not None:
-            total = part if total is None else total.add_(part)
+    given = [part for part in parts if part is not None]
+    if len(given) < 2:
+        return given[0] if given else None
+    total = given[0] + given[1]  # a new tensor: autograd may give one, or an expanded one, for several parameters
+    for part in given[2:]:
+        total.add_(part)
     return total

@@ -66,12 +66,12 @@ class Workers:
         return self
 
     def __exit__(self, *error: object) -> None:
-        for _ in self._threads:
-            self._jobs.put(None)
-        for thread in self._threads:
-            thread.join()
-        self._threads = []
-        self._exit.close()
+        with self._exit:  # also if a second interrupt comes while it waits
+            threads, self._threads = self._threads, []
+            for _ in threads:
+                self._jobs.put(None)
+            for thread in threads:
+                thread.join()
 
     def map(self, function: Callable[[P], T], pieces: Sequence[P]) -> list[T]:
         """The function of each piece, in the order of the pieces; raises the first error in that order."""
@@ -103,6 +103,7 @@ class _Job:
         self.outcomes: list[Any] = [None] * len(pieces)
         self.errors: list[BaseException | None] = [None] * len(pieces)
         self.next, self.left = itertools.count(), len(pieces)
+        self.over = False  # after an error: further pieces are counted, but not computed
         self.lock, self.done = Lock(), Lock()
         self.done.acquire()
         self.busy = {_core_of_this_thread()}  # cores that compute this job
@@ -111,9 +112,10 @@ class _Job:
         """Compute pieces until all are taken."""
         while (index := next(self.next)) < len(self.pieces):  # `next` of a count is atomic
             try:
-                self.outcomes[index] = self.function(self.pieces[index])
+                if not self.over:
+                    self.outcomes[index] = self.function(self.pieces[index])
             except BaseException as error:
-                self.errors[index] = error
+                self.errors[index], self.over = error, True
             with self.lock:
                 self.left -= 1
                 if not self.left:

@@ -9,11 +9,14 @@ import numpy as np
 import pytest
 import torch
 from scipy import sparse
+from torch import nn
 
 from recvae import EASE, HVamp, HybridVAE, MultDAE, MultVAE, OutputOptions, RecVAE, TrainingOptions
 from recvae.data.batches import DeviceRows
 from recvae.nn import vae
-from recvae.nn.rng import CounterRNG
+from recvae.nn.encoders import Gaussian
+from recvae.nn.layers import InputLayer
+from recvae.nn.rng import CounterRNG, initialize
 from recvae.utils import workers
 from recvae.utils.workers import CoreTuner, Workers
 
@@ -85,6 +88,38 @@ def test_in_pieces_a_batch_has_the_gradients_of_the_whole(name, rows, monkeypatc
         found.append({key: p.grad for key, p in network.named_parameters()} | {"nll": elbo.nll, "kl": elbo.kl})
     for key, one in found[0].items():
         torch.testing.assert_close(one, found[1][key], rtol=1e-9, atol=1e-12, msg=key)
+
+
+class Shared(nn.Module):
+    """Layers after the first one whose parameters autograd gives one tensor, or an expanded one."""
+
+    def __init__(self):
+        super().__init__()
+        self.bag = InputLayer(1100, 8, None)
+        self.shared, self.own, self.shift = (nn.Parameter(torch.randn(*size)) for size in ((8, 8), (8, 8), (8,)))
+
+    def forward(self, batch, rng=None):
+        return self.posterior(self.bag(batch, rng))
+
+    def posterior(self, h, rng=None):
+        h = torch.nn.functional.linear(h, self.shared + self.own) + self.shift.sum()
+        return Gaussian(h, torch.zeros_like(h))
+
+
+def test_parameters_that_are_summed_have_the_gradients_of_the_whole(rows, monkeypatch):
+    found = []
+    for least in (10, 10_000):
+        monkeypatch.setattr(vae, "USERS", least)
+        network = MODELS["MultVAE"].trainer(rows).network
+        torch.manual_seed(0)
+        network.encoder = Shared()
+        initialize(network, 0, only_missing=True)
+        batch = DeviceRows(rows, torch.device("cpu")).all()
+        with Workers(2):
+            network(batch, CounterRNG.for_batch(5, batch)).loss(0.3).backward()
+        found.append({key: p.grad for key, p in network.named_parameters()})
+    for key, one in found[0].items():
+        torch.testing.assert_close(one, found[1][key], rtol=1e-4, atol=1e-5, msg=key)
 
 
 def test_a_second_backward_pass_adds_the_same_gradients(rows):

@@ -80,6 +80,31 @@ def test_a_piece_has_the_gradient_mode_and_autocast_of_the_caller():
             assert set(workers.map(settings, range(8))) == {(True, True)}
 
 
+def test_after_an_error_no_further_piece_is_computed():
+    computed = []
+
+    def piece(number):
+        computed.append(number)
+        time.sleep(0.01)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), Workers(2) as workers:
+        workers.map(piece, range(50))
+    assert len(computed) <= 2
+
+
+def test_a_second_interrupt_leaves_no_workers_behind(two_threads, monkeypatch):
+    monkeypatch.setattr(threading.Thread, "join", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
+    used, before = Workers(2), set(threading.enumerate())
+    with pytest.raises(KeyboardInterrupt), used:
+        used.map(abs, range(4))
+    monkeypatch.undo()
+    for thread in set(threading.enumerate()) - before:
+        thread.join()
+    assert workers._current.get() is None
+    assert torch.get_num_threads() == 2
+
+
 def test_no_thread_is_left_when_the_context_ends():
     before = threading.active_count()
     with Workers(3) as workers:
