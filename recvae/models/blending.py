@@ -73,7 +73,10 @@ class CalibrationUsers(NamedTuple):
         """All of these users, or so many of them, drawn at random."""
         if self.fold_in.shape[0] <= n_users:
             return self
-        chosen = np.sort(np.random.default_rng(seed).permutation(self.fold_in.shape[0])[:n_users])
+        active = np.flatnonzero(np.diff(self.held_out.indptr))  # others say nothing
+        if not len(active):
+            active = np.arange(self.fold_in.shape[0])
+        chosen = np.sort(active[np.random.default_rng(seed).permutation(len(active))[:n_users]])
         return self._replace(fold_in=self.fold_in[chosen], held_out=self.held_out[chosen])
 
     @property

@@ -354,3 +354,12 @@ def test_the_file_holds_the_path_and_its_weight(split, tmp_path):
         assert torch.equal(again._score(rows), model._score(rows))
         assert (again.linear_.l2, again.weight_) == (model.linear_.l2, model.weight_)
         assert again.linear_.get_params() == model.linear_.get_params()
+
+
+def test_a_sample_of_users_has_those_with_held_out_events():
+    rows = sparse.csr_matrix(np.ones((50, 4), dtype=np.float32))
+    held_out = sparse.csr_matrix((np.ones(2, np.float32), ([7, 30], [1, 2])), shape=(50, 4))
+    users = CalibrationUsers(rows, held_out).sample(10, seed=0)
+    assert users.n_active == users.fold_in.shape[0] == 2
+    nobody = CalibrationUsers(rows, sparse.csr_matrix((50, 4), dtype=np.float32)).sample(10, seed=0)
+    assert nobody.fold_in.shape[0] == 10
