@@ -123,7 +123,7 @@ def _total_by_ratio(
     for fold_in, held_out in users.blocks():
         first_scores = first(fold_in)
         total = partial(_total, first_scores, second(fold_in).to(first_scores.device), fold_in, held_out)
-        # `rank` shares out the blocks of wide scores itself; narrow ones are a single block
+        # `rank` shares out the blocks of wide scores itself; narrow ones are one block, or just above it
         is_narrow = first_scores.device.type == "cpu" and first_scores.nbytes <= BLOCK_BYTES
         totals += map_pieces(total, weights.tolist()) if is_narrow else [total(weight) for weight in weights.tolist()]
     return totals
