@@ -86,23 +86,32 @@ def chosen_linear(
         trial.weights_ = with_item_power(solution, rows, power)
         return ndcg_by_user(trial._score, users)
 
+    best: dict[float, tuple[Solution, NDArray[np.float64]]] = {}  # by exponent of users, with its NDCG by user
+
+    def total_ndcg(power: float, solve: Callable[[], Solution]) -> float:
+        solution = solve()
+        ndcg = ndcg_with(solution, item_power)
+        if power not in best or ndcg.sum() > best[power][1].sum():
+            best[power] = solution, ndcg
+        return float(ndcg.sum())
+
     def ndcg_at(i: int) -> float:
         say(f"penalty {penalties[i]:g}")
-        return float(ndcg_with(by_penalty[i](), item_power).sum())
+        return total_ndcg(user_power, by_penalty[i])
 
     say(f"{len(penalties)} penalties")
     by_penalty = solutions(user_power, *penalties)
-    best = hill_climb(ndcg_at, len(penalties))
-    found = {user_power: by_penalty[best]()}
+    l2 = penalties[hill_climb(ndcg_at, len(penalties))]
     by_penalty.clear()
     for power in user_powers:
         if power != user_power:
             say(f"exponent {power:g} of users")
-            found[power] = solutions(power, penalties[best])[0]()
-    user_power = max(found, key=lambda power: float(ndcg_with(found[power], item_power).sum()))
+            total_ndcg(power, *solutions(power, l2))
+    user_power = max(best, key=lambda power: float(best[power][1].sum()))
     say("exponents of items")
-    ndcg = {power: ndcg_with(found[user_power], power) for power in item_powers}
-    return path(penalties[best], user_power, best_power(ndcg))
+    solution, ndcg = best[user_power]
+    by_item_power = {power: ndcg if power == item_power else ndcg_with(solution, power) for power in item_powers}
+    return path(l2, user_power, best_power(by_item_power))
 
 
 def fewer_neighbours(neighbours: int) -> int:
@@ -114,11 +123,11 @@ def bytes_to_choose(n_penalties: int, n_user_powers: int, n_items: int, neighbou
     """Bytes that a choice takes."""
     kept = n_user_powers - 1  # solutions with other exponents of users than the usual one
     if not in_sparse_form:
-        return (12 + 4 * kept) * min(n_items, COMPARED) ** 2  # two matrices of weights, and a Gram matrix
+        return (16 + 4 * kept) * min(n_items, COMPARED) ** 2  # three matrices of weights, and a Gram matrix
     few = min(n_items, COMPARED_SPARSE)
     gram = 4 * few**2 if few <= READ else 0
     # all penalties share indices
-    return 4 * (n_penalties + 5 + 2 * kept) * few * min(fewer_neighbours(neighbours), few) + gram
+    return 4 * (n_penalties + 7 + 2 * kept) * few * min(fewer_neighbours(neighbours), few) + gram
 
 
 def bytes_to_solve(n_items: int, neighbours: int, in_sparse_form: bool, scaled: bool) -> tuple[int, int]:

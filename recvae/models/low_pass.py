@@ -11,6 +11,7 @@ from recvae.models import blending
 from recvae.models.autoencoder.shape import Shape
 from recvae.models.closed_form import ClosedForm, is_sparse
 from recvae.nn.singular import OVERSAMPLING, item_scale, scaled, singular_vectors, some_users
+from recvae.utils.workers import ITEMS, cut, map_pieces
 
 LOW_PASS = 0.5  # usual deviation of the filter's scores / that of the linear path's other scores
 USERS = 50_000  # whose rows are decomposed, at most
@@ -50,7 +51,13 @@ def add_low_pass(path: ClosedForm, rows: sparse.csr_matrix, share: float) -> Non
         return torch.from_numpy(rows @ encoder.numpy()) @ decoder.T
 
     weight = share * blending.ratio_of_deviations(path._score, filtered, rows)
-    path.weights_.addmm_(encoder, decoder.T, alpha=weight).fill_diagonal_(0)
+    weights = path.weights_
+
+    def add(piece: slice) -> None:
+        weights[piece].addmm_(encoder[piece], decoder.T, alpha=weight)
+
+    map_pieces(add, cut(len(weights), ITEMS))
+    weights.fill_diagonal_(0)
 
 
 def low_pass_share(given: float | None, shape: Shape, form: str) -> float:

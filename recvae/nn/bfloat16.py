@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from recvae.errors import InvalidDataError
-from recvae.nn.layers import products_at, workspace
+from recvae.nn.layers import workspace
+from recvae.utils.sparse_products import products_at
 from recvae.utils.threads import lazy
 from recvae.utils.topk import Rough
 from recvae.utils.workers import use_workers

@@ -21,10 +21,10 @@ from recvae.data.batches import Batch
 from recvae.distributed.communicator import SINGLE_PROCESS
 from recvae.errors import InvalidParameterError, InvalidTypeError, UnknownNameError
 from recvae.nn.bfloat16 import Bfloat16Products
-from recvae.nn.layers import ITEMS, in_bfloat16, linear, workspace
+from recvae.nn.layers import in_bfloat16, linear, workspace
 from recvae.nn.sampled_softmax import check_sampled, sampled_with_gradients
 from recvae.nn.slices import ItemSlice
-from recvae.utils.workers import cut, map_pieces
+from recvae.utils.workers import ITEMS, cut, map_pieces
 
 FAMILIES = ("multinomial", "logistic", "gaussian")
 IMPLS = ("auto", "reference", "chunked", "sampled")

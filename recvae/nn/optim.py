@@ -15,7 +15,8 @@ from torch.optim.adamw import adamw
 
 from recvae.distributed.communicator import SINGLE_PROCESS, Communicator
 from recvae.errors import InvalidParameterError, InvalidTypeError
-from recvae.nn.layers import group_offsets, grouped_sums, row_sparse, workspace
+from recvae.nn.layers import workspace
+from recvae.utils.sparse_products import group_offsets, grouped_sums, row_sparse
 from recvae.utils.workers import map_pieces
 
 BLOCK = 1 << 20  # elements in a block of rows, so that its update stays in the cache

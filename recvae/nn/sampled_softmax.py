@@ -23,17 +23,9 @@ from torch import Tensor
 
 from recvae.data.batches import Batch, Negatives
 from recvae.errors import InvalidParameterError
-from recvae.nn.layers import (
-    ITEMS,
-    USERS,
-    group_offsets,
-    grouped_sums,
-    products_at,
-    row_sparse,
-    weighted_sums,
-    workspace,
-)
-from recvae.utils.workers import cut, map_pieces
+from recvae.nn.layers import workspace
+from recvae.utils.sparse_products import group_offsets, grouped_sums, products_at, row_sparse, weighted_sums
+from recvae.utils.workers import ITEMS, USERS, cut, map_pieces
 
 
 def check_sampled(family: str, weight: Tensor, bias: Tensor, batch: Batch) -> None:

@@ -9,7 +9,7 @@ from scipy import sparse
 from torch import Tensor
 
 from recvae.data.shards import Shards
-from recvae.nn.layers import weighted_sums
+from recvae.utils.sparse_products import weighted_sums
 
 ITERATIONS = 4  # of the subspace iteration
 OVERSAMPLING = 20  # vectors that are computed in addition to the leading ones
@@ -57,6 +57,8 @@ def some_users(rows: sparse.csr_matrix | Shards, n: int) -> sparse.csr_matrix:
 
 def _product(rows: sparse.csr_matrix, table: Tensor) -> Tensor:
     """(U, I) (I, P) -> (U, P)"""
-    indices, offsets, values = (torch.from_numpy(part) for part in (rows.indices, rows.indptr, rows.data))
+    # memory maps may be read-only, of which torch warns
+    parts = (rows.indices, rows.indptr, rows.data)
+    indices, offsets, values = (torch.from_numpy(part if part.flags.writeable else part.copy()) for part in parts)
     # QR gives a matrix by columns, whose rows are gathered at a thirtieth of the speed
     return weighted_sums(table.contiguous(), indices, offsets, values)

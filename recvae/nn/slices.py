@@ -18,7 +18,7 @@ from torch.autograd.function import once_differentiable
 from recvae.data.batches import Batch
 from recvae.distributed.communicator import Communicator
 from recvae.errors import InvalidParameterError
-from recvae.nn.layers import group_offsets
+from recvae.utils.sparse_products import group_offsets
 
 
 class LocalEvents(NamedTuple):

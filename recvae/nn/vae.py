@@ -14,11 +14,11 @@ from torch.autograd.function import once_differentiable
 from recvae.data.batches import Batch
 from recvae.errors import NotSupportedError
 from recvae.nn.encoders import Encoder, Posterior
-from recvae.nn.layers import USERS, by_columns, dense_layers, gated_layers, linear, workspace
+from recvae.nn.layers import by_columns, dense_layers, gated_layers, linear, workspace
 from recvae.nn.likelihood import Likelihood
 from recvae.nn.priors import Prior
 from recvae.nn.rng import CounterRNG
-from recvae.utils.workers import cut, map_pieces
+from recvae.utils.workers import USERS, cut, map_pieces
 
 Part = Callable[[slice, Tensor], tuple[Tensor, ...]]  # a piece of the users and its input (n, H) -> outputs (n, ...)
 

@@ -34,6 +34,7 @@ logger = logging.getLogger(__name__)
 
 CPU = torch.device("cpu")
 MOST_PIECES = 8
+USERS, ITEMS = 96, 512  # least in a piece of a batch, and of a table
 RECENT = 5  # units of work whose median is compared
 TRIED = 2  # units with another number of cores, and at first with all of them, before the two are compared
 SLOWER = 1.25  # than the median: a trial ends at once, or another number is tried
@@ -251,9 +252,14 @@ _current: ContextVar[Workers | None] = ContextVar("workers", default=None)
 
 
 def map_pieces(function: Callable[[P], T], pieces: Sequence[P]) -> list[T]:
-    """The function of each piece, by the workers of the current context; without any, one piece after the other."""
+    """The function of each piece, by the workers of the current context; without any, one piece after the other.
+
+    A single piece may be cut again by the function.
+    """
     workers = _current.get()
-    return [function(piece) for piece in pieces] if workers is None else workers.map(function, pieces)
+    if workers is None or len(pieces) == 1:
+        return [function(piece) for piece in pieces]
+    return workers.map(function, pieces)
 
 
 @contextmanager

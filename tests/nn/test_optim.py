@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from recvae.errors import InvalidParameterError, InvalidTypeError
-from recvae.nn.layers import row_sparse
 from recvae.nn.optim import AdamW, RowwiseAdam, clip_grad_norm_, coalesced_rows
+from recvae.utils.sparse_products import row_sparse
 
 N = 50
 

@@ -11,7 +11,7 @@ from recvae.datasets.sample import make_sample
 from recvae.distributed.communicator import Communicator
 from recvae.models.autoencoder import shape
 from recvae.models.autoencoder.shape import Shape
-from recvae.nn import MLPDecoder, spectral
+from recvae.nn import MLPDecoder, singular, spectral
 from recvae.nn.encoders import DenselyConnectedEncoder, GaussianEncoder, input_layer
 from recvae.nn.likelihood import nll
 from recvae.nn.priors import Composite, StandardNormal
@@ -220,3 +220,12 @@ def test_a_filter_ranks_better_after_one_epoch(monkeypatch):
         model = recvae.MultVAE(hidden_dims=(250,), epochs=1, learning_rate=1e-3, random_state=0)
         ndcg.append(recvae.evaluate(recvae.fit_split(model, split), split.test)["ndcg@100"].mean)
     assert ndcg[1] > ndcg[0] + 0.02
+
+
+@pytest.mark.filterwarnings("error")
+def test_rows_may_be_read_only():
+    """As memory maps are that come from another process."""
+    rows = blocks().astype(np.float32)
+    for part in (rows.data, rows.indices, rows.indptr):
+        part.flags.writeable = False
+    assert singular.singular_vectors(rows, 4)[0].shape == (40, 4)
