@@ -31,6 +31,8 @@ POWER_LOSS = 0.25  # and an exponent q of item counts loses a quarter of q^2: 1 
 OCTAVES = np.log2(np.maximum(RATIOS, 2.0**-5))
 FEW_RATIOS = 2.0 ** np.arange(-4, 7, 2)
 EQUAL = int(np.flatnonzero(RATIOS == 1)[0])
+CLEAR, CLEAR_USERS = 3.0, 10  # standard errors of a mean over so many users, from which data overrule the prior
+MOST_DEVIATION = 5.0  # of a user's scores, as a multiple of the median over users
 
 # rows (B, I) -> their scores, (B, I)
 ScoreFunction = Callable[[sparse.csr_matrix], Tensor]
@@ -45,6 +47,7 @@ class CalibrationUsers(NamedTuple):
     fold_in: sparse.csr_matrix  # (U, I)
     held_out: sparse.csr_matrix  # (U, I)
     known: bool = False  # whether `fold_in` is in the training data
+    times: int = 1  # rows of each user: those of all users, and then again
 
     @classmethod
     def holding_out(cls, rows: sparse.csr_matrix, random: np.random.Generator, times: int = 1) -> CalibrationUsers:
@@ -58,7 +61,7 @@ class CalibrationUsers(NamedTuple):
         part[dealt] = (np.arange(rows.nnz) - rows.indptr[user]) % PARTS
         fold_in = [select_cells(rows, part != i) for i in range(times)]
         held_out = [select_cells(rows, part == i) for i in range(times)]
-        return cls(sparse.vstack(fold_in, format="csr"), sparse.vstack(held_out, format="csr"))
+        return cls(sparse.vstack(fold_in, format="csr"), sparse.vstack(held_out, format="csr"), times=times)
 
     @classmethod
     def taken_from(cls, rows: sparse.csr_matrix, share: float, seed: int) -> tuple[sparse.csr_matrix, CalibrationUsers]:
@@ -77,7 +80,7 @@ class CalibrationUsers(NamedTuple):
         if not len(active):
             active = np.arange(self.fold_in.shape[0])
         chosen = np.sort(active[np.random.default_rng(seed).permutation(len(active))[:n_users]])
-        return self._replace(fold_in=self.fold_in[chosen], held_out=self.held_out[chosen])
+        return self._replace(fold_in=self.fold_in[chosen], held_out=self.held_out[chosen], times=1)
 
     @property
     def n_active(self) -> int:
@@ -95,45 +98,65 @@ def best_weight(
 ) -> float:
     """The weight w for which the ranking by first + w * second has the best NDCG@100 for the calibration users.
 
-    The grid has powers of sqrt(2), in units of the ratio of the scores' standard deviations. A weight is judged
-    together with the two next to it on the grid, and by a prior that counts like `PRIOR_ROWS`, so that chance decides
-    less where there are few users: on other data a ratio of `usual` was best. Without calibration users the scores get
-    equal standard deviations over `rows`, the training rows.
+    The grid has powers of sqrt(2), in units of the ratio of the scores' deviations. A weight is judged together with
+    the two next to it on the grid, and by a prior that counts like `PRIOR_ROWS`, so that chance decides less where
+    there are few users: on other data a ratio of `usual` was best. The prior is left out where another weight is better
+    by `CLEAR` standard errors. Without calibration users the scores get equal deviations over `rows`, the training
+    rows.
     """
     unit = ratio_of_deviations(first, second, users.fold_in if users.fold_in.nnz else rows)
-    totals = _total_by_ratio(first, second, users, RATIOS * unit)
-    padded = np.pad(totals, 1, mode="edge")
-    smoothed = (padded[:-2] + padded[1:-1] + padded[2:]) / 3
-    smoothed -= totals.max() / max(users.n_active, 1) * PRIOR_ROWS * PRIOR_LOSS * (OCTAVES - math.log2(usual)) ** 2
-    best = np.flatnonzero(smoothed >= smoothed.max() - TIE * abs(smoothed.max()))  # all, where no item is held out
-    return float(RATIOS[best[np.abs(best - EQUAL).argmin()]]) * unit
+    padded = np.pad(_ndcg_by_weight(first, second, users, RATIOS * unit), ((1, 1), (0, 0)), mode="edge")
+    smoothed = (padded[:-2] + padded[1:-1] + padded[2:]) / 3  # (W, users)
+    likelihood = smoothed.sum(axis=1)
+    prior = padded.sum(axis=1).max() / max(users.n_active, 1) * PRIOR_ROWS * PRIOR_LOSS
+    best = _best(likelihood - prior * (OCTAVES - math.log2(usual)) ** 2)
+    by_data = _best(likelihood)
+    if _is_clear(smoothed[by_data] - smoothed[best]):
+        best = by_data
+    return float(RATIOS[best]) * unit
+
+
+def _best(objective: NDArray[np.float64]) -> int:
+    """Index of the best weight; of several, as all are where no item is held out, the nearest to equal deviations."""
+    best = np.flatnonzero(objective >= objective.max() - TIE * abs(objective.max()))
+    return int(best[np.abs(best - EQUAL).argmin()])
+
+
+def _is_clear(gain: NDArray[np.float64]) -> bool:
+    """Whether the mean of users' gains, (users,), is above 0 beyond chance."""
+    return len(gain) >= CLEAR_USERS and gain.sum() > CLEAR * gain.std(ddof=1) * math.sqrt(len(gain))
 
 
 def best_joint_ndcg(first: ScoreFunction, second: ScoreFunction, users: CalibrationUsers) -> float:
     """NDCG@100 of first + w * second for the calibration users, by the best of a few weights w."""
     unit = ratio_of_deviations(first, second, users.fold_in) if users.fold_in.nnz else 1.0
-    return float(_total_by_ratio(first, second, users, FEW_RATIOS * unit).max() / users.n_active)
+    totals = _ndcg_by_weight(first, second, users, FEW_RATIOS * unit).sum(axis=1)
+    return float(totals.max() / users.n_active)
 
 
-def _total_by_ratio(
+def _ndcg_by_weight(
     first: ScoreFunction, second: ScoreFunction, users: CalibrationUsers, weights: NDArray[Any]
 ) -> NDArray[np.float64]:
-    """NDCG@100 of first + w * second, summed over the calibration users. -> (W,)"""
-    totals = np.zeros(len(weights))
+    """NDCG@100 of first + w * second for each calibration user, summed over the rows of a user. -> (W, users)"""
+    blocks = []
     for fold_in, held_out in users.blocks():
         first_scores = first(fold_in)
-        total = partial(_total, first_scores, second(fold_in).to(first_scores.device), fold_in, held_out)
+        by_user = partial(_sum_ndcg, first_scores, second(fold_in).to(first_scores.device), fold_in, held_out)
         # `rank` shares out the blocks of wide scores itself; narrow ones are one block, or just above it
         is_narrow = first_scores.device.type == "cpu" and first_scores.nbytes <= BLOCK_BYTES
-        totals += map_pieces(total, weights.tolist()) if is_narrow else [total(weight) for weight in weights.tolist()]
-    return totals
+        values = weights.tolist()
+        blocks.append(np.stack(map_pieces(by_user, values) if is_narrow else [by_user(weight) for weight in values]))
+    by_row = np.concatenate(blocks, axis=1) if blocks else np.zeros((len(weights), 0))
+    return by_row.reshape(len(weights), users.times, -1).sum(axis=1)
 
 
-def _total(
+def _sum_ndcg(
     first: Tensor, second: Tensor, fold_in: sparse.csr_matrix, held_out: sparse.csr_matrix, weight: float
-) -> float:
-    """NDCG@100 of first + weight * second, (B, I) each, summed over the users."""
-    return float(_ndcg(first + weight * second, fold_in, held_out).sum())
+) -> NDArray[np.float64]:
+    """NDCG@100 of first + weight * second, (B, I) each; 0 for users without held-out items. -> (B,)"""
+    ndcg = np.zeros(fold_in.shape[0])
+    ndcg[np.diff(held_out.indptr) > 0] = _ndcg(first + weight * second, fold_in, held_out)
+    return ndcg
 
 
 def weighted_sum(first: ScoreFunction, second: ScoreFunction, weight: float, rows: sparse.csr_matrix) -> Tensor:
@@ -144,8 +167,12 @@ def weighted_sum(first: ScoreFunction, second: ScoreFunction, weight: float, row
 
 def ndcg_by_user(score: ScoreFunction, users: CalibrationUsers) -> NDArray[np.float64]:
     """NDCG@100 of the ranking by one scorer, for each calibration user with held-out items. -> (active users,)"""
-    parts = [_ndcg(score(fold_in), fold_in, held_out) for fold_in, held_out in users.blocks()]
-    return np.concatenate([np.empty(0), *parts])
+
+    def of_block(block: tuple[sparse.csr_matrix, sparse.csr_matrix]) -> NDArray[np.float64]:
+        fold_in, held_out = block
+        return _ndcg(score(fold_in), fold_in, held_out)
+
+    return np.concatenate([np.empty(0), *map_pieces(of_block, list(users.blocks()))])
 
 
 def best_power(ndcg: Mapping[float, NDArray[np.float64]]) -> float:
@@ -179,10 +206,21 @@ def hill_climb(objective: Callable[[int], float], n: int) -> int:
 
 
 def ratio_of_deviations(first: ScoreFunction, second: ScoreFunction, rows: sparse.csr_matrix) -> float:
-    """Standard deviation of the first scores / that of the second, over users with events; 1 if that is 0."""
+    """Standard deviation of the first scores / that of the second, over users with events; 1 if either is 0."""
     active = rows[np.flatnonzero(np.diff(rows.indptr))[:USERS]]
-    first_std, second_std = (float(score(active).std(correction=0)) for score in (first, second))
-    return first_std / second_std if second_std > 0 else 1.0
+    return (_deviation(first(active)) / (_deviation(second(active)) or 1.0)) or 1.0
+
+
+def _deviation(scores: Tensor) -> float:
+    """Root mean square over users of the standard deviations of their scores, (B, I).
+
+    That of a user with counts of thousands is counted as `MOST_DEVIATION` times the median one.
+    """
+    by_user = scores.std(dim=1, correction=0)
+    by_user = by_user[by_user > 0]
+    if not len(by_user):
+        return 0.0
+    return float(by_user.clamp(max=MOST_DEVIATION * float(by_user.median())).square().mean().sqrt())
 
 
 def _ndcg(scores: Tensor, fold_in: sparse.csr_matrix, held_out: sparse.csr_matrix) -> NDArray[np.float64]:

@@ -1,5 +1,7 @@
 """HybridVAE: the calibration users, the weight of the linear path, the hill climb for its penalty, and files."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -19,6 +21,7 @@ from recvae.models.blending import (
     best_weight,
     hill_climb,
     ndcg_by_user,
+    weighted_sum,
 )
 from recvae.models.closed_form import solution_path
 from recvae.models.hybrid_vae import ITEM_POWERS, PENALTIES, USER_POWERS
@@ -105,13 +108,49 @@ def test_without_calibration_users_both_scores_have_equal_deviations():
 
 
 def test_constant_scores_get_no_extreme_weight(users):
-    silent = best_weight(noise, lambda rows: torch.zeros(rows.shape), users, users.fold_in, 1 / 8)
-    assert 0 <= silent < 100
+    def silent(rows):
+        return torch.zeros(rows.shape)
+
+    assert 0 <= best_weight(noise, silent, users, users.fold_in, 1 / 8) < 100
+    assert 0 < best_weight(silent, oracle(users), users, users.fold_in, 1 / 8) < 100
+
+
+def test_a_user_with_huge_scores_does_not_set_the_unit_of_weights(users):
+    knows = oracle(users)
+
+    def with_outlier(rows):
+        scores = knows(rows)
+        scores[0] *= 1e4
+        return scores
+
+    usual = best_weight(noise, knows, users, users.fold_in, 1 / 8)
+    assert best_weight(noise, with_outlier, users, users.fold_in, 1 / 8) == pytest.approx(usual, rel=0.3)
+
+
+def test_clear_evidence_overrules_the_prior(users):
+    """Scores that are wrong about each user, and others that know: only a large weight ranks well."""
+
+    def ndcg_by_best_weight(n_users, **about):
+        few = users._replace(fold_in=users.fold_in[:n_users], held_out=users.held_out[:n_users], **about)
+
+        def knows(rows):
+            return oracle(few)(rows) + noise(rows).flip(1)
+
+        def wrong(rows):
+            return noise(rows) - oracle(few)(rows)
+
+        weight = best_weight(wrong, knows, few, few.fold_in, 1 / 8)
+        return ndcg_by_user(partial(weighted_sum, wrong, knows, weight), few).mean()
+
+    assert ndcg_by_best_weight(80) > 0.98
+    assert ndcg_by_best_weight(12) > 0.98
+    assert ndcg_by_best_weight(8) < 0.96  # so few users are no evidence
+    assert ndcg_by_best_weight(12, times=4) < 0.96  # nor are several rows of few users
 
 
 def test_holding_out_takes_each_event_once():
     rows = sparse.random(50, 30, 0.4, format="csr", random_state=0)
-    fold_in, held_out, _ = CalibrationUsers.holding_out(rows, np.random.default_rng(0))
+    fold_in, held_out, *_ = CalibrationUsers.holding_out(rows, np.random.default_rng(0))
     assert ((fold_in + held_out) != rows).nnz == 0
     assert fold_in.multiply(held_out).nnz == 0
     lengths = np.diff(rows.indptr)
@@ -122,7 +161,7 @@ def test_holding_out_takes_each_event_once():
 
 def test_held_out_five_times_each_event_is_held_out_once():
     rows = sparse.random(20, 30, 0.2, format="csr", random_state=0)  # some users have fewer events than five
-    fold_in, held_out, _ = CalibrationUsers.holding_out(rows, np.random.default_rng(0), 5)
+    fold_in, held_out, *_ = CalibrationUsers.holding_out(rows, np.random.default_rng(0), 5)
     assert fold_in.shape == held_out.shape == (100, 30)
     assert ((fold_in + held_out) != sparse.vstack([rows] * 5)).nnz == 0
     assert (sum(held_out[i : i + 20] for i in range(0, 100, 20)) != rows).nnz == 0
