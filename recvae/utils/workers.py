@@ -22,7 +22,7 @@ from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
 from queue import SimpleQueue
-from threading import Lock, Thread
+from threading import Lock, Thread, get_ident
 from typing import Any, TypeVar
 
 import torch
@@ -59,8 +59,10 @@ class Workers:
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._threads: list[Thread] = []
         self._exit = ExitStack()
+        self.caller = -1  # the thread whose context it is
 
     def __enter__(self) -> Workers:
+        self.caller = get_ident()
         self._exit.enter_context(one_thread())
         token = _current.set(self)
         self._exit.callback(_current.reset, token)
@@ -72,7 +74,8 @@ class Workers:
             for _ in threads:
                 self._jobs.put(None)
             for thread in threads:
-                thread.join()
+                if thread.is_alive():  # not if an interrupt came before it was started
+                    thread.join()
 
     def map(self, function: Callable[[P], T], pieces: Sequence[P]) -> list[T]:
         """The function of each piece, in the order of the pieces; raises the first error in that order."""
@@ -82,14 +85,18 @@ class Workers:
                 return [function(piece) for piece in pieces]
         while len(self._threads) < helpers:
             thread = Thread(target=_work, args=(self._jobs,), name="recvae worker", daemon=True)
+            self._threads.append(thread)  # before it is started, which an interrupt may follow at once
             thread.start()
-            self._threads.append(thread)
         job = _Job(function, pieces)
-        for _ in range(helpers):
-            self._jobs.put(job)
-        with _alone():
-            job.run()
-        return job.results()
+        try:
+            for _ in range(helpers):
+                self._jobs.put(job)
+            with _alone():
+                job.run()
+            return job.results()
+        except BaseException:
+            job.over = True  # also if an interrupt came between pieces, or while it waited
+            raise
 
     def state(self) -> tuple[int, int, str]:
         """The number of cores used now, the most, and why, for a log."""
@@ -256,7 +263,7 @@ def map_pieces(function: Callable[[P], T], pieces: Sequence[P]) -> list[T]:
 
     A single piece may be cut again by the function.
     """
-    workers = _current.get()
+    workers = _of_this_thread()
     if workers is None or len(pieces) == 1:
         return [function(piece) for piece in pieces]
     return workers.map(function, pieces)
@@ -265,7 +272,7 @@ def map_pieces(function: Callable[[P], T], pieces: Sequence[P]) -> list[T]:
 @contextmanager
 def timed(amount: float) -> Iterator[None]:
     """Measure a unit of work, of the given size, to choose the number of cores for the next ones in this context."""
-    started, workers = time.perf_counter(), _current.get()
+    started, workers = time.perf_counter(), _of_this_thread()
     yield
     if workers is not None and amount > 0:
         workers.tuner.record((time.perf_counter() - started) / amount)
@@ -274,12 +281,18 @@ def timed(amount: float) -> Iterator[None]:
 @contextmanager
 def use_workers() -> Iterator[Workers]:
     """The workers of the current context, or new ones, for a `with` block."""
-    workers = _current.get()
+    workers = _of_this_thread()
     if workers is not None:
         yield workers
         return
     with Workers() as workers:
         yield workers
+
+
+def _of_this_thread() -> Workers | None:
+    """The workers of the current context, None if another thread made them: contexts may be copied."""
+    workers = _current.get()
+    return workers if workers is not None and workers.caller == get_ident() else None
 
 
 def cut(n: int, least: int, device: torch.device = CPU) -> list[slice]:
@@ -357,11 +370,13 @@ def _mkl_threads() -> Callable[[int], int] | None:
 
 def _torch_settings() -> Callable[[], AbstractContextManager[Any]]:
     """The settings that torch keeps for each thread, to be set in another one: gradients, and autocast on a CPU."""
+    inference = torch.is_inference_mode_enabled()
     grad, autocast, dtype = torch.is_grad_enabled(), torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu")
 
     @contextmanager
     def settings() -> Iterator[None]:
         with (
+            torch.inference_mode(inference),  # first: it sets the mode of gradients too
             torch.set_grad_enabled(grad),
             torch.autocast("cpu", dtype, cache_enabled=False) if autocast else nullcontext(),
         ):

@@ -18,7 +18,7 @@ import threadpoolctl
 import torch
 from scipy import sparse
 
-from recvae import EASE, Holdout, HybridVAE, Interactions, MultVAE, Recommender, RecVAE, evaluate
+from recvae import EASE, Holdout, HybridVAE, Interactions, MultVAE, Recommender, RecVAE, evaluate, load
 from recvae.data.batches import Batch
 from recvae.errors import NotFittedError
 from recvae.evaluation import evaluate as evaluation
@@ -85,6 +85,22 @@ def test_a_child_of_a_fork_uses_what_its_parent_has_used(name, data, two_threads
 
     assert fork(work) == 0
     assert torch.get_num_threads() == 2  # the parent is as it was
+
+
+@pytest.mark.parametrize(("name", "mode"), [("HybridVAE", torch.inference_mode), ("MultVAE", torch.no_grad)])
+def test_a_handler_without_gradients_may_train(name, mode, data):
+    """What it has fitted or loaded can be trained further outside."""
+    expected = use(MODELS[name]().fit(data, show_progress=False), data)
+    with mode():
+        model = MODELS[name]().fit(data, show_progress=False)
+        assert (use(model, data) == expected).all()
+        file = io.BytesIO()
+        model.save(file)
+        file.seek(0)
+        loaded = load(file)
+    for trained in (model, loaded):
+        trained.fit(data, show_progress=False)
+        assert (use(trained, data) == expected).all()
 
 
 def test_threads_of_a_child_may_have_more_threads(data, two_threads):

@@ -1,8 +1,10 @@
 """Worker threads: pieces in order, errors, torch's settings of each thread, and the choice of the number of cores."""
 
+import contextvars
 import os
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -68,16 +70,19 @@ def test_the_first_error_in_the_order_of_the_pieces_is_raised():
         assert workers.map(str, range(3)) == ["0", "1", "2"]  # it can be used again
 
 
-def test_a_piece_has_the_gradient_mode_and_autocast_of_the_caller():
+def test_a_piece_has_torchs_modes_of_the_caller():
     def settings(_):
-        return torch.is_grad_enabled(), torch.is_autocast_enabled("cpu")
+        time.sleep(0.001)  # so that both threads take some
+        return torch.is_grad_enabled(), torch.is_autocast_enabled("cpu"), torch.is_inference_mode_enabled()
 
     with Workers(2) as workers:
         for grad in (True, False):
             with torch.set_grad_enabled(grad):
-                assert set(workers.map(settings, range(8))) == {(grad, False)}
+                assert set(workers.map(settings, range(8))) == {(grad, False, False)}
         with torch.autocast("cpu", torch.bfloat16):
-            assert set(workers.map(settings, range(8))) == {(True, True)}
+            assert set(workers.map(settings, range(8))) == {(True, True, False)}
+        with torch.inference_mode():
+            assert set(workers.map(settings, range(8))) == {(False, False, True)}
 
 
 def test_after_an_error_no_further_piece_is_computed():
@@ -103,6 +108,68 @@ def test_a_second_interrupt_leaves_no_workers_behind(two_threads, monkeypatch):
         thread.join()
     assert workers._current.get() is None
     assert torch.get_num_threads() == 2
+
+
+def test_an_interrupt_while_a_worker_starts_leaves_none_behind(monkeypatch):
+    start, before = threading.Thread.start, set(threading.enumerate())
+
+    def interrupted(thread):
+        start(thread)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    with pytest.raises(KeyboardInterrupt), Workers(2) as used:
+        used.map(abs, range(4))
+    assert set(threading.enumerate()) == before
+
+
+def test_an_interrupt_before_a_worker_has_started_is_the_error_that_is_raised(monkeypatch):
+    monkeypatch.setattr(threading.Thread, "start", lambda _: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt), Workers(2) as used:
+        used.map(abs, range(4))
+
+
+def test_an_interrupt_while_others_compute_ends_them_too(monkeypatch):
+    """The caller has no pieces left and waits; the other thread ends with its piece."""
+    computed, jobs = [], []
+
+    def piece(number):
+        computed.append(number)
+        deadline = time.monotonic() + 5
+        while not (jobs and jobs[0].over) and time.monotonic() < deadline:
+            time.sleep(0.001)
+
+    class Interrupted(workers._Job):
+        def run(self):
+            if threading.current_thread() is not threading.main_thread():
+                super().run()
+
+        def results(self):
+            jobs.append(self)
+            while not computed:
+                time.sleep(0.001)
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(workers, "_Job", Interrupted)
+    with pytest.raises(KeyboardInterrupt), Workers(2) as used:
+        used.map(piece, range(3))
+    assert computed == [0]
+
+
+def test_a_thread_with_a_copy_of_the_context_has_workers_of_its_own():
+    """As `asyncio.to_thread` and web servers make one."""
+    with Workers(2) as outer:
+        context = contextvars.copy_context()
+        with ThreadPoolExecutor(1) as pool:
+
+            def inner():
+                assert map_pieces(str, range(3)) == ["0", "1", "2"]
+                with use_workers() as own:
+                    return own
+
+            assert pool.submit(context.run, inner).result() is not outer
+        with use_workers() as own:
+            assert own is outer
 
 
 def test_no_thread_is_left_when_the_context_ends():

@@ -17,6 +17,7 @@ from recvae.models.base.model import FitRun, Model
 from recvae.models.base.params import check_params, flat_params, get_params
 from recvae.models.base.state import become
 from recvae.training.callbacks import Callback, FitInfo, as_callbacks, dispatch
+from recvae.utils.gradients import with_gradients
 from recvae.utils.paths import check_apart, output_path
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def fit(
     active_callbacks = as_callbacks(callbacks)
     active_callbacks = active_callbacks if current_communicator().is_main_process else []
     run = FitRun(values, show_progress, callback, valid, active_callbacks, checked_checkpoint)
-    with dispatch(run.callbacks, fit_info(model, "fit", rows, run)):
+    with with_gradients(), dispatch(run.callbacks, fit_info(model, "fit", rows, run)):
         learned = model._fit(rows, run)
     state = {
         "values_": values,

@@ -31,6 +31,7 @@ from recvae.utils.checks import check_integer
 from recvae.utils.device import find_device
 from recvae.utils.files import write_whole
 from recvae.utils.finite import all_finite
+from recvae.utils.gradients import with_gradients
 from recvae.utils.memory import require_memory
 from recvae.utils.paths import input_path, output_path
 from recvae.utils.tensor_file import (
@@ -72,6 +73,7 @@ def save(model: Recommender, file: File) -> None:
     write_model(file, model._tensors(), description)
 
 
+@with_gradients()  # a model that a service has loaded can be trained further
 def load(file: File, device: str | None = None) -> Recommender:
     """Read a model that `save` wrote, with its hyper-parameters, ids and titles.
 

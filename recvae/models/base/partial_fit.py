@@ -36,6 +36,7 @@ def partial_fit(
     from recvae.distributed.communicator import current_communicator
     from recvae.models.base.fit import fit_info
     from recvae.training.callbacks import as_callbacks, dispatch
+    from recvae.utils.gradients import with_gradients
 
     check_params(model)
     epochs = None if epochs is None else check_integer("epochs", epochs, 0)
@@ -44,17 +45,21 @@ def partial_fit(
         raise InvalidDataError(f"Expected at least one event to learn from, got a matrix of {rows.shape} without any.")
     active_callbacks = as_callbacks(callbacks) if current_communicator().is_main_process else []
     run = FitRun(model.values_, show_progress, callback, None, active_callbacks)
-    with dispatch(run.callbacks, fit_info(model, "partial_fit", rows, run)):
+    with with_gradients(), dispatch(run.callbacks, fit_info(model, "partial_fit", rows, run)):
         learned = model._partial_fit(transform_values(rows, model.values_), epochs, run)
     _enlarge(model, learned | all_names | {"trained_on_": None, "_index": None}, rows.shape[1])
 
 
 def add_items(model: Recommender, item_features: Any, names: Mapping[str, Names]) -> None:
     """See `Recommender.add_items`. `names`: the new items' item_ids and titles."""
+    from recvae.utils.gradients import with_gradients
+
     features = _features(item_features, model.n_items_)
     n_items = int(features.shape[0])
     all_names = _all_names(model, n_items - model.n_items_, names)
-    _enlarge(model, model._add_items(features) | all_names, n_items)
+    with with_gradients():
+        added = model._add_items(features)
+    _enlarge(model, added | all_names, n_items)
 
 
 def _enlarge(model: Recommender, state: dict[str, Any], n_items: int) -> None:
