@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from recvae.errors import InvalidTypeError, UnknownNameError, shown
 from recvae.training.callbacks import Epoch
+from recvae.utils.checks import check_integer, check_number
 from recvae.utils.workers import cut, map_pieces
 
 ROWS = 512  # least of a table of weights in a piece, whose averages one core updates
@@ -30,6 +32,21 @@ class Phase:
 
     trainable: tuple[str, ...] = ("encoder", "decoder", "prior")
     passes: int = 1
+
+    def __post_init__(self) -> None:
+        if isinstance(self.trainable, str) or not all(isinstance(name, str) for name in self.trainable):
+            raise InvalidTypeError(
+                f"Expected trainable of a Phase to be a tuple of names, got {shown(self.trainable)}."
+            )
+        check_integer("passes of a Phase", self.passes, 1)
+
+    def check(self, network: nn.Module) -> None:
+        """Raise UnknownNameError for a part that the network lacks; of the default ones, it needs one."""
+        parts = [name for name, _ in network.named_children()]
+        missing = [name for name in self.trainable if name not in parts]
+        is_default = self.trainable == Phase.trainable
+        if missing and not (is_default and (len(missing) < len(self.trainable) or not parts)):
+            raise UnknownNameError.among("child module of the network, to be trained in a Phase,", missing[0], parts)
 
     def apply(self, network: nn.Module) -> None:
         """Put the trainable parts into training mode, and freeze the others."""
@@ -86,6 +103,21 @@ class TrainConfig:
     precision: str = "auto"
     seed: int = 0
     averaging: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_integer("epochs", self.epochs, 1)
+        check_integer("seed", self.seed, 0)
+        for name in ("batch_size", "stop_epoch", "patience"):
+            if getattr(self, name) is not None:
+                check_integer(name, getattr(self, name), 1)
+        for name in ("learning_rate", "weight_decay", "averaging"):
+            check_number(name, getattr(self, name))
+        if self.max_grad_norm is not None:
+            check_number("max_grad_norm", self.max_grad_norm, zero=False)
+        if not callable(self.beta):
+            check_number("beta", self.beta)
+        if not self.phases or not all(isinstance(phase, Phase) for phase in self.phases):
+            raise InvalidTypeError(f"Expected phases to be a list of at least one Phase, got {shown(self.phases)}.")
 
     @property
     def last_epoch(self) -> int:

@@ -21,12 +21,12 @@ from torch import Tensor, nn
 from recvae.data.batches import Batch, DeviceRows, RowSource
 from recvae.data.rows import LARGEST, check_rows
 from recvae.data.shards import Shards, ShuffledRows
-from recvae.errors import TrainingError
+from recvae.errors import InvalidDataError, TrainingError
 from recvae.nn.layers import Workspace, in_bfloat16, reuse_workspace
 from recvae.nn.optim import AdamW
 from recvae.nn.rng import CounterRNG, fold_in, initialize
 from recvae.nn.samplers import Sampler
-from recvae.nn.vae import Elbo
+from recvae.nn.vae import VAE, Elbo
 from recvae.training.callbacks import Callback, Epoch, FitInfo, as_callbacks, dispatch
 from recvae.training.checkpoint import Checkpoint, as_checkpoint, digest_rows, resumed
 from recvae.training.checkpoint_state import Size
@@ -86,6 +86,8 @@ class Trainer:
         self.network, self.config, self.loss, self.sampler = network, config or TrainConfig(), loss, sampler
         self.strategy = strategy or ParallelStrategy()
         self.title, self.part = title or type(network).__name__, part
+        for phase in self.config.phases:
+            phase.check(network)
         initialize(network, self.config.seed, only_missing=True)
         if optimizers is None:
             rate, decay = self.config.learning_rate, self.config.weight_decay
@@ -175,11 +177,12 @@ class Trainer:
 
         Raises
         ------
+        InvalidDataError
+            For rows without events, or of another number of items than a `VAE` has.
         TrainingError
             When a loss or a weight is not finite: at the end of the epoch, so that no step waits for the device.
         """
-        if not isinstance(rows, Shards):
-            rows = check_rows(rows, convert=True)
+        rows = self._checked(rows)
         source, callback_list = rows_on_device(rows, self.state.device), as_callbacks(callbacks)
         info = FitInfo(
             model=self.title,
@@ -313,7 +316,7 @@ class Trainer:
 
     def batches(self, rows: sparse.csr_matrix | Shards) -> Iterator[Batch]:
         """Batches of a pass over all rows, for steps by hand."""
-        source = rows_on_device(rows, self.state.device)
+        source = rows_on_device(self._checked(rows), self.state.device)
         key = fold_in(self.state.seed, self.state.epoch, self.state.pass_index)
         return source.batches_of(fold_in(key), self.config.users_per_step(len(source)))
 
@@ -337,6 +340,16 @@ class Trainer:
         finally:
             self._workspace = Workspace()  # releases the buffers
         self.network.eval()
+
+    def _checked(self, rows: sparse.csr_matrix | Shards) -> sparse.csr_matrix | Shards:
+        """Raise InvalidDataError for rows without events, or of another number of items than a VAE has."""
+        if not isinstance(rows, Shards):
+            decoder: Any = self.network.decoder if isinstance(self.network, VAE) else None
+            is_whole = decoder is not None and self.strategy.communicator.size == 1
+            rows = check_rows(rows, len(decoder.bias) if is_whole else None, convert=True)
+        if not rows.nnz:
+            raise InvalidDataError(f"Expected at least one event to learn from, got rows of {rows.shape} without any.")
+        return rows
 
     def _parallel(self) -> AbstractContextManager[Workers | None]:
         """On a CPU, the context in which the pieces of steps are computed in parallel: that of a whole fit, if any."""

@@ -1,4 +1,4 @@
-"""Checks of single arguments: an integer within a range, a fraction between 0 and 1."""
+"""Checks of single arguments: an integer within a range, a number, a fraction between 0 and 1."""
 
 from __future__ import annotations
 
@@ -20,6 +20,17 @@ def check_integer(name: str, value: Any, low: int, high: float = math.inf) -> in
             limit = f"from {low} to {most}"
         raise InvalidParameterError(f"Expected {name} to be an integer {limit}, got {shown(value)}.")
     return int(value)
+
+
+def check_number(name: str, value: Any, *, zero: bool = True) -> float:
+    """`value` as a float. Raises InvalidParameterError unless it is a finite number of 0 or more; above 0 if `zero` is
+    False.
+    """
+    real = isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
+    if not (real and (value > 0 or (zero and value == 0))):
+        least = "of 0 or more" if zero else "above 0"
+        raise InvalidParameterError(f"Expected {name} to be a finite number {least}, got {shown(value)}.")
+    return float(value)
 
 
 def check_fraction(name: str, value: Any) -> float:

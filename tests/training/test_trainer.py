@@ -11,10 +11,12 @@ from torch import nn
 
 import recvae
 from recvae import TrainConfig, Trainer
+from recvae.errors import InvalidDataError, RecvaeError, UnknownNameError
 from recvae.nn import VAE, Elbo, GaussianEncoder, MLPDecoder, StandardNormal
 from recvae.nn.likelihood import nll
 from recvae.nn.schedules import linear_schedule
 from recvae.training.callbacks import Callback
+from recvae.training.state import Phase
 
 ROWS = sparse.random(90, 20, 0.3, format="csr", random_state=0, dtype=np.float32)
 ROWS.data[:] = 1
@@ -158,3 +160,55 @@ def test_nothing_is_printed_by_default(capsys):
     Trainer(a_vae(), TrainConfig(epochs=1)).fit(ROWS)
     assert capsys.readouterr() == ("", "")
     assert any(isinstance(handler, logging.NullHandler) for handler in logging.getLogger("recvae").handlers)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"epochs": 0}, "epochs to be an integer of at least 1, got 0"),
+        ({"epochs": 2.5}, "epochs to be an integer"),
+        ({"batch_size": 0}, "batch_size to be an integer of at least 1, got 0"),
+        ({"stop_epoch": 0}, "stop_epoch to be"),
+        ({"patience": 0}, "patience to be"),
+        ({"seed": -1}, "seed to be an integer of at least 0, got -1"),
+        ({"learning_rate": -0.1}, "learning_rate to be a finite number of 0 or more, got -0.1"),
+        ({"learning_rate": "fast"}, "learning_rate to be"),
+        ({"weight_decay": float("nan")}, "weight_decay to be"),
+        ({"averaging": -1}, "averaging to be"),
+        ({"max_grad_norm": 0}, "max_grad_norm to be a finite number above 0, got 0"),
+        ({"beta": None}, "beta to be"),
+        ({"precision": "float8"}, "no precision called 'float8'"),
+        ({"phases": ()}, "phases to be a list of at least one Phase"),
+        ({"phases": ["encoder"]}, "phases to be a list"),
+        ({"phases": [Phase(("encoder", "decodr"))]}, "called 'decodr'; did you mean decoder"),
+    ],
+)
+def test_a_setting_that_makes_no_sense_is_refused_before_the_training(options, words):
+    with pytest.raises(RecvaeError, match=words):
+        Trainer(a_vae(), TrainConfig(**options))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"), [((("encoder",), 0), "passes of a Phase"), (("encoder",), "a tuple of")]
+)
+def test_a_phase_is_checked(arguments, words):
+    with pytest.raises(RecvaeError, match=words):
+        Phase(*arguments)
+
+
+def test_a_network_whose_parts_are_all_frozen_is_refused():
+    network = nn.Module()
+    network.body = nn.Linear(2, 2)
+    with pytest.raises(UnknownNameError, match="called 'encoder'; known are body"):
+        Trainer(network)
+    Trainer(network, TrainConfig(phases=[Phase(("body",))]))
+
+
+@pytest.mark.parametrize("shape", [(0, 20), (5, 20), (40, 19), (40, 21)])
+def test_rows_that_do_not_fit_are_refused(shape):
+    trainer = Trainer(a_vae(), TrainConfig(epochs=1))
+    rows = sparse.csr_matrix(shape, dtype=np.float32) if shape[1] == 20 else sparse.eye(*shape, format="csr")
+    words = "at least one event" if shape[1] == 20 else f"Expected 20 columns, one for each item, got {shape[1]}"
+    for use in (trainer.fit, lambda rows: next(iter(trainer.batches(rows)))):
+        with pytest.raises(InvalidDataError, match=words):
+            use(rows)
