@@ -73,7 +73,8 @@ class UnknownNameError(RecvaeError, ValueError):
         text = name if isinstance(name, str) else shown(name)
         matches = difflib.get_close_matches(text[:LONGEST_NAME].lower(), by_lower, n=3, cutoff=0.5)
         near = [by_lower[match] for match in matches]
-        hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(names)}."
+        known_names = f"known are {', '.join(names)}." if names else "there is none."
+        hint = f"did you mean {' or '.join(near)}?" if near else known_names
         return cls(f"There is no {kind} called {shown(text)}; {hint}")
 
 

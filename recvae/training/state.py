@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from recvae.errors import InvalidTypeError, UnknownNameError, shown
 from recvae.training.callbacks import Epoch
-from recvae.utils.checks import check_integer, check_number
+from recvae.utils.checks import check_integer, check_number, is_list_of
 from recvae.utils.workers import cut, map_pieces
 
 ROWS = 512  # least of a table of weights in a piece, whose averages one core updates
@@ -34,9 +34,9 @@ class Phase:
     passes: int = 1
 
     def __post_init__(self) -> None:
-        if isinstance(self.trainable, str) or not all(isinstance(name, str) for name in self.trainable):
+        if not (is_list_of(self.trainable, str) and self.trainable):
             raise InvalidTypeError(
-                f"Expected trainable of a Phase to be a tuple of names, got {shown(self.trainable)}."
+                f"Expected trainable of a Phase to be a tuple of at least one name, got {shown(self.trainable)}."
             )
         check_integer("passes of a Phase", self.passes, 1)
 
@@ -116,7 +116,7 @@ class TrainConfig:
             check_number("max_grad_norm", self.max_grad_norm, zero=False)
         if not callable(self.beta):
             check_number("beta", self.beta)
-        if not self.phases or not all(isinstance(phase, Phase) for phase in self.phases):
+        if not (is_list_of(self.phases, Phase) and self.phases):
             raise InvalidTypeError(f"Expected phases to be a list of at least one Phase, got {shown(self.phases)}.")
 
     @property

@@ -39,3 +39,8 @@ def check_fraction(name: str, value: Any) -> float:
     if not (real and 0 < value < 1):
         raise InvalidParameterError(f"Expected a {name} between 0 and 1, got {shown(value)}.")
     return float(value)
+
+
+def is_list_of(value: Any, kind: type) -> bool:
+    """Whether a value is a list or tuple of objects of a kind."""
+    return isinstance(value, (list, tuple)) and all(isinstance(element, kind) for element in value)

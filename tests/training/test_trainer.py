@@ -180,6 +180,7 @@ def test_nothing_is_printed_by_default(capsys):
         ({"precision": "float8"}, "no precision called 'float8'"),
         ({"phases": ()}, "phases to be a list of at least one Phase"),
         ({"phases": ["encoder"]}, "phases to be a list"),
+        ({"phases": Phase()}, "phases to be a list"),
         ({"phases": [Phase(("encoder", "decodr"))]}, "called 'decodr'; did you mean decoder"),
     ],
 )
@@ -189,7 +190,8 @@ def test_a_setting_that_makes_no_sense_is_refused_before_the_training(options, w
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"), [((("encoder",), 0), "passes of a Phase"), (("encoder",), "a tuple of")]
+    ("arguments", "words"),
+    [((("encoder",), 0), "passes of a Phase"), (("encoder",), "a tuple of"), (((),), "at least one name")],
 )
 def test_a_phase_is_checked(arguments, words):
     with pytest.raises(RecvaeError, match=words):
@@ -202,6 +204,8 @@ def test_a_network_whose_parts_are_all_frozen_is_refused():
     with pytest.raises(UnknownNameError, match="called 'encoder'; known are body"):
         Trainer(network)
     Trainer(network, TrainConfig(phases=[Phase(("body",))]))
+    with pytest.raises(UnknownNameError, match="called 'body'; there is none"):
+        Trainer(Linear(), TrainConfig(phases=[Phase(("body",))]))
 
 
 @pytest.mark.parametrize("shape", [(0, 20), (5, 20), (40, 19), (40, 21)])
